@@ -1,0 +1,225 @@
+"""Account: everything that is told of one photo, computed once, for reports, pictures and JSON alike."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+
+from unitscope.ablation import Ablation
+from unitscope.classes import Prediction, class_indices
+from unitscope.errors import LayerError
+from unitscope.explanation import Explanation, UnitContribution
+from unitscope.filters import Filters, convolutions, filters
+from unitscope.head import Head, relative_difference, tolerance
+from unitscope.layers import Layer, Stage
+from unitscope.model import Classifier, Provenance
+from unitscope.subjects import Subject
+
+_PACKAGES = ("unitscope", "torch", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What a reader must know of the network to obtain the same numbers: nothing here depends on a photo."""
+
+    provenance: Provenance
+    architecture: str
+    parameters: int
+    classes: int
+    preprocessing: str
+    input_shape: tuple[int, int, int]
+    layers: tuple[Layer, ...]
+    stages: tuple[Stage, ...]
+    head: Head | None
+    refusal: str
+    dtype: str
+    device: str
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, model: Classifier) -> NetworkFacts:
+        """The facts of a classifier; for a network without an exact head `head` is None and `refusal` says why."""
+        layers, stages = model.layers(), model.stages()
+        head, refusal = model.head_or_refusal()
+        like = model.like
+        return cls(
+            provenance=model.provenance,
+            architecture=type(model.module).__name__,
+            parameters=sum(parameter.numel() for parameter in model.module.parameters()),
+            classes=len(model.labels),
+            preprocessing=model.preprocessing.describe(),
+            input_shape=(model.preprocessing.channels, *model.input_size),
+            layers=tuple(layers),
+            stages=tuple(stages),
+            head=head,
+            refusal=refusal,
+            dtype=str(like.dtype).removeprefix("torch."),
+            device=str(like.device),
+            versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        )
+
+
+@dataclass(frozen=True)
+class UnitStory:
+    """One unit's part in a prediction: its contribution to the class, and the classes it speaks for by its weights."""
+
+    unit: int
+    contribution: UnitContribution
+    serves: tuple[tuple[str, float], ...]
+    logit_without: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One identity, put to the test on this photo: `error` is relative to the largest logit, `allowed` is what rounding may do."""
+
+    name: str
+    statement: str
+    error: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within what rounding allows."""
+        return self.error <= self.allowed
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """The complete account of one photo: what the network said, where and through which units, and how that was verified.
+
+    `explanation` is of this one photo; `predictions` its top classes; `classes` the indices whose maps are shown; `units` the
+    units that add most to the first class (the first of `classes`); `ablation` the prediction without the chosen units;
+    `maximal` says that the unit switched off was the first class's maximal one (argmax of its weights); `turning` counts the
+    units each of which, switched off alone, would change the first prediction; `filters` are kernels of the first convolution
+    and of a later one; `checks` are the identities tested on this photo.
+    """
+
+    network: NetworkFacts
+    explanation: Explanation
+    predictions: tuple[Prediction, ...]
+    classes: tuple[int, ...]
+    units: tuple[UnitStory, ...]
+    ablation: Ablation
+    maximal: bool
+    turning: tuple[int, ...]
+    filters: tuple[Filters, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def subject(self) -> Subject:
+        """The photo."""
+        return self.explanation.subjects[0]
+
+    def label(self, index: int) -> str:
+        """The label of a class."""
+        return self.explanation.labels[index]
+
+    def sentence(self) -> str:
+        """What was found, in words: one or two sentences."""
+        first = self.predictions[0]
+        text = f"{first.label} ({first.probability:.0%}, logit {first.logit:.2f})"
+        if len(self.predictions) > 1:
+            second = self.predictions[1]
+            text += f", ahead of {second.label} ({second.probability:.0%})"
+        change = self.ablation.changes(1)
+        after = min(change, key=lambda row: row.rank_after)
+        units = " and ".join(str(unit) for unit in self.ablation.units[:3]) + (" …" if len(self.ablation.units) > 3 else "")
+        noun = "unit" if len(self.ablation.units) == 1 else "units"
+        if after.index == first.index:
+            text += f". Without {noun} {units} it is still {first.label} (logit {after.logit_after:.2f})"
+        else:
+            text += f". Without {noun} {units} it would be {after.label} (logit {after.logit_after:.2f})"
+        return text + "."
+
+
+def account(
+    model: Classifier,
+    explanation: Explanation,
+    *,
+    top: int = 5,
+    classes: Sequence[int | str] | None = None,
+    units: Sequence[int] | None = None,
+    unit_count: int = 8,
+) -> Account:
+    """Give the complete account of one explained photo.
+
+    `explanation` holds one photo; `top` classes are listed, and their maps shown unless `classes` names others; `units` are
+    switched off for the ablation (by default the maximal unit of the first class); `unit_count` units are told of.
+
+    Raises ClassError and UnitError for what does not exist.
+    """
+    predictions = tuple(explanation.top(top)[0])
+    shown = class_indices(explanation.labels, classes) if classes else [prediction.index for prediction in predictions]
+    first = shown[0] if classes else predictions[0].index
+    maximal = units is None
+    off = [explanation.maximal_unit(first)] if units is None else list(units)
+    ablation = Ablation.of(explanation, off)
+    each = explanation.ablate_each()[0]
+    stories = tuple(
+        UnitStory(part.unit, part, tuple(explanation.classes_of_unit(part.unit)), float(each[part.unit, first]))
+        for part in explanation.top_units(first, unit_count)
+    )
+    turning = torch.nonzero(each.argmax(dim=1) != explanation.logits[0].argmax()).flatten().tolist()
+    return Account(
+        network=NetworkFacts.of(model),
+        explanation=explanation,
+        predictions=predictions,
+        classes=tuple(shown),
+        units=stories,
+        ablation=ablation,
+        maximal=maximal,
+        turning=tuple(turning),
+        filters=tuple(_shown_filters(model)),
+        checks=tuple(_checks(model, explanation, ablation)),
+    )
+
+
+def _shown_filters(model: Classifier) -> list[Filters]:
+    """The first convolution's filters, and thirty kernels of one from the middle of the network."""
+    shown = []
+    spatial = [
+        name
+        for name, convolution in convolutions(model.module).items()
+        if len(kernel := getattr(convolution, "kernel_size", ())) == 2 and max(kernel) > 1
+    ]
+    if spatial:
+        first, later = spatial[0], spatial[1:]
+        shown.append(filters(model, first))
+        if shown[0].images.size > 500_000:  # hundreds of channels a filter: too many to look at
+            shown[0] = filters(model, first, channels=0)
+        if later:
+            name = later[(len(later) - 1) // 2]
+            try:
+                count = getattr(dict(model.module.named_modules())[name], "out_channels", 30)
+                shown.append(filters(model, name, filters=range(min(30, count)), channels=0))
+            except LayerError:
+                pass
+    return shown
+
+
+def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> list[Check]:
+    logits = explanation.logits
+    allowed = tolerance(model.like.dtype)
+    summed = explanation.contributions.sum(dim=2) + explanation.head.bias
+    real = model.forward_without(explanation.inputs(), list(ablation.units))
+    units = "unit" if len(ablation.units) == 1 else f"{len(ablation.units)} units"
+    return [
+        Check("maps", "mean of every class's map + its bias = its logit", float(explanation.completeness_error.max()), allowed),
+        Check(
+            "contributions",
+            "contributions of all units + bias = logit, for every class",
+            float(relative_difference(summed, logits).max()),
+            allowed,
+        ),
+        Check(
+            "ablation",
+            f"logits with the {units} off = a real forward pass with their maps set to zero",
+            float(relative_difference(ablation.after, real).max()),
+            allowed,
+        ),
+    ]

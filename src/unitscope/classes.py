@@ -1,0 +1,60 @@
+"""Classes: find one by its label or index, and rank them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.errors import ClassError, near_matches
+
+
+class Prediction(NamedTuple):
+    """One class of a ranking: its label and index, its logit, and its softmax probability (0–1)."""
+
+    label: str
+    index: int
+    logit: float
+    probability: float
+
+
+def class_index(labels: Sequence[str], which: int | str) -> int:
+    """The index of a class given by label or by index.
+
+    Raises ClassError for an unknown label (with near matches), for one that several classes share, and for an index outside
+    0 … classes − 1 (negative indices are not counted from the end).
+    """
+    if isinstance(which, str):
+        found = [index for index, label in enumerate(labels) if label == which]
+        if len(found) > 1:
+            raise ClassError(f"{len(found)} classes are called {which!r}: name one by its index, {_listing(found)}")
+        if found:
+            return found[0]
+        if not which.isdecimal():
+            raise ClassError(
+                f"there is no class {which!r} among the {len(labels)} labels{near_matches(which, labels)}: "
+                "name a label or an index"
+            )
+    if isinstance(which, bool) or not 0 <= int(which) < len(labels):
+        raise ClassError(f"there is no class {which}: the {len(labels)} classes are numbered 0 to {len(labels) - 1}")
+    return int(which)
+
+
+def class_indices(labels: Sequence[str], which: int | str | Sequence[int | str]) -> list[int]:
+    """The indices of several classes, each given by label or index, in the order given."""
+    chosen = [which] if isinstance(which, (int, str)) else list(which)
+    return [class_index(labels, item) for item in chosen]
+
+
+def ranked(logits: Float[Tensor, "class"], labels: Sequence[str], count: int) -> list[Prediction]:
+    """The `count` classes with the largest logits, best first; equal logits in order of index."""
+    order = torch.argsort(logits, descending=True, stable=True)[:count].tolist()
+    probabilities = torch.softmax(logits.to(torch.float64), dim=0)
+    return [Prediction(labels[i], i, float(logits[i]), float(probabilities[i])) for i in order]
+
+
+def _listing(indices: Sequence[int]) -> str:
+    return " or ".join(map(str, indices))

@@ -1,0 +1,78 @@
+"""The exception tree: every message names the value, what was expected and the remedy, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnitscopeError(Exception):
+    """Anything that a user's input, files or network caused; its text is fit to be shown as it is."""
+
+
+class PhotoError(UnitscopeError, ValueError):
+    """A photo is missing, unreadable, corrupt or of an impossible size."""
+
+
+class PreprocessingError(UnitscopeError, ValueError):
+    """A preprocessing cannot be applied, or where it puts the photo cannot be measured."""
+
+
+class InputError(UnitscopeError, ValueError):
+    """A tensor handed to a classifier has the wrong shape, kind or values."""
+
+
+class ModelError(UnitscopeError, ValueError):
+    """A model specification is unknown, or the network does not behave as a classifier."""
+
+
+class WeightsError(ModelError):
+    """A weights file is missing, malicious, damaged, or does not fit the architecture."""
+
+
+class LabelsError(ModelError):
+    """Labels cannot be read, or are not as many as the classes."""
+
+
+class DownloadError(ModelError):
+    """A file could not be fetched whole, or is not the file it was the first time."""
+
+
+class LayerError(UnitscopeError, ValueError):
+    """A layer does not exist, has no feature map, or is ambiguous."""
+
+
+class UnitError(UnitscopeError, ValueError):
+    """A unit, filter or channel does not exist in its layer."""
+
+
+class ClassError(UnitscopeError, ValueError):
+    """A class does not exist among the labels."""
+
+
+class HeadError(ModelError):
+    """The network has no head of the kind that the algebra needs, or the identity does not hold."""
+
+
+class NonFiniteError(UnitscopeError, ArithmeticError):
+    """NaN or infinite numbers appeared in weights, inputs or activations."""
+
+
+class OutputError(UnitscopeError, OSError):
+    """A result cannot be written where it was asked for."""
+
+
+class MissingExtraError(UnitscopeError, ImportError):
+    """An optional dependency is needed and not installed; the message names the command that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'unitscope[{extra}]'")
+
+
+def near_matches(name: str, names: Iterable[str], limit: int = 3) -> str:
+    """Say which of `names` resemble `name`, as the end of an error message: `` (did you mean 'a' or 'b'?)`` or ``""``."""
+    known = {candidate.lower(): candidate for candidate in names}
+    close = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=limit, cutoff=0.5)]
+    if not close:
+        close = [original for low, original in known.items() if name.lower() in low][:limit]
+    return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""

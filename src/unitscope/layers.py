@@ -1,0 +1,224 @@
+"""Layers: name them, and capture or replace the output of one, inside a `with` that leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from unitscope.errors import LayerError, UnitError, near_matches
+from unitscope.geometry import Grid
+from unitscope.trace import Trace, first_tensor
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One run of a named module in a forward pass.
+
+    `name` is the module's dotted name, with `:2` behind it for the second run of a module that runs several times; `kind` is
+    the module's class; `shape` is that of its output without the batch: (unit, row, col) for a feature map; `grid` says where
+    the cells of a feature map lie on the network's input; `leaf` says that the module has no modules inside.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    grid: Grid
+    leaf: bool
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the output is a feature map with more than one cell."""
+        return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of consecutive layers whose feature maps have the same rows and columns."""
+
+    first: str
+    last: str
+    shape: tuple[int, ...]
+    convolutions: int
+    kinds: tuple[str, ...]
+
+
+def layers_of(trace: Trace) -> list[Layer]:
+    """The layers that ran, in order of execution (a container comes after what it contains)."""
+    times = Counter(run.name for run in trace.runs)
+    seen: Counter[str] = Counter()
+    layers = []
+    for run in trace.runs:
+        seen[run.name] += 1
+        name = f"{run.name}:{seen[run.name]}" if times[run.name] > 1 else run.name
+        shape = run.shape[1:]
+        rows, cols = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
+        grid = run.call.grid or Grid.tiling(trace.input_size, (max(rows, 1), max(cols, 1)))
+        layers.append(Layer(name, run.kind, shape, grid, run.leaf))
+    return layers
+
+
+def stages_of(layers: Sequence[Layer]) -> list[Stage]:
+    """Group the leaf layers into stages: a new stage begins where the rows and columns of the maps change."""
+    stages: list[Stage] = []
+    group: list[Layer] = []
+
+    def close() -> None:
+        if group:
+            kinds = tuple(dict.fromkeys(layer.kind for layer in group))
+            convolutions = sum("Conv" in layer.kind for layer in group)
+            stages.append(Stage(group[0].name, group[-1].name, group[-1].shape, convolutions, kinds))
+            group.clear()
+
+    for layer in layers:
+        if not layer.leaf or layer.kind.startswith("Dropout") or layer.kind in ("Identity", "Flatten"):
+            continue
+        # Squeeze-and-excitation gates work beside the main path, on pooled 1×1 maps.
+        gate = len(layer.shape) == 3 and not layer.is_map and layer is not _last_leaf(layers) and _inside_block(layer, layers)
+        if gate:
+            continue
+        if group and layer.shape[1:] != group[-1].shape[1:]:
+            close()
+        group.append(layer)
+    close()
+    return stages
+
+
+def _last_leaf(layers: Sequence[Layer]) -> Layer:
+    return [layer for layer in layers if layer.leaf][-1]
+
+
+def _inside_block(layer: Layer, layers: Sequence[Layer]) -> bool:
+    """Whether feature maps with more than one cell still follow."""
+    position = layers.index(layer)
+    return any(later.is_map for later in layers[position + 1 :])
+
+
+def find_layer(layers: Sequence[Layer], name: str) -> Layer:
+    """The layer called `name`; raises LayerError with near matches, or with the runs of a module that runs several times."""
+    for layer in layers:
+        if layer.name == name:
+            return layer
+    runs = [layer.name for layer in layers if layer.name.rpartition(":")[0] == name]
+    if runs:
+        raise LayerError(
+            f"layer '{name}' runs {len(runs)} times in one forward pass: name one run, '{runs[0]}' to '{runs[-1]}'"
+        )
+    raise LayerError(
+        f"there is no layer '{name}' among the {len(layers)} that ran{near_matches(name, [layer.name for layer in layers])}: "
+        "`unitscope info` or model.layers() lists them"
+    )
+
+
+def find_map_layer(layers: Sequence[Layer], name: str) -> Layer:
+    """The layer called `name`, which must give a feature map; raises LayerError otherwise."""
+    layer = find_layer(layers, name)
+    if not layer.is_map:
+        maps = [candidate.name for candidate in layers if candidate.is_map]
+        suggestion = f": choose a layer before it, such as '{maps[-1]}'" if maps else ""
+        raise LayerError(
+            f"layer '{name}' ({layer.kind}) gives {'×'.join(map(str, layer.shape))}, not a feature map (unit, row, col) with "
+            f"several cells{suggestion}"
+        )
+    return layer
+
+
+def check_units(units: int | Sequence[int] | Tensor, count: int, where: str) -> list[int]:
+    """Turn a choice of units into a list without repeats; raises UnitError for what is not a unit of the layer."""
+    if isinstance(units, Tensor):
+        units = units.flatten().tolist()
+    chosen = [units] if isinstance(units, int) else list(units)
+    for unit in chosen:
+        if isinstance(unit, bool) or not hasattr(unit, "__index__"):
+            raise UnitError(f"unit {unit!r} is not a number: units of {where} are numbered 0 to {count - 1}")
+        if not 0 <= unit < count:
+            raise UnitError(f"there is no unit {unit} in {where}: its {count} units are numbered 0 to {count - 1}")
+    return list(dict.fromkeys(int(unit) for unit in chosen))
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module gets its own flag back, also after an exception or Ctrl-C."""
+    flags = [(submodule, submodule.training) for submodule in module.modules()]
+    try:
+        for submodule, _ in flags:
+            submodule.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for submodule, training in flags:
+            submodule.training = training
+
+
+@contextlib.contextmanager
+def captured(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Shaped[Tensor, "batch unit *cells"]]]:
+    """Collect the outputs of the named layers while a forward pass runs inside; cloned, as later in-place ops may overwrite."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[Any], None]:
+        def function(output: Any) -> None:
+            tensor = first_tensor(output)
+            if tensor is not None:
+                outputs[name] = tensor.detach().clone()
+
+        return function
+
+    with contextlib.ExitStack() as stack:
+        for name in dict.fromkeys(names):
+            stack.enter_context(_on_output(module, name, keep(name)))
+        yield outputs
+
+
+@contextlib.contextmanager
+def without_units(module: nn.Module, name: str, units: Sequence[int]) -> Iterator[None]:
+    """Switch units off: inside, the named layer's output has zero maps for `units`; the module itself is not touched."""
+
+    def replace(output: Any) -> Any:
+        tensor = first_tensor(output)
+        assert tensor is not None
+        changed = tensor.clone()
+        changed[:, list(units)] = 0
+        return _with_tensor(output, tensor, changed)
+
+    with _on_output(module, name, replace):
+        yield
+
+
+def _with_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
+    """The same structure with one tensor replaced."""
+    if output is old:
+        return new
+    if isinstance(output, tuple):
+        items = [_with_tensor(item, old, new) for item in output]
+        return type(output)(*items) if hasattr(output, "_fields") else tuple(items)
+    if isinstance(output, list):
+        return [_with_tensor(item, old, new) for item in output]
+    if isinstance(output, dict):
+        return type(output)({key: _with_tensor(item, old, new) for key, item in output.items()})
+    return output
+
+
+@contextlib.contextmanager
+def _on_output(module: nn.Module, name: str, function: Callable[[Any], Any]) -> Iterator[None]:
+    """Call `function` on the output of one run of one module; what it returns, unless None, replaces the output."""
+    match = re.fullmatch(r"(.+):(\d+)", name)
+    path, wanted = (match[1], int(match[2])) if match else (name, 1)
+    runs = 0
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        return function(output) if runs == wanted else None
+
+    handle = dict(module.named_modules())[path].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

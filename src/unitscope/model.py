@@ -1,0 +1,400 @@
+"""Classifier: a module with its labels, its preprocessing and its head."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unitscope.ablation import Ablation
+from unitscope.errors import HeadError, InputError, LabelsError, ModelError, NonFiniteError, UnitscopeError
+from unitscope.explanation import Explanation
+from unitscope.head import Head, HeadPath, completeness_error, find_head, run_tapped, tolerance
+from unitscope.labels import read_labels
+from unitscope.layers import (
+    Layer,
+    Stage,
+    captured,
+    check_units,
+    evaluating,
+    find_map_layer,
+    layers_of,
+    stages_of,
+    without_units,
+)
+from unitscope.photos import Photo, open_photo
+from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
+from unitscope.subjects import Subject
+from unitscope.trace import first_tensor, trace
+from unitscope.unit_maps import UnitMaps
+
+OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Photo
+Input: TypeAlias = OnePhoto | Tensor | Sequence[OnePhoto]
+
+_USUAL_INPUT = (224, 224)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a classifier came from: for the report, and for anyone who wants the same numbers again.
+
+    `spec` is what `load` was given ("torchvision:resnet50", or "wrapped"); `weights` says in words what the weights are
+    ("IMAGENET1K_V2", "random initialisation, seed 0", a file's name); `sha256` is the weights file's, where there is one;
+    `notes` are lines that a reader should see (assumptions, repairs of the file, licences).
+    """
+
+    spec: str
+    weights: str
+    sha256: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """What one traced forward pass taught about the network at one input shape."""
+
+    layers: list[Layer]
+    classes: int
+    head: Head | None
+    path: HeadPath | None
+    refusal: HeadError | None
+
+
+class Classifier:
+    """An image classifier that can be explained: a module, its labels, its preprocessing, and its head.
+
+    The module maps (batch, channel, row, col) to logits (batch, class). It stays the user's: its mode, gradients, hooks, dtype
+    and device are as before after every call, also when one fails. It is run in evaluation mode without gradients.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        labels: Sequence[str] | None = None,
+        preprocessing: AnyPreprocessing | Callable[[Image.Image], Any] | None = None,
+        provenance: Provenance | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"a classifier is made from a torch.nn.Module, not from {type(module).__name__}")
+        self.module = module
+        self.preprocessing = as_preprocessing(preprocessing)
+        self.provenance = provenance or Provenance("wrapped", f"as in the {type(module).__name__} that was wrapped")
+        self._labels = None if labels is None else tuple(labels)
+        self._structures: dict[tuple[int, ...], _Structure] = {}
+
+    def __repr__(self) -> str:
+        return f"<Classifier {self.provenance.spec}: {type(self.module).__name__}, {self.preprocessing.describe()}>"
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, in order of index; "class 0", "class 1" … where none were given."""
+        return self._labels_for(self._structure(self._usual_shape).classes)
+
+    @property
+    def head(self) -> Head:
+        """The head, found and verified; raises HeadError, saying why, for a network without such a head."""
+        return self._head(self._usual_shape)[0]
+
+    def head_or_refusal(self) -> tuple[Head | None, str]:
+        """The head and "", or None and the reason why there is no exact head."""
+        structure = self._structure(self._usual_shape)
+        return structure.head, str(structure.refusal or "")
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and on the device that the network's parameters have."""
+        floating = (p for p in (*self._eager.parameters(), *self._eager.buffers()) if p.is_floating_point())
+        return next(floating, torch.empty(0))
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(rows, cols) of the network's usual input: the preprocessing's, or 224×224 where that depends on the photo."""
+        return self.preprocessing.input_size or _USUAL_INPUT
+
+    def layers(self) -> list[Layer]:
+        """The layers that run in a forward pass: name, kind, output shape (unit, row, col), in order of execution."""
+        return list(self._structure(self._usual_shape).layers)
+
+    def stages(self) -> list[Stage]:
+        """The layers grouped by the rows and columns of their maps."""
+        return stages_of(self.layers())
+
+    def explain(self, x: Input, *, batch_size: int = 16, progress: Callable[[int], None] | None = None) -> Explanation:
+        """Explain photos or tensors: logits, feature map, class activation maps, contributions, and ablation of any units.
+
+        `x` is a path, a PIL image, a list of them, or a (batch, channel, row, col) tensor of inputs already preprocessed.
+        `batch_size` photos go through the network at a time; `progress` is called with the number of photos done.
+
+        Raises PhotoError, InputError, NonFiniteError; HeadError for a network without an exact head.
+        """
+        parts = []
+        for batch, subjects in self._batches(x, batch_size):
+            parts.append(self._explain_batch(batch, subjects))
+            if progress is not None:
+                progress(len(subjects))
+        if any(part.input_size != parts[0].input_size for part in parts):
+            raise self._sizes_differ([part.input_size for part in parts])
+        if len(parts) == 1:
+            return parts[0]
+        return dataclasses.replace(
+            parts[0],
+            logits=torch.cat([part.logits for part in parts]),
+            feature_map=torch.cat([part.feature_map for part in parts]),
+            subjects=tuple(subject for part in parts for subject in part.subjects),
+        )
+
+    def units(self, x: Input, layer: str | None = None, units: int | Sequence[int] = 0, *, batch_size: int = 16) -> UnitMaps:
+        """The feature maps of chosen units of any layer (the head's feature map when `layer` is None).
+
+        Raises LayerError for a layer that does not exist or gives no feature map, UnitError for a unit it does not have.
+        """
+        if layer is None:
+            return self.explain(x, batch_size=batch_size).unit_maps(units)
+        maps: list[UnitMaps] = []
+        for batch, subjects in self._batches(x, batch_size):
+            found, chosen = self._layer_and_units(batch, layer, units)
+            with evaluating(self._eager), captured(self._eager, [layer]) as outputs:
+                self._logits(batch)
+            chosen_maps = outputs[layer][:, chosen].to(torch.float32)
+            self._check_finite(chosen_maps, batch, f"the maps of layer '{layer}'")
+            maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
+        return _joined(maps)
+
+    def ablate(
+        self, x: Input, layer: str | None = None, units: int | Sequence[int] = (), *, batch_size: int = 16
+    ) -> Ablation:
+        """Switch units of a layer off and classify again: `.before` and `.after` are logits (batch, class).
+
+        On the head's feature map (`layer` None, or the head's layer) the algebra gives the answer from one forward pass; at any
+        other layer a second forward pass runs with the units' maps set to zero.
+        """
+        if layer is None or self._is_head_layer(layer):
+            explanation = self.explain(x, batch_size=batch_size)
+            return Ablation.of(explanation, check_units(units, explanation.feature_map.shape[1], "the last feature map"))
+        befores, afters, maps = [], [], []
+        for batch, subjects in self._batches(x, batch_size):
+            found, chosen = self._layer_and_units(batch, layer, units)
+            with evaluating(self._eager), captured(self._eager, [layer]) as outputs:
+                before = self._logits(batch)
+            with evaluating(self._eager), without_units(self._eager, layer, chosen):
+                after = self._logits(batch)
+            self._check_finite(before, batch, "the logits")
+            self._check_finite(after, batch, f"the logits with units of '{layer}' off")
+            befores.append(before)
+            afters.append(after)
+            chosen_maps = outputs[layer][:, chosen].to(torch.float32)
+            maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
+        joined = _joined(maps)
+        labels = self._labels_for(befores[0].shape[1])
+        return Ablation(layer, joined.units, torch.cat(befores), torch.cat(afters), joined, labels, exact=False)
+
+    @property
+    def _eager(self) -> nn.Module:
+        """The module to run and watch: inside DataParallel and torch.compile, whose wrappers hide the layers."""
+        module = self.module
+        while True:
+            if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+                module = module.module
+            elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+                module = module._orig_mod
+            else:
+                return module
+
+    @property
+    def _usual_shape(self) -> tuple[int, int, int]:
+        return (self.preprocessing.channels, *self.input_size)
+
+    def _structure(self, shape: tuple[int, ...]) -> _Structure:
+        if shape not in self._structures:
+            self._structures[shape] = self._find_structure(shape)
+        return self._structures[shape]
+
+    def _find_structure(self, shape: tuple[int, ...]) -> _Structure:
+        generator = torch.Generator().manual_seed(1)
+        example = torch.randn((1, *shape), generator=generator).to(self.like.device, self.like.dtype)
+        with evaluating(self._eager):
+            traced = self._guarded(lambda: trace(self._eager, example), shape)
+            if traced.logits is None or traced.logits.ndim < 2:
+                what = "no tensor" if traced.logits is None else f"a tensor of shape {tuple(traced.logits.shape)}"
+                raise ModelError(f"the network gave {what}, not logits (batch, class): wrap a module that classifies images")
+            self._check_finite(traced.logits, example, "the logits")
+            layers, classes = layers_of(traced), traced.logits[0].numel()
+            try:
+                head, path = find_head(self._eager, example, traced)
+            except HeadError as refusal:
+                return _Structure(layers, classes, None, None, refusal)
+        return _Structure(layers, classes, head, path, None)
+
+    def _head(self, shape: tuple[int, ...]) -> tuple[Head, HeadPath]:
+        structure = self._structure(shape)
+        if structure.head is None or structure.path is None:
+            assert structure.refusal is not None
+            raise HeadError(str(structure.refusal))
+        return structure.head, structure.path
+
+    def _is_head_layer(self, layer: str) -> bool:
+        head = self._structure(self._usual_shape).head
+        return head is not None and head.layer_is_map and head.layer == layer
+
+    def _explain_batch(self, batch: Tensor, subjects: tuple[Subject, ...]) -> Explanation:
+        head, path = self._head(tuple(batch.shape[1:]))
+        with evaluating(self._eager):
+            logits, feature_map, weight, bias = self._guarded(
+                lambda: run_tapped(self._eager, batch, path), tuple(batch.shape[1:])
+            )
+        self._check_finite(logits, batch, "the logits")
+        # The weights are those of this very pass: a network that is being trained is explained as it is now.
+        current = dataclasses.replace(head, weight=weight, bias=bias)
+        labels = self._labels_for(logits.shape[1])
+        error = float(completeness_error(logits, feature_map, weight, bias).max())
+        if not error <= tolerance(batch.dtype):
+            raise HeadError(f"the maps do not add up to the logits on this input (off by {error:.1e} of the largest logit)")
+        return Explanation(logits, feature_map, current, labels, subjects, _size(batch))
+
+    def forward_without(self, x: Input, units: int | Sequence[int]) -> Tensor:
+        """Logits (batch, class) of a real forward pass with units of the last feature map set to zero.
+
+        What `explain(x).ablate(units).logits` must equal: the slow way, to prove the fast one on the network at hand.
+        """
+        parts = []
+        for batch, _ in self._batches(x, 16):
+            head, path = self._head(tuple(batch.shape[1:]))
+            chosen = check_units(units, head.map_shape[0], "the last feature map")
+            with evaluating(self._eager), path.without_units(chosen):
+                parts.append(self._logits(batch))
+        return torch.cat(parts)
+
+    def _layer_and_units(self, batch: Tensor, layer: str, units: int | Sequence[int]) -> tuple[Layer, list[int]]:
+        found = find_map_layer(self._structure(tuple(batch.shape[1:])).layers, layer)
+        return found, check_units(units, found.shape[0], f"layer '{layer}'")
+
+    def _logits(self, batch: Tensor) -> Tensor:
+        output = first_tensor(self._guarded(lambda: self._eager(batch), tuple(batch.shape[1:])))
+        assert output is not None
+        return output.detach().reshape(len(batch), -1).to(torch.float32).clone()
+
+    def _guarded(self, run: Callable[[], Any], shape: tuple[int, ...]) -> Any:
+        """Run the user's network and turn its own errors into one line that says with what input it failed."""
+        try:
+            return run()
+        except UnitscopeError:
+            raise
+        except torch.OutOfMemoryError:
+            raise ModelError("the device ran out of memory: use a smaller batch_size") from None
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"the network failed on an input of {'×'.join(map(str, shape))} (channel × row × col): {reason or repr(error)} "
+                "— give its own preprocessing or input size"
+            ) from error
+
+    def _labels_for(self, classes: int) -> tuple[str, ...]:
+        if self._labels is None:
+            return tuple(f"class {index}" for index in range(classes))
+        if len(self._labels) != classes:
+            raise LabelsError(
+                f"there are {len(self._labels)} labels, but the network has {classes} classes: give one label a class, in order"
+            )
+        return self._labels
+
+    def _batches(self, x: Input, batch_size: int) -> Iterator[tuple[Tensor, tuple[Subject, ...]]]:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {batch_size}")
+        if isinstance(x, Tensor):
+            yield from self._tensor_batches(x, batch_size)
+            return
+        if isinstance(x, (str, os.PathLike, Image.Image, Photo)):
+            x = [x]
+        if not isinstance(x, Iterable):
+            raise InputError(
+                f"a {type(x).__name__} cannot be explained: give a path, a PIL image, a list of them, or a (batch, channel, row, "
+                "col) tensor"
+            )
+        items = list(x)
+        if not items:
+            raise InputError("there is nothing to explain: the list of photos is empty")
+        for start in range(0, len(items), batch_size):
+            photos = [item if isinstance(item, Photo) else open_photo(item) for item in items[start : start + batch_size]]
+            tensors = [self.preprocessing(photo.image) for photo in photos]
+            if any(tensor.shape != tensors[0].shape for tensor in tensors):
+                raise self._sizes_differ([(int(tensor.shape[1]), int(tensor.shape[2])) for tensor in tensors])
+            subjects = tuple(Subject.of_photo(photo, self.preprocessing) for photo in photos)
+            yield torch.stack(tensors).to(self.like.device, self.like.dtype), subjects
+
+    def _tensor_batches(self, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, tuple[Subject, ...]]]:
+        if x.ndim != 4 or 0 in x.shape:
+            raise InputError(
+                f"a tensor of inputs has the shape (batch, channel, row, col), not {tuple(x.shape)}: add a batch axis with x[None]"
+            )
+        if not x.is_floating_point():
+            raise InputError(f"a tensor of inputs holds preprocessed floating-point numbers, not {x.dtype}: scale it first")
+        bad = ~torch.isfinite(x).flatten(1).all(dim=1)
+        if bool(bad.any()):
+            raise NonFiniteError(f"input {int(bad.nonzero()[0])} of the batch holds NaN or infinite numbers: check what made it")
+        for start in range(0, len(x), batch_size):
+            batch = x[start : start + batch_size].detach()
+            subjects = tuple(
+                Subject.of_tensor(item.cpu(), f"input {start + position}", self.preprocessing)
+                for position, item in enumerate(batch)
+            )
+            yield batch.to(self.like.device, self.like.dtype), subjects
+
+    def _sizes_differ(self, sizes: Sequence[tuple[int, int]]) -> InputError:
+        different = ", ".join(f"{rows}×{cols}" for rows, cols in dict.fromkeys(sizes))
+        return InputError(
+            f"the preprocessing gives inputs of different sizes ({different}), which cannot share a batch: "
+            "explain those photos one at a time, or add a crop"
+        )
+
+    def _check_finite(self, values: Tensor, batch: Tensor, what: str) -> None:
+        if bool(torch.isfinite(values).all()):
+            return
+        for name, parameter in self._eager.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise NonFiniteError(f"{what} are NaN or infinite because the weights '{name}' are: load sound weights")
+        raise NonFiniteError(f"{what} are NaN or infinite, first in the output of {self._first_broken(batch)}")
+
+    def _first_broken(self, batch: Tensor) -> str:
+        names = [layer.name for layer in layers_of(self._retraced(batch)) if layer.leaf]
+        with evaluating(self._eager), captured(self._eager, names) as outputs:
+            self._eager(batch)
+        broken = [name for name in names if name in outputs and not bool(torch.isfinite(outputs[name]).all())]
+        return f"layer '{broken[0]}'" if broken else "a function that belongs to no layer"
+
+    def _retraced(self, batch: Tensor) -> Any:
+        with evaluating(self._eager):
+            return trace(self._eager, batch[:1])
+
+
+def wrap(
+    module: nn.Module,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    preprocessing: AnyPreprocessing | Callable[[Image.Image], Any] | None = None,
+) -> Classifier:
+    """Make any module that maps (batch, channel, row, col) to logits (batch, class) into a classifier to explain.
+
+    `labels` are the class names in order, or a file of them; `preprocessing` is a unitscope.Preprocessing, a torchvision
+    pipeline, or any callable from PIL image to tensor. Without one, ImageNet's convention is assumed, and the reports say so.
+    """
+    return Classifier(module, None if labels is None else read_labels(labels), preprocessing)
+
+
+def _size(batch: Tensor) -> tuple[int, int]:
+    return int(batch.shape[2]), int(batch.shape[3])
+
+
+def _joined(parts: list[UnitMaps]) -> UnitMaps:
+    if len(parts) == 1:
+        return parts[0]
+    return dataclasses.replace(
+        parts[0],
+        maps=torch.cat([part.maps for part in parts]),
+        subjects=tuple(subject for part in parts for subject in part.subjects),
+    )

@@ -1,0 +1,114 @@
+"""Photos: any picture file people really have, decoded to upright 8-bit RGB."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unitscope.errors import PhotoError
+
+PhotoSource: TypeAlias = str | os.PathLike[str] | Image.Image
+
+_SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One decoded photo: upright, RGB, 8 bits, with the name to show for it.
+
+    `image` is a PIL image of mode RGB whose size is (width, height) after the EXIF rotation was applied;
+    `name` is the file's name, or "photo" for an image that came from memory; `source` is what it was opened from.
+    """
+
+    image: Image.Image
+    name: str
+    source: str | os.PathLike[str] | Image.Image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, upright."""
+        return self.image.size
+
+
+def open_photo(source: PhotoSource) -> Photo:
+    """Decode a photo from a path or a PIL image to upright 8-bit RGB.
+
+    EXIF orientation is applied; transparency is laid on white; 16-bit samples are scaled by 1/257; an animation gives its
+    first frame; CMYK and palettes are converted. Colour profiles are ignored, as by the usual training pipelines.
+
+    Raises PhotoError when the file is missing, not a picture, damaged, or larger than Pillow's decompression limit
+    (about 179 megapixels).
+    """
+    if isinstance(source, Image.Image):
+        name = Path(str(getattr(source, "filename", "") or "photo")).name
+        return Photo(_decode(source, name), name, source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise PhotoError(f"a photo is a path or a PIL image, not {type(source).__name__}: open it with PIL.Image first")
+    path = Path(source)
+    if path.is_dir():
+        raise PhotoError(f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return Photo(_decode(image, str(path)), path.name, path)
+    except FileNotFoundError:
+        raise PhotoError(f"there is no photo '{path}': check the path (looked in {Path.cwd()})") from None
+    except UnidentifiedImageError:
+        raise PhotoError(f"'{path}' is not a picture that Pillow can read: convert it to JPEG or PNG") from None
+    except Image.DecompressionBombError as error:
+        raise PhotoError(f"'{path}' is too large to decode safely ({error}): shrink it first") from None
+    except PermissionError:
+        raise PhotoError(f"'{path}' may not be read: check its permissions") from None
+    except OSError as error:
+        raise PhotoError(f"'{path}' cannot be read ({error}): check the path and the file") from None
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.seek(0)
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+        # Pillow's plug-ins report damage with any of these.
+        raise PhotoError(f"'{name}' is damaged or cut short ({error}): get a whole copy of it") from None
+    if 0 in image.size:
+        raise PhotoError(f"'{name}' is empty ({image.width}×{image.height} pixels): a photo needs at least one pixel")
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # Broken EXIF raises all sorts of things, and a photo without its tag is still a photo.
+        image = image.copy()
+    return _to_rgb(image, name)
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        return _from_deep_grey(image, name)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(paper, rgba).convert("RGB")
+    return image.convert("RGB") if image.mode != "RGB" else image
+
+
+def _from_deep_grey(image: Image.Image, name: str) -> Image.Image:
+    """Grey of more than 8 bits; Pillow's own conversion clips at 255, which turns most such photos white."""
+    grey = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(grey).all():
+        raise PhotoError(f"'{name}' holds NaN or infinite pixels: save it as an 8-bit or 16-bit picture")
+    low, high = float(grey.min()), float(grey.max())
+    if low < 0 or high > 65535:
+        raise PhotoError(
+            f"'{name}' has pixel values from {low:g} to {high:g}, outside 0–65535: save it as 8-bit or 16-bit"
+        )
+    if image.mode == "F" and high <= 1:
+        grey = grey * 255
+    elif image.mode != "F" or high > 255:
+        grey = grey / 257
+    return Image.fromarray(np.round(grey).astype(np.uint8), mode=None).convert("RGB")

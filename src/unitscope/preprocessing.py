@@ -1,0 +1,327 @@
+"""Preprocessing: from a photo to the network's input, and the record of where the input lies on the photo."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from unitscope.errors import PhotoError, PreprocessingError
+from unitscope.geometry import Placement
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+# An intermediate picture larger than this comes from an absurd aspect ratio (1 × 10,000), not from a photo.
+_LARGEST_RESIZED = 100_000_000
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, crop, scale to 0–1 and normalise, with the arithmetic of torchvision's transforms on PIL images.
+
+    `resize` is the shorter side in pixels, or (rows, cols) to squash the photo to, or None; `crop` is the side of the centre
+    crop, or (rows, cols), or None; `mean` and `std` are per channel on the 0–1 scale; `interpolation` is Pillow's
+    (antialiased) filter. One `mean` value makes a one-channel (grey) input. `note` says where the convention comes from.
+    """
+
+    resize: int | tuple[int, int] | None = 256
+    crop: int | tuple[int, int] | None = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values that could not be meant, before a photo meets them."""
+        if self.interpolation not in _RESAMPLING:
+            raise PreprocessingError(f"interpolation {self.interpolation!r} is unknown: use one of {', '.join(_RESAMPLING)}")
+        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
+            raise PreprocessingError(
+                f"mean and std need one value a channel (3 for RGB, 1 for grey), not {len(self.mean)} and {len(self.std)}"
+            )
+        if not all(value > 0 for value in self.std):
+            raise PreprocessingError(f"std must be positive, not {self.std}")
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if value is not None and not all(side > 0 for side in _pair(value)):
+                raise PreprocessingError(f"{name} must be positive pixels, not {value}")
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(rows, cols) of the network's input, or None when it depends on the photo."""
+        if self.crop is not None:
+            return _pair(self.crop)
+        return self.resize if isinstance(self.resize, tuple) else None
+
+    @property
+    def channels(self) -> int:
+        """How many channels the network's input has."""
+        return len(self.mean)
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "channel row col"]:
+        """Turn an upright RGB photo into the network's input, a float32 tensor (channel, row, col)."""
+        width, height = self._resized(image.size)
+        if width * height > _LARGEST_RESIZED:
+            raise PhotoError(
+                f"a photo of {image.width}×{image.height} pixels would become {width}×{height} when resized: "
+                "crop it to an ordinary shape first"
+            )
+        if self.channels == 1:
+            image = image.convert("L")
+        if (width, height) != image.size:
+            image = image.resize((width, height), _RESAMPLING[self.interpolation])
+        if self.crop is not None:
+            left, top, right, bottom = self._crop_box((width, height))
+            # Pillow's crop pads with black where the box leaves the picture, as torchvision's centre crop does.
+            image = image.crop((left, top, right, bottom))
+        pixels = torch.from_numpy(np.array(image, dtype=np.uint8).reshape(image.height, image.width, self.channels))
+        scaled = pixels.permute(2, 0, 1).to(torch.float32).div(255)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return ((scaled - mean) / std).contiguous()
+
+    def placement(self, photo_size: tuple[int, int]) -> Placement:
+        """Say where the network's input lies on a photo of `photo_size` (width, height)."""
+        width, height = self._resized(photo_size)
+        left, top, right, bottom = self._crop_box((width, height)) if self.crop is not None else (0, 0, width, height)
+        across, down = photo_size[0] / width, photo_size[1] / height
+        return Placement(
+            photo_size, (bottom - top, right - left), left * across, top * down, right * across, bottom * down
+        )
+
+    def undo(self, tensor: Float[Tensor, "channel row col"]) -> Image.Image:
+        """Turn a network's input back into a picture, for looking at (8 bits, clipped)."""
+        values = tensor.detach().to("cpu", torch.float32)
+        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (self.mean, self.std))
+        pixels = (values * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).convert("RGB")
+
+    def describe(self) -> str:
+        """One line in words: sizes in pixels, the filter, mean and std."""
+        steps = []
+        if isinstance(self.resize, tuple):
+            steps.append(f"squash to {self.resize[0]}×{self.resize[1]} ({self.interpolation})")
+        elif self.resize is not None:
+            steps.append(f"shorter side to {self.resize} ({self.interpolation})")
+        if self.crop is not None:
+            rows, cols = _pair(self.crop)
+            steps.append(f"centre crop {rows}×{cols}")
+        steps.append(f"mean {_numbers(self.mean)}, std {_numbers(self.std)}")
+        return ", ".join(steps) + (f" — {self.note}" if self.note else "")
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        width, height = size
+        if self.resize is None:
+            return width, height
+        if isinstance(self.resize, tuple):
+            return self.resize[1], self.resize[0]
+        # torchvision truncates the longer side.
+        if width <= height:
+            return self.resize, max(1, int(self.resize * height / width))
+        return max(1, int(self.resize * width / height)), self.resize
+
+    def _crop_box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        assert self.crop is not None
+        rows, cols = _pair(self.crop)
+        width, height = size
+        # torchvision pads a side that is too short by (missing // 2) before and crops at round(surplus / 2) otherwise.
+        left = -((cols - width) // 2) if cols > width else round((width - cols) / 2.0)
+        top = -((rows - height) // 2) if rows > height else round((height - rows) / 2.0)
+        return left, top, left + cols, top + rows
+
+
+@dataclass(frozen=True)
+class MeasuredPreprocessing:
+    """Somebody's own callable (PIL image → tensor), and where it puts the photo, found by measuring.
+
+    Any function, torchvision pipeline or albumentation that maps an RGB PIL image to a (channel, row, col) tensor. Its
+    geometry is measured by sending ramps through it: a picture that brightens from left to right says, at every input
+    column, which column of the photo that is. Good to about a thousandth of the photo's side.
+    """
+
+    transform: Callable[[Image.Image], Any]
+    note: str = ""
+    _placements: dict[tuple[int, int], Placement] = field(default_factory=dict, repr=False, compare=False)
+
+    @functools.cached_property
+    def input_size(self) -> tuple[int, int] | None:
+        """(rows, cols) of the network's input, or None when it depends on the photo (two shapes of photo are tried)."""
+        wide, tall = (tuple(self(Image.new("RGB", size)).shape[1:]) for size in ((640, 480), (300, 500)))
+        return (wide[0], wide[1]) if wide == tall else None
+
+    @functools.cached_property
+    def channels(self) -> int:
+        """How many channels the network's input has."""
+        return self(Image.new("RGB", (64, 64))).shape[0]
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "channel row col"]:
+        """Apply the callable to an upright RGB photo; raises PreprocessingError unless it gives (channel, row, col)."""
+        try:
+            tensor = self.transform(image)
+        except PhotoError:
+            raise
+        except Exception as error:
+            raise PreprocessingError(
+                f"the preprocessing {_name(self.transform)} failed on a PIL image of {image.width}×{image.height} pixels "
+                f"({type(error).__name__}: {_one_line(error)}): it must map a PIL image to a (channel, row, col) tensor"
+            ) from error
+        if not isinstance(tensor, Tensor):
+            raise PreprocessingError(
+                f"the preprocessing {_name(self.transform)} gave {type(tensor).__name__}, not a (channel, row, col) tensor: "
+                "end it with a conversion to a tensor"
+            )
+        if tensor.ndim == 4 and tensor.shape[0] == 1:
+            tensor = tensor[0]
+        if tensor.ndim != 3 or not tensor.is_floating_point():
+            raise PreprocessingError(
+                f"the preprocessing {_name(self.transform)} gave a {tensor.dtype} tensor of shape {tuple(tensor.shape)}, "
+                "not floating-point (channel, row, col)"
+            )
+        return tensor
+
+    def placement(self, photo_size: tuple[int, int]) -> Placement:
+        """Measure where the network's input lies on a photo of `photo_size` (width, height).
+
+        Raises PreprocessingError when the callable is random, or when what it does is not a resize and a crop.
+        """
+        if photo_size not in self._placements:
+            self._placements[photo_size] = self._measure(photo_size)
+        return self._placements[photo_size]
+
+    def undo(self, tensor: Float[Tensor, "channel row col"]) -> Image.Image:
+        """Turn a network's input back into a picture, stretching its values to 0–255 (its scale is not known)."""
+        return picture_of(tensor)
+
+    def describe(self) -> str:
+        """One line in words."""
+        text = " ".join(repr(self.transform).split()) if not hasattr(self.transform, "__name__") else _name(self.transform)
+        return f"own callable {text}" + (f" — {self.note}" if self.note else "")
+
+    def _measure(self, photo_size: tuple[int, int]) -> Placement:
+        width, height = photo_size
+        black, white = (self(Image.new("RGB", photo_size, (level,) * 3)) for level in (0, 255))
+        down, across = np.meshgrid(_ramp(height), _ramp(width), indexing="ij")
+        ramps = [np.repeat(values[..., None], 3, axis=2) for values in (across, down)]
+        inputs = [self(Image.fromarray(ramp)) for ramp in ramps]
+        if not torch.equal(inputs[0], self(Image.fromarray(ramps[0]))):
+            raise PreprocessingError(
+                f"the preprocessing {_name(self.transform)} gives another result each time: use the one for evaluation, "
+                "without random crops or flips"
+            )
+        span = (white - black).abs().amax(dim=(1, 2))
+        channel = int(span.argmax())
+        contrast = (white - black)[channel].to(torch.float64)
+        if not float(span[channel]) > 0:
+            raise self._unmeasurable("it gives the same input for a black and a white photo")
+        seen = contrast.abs() > 0.5 * float(span[channel])
+        edges = []
+        for tensor, extent, axis in ((inputs[0], width, 1), (inputs[1], height, 0)):
+            level = (tensor - black)[channel].to(torch.float64) / torch.where(seen, contrast, torch.ones_like(contrast))
+            edges.append(self._fit(level, seen, extent, axis))
+        (left, right), (top, bottom) = edges
+        return Placement(photo_size, (int(contrast.shape[0]), int(contrast.shape[1])), left, top, right, bottom)
+
+    def _fit(self, level: Tensor, seen: Tensor, extent: int, axis: int) -> tuple[float, float]:
+        """Fit position on the photo = a + b · position on the input, along one axis, from the ramp's levels."""
+        count = level.shape[axis]
+        if extent == 1:
+            return 0.0, 1.0
+        index = torch.arange(count, dtype=torch.float64) + 0.5
+        other = 1 - axis
+        weight = seen.sum(dim=other).to(torch.float64)
+        mean = (level * seen).sum(dim=other) / weight.clamp(min=1)
+        # Levels near 0 and 1 are bent by resampling and by rounding at the photo's edges.
+        use = (weight > 0) & (mean > 2 / 255) & (mean < 253 / 255)
+        if int(use.sum()) < 2:
+            raise self._unmeasurable(f"a ramp leaves fewer than two levels along {'columns' if axis else 'rows'}")
+        design = torch.stack([torch.ones_like(index), index], dim=1)[use]
+        position = mean[use] * extent
+        solution = torch.linalg.lstsq(design, position[:, None]).solution[:, 0]
+        residual = float((design @ solution - position).abs().max())
+        if residual > 0.02 * extent + 1 or float(solution[1]) <= 0:
+            raise self._unmeasurable(f"the photo's {'columns' if axis else 'rows'} are not kept in order and proportion")
+        begin, per_pixel = float(solution[0]), float(solution[1])
+        return begin, begin + per_pixel * count
+
+    def _unmeasurable(self, why: str) -> PreprocessingError:
+        return PreprocessingError(
+            f"where the preprocessing {_name(self.transform)} puts the photo cannot be measured ({why}): "
+            "pass unitscope.Preprocessing(resize=…, crop=…, mean=…, std=…) instead"
+        )
+
+
+AnyPreprocessing: TypeAlias = Preprocessing | MeasuredPreprocessing
+
+
+def as_preprocessing(value: AnyPreprocessing | Callable[[Image.Image], Any] | None) -> AnyPreprocessing:
+    """Accept what people have: our own, a torchvision evaluation preset, any callable, or None for ImageNet's convention."""
+    if value is None:
+        return Preprocessing(note="assumed: ImageNet's convention, since none was given")
+    if isinstance(value, (Preprocessing, MeasuredPreprocessing)):
+        return value
+    preset = ("resize_size", "crop_size", "mean", "std", "interpolation")
+    if type(value).__name__ == "ImageClassification" and all(hasattr(value, name) for name in preset):
+        return _from_torchvision_preset(value)
+    if not callable(value):
+        raise PreprocessingError(
+            f"a preprocessing is unitscope.Preprocessing or a callable from PIL image to tensor, not {type(value).__name__}"
+        )
+    return MeasuredPreprocessing(value)
+
+
+def _from_torchvision_preset(preset: Any) -> Preprocessing:
+    """torchvision.transforms._presets.ImageClassification: sizes are one-element lists, the filter an enum."""
+    resize, crop = (list(getattr(preset, name)) for name in ("resize_size", "crop_size"))
+    return Preprocessing(
+        resize=resize[0] if len(resize) == 1 else (resize[0], resize[1]),
+        crop=crop[0] if len(crop) == 1 else (crop[0], crop[1]),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=str(preset.interpolation.value),
+        note="torchvision's evaluation preset",
+    )
+
+
+def picture_of(tensor: Float[Tensor, "channel row col"]) -> Image.Image:
+    """Make a picture of a tensor whose scale is unknown: its range is stretched to 0–255, extra channels are dropped."""
+    values = tensor.detach().to("cpu", torch.float32)
+    values = values[:3] if values.shape[0] >= 3 else values[:1]
+    low, high = values.min(), values.max()
+    pixels = ((values - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)).mul(255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).convert("RGB")
+
+
+def _ramp(length: int) -> np.ndarray:
+    return np.floor((np.arange(length) + 0.5) / length * 256).clip(0, 255).astype(np.uint8)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:.4g}" for value in values)
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
