@@ -1,0 +1,79 @@
+"""unitscope: what has an image classifier learned, and why did it say that?
+
+Filters, units, the units that carry a prediction, and where in the photo the evidence for every class lies: exactly, on
+your own network and photos. Names are imported when they are first used, so that `import unitscope` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Ablation": "ablation",
+    "Account": "account",
+    "Classifier": "model",
+    "Explanation": "explanation",
+    "Filters": "filters",
+    "Head": "head",
+    "Layer": "layers",
+    "Prediction": "classes",
+    "Preprocessing": "preprocessing",
+    "UnitMaps": "unit_maps",
+    "UnitscopeError": "errors",
+    "filters": "filters",
+    "load": "sources",
+    "report": "reporting",
+    "reproduce": "write_up",
+    "wrap": "model",
+}
+
+__all__ = [
+    "Ablation",
+    "Account",
+    "Classifier",
+    "Explanation",
+    "Filters",
+    "Head",
+    "Layer",
+    "Prediction",
+    "Preprocessing",
+    "UnitMaps",
+    "UnitscopeError",
+    "__version__",
+    "filters",
+    "load",
+    "report",
+    "reproduce",
+    "wrap",
+]
+
+if TYPE_CHECKING:
+    from unitscope.ablation import Ablation
+    from unitscope.account import Account
+    from unitscope.classes import Prediction
+    from unitscope.errors import UnitscopeError
+    from unitscope.explanation import Explanation
+    from unitscope.filters import Filters, filters
+    from unitscope.head import Head
+    from unitscope.layers import Layer
+    from unitscope.model import Classifier, wrap
+    from unitscope.preprocessing import Preprocessing
+    from unitscope.reporting import report
+    from unitscope.sources import load
+    from unitscope.unit_maps import UnitMaps
+    from unitscope.write_up import reproduce
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unitscope' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"unitscope.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
@@ -110,6 +111,11 @@ class Account:
     filters: tuple[Filters, ...]
     checks: tuple[Check, ...]
 
+    @classmethod
+    def of(cls, model: Classifier, explanation: Explanation, **options: Any) -> Account:
+        """The account of the first photo of an explanation; the options are those of `accounts`."""
+        return next(accounts(model, explanation, **options))
+
     @property
     def subject(self) -> Subject:
         """The photo."""
@@ -137,7 +143,7 @@ class Account:
         return text + "."
 
 
-def account(
+def accounts(
     model: Classifier,
     explanation: Explanation,
     *,
@@ -145,38 +151,40 @@ def account(
     classes: Sequence[int | str] | None = None,
     units: Sequence[int] | None = None,
     unit_count: int = 8,
-) -> Account:
-    """Give the complete account of one explained photo.
+) -> Iterator[Account]:
+    """Give the complete account of every explained photo, one after the other.
 
-    `explanation` holds one photo; `top` classes are listed, and their maps shown unless `classes` names others; `units` are
-    switched off for the ablation (by default the maximal unit of the first class); `unit_count` units are told of.
+    `top` classes are listed, and their maps shown unless `classes` names others; `units` are switched off for the ablation (by
+    default the maximal unit of the first class shown); `unit_count` units are told of.
 
     Raises ClassError and UnitError for what does not exist.
     """
-    predictions = tuple(explanation.top(top)[0])
-    shown = class_indices(explanation.labels, classes) if classes else [prediction.index for prediction in predictions]
-    first = shown[0] if classes else predictions[0].index
-    maximal = units is None
-    off = [explanation.maximal_unit(first)] if units is None else list(units)
-    ablation = Ablation.of(explanation, off)
-    each = explanation.ablate_each()[0]
-    stories = tuple(
-        UnitStory(part.unit, part, tuple(explanation.classes_of_unit(part.unit)), float(each[part.unit, first]))
-        for part in explanation.top_units(first, unit_count)
-    )
-    turning = torch.nonzero(each.argmax(dim=1) != explanation.logits[0].argmax()).flatten().tolist()
-    return Account(
-        network=NetworkFacts.of(model),
-        explanation=explanation,
-        predictions=predictions,
-        classes=tuple(shown),
-        units=stories,
-        ablation=ablation,
-        maximal=maximal,
-        turning=tuple(turning),
-        filters=tuple(_shown_filters(model)),
-        checks=tuple(_checks(model, explanation, ablation)),
-    )
+    network = NetworkFacts.of(model)
+    kernels = tuple(_shown_filters(model))
+    for one in explanation:
+        predictions = tuple(one.top(top)[0])
+        shown = class_indices(one.labels, classes) if classes else [prediction.index for prediction in predictions]
+        first = shown[0]
+        off = [one.maximal_unit(first)] if units is None else list(units)
+        ablation = Ablation.of(one, off)
+        each = one.ablate_each()[0]
+        stories = tuple(
+            UnitStory(part.unit, part, tuple(one.classes_of_unit(part.unit)), float(each[part.unit, first]))
+            for part in one.top_units(first, unit_count)
+        )
+        turning = torch.nonzero(each.argmax(dim=1) != one.logits[0].argmax()).flatten().tolist()
+        yield Account(
+            network=network,
+            explanation=one,
+            predictions=predictions,
+            classes=tuple(shown),
+            units=stories,
+            ablation=ablation,
+            maximal=units is None,
+            turning=tuple(turning),
+            filters=kernels,
+            checks=tuple(_checks(model, one, ablation)),
+        )
 
 
 def _shown_filters(model: Classifier) -> list[Filters]:

@@ -63,6 +63,33 @@ class Preprocessing:
             if value is not None and not all(side > 0 for side in _pair(value)):
                 raise PreprocessingError(f"{name} must be positive pixels, not {value}")
 
+    @classmethod
+    def parse(cls, text: str) -> Preprocessing:
+        """Read a preprocessing from text such as "resize=144,crop=128" or "resize=227x227,crop=none,mean=0.5/0.5/0.5".
+
+        Keys are resize, crop (pixels, ROWSxCOLS, or none), mean, std (numbers joined by /) and interpolation; what is left
+        out is ImageNet's: mean and std, bilinear, and no crop where only a resize is given.
+        """
+        given: dict[str, Any] = {"crop": None} if "resize" in text and "crop" not in text else {}
+        for item in text.split(","):
+            key, _, value = (part.strip() for part in item.partition("="))
+            try:
+                if key in ("resize", "crop"):
+                    sides = [int(side) for side in value.lower().split("x")] if value.lower() != "none" else []
+                    given[key] = (None, *sides)[len(sides)] if len(sides) < 2 else (sides[0], sides[1])
+                elif key in ("mean", "std"):
+                    given[key] = tuple(float(number) for number in value.split("/"))
+                elif key == "interpolation":
+                    given[key] = value
+                else:
+                    raise ValueError(key)
+            except ValueError:
+                raise PreprocessingError(
+                    f"preprocessing {item.strip()!r} cannot be read: write for instance 'resize=256,crop=224' or "
+                    "'resize=227x227,mean=0.5/0.5/0.5,std=0.5/0.5/0.5,interpolation=bicubic'"
+                ) from None
+        return cls(**given)
+
     @property
     def input_size(self) -> tuple[int, int] | None:
         """(rows, cols) of the network's input, or None when it depends on the photo."""

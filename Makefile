@@ -1,0 +1,42 @@
+# The two commands are `make demo` and `make test`; either sets up first. PYTHON names another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT := demo-report
+STAMP := .venv/.installed
+
+.PHONY: demo test test-slow setup lint types check lock clean
+
+demo: setup
+	$(BIN)/python examples/demo.py $(OUT)
+
+test: setup
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+setup: $(STAMP)
+
+# Pinned by requirements.lock (versions only, used as constraints, so that it serves every platform).
+$(STAMP): pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[torchvision,demo,dev]'
+	touch $(STAMP)
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+check: lint types test
+
+# After changing dependencies: install what pyproject.toml allows, and write down what came.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[torchvision,demo,dev,peers]'
+	.venv-lock/bin/python -m pip freeze --exclude-editable | sed -e '/@/d' -e 's/+[A-Za-z0-9.]*$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
