@@ -49,11 +49,12 @@ def cache_folder() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "unitscope" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "unitscope"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unitscope"
+    home = Path.home()
+    folders = {
+        "win32": Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"),
+        "darwin": home / "Library" / "Caches",
+    }
+    return folders.get(sys.platform, Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")) / "unitscope"
 
 
 def fetch(
@@ -72,8 +73,8 @@ def fetch(
     published. An interrupted download leaves a .part file, which the next call resumes when the server can say that the
     file is still the same, and discards otherwise; the file itself appears only when it is whole. Several processes may
     ask for the same file: one fetches it, the others wait. `progress` False shows no bar; otherwise there is one where
-    stderr is a terminal. `timeout` is in seconds of silence; `attempts` counts the tries after which a failing
-    connection is given up.
+    stderr is a terminal. `timeout` is in seconds of silence; after `attempts` failures without progress
+    between them the connection is given up.
 
     Raises DownloadError when the file cannot be had, is not what it was, or is a web page.
     """
@@ -196,16 +197,18 @@ def _discard(part: Path) -> None:
 
 
 def _download(url: str, part: Path, target: Path, progress: bool | None, timeout: float, attempts: int) -> None:
-    """Bring the whole file into `part`, in several tries where the connection fails."""
-    reason = ""
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(min(0.25 * 2**attempt, 5.0))
+    """Bring the whole file into `part`, in several tries; `attempts` failures without progress between them end it."""
+    failures, furthest = 0, 0
+    while True:
         try:
             return _attempt(url, part, target, progress, timeout)
         except _TryAgainError as error:
-            reason = str(error)
-    raise _unavailable(url, target, f"{reason}, {attempts} times")
+            size = part.stat().st_size if part.is_file() else 0
+            failures = 1 if size > furthest else failures + 1
+            furthest = max(size, furthest)
+            if failures >= attempts:
+                raise _unavailable(url, target, f"{error}, {failures} times") from None
+        time.sleep(min(0.25 * 2**failures, 5.0))
 
 
 def _attempt(url: str, part: Path, target: Path, progress: bool | None, timeout: float) -> None:

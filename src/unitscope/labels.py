@@ -81,6 +81,8 @@ def _text_of(path: Path, where: str) -> str:
         if path.stat().st_size > _LARGEST_FILE:
             raise LabelsError(f"{where} is larger than {_LARGEST_FILE >> 20} MiB and cannot be one: give {_FORMATS}")
         data = path.read_bytes()
+    except LabelsError:
+        raise
     except FileNotFoundError:
         raise LabelsError(
             f"there is no labels file '{path}': check the path (looked in {Path.cwd()}), or pass the labels as a list"

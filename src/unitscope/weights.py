@@ -207,19 +207,16 @@ def match_names(own: Iterable[str], state: Iterable[str]) -> tuple[dict[str, str
             names = dict(renamed)
             notes.append(note + (f", {left} tensors outside it left aside" if left else ""))
 
-    adopt(
-        {_unwrapped(name): old for name, old in names.items()},
-        True,
-        "wrappers' segments ('module.') taken off the names",
-    )
-    renewed = {_OLD_DENSENET.sub(r"\1\2", name): old for name, old in names.items()}
-    adopt(renewed, True, "DenseNet's old spelling of names (norm.1) renewed")
+    if not any(map(_OLD_DENSENET.fullmatch, wanted)) and any(map(_OLD_DENSENET.fullmatch, names)):
+        # By itself this may make nothing fit yet: a prefix may stand before it.
+        names = {_OLD_DENSENET.sub(r"\1\2", name): old for name, old in names.items()}
+        notes.append("DenseNet's old spelling of names (norm.1) renewed")
+    unwrapped = {_unwrapped(name): old for name, old in names.items()}
+    adopt(unwrapped, True, "wrappers' segments ('module.') taken off the names")
     for prefix in _prefixes(wanted, names):
         within = {name.removeprefix(prefix): old for name, old in names.items() if name.startswith(prefix)}
         kept = {name: old for name, old in names.items() if name in wanted and not name.startswith(prefix)}
         adopt({**kept, **within}, False, f"prefix '{prefix}' taken off the names")
-    renewed = {_OLD_DENSENET.sub(r"\1\2", name): old for name, old in names.items()}
-    adopt(renewed, True, "DenseNet's old spelling of names (norm.1) renewed")
     shared = _shared_prefix(wanted)
     if shared:
         adopt({shared + name: old for name, old in names.items()}, True, f"prefix '{shared}' put before the names")
@@ -261,6 +258,8 @@ def _opened(file: Path) -> Iterator[BufferedReader]:
             hint = f", e.g. {file.name}/{inside[0]}" if inside else ""
             raise WeightsError(f"'{file}' is a folder: name the weights file in it{hint}")
         handle = file.open("rb")
+    except WeightsError:
+        raise
     except FileNotFoundError:
         raise WeightsError(f"there is no weights file '{file}': check the path (looked in {Path.cwd()})") from None
     except (OSError, ValueError) as error:

@@ -1,0 +1,37 @@
+"""checkpoint:FILE: a weights file, whatever it is nested in, with the network that `arch` names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from unitscope.errors import MissingExtraError, ModelError
+from unitscope.model import Classifier
+from unitscope.sources.request import Request
+from unitscope.weights import read_weights
+
+
+def load_checkpoint(request: Request, load: Callable[[Request], Classifier]) -> Classifier:
+    """Load a checkpoint into the network named by `arch`, any other specification, through `load`."""
+    if request.arch is None:
+        raise ModelError(
+            f"'{request.spec}' needs arch, the specification of the network that the weights belong to"
+            f"{_guess(read_weights(request.name).architecture)}"
+        )
+    # A Path, so that a file called DEFAULT is not taken for torchvision's own weights.
+    file = Path(request.name)
+    return load(dataclasses.replace(request, spec=request.arch.strip(), weights=file, arch=None, origin=request.spec))
+
+
+def _guess(said: str | None) -> str:
+    """Say which arch may be meant, going by the name that the checkpoint gives its network."""
+    if said is None:
+        return ": e.g. arch 'torchvision:resnet50'"
+    try:
+        from unitscope.sources.torchvision import network_names
+
+        known = said in network_names()
+    except MissingExtraError:
+        known = False
+    return f": the file says '{said}', so arch '{'torchvision' if known else 'python:net.py'}:{said}'"
