@@ -20,7 +20,7 @@ class Change(NamedTuple):
     """What an ablation did to one class; ranks count from 1, probabilities are softmax (0–1)."""
 
     label: str
-    index: int
+    index: int  # type: ignore[assignment]  # of the class; tuple.index is given up for it
     rank_before: int
     rank_after: int
     logit_before: float

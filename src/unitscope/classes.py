@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import operator
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -12,11 +13,15 @@ from torch import Tensor
 from unitscope.errors import ClassError, near_matches
 
 
+# Classes to choose: one, or several in the order given, each by label or by index.
+Classes: TypeAlias = int | str | Sequence[int | str] | Tensor
+
+
 class Prediction(NamedTuple):
     """One class of a ranking: its label and index, its logit, and its softmax probability (0–1)."""
 
     label: str
-    index: int
+    index: int  # type: ignore[assignment]  # of the class; tuple.index is given up for it
     logit: float
     probability: float
 
@@ -38,19 +43,27 @@ def class_index(labels: Sequence[str], which: int | str) -> int:
                 f"there is no class {which!r} among the {len(labels)} labels{near_matches(which, labels)}: "
                 "name a label or an index"
             )
-    if isinstance(which, bool) or not 0 <= int(which) < len(labels):
-        raise ClassError(f"there is no class {which}: the {len(labels)} classes are numbered 0 to {len(labels) - 1}")
-    return int(which)
+        which = int(which)
+    if isinstance(which, bool) or not hasattr(which, "__index__"):
+        raise ClassError(f"a class is a label or an index, not {which!r}: name one of the {len(labels)} labels, or a number")
+    index = operator.index(which)
+    if not 0 <= index < len(labels):
+        raise ClassError(f"there is no class {index}: the {len(labels)} classes are numbered 0 to {len(labels) - 1}")
+    return index
 
 
-def class_indices(labels: Sequence[str], which: int | str | Sequence[int | str]) -> list[int]:
+def class_indices(labels: Sequence[str], which: Classes) -> list[int]:
     """The indices of several classes, each given by label or index, in the order given."""
-    chosen = [which] if isinstance(which, (int, str)) else list(which)
-    return [class_index(labels, item) for item in chosen]
+    if isinstance(which, Tensor):
+        which = which.flatten().tolist()
+    several = isinstance(which, Iterable) and not isinstance(which, str)
+    return [class_index(labels, item) for item in (which if several else [which])]
 
 
 def ranked(logits: Float[Tensor, "class"], labels: Sequence[str], count: int) -> list[Prediction]:
     """The `count` classes with the largest logits, best first; equal logits in order of index."""
+    if count < 1:
+        raise ClassError(f"the number of classes to list is at least 1, not {count}")
     order = torch.argsort(logits, descending=True, stable=True)[:count].tolist()
     probabilities = torch.softmax(logits.to(torch.float64), dim=0)
     return [Prediction(labels[i], i, float(logits[i]), float(probabilities[i])) for i in order]

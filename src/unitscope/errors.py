@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection
 
 
 class UnitscopeError(Exception):
@@ -69,10 +69,12 @@ class MissingExtraError(UnitscopeError, ImportError):
         super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'unitscope[{extra}]'")
 
 
-def near_matches(name: str, names: Iterable[str], limit: int = 3) -> str:
+def near_matches(name: str, names: Collection[str], limit: int = 3) -> str:
     """Say which of `names` resemble `name`, as the end of an error message: `` (did you mean 'a' or 'b'?)`` or ``""``."""
-    known = {candidate.lower(): candidate for candidate in names}
-    close = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=limit, cutoff=0.5)]
-    if not close:
-        close = [original for low, original in known.items() if name.lower() in low][:limit]
+    def likeness(candidate: str) -> float:
+        return difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+
+    # The sort is stable, so that equal matches keep the order of `names`.
+    close = sorted((candidate for candidate in dict.fromkeys(names) if likeness(candidate) >= 0.5), key=likeness, reverse=True)
+    close = close[:limit] or [candidate for candidate in names if name.lower() in candidate.lower()][:limit]
     return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unitscope.classes import Prediction, class_index, class_indices, ranked
+from unitscope.classes import Classes, Prediction, class_index, class_indices, ranked
 from unitscope.drawable import Drawable
 from unitscope.errors import InputError
 from unitscope.geometry import lay_on_photo
@@ -78,9 +78,12 @@ class Explanation(Drawable):
         """Signed class activation maps of all classes, in logits: cam[c] = Σ_u W[c,u] · A[u], and mean(cam[c]) + b[c] = logit[c]."""
         return self.cams_of(None)
 
-    @cached_property
+    @property
     def contributions(self) -> Float[Tensor, "batch class unit"]:
-        """What every unit adds to every logit: W[c,u] · mean(A[u]); Σ_u contribution[c,u] + b[c] = logit[c]."""
+        """What every unit adds to every logit: W[c,u] · mean(A[u]); Σ_u contribution[c,u] + b[c] = logit[c].
+
+        Computed when read and not kept: for 1000 classes and 2048 units it is 8 MB a photo.
+        """
         return self.pooled[:, None, :] * self.head.weight
 
     @cached_property
@@ -101,7 +104,7 @@ class Explanation(Drawable):
         """The index of a class given by label or index; raises ClassError with near matches."""
         return class_index(self.labels, which)
 
-    def cams_of(self, classes: int | str | Sequence[int | str] | None) -> Float[Tensor, "batch class row col"]:
+    def cams_of(self, classes: Classes | None) -> Float[Tensor, "batch class row col"]:
         """Signed class activation maps of the named classes only, in logits (all classes when None)."""
         weight = self.head.weight if classes is None else self.head.weight[class_indices(self.labels, classes)]
         return torch.einsum("cu,buyx->bcyx", weight, self.feature_map)
@@ -109,7 +112,7 @@ class Explanation(Drawable):
     def cams_on_photo(
         self,
         image: int,
-        classes: int | str | Sequence[int | str],
+        classes: Classes,
         size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
     ) -> Float[np.ndarray, "class height width"]:
@@ -117,7 +120,7 @@ class Explanation(Drawable):
         maps = self[image].cams_of(classes)[0].cpu().numpy()
         return lay_on_photo(maps, self.head.grid, self.subjects[image].placement(self.input_size), size, interpolation)
 
-    def evidence(self, region: Float[Tensor, "row col"]) -> Float[Tensor, "batch class"]:
+    def evidence(self, region: Shaped[Tensor, "row col"]) -> Float[Tensor, "batch class"]:
         """The evidence for every class from a region of the map, in logits.
 
         `region` (row, col) holds 1 where a cell belongs to the region, 0 where not, or its share. A cell gives
@@ -142,7 +145,7 @@ class Explanation(Drawable):
         off = tuple(dict.fromkeys((*self.off, *chosen)))
         return dataclasses.replace(self, logits=logits, feature_map=feature_map, off=off)
 
-    def ablate_each(self, classes: int | str | Sequence[int | str] | None = None) -> Float[Tensor, "batch unit class"]:
+    def ablate_each(self, classes: Classes | None = None) -> Float[Tensor, "batch unit class"]:
         """The logits with every unit switched off in turn: logit[c] − contribution[c,u], for the named classes or all."""
         if classes is None:
             return self.logits[:, None, :] - self.contributions.transpose(1, 2)

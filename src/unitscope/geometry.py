@@ -41,7 +41,7 @@ class Placement:
     def is_whole(self) -> bool:
         """Whether the network saw all of the photo (to a thousandth of a pixel)."""
         width, height = self.photo_size
-        return np.allclose(self.box, (0, 0, width, height), atol=1e-3)
+        return np.allclose(self.box, (0, 0, width, height), rtol=0, atol=1e-3)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,14 @@ class Axis:
         """The axis after a convolution or pooling window (Araujo et al., Distill 2019, eq. 3, for centres)."""
         return Axis(self.start + self.step * (dilation * (kernel - 1) / 2 - padding), self.step * stride)
 
-    def resampled(self, before: int, after: int) -> Axis:
-        """The axis when `before` cells are divided evenly into `after`: adaptive pooling, interpolation, unshuffling."""
+    def resampled(self, before: int, after: int, corners: bool = False) -> Axis:
+        """The axis when `before` cells are divided evenly into `after`: adaptive pooling, interpolation, unshuffling.
+
+        Adaptive pooling rounds its windows to whole cells, so that a centre may be off by half a cell of `before` where
+        `after` does not divide it. `corners`: the outermost centres stay (interpolation with align_corners).
+        """
+        if corners and after > 1:
+            return Axis(self.start, self.step * (before - 1) / (after - 1))
         ratio = before / after
         return Axis(self.start + self.step * (ratio - 1) / 2, self.step * ratio)
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from unitscope.errors import HeadError
 from unitscope.geometry import Grid
-from unitscope.trace import Call, Caught, Switch, Tap, Trace, first_tensor, trace
+from unitscope.trace import Call, Caught, Switch, Tap, Trace, logits_of, trace
 
 # What moves numbers about without changing them (dropout does nothing in evaluation mode).
 _CARRIERS = frozenset(
     {"flatten", "view", "reshape", "squeeze", "contiguous", "dropout", "dropout2d", "feature_dropout", "alpha_dropout"}
-    | {"to", "float", "double", "half", "bfloat16", "type", "clone", "detach", "__getitem__", "_adaptive_dropout"}
+    | {"to", "float", "double", "half", "bfloat16", "type", "clone", "detach", "data", "__getitem__", "unsqueeze"}
 )
 _EXPLANATIONS = {
     "relu": "a hidden layer (an MLP head, as in AlexNet or VGG)",
@@ -32,6 +32,13 @@ _EXPLANATIONS = {
     "softmax": "a softmax: wrap the network without it, so that it gives logits",
     "log_softmax": "a log-softmax: wrap the network without it, so that it gives logits",
     "sigmoid": "a sigmoid: wrap the network without it, so that it gives logits",
+    "constant": "a tensor that torch did not compute from the photo",
+    "normalize": "a normalisation to unit length",
+    "cat": "a concatenation",
+    **dict.fromkeys(("add", "add_", "__add__", "__radd__", "sub", "sub_"), "a sum"),
+    **dict.fromkeys(("div", "div_", "true_divide", "__truediv__"), "a division"),
+    **dict.fromkeys(("mul", "mul_", "__mul__", "__rmul__"), "a multiplication"),
+    **dict.fromkeys(("adaptive_max_pool2d", "max_pool2d", "amax", "max"), "a maximum pool"),
 }
 
 
@@ -101,30 +108,36 @@ class HeadPath:
     def read(self, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
         """Feature map (batch, unit, row, col), weight (class, unit) and bias (class), float32, from a tapped forward."""
         if any(call and call[0] not in tap.caught for call in (self.map_call, self.linear_call)):
-            raise HeadError(
-                "the network took another path on this input than on the one its head was found with: "
-                "wrap a network whose forward does not depend on the values or the size of its input"
-            )
+            raise another_path()
         feature_map = tap.caught[self.map_call[0]].first
         if self.channels_last:
             feature_map = feature_map.permute(0, 3, 1, 2)
         feature_map = feature_map.to(torch.float32).contiguous()
         if self.linear_call is None:
-            units = feature_map.shape[1]
-            return feature_map, torch.eye(units, device=feature_map.device), torch.zeros(units, device=feature_map.device)
+            identity = torch.eye(feature_map.shape[1], dtype=feature_map.dtype, device=feature_map.device)
+            return feature_map, identity, torch.zeros_like(identity[0])
         weight, bias = _affine(self.linear_call[1], tap.caught[self.linear_call[0]])
         weight = weight.detach().to(torch.float32).clone()
-        bias = torch.zeros(weight.shape[0], device=weight.device) if bias is None else bias.detach().to(torch.float32).clone()
+        bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.detach().to(torch.float32).clone()
         return feature_map, weight, bias
+
+
+def another_path() -> HeadError:
+    """Say that this forward pass made other calls than the one in which the head was found."""
+    return HeadError(
+        "the network took another path on this input than on the one its head was found with: "
+        "wrap a network whose forward does not depend on the values of its input"
+    )
 
 
 def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One forward pass: logits (batch, class), feature map, weight and bias, all float32."""
     with path.tap() as tap:
-        logits = first_tensor(module(x))
+        logits = logits_of(module(x), len(x))
     feature_map, weight, bias = path.read(tap)
-    assert logits is not None
-    return logits.detach().reshape(logits.shape[0], -1).to(torch.float32).clone(), feature_map, weight, bias
+    if feature_map.shape[0] != len(x) or weight.shape != (logits.shape[1], feature_map.shape[1]):
+        raise another_path()
+    return logits.to(torch.float32).clone(), feature_map, weight, bias
 
 
 def completeness_error(
@@ -157,12 +170,6 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
     end in a global average pool and one linear layer, or when the identity does not hold on every probe.
     """
     traced = traced or trace(module, example[:1])
-    if traced.output is None or traced.logits is None:
-        raise HeadError("the network gave no tensor of logits: wrap a module that returns (batch, class) logits")
-    if math.prod(traced.logits.shape[2:]) != 1 or traced.logits.ndim < 2:
-        raise HeadError(
-            f"the network gave a tensor of shape {tuple(traced.logits.shape)}, not (batch, class) logits: wrap a classifier"
-        )
     path, source = _walk_back(traced.output)
     inputs = _probes(example)
     errors = []
@@ -187,7 +194,10 @@ def _probes(example: Tensor) -> list[Tensor]:
     """Three inputs of different scale, from a generator of their own: the user's random state is not touched."""
     generator = torch.Generator().manual_seed(0)
     shape = (1, *example.shape[1:])
-    noise = [torch.randn(shape, generator=generator) * scale for scale in (0.5, 1.0, 2.0)]
+    # On the CPU and in float32 whatever the user's defaults are, so that the probes are always the same.
+    noise = [
+        torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu") * scale for scale in (0.5, 1.0, 2.0)
+    ]
     return [probe.to(example.device, example.dtype) for probe in noise]
 
 
@@ -223,7 +233,7 @@ def _is_linear(call: Call) -> bool:
     if call.name == "conv2d":
         # On a 1×1 map a 1×1 convolution is a linear layer; on a larger map it belongs to the feature map.
         return call.shape[2:] == (1, 1) and call.inputs[0].shape[2:] == (1, 1) and _is_pointwise(call)
-    return call.name in ("linear", "addmm") or (call.name in ("matmul", "__matmul__") and len(call.shape) == 2)
+    return call.name in ("linear", "addmm") or (call.name in ("matmul", "__matmul__", "mm") and len(call.shape) <= 2)
 
 
 def _is_pointwise(call: Call) -> bool:
@@ -236,7 +246,8 @@ def _is_pointwise(call: Call) -> bool:
 
 
 def _all_equal(value: Any, neutral: int) -> bool:
-    return all(item == neutral for item in value) if isinstance(value, (tuple, list)) else value in (neutral, "valid")
+    # A kernel of 1×1 has no padding, neither when it is "same" nor when it is "valid".
+    return all(item == neutral for item in value) if isinstance(value, (tuple, list)) else value in (neutral, "valid", "same")
 
 
 def _input_position(call: Call) -> int:
@@ -247,8 +258,8 @@ def _affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
     """Weight (class, unit) and bias of a linear call."""
     if name == "addmm":
         return call.argument(2, "mat2").T, call.first
-    if name in ("matmul", "__matmul__"):
-        return call.argument(1, "other").T, None
+    if name in ("matmul", "__matmul__", "mm"):
+        return call.argument(1, "mat2" if name == "mm" else "other").T, None
     weight = call.argument(1, "weight")
     return (weight[:, :, 0, 0] if weight.ndim == 4 else weight), call.argument(2, "bias")
 
@@ -265,11 +276,15 @@ def _pooling(call: Call) -> tuple[Call, Call, bool] | None:
     axes = _mean_axes(call, len(source.shape))
     if len(source.shape) == 4 and axes in ({2, 3}, {1, 2}):
         return call, source, axes == {1, 2}
-    if len(source.shape) == 3 and axes == {2}:
-        if source.name == "mean" and _mean_axes(source, 4) == {3}:  # mean over columns, then over rows
+    if not source.inputs or len(source.inputs[0].shape) != 4:
+        return None
+    if source.name == "mean" and axes < {2, 3}:  # over one side, then over the other; the first may have been kept
+        first = _mean_axes(source, 4)
+        kept = len(source.shape) == 4
+        if (first | axes == {2, 3}) if kept else (first < {2, 3} and axes == {2}):
             return source, source.inputs[0], False
-        if source.name in ("flatten", "view", "reshape") and len(source.inputs[0].shape) == 4:
-            return source, source.inputs[0], False
+    if source.name in ("flatten", "view", "reshape") and len(source.shape) == 3 and axes == {2}:
+        return (source, source.inputs[0], False) if source.shape[:2] == source.inputs[0].shape[:2] else None
     return None
 
 
@@ -298,12 +313,17 @@ def _refusal(call: Call, linear: Call | None) -> str:
 
 def _layer_of(traced: Trace, source: Call) -> tuple[str, bool]:
     """The outermost layer whose output is the map, else the last layer whose output still leads to it."""
-    names = [run.name for run in traced.runs if run.call is source]
-    if names:
-        return min(names, key=lambda name: (name.count("."), len(name))), True
+    made: dict[int, str] = {}
+    for name, run in zip(traced.names(), traced.runs, strict=True):
+        known = made.get(id(run.call), name)
+        made[id(run.call)] = min(known, name, key=lambda name: (name.count("."), len(name)))
+    itself = source
+    while id(itself) not in made and itself.name in ("permute", "transpose", "contiguous") and itself.inputs:
+        itself = itself.inputs[0]  # the same map in another order of axes
+    if id(itself) in made:
+        return made[id(itself)], True
     seen: set[int] = set()
     frontier = [source]
-    made = {id(run.call): run.name for run in traced.runs}
     while frontier:
         call = frontier.pop(0)
         if id(call) in made:

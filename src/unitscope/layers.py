@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unitscope.errors import LayerError, UnitError, near_matches
@@ -23,8 +23,9 @@ class Layer:
     """One run of a named module in a forward pass.
 
     `name` is the module's dotted name, with `:2` behind it for the second run of a module that runs several times; `kind` is
-    the module's class; `shape` is that of its output without the batch: (unit, row, col) for a feature map; `grid` says where
-    the cells of a feature map lie on the network's input; `leaf` says that the module has no modules inside.
+    the module's class; `shape` is that of its output without the batch: (unit, row, col) for a feature map, also where the
+    module itself gives (row, col, unit), which `channels_last` says; that is None where the axes could not be followed.
+    `grid` says where the cells of a feature map lie on the network's input; `leaf` says that the module has no modules inside.
     """
 
     name: str
@@ -32,11 +33,16 @@ class Layer:
     shape: tuple[int, ...]
     grid: Grid
     leaf: bool
+    channels_last: bool | None = False
 
     @property
     def is_map(self) -> bool:
-        """Whether the output is a feature map with more than one cell."""
-        return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1
+        """Whether the output is a feature map with more than one cell, and it is known which axis the units are."""
+        return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1 and self.channels_last is not None
+
+    def units_first(self, output: Tensor) -> Float[Tensor, "batch unit row col"]:
+        """The layer's output as a feature map, whatever order of axes the module gives."""
+        return output.permute(0, 3, 1, 2) if self.channels_last else output
 
 
 @dataclass(frozen=True)
@@ -52,16 +58,15 @@ class Stage:
 
 def layers_of(trace: Trace) -> list[Layer]:
     """The layers that ran, in order of execution (a container comes after what it contains)."""
-    times = Counter(run.name for run in trace.runs)
-    seen: Counter[str] = Counter()
     layers = []
-    for run in trace.runs:
-        seen[run.name] += 1
-        name = f"{run.name}:{seen[run.name]}" if times[run.name] > 1 else run.name
-        shape = run.shape[1:]
+    for name, run in zip(trace.names(), trace.runs, strict=True):
+        shape, channels_last = run.shape[1:], None
+        if len(shape) == 3 and run.call.layout is not None:
+            channels_last = run.call.layout.channels_last
+            shape = (shape[2], *shape[:2]) if channels_last else shape
         rows, cols = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
         grid = run.call.grid or Grid.tiling(trace.input_size, (max(rows, 1), max(cols, 1)))
-        layers.append(Layer(name, run.kind, shape, grid, run.leaf))
+        layers.append(Layer(name, run.kind, shape, grid, run.leaf, channels_last))
     return layers
 
 
@@ -74,15 +79,14 @@ def stages_of(layers: Sequence[Layer]) -> list[Stage]:
         if group:
             kinds = tuple(dict.fromkeys(layer.kind for layer in group))
             convolutions = sum("Conv" in layer.kind for layer in group)
-            stages.append(Stage(group[0].name, group[-1].name, group[-1].shape, convolutions, kinds))
+            stages.append(Stage(group[0].name, group[-1].name, _outermost(group, layers).shape, convolutions, kinds))
             group.clear()
 
     for layer in layers:
         if not layer.leaf or layer.kind.startswith("Dropout") or layer.kind in ("Identity", "Flatten"):
             continue
-        # Squeeze-and-excitation gates work beside the main path, on pooled 1×1 maps.
-        gate = len(layer.shape) == 3 and not layer.is_map and layer is not _last_leaf(layers) and _inside_block(layer, layers)
-        if gate:
+        # Squeeze-and-excitation gates work beside the main path, on pooled maps; attention within its windows.
+        if not layer.is_map and _inside_block(layer, layers):
             continue
         if group and layer.shape[1:] != group[-1].shape[1:]:
             close()
@@ -91,8 +95,20 @@ def stages_of(layers: Sequence[Layer]) -> list[Stage]:
     return stages
 
 
-def _last_leaf(layers: Sequence[Layer]) -> Layer:
-    return [layer for layer in layers if layer.leaf][-1]
+def _outermost(group: Sequence[Layer], layers: Sequence[Layer]) -> Layer:
+    """Of the layers that ran during a stage, containers included, the last of the least depth that has the stage's cells.
+
+    Its map is what the stage hands on: a residual stage ends inside the first block of the next, whose narrow convolution says
+    nothing of the stage's width.
+    """
+    begin, end = layers.index(group[0]), layers.index(group[-1]) + 1
+    while end < len(layers) and not layers[end].leaf:
+        end += 1  # a container is listed after what it contains
+    same = [layer for layer in layers[begin:end] if layer.shape[1:] == group[-1].shape[1:]]
+    if not any(layer.is_map for layer in layers[end:]):
+        return same[-1]  # the last stage ends where the head begins
+    least = min(layer.name.count(".") for layer in same)
+    return [layer for layer in same if layer.name.count(".") == least][-1]
 
 
 def _inside_block(layer: Layer, layers: Sequence[Layer]) -> bool:
@@ -134,7 +150,7 @@ def check_units(units: int | Sequence[int] | Tensor, count: int, where: str) -> 
     """Turn a choice of units into a list without repeats; raises UnitError for what is not a unit of the layer."""
     if isinstance(units, Tensor):
         units = units.flatten().tolist()
-    chosen = [units] if isinstance(units, int) else list(units)
+    chosen = list(units) if isinstance(units, Iterable) and not isinstance(units, (str, bytes)) else [units]
     for unit in chosen:
         if isinstance(unit, bool) or not hasattr(unit, "__index__"):
             raise UnitError(f"unit {unit!r} is not a number: units of {where} are numbered 0 to {count - 1}")
@@ -177,39 +193,56 @@ def captured(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Shap
 
 
 @contextlib.contextmanager
-def without_units(module: nn.Module, name: str, units: Sequence[int]) -> Iterator[None]:
-    """Switch units off: inside, the named layer's output has zero maps for `units`; the module itself is not touched."""
+def without_units(module: nn.Module, layer: Layer, units: Sequence[int]) -> Iterator[None]:
+    """Switch units off: inside, the layer's output has zero maps for `units`; the module itself is not touched."""
 
     def replace(output: Any) -> Any:
         tensor = first_tensor(output)
         assert tensor is not None
         changed = tensor.clone()
-        changed[:, list(units)] = 0
-        return _with_tensor(output, tensor, changed)
+        changed[(..., list(units)) if layer.channels_last else (slice(None), list(units))] = 0
+        replaced = _with_tensor(output, tensor, changed)
+        if replaced is None:
+            raise LayerError(
+                f"units of layer '{layer.name}' cannot be switched off, because it returns a {type(output).__name__} that "
+                "cannot be rebuilt: choose a layer inside it, or the one after it"
+            )
+        return replaced
 
-    with _on_output(module, name, replace):
+    with _on_output(module, layer.name, replace):
         yield
 
 
 def _with_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
-    """The same structure with one tensor replaced."""
+    """The same structure with one tensor replaced; None when it is not found in tensors, tuples, lists and mappings."""
     if output is old:
         return new
-    if isinstance(output, tuple):
+    if isinstance(output, (tuple, list)):
         items = [_with_tensor(item, old, new) for item in output]
-        return type(output)(*items) if hasattr(output, "_fields") else tuple(items)
-    if isinstance(output, list):
-        return [_with_tensor(item, old, new) for item in output]
-    if isinstance(output, dict):
-        return type(output)({key: _with_tensor(item, old, new) for key, item in output.items()})
-    return output
+        if all(item is None for item in items):
+            return None
+        items = [item if found is None else found for item, found in zip(output, items, strict=True)]
+        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+    if isinstance(output, MutableMapping):
+        found = {key: _with_tensor(item, old, new) for key, item in output.items()}
+        if all(item is None for item in found.values()):
+            return None
+        # A shallow copy keeps the class, and the fields, of the model outputs of transformers.
+        changed = copy.copy(output)
+        for key, item in found.items():
+            if item is not None:
+                changed[key] = item
+        return changed
+    return None
 
 
 @contextlib.contextmanager
 def _on_output(module: nn.Module, name: str, function: Callable[[Any], Any]) -> Iterator[None]:
     """Call `function` on the output of one run of one module; what it returns, unless None, replaces the output."""
+    modules = dict(module.named_modules())
     match = re.fullmatch(r"(.+):(\d+)", name)
-    path, wanted = (match[1], int(match[2])) if match else (name, 1)
+    # A module's own name may end in ":2", as a key of a ModuleDict.
+    path, wanted = (match[1], int(match[2])) if match and name not in modules else (name, 1)
     runs = 0
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -217,7 +250,7 @@ def _on_output(module: nn.Module, name: str, function: Callable[[Any], Any]) -> 
         runs += 1
         return function(output) if runs == wanted else None
 
-    handle = dict(module.named_modules())[path].register_forward_hook(hook)
+    handle = modules[path].register_forward_hook(hook)
     try:
         yield
     finally:

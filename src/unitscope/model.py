@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unitscope.ablation import Ablation
-from unitscope.errors import HeadError, InputError, LabelsError, ModelError, NonFiniteError, UnitscopeError
+from unitscope.errors import HeadError, InputError, LabelsError, LayerError, ModelError, NonFiniteError, UnitscopeError
 from unitscope.explanation import Explanation
-from unitscope.head import Head, HeadPath, completeness_error, find_head, run_tapped, tolerance
+from unitscope.head import Head, HeadPath, another_path, completeness_error, find_head, run_tapped, tolerance
 from unitscope.labels import read_labels
 from unitscope.layers import (
     Layer,
@@ -32,13 +32,15 @@ from unitscope.layers import (
 from unitscope.photos import Photo, open_photo
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
 from unitscope.subjects import Subject
-from unitscope.trace import first_tensor, trace
+from unitscope.trace import logits_of, trace
 from unitscope.unit_maps import UnitMaps
 
 OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Photo
 Input: TypeAlias = OnePhoto | Tensor | Sequence[OnePhoto]
 
 _USUAL_INPUT = (224, 224)
+# Photos that go through uncropped come in any number of sizes; what was learnt of the least recent is learnt again.
+_KEPT_STRUCTURES = 16
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class _Structure:
     classes: int
     head: Head | None
     path: HeadPath | None
-    refusal: HeadError | None
+    refusal: str
 
 
 class Classifier:
@@ -95,6 +97,8 @@ class Classifier:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, in order of index; "class 0", "class 1" … where none were given."""
+        if self._labels is not None:
+            return self._labels
         return self._labels_for(self._structure(self._usual_shape).classes)
 
     @property
@@ -105,7 +109,7 @@ class Classifier:
     def head_or_refusal(self) -> tuple[Head | None, str]:
         """The head and "", or None and the reason why there is no exact head."""
         structure = self._structure(self._usual_shape)
-        return structure.head, str(structure.refusal or "")
+        return structure.head, structure.refusal
 
     @property
     def like(self) -> Tensor:
@@ -162,7 +166,7 @@ class Classifier:
             found, chosen = self._layer_and_units(batch, layer, units)
             with evaluating(self._eager), captured(self._eager, [layer]) as outputs:
                 self._logits(batch)
-            chosen_maps = outputs[layer][:, chosen].to(torch.float32)
+            chosen_maps = _maps_of(found, outputs, chosen)
             self._check_finite(chosen_maps, batch, f"the maps of layer '{layer}'")
             maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
         return _joined(maps)
@@ -183,13 +187,13 @@ class Classifier:
             found, chosen = self._layer_and_units(batch, layer, units)
             with evaluating(self._eager), captured(self._eager, [layer]) as outputs:
                 before = self._logits(batch)
-            with evaluating(self._eager), without_units(self._eager, layer, chosen):
+            with evaluating(self._eager), without_units(self._eager, found, chosen):
                 after = self._logits(batch)
             self._check_finite(before, batch, "the logits")
             self._check_finite(after, batch, f"the logits with units of '{layer}' off")
             befores.append(before)
             afters.append(after)
-            chosen_maps = outputs[layer][:, chosen].to(torch.float32)
+            chosen_maps = _maps_of(found, outputs, chosen)
             maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
         joined = _joined(maps)
         labels = self._labels_for(befores[0].shape[1])
@@ -213,30 +217,33 @@ class Classifier:
 
     def _structure(self, shape: tuple[int, ...]) -> _Structure:
         if shape not in self._structures:
-            self._structures[shape] = self._find_structure(shape)
+            found = self._find_structure(shape)
+            if len(self._structures) >= _KEPT_STRUCTURES:
+                del self._structures[next(iter(self._structures))]
+            self._structures[shape] = found
         return self._structures[shape]
 
     def _find_structure(self, shape: tuple[int, ...]) -> _Structure:
         generator = torch.Generator().manual_seed(1)
-        example = torch.randn((1, *shape), generator=generator).to(self.like.device, self.like.dtype)
+        noise = torch.randn((1, *shape), generator=generator, dtype=torch.float32, device="cpu")
+        example = noise.to(self.like.device, self.like.dtype)
         with evaluating(self._eager):
             traced = self._guarded(lambda: trace(self._eager, example), shape)
-            if traced.logits is None or traced.logits.ndim < 2:
-                what = "no tensor" if traced.logits is None else f"a tensor of shape {tuple(traced.logits.shape)}"
-                raise ModelError(f"the network gave {what}, not logits (batch, class): wrap a module that classifies images")
+            if traced.logits is None:
+                raise ModelError("the network gave no tensor, not logits (batch, class): wrap a module that classifies images")
             self._check_finite(traced.logits, example, "the logits")
-            layers, classes = layers_of(traced), traced.logits[0].numel()
+            layers, classes = layers_of(traced), traced.logits.shape[1]
             try:
                 head, path = find_head(self._eager, example, traced)
             except HeadError as refusal:
-                return _Structure(layers, classes, None, None, refusal)
-        return _Structure(layers, classes, head, path, None)
+                # Only its text: the exception itself would keep the traced activations alive.
+                return _Structure(layers, classes, None, None, str(refusal))
+        return _Structure(layers, classes, head, path, "")
 
     def _head(self, shape: tuple[int, ...]) -> tuple[Head, HeadPath]:
         structure = self._structure(shape)
         if structure.head is None or structure.path is None:
-            assert structure.refusal is not None
-            raise HeadError(str(structure.refusal))
+            raise HeadError(structure.refusal)
         return structure.head, structure.path
 
     def _is_head_layer(self, layer: str) -> bool:
@@ -267,8 +274,10 @@ class Classifier:
         for batch, _ in self._batches(x, 16):
             head, path = self._head(tuple(batch.shape[1:]))
             chosen = check_units(units, head.map_shape[0], "the last feature map")
-            with evaluating(self._eager), path.without_units(chosen):
+            with evaluating(self._eager), path.without_units(chosen) as switch:
                 parts.append(self._logits(batch))
+            if not switch.fired:
+                raise another_path()
         return torch.cat(parts)
 
     def _layer_and_units(self, batch: Tensor, layer: str, units: int | Sequence[int]) -> tuple[Layer, list[int]]:
@@ -276,9 +285,8 @@ class Classifier:
         return found, check_units(units, found.shape[0], f"layer '{layer}'")
 
     def _logits(self, batch: Tensor) -> Tensor:
-        output = first_tensor(self._guarded(lambda: self._eager(batch), tuple(batch.shape[1:])))
-        assert output is not None
-        return output.detach().reshape(len(batch), -1).to(torch.float32).clone()
+        output = self._guarded(lambda: self._eager(batch), tuple(batch.shape[1:]))
+        return logits_of(output, len(batch)).to(torch.float32).clone()
 
     def _guarded(self, run: Callable[[], Any], shape: tuple[int, ...]) -> Any:
         """Run the user's network and turn its own errors into one line that says with what input it failed."""
@@ -341,7 +349,8 @@ class Classifier:
         for start in range(0, len(x), batch_size):
             batch = x[start : start + batch_size].detach()
             subjects = tuple(
-                Subject.of_tensor(item.cpu(), f"input {start + position}", self.preprocessing)
+                # A copy: the user may write over the tensor, and a view would keep the whole batch alive.
+                Subject.of_tensor(item.cpu().clone(), f"input {start + position}", self.preprocessing)
                 for position, item in enumerate(batch)
             )
             yield batch.to(self.like.device, self.like.dtype), subjects
@@ -388,6 +397,14 @@ def wrap(
 
 def _size(batch: Tensor) -> tuple[int, int]:
     return int(batch.shape[2]), int(batch.shape[3])
+
+
+def _maps_of(layer: Layer, outputs: dict[str, Tensor], units: list[int]) -> Tensor:
+    if layer.name not in outputs:
+        raise LayerError(
+            f"layer '{layer.name}' did not run on this input, though it did on the first: choose a layer that always runs"
+        )
+    return layer.units_first(outputs[layer.name])[:, units].to(torch.float32).contiguous()
 
 
 def _joined(parts: list[UnitMaps]) -> UnitMaps:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from unitscope.account import Account, accounts
 from unitscope.errors import InputError
 from unitscope.model import Classifier, OnePhoto
+from unitscope.photos import Photo
 from unitscope.record import of_accounts
 from unitscope.render.files import write_text
 from unitscope.render.report import write_report
@@ -19,15 +22,14 @@ from unitscope.render.report import write_report
 
 def accounts_of(
     model: Classifier,
-    photos: OnePhoto | Sequence[OnePhoto] | Iterator[OnePhoto],
+    photos: OnePhoto | Iterable[OnePhoto],
     *,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> Iterator[Account]:
     """Explain photos in batches and give the account of each; the options are those of `accounts`."""
-    single = isinstance(photos, (str, os.PathLike)) or not hasattr(photos, "__iter__")
-    waiting = iter([photos] if single else photos)  # type: ignore[list-item,arg-type]
+    waiting = iter([photos] if isinstance(photos, (str, os.PathLike, Image.Image, Photo)) else photos)
     while batch := list(islice(waiting, batch_size)):
         for account in accounts(model, model.explain(batch, batch_size=batch_size), **options):
             yield account
@@ -37,7 +39,7 @@ def accounts_of(
 
 def report(
     model: Classifier,
-    photos: OnePhoto | Sequence[OnePhoto] | Iterator[OnePhoto],
+    photos: OnePhoto | Iterable[OnePhoto],
     out: str | os.PathLike[str],
     *,
     pieces: bool = True,

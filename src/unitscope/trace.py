@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from unitscope.errors import ModelError
 from unitscope.geometry import PIXELS, Axis, Grid
 
 # The arguments of these calls are kept, because the head is read off them.
 KEPT = frozenset(
-    {"linear", "conv2d", "addmm", "matmul", "__matmul__", "mean", "adaptive_avg_pool2d", "avg_pool2d", "flatten"}
+    {"linear", "conv2d", "addmm", "matmul", "mm", "__matmul__", "mean", "adaptive_avg_pool2d", "avg_pool2d", "flatten"}
     | {"view", "reshape", "squeeze", "permute"}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which axes of a tensor are the rows and columns of a map, and where its cells lie on the network's input, if known.
+
+    The map is (batch, row, col, unit) when `channels_last`, as in Swin, and (batch, …, row, col) otherwise.
+    """
+
+    channels_last: bool
+    grid: Grid | None
+
+    def spatial(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The rows and columns of a tensor of this layout."""
+        return shape[1:3] if self.channels_last else shape[-2:]
 
 
 @dataclass(eq=False, slots=True)
@@ -25,16 +44,22 @@ class Call:
     """One call of a torch function in a forward pass: a node of the graph that leads to the logits.
 
     `index` counts all calls of the pass, so that the same call can be found again in the next one; `inputs` are the calls
-    that made its tensor arguments; `args` and `kwargs` are kept only for the functions a head is made of.
+    that made its tensor arguments; `args` and `kwargs` are kept only for the functions a head is made of. `layout` is None
+    where it could not be followed.
     """
 
     name: str
     index: int
     inputs: tuple[Call, ...]
     shape: tuple[int, ...]
-    grid: Grid | None = None
+    layout: Layout | None = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid | None:
+        """Where the cells of the result lie on the network's input; None where that could not be followed."""
+        return self.layout.grid if self.layout else None
 
     def argument(self, position: int, keyword: str, default: Any = None) -> Any:
         """An argument of the call, given by position or by keyword."""
@@ -61,6 +86,16 @@ class Trace:
     output: Call | None = None
     logits: Tensor | None = None
 
+    def names(self) -> list[str]:
+        """The names of the runs: the module's, with `:2` behind it for the second run of one that runs several times."""
+        times = Counter(run.name for run in self.runs)
+        seen: Counter[str] = Counter()
+        names = []
+        for run in self.runs:
+            seen[run.name] += 1
+            names.append(f"{run.name}:{seen[run.name]}" if times[run.name] > 1 else run.name)
+        return names
+
 
 def first_tensor(value: Any) -> Tensor | None:
     """The tensor that a forward's result stands for: itself, `.logits` of a model output, or a tuple's first tensor."""
@@ -77,15 +112,31 @@ def first_tensor(value: Any) -> Tensor | None:
     return None
 
 
+def logits_of(output: Any, batch: int) -> Float[Tensor, "batch class"]:
+    """The logits in a forward's result for `batch` inputs; raises ModelError when there are none."""
+    tensor = first_tensor(output)
+    if tensor is None:
+        raise ModelError("the network gave no tensor, not logits (batch, class): wrap a module that classifies images")
+    # A network that squeezes too much gives (class) for a batch of one.
+    rows = 1 if batch == 1 and tensor.ndim == 1 else tensor.shape[0] if tensor.ndim else 0
+    if rows != batch or math.prod(tensor.shape[2:]) != 1 or not tensor.numel() or not tensor.is_floating_point():
+        raise ModelError(
+            f"the network gave a {str(tensor.dtype).removeprefix('torch.')} tensor of shape {tuple(tensor.shape)} for a batch of "
+            f"{batch}, not logits (batch, class): wrap a module that classifies images"
+        )
+    return tensor.detach().reshape(batch, -1)
+
+
 def trace(module: nn.Module, x: Tensor) -> Trace:
     """Run one forward pass and record it; the module must already be in evaluation mode, without gradients."""
     result = Trace((int(x.shape[-2]), int(x.shape[-1])))
     recorder = _Recorder(x)
     with _module_hooks(module, recorder, result), recorder:
         output = module(x)
-    result.logits = first_tensor(output)
-    if result.logits is not None:
-        result.output = recorder.call_of(result.logits)
+    logits = first_tensor(output)
+    if logits is not None:
+        result.output = recorder.call_of(logits)
+        result.logits = logits_of(output, len(x)).to(torch.float32).clone()
     return result
 
 
@@ -95,18 +146,17 @@ def _module_hooks(module: nn.Module, recorder: _Recorder, result: Trace) -> Iter
         def hook(submodule: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
             if tensor is not None:
-                leaf = next(submodule.children(), None) is None
+                leaf = all(name == _PARAMETRIZATIONS for name, _ in submodule.named_children())
                 run = ModuleRun(name, type(submodule).__name__, tuple(tensor.shape), recorder.call_of(tensor), leaf)
                 result.runs.append(run)
 
         return hook
 
-    handles = [submodule.register_forward_hook(hook_for(name)) for name, submodule in module.named_modules() if name]
-    try:
+    with contextlib.ExitStack() as stack:
+        for name, submodule in module.named_modules():
+            if name and _PARAMETRIZATIONS not in name.split("."):
+                stack.callback(submodule.register_forward_hook(hook_for(name)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Recorder(TorchFunctionMode):
@@ -117,15 +167,19 @@ class _Recorder(TorchFunctionMode):
         self._alive: list[Tensor] = []
         self._made_by: dict[int, Call] = {}
         self._count = 0
-        self._assign(x, Call("input", -1, (), tuple(x.shape), Grid(PIXELS, PIXELS)))
+        self._assign(x, Call("input", -1, (), tuple(x.shape), Layout(False, Grid(PIXELS, PIXELS))))
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name == "__get__":  # Reading .shape and the like; hooks do it too, so it must not count.
-            return func(*args, **kwargs)
+        if name == "__get__":  # Reading .shape, .data, .T and the like; hooks do it too, so it must not count.
+            value = func(*args, **kwargs)
+            if isinstance(value, Tensor) and id(value) not in self._made_by:
+                read = str(getattr(getattr(func, "__self__", None), "__name__", name))
+                self._assign(value, Call(read, -1, (self.call_of(args[0]),), tuple(value.shape)))
+            return value
         inputs = tuple(self.call_of(tensor) for tensor in _tensors((args, kwargs)))
         result = func(*args, **kwargs)
         self._count += 1
@@ -134,8 +188,8 @@ class _Recorder(TorchFunctionMode):
             made = [args[0]]
         kept = (args, kwargs) if name in KEPT else ((), {})
         for tensor in made:
-            grid = _grid(name, args, kwargs, inputs, tuple(tensor.shape))
-            self._assign(tensor, Call(name, self._count, inputs, tuple(tensor.shape), grid, *kept))
+            layout = _layout(name, args, kwargs, inputs, tuple(tensor.shape))
+            self._assign(tensor, Call(name, self._count, inputs, tuple(tensor.shape), layout, *kept))
         return result
 
     def call_of(self, tensor: Tensor) -> Call:
@@ -182,27 +236,37 @@ class Tap(TorchFunctionMode):
             self._count += 1
             if self._wanted.get(self._count) == name:
                 # Cloned at once: a later in-place operation may overwrite it.
-                self.caught[self._count] = Caught(next(_tensors((args, kwargs))).clone(), args, kwargs)
+                first = args[0] if args else kwargs["input"]
+                self.caught[self._count] = Caught(first.detach().clone(), args, kwargs)
         return func(*args, **kwargs)
 
 
 class Switch(TorchFunctionMode):
-    """Replaces the first tensor argument of one chosen call of a forward pass: a real forward with a changed feature map."""
+    """Replaces the first tensor argument of one chosen call of a forward pass: a real forward with a changed feature map.
+
+    `fired` says whether that call has come by.
+    """
 
     def __init__(self, index: int, name: str, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self._index, self._name, self._change = index, name, change
         self._count = 0
+        self.fired = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name != "__get__":
             self._count += 1
             if (self._count, name) == (self._index, self._name):
-                args = (self._change(args[0]), *args[1:])
-        return func(*args, **(kwargs or {}))
+                self.fired = True
+                if args:
+                    args = (self._change(args[0]), *args[1:])
+                else:
+                    kwargs = {**kwargs, "input": self._change(kwargs["input"])}
+        return func(*args, **kwargs)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -216,43 +280,98 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
+# The child under which torch.nn.utils.parametrize keeps what makes a module's weights; it is no layer.
+_PARAMETRIZATIONS = "parametrizations"
+
 # These keep the shape of a map and move its cells about, so that what they give lies nowhere in particular.
-_SCRAMBLERS = frozenset({"flip", "fliplr", "flipud", "roll", "rot90", "transpose", "permute", "swapaxes", "t", "T", "mT"})
-_WINDOWS = frozenset({"conv2d", "max_pool2d", "avg_pool2d", "boolean_dispatch"})
+_SCRAMBLERS = frozenset({"flip", "fliplr", "flipud", "roll", "rot90", "T", "mT", "H", "mH", "t"})
+_WINDOWS = frozenset({"conv2d", "max_pool2d", "max_pool2d_with_indices", "avg_pool2d"})
+_RESAMPLERS = frozenset({"adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "upsample"})
+# These take their first argument for (batch, unit, row, col), so that it was one, whatever made it.
+_CHANNELS_FIRST = (
+    _WINDOWS
+    | _RESAMPLERS
+    | {"batch_norm", "instance_norm", "group_norm", "conv_transpose2d", "lp_pool2d", "pixel_shuffle", "pixel_unshuffle"}
+)
 
 
-def _grid(
+def _layout(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Call, ...], shape: tuple[int, ...]
-) -> Grid | None:
-    """Where the cells of a call's result lie on the network's input, or None when that cannot be followed."""
-    if len(shape) < 4:
-        return None
-    located = [call for call in inputs if call.grid is not None and len(call.shape) >= 4]
-    if not located:
+) -> Layout | None:
+    """Which axes of a call's result are rows and columns, and where its cells lie; None when that cannot be followed."""
+    if name in _CHANNELS_FIRST and inputs:
+        _settle(inputs[0])
+    located = [call for call in inputs if call.layout is not None and len(call.shape) >= 4]
+    if len(shape) < 4 or not located:
         return None
     source = located[0]
-    assert source.grid is not None
-    if name == "permute":
-        order = args[1] if len(args) == 2 else args[1:]
-        keeps = [axis % len(shape) for axis in (kwargs.get("dims") or order)][-2:] == [len(shape) - 2, len(shape) - 1]
-        return source.grid if keeps else None
+    layout = source.layout
+    assert layout is not None
+    if name in ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis"):
+        return _moved(name, args, kwargs, layout, len(source.shape), len(shape))
     if name in _SCRAMBLERS:
-        swapped = [axis % len(shape) for axis in args[1:3] if isinstance(axis, int)]
-        keeps = name == "transpose" and len(swapped) == 2 and max(swapped) < len(shape) - 2
-        return source.grid if keeps else None
-    if name in _WINDOWS:
-        return _windowed(name, args, kwargs, source.grid)
+        return Layout(layout.channels_last, None) if name not in ("T", "mT", "H", "mH", "t") else None
+    if name in _CHANNELS_FIRST and len(source.shape) == 4:
+        return Layout(False, _grid(name, args, kwargs, source, shape))
     if name == "pad":
-        return _padded(args, kwargs, source.grid)
-    same = [call.grid for call in located if call.shape[-2:] == shape[-2:]]
+        return Layout(layout.channels_last, _padded(args, kwargs, layout))
+    same = [
+        call.layout for call in located if call.layout and call.layout.spatial(call.shape) == call.layout.spatial(shape)
+    ]
     if same:
         # Branches that meet (sums, concatenations) must agree on where their cells lie.
-        return same[0] if all(_agree(same[0], other) for other in same) else None
-    if name in ("adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "upsample"):
-        pairs = zip((source.grid.rows, source.grid.cols), source.shape[-2:], shape[-2:], strict=True)
-        rows, cols = (axis.resampled(before, after) for axis, before, after in pairs)
-        return Grid(rows, cols)
+        if any(other.channels_last != same[0].channels_last for other in same):
+            return None
+        agree = all(_agree(same[0].grid, other.grid) for other in same)
+        return Layout(same[0].channels_last, same[0].grid if agree else None)
+    if name == "__getitem__" and len(shape) == len(source.shape) == 4:
+        units = 3 if layout.channels_last else 1
+        return Layout(layout.channels_last, None) if shape[units] == source.shape[units] else None
     return None
+
+
+def _settle(call: Call) -> None:
+    """Note, now that a convolution has read it, that a tensor of unknown layout is (batch, unit, row, col)."""
+    while call.layout is None and len(call.shape) == 4:
+        call.layout = Layout(False, None)
+        alike = [before for before in call.inputs if before.shape == call.shape]
+        if alike and call.name not in ("permute", "transpose"):
+            call = alike[0]
+
+
+def _moved(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], layout: Layout, before: int, after: int
+) -> Layout | None:
+    """The layout after axes changed places."""
+    order = list(range(before))
+    if name == "permute":
+        given = kwargs.get("dims") or (args[1] if len(args) == 2 else args[1:])
+        order = [axis % before for axis in given]
+    elif name in ("transpose", "swapaxes", "swapdims"):
+        one, other = (axis % before for axis in (*args[1:3], *kwargs.values())[:2])
+        order[one], order[other] = order[other], order[one]
+    else:
+        return None
+    rows, cols = (1, 2) if layout.channels_last else (before - 2, before - 1)
+    places = (order.index(rows), order.index(cols))
+    if places == (after - 2, after - 1):
+        return Layout(False, layout.grid)
+    return Layout(True, layout.grid) if places == (1, 2) and after == 4 else None
+
+
+def _grid(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], source: Call, shape: tuple[int, ...]) -> Grid | None:
+    """Where the cells lie that a function of (batch, unit, row, col) gives; None when that cannot be followed."""
+    if source.grid is None:
+        return None
+    if name in _WINDOWS:
+        return _windowed(name, args, kwargs, source.grid)
+    pairs = list(zip((source.grid.rows, source.grid.cols), source.shape[-2:], shape[-2:], strict=True))
+    if name in _RESAMPLERS or name.startswith("pixel"):
+        corners = bool(kwargs.get("align_corners"))
+        rows, cols = (axis.resampled(before, after, corners) for axis, before, after in pairs)
+        return Grid(rows, cols)
+    # A normalisation keeps the cells; a transposed convolution of stride one does if it keeps the shape.
+    return source.grid if source.shape[-2:] == shape[-2:] else None
 
 
 def _windowed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Grid) -> Grid | None:
@@ -277,17 +396,23 @@ def _windowed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Gr
     return Grid(axes[0], axes[1])
 
 
-def _padded(args: tuple[Any, ...], kwargs: dict[str, Any], grid: Grid) -> Grid:
-    amounts = list(args[1] if len(args) > 1 else kwargs["pad"]) + [0, 0, 0, 0]
-    left, top = amounts[0], amounts[2]
+def _padded(args: tuple[Any, ...], kwargs: dict[str, Any], layout: Layout) -> Grid | None:
+    grid = layout.grid
+    if grid is None:
+        return None
+    # Amounts come in pairs (before, behind) from the last axis on.
+    amounts = [*(args[1] if len(args) > 1 else kwargs["pad"]), 0, 0, 0, 0, 0, 0]
+    left, top = (amounts[2], amounts[4]) if layout.channels_last else (amounts[0], amounts[2])
     return Grid(
         Axis(grid.rows.start - top * grid.rows.step, grid.rows.step),
         Axis(grid.cols.start - left * grid.cols.step, grid.cols.step),
     )
 
 
-def _agree(one: Grid, other: Grid | None) -> bool:
-    return other is not None and all(
+def _agree(one: Grid | None, other: Grid | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(
         abs(a.start - b.start) < 1e-6 and abs(a.step - b.step) < 1e-6
         for a, b in ((one.rows, other.rows), (one.cols, other.cols))
     )

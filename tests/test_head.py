@@ -1,0 +1,255 @@
+"""Finding the head: every spelling of it, clear refusals of everything else, and never a wrong map."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from networks import (
+    HEADED,
+    IMPOSTORS,
+    ConvNextLike,
+    Ending,
+    Fickle,
+    Flattened,
+    Gap,
+    Mlp,
+    Tokens,
+    seeded,
+)
+from torch import Tensor, nn
+from unitscope.errors import HeadError, ModelError
+from unitscope.head import find_head
+from unitscope.layers import evaluating
+from unitscope.model import wrap
+from unitscope.preprocessing import Preprocessing
+
+models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small(module: nn.Module, channels: int = 3):
+    mean = (0.5,) * channels
+    return wrap(module, preprocessing=Preprocessing(resize=32, crop=32, mean=mean, std=mean))
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_the_head_of_every_spelling_is_found(name: str) -> None:
+    make, kind, layer, layer_is_map = HEADED[name]
+    channels = 1 if name == "one channel" else 3
+    model = small(seeded(make), channels)
+    head = model.head
+    assert (head.kind, head.layer, head.layer_is_map) == (kind, layer, layer_is_map)
+    assert head.error <= 1e-6 and head.probes >= 3
+    explanation = model.explain(noise(4, channels, 32, 32))
+    assert explanation.completeness_error.max() <= 1e-6
+    assert explanation.logits.shape == (4, 5) and explanation.feature_map.shape[1:] == head.map_shape
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "layer", "layer_is_map", "units"),
+    [
+        ("resnet18", "gap-linear", "layer4", True, 512),
+        ("densenet121", "gap-linear", "features", False, 1024),
+        ("mobilenet_v2", "gap-linear", "features", True, 1280),
+        ("squeezenet1_1", "gap", "classifier.2", True, 10),
+        ("efficientnet_b0", "gap-linear", "features", True, 1280),
+        ("googlenet", "gap-linear", "inception5b", True, 1024),
+        ("shufflenet_v2_x0_5", "gap-linear", "conv5", True, 1024),
+        ("swin_t", "gap-linear", "permute", True, 768),
+    ],
+)
+def test_the_heads_of_torchvision(name: str, kind: str, layer: str, layer_is_map: bool, units: int) -> None:
+    extra = {"init_weights": False} if name == "googlenet" else {}
+    module = seeded(lambda: models.get_model(name, num_classes=10, **extra))
+    model = wrap(module, preprocessing=Preprocessing(resize=96, crop=96))
+    assert (model.head.kind, model.head.layer, model.head.layer_is_map) == (kind, layer, layer_is_map)
+    assert model.head.weight.shape == (10, units)
+    assert model.head.error <= 1e-5
+    assert model.head.layer in [found.name for found in model.layers()]
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (Mlp, "before the last linear layer stands a hidden layer"),
+        (Flattened, "reads a flattened 4×3×3 map, cell by cell, not a pooled one"),
+        (Tokens, "before the last linear layer stands a token (as in ViT)"),
+        (ConvNextLike, "before the last linear layer stands a layer normalisation (as in ConvNeXt)"),
+        (lambda: Ending(IMPOSTORS["softmax"]), "the network ends in a softmax: wrap the network without it"),
+        (lambda: Ending(IMPOSTORS["log-softmax"]), "the network ends in a log-softmax: wrap the network without it"),
+        (lambda: Ending(IMPOSTORS["sigmoid"]), "the network ends in a sigmoid: wrap the network without it"),
+        (lambda: Ending(IMPOSTORS["max pool"]), "stands a maximum pool instead of a global average pool"),
+        (lambda: Ending(IMPOSTORS["temperature"]), "the network ends in a division"),
+        (lambda: Ending(IMPOSTORS["two heads summed"]), "the network ends in a sum"),
+        (lambda: Ending(IMPOSTORS["bypass before the linear layer"]), "before the last linear layer stands a sum"),
+    ],
+)
+def test_a_network_without_such_a_head_is_refused_with_the_reason(module, reason: str) -> None:
+    model = small(seeded(module))
+    with pytest.raises(HeadError) as refusal:
+        _ = model.head
+    assert reason in str(refusal.value)
+    assert str(refusal.value).endswith("exact maps need a feature map, a global average pool and one linear layer at the end")
+    assert "\n" not in str(refusal.value)
+    assert model.head_or_refusal() == (None, str(refusal.value))
+    with pytest.raises(HeadError):
+        model.explain(noise(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", IMPOSTORS)
+def test_an_impostor_is_refused_or_handled_exactly_but_never_explained_wrongly(name: str) -> None:
+    net = seeded(lambda: Ending(IMPOSTORS[name]))
+    x = noise(2, 3, 32, 32)
+    with evaluating(net):
+        logits = net(x)
+    try:
+        explanation = small(net).explain(x)
+    except HeadError:
+        return
+    torch.testing.assert_close(explanation.logits, logits)
+    torch.testing.assert_close(explanation.cams.mean((2, 3)) + explanation.head.bias, logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_numbers_of_the_head_are_its_own() -> None:
+    net = seeded(Gap)
+    head = small(net).head
+    assert torch.equal(head.weight, net.fc.weight) and torch.equal(head.bias, net.fc.bias)
+    assert head.weight.data_ptr() != net.fc.weight.data_ptr() and not head.weight.requires_grad
+    assert head.map_shape == (6, 16, 16)
+    assert "feature map 6×16×16 → global average pool → linear layer of 5 classes" in head.describe()
+
+
+def test_a_zero_initialised_head_is_still_exact() -> None:
+    net = seeded(Gap)
+    nn.init.zeros_(net.fc.weight)
+    nn.init.zeros_(net.fc.bias)
+    assert small(net).explain(noise(2, 3, 32, 32)).completeness_error.max() == 0
+
+
+def test_large_contributions_that_cancel_are_not_taken_for_an_impostor() -> None:
+    net = seeded(lambda: Gap(units=64))
+    with torch.no_grad():
+        net.fc.weight[:, ::2] *= 1e4
+        for unit in range(0, 64, 2):  # pairs of equal units with opposite weights
+            for parameter in (net.features[3].weight, net.features[3].bias):
+                parameter[unit + 1] = parameter[unit]
+            net.fc.weight[:, unit + 1] = -net.fc.weight[:, unit] + 1e-3
+    explanation = small(net).explain(noise(2, 3, 32, 32))
+    assert explanation.contributions.abs().max() > 1e3 * explanation.logits.abs().max()
+
+
+def test_weights_changed_between_two_explanations_are_seen() -> None:
+    net, x = seeded(Gap), noise(2, 3, 32, 32)
+    model = small(net)
+    before = model.explain(x)
+    with torch.no_grad():
+        net.fc.weight.mul_(3)
+        net.features[3].bias.add_(1)
+        net.fc.bias.sub_(5)
+    after = model.explain(x)
+    with evaluating(net):
+        torch.testing.assert_close(after.logits, net(x))
+    assert after.completeness_error.max() < 1e-5 and not torch.equal(before.logits, after.logits)
+    assert torch.equal(after.head.weight, net.fc.weight)
+    assert not torch.equal(before.head.weight, net.fc.weight)  # the earlier explanation is left as it was
+
+
+def test_a_network_whose_path_changes_with_the_input_is_explained_exactly_or_refused() -> None:
+    net = seeded(Fickle)
+    model = small(net)
+    x = noise(2, 3, 32, 32)
+    assert model.explain(x).completeness_error.max() < 1e-6
+    with pytest.raises(HeadError, match="another path on this input"):
+        model.explain(x + 100)
+    with pytest.raises(HeadError, match="another path on this input"):
+        model.forward_without(x + 100, [1])
+    with pytest.raises(HeadError, match="another path on this input"):
+        model.explain(x - 100)
+
+
+def test_a_replaced_classifier_is_seen() -> None:
+    net = seeded(Gap)
+    model = small(net)
+    assert model.explain(noise(1, 3, 32, 32)).logits.shape == (1, 5)
+    net.fc = seeded(lambda: nn.Linear(6, 9))
+    explanation = model.explain(noise(1, 3, 32, 32))
+    assert explanation.logits.shape == (1, 9) and len(explanation.labels) == 9
+
+
+def test_a_segmentation_network_is_not_a_classifier() -> None:
+    with pytest.raises(ModelError, match=r"tensor of shape \(1, 4, 32, 32\) for a batch of 1, not logits \(batch, class\)"):
+        _ = small(nn.Conv2d(3, 4, 1)).head
+
+
+def test_a_network_that_gives_no_tensor_is_refused() -> None:
+    class Silent(nn.Module):
+        def forward(self, x: Tensor) -> str:
+            return "dog"
+
+    with pytest.raises(ModelError, match="the network gave no tensor, not logits"):
+        _ = small(Silent()).labels
+
+
+def test_a_network_that_mixes_up_its_batch_is_refused() -> None:
+    class Mixed(Gap):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).flatten()[: 5 if len(x) == 1 else 7]
+
+    model = small(seeded(Mixed))
+    with pytest.raises(ModelError, match=r"shape \(7,\) for a batch of 2"):
+        model.explain(noise(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("module", [Gap, Mlp])
+def test_no_activation_is_kept_alive(module: type[nn.Module]) -> None:
+    net = seeded(module)
+    born: list[weakref.ref[Tensor]] = []
+    for submodule in net.modules():
+        submodule.register_forward_hook(lambda _module, _inputs, output: born.append(weakref.ref(output)))
+    model = small(net)
+    head, _refusal = model.head_or_refusal()
+    assert (head is None) == (module is Mlp)
+    assert len(model.layers()) > 5
+    gc.collect()
+    assert born and all(reference() is None for reference in born)
+
+
+def test_memory_does_not_grow_with_the_sizes_of_the_photos() -> None:
+    model = small(seeded(Gap))
+    for side in range(20, 40):
+        model.explain(noise(1, 3, side, side))
+    assert len(model._structures) <= 16
+
+
+def test_it_can_be_found_without_a_classifier() -> None:
+    net = seeded(Gap)
+    with evaluating(net):
+        head, _path = find_head(net, noise(1, 3, 32, 32))
+    assert head.error < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_an_impostor_in_low_precision_is_not_mistaken_for_rounding(dtype: torch.dtype) -> None:
+    honest = seeded(lambda: Gap(units=32)).to(dtype)
+    assert small(honest).head.weight.dtype == torch.float32
+    cheat = seeded(lambda: Ending(lambda net, x: net.fc(net.pooled(x)).add_(0.1 * x.mean((1, 2, 3))[:, None].exp()))).to(dtype)
+    with pytest.raises(HeadError):
+        _ = small(cheat).head
+
+
+def test_the_users_default_dtype_does_not_matter() -> None:
+    net = seeded(lambda: HEADED["conv, relu, pool"][0]())
+    model = small(net)
+    torch.set_default_dtype(torch.float64)
+    try:
+        explanation = model.explain(noise(2, 3, 32, 32))
+        assert explanation.cams.dtype == torch.float32
+        assert model.preprocessing.channels == 3
+    finally:
+        torch.set_default_dtype(torch.float32)
