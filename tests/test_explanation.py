@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import HEADED, Gap, seeded
+from PIL import Image
 from torch import Tensor, nn
 from unitscope.classes import class_index, class_indices, ranked
 from unitscope.errors import ClassError, InputError, UnitError
@@ -203,8 +204,6 @@ def test_every_head_obeys_the_identities(name: str) -> None:
 
 
 def test_batch_and_single_forward_passes_agree_for_photos(gap: Classifier, tmp_path) -> None:
-    from PIL import Image
-
     for index in range(3):
         pixels = np.random.default_rng(index).integers(0, 255, (40 + 9 * index, 60, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
@@ -212,10 +211,11 @@ def test_batch_and_single_forward_passes_agree_for_photos(gap: Classifier, tmp_p
     together = gap.explain(paths, batch_size=2)
     assert [subject.name for subject in together.subjects] == ["0.png", "1.png", "2.png"]
     for path, one in zip(paths, together, strict=True):
-        close(gap.explain(str(path)).logits, one.logits)
-        close(gap.explain(Image.open(path)).cams, one.cams)
-        assert one.subjects[0].size == Image.open(path).size
-        assert one.subjects[0].picture().tobytes() == Image.open(path).tobytes()
+        with Image.open(path) as photo:
+            close(gap.explain(str(path)).logits, one.logits)
+            close(gap.explain(photo).cams, one.cams)
+            assert one.subjects[0].size == photo.size
+            assert one.subjects[0].picture().tobytes() == photo.tobytes()
 
 
 # --- rankings and classes -----------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class TestPlacement:
         photo = open_photo(Image.new("RGB", (600, 300), "grey"))
         preprocessing = Preprocessing(resize=80, crop=64)
         maps = bright(1, 1, 6, Subject.of_photo(photo, preprocessing), preprocessing)
-        # 300 rows become 80, so that the crop of 64 is 240 pixels of the photo, from x = 180 and y = 30 on; a cell is 30.
+        # 300 rows become 80: the crop of 64 is 240 pixels of the photo, from x = 180 and y = 30 on; a cell is 30.
         x, y = brightest(maps)
         assert x == pytest.approx((180 + 6.5 * 30) / 600, abs=0.01)
         assert y == pytest.approx((30 + 1.5 * 30) / 300, abs=0.015)
@@ -157,7 +157,7 @@ class TestStyles:
             assert style == "plain" or drawn[..., 3].max() == 0
 
     @given(
-        arrays.arrays(np.float32, (5, 4), elements=st.floats(-3e38, 3e38, width=32)),
+        arrays.arrays(np.float32, (5, 4), elements=st.floats(-(2.0**127), 2.0**127, width=32)),
         st.sampled_from(STYLES),
         st.booleans(),
     )

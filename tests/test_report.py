@@ -209,7 +209,7 @@ class TestReport:
         for parameter in net.parameters():
             nn.init.zeros_(parameter)
         model = wrap(net, preprocessing=SMALL)
-        (path,) = write_report([Account.of(model, model.explain(photos[0]))], tmp_path)
+        (path,) = write_report([Account.of(model, model.explain(photos[0]))], tmp_path, pieces=False)
         text = check(path.read_text("utf-8")).text
         assert "no evidence (all 0)" in text and "no activation (all 0)" in text and "hardly fires" not in text[:200]
 
@@ -227,7 +227,7 @@ class TestHostile:
         model = Classifier(seeded(Gap), HOSTILE, SMALL, provenance)
         explanation = model.explain([name, photos[1]])
         told = [Account.of(model, one) for one in explanation]
-        pages = [path.read_text("utf-8") for path in write_report(told, tmp_path / "out")]
+        pages = [path.read_text("utf-8") for path in write_report(told, tmp_path / "out", pieces=False)]
         fragments = [html(result) for result in (explanation, told[0], told[0].ablation, explanation.unit_maps([0]))]
         for text in (*pages, *fragments):
             page = check(text)

@@ -15,6 +15,7 @@ from unitscope.errors import OutputError, PhotoError, UnitscopeError
 
 if TYPE_CHECKING:
     from unitscope.account import Account
+    from unitscope.drawable import Drawable
     from unitscope.model import Classifier
     from unitscope.photos import Photo
 
@@ -147,8 +148,7 @@ def filters_command(
         _check_folder(out)
     shown = filters(_load(source), layer, filters=list(chosen) or None, channels=list(channels) or None, scale=scale)
     if out is not None:
-        path = shown.save(out / f"filters-{_file_name(shown.layer)}.png", interpolation=interpolation)
-        click.echo(f"filters: {path}", err=as_json)
+        _draw(shown, out, f"filters-{_file_name(shown.layer)}.png", as_json, interpolation=interpolation)
     if as_json:
         _print_json(record.document("filters", **record.of_filters(shown)))
 
@@ -196,8 +196,7 @@ def units_command(
             results.append(record.of_unit_maps(maps, 0))
             if out is not None:
                 name = f"{reader.unique(photo.name)}-{_file_name(maps.layer)}-units-{'-'.join(map(str, maps.units[:8]))}.png"
-                path = maps.save(out / name, style=style, scale=scale)
-                click.echo(f"units: {path}", err=as_json)
+                _draw(maps, out, name, as_json, style=style, scale=scale)
             progress(1)
     if as_json:
         _print_json(record.document("units", photos=results))
@@ -255,8 +254,7 @@ def ablate(
             if not as_json:
                 _print_ablation(photo.name, ablation, top)
             if out is not None:
-                path = ablation.save(out / f"{reader.unique(photo.name)}-ablation.png", top=top)
-                click.echo(f"picture: {path}", err=as_json)
+                _draw(ablation, out, f"{reader.unique(photo.name)}-ablation.png", as_json, top=top)
             progress(1)
     if as_json:
         _print_json(record.document("ablation", photos=results))
@@ -322,8 +320,7 @@ def reproduce(what: str, photo: str, weights: str | None, labels: str | None, ou
     result = write_up.reproduce(model, photo, out)
     agreeing, compared = result.agreeing
     if as_json:
-        rows = record.of_rows(result.comparisons)
-        _print_json(record.document("reproduction", agreeing=agreeing, compared=compared, comparisons=rows))
+        _print_json(record.document("reproduction", **result.plain()))
         return
     click.echo(f"{write_up.TITLE}\n")
     for row in result.comparisons:
@@ -393,6 +390,15 @@ def _check_folder(out: Path) -> None:
     """Refuse an output folder that cannot be one before any work is done."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"'{out}' is a file, not a folder: name another folder with --out")
+
+
+def _draw(result: Drawable, out: Path, name: str, as_json: bool, **options: Any) -> None:
+    """Draw a result into a file of the output folder and say where it is, beside the JSON rather than in it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder '{out}' ({error.strerror}): choose another with --out") from None
+    click.echo(f"picture: {result.save(out / name, **options)}", err=as_json)
 
 
 def _print_account(account: Account) -> None:

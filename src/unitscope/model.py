@@ -233,6 +233,7 @@ class Classifier:
                 raise ModelError("the network gave no tensor, not logits (batch, class): wrap a module that classifies images")
             self._check_finite(traced.logits, example, "the logits")
             layers, classes = layers_of(traced), traced.logits.shape[1]
+            self._labels_for(classes)
             try:
                 head, path = find_head(self._eager, example, traced)
             except HeadError as refusal:

@@ -39,15 +39,17 @@ class Photo:
 def open_photo(source: PhotoSource) -> Photo:
     """Decode a photo from a path or a PIL image to upright 8-bit RGB.
 
-    EXIF orientation is applied; transparency is laid on white; 16-bit samples are scaled by 1/257; an animation gives its
-    first frame; CMYK and palettes are converted. Colour profiles are ignored, as by the usual training pipelines.
+    EXIF orientation is applied; transparency is laid on white; 16-bit samples are scaled by 1/257; an animated file gives its
+    first frame, a PIL image the frame it stands at; CMYK and palettes are converted. Colour profiles are ignored, as by the usual training pipelines.
 
     Raises PhotoError when the file is missing, not a picture, damaged, or larger than Pillow's decompression limit
     (about 179 megapixels).
     """
     if isinstance(source, Image.Image):
         name = Path(str(getattr(source, "filename", "") or "photo")).name
-        return Photo(_decode(source, name), name, source)
+        decoded = _decode(source, name)
+        # Not the user's own image: they may close it, or turn to another frame, before the photo is drawn.
+        return Photo(decoded, name, decoded)
     if not isinstance(source, (str, os.PathLike)):
         raise PhotoError(f"a photo is a path or a PIL image, not {type(source).__name__}: open it with PIL.Image first")
     path = Path(source)
@@ -61,23 +63,25 @@ def open_photo(source: PhotoSource) -> Photo:
                 return Photo(_decode(image, str(path)), path.name, path)
     except FileNotFoundError:
         raise PhotoError(f"there is no photo '{path}': check the path (looked in {Path.cwd()})") from None
+    except PhotoError:
+        raise
     except UnidentifiedImageError:
         raise PhotoError(f"'{path}' is not a picture that Pillow can read: convert it to JPEG or PNG") from None
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"'{path}' is too large to decode safely ({error}): shrink it first") from None
+        raise _too_large(str(path), error) from None
     except PermissionError:
         raise PhotoError(f"'{path}' may not be read: check its permissions") from None
-    except OSError as error:
-        raise PhotoError(f"'{path}' cannot be read ({error}): check the path and the file") from None
+    except Exception as error:  # Pillow's plug-ins report damage with all sorts of things.
+        raise PhotoError(f"'{path}' cannot be read ({_one_line(error)}): check the path and the file") from None
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     try:
-        image.seek(0)
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
-        # Pillow's plug-ins report damage with any of these.
-        raise PhotoError(f"'{name}' is damaged or cut short ({error}): get a whole copy of it") from None
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, error) from None
+    except Exception as error:  # As above; a closed image is among them.
+        raise PhotoError(f"'{name}' is damaged or cut short ({_one_line(error)}): get a whole copy of it") from None
     if 0 in image.size:
         raise PhotoError(f"'{name}' is empty ({image.width}×{image.height} pixels): a photo needs at least one pixel")
     try:
@@ -90,11 +94,16 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in _SIXTEEN_BIT:
         return _from_deep_grey(image, name)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(paper, rgba).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image
+    try:
+        if image.mode == "La":
+            image = image.convert("LA")
+        if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+            return Image.alpha_composite(paper, rgba).convert("RGB")
+        return image.convert("RGB") if image.mode != "RGB" else image
+    except ValueError as error:
+        raise PhotoError(f"'{name}' has pixels of mode {image.mode}, not RGB ({_one_line(error)}): save it as RGB") from None
 
 
 def _from_deep_grey(image: Image.Image, name: str) -> Image.Image:
@@ -112,3 +121,11 @@ def _from_deep_grey(image: Image.Image, name: str) -> Image.Image:
     elif image.mode != "F" or high > 255:
         grey = grey / 257
     return Image.fromarray(np.round(grey).astype(np.uint8), mode=None).convert("RGB")
+
+
+def _too_large(name: str, error: Exception) -> PhotoError:
+    return PhotoError(f"'{name}' is too large to decode safely ({_one_line(error)}): shrink it first")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from unitscope.ablation import Ablation
@@ -116,7 +116,7 @@ def of_filters(filters: Filters) -> dict[str, Any]:
     """Kernels of one convolution: raw weights, and the range that each picture was scaled by."""
     return {
         "layer": filters.layer,
-        "kind": filters.kind,
+        "convolution": filters.kind,
         "groups": filters.groups,
         "scale": filters.scale,
         "rgb": filters.rgb,
@@ -171,8 +171,3 @@ def _head(head: Head) -> dict[str, Any]:
 
 def _layer(layer: Layer) -> dict[str, Any]:
     return {"name": layer.name, "kind": layer.kind, "shape": list(layer.shape)}
-
-
-def of_rows(rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Named tuples as objects."""
-    return [dict(row._asdict()) for row in rows]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,6 +78,12 @@ class Reproduction:
         """How many numbers agree, of how many that can be compared."""
         compared = [row.agrees for row in self.comparisons if row.agrees is not None]
         return sum(compared), len(compared)
+
+    def plain(self) -> dict[str, Any]:
+        """All of it but the pictures as plain data, for JSON."""
+        agreeing, compared = self.agreeing
+        rows = [dataclasses.asdict(row) for row in self.comparisons]
+        return {"agreeing": agreeing, "compared": compared, "comparisons": rows}
 
 
 def reproduce(
@@ -165,6 +173,7 @@ def _maps(explanation: Explanation) -> list[Comparison]:
 
 
 def _draw(model: Classifier, explanation: Explanation, ablation: Ablation, out: Path) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
     pictures = [
         save(filters(model, layer, filters=range(30), channels=0), out / f"filters-{layer}.png", interpolation="bilinear")
         for layer in ("conv1", "layer3.0.conv2")

@@ -277,7 +277,7 @@ def unit_panels(
         mine = common or alone
         drawn = style or ("signed" if mine.signed else "heat")
         silent = not cells.any()
-        measured = f"mean {number(float(cells.mean()))}, greatest {number(float(cells.max()))}"
+        measured = f"mean {number(float(cells.mean()))}, max {number(float(cells.max()))}"
         panels.append(
             Panel(
                 overlay(view, one, mine, drawn, colours),

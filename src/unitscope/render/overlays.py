@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -36,13 +37,7 @@ class View:
     @classmethod
     def of(cls, subject: Subject, input_size: tuple[int, int], longest: int = 900) -> View:
         """The view of a subject with its longer side shrunk to `longest` pixels (tiny photos are enlarged to 320)."""
-        picture, placement = subject.picture(), subject.placement(input_size)
-        factor = min(longest / max(picture.size), max(1.0, min(longest, _SMALLEST) / max(picture.size)))
-        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-        # Small pictures are enlarged without smoothing, to be seen as the network sees them.
-        method = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST
-        drawn = picture if size == picture.size else picture.resize(size, method, reducing_gap=3.0)
-        return cls(np.asarray(drawn, np.uint8), _scaled_box(placement, size), placement.is_whole)
+        return _view(subject, input_size, longest)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,6 +73,17 @@ class View:
         return np.asarray(np.round(result), np.uint8)
 
 
+@functools.lru_cache(maxsize=4)  # a report draws the same photo twenty times
+def _view(subject: Subject, input_size: tuple[int, int], longest: int) -> View:
+    picture, placement = subject.picture(), subject.placement(input_size)
+    factor = min(longest / max(picture.size), max(1.0, min(longest, _SMALLEST) / max(picture.size)))
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    # Small pictures are enlarged without smoothing, to be seen as the network sees them.
+    method = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST
+    drawn = picture if size == picture.size else picture.resize(size, method, reducing_gap=3.0)
+    return View(np.asarray(drawn, np.uint8), _scaled_box(placement, size), placement.is_whole)
+
+
 def layer(
     laid: Float[np.ndarray, "height width"], scale: Scale, style: str = "heat", colours: str | None = None
 ) -> UInt8[np.ndarray, "height width 4"]:
@@ -102,7 +108,7 @@ def layer(
         return _rgba(lut, position, np.where(np.isnan(laid), np.nan, 1.0))
     if scale.signed:
         # The pale middle of the colours would lie on the photo like mist: there the opacity says how weak a value is.
-        position = 0.5 + np.sign(position - 0.5) * (0.2 + 0.3 * strength)
+        position = 0.5 + np.sign(position - 0.5) * (0.16 + 0.3 * strength)
     return _rgba(lut, position, _OPAQUE * strength**0.85)
 
 

@@ -66,7 +66,8 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     font.set_size(size, 72)
     known = "".join(c if font.get_char_index(ord(c)) else "W" for c in text)
     font.set_text(known, 0.0)
-    return float(font.get_width_height()[0]) / 64 / 72
+    # Hinting at the size of the screen widens a text by some hundredths.
+    return 1.04 * float(font.get_width_height()[0]) / 64 / 72
 
 
 def fitted(text: str, room: float, size: float, weight: str = "normal") -> str:
