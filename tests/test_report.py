@@ -179,6 +179,7 @@ class TestReport:
         names = {path.name for path in written.iterdir()}
         assert names == {
             "report.html",
+            "explanation.json",
             *(f"{name}.png" for name in ("predictions", "cams", "units", "contributions", "ablation", "network")),
             *(f"cam-{rank}-scene_{index}-outdoor.png" for rank, index in enumerate(account.classes, 1)),
             *(f"filters-{shown.layer}.png" for shown in account.filters),
@@ -194,7 +195,7 @@ class TestReport:
         told = Account.of(wide, wide.explain(photos[0]), classes=["class 42"], units=[1, 2, 3, 4, 5], top=1)
         (path,) = write_report([told], tmp_path, pieces=False)
         assert "this map alone" in check(path.read_text("utf-8")).text
-        assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+        assert {entry.name for entry in tmp_path.iterdir()} == {"report.html", "explanation.json"}
 
     def test_networks_whose_units_are_classes(self, photos: list[Path]) -> None:
         for make in (
@@ -238,7 +239,7 @@ class TestHostile:
 
     def test_names_are_unique_on_any_file_system(self) -> None:
         names = ["a.jpg", "A.png", "b/a.jpg", "../..", "\n", "photo", "x" * 500 + ".jpg", "a-2.jpg", "index.html"]
-        unique = unique_names(names)
+        unique = list(unique_names(names))
         assert len({name.casefold() for name in unique}) == len(names)
         assert all(re.fullmatch(r"\w[\w.-]*", name) and len(name) < 80 for name in unique), unique
 
@@ -266,7 +267,7 @@ class TestWriting:
         (tmp_path / "mine.txt").write_text("kept")
         (tmp_path / "report.html").write_text("old")
         write_report([account], tmp_path, pieces=False)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "report.html"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["explanation.json", "mine.txt", "report.html"]
         assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
 
     def test_a_file_where_the_folder_should_be(self, account: Account, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from unitscope.ablation import Ablation
 from unitscope.classes import Prediction, class_indices
+from unitscope.drawable import Drawable
 from unitscope.errors import LayerError
 from unitscope.explanation import Explanation, UnitContribution
 from unitscope.filters import Filters, convolutions, filters
@@ -49,8 +50,8 @@ class NetworkFacts:
         like = model.like
         return cls(
             provenance=model.provenance,
-            architecture=type(model.module).__name__,
-            parameters=sum(parameter.numel() for parameter in model.module.parameters()),
+            architecture=type(model.network).__name__,
+            parameters=sum(parameter.numel() for parameter in model.network.parameters()),
             classes=len(model.labels),
             preprocessing=model.preprocessing.describe(),
             input_shape=(model.preprocessing.channels, *model.input_size),
@@ -90,7 +91,7 @@ class Check:
 
 
 @dataclass(frozen=True, eq=False)
-class Account:
+class Account(Drawable):
     """The complete account of one photo: what the network said, where and through which units, and how that was verified.
 
     `explanation` is of this one photo; `predictions` its top classes; `classes` the indices whose maps are shown; `units` the
@@ -132,14 +133,17 @@ class Account:
         if len(self.predictions) > 1:
             second = self.predictions[1]
             text += f", ahead of {second.label} ({second.probability:.0%})"
+        if not self.ablation.units:
+            return text + "."
         change = self.ablation.changes(1)
         after = min(change, key=lambda row: row.rank_after)
-        units = " and ".join(str(unit) for unit in self.ablation.units[:3]) + (" …" if len(self.ablation.units) > 3 else "")
-        noun = "unit" if len(self.ablation.units) == 1 else "units"
+        units = [str(unit) for unit in self.ablation.units]
+        listed = ", ".join(units[:3]) + " …" if len(units) > 3 else " and ".join(filter(None, (", ".join(units[:-1]), units[-1])))
+        noun = "unit" if len(units) == 1 else "units"
         if after.index == first.index:
-            text += f". Without {noun} {units} it is still {first.label} (logit {after.logit_after:.2f})"
+            text += f". Without {noun} {listed} it is still {first.label} (logit {after.logit_after:.2f})"
         else:
-            text += f". Without {noun} {units} it would be {after.label} (logit {after.logit_after:.2f})"
+            text += f". Without {noun} {listed} it would be {after.label} (logit {after.logit_after:.2f})"
         return text + "."
 
 
@@ -192,7 +196,7 @@ def _shown_filters(model: Classifier) -> list[Filters]:
     shown = []
     spatial = [
         name
-        for name, convolution in convolutions(model.module).items()
+        for name, convolution in convolutions(model.network).items()
         if len(kernel := getattr(convolution, "kernel_size", ())) == 2 and max(kernel) > 1
     ]
     if spatial:
@@ -203,7 +207,7 @@ def _shown_filters(model: Classifier) -> list[Filters]:
         if later:
             name = later[(len(later) - 1) // 2]
             try:
-                count = getattr(dict(model.module.named_modules())[name], "out_channels", 30)
+                count = getattr(dict(model.network.named_modules())[name], "out_channels", 30)
                 shown.append(filters(model, name, filters=range(min(30, count)), channels=0))
             except LayerError:
                 pass
@@ -215,7 +219,8 @@ def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> 
     allowed = tolerance(model.like.dtype)
     summed = explanation.contributions.sum(dim=2) + explanation.head.bias
     real = model.forward_without(explanation.inputs(), list(ablation.units))
-    units = "unit" if len(ablation.units) == 1 else f"{len(ablation.units)} units"
+    off = "unit off" if len(ablation.units) == 1 else f"{len(ablation.units)} units off"
+    maps = "its map" if len(ablation.units) == 1 else "their maps"
     return [
         Check("maps", "mean of every class's map + its bias = its logit", float(explanation.completeness_error.max()), allowed),
         Check(
@@ -226,7 +231,7 @@ def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> 
         ),
         Check(
             "ablation",
-            f"logits with the {units} off = a real forward pass with their maps set to zero",
+            f"logits with the {off} = a real forward pass with {maps} set to zero",
             float(relative_difference(ablation.after, real).max()),
             allowed,
         ),

@@ -90,7 +90,8 @@ def explain(
     unitscope explain photo.jpg --out report
     unitscope explain a.jpg b.jpg --model torchvision:resnet50 --weights resnet50.pth --json
     """
-    from unitscope import record, reporting
+    from unitscope import record
+    from unitscope.reporting import accounts_of, report
 
     options: dict[str, Any] = {"top": top, "classes": list(classes) or None, "units": list(units) or None}
     if out is None and not as_json:
@@ -99,16 +100,26 @@ def explain(
         _check_folder(out)
     model = _load(source)
     reader = _Reader(photos)
+    told: list[Account] = []
+    written: list[Path] = []
     with reader.bar() as progress:
-        told = list(reporting.accounts_of(model, reader, batch_size=batch_size, progress=progress, **options))
-    reports = reporting.write(told, out, pieces=not no_pieces) if out is not None and told else []
+
+        def each(account: Account) -> None:
+            told.append(account)
+            progress(1)
+
+        if out is not None:
+            written = report(model, reader, out, pieces=not no_pieces, batch_size=batch_size, each=each, **options)
+        else:
+            for account in accounts_of(model, reader, batch_size=batch_size, **options):
+                each(account)
     if as_json:
         _print_json(record.of_accounts(told))
     else:
         for account in told:
             _print_account(account)
-        if reports:
-            click.echo(f"report: {reports[0] if len(reports) == 1 else reports[-1]}")
+        if written:
+            click.echo(f"report: {written[-1]}")
     reader.finish()
 
 
@@ -332,7 +343,7 @@ def reproduce(what: str, photo: str, weights: str | None, labels: str | None, ou
 
 
 class _Reader:
-    """Opens photos one by one; one that cannot be read is reported and left out, and makes the exit status 1."""
+    """Opens photos one by one; of several, one that cannot be read is reported and left out, and makes the exit status 1."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
@@ -347,8 +358,12 @@ class _Reader:
             try:
                 yield open_photo(path)
             except PhotoError as error:
+                if len(self._paths) == 1:
+                    raise
                 self._failed += 1
                 _complain(error)
+        if self._failed == len(self._paths):
+            raise PhotoError(f"none of the {self._failed} photos could be read")
 
     @contextlib.contextmanager
     def bar(self) -> Iterator[Callable[[int], Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,9 @@ from torch import nn
 
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError, UnitError, near_matches
+from unitscope.layers import evaluating
 from unitscope.model import Classifier
+from unitscope.trace import kind_of
 
 Scale = Literal["kernel", "shared"]
 _NEUTRAL = 0.5
@@ -59,6 +61,10 @@ class Filters(Drawable):
         "nearest" shows the weights as they are; "bilinear" and "bicubic" smooth between them (the convention of the write-up:
         50 × 50, bilinear).
         """
+        if interpolation not in ("nearest", "bilinear", "bicubic"):
+            raise ValueError(f"interpolation is 'nearest', 'bilinear' or 'bicubic', not {interpolation!r}")
+        if size < 1:
+            raise ValueError(f"size is a positive number of pixels, not {size}")
         rows, cols = self.weights.shape[-2:]
         factor = size / max(rows, cols)
         shape = (max(1, round(cols * factor)), max(1, round(rows * factor)))
@@ -86,17 +92,19 @@ def filters(
     Raises LayerError when there is no such convolution (near matches are named), UnitError for a filter or channel that does
     not exist.
     """
-    module = model.module if isinstance(model, Classifier) else model
+    module = model.network if isinstance(model, Classifier) else model
     name, convolution = find_convolution(module, layer)
     kernels = _kernels(name, convolution)
     count, depth = kernels.shape[:2]
-    chosen = _chosen(filters, count, f"filter of '{name}'")
+    chosen = _chosen(filters, count, "filter", name)
     if scale not in ("kernel", "shared"):
         raise ValueError(f"scale is 'kernel' or 'shared', not {scale!r}")
-    rgb = channels == "rgb" or (channels is None and depth == 3)
+    if isinstance(channels, str) and channels != "rgb":
+        raise UnitError(f"channels are numbers or 'rgb', not {channels!r}")
+    rgb = isinstance(channels, str) or (channels is None and depth == 3)
     if rgb and depth != 3:
         raise UnitError(f"'{name}' has kernels of {depth} input channels: only three can be shown as RGB, choose channels")
-    within = list(range(depth)) if channels is None or isinstance(channels, str) else _chosen(channels, depth, f"input channel of '{name}'")
+    within = _chosen(None if rgb or isinstance(channels, str) else channels, depth, "input channel", name)
     weights = kernels[np.ix_(chosen, within)]
     axes = (1, 2, 3) if rgb else (2, 3)
     images, low, high = normalised(weights, axes, shared=scale == "shared")
@@ -104,7 +112,7 @@ def filters(
         images = np.moveaxis(images, 1, -1)
     return Filters(
         layer=name,
-        kind=type(convolution).__name__,
+        kind=kind_of(convolution),
         filters=tuple(chosen),
         channels=tuple(within),
         weights=weights,
@@ -155,7 +163,7 @@ def find_convolution(module: nn.Module, layer: str | int) -> tuple[str, nn.modul
         if inside:
             raise LayerError(f"layer '{layer}' is not a convolution but holds {len(inside)}: name one, such as '{inside[0]}'")
         if other is not None:
-            raise LayerError(f"layer '{layer}' is a {type(other).__name__}, not a convolution{near_matches(layer, names)}")
+            raise LayerError(f"layer '{layer}' is a {kind_of(other)}, not a convolution{near_matches(layer, names)}")
         raise LayerError(f"there is no convolution '{layer}'{near_matches(layer, names)}: `unitscope info` lists the layers")
     found = known[layer]
     assert isinstance(found, nn.modules.conv._ConvNd)
@@ -163,9 +171,11 @@ def find_convolution(module: nn.Module, layer: str | int) -> tuple[str, nn.modul
 
 
 def _kernels(name: str, convolution: nn.modules.conv._ConvNd) -> Float[np.ndarray, "filter channel row col"]:
-    if isinstance(convolution.weight, nn.parameter.UninitializedParameter):
+    with evaluating(convolution):  # A spectral norm goes on iterating when its weight is read in training mode.
+        parameter = convolution.weight
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
         raise LayerError(f"convolution '{name}' has no weights yet: run one forward pass first")
-    weight = convolution.weight.detach().cpu().float().numpy()
+    weight = parameter.detach().cpu().float().numpy().copy()
     if convolution.transposed:
         # (in, out / groups, …) becomes (out, in / groups, …), as in an ordinary convolution.
         groups = convolution.groups
@@ -182,14 +192,18 @@ def _kernels(name: str, convolution: nn.modules.conv._ConvNd) -> Float[np.ndarra
     return weight
 
 
-def _chosen(which: int | Sequence[int] | None, count: int, what: str) -> list[int]:
-    chosen = list(range(count)) if which is None else [which] if isinstance(which, int) else list(which)
+def _chosen(which: int | Sequence[int] | None, count: int, noun: str, layer: str) -> list[int]:
+    if which is None:
+        return list(range(count))
+    chosen = list(which) if isinstance(which, Iterable) and not isinstance(which, str) else [which]
     for item in chosen:
-        if isinstance(item, bool) or not 0 <= item < count:
-            raise UnitError(f"there is no {what.split(' of ')[0]} {item} in {what.split(' of ')[1]}: there are {count}, 0 to {count - 1}")
+        if isinstance(item, bool) or not hasattr(item, "__index__"):
+            raise UnitError(f"{noun} {item!r} is not a number: those of '{layer}' are numbered 0 to {count - 1}")
+        if not 0 <= item < count:
+            raise UnitError(f"there is no {noun} {item} in '{layer}': there are {count}, 0 to {count - 1}")
     if not chosen:
-        raise UnitError(f"no {what} was chosen: name at least one of 0 to {count - 1}")
-    return chosen
+        raise UnitError(f"no {noun} of '{layer}' was chosen: name at least one of 0 to {count - 1}")
+    return [int(item) for item in chosen]
 
 
 def _kept(weights: np.ndarray, axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -302,7 +302,7 @@ def _refusal(call: Call, linear: Call | None) -> str:
     if linear is None:
         what = _EXPLANATIONS.get(call.name, f"'{call.name}'")
         return f"the network ends in {what}, not in a linear layer or a pool: {wanted}"
-    if call.shape[1:2] and len(call.shape) == 4 and call.shape[2:] != (1, 1):
+    if len(call.shape) == 4 and math.prod(call.shape[1:]) != max(call.shape[1:]):
         shape = "×".join(map(str, call.shape[1:]))
         return f"the last linear layer reads a flattened {shape} map, cell by cell, not a pooled one: {wanted}"
     what = _EXPLANATIONS.get(call.name, f"'{call.name}'")

@@ -40,6 +40,11 @@ class Layer:
         """Whether the output is a feature map with more than one cell, and it is known which axis the units are."""
         return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1 and self.channels_last is not None
 
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """The shape without its units: (row, col) of a map, (token) of tokens, () of a vector."""
+        return self.shape[:1] if len(self.shape) == 2 else self.shape[1:]
+
     def units_first(self, output: Tensor) -> Float[Tensor, "batch unit row col"]:
         """The layer's output as a feature map, whatever order of axes the module gives."""
         return output.permute(0, 3, 1, 2) if self.channels_last else output
@@ -71,7 +76,7 @@ def layers_of(trace: Trace) -> list[Layer]:
 
 
 def stages_of(layers: Sequence[Layer]) -> list[Stage]:
-    """Group the leaf layers into stages: a new stage begins where the rows and columns of the maps change."""
+    """Group the leaf layers into stages: a new stage begins where the maps come to have fewer cells."""
     stages: list[Stage] = []
     group: list[Layer] = []
 
@@ -79,42 +84,39 @@ def stages_of(layers: Sequence[Layer]) -> list[Stage]:
         if group:
             kinds = tuple(dict.fromkeys(layer.kind for layer in group))
             convolutions = sum("Conv" in layer.kind for layer in group)
-            stages.append(Stage(group[0].name, group[-1].name, _outermost(group, layers).shape, convolutions, kinds))
+            last = [layer for layer in group if layer.cells == group[0].cells][-1]
+            stages.append(Stage(group[0].name, last.name, _outermost(group[0], last, layers).shape, convolutions, kinds))
             group.clear()
 
-    for layer in layers:
+    for position, layer in enumerate(layers):
         if not layer.leaf or layer.kind.startswith("Dropout") or layer.kind in ("Identity", "Flatten"):
             continue
         # Squeeze-and-excitation gates work beside the main path, on pooled maps; attention within its windows.
-        if not layer.is_map and _inside_block(layer, layers):
+        if not layer.is_map and any(later.is_map for later in layers[position + 1 :]):
             continue
-        if group and layer.shape[1:] != group[-1].shape[1:]:
+        # Where a block runs its shortcut first, or branches (Inception), larger maps return: they belong to the block.
+        returning = group and len(layer.cells) == len(group[0].cells) and layer.cells >= group[0].cells
+        if group and not returning:
             close()
         group.append(layer)
     close()
     return stages
 
 
-def _outermost(group: Sequence[Layer], layers: Sequence[Layer]) -> Layer:
+def _outermost(first: Layer, last: Layer, layers: Sequence[Layer]) -> Layer:
     """Of the layers that ran during a stage, containers included, the last of the least depth that has the stage's cells.
 
-    Its map is what the stage hands on: a residual stage ends inside the first block of the next, whose narrow convolution says
-    nothing of the stage's width.
+    Its map is what the stage hands on: a residual stage ends inside the first block of the next, whose narrow convolution
+    says nothing of the stage's width.
     """
-    begin, end = layers.index(group[0]), layers.index(group[-1]) + 1
+    begin, end = layers.index(first), layers.index(last) + 1
     while end < len(layers) and not layers[end].leaf:
         end += 1  # a container is listed after what it contains
-    same = [layer for layer in layers[begin:end] if layer.shape[1:] == group[-1].shape[1:]]
+    same = [layer for layer in layers[begin:end] if layer.cells == first.cells]
     if not any(layer.is_map for layer in layers[end:]):
         return same[-1]  # the last stage ends where the head begins
     least = min(layer.name.count(".") for layer in same)
     return [layer for layer in same if layer.name.count(".") == least][-1]
-
-
-def _inside_block(layer: Layer, layers: Sequence[Layer]) -> bool:
-    """Whether feature maps with more than one cell still follow."""
-    position = layers.index(layer)
-    return any(later.is_map for later in layers[position + 1 :])
 
 
 def find_layer(layers: Sequence[Layer], name: str) -> Layer:

@@ -114,7 +114,7 @@ class Classifier:
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device that the network's parameters have."""
-        floating = (p for p in (*self._eager.parameters(), *self._eager.buffers()) if p.is_floating_point())
+        floating = (p for p in (*self.network.parameters(), *self.network.buffers()) if p.is_floating_point())
         return next(floating, torch.empty(0))
 
     @property
@@ -164,7 +164,7 @@ class Classifier:
         maps: list[UnitMaps] = []
         for batch, subjects in self._batches(x, batch_size):
             found, chosen = self._layer_and_units(batch, layer, units)
-            with evaluating(self._eager), captured(self._eager, [layer]) as outputs:
+            with evaluating(self.network), captured(self.network, [layer]) as outputs:
                 self._logits(batch)
             chosen_maps = _maps_of(found, outputs, chosen)
             self._check_finite(chosen_maps, batch, f"the maps of layer '{layer}'")
@@ -185,9 +185,9 @@ class Classifier:
         befores, afters, maps = [], [], []
         for batch, subjects in self._batches(x, batch_size):
             found, chosen = self._layer_and_units(batch, layer, units)
-            with evaluating(self._eager), captured(self._eager, [layer]) as outputs:
+            with evaluating(self.network), captured(self.network, [layer]) as outputs:
                 before = self._logits(batch)
-            with evaluating(self._eager), without_units(self._eager, found, chosen):
+            with evaluating(self.network), without_units(self.network, found, chosen):
                 after = self._logits(batch)
             self._check_finite(before, batch, "the logits")
             self._check_finite(after, batch, f"the logits with units of '{layer}' off")
@@ -200,16 +200,17 @@ class Classifier:
         return Ablation(layer, joined.units, torch.cat(befores), torch.cat(afters), joined, labels, exact=False)
 
     @property
-    def _eager(self) -> nn.Module:
-        """The module to run and watch: inside DataParallel and torch.compile, whose wrappers hide the layers."""
-        module = self.module
+    def network(self) -> nn.Module:
+        """The module that is run and watched: what is inside DataParallel or torch.compile, whose wrappers hide the layers."""
+        module: Any = self.module
         while True:
             if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
                 module = module.module
             elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
                 module = module._orig_mod
             else:
-                return module
+                found: nn.Module = module
+                return found
 
     @property
     def _usual_shape(self) -> tuple[int, int, int]:
@@ -227,15 +228,15 @@ class Classifier:
         generator = torch.Generator().manual_seed(1)
         noise = torch.randn((1, *shape), generator=generator, dtype=torch.float32, device="cpu")
         example = noise.to(self.like.device, self.like.dtype)
-        with evaluating(self._eager):
-            traced = self._guarded(lambda: trace(self._eager, example), shape)
+        with evaluating(self.network):
+            traced = self._guarded(lambda: trace(self.network, example), shape)
             if traced.logits is None:
                 raise ModelError("the network gave no tensor, not logits (batch, class): wrap a module that classifies images")
             self._check_finite(traced.logits, example, "the logits")
             layers, classes = layers_of(traced), traced.logits.shape[1]
             self._labels_for(classes)
             try:
-                head, path = find_head(self._eager, example, traced)
+                head, path = find_head(self.network, example, traced)
             except HeadError as refusal:
                 # Only its text: the exception itself would keep the traced activations alive.
                 return _Structure(layers, classes, None, None, str(refusal))
@@ -253,9 +254,9 @@ class Classifier:
 
     def _explain_batch(self, batch: Tensor, subjects: tuple[Subject, ...]) -> Explanation:
         head, path = self._head(tuple(batch.shape[1:]))
-        with evaluating(self._eager):
+        with evaluating(self.network):
             logits, feature_map, weight, bias = self._guarded(
-                lambda: run_tapped(self._eager, batch, path), tuple(batch.shape[1:])
+                lambda: run_tapped(self.network, batch, path), tuple(batch.shape[1:])
             )
         self._check_finite(logits, batch, "the logits")
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
@@ -275,7 +276,7 @@ class Classifier:
         for batch, _ in self._batches(x, 16):
             head, path = self._head(tuple(batch.shape[1:]))
             chosen = check_units(units, head.map_shape[0], "the last feature map")
-            with evaluating(self._eager), path.without_units(chosen) as switch:
+            with evaluating(self.network), path.without_units(chosen) as switch:
                 parts.append(self._logits(batch))
             if not switch.fired:
                 raise another_path()
@@ -286,7 +287,7 @@ class Classifier:
         return found, check_units(units, found.shape[0], f"layer '{layer}'")
 
     def _logits(self, batch: Tensor) -> Tensor:
-        output = self._guarded(lambda: self._eager(batch), tuple(batch.shape[1:]))
+        output = self._guarded(lambda: self.network(batch), tuple(batch.shape[1:]))
         return logits_of(output, len(batch)).to(torch.float32).clone()
 
     def _guarded(self, run: Callable[[], Any], shape: tuple[int, ...]) -> Any:
@@ -295,9 +296,9 @@ class Classifier:
             return run()
         except UnitscopeError:
             raise
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             raise ModelError("the device ran out of memory: use a smaller batch_size") from None
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError, NotImplementedError) as error:
+        except Exception as error:  # It is the user's code, and may raise anything.
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"the network failed on an input of {'×'.join(map(str, shape))} (channel × row × col): {reason or repr(error)} "
@@ -366,21 +367,21 @@ class Classifier:
     def _check_finite(self, values: Tensor, batch: Tensor, what: str) -> None:
         if bool(torch.isfinite(values).all()):
             return
-        for name, parameter in self._eager.named_parameters():
+        for name, parameter in self.network.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise NonFiniteError(f"{what} are NaN or infinite because the weights '{name}' are: load sound weights")
         raise NonFiniteError(f"{what} are NaN or infinite, first in the output of {self._first_broken(batch)}")
 
     def _first_broken(self, batch: Tensor) -> str:
         names = [layer.name for layer in layers_of(self._retraced(batch)) if layer.leaf]
-        with evaluating(self._eager), captured(self._eager, names) as outputs:
-            self._eager(batch)
+        with evaluating(self.network), captured(self.network, names) as outputs:
+            self.network(batch)
         broken = [name for name in names if name in outputs and not bool(torch.isfinite(outputs[name]).all())]
         return f"layer '{broken[0]}'" if broken else "a function that belongs to no layer"
 
     def _retraced(self, batch: Tensor) -> Any:
-        with evaluating(self._eager):
-            return trace(self._eager, batch[:1])
+        with evaluating(self.network):
+            return trace(self.network, batch[:1])
 
 
 def wrap(

@@ -53,9 +53,9 @@ def open_photo(source: PhotoSource) -> Photo:
     if not isinstance(source, (str, os.PathLike)):
         raise PhotoError(f"a photo is a path or a PIL image, not {type(source).__name__}: open it with PIL.Image first")
     path = Path(source)
-    if path.is_dir():
-        raise PhotoError(f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg")
     try:
+        if path.is_dir():
+            raise PhotoError(f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg")
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

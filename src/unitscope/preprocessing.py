@@ -218,9 +218,10 @@ class MeasuredPreprocessing:
             )
         if tensor.ndim == 4 and tensor.shape[0] == 1:
             tensor = tensor[0]
-        if tensor.ndim != 3 or not tensor.is_floating_point():
+        if tensor.ndim != 3 or not tensor.is_floating_point() or not tensor.numel():
+            kind = f"a {tensor.dtype}" if tensor.numel() else "an empty"
             raise PreprocessingError(
-                f"the preprocessing {_name(self.transform)} gave a {tensor.dtype} tensor of shape {tuple(tensor.shape)}, "
+                f"the preprocessing {_name(self.transform)} gave {kind} tensor of shape {tuple(tensor.shape)}, "
                 "not floating-point (channel, row, col)"
             )
         return tensor

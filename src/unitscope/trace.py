@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.overrides import TorchFunctionMode
 
 from unitscope.errors import ModelError
@@ -112,6 +113,11 @@ def first_tensor(value: Any) -> Tensor | None:
     return None
 
 
+def kind_of(module: nn.Module) -> str:
+    """The name of a module's class, as it was before its weights were parametrised."""
+    return type_before_parametrizations(module).__name__
+
+
 def logits_of(output: Any, batch: int) -> Float[Tensor, "batch class"]:
     """The logits in a forward's result for `batch` inputs; raises ModelError when there are none."""
     tensor = first_tensor(output)
@@ -147,7 +153,7 @@ def _module_hooks(module: nn.Module, recorder: _Recorder, result: Trace) -> Iter
             tensor = first_tensor(output)
             if tensor is not None:
                 leaf = all(name == _PARAMETRIZATIONS for name, _ in submodule.named_children())
-                run = ModuleRun(name, type(submodule).__name__, tuple(tensor.shape), recorder.call_of(tensor), leaf)
+                run = ModuleRun(name, kind_of(submodule), tuple(tensor.shape), recorder.call_of(tensor), leaf)
                 result.runs.append(run)
 
         return hook

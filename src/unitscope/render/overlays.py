@@ -151,14 +151,14 @@ def _contours(
     rgba = np.zeros((*laid.shape, 4), np.uint8)
     if scale.is_blank or min(laid.shape) < 2:
         return rgba
-    width = max(1.2, max(laid.shape) / 450)
+    width = max(2.0, max(laid.shape) / 240)
     slope = np.hypot(*np.gradient(laid))
     flat = ~(slope > 1e-9 * scale.high)
     for level in [sign * part * scale.high for sign in ((1, -1) if scale.signed else (1,)) for part in _LEVELS]:
         distance = np.where(flat, np.inf, np.abs(laid - level) / np.where(flat, 1, slope))
         line = np.clip(width / 2 + 0.5 - distance, 0, 1)
         halo = 0.6 * np.clip(width / 2 + 1.7 - distance, 0, 1)
-        colour = lut[int(np.round(scale.position(np.array([level]))[0] * 255))]
+        colour = lut[round(255 * ((0.5 + np.sign(level) * 0.27) if scale.signed else level / scale.high))]
         alpha = np.maximum(line, halo)
         stronger = alpha > rgba[..., 3] / 255
         mixed = line[..., None] * colour + (1 - line[..., None]) * 20

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from markupsafe import Markup
 from unitscope.account import Account
 from unitscope.errors import InputError
 from unitscope.filters import Filters
+from unitscope.record import of_accounts
 from unitscope.render import diagram, figures
 from unitscope.render.colours import Scale
 from unitscope.render.files import folder_written_whole
@@ -24,6 +27,7 @@ from unitscope.render.words import change, clean, listing, number, percent, plac
 
 REPORT = "report.html"
 INDEX = "index.html"
+RECORD = "explanation.json"
 
 _PHOTO = 1000
 _LAYER = 640
@@ -56,35 +60,51 @@ class FilterView:
     alt: str
 
 
-def write_report(accounts: Sequence[Account], out: Path, *, pieces: bool = True) -> list[Path]:
-    """Write the accounts of photos as HTML: whole, or nothing at all.
+def write_report(
+    accounts: Iterable[Account], out: Path, *, pieces: bool = True, each: Callable[[Account], None] | None = None
+) -> list[Path]:
+    """Write the accounts of photos as HTML and JSON: whole, or nothing at all.
 
-    For one photo OUT/report.html, for several OUT/<photo>/report.html each and OUT/index.html. With `pieces`, beside
-    each report: photo.png, predictions.png, cams.png, cam-<rank>-<class>.png, units.png, contributions.png,
-    ablation.png, filters-<layer>.png, network.png and network.svg. Returns the reports' paths, and last the index's.
+    For one photo OUT/report.html, for several OUT/<photo>/report.html each and OUT/index.html; beside each report
+    explanation.json and, with `pieces`, predictions.png, cams.png, cam-<rank>-<class>.png, units.png, contributions.png,
+    ablation.png, filters-<layer>.png, network.png and network.svg. Each account is written before the next is asked for,
+    and `each` is called with it then. Returns the reports' paths, and last the index's.
 
-    Raises OutputError where they cannot be written.
+    Raises InputError when there are no accounts, and OutputError where they cannot be written.
     """
-    if not accounts:
+    waiting = iter(accounts)
+    begin = list(islice(waiting, 2))
+    if not begin:
         raise InputError("there is nothing to report: the list of accounts is empty")
-    names = unique_names([account.subject.name for account in accounts]) if len(accounts) > 1 else ["."]
+    several = len(begin) > 1
+    told, names = [], []
     with folder_written_whole(out) as staging:
-        for account, name in zip(accounts, names, strict=True):
-            folder = staging / name
+        for account, name in _named(chain(begin, waiting)):
+            folder = staging / name if several else staging
             folder.mkdir(exist_ok=True)
             if pieces:
                 write_pieces(account, folder)
-            (folder / REPORT).write_text(html_of(account, index=len(accounts) > 1), encoding="utf-8")
-        if len(accounts) > 1:
-            (staging / INDEX).write_text(html_of_index(accounts, names), encoding="utf-8")
-    written = [out / name / REPORT for name in names]
-    return [*written, out / INDEX] if len(accounts) > 1 else written
+            record = json.dumps(of_accounts([account]), indent=1, ensure_ascii=False, allow_nan=False)
+            (folder / RECORD).write_text(record, encoding="utf-8")
+            (folder / REPORT).write_text(html_of(account, index=several), encoding="utf-8")
+            told.append(account)
+            names.append(name)
+            if each is not None:
+                each(account)
+        if several:
+            (staging / INDEX).write_text(html_of_index(told, names), encoding="utf-8")
+    return [*(out / name / REPORT for name in names), out / INDEX] if several else [out / REPORT]
 
 
-def unique_names(names: Sequence[str]) -> list[str]:
+def _named(accounts: Iterable[Account]) -> Iterator[tuple[Account, str]]:
+    """Accounts with a folder name for each, one at a time."""
+    first, second = tee(accounts)
+    return zip(first, unique_names(account.subject.name for account in second), strict=True)
+
+
+def unique_names(names: Iterable[str]) -> Iterator[str]:
     """A folder name for each photo: its name without suffix, fit for any file system, numbered if two are the same."""
     taken: set[str] = set()
-    unique = []
     for name in names:
         stem = slug(Path(clean(name)).stem)
         candidate, number_ = stem, 1
@@ -93,8 +113,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
             number_ += 1
             candidate = f"{stem}-{number_}"
         taken.add(candidate.casefold())
-        unique.append(candidate)
-    return unique
+        yield candidate
 
 
 def write_pieces(account: Account, folder: Path) -> list[Path]:

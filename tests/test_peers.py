@@ -1,0 +1,112 @@
+"""Agreement with captum, torchcam and pytorch-grad-cam, wherever they are installed, in the terms they measure in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import Dense, Gap, seeded
+from torch import Tensor, nn
+from unitscope.explanation import Explanation
+from unitscope.model import wrap
+from unitscope.preprocessing import Preprocessing
+
+X = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+CLASSES = [3, 0]
+
+
+@pytest.fixture(scope="module", params=["small", "resnet18"])
+def network(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
+    """A network, and the layer that the peers must be told."""
+    if request.param == "small":
+        net = seeded(Gap).eval()
+        return net, net.features
+    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+    net = seeded(lambda: models.resnet18(num_classes=5)).eval()
+    return net, net.layer4
+
+
+def explained(net: nn.Module) -> Explanation:
+    return wrap(net, preprocessing=Preprocessing(32, 32)).explain(X if not hasattr(net, "layer4") else photo())
+
+
+def photo() -> Tensor:
+    return F.interpolate(X, (96, 96), mode="bilinear", align_corners=False)
+
+
+def agree(ours: Tensor, theirs: Tensor, allowed: float = 1e-5) -> None:
+    assert ours.shape == theirs.shape
+    assert float((ours - theirs).abs().max()) <= allowed * float(theirs.abs().max())
+
+
+def test_captums_layer_grad_cam_times_the_cells_is_our_map(network) -> None:
+    captum = pytest.importorskip("captum.attr", reason="captum is not installed")
+    net, layer = network
+    explanation = explained(net)
+    x = X if isinstance(net, Gap) else photo()
+    for index in CLASSES:
+        theirs = captum.LayerGradCam(net, layer).attribute(x, target=index).detach()
+        agree(explanation.cams[:, index], theirs[:, 0] * explanation.cams[0, 0].numel())
+
+
+def test_torchcams_cam_is_our_map_and_its_grad_cam_our_map_above_zero(network) -> None:
+    torchcam = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
+    net, layer = network
+    explanation = explained(net)
+    x = X if isinstance(net, Gap) else photo()
+    with torchcam.CAM(net, target_layer=layer, fc_layer=net.fc) as extractor:
+        for index in CLASSES:
+            with torch.no_grad():
+                net(x)
+            (theirs,) = extractor(index, normalized=False)
+            agree(explanation.cams[:, index], theirs)
+    with torchcam.GradCAM(net, target_layer=layer) as extractor:
+        for index in CLASSES:
+            (theirs,) = extractor(index, net(x), normalized=False)
+            agree(explanation.cams[:, index].relu(), theirs.detach() * explanation.cams[0, 0].numel())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own dependencies, when it is imported
+def test_grad_cam_of_pytorch_grad_cam_is_our_map_above_zero_stretched(network) -> None:
+    grad_cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets", reason="grad-cam is not installed")
+    net, layer = network
+    explanation = explained(net)
+    x = X if isinstance(net, Gap) else photo()
+    with grad_cam.GradCAM(model=net, target_layers=[layer]) as extractor:
+        for index in CLASSES:
+            theirs = torch.from_numpy(extractor(input_tensor=x, targets=[targets.ClassifierOutputTarget(index)]))
+            above = explanation.cams[:, index].relu()
+            stretched = (above - above.min()) / (1e-7 + (above - above.min()).max())
+            ours = F.interpolate(stretched[:, None], x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+            assert float((ours - theirs).abs().max()) <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_weights_of_ablation_cam_are_our_contributions_over_the_logit() -> None:
+    grad_cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets", reason="grad-cam is not installed")
+    net = seeded(Gap).eval()
+    explanation = explained(net)
+    with grad_cam.AblationCAM(model=net, target_layers=[net.features], batch_size=6) as extractor:
+        for index in CLASSES:
+            extractor.batch_size = 6
+            activations = explanation.feature_map.numpy()
+            chosen = [targets.ClassifierOutputTarget(index)]
+            with torch.no_grad():
+                theirs = extractor.get_cam_weights(X, net.features, chosen, activations, None)
+            ours = explanation.contributions[:, index] / explanation.logits[:, index, None]
+            np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_we_are_right_where_a_peer_is_overwritten_in_place() -> None:
+    """DenseNet's functional in-place ReLU: the hooked tensor is not what the pool reads."""
+    captum = pytest.importorskip("captum.attr", reason="captum is not installed")
+    net = seeded(Dense).eval()
+    explanation = wrap(net, preprocessing=Preprocessing(32, 32)).explain(X)
+    assert explanation.completeness_error.max() < 1e-6
+    with torch.no_grad():
+        before_relu = net.norm(torch.cat([net.conv0(X), net.conv1(net.conv0(X))], 1))
+    torch.testing.assert_close(explanation.feature_map, before_relu.relu())
+    assert captum is not None and (before_relu < 0).any()
