@@ -173,7 +173,7 @@ def _silent(explanation: Explanation, image: int, index: int) -> bool:
 
 def _scale_words(over: str, style: str) -> str:
     colouring = {
-        "signed": "orange speaks for the class, violet against it, no colour means neither",
+        "signed": "orange speaks for the class, violet against it, grey means neither",
         "heat": "only evidence for the class is drawn (values below 0 are left out)",
         "contour": "lines at ¼, ½ and ¾ of the scale, orange for the class and violet against it",
         "write-up": "map ÷ the scale's end, values below 0 left out, blended by its own strength as in the write-up",

@@ -20,6 +20,7 @@ STYLES: tuple[str, ...] = get_args(Style)
 _SMALLEST = 320
 _LEVELS = (0.25, 0.5, 0.75)
 _OPAQUE = 0.86
+_ON_GREY = ("heat", "signed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +60,7 @@ class View:
         if self.whole:
             return picture
         height, width = picture.shape[:2]
-        grey = (self.photo @ np.array([0.299, 0.587, 0.114]))[..., None]
-        veil = 0.38 * grey + 0.62 * 225
+        veil = 0.38 * grey(self.photo) + 0.62 * 225
         pitch = max(6, round(max(width, height) / 64))
         diagonal = (np.arange(width)[None, :] + np.arange(height)[:, None]) % pitch < max(1, pitch / 7)
         veil = np.where(diagonal[..., None], veil * 0.92, veil)
@@ -130,8 +130,19 @@ def blended(
 def overlay(
     view: View, laid: Float[np.ndarray, "height width"], scale: Scale, style: str = "heat", colours: str | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A map drawn on its photo, with all that the network did not see veiled; `laid` has the view's size."""
-    return view.veiled(blended(view.photo, layer(laid, scale, style, colours)))
+    """A map drawn on its photo, with all that the network did not see veiled; `laid` has the view's size.
+
+    Beneath "signed" and "heat" the photo is grey, so that every colour in the picture is the map's: an orange evening sky is
+    no evidence. Beneath "contour" and "write-up" it keeps its colours.
+    """
+    photo = grey(view.photo) if style in _ON_GREY else view.photo
+    return view.veiled(blended(photo, layer(laid, scale, style, colours)))
+
+
+def grey(photo: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    """The photo without its colours (ITU-R BT.601 luma)."""
+    luma = np.round(photo @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return np.repeat(luma[..., None], 3, axis=2)
 
 
 def _rgba(
