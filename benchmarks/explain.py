@@ -2,9 +2,10 @@
 
     python benchmarks/explain.py [--networks resnet50 squeezenet1_1] [--batch 1 8] [--rounds 15] [--json FILE]
 
-Each round times, in turn, one plain `module(x)` and each explanation; a ratio is that of the same round, and the table gives
-the median and the quartiles of the ratios. "everything" reads the maps of all classes, all contributions, and the logits with
-every unit off in turn. Peers are timed when they are installed, on five classes of each picture, as people use them.
+Each round times, in turn, one plain `module(x)` and each explanation; a ratio is that of the same round, and the
+table gives the median and the quartiles of the ratios. "everything" reads the maps of all classes, all contributions,
+and the logits with every unit off in turn. Peers are timed when they are installed, on five classes of each picture,
+as people use them.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _captum(module: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
 
 
 def measure(timed: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of the plain pass, and every contender's ratio to the plain pass of the same round: median and quartiles."""
+    """Seconds, and the ratio to the plain pass of the same round: median and quartiles."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for round_ in range(rounds + 1):
         for name, run in timed.items():
@@ -109,7 +110,10 @@ def main() -> None:
             x = torch.randn(batch, 3, 224, 224)
             for what, result in measure(contenders(module, x), arguments.rounds).items():
                 rows.append({"network": name, "batch": batch, "what": what, **result})
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32, 224×224; ratios to the plain pass of the same round\n")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32, 224×224; "
+        "ratios to the plain pass of the same round\n"
+    )
     print("| network | pictures | what | seconds | × plain forward (quartiles) |\n|---|---|---|---|---|")
     for row in rows:
         ratio = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"

@@ -1,4 +1,4 @@
-"""What `make demo` runs: explain one photograph with the bundled network, offline, and say what was found and where it is.
+"""What `make demo` runs: explain one photograph, offline, and say what was found and where the report is.
 
 The photograph is china.jpg, which scikit-learn ships (by danielbuechele, some rights reserved: CC BY 2.0).
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -208,7 +207,9 @@ def test_wrong_input_is_answered_in_one_line_with_the_remedy(
     assert "no convolution" in refused(capsys, "filters", *model, "--layer", "conv9")
 
 
-def test_weights_that_do_not_fit_say_which_keys(capsys: pytest.CaptureFixture[str], model: list[str], tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_say_which_keys(
+    capsys: pytest.CaptureFixture[str], model: list[str], tmp_path: Path
+) -> None:
     weights = tmp_path / "weights.pth"
     torch.save({"conv1.weight": torch.zeros(8, 3, 7, 7), "stranger.bias": torch.zeros(2)}, weights)
     assert "stranger.bias" in refused(capsys, "info", *model, "--weights", weights)
@@ -235,11 +236,24 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_ctrl_c_exits_with_130_and_leaves_nothing_half_written(photo: Path, tmp_path: Path) -> None:
-    slow = NETWORK.replace("def forward(self, x):", "def forward(self, x):\n        import time; print('running', flush=True); time.sleep(30)")
+    slow = NETWORK.replace(
+        "def forward(self, x):",
+        "def forward(self, x):\n        import time; print('running', flush=True); time.sleep(30)",
+    )
     path = tmp_path / "slow.py"
     path.write_text(slow)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "unitscope", "explain", str(photo), "--model", f"python:{path}:Net", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "unitscope",
+        "explain",
+        str(photo),
+        "--model",
+        f"python:{path}:Net",
+        "--out",
+        str(out),
+    ]
     process = subprocess.Popen(
         [*command, "--preprocessing", "resize=32"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -250,4 +264,4 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing_half_written(photo: Path, tmp_
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert not out.exists() or not os.listdir(out)
+    assert not out.exists() or not list(out.iterdir())

@@ -221,7 +221,7 @@ def test_an_input_that_the_network_cannot_take_is_told_with_its_shape() -> None:
 
 def test_a_huge_but_finite_input_is_no_nan() -> None:
     with pytest.raises(NonFiniteError, match="the logits are NaN or infinite, first in the output of layer"):
-        wrap(seeded(Gap), preprocessing=SMALL).explain(X * 1e38)
+        wrap(seeded(Gap), preprocessing=SMALL).explain(X.clamp(-3, 3) * 1e38)
 
 
 # --- labels and construction ---------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:
     assert torch.equal(found.logits, expected.logits)
     assert own.input_size == (32, 32)
     difference = np.nanmax(np.abs(found.cams_on_photo(0, 1) - expected.cams_on_photo(0, 1)))
-    assert difference <= 0.1 * np.abs(expected.cams[0, 1]).max()
+    assert difference <= 0.1 * float(expected.cams[0, 1].abs().max())
     assert found.subjects[0].picture().size == (90, 40)
 
 

@@ -53,7 +53,9 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
 
 
-def test_every_published_number_stands_beside_one_obtained_and_disagreement_is_seen(model: Classifier, photo: Path) -> None:
+def test_every_published_number_stands_beside_one_obtained_and_disagreement_is_seen(
+    model: Classifier, photo: Path
+) -> None:
     result = write_up.reproduce(model, photo)
     rows = {row.quantity: row for row in result.comparisons}
     assert rows["chopped network gives (unit × row × col)"].obtained == "2048 × 8 × 8"
@@ -69,7 +71,9 @@ def test_every_published_number_stands_beside_one_obtained_and_disagreement_is_s
     assert 0 < agreeing < compared
 
 
-def test_the_maximal_unit_is_the_one_with_the_largest_weight_for_the_first_class(model: Classifier, photo: Path) -> None:
+def test_the_maximal_unit_is_the_one_with_the_largest_weight_for_the_first_class(
+    model: Classifier, photo: Path
+) -> None:
     result = write_up.reproduce(model, photo)
     first = model.explain(photo).top(1)[0][0].index
     weights = model.module.get_submodule("fc").weight[first]  # type: ignore[union-attr]
@@ -102,4 +106,6 @@ def test_the_command_reads_a_checkpoint_of_the_authors_make_and_draws_the_figure
     assert main([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["kind"] == "reproduction"
-    assert len(document["comparisons"]) == document["compared"] + sum(c["agrees"] is None for c in document["comparisons"])
+    assert len(document["comparisons"]) == document["compared"] + sum(
+        c["agrees"] is None for c in document["comparisons"]
+    )

@@ -1,4 +1,4 @@
-"""unitscope: what has an image classifier learned, and why did it say that?
+"""Ask an image classifier what it has learned, and why it said that.
 
 Filters, units, the units that carry a prediction, and where in the photo the evidence for every class lies: exactly, on
 your own network and photos. Names are imported when they are first used, so that `import unitscope` costs nothing.

@@ -77,7 +77,10 @@ class UnitStory:
 
 @dataclass(frozen=True)
 class Check:
-    """One identity, put to the test on this photo: `error` is relative to the largest logit, `allowed` is what rounding may do."""
+    """One identity, put to the test on this photo.
+
+    `error` is relative to the largest |logit|; `allowed` is what rounding may do.
+    """
 
     name: str
     statement: str
@@ -92,13 +95,13 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Account(Drawable):
-    """The complete account of one photo: what the network said, where and through which units, and how that was verified.
+    """The complete account of one photo: what the network said, where, through which units, and how it was verified.
 
-    `explanation` is of this one photo; `predictions` its top classes; `classes` the indices whose maps are shown; `units` the
-    units that add most to the first class (the first of `classes`); `ablation` the prediction without the chosen units;
-    `maximal` says that the unit switched off was the first class's maximal one (argmax of its weights); `turning` counts the
-    units each of which, switched off alone, would change the first prediction; `filters` are kernels of the first convolution
-    and of a later one; `checks` are the identities tested on this photo.
+    `explanation` is of this one photo; `predictions` its top classes; `classes` the indices whose maps are shown;
+    `units` the units that add most to the first class (the first of `classes`); `ablation` the prediction without the
+    chosen units; `maximal` says that the unit switched off was the first class's maximal one (argmax of its weights);
+    `turning` counts the units each of which, switched off alone, would change the first prediction; `filters` are
+    kernels of the first convolution and of a later one; `checks` are the identities tested on this photo.
     """
 
     network: NetworkFacts
@@ -138,7 +141,11 @@ class Account(Drawable):
         change = self.ablation.changes(1)
         after = min(change, key=lambda row: row.rank_after)
         units = [str(unit) for unit in self.ablation.units]
-        listed = ", ".join(units[:3]) + " …" if len(units) > 3 else " and ".join(filter(None, (", ".join(units[:-1]), units[-1])))
+        listed = (
+            ", ".join(units[:3]) + " …"
+            if len(units) > 3
+            else " and ".join(filter(None, (", ".join(units[:-1]), units[-1])))
+        )
         noun = "unit" if len(units) == 1 else "units"
         if after.index == first.index:
             text += f". Without {noun} {listed} it is still {first.label} (logit {after.logit_after:.2f})"
@@ -158,8 +165,8 @@ def accounts(
 ) -> Iterator[Account]:
     """Give the complete account of every explained photo, one after the other.
 
-    `top` classes are listed, and their maps shown unless `classes` names others; `units` are switched off for the ablation (by
-    default the maximal unit of the first class shown); `unit_count` units are told of.
+    `top` classes are listed, and their maps shown unless `classes` names others; `units` are switched off for the
+    ablation (by default the maximal unit of the first class shown); `unit_count` units are told of.
 
     Raises ClassError and UnitError for what does not exist.
     """
@@ -222,7 +229,12 @@ def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> 
     off = "unit off" if len(ablation.units) == 1 else f"{len(ablation.units)} units off"
     maps = "its map" if len(ablation.units) == 1 else "their maps"
     return [
-        Check("maps", "mean of every class's map + its bias = its logit", float(explanation.completeness_error.max()), allowed),
+        Check(
+            "maps",
+            "mean of every class's map + its bias = its logit",
+            float(explanation.completeness_error.max()),
+            allowed,
+        ),
         Check(
             "contributions",
             "contributions of all units + bias = logit, for every class",

@@ -28,7 +28,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="unitscope", prog_name="unitscope")
 def cli() -> None:
-    """What has an image classifier learned, and why did it say that?
+    """Ask an image classifier what it has learned, and why it said that.
 
     \b
     unitscope explain photo.jpg                         # the bundled scene network, offline
@@ -39,14 +39,22 @@ def cli() -> None:
 
 def _model_options(function: _F) -> _F:
     options = [
-        click.option("--model", "spec", metavar="SPEC", help="Which network: torchvision:NAME, places365:NAME, "
-                     "checkpoint:FILE, python:FILE.py:NAME, or the bundled one (default)."),
+        click.option(
+            "--model",
+            "spec",
+            metavar="SPEC",
+            help="Which network: torchvision:NAME, places365:NAME, checkpoint:FILE, python:FILE.py:NAME, or the "
+            "bundled one (default).",
+        ),
         click.option("--weights", metavar="FILE", help="Weights file, or the name of torchvision's (DEFAULT)."),
-        click.option("--arch", metavar="SPEC", help="The network that a checkpoint belongs to, e.g. torchvision:resnet50."),
+        click.option("--arch", metavar="SPEC", help="The network a checkpoint belongs to, e.g. torchvision:resnet50."),
         click.option("--labels", metavar="FILE", help="Names of the classes, one a line."),
-        click.option("--preprocessing", metavar="TEXT", help="E.g. 'resize=256,crop=224', 'resize=227x227'; or one of the "
-                     "conventions for Places365 by name."),
-    ]  # fmt: skip
+        click.option(
+            "--preprocessing",
+            metavar="TEXT",
+            help="E.g. 'resize=256,crop=224', 'resize=227x227'; or one of the conventions for Places365 by name.",
+        ),
+    ]
     for option in reversed(options):
         function = option(function)
     return function
@@ -61,11 +69,24 @@ _UNITS = click.option("--unit", "units", metavar="N", type=int, multiple=True, h
 @cli.command()
 @_PHOTOS
 @_model_options
-@click.option("--top", metavar="N", type=click.IntRange(1), default=5, show_default=True, help="How many classes to list.")
-@click.option("--class", "classes", metavar="CLASS", multiple=True,
-              help="Show the map of this class (label or index) instead of the top ones; may be repeated.")  # fmt: skip
-@click.option("--unit", "units", metavar="N", type=int, multiple=True,
-              help="Switch off this unit instead of the first class's maximal one; may be repeated.")  # fmt: skip
+@click.option(
+    "--top", metavar="N", type=click.IntRange(1), default=5, show_default=True, help="How many classes to list."
+)
+@click.option(
+    "--class",
+    "classes",
+    metavar="CLASS",
+    multiple=True,
+    help="Show the map of this class (label or index) instead of the top ones; may be repeated.",
+)
+@click.option(
+    "--unit",
+    "units",
+    metavar="N",
+    type=int,
+    multiple=True,
+    help="Switch off this unit instead of the first class's maximal one; may be repeated.",
+)
 @_OUT
 @click.option("--no-pieces", is_flag=True, help="Write the report and JSON only, without PNG files.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Photos in one forward pass.")
@@ -125,13 +146,25 @@ def explain(
 
 @cli.command("filters")
 @_model_options
-@click.option("--layer", metavar="LAYER", default="0", show_default=True, help="A convolution's name, or its number in order.")
+@click.option(
+    "--layer", metavar="LAYER", default="0", show_default=True, help="A convolution's name, or its number in order."
+)
 @click.option("--filter", "chosen", metavar="N", type=int, multiple=True, help="A filter's number; may be repeated.")
 @click.option("--channel", "channels", metavar="N", type=int, multiple=True, help="An input channel; may be repeated.")
-@click.option("--scale", type=click.Choice(["kernel", "shared"]), default="kernel", show_default=True,
-              help="Stretch each kernel to its own range, or all to one.")  # fmt: skip
-@click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic"]), default="nearest", show_default=True,
-              help="How kernels are enlarged.")  # fmt: skip
+@click.option(
+    "--scale",
+    type=click.Choice(["kernel", "shared"]),
+    default="kernel",
+    show_default=True,
+    help="Stretch each kernel to its own range, or all to one.",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic"]),
+    default="nearest",
+    show_default=True,
+    help="How kernels are enlarged.",
+)
 @_OUT
 @_JSON
 def filters_command(
@@ -169,10 +202,20 @@ def filters_command(
 @_model_options
 @click.option("--layer", metavar="LAYER", help="A layer's name (default: the last feature map).")
 @_UNITS
-@click.option("--style", type=click.Choice(["heat", "contour", "write-up", "plain"]), default="heat", show_default=True,
-              help="How a map is laid over the photo.")  # fmt: skip
-@click.option("--scale", type=click.Choice(["map", "photo", "shared"]), default="photo", show_default=True,
-              help="One colour scale a map, a photo, or for all.")  # fmt: skip
+@click.option(
+    "--style",
+    type=click.Choice(["heat", "contour", "write-up", "plain"]),
+    default="heat",
+    show_default=True,
+    help="How a map is laid over the photo.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["map", "photo", "shared"]),
+    default="photo",
+    show_default=True,
+    help="One colour scale a map, a photo, or for all.",
+)
 @_OUT
 @_JSON
 def units_command(
@@ -206,7 +249,8 @@ def units_command(
             maps = model.units(photo, layer, list(units))
             results.append(record.of_unit_maps(maps, 0))
             if out is not None:
-                name = f"{reader.unique(photo.name)}-{_file_name(maps.layer)}-units-{'-'.join(map(str, maps.units[:8]))}.png"
+                numbers = "-".join(map(str, maps.units[:8]))
+                name = f"{reader.unique(photo.name)}-{_file_name(maps.layer)}-units-{numbers}.png"
                 _draw(maps, out, name, as_json, style=style, scale=scale)
             progress(1)
     if as_json:
@@ -217,11 +261,17 @@ def units_command(
 @cli.command()
 @_PHOTOS
 @_model_options
-@click.option("--layer", metavar="LAYER", help="A layer's name (default: the last feature map, exact from one forward pass).")
+@click.option(
+    "--layer", metavar="LAYER", help="A layer's name (default: the last feature map, exact from one forward pass)."
+)
 @_UNITS
-@click.option("--maximal", is_flag=True, help="Switch off the unit with the largest weight for the first class (default).")
+@click.option(
+    "--maximal", is_flag=True, help="Switch off the unit with the largest weight for the first class (default)."
+)
 @click.option("--class", "which", metavar="CLASS", help="With --maximal: the class whose maximal unit it is.")
-@click.option("--top", metavar="N", type=click.IntRange(1), default=5, show_default=True, help="How many classes to list.")
+@click.option(
+    "--top", metavar="N", type=click.IntRange(1), default=5, show_default=True, help="How many classes to list."
+)
 @_OUT
 @_JSON
 def ablate(
@@ -289,8 +339,14 @@ def info(as_json: bool, **source: str | None) -> None:
         _print_json(record.document("network", **record.of_network(facts)))
         return
     lines = [
-        ("model", f"{facts.provenance.spec} ({facts.architecture}, {facts.parameters:,} parameters, {facts.classes} classes)"),
-        ("weights", facts.provenance.weights + (f", sha256 {facts.provenance.sha256}" if facts.provenance.sha256 else "")),
+        (
+            "model",
+            f"{facts.provenance.spec} ({facts.architecture}, {facts.parameters:,} parameters, {facts.classes} classes)",
+        ),
+        (
+            "weights",
+            facts.provenance.weights + (f", sha256 {facts.provenance.sha256}" if facts.provenance.sha256 else ""),
+        ),
         ("input", f"{'×'.join(map(str, facts.input_shape))} (channel × row × col), {facts.dtype} on {facts.device}"),
         ("preprocessing", facts.preprocessing),
         ("head", facts.head.describe() if facts.head else f"none that is exact: {facts.refusal}"),
@@ -343,7 +399,7 @@ def reproduce(what: str, photo: str, weights: str | None, labels: str | None, ou
 
 
 class _Reader:
-    """Opens photos one by one; of several, one that cannot be read is reported and left out, and makes the exit status 1."""
+    """Opens photos one by one; of several, one that cannot be read is reported and left out, for exit status 1."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
@@ -420,7 +476,9 @@ def _print_account(account: Account) -> None:
     click.echo(f"{account.subject.name}: {account.sentence()}")
     width = max(len(prediction.label) for prediction in account.predictions)
     for rank, prediction in enumerate(account.predictions, 1):
-        click.echo(f"  {rank:>2}  {prediction.label:<{width}}  {prediction.probability:>6.1%}  logit {prediction.logit:>7.3f}")
+        click.echo(
+            f"  {rank:>2}  {prediction.label:<{width}}  {prediction.probability:>6.1%}  logit {prediction.logit:>7.3f}"
+        )
 
 
 def _print_ablation(name: str, ablation: Any, top: int) -> None:
@@ -444,20 +502,27 @@ def _print_json(value: Any) -> None:
 
 def _file_name(text: str) -> str:
     """A text as a file name: nothing but letters, digits, dots, dashes and underscores."""
-    return "".join(character if character.isalnum() or character in "._-" else "-" for character in text).strip(".") or "x"
+    return (
+        "".join(character if character.isalnum() or character in "._-" else "-" for character in text).strip(".") or "x"
+    )
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: BaseException) -> None:
     click.echo(f"unitscope: {' '.join(str(error).split())}", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 done, 1 failed with one clear line, 2 wrong usage, 130 interrupted."""
+    """Run the command line and return the exit status.
+
+    0 done, 1 failed with one clear line, 2 wrong usage, 130 interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # A terminal that lacks → or × gets ? instead of a traceback.
     try:
-        result = cli.main(args=None if arguments is None else list(arguments), prog_name="unitscope", standalone_mode=False)
+        result = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="unitscope", standalone_mode=False
+        )
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()

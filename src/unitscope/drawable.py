@@ -19,7 +19,7 @@ class Drawable:
         return importlib.import_module("unitscope.render").figure(self, **options)
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Draw the result into a picture file (PNG, PDF, SVG by its suffix); raises OutputError when it cannot be written."""
+        """Draw the result into a picture file (PNG, PDF, SVG … by its suffix); raises OutputError when that fails."""
         written: Path = importlib.import_module("unitscope.render").save(self, path, **options)
         return written
 

@@ -70,11 +70,14 @@ class MissingExtraError(UnitscopeError, ImportError):
 
 
 def near_matches(name: str, names: Collection[str], limit: int = 3) -> str:
-    """Say which of `names` resemble `name`, as the end of an error message: `` (did you mean 'a' or 'b'?)`` or ``""``."""
+    """Say which of `names` resemble `name`, as the end of a message: `` (did you mean 'a' or 'b'?)`` or ``""``."""
+
     def likeness(candidate: str) -> float:
         return difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
 
     # The sort is stable, so that equal matches keep the order of `names`.
-    close = sorted((candidate for candidate in dict.fromkeys(names) if likeness(candidate) >= 0.5), key=likeness, reverse=True)
+    close = sorted(
+        (candidate for candidate in dict.fromkeys(names) if likeness(candidate) >= 0.5), key=likeness, reverse=True
+    )
     close = close[:limit] or [candidate for candidate in names if name.lower() in candidate.lower()][:limit]
     return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""

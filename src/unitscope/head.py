@@ -169,6 +169,8 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
     `example` (batch, channel, row, col) gives shape, dtype and device. Raises HeadError, saying why, when the network does not
     end in a global average pool and one linear layer, or when the identity does not hold on every probe.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise HeadError("the network is TorchScript, which cannot be watched: wrap the Python module that it was made from")
     traced = traced or trace(module, example[:1])
     path, source = _walk_back(traced.output)
     inputs = _probes(example)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,16 +164,28 @@ def check_units(units: int | Sequence[int] | Tensor, count: int, where: str) -> 
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module gets its own flag back, also after an exception or Ctrl-C."""
+    """Evaluation mode without gradients; every module gets its own flag back, also after an exception or Ctrl-C.
+
+    Compiled parts run as the Python they were made from, where their calls can be watched.
+    """
     flags = [(submodule, submodule.training) for submodule in module.modules()]
     try:
         for submodule, _ in flags:
             submodule.training = False
-        with torch.no_grad():
+        with torch.no_grad(), _eagerly():
             yield
     finally:
         for submodule, training in flags:
             submodule.training = training
+
+
+def _eagerly() -> contextlib.AbstractContextManager[Any]:
+    # Nothing is compiled where the compiler was not even imported; setting its stance would import it, for seconds.
+    stance = getattr(torch.compiler, "set_stance", None)
+    if stance is None or "torch._dynamo.eval_frame" not in sys.modules:
+        return contextlib.nullcontext()
+    forced: contextlib.AbstractContextManager[Any] = stance("force_eager")
+    return forced
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -36,7 +36,7 @@ from unitscope.trace import logits_of, trace
 from unitscope.unit_maps import UnitMaps
 
 OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Photo
-Input: TypeAlias = OnePhoto | Tensor | Sequence[OnePhoto]
+Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
 
 _USUAL_INPUT = (224, 224)
 # Photos that go through uncropped come in any number of sizes; what was learnt of the least recent is learnt again.
@@ -143,8 +143,7 @@ class Classifier:
             parts.append(self._explain_batch(batch, subjects))
             if progress is not None:
                 progress(len(subjects))
-        if any(part.input_size != parts[0].input_size for part in parts):
-            raise self._sizes_differ([part.input_size for part in parts])
+        self._check_sizes(part.input_size for part in parts)
         if len(parts) == 1:
             return parts[0]
         return dataclasses.replace(
@@ -169,6 +168,7 @@ class Classifier:
             chosen_maps = _maps_of(found, outputs, chosen)
             self._check_finite(chosen_maps, batch, f"the maps of layer '{layer}'")
             maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
+        self._check_sizes(part.input_size for part in maps)
         return _joined(maps)
 
     def ablate(
@@ -195,6 +195,7 @@ class Classifier:
             afters.append(after)
             chosen_maps = _maps_of(found, outputs, chosen)
             maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
+        self._check_sizes(part.input_size for part in maps)
         joined = _joined(maps)
         labels = self._labels_for(befores[0].shape[1])
         return Ablation(layer, joined.units, torch.cat(befores), torch.cat(afters), joined, labels, exact=False)
@@ -322,7 +323,7 @@ class Classifier:
             return
         if isinstance(x, (str, os.PathLike, Image.Image, Photo)):
             x = [x]
-        if not isinstance(x, Iterable):
+        if not isinstance(x, Iterable) or isinstance(x, (bytes, Mapping)) or hasattr(x, "__array__"):
             raise InputError(
                 f"a {type(x).__name__} cannot be explained: give a path, a PIL image, a list of them, or a (batch, channel, row, "
                 "col) tensor"
@@ -330,11 +331,12 @@ class Classifier:
         items = list(x)
         if not items:
             raise InputError("there is nothing to explain: the list of photos is empty")
+        if isinstance(items[0], Tensor):
+            raise InputError(f"a {type(x).__name__} of tensors cannot be explained: stack them, torch.stack(x)")
         for start in range(0, len(items), batch_size):
             photos = [item if isinstance(item, Photo) else open_photo(item) for item in items[start : start + batch_size]]
             tensors = [self.preprocessing(photo.image) for photo in photos]
-            if any(tensor.shape != tensors[0].shape for tensor in tensors):
-                raise self._sizes_differ([(int(tensor.shape[1]), int(tensor.shape[2])) for tensor in tensors])
+            self._check_sizes((int(tensor.shape[1]), int(tensor.shape[2])) for tensor in tensors)
             subjects = tuple(Subject.of_photo(photo, self.preprocessing) for photo in photos)
             yield torch.stack(tensors).to(self.like.device, self.like.dtype), subjects
 
@@ -357,12 +359,14 @@ class Classifier:
             )
             yield batch.to(self.like.device, self.like.dtype), subjects
 
-    def _sizes_differ(self, sizes: Sequence[tuple[int, int]]) -> InputError:
-        different = ", ".join(f"{rows}×{cols}" for rows, cols in dict.fromkeys(sizes))
-        return InputError(
-            f"the preprocessing gives inputs of different sizes ({different}), which cannot share a batch: "
-            "explain those photos one at a time, or add a crop"
-        )
+    def _check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Raise InputError unless all inputs have the same rows and columns."""
+        different = list(dict.fromkeys(sizes))
+        if len(different) > 1:
+            raise InputError(
+                f"the preprocessing gives inputs of different sizes ({', '.join(f'{rows}×{cols}' for rows, cols in different)}), "
+                "which cannot share a batch: explain those photos one at a time, or add a crop"
+            )
 
     def _check_finite(self, values: Tensor, batch: Tensor, what: str) -> None:
         if bool(torch.isfinite(values).all()):

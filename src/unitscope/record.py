@@ -52,7 +52,13 @@ def of_account(account: Account) -> dict[str, Any]:
         "turning_units": list(account.turning),
         "ablation": of_ablation(account.ablation, 0, len(account.predictions)),
         "checks": [
-            {"name": check.name, "statement": check.statement, "error": check.error, "allowed": check.allowed, "holds": check.holds}
+            {
+                "name": check.name,
+                "statement": check.statement,
+                "error": check.error,
+                "allowed": check.allowed,
+                "holds": check.holds,
+            }
             for check in account.checks
         ],
     }

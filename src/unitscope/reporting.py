@@ -41,9 +41,9 @@ def report(
 ) -> list[Path]:
     """Write the complete account of photos: a one-file HTML report each, its pieces as PNG, and JSON.
 
-    For one photo OUT/report.html, for several OUT/<photo>/report.html and OUT/index.html; `pieces` writes the pictures
-    too; `each` is called with every account when it is drawn. The other options are those of `accounts`: top, classes, units,
-    unit_count. Returns the reports' paths, and last that of the index of several.
+    For one photo OUT/report.html, for several OUT/<photo>/report.html and OUT/index.html; `pieces` writes the
+    pictures too; `each` is called with every account when it is drawn. The other options are those of `accounts`:
+    top, classes, units, unit_count. Returns the reports' paths, and last that of the index of several.
 
     Raises what `explain` raises, and OutputError when the files cannot be written.
     """

@@ -86,19 +86,20 @@ class Reproduction:
         return {"agreeing": agreeing, "compared": compared, "comparisons": rows}
 
 
-def reproduce(
-    model: Classifier, photo: OnePhoto, out: str | os.PathLike[str] | None = None
-) -> Reproduction:
+def reproduce(model: Classifier, photo: OnePhoto, out: str | os.PathLike[str] | None = None) -> Reproduction:
     """Do everything that the write-up did and put each published number beside the one obtained.
 
-    `model` is meant to be `load("places365:resnet50", preprocessing=write_up.PREPROCESSING)` and `photo` the photograph of Rio;
-    any network of the same layers and classes will do. With `out`, the pictures are drawn there in the write-up's style.
+    `model` is meant to be `load("places365:resnet50", preprocessing=write_up.PREPROCESSING)` and `photo` the
+    photograph of Rio; any network of the same layers and classes will do. With `out`, the pictures are drawn there in
+    the write-up's style.
 
     Raises ModelError for a network without the write-up's layers or classes.
     """
     missing = [label for label in _CLASS_IDS if label not in model.labels]
     if missing:
-        raise ModelError(f"the write-up is about the 365 classes of Places365; these labels lack {', '.join(missing)}: use {MODEL}")
+        raise ModelError(
+            f"the write-up is about the 365 classes of Places365; these labels lack {', '.join(missing)}: use {MODEL}"
+        )
     explanation = model.explain(photo)
     rows = [*_network(model, explanation), *_kernels(model), *_units(explanation)]
     top = explanation.top(5)[0]
@@ -117,7 +118,13 @@ def _network(model: Classifier, explanation: Explanation) -> list[Comparison]:
     size = explanation.input_size
     rows = [
         Comparison("figure 1", "input (row × col)", _times(_INPUT[1:]), _times(size), size == _INPUT[1:]),
-        Comparison("section 2.1", "chopped network gives (unit × row × col)", _times(_MAP_SHAPE), _times(shape), shape == _MAP_SHAPE),
+        Comparison(
+            "section 2.1",
+            "chopped network gives (unit × row × col)",
+            _times(_MAP_SHAPE),
+            _times(shape),
+            shape == _MAP_SHAPE,
+        ),
     ]
     for label, index in _CLASS_IDS.items():
         obtained = model.labels.index(label)
@@ -132,7 +139,9 @@ def _kernels(model: Classifier) -> list[Comparison]:
         obtained = (float(kernel.low[0, 0]), float(kernel.high[0, 0]))
         agrees = all(abs(a - b) <= _KERNEL_TOLERANCE for a, b in zip(published, obtained, strict=True))
         rows.append(
-            Comparison("figures 2–8", f"{layer} filter {number}, channel 0: range", _range(published), _range(obtained), agrees)
+            Comparison(
+                "figures 2–8", f"{layer} filter {number}, channel 0: range", _range(published), _range(obtained), agrees
+            )
         )
     return rows
 
@@ -153,7 +162,13 @@ def _ranking(where: str, when: str, published: dict[str, float], explanation: Ex
     for rank, ((label, logit), prediction) in enumerate(zip(published.items(), obtained, strict=True), 1):
         agrees = label == prediction.label and abs(logit - prediction.logit) <= _LOGIT_TOLERANCE
         rows.append(
-            Comparison(where, f"{when}, rank {rank}", f"{label} {logit:.3f}", f"{prediction.label} {prediction.logit:.3f}", agrees)
+            Comparison(
+                where,
+                f"{when}, rank {rank}",
+                f"{label} {logit:.3f}",
+                f"{prediction.label} {prediction.logit:.3f}",
+                agrees,
+            )
         )
     return rows
 
@@ -167,7 +182,13 @@ def _maps(explanation: Explanation) -> list[Comparison]:
     difference = float((per_cell - ours).abs().max()) / max(scale, torch.finfo(torch.float32).tiny)
     completeness = float(explanation.completeness_error.max())
     return [
-        Comparison("section 3.2", "every cell through the linear layer = the maps + bias", "0", f"{difference:.1e}", difference < 1e-5),
+        Comparison(
+            "section 3.2",
+            "every cell through the linear layer = the maps + bias",
+            "0",
+            f"{difference:.1e}",
+            difference < 1e-5,
+        ),
         Comparison("section 3", "mean of every map + bias = logit", "not checked", f"{completeness:.1e}", None),
     ]
 
@@ -175,7 +196,9 @@ def _maps(explanation: Explanation) -> list[Comparison]:
 def _draw(model: Classifier, explanation: Explanation, ablation: Ablation, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     pictures = [
-        save(filters(model, layer, filters=range(30), channels=0), out / f"filters-{layer}.png", interpolation="bilinear")
+        save(
+            filters(model, layer, filters=range(30), channels=0), out / f"filters-{layer}.png", interpolation="bilinear"
+        )
         for layer in ("conv1", "layer3.0.conv2")
     ]
     for unit in _UNITS:
@@ -183,7 +206,9 @@ def _draw(model: Classifier, explanation: Explanation, ablation: Ablation, out: 
     pictures.append(save(ablation, out / "maximal-unit.png", style="write-up"))
     for prediction in explanation.top(5)[0]:
         name = prediction.label.replace("/", "-")
-        pictures.append(save(explanation, out / f"cam-{name}.png", classes=[prediction.index], style="write-up", scale="map"))
+        pictures.append(
+            save(explanation, out / f"cam-{name}.png", classes=[prediction.index], style="write-up", scale="map")
+        )
     return pictures
 
 
