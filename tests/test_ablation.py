@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from networks import (
     Blocks,
     ChannelsLast,
@@ -19,7 +21,6 @@ from networks import (
     TupleBlock,
     seeded,
 )
-from torch import Tensor, nn
 from unitscope.account import Account
 from unitscope.errors import LayerError, UnitError
 from unitscope.layers import evaluating
@@ -116,7 +117,9 @@ def test_a_network_without_an_exact_head_can_be_ablated_by_layer() -> None:
 
 def test_a_block_whose_result_cannot_be_rebuilt_is_refused_rather_than_left_as_it_was() -> None:
     model = small(seeded(lambda: Blocks(ObjectBlock())))
-    with pytest.raises(LayerError, match="units of layer 'block' cannot be switched off, because it returns a ModelOutput"):
+    with pytest.raises(
+        LayerError, match="units of layer 'block' cannot be switched off, because it returns a ModelOutput"
+    ):
         model.ablate(X, "block", [0])
 
 
@@ -189,7 +192,9 @@ def test_changes_are_told_with_ranks() -> None:
             assert change.rank_before == before.index(change.index) + 1
             assert change.rank_after == after.index(change.index) + 1
             assert change.logit_after == float(found.after[image, change.index])
-            assert change.probability_before == pytest.approx(float(found.before[image].softmax(0)[change.index]), rel=1e-5)
+            assert change.probability_before == pytest.approx(
+                float(found.before[image].softmax(0)[change.index]), rel=1e-5
+            )
         assert found.turned_over()[image] == (before[0] != after[0])
 
 

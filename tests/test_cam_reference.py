@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
 from unitscope.explanation import Explanation
 from unitscope.model import wrap
 

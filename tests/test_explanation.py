@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import HEADED, Gap, seeded
 from PIL import Image
 from torch import Tensor, nn
+
+from networks import HEADED, Gap, seeded
 from unitscope.classes import class_index, class_indices, ranked
 from unitscope.errors import ClassError, InputError, UnitError
 from unitscope.explanation import Explanation
@@ -50,7 +51,7 @@ shapes = st.fixed_dictionaries(
 def for_any_case(test: Callable[[Case], None]) -> Callable[[], None]:
     """Try a law on networks and batches of many shapes."""
 
-    @settings(max_examples=12)
+    @settings(max_examples=8)
     @given(shapes)
     def law(shape: dict[str, int]) -> None:
         test(Case(**shape))
@@ -119,7 +120,9 @@ def test_ablation_is_a_real_forward_pass_without_the_units(case: Case) -> None:
     scale = case.explanation.logits.abs().max()
     real = really_without(case.net, case.x, units)
     assert float((ablated.logits - real).abs().max()) <= 1e-5 * float(max(scale, real.abs().max()))
-    assert float((case.model.forward_without(case.x, units) - real).abs().max()) == pytest.approx(0, abs=1e-5 * float(scale))
+    assert float((case.model.forward_without(case.x, units) - real).abs().max()) == pytest.approx(
+        0, abs=1e-5 * float(scale)
+    )
     contributions = case.explanation.contributions[:, :, units].sum(2)
     close(ablated.logits, case.explanation.logits - contributions, 1e-4)
     assert not ablated.feature_map[:, units].any()
@@ -218,7 +221,7 @@ def test_batch_and_single_forward_passes_agree_for_photos(gap: Classifier, tmp_p
             assert one.subjects[0].picture().tobytes() == photo.tobytes()
 
 
-# --- rankings and classes -----------------------------------------------------------------------------------------------
+# --- rankings and classes --------------------------------------------------------------------------------------------
 
 
 def labelled(labels: list[str] | None = None) -> Explanation:
@@ -230,7 +233,9 @@ def test_equal_logits_are_ranked_by_index() -> None:
     top = ranked(torch.tensor([1.0, 3.0, 3.0, -2.0, 3.0]), list("abcde"), 4)
     assert [prediction.index for prediction in top] == [1, 2, 4, 0]
     assert top[0].label == "b" and top[0].logit == 3 and top[0][1] == 1
-    assert sum(prediction.probability for prediction in ranked(torch.randn(9), list("abcdefghi"), 9)) == pytest.approx(1)
+    assert sum(prediction.probability for prediction in ranked(torch.randn(9), list("abcdefghi"), 9)) == pytest.approx(
+        1
+    )
 
 
 def test_the_top_of_every_photo() -> None:
@@ -312,7 +317,7 @@ def test_maps_of_named_classes_are_those_of_all() -> None:
         e.cams_of("f")
 
 
-# --- units --------------------------------------------------------------------------------------------------------------
+# --- units ------------------------------------------------------------------------------------------------------
 
 
 def test_the_maximal_unit_is_the_one_with_the_largest_weight() -> None:
@@ -341,7 +346,9 @@ def generated() -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("units", [2, [2], (2,), torch.tensor(2), torch.tensor([2]), np.int64(2), np.array([2]), [2, 2]])
+@pytest.mark.parametrize(
+    "units", [2, [2], (2,), torch.tensor(2), torch.tensor([2]), np.int64(2), np.array([2]), [2, 2]]
+)
 def test_units_may_be_given_in_any_way(units) -> None:
     assert labelled().ablate(units).off == (2,)
     assert labelled().unit_maps(generated()).units == (0, 2)

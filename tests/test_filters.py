@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import Gap, Kinds, seeded
 from PIL import Image
 from torch import nn
+
+from networks import Gap, Kinds, seeded
 from unitscope.errors import LayerError, UnitError
 from unitscope.filters import convolutions, filters
 from unitscope.model import wrap
@@ -38,7 +39,9 @@ def test_one_channels_kernel_is_scaled_alone_as_in_the_write_up() -> None:
     assert not shown.rgb and shown.images.shape == (2, 1, 3, 5) and shown.filters == (2, 7) and shown.channels == (0,)
     for row, index in enumerate((2, 7)):
         kernel = weight[index, 0]
-        np.testing.assert_allclose(shown.images[row, 0], (kernel - kernel.min()) / (kernel.max() - kernel.min()), atol=1e-6)
+        np.testing.assert_allclose(
+            shown.images[row, 0], (kernel - kernel.min()) / (kernel.max() - kernel.min()), atol=1e-6
+        )
         assert (shown.low[row, 0], shown.high[row, 0]) == (kernel.min(), kernel.max())
 
 
@@ -122,7 +125,11 @@ def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
 def test_convolutions_are_found_by_name_and_by_order() -> None:
     names = ["plain", "grouped", "depthwise", "transposed", "one", "three"]
     assert list(convolutions(NET)) == names
-    assert filters(NET).layer == "plain" and filters(NET, 3).layer == "transposed" and filters(NET, "2").layer == "depthwise"
+    assert (
+        filters(NET).layer == "plain"
+        and filters(NET, 3).layer == "transposed"
+        and filters(NET, "2").layer == "depthwise"
+    )
     assert filters(nn.Sequential(nn.ReLU(), nn.Conv2d(3, 1, 1)), "1").layer == "1"  # a name before an order
     shown = filters(NET, "plain")
     assert shown.kind == "Conv2d" and shown.filters == tuple(range(8)) and shown.filters_in_layer == 8
@@ -144,7 +151,9 @@ def test_what_is_no_convolution_is_refused(layer, message: str) -> None:
 
 
 def test_a_container_names_a_convolution_inside() -> None:
-    with pytest.raises(LayerError, match=r"'features' is not a convolution but holds 2: name one, such as 'features\.0'"):
+    with pytest.raises(
+        LayerError, match=r"'features' is not a convolution but holds 2: name one, such as 'features\.0'"
+    ):
         filters(seeded(Gap), "features")
     with pytest.raises(LayerError, match="the network has no convolution"):
         filters(nn.Sequential(nn.Linear(3, 4)))
@@ -183,7 +192,9 @@ def test_numbers_of_numpy_choose_too() -> None:
     assert filters(NET, 0, filters=torch.tensor([3, 1])).filters == (3, 1)
 
 
-@pytest.mark.parametrize("parametrize", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    "parametrize", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+)
 def test_parametrised_convolutions_show_the_weights_they_use(parametrize) -> None:
     net = nn.Sequential(parametrize(nn.Conv2d(3, 4, 3))).eval()
     shown = filters(net, "0")

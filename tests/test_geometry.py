@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unitscope.geometry import PIXELS, Axis, Grid, Placement, lay_on_photo
 
 sides = st.integers(1, 12)
@@ -32,7 +33,9 @@ def interpolated(row: np.ndarray, position: float, interpolation: str) -> float:
     return row[low] + (row[high] - row[low]) * (position - low)
 
 
-def slowly(cells: np.ndarray, grid: Grid, placement: Placement, size: tuple[int, int], interpolation: str) -> np.ndarray:
+def slowly(
+    cells: np.ndarray, grid: Grid, placement: Placement, size: tuple[int, int], interpolation: str
+) -> np.ndarray:
     """One pixel at a time: where is it on the photo, on the input, on the map?"""
     width, height = size
     laid = np.full((height, width), np.nan)

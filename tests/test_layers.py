@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import Blocks, Gap, Mlp, OneRelu, SharedConv, SimpleNet, Tokens, TupleBlock, seeded
 from torch import Tensor, nn
+
+from networks import Blocks, Gap, Mlp, OneRelu, SharedConv, SimpleNet, Tokens, TupleBlock, seeded
 from unitscope.errors import LayerError, NonFiniteError
 from unitscope.layers import captured, evaluating, find_layer
 from unitscope.model import Classifier, wrap
@@ -59,7 +60,9 @@ def test_a_module_name_may_look_like_a_run() -> None:
 
 def test_a_typo_names_near_matches() -> None:
     layers = small(seeded(Gap)).layers()
-    with pytest.raises(LayerError, match=r"there is no layer 'feature\.3' among the 8 that ran \(did you mean 'features\.3'"):
+    with pytest.raises(
+        LayerError, match=r"there is no layer 'feature\.3' among the 8 that ran \(did you mean 'features\.3'"
+    ):
         find_layer(layers, "feature.3")
     with pytest.raises(LayerError, match="there is no layer 'zzz' among the 8 that ran: "):
         find_layer(layers, "zzz")
@@ -67,7 +70,9 @@ def test_a_typo_names_near_matches() -> None:
 
 def test_an_ambiguous_layer_names_its_runs() -> None:
     model = small(seeded(OneRelu))
-    with pytest.raises(LayerError, match="layer 'relu' runs 3 times in one forward pass: name one run, 'relu:1' to 'relu:3'"):
+    with pytest.raises(
+        LayerError, match="layer 'relu' runs 3 times in one forward pass: name one run, 'relu:1' to 'relu:3'"
+    ):
         model.units(X, "relu", [0])
     with pytest.raises(LayerError, match="there is no layer 'relu:4'"):
         model.units(X, "relu:4", [0])
@@ -103,7 +108,9 @@ def test_weights_that_are_no_numbers_are_named(value: float, where: str) -> None
     with torch.no_grad():
         net.get_parameter(where).view(-1)[0] = value
     for act in (lambda model: model.head, lambda model: model.explain(X), lambda model: model.layers()):
-        with pytest.raises(NonFiniteError, match=f"NaN or infinite because the weights '{where}' are: load sound weights"):
+        with pytest.raises(
+            NonFiniteError, match=f"NaN or infinite because the weights '{where}' are: load sound weights"
+        ):
             act(small(net))
 
 
@@ -113,7 +120,11 @@ def test_weights_that_break_after_the_head_was_found_are_named() -> None:
     assert model.head.error < 1e-6
     with torch.no_grad():
         net.features[0].weight[0, 0, 0, 0] = float("nan")
-    for act in (model.explain, lambda x: model.units(x, "features.0", [0]), lambda x: model.ablate(x, "features.0", [0])):
+    for act in (
+        model.explain,
+        lambda x: model.units(x, "features.0", [0]),
+        lambda x: model.ablate(x, "features.0", [0]),
+    ):
         with pytest.raises(NonFiniteError, match=r"because the weights 'features\.0\.weight' are"):
             act(X)
 
@@ -121,7 +132,9 @@ def test_weights_that_break_after_the_head_was_found_are_named() -> None:
 def test_activations_that_overflow_are_named_where_they_began() -> None:
     net = seeded(Gap)
     net.features[1].running_var.fill_(-1.0)  # the root of a negative number, in a buffer
-    with pytest.raises(NonFiniteError, match=r"the logits are NaN or infinite, first in the output of layer 'features\.1'"):
+    with pytest.raises(
+        NonFiniteError, match=r"the logits are NaN or infinite, first in the output of layer 'features\.1'"
+    ):
         small(net).explain(X)
 
     class Dividing(Gap):
@@ -153,7 +166,10 @@ def test_the_stages_of_simplenet() -> None:
     [
         ("resnet18", [(64, 48, 48), (64, 24, 24), (128, 12, 12), (256, 6, 6), (512, 3, 3), (512, 1, 1), (1000,)]),
         ("densenet121", [(64, 48, 48), (256, 24, 24), (512, 12, 12), (1024, 6, 6), (1024, 3, 3), (1000,)]),
-        ("efficientnet_b0", [(16, 48, 48), (24, 24, 24), (40, 12, 12), (112, 6, 6), (1280, 3, 3), (1280, 1, 1), (1000,)]),
+        (
+            "efficientnet_b0",
+            [(16, 48, 48), (24, 24, 24), (40, 12, 12), (112, 6, 6), (1280, 3, 3), (1280, 1, 1), (1000,)],
+        ),
         ("regnet_y_400mf", [(32, 48, 48), (48, 24, 24), (104, 12, 12), (208, 6, 6), (440, 3, 3), (440, 1, 1), (1000,)]),
         ("vit_b_16", [(768, 14, 14), (197, 768), (1000,)]),
         ("swin_t", [(96, 24, 24), (192, 12, 12), (384, 6, 6), (768, 3, 3), (768, 1, 1), (1000,)]),

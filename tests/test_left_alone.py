@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import Dense, Failing, Gap, Mlp, OneRelu, seeded
 from PIL import Image
 from torch import Tensor, nn
+
+from networks import Dense, Failing, Gap, Mlp, OneRelu, seeded
 from unitscope.account import Account
 from unitscope.errors import HeadError, ModelError
 from unitscope.filters import filters
@@ -41,10 +42,19 @@ def state_of(net: nn.Module) -> list[Any]:
     state: list[Any] = []
     for name, module in net.named_modules():
         hooks = [value for key, value in vars(module).items() if "hooks" in key]
-        state.append((name, id(module), type(module), module.training, [len(hook) for hook in hooks], sorted(vars(module))))
+        state.append(
+            (name, id(module), type(module), module.training, [len(hook) for hook in hooks], sorted(vars(module)))
+        )
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):
         gradient = None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist())
-        about = (tensor.requires_grad, tensor.dtype, tensor.device, tensor.is_contiguous(), tensor._version, tensor.grad_fn)
+        about = (
+            tensor.requires_grad,
+            tensor.dtype,
+            tensor.device,
+            tensor.is_contiguous(),
+            tensor._version,
+            tensor.grad_fn,
+        )
         state.append((name, id(tensor), tensor.data_ptr(), about, gradient, tensor.tolist()))
     return state
 
@@ -96,7 +106,9 @@ def test_success_or_refusal_leaves_everything_as_it_was(verb: str, make: type[nn
     assert torch.equal(X, x) and X.grad is None and not X.requires_grad
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), ZeroDivisionError(), KeyError("dog"), KeyboardInterrupt(), SystemExit()])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), ZeroDivisionError(), KeyError("dog"), KeyboardInterrupt(), SystemExit()]
+)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.usefixtures("unchecked")
@@ -122,7 +134,7 @@ def test_an_error_halfway_leaves_everything_as_it_was(verb: str, error: BaseExce
 def test_a_forward_pass_that_fails_is_told_in_one_line() -> None:
     net = seeded(Failing)
     net.error = KeyError("dog")
-    with pytest.raises(ModelError, match="the network failed on an input of 3×32×32 .*dog") as failure:
+    with pytest.raises(ModelError, match=r"the network failed on an input of 3×32×32 .*dog") as failure:
         wrap(net, preprocessing=PREPROCESSING).explain(X)
     assert isinstance(failure.value.__cause__, KeyError) and "\n" not in str(failure.value)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import Dense, Gap, ResNet20, SimpleNet, seeded
 from PIL import Image
 from torch import Tensor, nn
+
+from networks import Dense, Gap, ResNet20, SimpleNet, seeded
 from unitscope.errors import HeadError, InputError, LabelsError, ModelError, NonFiniteError, PhotoError
 from unitscope.layers import evaluating
 from unitscope.model import Classifier, wrap
@@ -29,7 +30,7 @@ def identities_hold(model: Classifier, x, allowed: float = 1e-5) -> None:
     assert float((e.ablate(units).logits - model.forward_without(x, units)).abs().max()) <= allowed * scale
 
 
-# --- real weights --------------------------------------------------------------------------------------------------------
+# --- real weights ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_resnet20_of_cifar_with_parameter_free_shortcuts(data: Path) -> None:
     identities_hold(model, [data / "photos" / "dog.jpg", data / "photos" / "bakery.jpg"])
 
 
-# --- dtypes, wrappers, memory formats ------------------------------------------------------------------------------------
+# --- dtypes, wrappers, memory formats --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float64, 1e-5), (torch.float16, 0.01), (torch.bfloat16, 0.06)])
@@ -138,7 +139,7 @@ def test_frozen_networks_are_explained() -> None:
     assert not any(parameter.requires_grad for parameter in net.parameters())
 
 
-# --- inputs --------------------------------------------------------------------------------------------------------------
+# --- inputs ------------------------------------------------------------------------------------------------------
 
 
 def save(folder: Path, name: str, width: int, height: int) -> Path:
@@ -191,10 +192,18 @@ def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
         ([], InputError, "there is nothing to explain: the list of photos is empty"),
         (X[0], InputError, "(batch, channel, row, col), not (3, 32, 32): add a batch axis with x[None]"),
         (X[:0], InputError, "not (0, 3, 32, 32)"),
-        ((X * 50).to(torch.uint8), InputError, "holds preprocessed floating-point numbers, not torch.uint8: scale it first"),
+        (
+            (X * 50).to(torch.uint8),
+            InputError,
+            "holds preprocessed floating-point numbers, not torch.uint8: scale it first",
+        ),
         (X.long(), InputError, "not torch.int64"),
         (X.to(torch.complex64), InputError, "not torch.complex64"),
-        (X.masked_fill(torch.arange(3)[:, None, None, None] == 1, torch.nan), NonFiniteError, "input 1 of the batch holds NaN"),
+        (
+            X.masked_fill(torch.arange(3)[:, None, None, None] == 1, torch.nan),
+            NonFiniteError,
+            "input 1 of the batch holds NaN",
+        ),
         (X / 0, NonFiniteError, "input 0 of the batch holds NaN or infinite numbers: check what made it"),
         (X[:, :1], ModelError, "the network failed on an input of 1×32×32 (channel × row × col)"),
         (3, InputError, "a int cannot be explained: give a path, a PIL image"),
@@ -215,7 +224,9 @@ def test_junk_is_refused_in_one_line(gap: Classifier, x, error: type[Exception],
 
 def test_an_input_that_the_network_cannot_take_is_told_with_its_shape() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(ModelError, match=r"the network failed on an input of 3×5×5 \(channel × row × col\): .*Kernel size"):
+    with pytest.raises(
+        ModelError, match=r"the network failed on an input of 3×5×5 \(channel × row × col\): .*Kernel size"
+    ):
         wrap(net, preprocessing=Preprocessing(5, 5)).explain(torch.zeros(1, 3, 5, 5))
 
 
@@ -224,13 +235,15 @@ def test_a_huge_but_finite_input_is_no_nan() -> None:
         wrap(seeded(Gap), preprocessing=SMALL).explain(X.clamp(-3, 3) * 1e38)
 
 
-# --- labels and construction ---------------------------------------------------------------------------------------------
+# --- labels and construction -----------------------------------------------------------------------------------------
 
 
 def test_labels_must_be_as_many_as_the_classes() -> None:
     model = wrap(seeded(Gap), ["a", "b"], SMALL)
-    for act in (lambda: model.labels, lambda: model.explain(X), lambda: model.ablate(X, "features.0", [0])):
-        with pytest.raises(LabelsError, match="there are 2 labels, but the network has 5 classes: give one label a class"):
+    for act in (lambda: model.explain(X), lambda: model.ablate(X, "features.0", [0])):
+        with pytest.raises(
+            LabelsError, match="there are 2 labels, but the network has 5 classes: give one label a class"
+        ):
             act()
 
 
@@ -257,7 +270,10 @@ def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:
     transforms = pytest.importorskip("torchvision.transforms", reason="torchvision is not installed")
     pipeline = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32), transforms.ToTensor()])
     path = save(tmp_path, "wide.png", 90, 40)
-    own, same = wrap(seeded(Gap), None, pipeline), wrap(seeded(Gap), None, Preprocessing(36, 32, (0.0,) * 3, (1.0,) * 3))
+    own, same = (
+        wrap(seeded(Gap), None, pipeline),
+        wrap(seeded(Gap), None, Preprocessing(36, 32, (0.0,) * 3, (1.0,) * 3)),
+    )
     found, expected = own.explain(path), same.explain(path)
     assert torch.equal(found.logits, expected.logits)
     assert own.input_size == (32, 32)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Dense, Gap, seeded
 from torch import Tensor, nn
+
+from networks import Dense, Gap, seeded
 from unitscope.explanation import Explanation
 from unitscope.model import wrap
 from unitscope.preprocessing import Preprocessing

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+
 from unitscope.errors import PhotoError
 from unitscope.photos import open_photo
 from unitscope.preprocessing import Preprocessing
@@ -102,7 +103,9 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(deep).save(tmp_path / "deep.tif")
     for name in ("deep.png", "deep.tif"):
         np.testing.assert_array_equal(opened(tmp_path / name)[..., 0], [[0, 100, 255]])
-    np.testing.assert_array_equal(pixels(open_photo(Image.fromarray(deep.astype(np.int32))).image)[..., 1], [[0, 100, 255]])
+    np.testing.assert_array_equal(
+        pixels(open_photo(Image.fromarray(deep.astype(np.int32))).image)[..., 1], [[0, 100, 255]]
+    )
 
 
 @pytest.mark.parametrize(("values", "expected"), [([0, 0.5, 1], [0, 128, 255]), ([0, 128, 255], [0, 128, 255])])
@@ -258,5 +261,5 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
     bomb = bytearray((tmp_path / "small.png").read_bytes())
     bomb[12 : 16 + 13 + 4] = header + struct.pack(">I", zlib.crc32(header))
     (tmp_path / "bomb.png").write_bytes(bomb)
-    with pytest.raises(PhotoError, match="is too large to decode safely .*: shrink it first"):
+    with pytest.raises(PhotoError, match=r"is too large to decode safely .*: shrink it first"):
         open_photo(tmp_path / "bomb.png")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torch import Tensor
+
 from unitscope.errors import PreprocessingError
 from unitscope.geometry import Placement
 from unitscope.preprocessing import (
@@ -137,7 +138,7 @@ def test_a_large_photo_that_is_not_resized_is_not_refused() -> None:
     assert Preprocessing(None, 8, (0.5,), (0.5,))(wide).shape == (1, 8, 8)
 
 
-# --- other people's ------------------------------------------------------------------------------------------------------
+# --- other people's --------------------------------------------------------------------------------------------------
 
 NORMAL = [T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
 
@@ -229,7 +230,9 @@ def test_random_transforms_are_refused(step, seed: int) -> None:
         functools.partial(Image.Image.transpose, method=Image.Transpose.TRANSPOSE),
         functools.partial(Image.Image.rotate, angle=90),
         functools.partial(Image.Image.rotate, angle=10),
-        functools.partial(Image.Image.transform, size=(320, 240), method=Image.Transform.AFFINE, data=(1, 0.3, 0, 0, 1, 0)),
+        functools.partial(
+            Image.Image.transform, size=(320, 240), method=Image.Transform.AFFINE, data=(1, 0.3, 0, 0, 1, 0)
+        ),
         lambda image: Image.new("RGB", image.size, "red"),
         lambda image: Image.fromarray(np.asarray(image)[:, np.random.default_rng(0).permutation(image.width)]),
     ],

@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import ChannelsLast, Output, seeded
 from torch import Tensor, nn
+
+from networks import ChannelsLast, Output, seeded
 from unitscope.layers import Layer, evaluating, layers_of
 from unitscope.trace import first_tensor, trace
 
@@ -92,7 +93,10 @@ NETS: dict[str, tuple[nn.Module, float]] = {
     "same, even and dilated": (C(3, 2, 4, padding="same", dilation=3), 0),
     "valid": (C(3, 2, 4, padding="valid"), 0),
     "reflected": (C(3, 2, 5, stride=2, padding=2, padding_mode="reflect"), 0),
-    "resnet stem": (nn.Sequential(C(3, 2, 7, 2, 3), nn.BatchNorm2d(2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)), 0),
+    "resnet stem": (
+        nn.Sequential(C(3, 2, 7, 2, 3), nn.BatchNorm2d(2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
+        0,
+    ),
     "ceil mode": (nn.Sequential(C(3, 2, 3, 2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2, ceil_mode=True)), 0),
     "pool without a stride": (nn.Sequential(nn.AvgPool2d(3), C(3, 2, 3)), 0),
     "functional pools": (
@@ -108,6 +112,15 @@ NETS: dict[str, tuple[nn.Module, float]] = {
     "adaptive pool that does not divide": (nn.AdaptiveAvgPool2d(9), 0.5),
     "nearest enlargement": (nn.Sequential(C(3, 2, 4, 4), nn.Upsample(scale_factor=2), C(2, 2, 2, 2)), 0),
     "corners aligned": (nn.Sequential(C(3, 2, 4, 4), nn.UpsamplingBilinear2d(size=31)), 2.01),
+    "slices": (
+        Function(lambda x: F.avg_pool2d(x, 3, 1, 1)[:, :2, 3::2, ::3] + F.avg_pool2d(x, 3, 1, 1)[:1, 1:, 3::2, ::3]),
+        0,
+    ),
+    "slices behind dots": (Function(lambda x: F.avg_pool2d(x, 3, 1, 1)[..., 1:, 2:]), 0),
+    "parameter-free shortcut": (
+        Both(C(3, 5, 3, 2, 1), Function(lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)))),
+        0,
+    ),
     "channel shuffle": (
         nn.Sequential(
             C(3, 4, 3, 2, 1),
@@ -172,7 +185,7 @@ def test_cells_of_torchvisions_networks_lie_in_the_middle_of_what_they_see(name:
         lambda x: x.flip(3),
         lambda x: x.roll(3, 2),
         lambda x: x.transpose(2, 3),
-        lambda x: F.pixel_shuffle(x.repeat(1, 4, 1, 1), 2)[:, :, ::2, ::2],
+        lambda x: x[:, :, torch.arange(63, -1, -1)],
         lambda x: x.flip(2) + F.max_pool2d(x, 1),
     ],
 )

@@ -34,7 +34,8 @@ class Ablation(Drawable):
     """Logits (batch, class) before and after the `units` of `layer` were switched off (their feature maps set to zero).
 
     `maps` are the maps of those units before. `exact` says that `after` is the algebra of the head on one forward pass;
-    otherwise it was measured by a second forward pass with the units' maps set to zero. Both are what the network would say.
+    otherwise it was measured by a second forward pass with the units' maps set to zero. Both are what the network would
+    say.
     """
 
     layer: str
@@ -61,8 +62,8 @@ class Ablation(Drawable):
         """The classes that are among the top `count` before or after, in the order before."""
         before, after = self.before[image].cpu(), self.after[image].cpu()
         everything = len(self.labels)
-        was = {prediction.index: (rank, prediction) for rank, prediction in enumerate(ranked(before, self.labels, everything), 1)}
-        now = {prediction.index: (rank, prediction) for rank, prediction in enumerate(ranked(after, self.labels, everything), 1)}
+        was = {old.index: (rank, old) for rank, old in enumerate(ranked(before, self.labels, everything), 1)}
+        now = {new.index: (rank, new) for rank, new in enumerate(ranked(after, self.labels, everything), 1)}
         rows = []
         for index, (rank, old) in was.items():
             new_rank, new = now[index]

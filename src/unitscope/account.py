@@ -16,7 +16,7 @@ from unitscope.drawable import Drawable
 from unitscope.errors import LayerError
 from unitscope.explanation import Explanation, UnitContribution
 from unitscope.filters import Filters, convolutions, filters
-from unitscope.head import Head, relative_difference, tolerance
+from unitscope.head import Head, relative_difference, rounding_error
 from unitscope.layers import Layer, Stage
 from unitscope.model import Classifier, Provenance
 from unitscope.subjects import Subject
@@ -223,9 +223,13 @@ def _shown_filters(model: Classifier) -> list[Filters]:
 
 def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> list[Check]:
     logits = explanation.logits
-    allowed = tolerance(model.like.dtype)
+    head = explanation.head
+    numbers = logits, explanation.feature_map, head.weight, head.bias
+    allowed = float(rounding_error(*numbers, model.like.dtype).max())
     summed = explanation.contributions.sum(dim=2) + explanation.head.bias
     real = model.forward_without(explanation.inputs(), list(ablation.units))
+    # With units off all logits may be next to nothing, so that the larger of before and after is the scale.
+    largest = torch.cat([logits, real], dim=1).abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
     off = "unit off" if len(ablation.units) == 1 else f"{len(ablation.units)} units off"
     maps = "its map" if len(ablation.units) == 1 else "their maps"
     return [
@@ -244,7 +248,7 @@ def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> 
         Check(
             "ablation",
             f"logits with the {off} = a real forward pass with {maps} set to zero",
-            float(relative_difference(ablation.after, real).max()),
+            float(((ablation.after - real).abs().amax(dim=1) / largest).max()),
             allowed,
         ),
     ]

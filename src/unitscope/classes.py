@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.errors import ClassError, near_matches
-
 
 # Classes to choose: one, or several in the order given, each by label or by index.
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor
@@ -29,8 +28,8 @@ class Prediction(NamedTuple):
 def class_index(labels: Sequence[str], which: int | str) -> int:
     """The index of a class given by label or by index.
 
-    Raises ClassError for an unknown label (with near matches), for one that several classes share, and for an index outside
-    0 … classes − 1 (negative indices are not counted from the end).
+    Raises ClassError for an unknown label (with near matches), for one that several classes share, and for an index
+    outside 0 … classes − 1 (negative indices are not counted from the end).
     """
     if isinstance(which, str):
         found = [index for index, label in enumerate(labels) if label == which]
@@ -45,7 +44,9 @@ def class_index(labels: Sequence[str], which: int | str) -> int:
             )
         which = int(which)
     if isinstance(which, bool) or not hasattr(which, "__index__"):
-        raise ClassError(f"a class is a label or an index, not {which!r}: name one of the {len(labels)} labels, or a number")
+        raise ClassError(
+            f"a class is a label or an index, not {which!r}: name one of the {len(labels)} labels, or a number"
+        )
     index = operator.index(which)
     if not 0 <= index < len(labels):
         raise ClassError(f"there is no class {index}: the {len(labels)} classes are numbered 0 to {len(labels) - 1}")
@@ -54,10 +55,12 @@ def class_index(labels: Sequence[str], which: int | str) -> int:
 
 def class_indices(labels: Sequence[str], which: Classes) -> list[int]:
     """The indices of several classes, each given by label or index, in the order given."""
+    chosen: list[Any] = [which]
     if isinstance(which, Tensor):
-        which = which.flatten().tolist()
-    several = isinstance(which, Iterable) and not isinstance(which, str)
-    return [class_index(labels, item) for item in (which if several else [which])]
+        chosen = which.flatten().tolist()
+    elif isinstance(which, Iterable) and not isinstance(which, str):
+        chosen = list(which)
+    return [class_index(labels, item) for item in chosen]
 
 
 def ranked(logits: Float[Tensor, "class"], labels: Sequence[str], count: int) -> list[Prediction]:

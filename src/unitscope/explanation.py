@@ -1,4 +1,4 @@
-"""Explanation: logits, class activation maps, contributions and ablation of units, as exact algebra on one forward pass."""
+"""Explanation: logits, class activation maps, contributions and ablation, as exact algebra on one forward pass."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class UnitContribution(NamedTuple):
 class Explanation(Drawable):
     """Why a classifier gave its logits, for a batch of photos.
 
-    For a network that ends in *feature map A → global average pool → linear layer (W, b)*, everything here is exact algebra
-    on numbers of one forward pass: class activation maps (Zhou et al., CVPR 2016), contributions of units, and the logits
-    with any units switched off. `off` lists the units that were switched off; `logits` are the network's own where it is
-    empty, and the algebra's otherwise.
+    For a network that ends in *feature map A → global average pool → linear layer (W, b)*, everything here is exact
+    algebra on numbers of one forward pass: class activation maps (Zhou et al., CVPR 2016), contributions of units, and
+    the logits with any units switched off. `off` lists the units that were switched off; `logits` are the network's own
+    where it is empty, and the algebra's otherwise.
 
     `logits` (batch, class); `feature_map` (batch, unit, row, col); `input_size` (rows, cols) of the network's input.
     """
@@ -75,7 +75,10 @@ class Explanation(Drawable):
 
     @cached_property
     def cams(self) -> Float[Tensor, "batch class row col"]:
-        """Signed class activation maps of all classes, in logits: cam[c] = Σ_u W[c,u] · A[u], and mean(cam[c]) + b[c] = logit[c]."""
+        """Signed class activation maps of all classes, in logits: cam[c] = Σ_u W[c,u] · A[u].
+
+        mean(cam[c]) + b[c] = logit[c].
+        """
         return self.cams_of(None)
 
     @property
@@ -97,7 +100,7 @@ class Explanation(Drawable):
         return torch.stack(tensors) if tensors else [s.source for s in self.subjects if s.source is not None]
 
     def top(self, count: int = 5) -> list[list[Prediction]]:
-        """For every photo, its `count` classes with the largest logits: (label, index, logit, probability), best first."""
+        """For every photo, its `count` classes of the largest logits: label, index, logit, probability; best first."""
         return [ranked(logits, self.labels, count) for logits in self.logits.cpu()]
 
     def class_index(self, which: int | str) -> int:
@@ -116,7 +119,7 @@ class Explanation(Drawable):
         size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
     ) -> Float[np.ndarray, "class height width"]:
-        """Maps of one photo laid where they belong on it, at `size` (width, height), in logits; NaN outside the crop."""
+        """Maps of one photo laid where they belong on it, at `size` (width, height), in logits; NaN beyond the crop."""
         maps = self[image].cams_of(classes)[0].cpu().numpy()
         return lay_on_photo(maps, self.head.grid, self.subjects[image].placement(self.input_size), size, interpolation)
 
@@ -134,7 +137,7 @@ class Explanation(Drawable):
         return seen @ self.head.weight.T + share.sum() * self.head.bias
 
     def ablate(self, units: int | Sequence[int] | Tensor) -> Explanation:
-        """The explanation with `units` switched off (their feature maps zero), equal to a real forward pass with them off.
+        """The explanation with `units` switched off (their maps zero), equal to a real forward pass without them.
 
         Raises UnitError for a unit that does not exist.
         """
@@ -146,7 +149,7 @@ class Explanation(Drawable):
         return dataclasses.replace(self, logits=logits, feature_map=feature_map, off=off)
 
     def ablate_each(self, classes: Classes | None = None) -> Float[Tensor, "batch unit class"]:
-        """The logits with every unit switched off in turn: logit[c] − contribution[c,u], for the named classes or all."""
+        """The logits with every unit off in turn, logit[c] − contribution[c,u], for the named classes or all."""
         if classes is None:
             return self.logits[:, None, :] - self.contributions.transpose(1, 2)
         chosen = class_indices(self.labels, classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -25,13 +25,14 @@ _NEUTRAL = 0.5
 class Filters(Drawable):
     """Kernels of one convolution, normalised to be looked at.
 
-    `weights` are the raw kernels, (filter, channel, row, col), for the chosen `filters` and `channels`; `images` are the same
-    in 0–1: (filter, row, col, 3) when `rgb`, else (filter, channel, row, col). A picture is (w − low) / (high − low); with
-    scale "kernel" low and high are those of the kernel shown (of all three colours together when `rgb`), with "shared" those of
-    everything shown. `low` and `high` give them for every picture. A kernel without range (all weights equal) is mid-grey, 0.5.
+    `weights` are the raw kernels, (filter, channel, row, col), for the chosen `filters` and `channels`; `images` are
+    the same in 0–1: (filter, row, col, 3) when `rgb`, else (filter, channel, row, col). A picture is (w − low) / (high
+    − low); with scale "kernel" low and high are those of the kernel shown (of all three colours together when `rgb`),
+    with "shared" those of everything shown. `low` and `high` give them for every picture. A kernel without range (all
+    weights equal) is mid-grey, 0.5.
 
-    `channels` number the input channels of the whole layer for an ordinary convolution. In a grouped convolution a filter
-    reads only its own group: `channels` then count within the group, and `input_channel` translates.
+    `channels` number the input channels of the whole layer for an ordinary convolution. In a grouped convolution a
+    filter reads only its own group: `channels` then count within the group, and `input_channel` translates.
     """
 
     layer: str
@@ -58,8 +59,8 @@ class Filters(Drawable):
     ) -> Float[np.ndarray, "*picture row col"]:
         """The pictures enlarged to `size` pixels on the longer side, channels last when `rgb`.
 
-        "nearest" shows the weights as they are; "bilinear" and "bicubic" smooth between them (the convention of the write-up:
-        50 × 50, bilinear).
+        "nearest" shows the weights as they are; "bilinear" and "bicubic" smooth between them (the convention of the
+        write-up: 50 × 50, bilinear).
         """
         if interpolation not in ("nearest", "bilinear", "bicubic"):
             raise ValueError(f"interpolation is 'nearest', 'bilinear' or 'bicubic', not {interpolation!r}")
@@ -70,7 +71,9 @@ class Filters(Drawable):
         shape = (max(1, round(cols * factor)), max(1, round(rows * factor)))
         method = Image.Resampling[interpolation.upper()]
         planes = np.moveaxis(self.images, -1, 1) if self.rgb else self.images
-        enlarged = np.stack([[np.asarray(Image.fromarray(p.astype(np.float32)).resize(shape, method)) for p in k] for k in planes])
+        enlarged = np.stack(
+            [[np.asarray(Image.fromarray(p.astype(np.float32)).resize(shape, method)) for p in k] for k in planes]
+        )
         return np.moveaxis(enlarged, 1, -1).clip(0, 1) if self.rgb else enlarged.clip(0, 1)
 
 
@@ -84,13 +87,13 @@ def filters(
 ) -> Filters:
     """Show the kernels of a convolution, chosen by name or by order (0 is the first convolution).
 
-    `filters` chooses output channels (all by default). `channels` chooses input channels of the kernels: "rgb" shows three
-    input channels as one colour picture and is the default where a kernel has three; otherwise all are shown, each as a picture
-    of its own. A transposed convolution's kernels are shown with the filter first. Kernels of one-dimensional convolutions are
-    one row high; three-dimensional ones are refused.
+    `filters` chooses output channels (all by default). `channels` chooses input channels of the kernels: "rgb" shows
+    three input channels as one colour picture and is the default where a kernel has three; otherwise all are shown,
+    each as a picture of its own. A transposed convolution's kernels are shown with the filter first. Kernels of
+    one-dimensional convolutions are one row high; three-dimensional ones are refused.
 
-    Raises LayerError when there is no such convolution (near matches are named), UnitError for a filter or channel that does
-    not exist.
+    Raises LayerError when there is no such convolution (near matches are named), UnitError for a filter or channel that
+    does not exist.
     """
     module = model.network if isinstance(model, Classifier) else model
     name, convolution = find_convolution(module, layer)
@@ -103,7 +106,9 @@ def filters(
         raise UnitError(f"channels are numbers or 'rgb', not {channels!r}")
     rgb = isinstance(channels, str) or (channels is None and depth == 3)
     if rgb and depth != 3:
-        raise UnitError(f"'{name}' has kernels of {depth} input channels: only three can be shown as RGB, choose channels")
+        raise UnitError(
+            f"'{name}' has kernels of {depth} input channels: only three can be shown as RGB, choose channels"
+        )
     within = _chosen(None if rgb or isinstance(channels, str) else channels, depth, "input channel", name)
     weights = kernels[np.ix_(chosen, within)]
     axes = (1, 2, 3) if rgb else (2, 3)
@@ -130,7 +135,7 @@ def filters(
 def normalised(
     weights: Float[np.ndarray, "filter channel row col"], axes: tuple[int, ...], *, shared: bool
 ) -> tuple[Float[np.ndarray, "filter channel row col"], Float[np.ndarray, "filter _"], Float[np.ndarray, "filter _"]]:
-    """Scale kernels to 0–1 over `axes` (or over everything when shared); returns the pictures, and low and high of each."""
+    """Scale kernels to 0–1 over `axes` (over everything when shared); returns pictures, and low and high of each."""
     over = (0, 1, 2, 3) if shared else axes
     low = np.broadcast_to(weights.min(axis=over, keepdims=True), _kept(weights, axes))
     high = np.broadcast_to(weights.max(axis=over, keepdims=True), _kept(weights, axes))
@@ -155,16 +160,22 @@ def find_convolution(module: nn.Module, layer: str | int) -> tuple[str, nn.modul
         layer = int(layer)
     if isinstance(layer, int):
         if not 0 <= layer < len(names):
-            raise LayerError(f"there is no convolution {layer}: the network has {len(names)}, numbered 0 to {len(names) - 1}")
+            raise LayerError(
+                f"there is no convolution {layer}: the network has {len(names)}, numbered 0 to {len(names) - 1}"
+            )
         layer = names[layer]
     if layer not in known:
         other = dict(module.named_modules()).get(layer)
         inside = [name for name in names if name.startswith(f"{layer}.")]
         if inside:
-            raise LayerError(f"layer '{layer}' is not a convolution but holds {len(inside)}: name one, such as '{inside[0]}'")
+            raise LayerError(
+                f"layer '{layer}' is not a convolution but holds {len(inside)}: name one, such as '{inside[0]}'"
+            )
         if other is not None:
             raise LayerError(f"layer '{layer}' is a {kind_of(other)}, not a convolution{near_matches(layer, names)}")
-        raise LayerError(f"there is no convolution '{layer}'{near_matches(layer, names)}: `unitscope info` lists the layers")
+        raise LayerError(
+            f"there is no convolution '{layer}'{near_matches(layer, names)}: `unitscope info` lists the layers"
+        )
     found = known[layer]
     assert isinstance(found, nn.modules.conv._ConvNd)
     return layer, found
@@ -185,14 +196,18 @@ def _kernels(name: str, convolution: nn.modules.conv._ConvNd) -> Float[np.ndarra
     if weight.ndim == 3:
         weight = weight[:, :, None, :]
     if weight.ndim != 4:
-        raise LayerError(f"convolution '{name}' has {weight.ndim - 2}-dimensional kernels: only one and two can be drawn")
+        raise LayerError(
+            f"convolution '{name}' has {weight.ndim - 2}-dimensional kernels: only one and two can be drawn"
+        )
     if not np.isfinite(weight).all():
         broken = sorted({int(index) for index in np.argwhere(~np.isfinite(weight))[:, 0]})
-        raise LayerError(f"convolution '{name}' has NaN or infinite weights in {len(broken)} filters (first: {broken[0]})")
+        raise LayerError(
+            f"convolution '{name}' has NaN or infinite weights in {len(broken)} filters (first: {broken[0]})"
+        )
     return weight
 
 
-def _chosen(which: int | Sequence[int] | None, count: int, noun: str, layer: str) -> list[int]:
+def _chosen(which: Any, count: int, noun: str, layer: str) -> list[int]:
     if which is None:
         return list(range(count))
     chosen = list(which) if isinstance(which, Iterable) and not isinstance(which, str) else [which]

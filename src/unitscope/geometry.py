@@ -14,9 +14,9 @@ Array = np.ndarray
 class Placement:
     """Where the network's input lies on the photo.
 
-    The input of `input_size` (rows, cols) shows the part of the photo from `left` to `right` and from `top` to `bottom`,
-    in pixels of the upright photo of `photo_size` (width, height), as continuous coordinates in which the first pixel
-    covers 0 to 1. The box reaches outside the photo where a small photo was padded.
+    The input of `input_size` (rows, cols) shows the part of the photo from `left` to `right` and from `top` to
+    `bottom`, in pixels of the upright photo of `photo_size` (width, height), as continuous coordinates in which the
+    first pixel covers 0 to 1. The box reaches outside the photo where a small photo was padded.
     """
 
     photo_size: tuple[int, int]
@@ -77,8 +77,9 @@ PIXELS = Axis(0.5, 1.0)
 class Grid:
     """Where the cells of a feature map lie on the network's input: one axis for rows and one for columns.
 
-    `traced` says that the centres were followed through the network's windows, strides and paddings; otherwise the cells
-    are assumed to tile the input evenly, which for networks of stride-two convolutions is off by up to half a cell.
+    `traced` says that the centres were followed through the network's windows, strides and paddings; otherwise the
+    cells are assumed to tile the input evenly, which for networks of stride-two convolutions is off by up to half a
+    cell.
     """
 
     rows: Axis
@@ -103,17 +104,16 @@ def lay_on_photo(
 
     `maps` (…, row, col) in any unit; the result keeps the unit and lies within the range of each map. `size` is the
     (width, height) to draw at, the photo's own by default. Interpolation is "bilinear" between the cells' centres (held
-    constant beyond the outermost ones) or "nearest". A value is given to a pixel by the receptive-field centre that lies
-    there, not by stretching the map over the crop.
+    constant beyond the outermost ones) or "nearest". A value is given to a pixel by the receptive-field centre that
+    lies there, not by stretching the map over the crop.
     """
     width, height = size or placement.photo_size
     photo_width, photo_height = placement.photo_size
-    down = _weights(
-        height, photo_height, placement.top, placement.bottom, placement.input_size[0], grid.rows, maps.shape[-2], interpolation
-    )
-    across = _weights(
-        width, photo_width, placement.left, placement.right, placement.input_size[1], grid.cols, maps.shape[-1], interpolation
-    )
+    left, top, right, bottom = placement.box
+    input_rows, input_cols = placement.input_size
+    rows, cols = maps.shape[-2:]
+    down = _weights(height, photo_height, top, bottom, input_rows, grid.rows, rows, interpolation)
+    across = _weights(width, photo_width, left, right, input_cols, grid.cols, cols, interpolation)
     laid: Array = down @ maps.astype(np.float64) @ across.T
     return laid
 

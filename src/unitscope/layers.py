@@ -23,10 +23,11 @@ from unitscope.trace import Trace, first_tensor
 class Layer:
     """One run of a named module in a forward pass.
 
-    `name` is the module's dotted name, with `:2` behind it for the second run of a module that runs several times; `kind` is
-    the module's class; `shape` is that of its output without the batch: (unit, row, col) for a feature map, also where the
-    module itself gives (row, col, unit), which `channels_last` says; that is None where the axes could not be followed.
-    `grid` says where the cells of a feature map lie on the network's input; `leaf` says that the module has no modules inside.
+    `name` is the module's dotted name, with `:2` behind it for the second run of a module that runs several times;
+    `kind` is the module's class; `shape` is that of its output without the batch: (unit, row, col) for a feature map,
+    also where the module itself gives (row, col, unit), which `channels_last` says; that is None where the axes could
+    not be followed. `grid` says where the cells of a feature map lie on the network's input; `leaf` says that the
+    module has no modules inside.
     """
 
     name: str
@@ -86,7 +87,9 @@ def stages_of(layers: Sequence[Layer]) -> list[Stage]:
             kinds = tuple(dict.fromkeys(layer.kind for layer in group))
             convolutions = sum("Conv" in layer.kind for layer in group)
             last = [layer for layer in group if layer.cells == group[0].cells][-1]
-            stages.append(Stage(group[0].name, last.name, _outermost(group[0], last, layers).shape, convolutions, kinds))
+            stages.append(
+                Stage(group[0].name, last.name, _outermost(group[0], last, layers).shape, convolutions, kinds)
+            )
             group.clear()
 
     for position, layer in enumerate(layers):
@@ -105,10 +108,10 @@ def stages_of(layers: Sequence[Layer]) -> list[Stage]:
 
 
 def _outermost(first: Layer, last: Layer, layers: Sequence[Layer]) -> Layer:
-    """Of the layers that ran during a stage, containers included, the last of the least depth that has the stage's cells.
+    """Of the layers that ran in a stage, containers included, the last of the least depth that has the stage's cells.
 
-    Its map is what the stage hands on: a residual stage ends inside the first block of the next, whose narrow convolution
-    says nothing of the stage's width.
+    Its map is what the stage hands on: a residual stage ends inside the first block of the next, whose narrow
+    convolution says nothing of the stage's width.
     """
     begin, end = layers.index(first), layers.index(last) + 1
     while end < len(layers) and not layers[end].leaf:
@@ -121,7 +124,7 @@ def _outermost(first: Layer, last: Layer, layers: Sequence[Layer]) -> Layer:
 
 
 def find_layer(layers: Sequence[Layer], name: str) -> Layer:
-    """The layer called `name`; raises LayerError with near matches, or with the runs of a module that runs several times."""
+    """The layer called `name`; raises LayerError with near matches, or with the runs of one that runs several times."""
     for layer in layers:
         if layer.name == name:
             return layer
@@ -130,8 +133,9 @@ def find_layer(layers: Sequence[Layer], name: str) -> Layer:
         raise LayerError(
             f"layer '{name}' runs {len(runs)} times in one forward pass: name one run, '{runs[0]}' to '{runs[-1]}'"
         )
+    near = near_matches(name, [layer.name for layer in layers])
     raise LayerError(
-        f"there is no layer '{name}' among the {len(layers)} that ran{near_matches(name, [layer.name for layer in layers])}: "
+        f"there is no layer '{name}' among the {len(layers)} that ran{near}: "
         "`unitscope info` or model.layers() lists them"
     )
 
@@ -143,17 +147,19 @@ def find_map_layer(layers: Sequence[Layer], name: str) -> Layer:
         maps = [candidate.name for candidate in layers if candidate.is_map]
         suggestion = f": choose a layer before it, such as '{maps[-1]}'" if maps else ""
         raise LayerError(
-            f"layer '{name}' ({layer.kind}) gives {'×'.join(map(str, layer.shape))}, not a feature map (unit, row, col) with "
-            f"several cells{suggestion}"
+            f"layer '{name}' ({layer.kind}) gives {'×'.join(map(str, layer.shape))}, not a feature map "
+            f"(unit, row, col) with several cells{suggestion}"
         )
     return layer
 
 
 def check_units(units: int | Sequence[int] | Tensor, count: int, where: str) -> list[int]:
     """Turn a choice of units into a list without repeats; raises UnitError for what is not a unit of the layer."""
+    chosen: list[Any] = [units]
     if isinstance(units, Tensor):
-        units = units.flatten().tolist()
-    chosen = list(units) if isinstance(units, Iterable) and not isinstance(units, (str, bytes)) else [units]
+        chosen = units.flatten().tolist()
+    elif isinstance(units, Iterable) and not isinstance(units, (str, bytes)):
+        chosen = list(units)
     for unit in chosen:
         if isinstance(unit, bool) or not hasattr(unit, "__index__"):
             raise UnitError(f"unit {unit!r} is not a number: units of {where} are numbered 0 to {count - 1}")
@@ -190,7 +196,7 @@ def _eagerly() -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def captured(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Shaped[Tensor, "batch unit *cells"]]]:
-    """Collect the outputs of the named layers while a forward pass runs inside; cloned, as later in-place ops may overwrite."""
+    """Collect the outputs of the named layers in a forward pass inside; cloned, as in-place ops may overwrite them."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[Any], None]:
@@ -219,8 +225,8 @@ def without_units(module: nn.Module, layer: Layer, units: Sequence[int]) -> Iter
         replaced = _with_tensor(output, tensor, changed)
         if replaced is None:
             raise LayerError(
-                f"units of layer '{layer.name}' cannot be switched off, because it returns a {type(output).__name__} that "
-                "cannot be rebuilt: choose a layer inside it, or the one after it"
+                f"units of layer '{layer.name}' cannot be switched off, because it returns a {type(output).__name__} "
+                "that cannot be rebuilt: choose a layer inside it, or the one after it"
             )
         return replaced
 

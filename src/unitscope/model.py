@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unitscope.ablation import Ablation
 from unitscope.errors import HeadError, InputError, LabelsError, LayerError, ModelError, NonFiniteError, UnitscopeError
 from unitscope.explanation import Explanation
-from unitscope.head import Head, HeadPath, another_path, completeness_error, find_head, run_tapped, tolerance
+from unitscope.head import Head, HeadPath, another_path, completeness_error, find_head, rounding_error, run_tapped
 from unitscope.labels import read_labels
 from unitscope.layers import (
     Layer,
@@ -48,8 +48,8 @@ class Provenance:
     """Where a classifier came from: for the report, and for anyone who wants the same numbers again.
 
     `spec` is what `load` was given ("torchvision:resnet50", or "wrapped"); `weights` says in words what the weights are
-    ("IMAGENET1K_V2", "random initialisation, seed 0", a file's name); `sha256` is the weights file's, where there is one;
-    `notes` are lines that a reader should see (assumptions, repairs of the file, licences).
+    ("IMAGENET1K_V2", "random initialisation, seed 0", a file's name); `sha256` is the weights file's, where there is
+    one; `notes` are lines that a reader should see (assumptions, repairs of the file, licences).
     """
 
     spec: str
@@ -72,8 +72,9 @@ class _Structure:
 class Classifier:
     """An image classifier that can be explained: a module, its labels, its preprocessing, and its head.
 
-    The module maps (batch, channel, row, col) to logits (batch, class). It stays the user's: its mode, gradients, hooks, dtype
-    and device are as before after every call, also when one fails. It is run in evaluation mode without gradients.
+    The module maps (batch, channel, row, col) to logits (batch, class). It stays the user's: its mode, gradients,
+    hooks, dtype and device are as before after every call, also when one fails. It is run in evaluation mode without
+    gradients.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Classifier:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(rows, cols) of the network's usual input: the preprocessing's, or 224×224 where that depends on the photo."""
+        """(rows, cols) of the network's usual input: the preprocessing's, or 224×224 where it depends on the photo."""
         return self.preprocessing.input_size or _USUAL_INPUT
 
     def layers(self) -> list[Layer]:
@@ -131,10 +132,11 @@ class Classifier:
         return stages_of(self.layers())
 
     def explain(self, x: Input, *, batch_size: int = 16, progress: Callable[[int], None] | None = None) -> Explanation:
-        """Explain photos or tensors: logits, feature map, class activation maps, contributions, and ablation of any units.
+        """Explain photos or tensors: logits, feature map, class activation maps, contributions, ablation of any units.
 
-        `x` is a path, a PIL image, a list of them, or a (batch, channel, row, col) tensor of inputs already preprocessed.
-        `batch_size` photos go through the network at a time; `progress` is called with the number of photos done.
+        `x` is a path, a PIL image, a list of them, or a (batch, channel, row, col) tensor of inputs already
+        preprocessed. `batch_size` photos go through the network at a time; `progress` is called with the number of
+        photos done.
 
         Raises PhotoError, InputError, NonFiniteError; HeadError for a network without an exact head.
         """
@@ -153,10 +155,13 @@ class Classifier:
             subjects=tuple(subject for part in parts for subject in part.subjects),
         )
 
-    def units(self, x: Input, layer: str | None = None, units: int | Sequence[int] = 0, *, batch_size: int = 16) -> UnitMaps:
+    def units(
+        self, x: Input, layer: str | None = None, units: int | Sequence[int] = 0, *, batch_size: int = 16
+    ) -> UnitMaps:
         """The feature maps of chosen units of any layer (the head's feature map when `layer` is None).
 
-        Raises LayerError for a layer that does not exist or gives no feature map, UnitError for a unit it does not have.
+        Raises LayerError for a layer that does not exist or gives no feature map, UnitError for a unit it does not
+        have.
         """
         if layer is None:
             return self.explain(x, batch_size=batch_size).unit_maps(units)
@@ -176,12 +181,14 @@ class Classifier:
     ) -> Ablation:
         """Switch units of a layer off and classify again: `.before` and `.after` are logits (batch, class).
 
-        On the head's feature map (`layer` None, or the head's layer) the algebra gives the answer from one forward pass; at any
-        other layer a second forward pass runs with the units' maps set to zero.
+        On the head's feature map (`layer` None, or the head's layer) the algebra gives the answer from one forward
+        pass; at any other layer a second forward pass runs with the units' maps set to zero.
         """
         if layer is None or self._is_head_layer(layer):
             explanation = self.explain(x, batch_size=batch_size)
-            return Ablation.of(explanation, check_units(units, explanation.feature_map.shape[1], "the last feature map"))
+            return Ablation.of(
+                explanation, check_units(units, explanation.feature_map.shape[1], "the last feature map")
+            )
         befores, afters, maps = [], [], []
         for batch, subjects in self._batches(x, batch_size):
             found, chosen = self._layer_and_units(batch, layer, units)
@@ -202,7 +209,7 @@ class Classifier:
 
     @property
     def network(self) -> nn.Module:
-        """The module that is run and watched: what is inside DataParallel or torch.compile, whose wrappers hide the layers."""
+        """The module that is run and watched: inside DataParallel and torch.compile, whose wrappers hide the layers."""
         module: Any = self.module
         while True:
             if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -232,7 +239,9 @@ class Classifier:
         with evaluating(self.network):
             traced = self._guarded(lambda: trace(self.network, example), shape)
             if traced.logits is None:
-                raise ModelError("the network gave no tensor, not logits (batch, class): wrap a module that classifies images")
+                raise ModelError(
+                    "the network gave no tensor, not logits (batch, class): wrap a module that classifies images"
+                )
             self._check_finite(traced.logits, example, "the logits")
             layers, classes = layers_of(traced), traced.logits.shape[1]
             self._labels_for(classes)
@@ -263,9 +272,13 @@ class Classifier:
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
         current = dataclasses.replace(head, weight=weight, bias=bias)
         labels = self._labels_for(logits.shape[1])
-        error = float(completeness_error(logits, feature_map, weight, bias).max())
-        if not error <= tolerance(batch.dtype):
-            raise HeadError(f"the maps do not add up to the logits on this input (off by {error:.1e} of the largest logit)")
+        error = completeness_error(logits, feature_map, weight, bias)
+        wrong = ~(error <= rounding_error(logits, feature_map, weight, bias, batch.dtype))
+        if bool(wrong.any()):
+            raise HeadError(
+                f"the maps do not add up to the logits on this input (off by {float(error[wrong][0]):.1e} of the "
+                "largest logit): something else contributes to them"
+            )
         return Explanation(logits, feature_map, current, labels, subjects, _size(batch))
 
     def forward_without(self, x: Input, units: int | Sequence[int]) -> Tensor:
@@ -302,8 +315,8 @@ class Classifier:
         except Exception as error:  # It is the user's code, and may raise anything.
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
-                f"the network failed on an input of {'×'.join(map(str, shape))} (channel × row × col): {reason or repr(error)} "
-                "— give its own preprocessing or input size"
+                f"the network failed on an input of {'×'.join(map(str, shape))} (channel × row × col): "
+                f"{reason or repr(error)} — give its own preprocessing or input size"
             ) from error
 
     def _labels_for(self, classes: int) -> tuple[str, ...]:
@@ -311,7 +324,8 @@ class Classifier:
             return tuple(f"class {index}" for index in range(classes))
         if len(self._labels) != classes:
             raise LabelsError(
-                f"there are {len(self._labels)} labels, but the network has {classes} classes: give one label a class, in order"
+                f"there are {len(self._labels)} labels, but the network has {classes} classes: give one label a class, "
+                "in order"
             )
         return self._labels
 
@@ -325,8 +339,8 @@ class Classifier:
             x = [x]
         if not isinstance(x, Iterable) or isinstance(x, (bytes, Mapping)) or hasattr(x, "__array__"):
             raise InputError(
-                f"a {type(x).__name__} cannot be explained: give a path, a PIL image, a list of them, or a (batch, channel, row, "
-                "col) tensor"
+                f"a {type(x).__name__} cannot be explained: give a path, a PIL image, a list of them, or a "
+                "(batch, channel, row, col) tensor"
             )
         items = list(x)
         if not items:
@@ -334,7 +348,9 @@ class Classifier:
         if isinstance(items[0], Tensor):
             raise InputError(f"a {type(x).__name__} of tensors cannot be explained: stack them, torch.stack(x)")
         for start in range(0, len(items), batch_size):
-            photos = [item if isinstance(item, Photo) else open_photo(item) for item in items[start : start + batch_size]]
+            photos = [
+                item if isinstance(item, Photo) else open_photo(item) for item in items[start : start + batch_size]
+            ]
             tensors = [self.preprocessing(photo.image) for photo in photos]
             self._check_sizes((int(tensor.shape[1]), int(tensor.shape[2])) for tensor in tensors)
             subjects = tuple(Subject.of_photo(photo, self.preprocessing) for photo in photos)
@@ -343,13 +359,18 @@ class Classifier:
     def _tensor_batches(self, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, tuple[Subject, ...]]]:
         if x.ndim != 4 or 0 in x.shape:
             raise InputError(
-                f"a tensor of inputs has the shape (batch, channel, row, col), not {tuple(x.shape)}: add a batch axis with x[None]"
+                f"a tensor of inputs has the shape (batch, channel, row, col), not {tuple(x.shape)}: "
+                "add a batch axis with x[None]"
             )
         if not x.is_floating_point():
-            raise InputError(f"a tensor of inputs holds preprocessed floating-point numbers, not {x.dtype}: scale it first")
+            raise InputError(
+                f"a tensor of inputs holds preprocessed floating-point numbers, not {x.dtype}: scale it first"
+            )
         bad = ~torch.isfinite(x).flatten(1).all(dim=1)
         if bool(bad.any()):
-            raise NonFiniteError(f"input {int(bad.nonzero()[0])} of the batch holds NaN or infinite numbers: check what made it")
+            raise NonFiniteError(
+                f"input {int(bad.nonzero()[0])} of the batch holds NaN or infinite numbers: check what made it"
+            )
         for start in range(0, len(x), batch_size):
             batch = x[start : start + batch_size].detach()
             subjects = tuple(
@@ -363,8 +384,9 @@ class Classifier:
         """Raise InputError unless all inputs have the same rows and columns."""
         different = list(dict.fromkeys(sizes))
         if len(different) > 1:
+            listing = ", ".join(f"{rows}×{cols}" for rows, cols in different)
             raise InputError(
-                f"the preprocessing gives inputs of different sizes ({', '.join(f'{rows}×{cols}' for rows, cols in different)}), "
+                f"the preprocessing gives inputs of different sizes ({listing}), "
                 "which cannot share a batch: explain those photos one at a time, or add a crop"
             )
 
@@ -395,8 +417,9 @@ def wrap(
 ) -> Classifier:
     """Make any module that maps (batch, channel, row, col) to logits (batch, class) into a classifier to explain.
 
-    `labels` are the class names in order, or a file of them; `preprocessing` is a unitscope.Preprocessing, a torchvision
-    pipeline, or any callable from PIL image to tensor. Without one, ImageNet's convention is assumed, and the reports say so.
+    `labels` are the class names in order, or a file of them; `preprocessing` is a unitscope.Preprocessing, a
+    torchvision pipeline, or any callable from PIL image to tensor. Without one, ImageNet's convention is assumed, and
+    the reports say so.
     """
     return Classifier(module, None if labels is None else read_labels(labels), preprocessing)
 
@@ -408,7 +431,8 @@ def _size(batch: Tensor) -> tuple[int, int]:
 def _maps_of(layer: Layer, outputs: dict[str, Tensor], units: list[int]) -> Tensor:
     if layer.name not in outputs:
         raise LayerError(
-            f"layer '{layer.name}' did not run on this input, though it did on the first: choose a layer that always runs"
+            f"layer '{layer.name}' did not run on this input, though it did on the first: "
+            "choose a layer that always runs"
         )
     return layer.units_first(outputs[layer.name])[:, units].to(torch.float32).contiguous()
 

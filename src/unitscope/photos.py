@@ -39,8 +39,9 @@ class Photo:
 def open_photo(source: PhotoSource) -> Photo:
     """Decode a photo from a path or a PIL image to upright 8-bit RGB.
 
-    EXIF orientation is applied; transparency is laid on white; 16-bit samples are scaled by 1/257; an animated file gives its
-    first frame, a PIL image the frame it stands at; CMYK and palettes are converted. Colour profiles are ignored, as by the usual training pipelines.
+    EXIF orientation is applied; transparency is laid on white; 16-bit samples are scaled by 1/257; an animated file
+    gives its first frame, a PIL image the frame it stands at; CMYK and palettes are converted. Colour profiles are
+    ignored, as by the usual training pipelines.
 
     Raises PhotoError when the file is missing, not a picture, damaged, or larger than Pillow's decompression limit
     (about 179 megapixels).
@@ -103,7 +104,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
             return Image.alpha_composite(paper, rgba).convert("RGB")
         return image.convert("RGB") if image.mode != "RGB" else image
     except ValueError as error:
-        raise PhotoError(f"'{name}' has pixels of mode {image.mode}, not RGB ({_one_line(error)}): save it as RGB") from None
+        raise PhotoError(
+            f"'{name}' has pixels of mode {image.mode}, not RGB ({_one_line(error)}): save it as RGB"
+        ) from None
 
 
 def _from_deep_grey(image: Image.Image, name: str) -> Image.Image:

@@ -36,9 +36,10 @@ _LARGEST_RESIZED = 100_000_000
 class Preprocessing:
     """Resize, crop, scale to 0–1 and normalise, with the arithmetic of torchvision's transforms on PIL images.
 
-    `resize` is the shorter side in pixels, or (rows, cols) to squash the photo to, or None; `crop` is the side of the centre
-    crop, or (rows, cols), or None; `mean` and `std` are per channel on the 0–1 scale; `interpolation` is Pillow's
-    (antialiased) filter. One `mean` value makes a one-channel (grey) input. `note` says where the convention comes from.
+    `resize` is the shorter side in pixels, or (rows, cols) to squash the photo to, or None; `crop` is the side of the
+    centre crop, or (rows, cols), or None; `mean` and `std` are per channel on the 0–1 scale; `interpolation` is
+    Pillow's (antialiased) filter. One `mean` value makes a one-channel (grey) input. `note` says where the convention
+    comes from.
     """
 
     resize: int | tuple[int, int] | None = 256
@@ -54,10 +55,13 @@ class Preprocessing:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.interpolation not in _RESAMPLING:
-            raise PreprocessingError(f"interpolation {self.interpolation!r} is unknown: use one of {', '.join(_RESAMPLING)}")
+            raise PreprocessingError(
+                f"interpolation {self.interpolation!r} is unknown: use one of {', '.join(_RESAMPLING)}"
+            )
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
             raise PreprocessingError(
-                f"mean and std need one value a channel (3 for RGB, 1 for grey), not {len(self.mean)} and {len(self.std)}"
+                "mean and std need one value a channel (3 for RGB, 1 for grey), "
+                f"not {len(self.mean)} and {len(self.std)}"
             )
         if not all(value > 0 for value in self.std):
             raise PreprocessingError(f"std must be positive, not {self.std}")
@@ -70,8 +74,8 @@ class Preprocessing:
     def parse(cls, text: str) -> Preprocessing:
         """Read a preprocessing from text such as "resize=144,crop=128" or "resize=227x227,crop=none,mean=0.5/0.5/0.5".
 
-        Keys are resize, crop (pixels, ROWSxCOLS, or none), mean, std (numbers joined by /) and interpolation; what is left
-        out is ImageNet's: mean and std, bilinear, and no crop where only a resize is given.
+        Keys are resize, crop (pixels, ROWSxCOLS, or none), mean, std (numbers joined by /) and interpolation; what is
+        left out is ImageNet's: mean and std, bilinear, and no crop where only a resize is given.
         """
         given: dict[str, Any] = {"crop": None} if "resize" in text and "crop" not in text else {}
         for item in text.split(","):
@@ -208,13 +212,14 @@ class MeasuredPreprocessing:
             raise
         except Exception as error:
             raise PreprocessingError(
-                f"the preprocessing {_name(self.transform)} failed on a PIL image of {image.width}×{image.height} pixels "
-                f"({type(error).__name__}: {_one_line(error)}): it must map a PIL image to a (channel, row, col) tensor"
+                f"the preprocessing {_name(self.transform)} failed on a PIL image of {image.width}×{image.height} "
+                f"pixels ({type(error).__name__}: {_one_line(error)}): "
+                "it must map a PIL image to a (channel, row, col) tensor"
             ) from error
         if not isinstance(tensor, Tensor):
             raise PreprocessingError(
-                f"the preprocessing {_name(self.transform)} gave {type(tensor).__name__}, not a (channel, row, col) tensor: "
-                "end it with a conversion to a tensor"
+                f"the preprocessing {_name(self.transform)} gave {type(tensor).__name__}, not a (channel, row, col) "
+                "tensor: end it with a conversion to a tensor"
             )
         if tensor.ndim == 4 and tensor.shape[0] == 1:
             tensor = tensor[0]
@@ -241,15 +246,17 @@ class MeasuredPreprocessing:
 
     def describe(self) -> str:
         """One line in words."""
-        text = " ".join(repr(self.transform).split()) if not hasattr(self.transform, "__name__") else _name(self.transform)
+        text = (
+            " ".join(repr(self.transform).split()) if not hasattr(self.transform, "__name__") else _name(self.transform)
+        )
         return f"own callable {text}" + (f" — {self.note}" if self.note else "")
 
     def _measure(self, photo_size: tuple[int, int]) -> Placement:
         width, height = photo_size
         if not self._steady:
             raise PreprocessingError(
-                f"the preprocessing {_name(self.transform)} gives another result each time: use the one for evaluation, "
-                "without random crops or flips"
+                f"the preprocessing {_name(self.transform)} gives another result each time: use the one for "
+                "evaluation, without random crops or flips"
             )
         black, white = (self(Image.new("RGB", photo_size, (level,) * 3)).cpu() for level in (0, 255))
         down, across = np.meshgrid(_ramp(height), _ramp(width), indexing="ij")
@@ -286,9 +293,9 @@ class MeasuredPreprocessing:
         # Beyond the centres of the photo's outermost pixels resampling has nothing to go by, and gives plateaus.
         lowest, highest = (float(end) / 255 for end in _ramp(extent)[[0, -1]])
         use = seen & (level > lowest + 1.5 / 255) & (level < highest - 1.5 / 255)
-        use = use if len(index[use].unique()) > 1 else seen
+        use = use if _spread(index[use]) else seen
         name = "columns" if axis else "rows"
-        if len(index[use].unique()) < 2:
+        if not _spread(index[use]):
             raise self._unmeasurable(f"a ramp leaves fewer than two levels along {name}")
         design = torch.stack([torch.ones_like(index[use]), index[use]], dim=1)
         solution = torch.linalg.lstsq(design, position[use][:, None]).solution[:, 0]
@@ -309,7 +316,7 @@ AnyPreprocessing: TypeAlias = Preprocessing | MeasuredPreprocessing
 
 
 def as_preprocessing(value: AnyPreprocessing | Callable[[Image.Image], Any] | None) -> AnyPreprocessing:
-    """Accept what people have: our own, a torchvision evaluation preset, any callable, or None for ImageNet's convention."""
+    """Accept what people have: our own, a preset of torchvision, any callable, or None for ImageNet's convention."""
     if value is None:
         return Preprocessing(note="assumed: ImageNet's convention, since none was given")
     if isinstance(value, (Preprocessing, MeasuredPreprocessing)):
@@ -319,7 +326,8 @@ def as_preprocessing(value: AnyPreprocessing | Callable[[Image.Image], Any] | No
         return _from_torchvision_preset(value)
     if not callable(value):
         raise PreprocessingError(
-            f"a preprocessing is unitscope.Preprocessing or a callable from PIL image to tensor, not {type(value).__name__}"
+            "a preprocessing is unitscope.Preprocessing or a callable from PIL image to tensor, "
+            f"not {type(value).__name__}"
         )
     return MeasuredPreprocessing(value)
 
@@ -338,7 +346,7 @@ def _from_torchvision_preset(preset: Any) -> Preprocessing:
 
 
 def picture_of(tensor: Float[Tensor, "channel row col"]) -> Image.Image:
-    """Make a picture of a tensor whose scale is unknown: its range is stretched to 0–255, extra channels are dropped."""
+    """Make a picture of a tensor of unknown scale: its range is stretched to 0–255, extra channels are dropped."""
     values = tensor.detach().to("cpu", torch.float32)
     values = values[:3] if values.shape[0] >= 3 else values[:1]
     low, high = values.min(), values.max()
@@ -349,6 +357,10 @@ def picture_of(tensor: Float[Tensor, "channel row col"]) -> Image.Image:
 def _ramp(length: int) -> np.ndarray:
     # A level v stands for the position (v + 0.5) / 256 of the length.
     return np.round((np.arange(length) + 0.5) / length * 256 - 0.5).clip(0, 255).astype(np.uint8)
+
+
+def _spread(values: Tensor) -> bool:
+    return len(values) > 1 and bool(values.max() > values.min())
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -17,9 +17,9 @@ from unitscope.preprocessing import AnyPreprocessing, picture_of
 class Subject:
     """One thing that was explained.
 
-    `name` is shown; `size` is (width, height) in pixels of the upright photo, or of the network's input when a tensor was
-    given; `preprocessing` is None for a tensor. A photo from a file is opened again when it is drawn, so that explaining
-    thousands of photos keeps none of them in memory.
+    `name` is shown; `size` is (width, height) in pixels of the upright photo, or of the network's input when a tensor
+    was given; `preprocessing` is None for a tensor. A photo from a file is opened again when it is drawn, so that
+    explaining thousands of photos keeps none of them in memory.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Subject:
 
     @classmethod
     def of_tensor(cls, tensor: Float[Tensor, "channel row col"], name: str, undo: AnyPreprocessing | None) -> Subject:
-        """The subject of one input tensor; `undo` is the preprocessing it is assumed to have gone through, for drawing."""
+        """The subject of one input tensor; `undo` is the preprocessing that it is assumed to come from, for drawing."""
         return cls(name, (int(tensor.shape[2]), int(tensor.shape[1])), None, tensor=tensor, undo=undo)
 
     @property

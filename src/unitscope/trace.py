@@ -27,7 +27,7 @@ KEPT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which axes of a tensor are the rows and columns of a map, and where its cells lie on the network's input, if known.
+    """Which axes of a tensor are the rows and columns of a map, and where its cells lie on the network's input.
 
     The map is (batch, row, col, unit) when `channels_last`, as in Swin, and (batch, …, row, col) otherwise.
     """
@@ -44,9 +44,9 @@ class Layout:
 class Call:
     """One call of a torch function in a forward pass: a node of the graph that leads to the logits.
 
-    `index` counts all calls of the pass, so that the same call can be found again in the next one; `inputs` are the calls
-    that made its tensor arguments; `args` and `kwargs` are kept only for the functions a head is made of. `layout` is None
-    where it could not be followed.
+    `index` counts all calls of the pass, so that the same call can be found again in the next one; `inputs` are the
+    calls that made its tensor arguments; `args` and `kwargs` are kept only for the functions a head is made of.
+    `layout` is None where it could not be followed.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Trace:
     logits: Tensor | None = None
 
     def names(self) -> list[str]:
-        """The names of the runs: the module's, with `:2` behind it for the second run of one that runs several times."""
+        """The names of the runs: the module's, with `:2` behind it for the second run where it runs several times."""
         times = Counter(run.name for run in self.runs)
         seen: Counter[str] = Counter()
         names = []
@@ -127,8 +127,8 @@ def logits_of(output: Any, batch: int) -> Float[Tensor, "batch class"]:
     rows = 1 if batch == 1 and tensor.ndim == 1 else tensor.shape[0] if tensor.ndim else 0
     if rows != batch or math.prod(tensor.shape[2:]) != 1 or not tensor.numel() or not tensor.is_floating_point():
         raise ModelError(
-            f"the network gave a {str(tensor.dtype).removeprefix('torch.')} tensor of shape {tuple(tensor.shape)} for a batch of "
-            f"{batch}, not logits (batch, class): wrap a module that classifies images"
+            f"the network gave a {str(tensor.dtype).removeprefix('torch.')} tensor of shape {tuple(tensor.shape)} "
+            f"for a batch of {batch}, not logits (batch, class): wrap a module that classifies images"
         )
     return tensor.detach().reshape(batch, -1)
 
@@ -248,7 +248,7 @@ class Tap(TorchFunctionMode):
 
 
 class Switch(TorchFunctionMode):
-    """Replaces the first tensor argument of one chosen call of a forward pass: a real forward with a changed feature map.
+    """Replaces the first argument of one chosen call of a forward pass: a real forward with a changed feature map.
 
     `fired` says whether that call has come by.
     """
@@ -304,7 +304,7 @@ _CHANNELS_FIRST = (
 def _layout(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Call, ...], shape: tuple[int, ...]
 ) -> Layout | None:
-    """Which axes of a call's result are rows and columns, and where its cells lie; None when that cannot be followed."""
+    """Which axes of a call's result are rows and columns, and where its cells lie; None where that is not known."""
     if name in _CHANNELS_FIRST and inputs:
         _settle(inputs[0])
     located = [call for call in inputs if call.layout is not None and len(call.shape) >= 4]
@@ -321,6 +321,8 @@ def _layout(
         return Layout(False, _grid(name, args, kwargs, source, shape))
     if name == "pad":
         return Layout(layout.channels_last, _padded(args, kwargs, layout))
+    if name == "__getitem__" and len(shape) == len(source.shape) == 4:
+        return _sliced(args[1], layout)
     same = [
         call.layout for call in located if call.layout and call.layout.spatial(call.shape) == call.layout.spatial(shape)
     ]
@@ -330,10 +332,28 @@ def _layout(
             return None
         agree = all(_agree(same[0].grid, other.grid) for other in same)
         return Layout(same[0].channels_last, same[0].grid if agree else None)
-    if name == "__getitem__" and len(shape) == len(source.shape) == 4:
-        units = 3 if layout.channels_last else 1
-        return Layout(layout.channels_last, None) if shape[units] == source.shape[units] else None
     return None
+
+
+def _sliced(index: Any, layout: Layout) -> Layout | None:
+    """The layout after plain slices such as x[:, :, ::2, ::2]; None after any other choice."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in [part for part in parts if not isinstance(part, Tensor)]:
+        place = next(position for position, part in enumerate(parts) if part is Ellipsis)
+        parts[place : place + 1] = [slice(None)] * (5 - len(parts))
+    parts += [slice(None)] * (4 - len(parts))
+    if not all(isinstance(part, slice) for part in parts):
+        return None
+    if layout.grid is None:
+        return layout
+    axes = []
+    spatial = parts[1:3] if layout.channels_last else parts[2:4]
+    for axis, part in zip((layout.grid.rows, layout.grid.cols), spatial, strict=True):
+        begin, stride = part.start or 0, part.step or 1
+        if begin < 0:
+            return Layout(layout.channels_last, None)
+        axes.append(Axis(axis.start + axis.step * begin, axis.step * stride))
+    return Layout(layout.channels_last, Grid(axes[0], axes[1]))
 
 
 def _settle(call: Call) -> None:
@@ -365,7 +385,9 @@ def _moved(
     return Layout(True, layout.grid) if places == (1, 2) and after == 4 else None
 
 
-def _grid(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], source: Call, shape: tuple[int, ...]) -> Grid | None:
+def _grid(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], source: Call, shape: tuple[int, ...]
+) -> Grid | None:
     """Where the cells lie that a function of (batch, unit, row, col) gives; None when that cannot be followed."""
     if source.grid is None:
         return None
@@ -387,7 +409,9 @@ def _windowed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Gr
 
     if name == "conv2d":
         kernel = tuple(args[1].shape[-2:]) if len(args) > 1 else tuple(kwargs["weight"].shape[-2:])
-        stride, padding, dilation = (given(i, k, d) for i, k, d in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1)))
+        stride, padding, dilation = (
+            given(i, k, d) for i, k, d in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+        )
     else:
         kernel = given(1, "kernel_size", 1)
         stride, padding = given(2, "stride", kernel), given(3, "padding", 0)

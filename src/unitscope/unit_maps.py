@@ -17,8 +17,8 @@ from unitscope.subjects import Subject
 class UnitMaps(Drawable):
     """What chosen units of a layer did on some photos.
 
-    `maps` (batch, unit, row, col) are the activations as the network computed them, signed, in the order of `units`; `grid`
-    says where their cells lie on the network's input of `input_size` (rows, cols).
+    `maps` (batch, unit, row, col) are the activations as the network computed them, signed, in the order of `units`;
+    `grid` says where their cells lie on the network's input of `input_size` (rows, cols).
     """
 
     layer: str
@@ -31,6 +31,6 @@ class UnitMaps(Drawable):
     def on_photo(
         self, image: int = 0, size: tuple[int, int] | None = None, interpolation: str = "bilinear"
     ) -> Float[np.ndarray, "unit height width"]:
-        """The maps of one photo laid where they belong on it, at `size` (width, height); NaN outside the network's crop."""
+        """The maps of one photo laid where they belong on it, at `size` (width, height); NaN outside the crop."""
         placement = self.subjects[image].placement(self.input_size)
         return lay_on_photo(self.maps[image].cpu().numpy(), self.grid, placement, size, interpolation)

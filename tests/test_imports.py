@@ -1,0 +1,120 @@
+"""Imports point down, heavy libraries load in their leaves, and the command line starts without them."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import unitscope
+
+ROOT = Path(unitscope.__file__).parent
+
+# From the ground up: a part may import what stands before it, and nothing else. Folders count as one part.
+ORDER = """
+    errors drawable geometry photos preprocessing subjects trace layers head classes
+    unit_maps explanation ablation labels model filters account record
+    downloads weights scenes sources render reporting write_up cli
+""".split()
+
+# Module-level imports of heavy libraries: who may have them.
+LEAVES = {
+    "matplotlib": ("render/",),
+    "jinja2": ("render/",),
+    "torchvision": ("sources/torchvision.py", "sources/places365.py"),
+    "click": ("cli.py",),
+}
+
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+
+def part_of(file: Path) -> str:
+    return file.parts[0].removesuffix(".py")
+
+
+def imports(file: Path, only_top: bool = False) -> Iterator[str]:
+    """The full names of all modules that a file imports, inside functions too."""
+    tree = ast.parse((ROOT / file).read_text())
+    for node in tree.body if only_top else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            # `from unitscope import x` names a part, `from unitscope.x import y` its contents.
+            yield from (
+                (f"unitscope.{alias.name}" for alias in node.names)
+                if node.module == "unitscope"
+                else [node.module or ""]
+            )
+
+
+def test_every_part_has_its_place() -> None:
+    assert {part_of(file) for file in FILES} - {"__init__", "__main__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if part_of(file) not in ("__init__", "__main__")], ids=str)
+def test_imports_point_down(file: Path) -> None:
+    own = part_of(file)
+    below = ORDER[: ORDER.index(own)]
+    for name in imports(file):
+        if name.startswith("unitscope."):
+            part = name.split(".")[1]
+            assert part == own or part in below, f"{file} imports {part}, which does not stand below {own}"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    importers = [str(file) for file in FILES if any(name.startswith("unitscope.cli") for name in imports(file))]
+    assert importers == ["__main__.py"]
+
+
+def test_the_one_door_up_is_drawables_to_render() -> None:
+    doors = []
+    for file in FILES:
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            named = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module" and node.args
+            if named and isinstance(node.args[0], ast.Constant) and str(node.args[0].value).startswith("unitscope"):
+                doors.append((str(file), node.args[0].value))
+    assert set(doors) == {("drawable.py", "unitscope.render")}
+
+
+@pytest.mark.parametrize("library", LEAVES)
+def test_heavy_libraries_are_imported_in_their_leaves_only(library: str) -> None:
+    for file in FILES:
+        if any(name.split(".")[0] == library for name in imports(file, only_top=True)):
+            assert str(file).startswith(LEAVES[library]), f"{file} imports {library} at module level"
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("unitscope.cli") is None, reason="there is no command line yet")
+def test_the_command_line_starts_without_torch() -> None:
+    loaded = modules_after("import unitscope.cli")
+    assert not loaded & {"torch", "torchvision", "matplotlib", "jinja2", "numpy", "PIL"}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert not modules_after("import unitscope") & {"torch", "numpy", "PIL", "matplotlib"}
+
+
+def test_computing_loads_no_drawing_and_hides_no_function_behind_the_file_of_its_name() -> None:
+    code = "import unitscope.account; from unitscope.filters import filters; assert unitscope.filters is filters"
+    assert not modules_after(code) & {"torchvision", "matplotlib", "jinja2", "unitscope.render"}
+
+
+def test_every_public_name_can_be_imported() -> None:
+    assert set(unitscope.__all__) == set(unitscope._HOMES) | {"__version__"} and dir(unitscope) == sorted(
+        unitscope.__all__
+    )
+    for name in unitscope.__all__:
+        assert getattr(unitscope, name) is not None
+    with pytest.raises(AttributeError, match="module 'unitscope' has no attribute 'filter'"):
+        _ = unitscope.filter
