@@ -21,7 +21,7 @@ from networks import Gap, seeded
 from unitscope.account import Account, NetworkFacts
 from unitscope.errors import OutputError
 from unitscope.explanation import Explanation
-from unitscope.filters import filters
+from unitscope.kernels import filters
 from unitscope.model import Classifier, wrap
 from unitscope.preprocessing import Preprocessing
 from unitscope.render import diagram, figure, figures, save

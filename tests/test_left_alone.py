@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from networks import Dense, Failing, Gap, Mlp, OneRelu, seeded
 from unitscope.account import Account
 from unitscope.errors import HeadError, ModelError
-from unitscope.filters import filters
+from unitscope.kernels import filters
 from unitscope.model import Classifier, wrap
 from unitscope.preprocessing import Preprocessing
 

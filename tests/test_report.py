@@ -17,7 +17,7 @@ from torch import nn
 from networks import ConvClassifier, Gap, seeded
 from unitscope.account import Account, NetworkFacts
 from unitscope.errors import InputError, OutputError
-from unitscope.filters import filters
+from unitscope.kernels import filters
 from unitscope.model import Classifier, Provenance, wrap
 from unitscope.preprocessing import Preprocessing
 from unitscope.render import html, write_report

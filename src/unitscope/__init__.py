@@ -7,8 +7,6 @@ your own network and photos. Names are imported when they are first used, so tha
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -18,14 +16,14 @@ _HOMES = {
     "Account": "account",
     "Classifier": "model",
     "Explanation": "explanation",
-    "Filters": "filters",
+    "Filters": "kernels",
     "Head": "head",
     "Layer": "layers",
     "Prediction": "classes",
     "Preprocessing": "preprocessing",
     "UnitMaps": "unit_maps",
     "UnitscopeError": "errors",
-    "filters": "filters",
+    "filters": "kernels",
     "load": "sources",
     "report": "reporting",
     "reproduce": "write_up",
@@ -58,8 +56,8 @@ if TYPE_CHECKING:
     from unitscope.classes import Prediction
     from unitscope.errors import UnitscopeError
     from unitscope.explanation import Explanation
-    from unitscope.filters import Filters, filters
     from unitscope.head import Head
+    from unitscope.kernels import Filters, filters
     from unitscope.layers import Layer
     from unitscope.model import Classifier, wrap
     from unitscope.preprocessing import Preprocessing
@@ -79,14 +77,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """The package, in which `unitscope.filters` is the function, also once the file of that name was imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -15,8 +15,8 @@ from unitscope.classes import Prediction, class_indices
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError
 from unitscope.explanation import Explanation, UnitContribution
-from unitscope.filters import Filters, convolutions, filters
 from unitscope.head import Head, relative_difference, rounding_error
+from unitscope.kernels import Filters, convolutions, filters
 from unitscope.layers import Layer, Stage
 from unitscope.model import Classifier, Provenance
 from unitscope.subjects import Subject

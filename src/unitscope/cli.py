@@ -184,7 +184,7 @@ def filters_command(
     unitscope filters --model torchvision:resnet50 --layer layer3.0.conv2 --channel 0 --json
     """
     from unitscope import record
-    from unitscope.filters import filters
+    from unitscope.kernels import filters
 
     if out is None and not as_json:
         out = Path("unitscope-filters")

@@ -8,8 +8,8 @@ from typing import Any
 from unitscope.ablation import Ablation
 from unitscope.account import Account, NetworkFacts
 from unitscope.explanation import Explanation
-from unitscope.filters import Filters
 from unitscope.head import Head
+from unitscope.kernels import Filters
 from unitscope.layers import Layer
 from unitscope.unit_maps import UnitMaps
 

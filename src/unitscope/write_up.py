@@ -13,7 +13,7 @@ import torch
 from unitscope.ablation import Ablation
 from unitscope.errors import ModelError
 from unitscope.explanation import Explanation
-from unitscope.filters import filters
+from unitscope.kernels import filters
 from unitscope.model import Classifier, OnePhoto
 from unitscope.preprocessing import Preprocessing
 from unitscope.render import save

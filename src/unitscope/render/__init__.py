@@ -14,7 +14,7 @@ from unitscope.ablation import Ablation
 from unitscope.account import Account, NetworkFacts
 from unitscope.errors import OutputError
 from unitscope.explanation import Explanation
-from unitscope.filters import Filters
+from unitscope.kernels import Filters
 from unitscope.render import figures
 from unitscope.render.files import written_whole
 from unitscope.render.fragments import html

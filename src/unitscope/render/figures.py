@@ -14,7 +14,7 @@ from unitscope.ablation import Ablation, Change
 from unitscope.account import Account, NetworkFacts
 from unitscope.classes import class_indices
 from unitscope.explanation import Explanation
-from unitscope.filters import Filters
+from unitscope.kernels import Filters
 from unitscope.render import diagram
 from unitscope.render.colours import Scale
 from unitscope.render.overlays import View, overlay, shown

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from unitscope.ablation import Ablation
 from unitscope.account import Account, NetworkFacts
 from unitscope.explanation import Explanation
-from unitscope.filters import Filters
+from unitscope.kernels import Filters
 from unitscope.render import diagram, figures
 from unitscope.render.colours import Scale
 from unitscope.render.markup import data_uri, templates

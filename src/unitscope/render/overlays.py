@@ -132,8 +132,8 @@ def overlay(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """A map drawn on its photo, with all that the network did not see veiled; `laid` has the view's size.
 
-    Beneath "signed" and "heat" the photo is grey, so that every colour in the picture is the map's: an orange evening sky is
-    no evidence. Beneath "contour" and "write-up" it keeps its colours.
+    Beneath "signed" and "heat" the photo is grey, so that every colour in the picture is the map's: an orange evening
+    sky is no evidence. Beneath "contour" and "write-up" it keeps its colours.
     """
     photo = grey(view.photo) if style in _ON_GREY else view.photo
     return view.veiled(blended(photo, layer(laid, scale, style, colours)))

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from unitscope.account import Account
 from unitscope.errors import InputError
-from unitscope.filters import Filters
+from unitscope.kernels import Filters
 from unitscope.record import of_accounts
 from unitscope.render import diagram, figures
 from unitscope.render.colours import Scale
@@ -66,9 +66,9 @@ def write_report(
     """Write the accounts of photos as HTML and JSON: whole, or nothing at all.
 
     For one photo OUT/report.html, for several OUT/<photo>/report.html each and OUT/index.html; beside each report
-    explanation.json and, with `pieces`, predictions.png, cams.png, cam-<rank>-<class>.png, units.png, contributions.png,
-    ablation.png, filters-<layer>.png, network.png and network.svg. Each account is written before the next is asked for,
-    and `each` is called with it then. Returns the reports' paths, and last the index's.
+    explanation.json and, with `pieces`, predictions.png, cams.png, cam-<rank>-<class>.png, units.png,
+    contributions.png, ablation.png, filters-<layer>.png, network.png and network.svg. Each account is written before
+    the next is asked for, and `each` is called with it then. Returns the reports' paths, and last the index's.
 
     Raises InputError when there are no accounts, and OutputError where they cannot be written.
     """

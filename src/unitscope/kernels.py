@@ -1,4 +1,4 @@
-"""Filters: the kernels of a convolution as pictures; arrays first, drawing elsewhere."""
+"""Kernels: the filters of a convolution as pictures; arrays first, drawing elsewhere."""
 
 from __future__ import annotations
 

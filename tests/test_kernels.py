@@ -12,7 +12,7 @@ from torch import nn
 
 from networks import Gap, Kinds, seeded
 from unitscope.errors import LayerError, UnitError
-from unitscope.filters import convolutions, filters
+from unitscope.kernels import convolutions, filters
 from unitscope.model import wrap
 
 NET = seeded(Kinds)
