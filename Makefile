@@ -25,6 +25,7 @@ $(STAMP): pyproject.toml requirements.lock
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: setup
 	$(BIN)/mypy

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -265,3 +267,61 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing_half_written(photo: Path, tmp_
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not out.exists() or not list(out.iterdir())
+
+
+def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "unitscope", *map(os.fsdecode, map(os.fspath, arguments))], timeout=120, **options
+    )
+
+
+def test_any_file_name_can_be_explained_and_is_shown_as_text(
+    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+) -> None:
+    names = [os.fsdecode(b"bad\xff\xfe.png"), "two\nlines.png", "<script>alert(1)</script>.png", "ünï 🙂.png"]
+    paths = []
+    for name in names:
+        path = tmp_path / name.replace("/", "∕")
+        path.write_bytes(photo.read_bytes())
+        paths.append(path)
+    out = tmp_path / "out"
+    status, printed, err = run(capsys, "explain", *paths, *model, "--out", out, "--no-pieces")
+    assert (status, err) == (0, "")
+    assert "bad��.png: class" in printed and "two lines.png: class" in printed
+    assert len(list(out.glob("*/report.html"))) == 4
+    assert not any("<script>alert" in page.read_text() for page in out.rglob("*.html"))
+
+
+def test_json_loses_no_character_where_standard_output_is_ascii(photo: Path, model: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "ünï.png"
+    path.write_bytes(photo.read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = command("ablate", path, *model, "--json", env=environment, capture_output=True)
+    assert json.loads(done.stdout.decode("ascii"))["photos"][0]["photo"] == "ünï.png"
+    done = command("ablate", path, *model, env=environment, capture_output=True)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+def test_a_full_disk_behind_standard_output_is_one_line(model: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = command("info", *model, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr and b"cannot be written" in done.stderr
+
+
+def test_a_photo_can_come_through_a_pipe(photo: Path, model: list[str]) -> None:
+    if not Path("/dev/stdin").exists():
+        pytest.skip("there is no /dev/stdin on this system")
+    done = command("ablate", "/dev/stdin", *model, "--json", input=photo.read_bytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_impossible_folder_is_one_line(
+    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+) -> None:
+    assert "a" * 50 in refused(capsys, "explain", photo, *model, "--out", tmp_path / ("a" * 300))
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert "file" in refused(capsys, "units", photo, *model, "--unit", 0, "--out", blocked / "below")
+    assert "is empty" in refused(capsys, "explain", "", *model, "--json")

@@ -410,3 +410,14 @@ def test_an_explanation_does_not_change_with_the_users_tensor() -> None:
     x.zero_()
     assert torch.equal(e.feature_map, before) and e.subjects[0].picture().tobytes() == picture
     assert e.subjects[0].tensor is not None and e.subjects[0].tensor.untyped_storage().nbytes() == 3 * 32 * 32 * 4
+
+
+def test_a_photo_is_found_again_after_the_program_has_gone_elsewhere(
+    gap: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    explanation = gap.explain("photo.png")
+    monkeypatch.chdir("/")
+    assert explanation.subjects[0].picture().size == (40, 30)
+    assert repr(explanation) == "<Explanation of 1 photos: 6 units of 16×16 cells, 5 classes>"

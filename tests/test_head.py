@@ -82,9 +82,18 @@ def test_the_heads_of_torchvision(name: str, kind: str, layer: str, layer_is_map
         (Flattened, "reads a flattened 4×3×3 map, cell by cell, not a pooled one"),
         (Tokens, "before the last linear layer stands a token (as in ViT)"),
         (ConvNextLike, "before the last linear layer stands a layer normalisation (as in ConvNeXt)"),
-        (lambda: Ending(IMPOSTORS["softmax"]), "the network ends in a softmax: wrap the network without it"),
-        (lambda: Ending(IMPOSTORS["log-softmax"]), "the network ends in a log-softmax: wrap the network without it"),
-        (lambda: Ending(IMPOSTORS["sigmoid"]), "the network ends in a sigmoid: wrap the network without it"),
+        (
+            lambda: Ending(IMPOSTORS["softmax"]),
+            "the network ends in a softmax, not in a linear layer or a pool: wrap it without",
+        ),
+        (
+            lambda: Ending(IMPOSTORS["log-softmax"]),
+            "the network ends in a log-softmax, not in a linear layer or a pool: wrap it without",
+        ),
+        (
+            lambda: Ending(IMPOSTORS["sigmoid"]),
+            "the network ends in a sigmoid, not in a linear layer or a pool: wrap it without",
+        ),
         (lambda: Ending(IMPOSTORS["max pool"]), "stands a maximum pool instead of a global average pool"),
         (lambda: Ending(IMPOSTORS["temperature"]), "the network ends in a division"),
         (lambda: Ending(IMPOSTORS["two heads summed"]), "the network ends in a sum"),

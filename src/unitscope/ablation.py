@@ -46,6 +46,10 @@ class Ablation(Drawable):
     labels: tuple[str, ...]
     exact: bool
 
+    def __repr__(self) -> str:
+        how = "exact" if self.exact else "measured"
+        return f"<Ablation of {len(self.units)} units of '{self.layer}' on {len(self.before)} photos, {how}>"
+
     @classmethod
     def of(cls, explanation: Explanation, units: list[int]) -> Ablation:
         """The ablation of units of the last feature map, from an explanation already made."""

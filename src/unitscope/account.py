@@ -115,6 +115,9 @@ class Account(Drawable):
     filters: tuple[Filters, ...]
     checks: tuple[Check, ...]
 
+    def __repr__(self) -> str:
+        return f"<Account of {self.subject.name}: {self.sentence()}>"
+
     @classmethod
     def of(cls, model: Classifier, explanation: Explanation, **options: Any) -> Account:
         """The account of the first photo of an explanation; the options are those of `accounts`."""
@@ -147,7 +150,9 @@ class Account(Drawable):
             else " and ".join(filter(None, (", ".join(units[:-1]), units[-1])))
         )
         noun = "unit" if len(units) == 1 else "units"
-        if after.index == first.index:
+        if torch.equal(self.ablation.before, self.ablation.after):
+            text += f". Without {noun} {listed}, which did not fire, nothing changes"
+        elif after.index == first.index:
             text += f". Without {noun} {listed} it is still {first.label} (logit {after.logit_after:.2f})"
         else:
             text += f". Without {noun} {listed} it would be {after.label} (logit {after.logit_after:.2f})"

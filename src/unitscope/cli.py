@@ -121,12 +121,16 @@ def explain(
         _check_folder(out)
     model = _load(source)
     reader = _Reader(photos)
-    told: list[Account] = []
+    told: list[Any] = []
+    network: dict[str, Any] | None = None
     written: list[Path] = []
     with reader.bar() as progress:
 
         def each(account: Account) -> None:
-            told.append(account)
+            # What is printed is kept, not the account with its maps: there may be thousands of photos.
+            nonlocal network
+            network = record.of_network(account.network) if as_json and network is None else network
+            told.append(record.of_account(account) if as_json else _account_text(account))
             progress(1)
 
         if out is not None:
@@ -135,10 +139,9 @@ def explain(
             for account in accounts_of(model, reader, batch_size=batch_size, **options):
                 each(account)
     if as_json:
-        _print_json(record.of_accounts(told))
+        _print_json(record.document("explanation", network=network, photos=told))
     else:
-        for account in told:
-            _print_account(account)
+        click.echo("\n".join(told))
         if written:
             click.echo(f"report: {written[-1]}")
     reader.finish()
@@ -352,8 +355,9 @@ def info(as_json: bool, **source: str | None) -> None:
         ("head", facts.head.describe() if facts.head else f"none that is exact: {facts.refusal}"),
     ]
     if facts.head:
-        error = f"{facts.head.error:.1e} of the largest logit, on {facts.head.probes} random inputs"
-        lines.append(("verified", f"{facts.head.kind}: mean of every map + bias = logit to {error}"))
+        size = f"to {facts.head.error:.1e} of the largest logit" if facts.head.error else "exactly"
+        text = f"{facts.head.kind}: mean of every map + bias = logit {size}, on {facts.head.probes} random inputs"
+        lines.append(("verified", text))
     lines += [("note", note) for note in facts.provenance.notes]
     for name, text in lines:
         click.echo(f"{name:<14} {text}")
@@ -442,43 +446,42 @@ class _Reader:
 
 
 def _load(source: dict[str, str | None]) -> Classifier:
-    from unitscope.preprocessing import Preprocessing
     from unitscope.sources import load
 
-    preprocessing: Any = source["preprocessing"]
-    if preprocessing is not None and "=" in preprocessing:
-        preprocessing = Preprocessing.parse(preprocessing)
     return load(
         source["spec"],
         weights=source["weights"],
         arch=source["arch"],
         labels=source["labels"],
-        preprocessing=preprocessing,
+        preprocessing=source["preprocessing"],
     )
 
 
 def _check_folder(out: Path) -> None:
     """Refuse an output folder that cannot be one before any work is done."""
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"'{out}' is a file, not a folder: name another folder with --out")
+    try:
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"'{out}' is a file, not a folder: name another folder with --out")
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"'{out}' cannot be a folder ({error.strerror}): name another with --out") from None
 
 
 def _draw(result: Drawable, out: Path, name: str, as_json: bool, **options: Any) -> None:
     """Draw a result into a file of the output folder and say where it is, beside the JSON rather than in it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder '{out}' ({error.strerror}): choose another with --out") from None
-    click.echo(f"picture: {result.save(out / name, **options)}", err=as_json)
+    from unitscope.render import make_folder
+
+    click.echo(f"picture: {result.save(make_folder(out) / name, **options)}", err=as_json)
 
 
-def _print_account(account: Account) -> None:
-    click.echo(f"{account.subject.name}: {account.sentence()}")
+def _account_text(account: Account) -> str:
     width = max(len(prediction.label) for prediction in account.predictions)
-    for rank, prediction in enumerate(account.predictions, 1):
-        click.echo(
-            f"  {rank:>2}  {prediction.label:<{width}}  {prediction.probability:>6.1%}  logit {prediction.logit:>7.3f}"
-        )
+    rows = [
+        f"  {rank:>2}  {prediction.label:<{width}}  {prediction.probability:>6.1%}  logit {prediction.logit:>7.3f}"
+        for rank, prediction in enumerate(account.predictions, 1)
+    ]
+    return "\n".join([f"{account.subject.name}: {account.sentence()}", *rows])
 
 
 def _print_ablation(name: str, ablation: Any, top: int) -> None:
@@ -497,7 +500,9 @@ def _print_ablation(name: str, ablation: Any, top: int) -> None:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    # Where standard output cannot take every character, JSON's own escapes lose none.
+    plain = not (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(json.dumps(value, indent=1, ensure_ascii=plain, allow_nan=False))
 
 
 def _file_name(text: str) -> str:
@@ -535,6 +540,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         # The reader of a pipe went away (`| head`): nothing to say, and Python must not say it at exit either.
+        sys.stdout = None
+        return 1
+    except OSError as error:
+        # Everything that unitscope writes itself is told of by OutputError: this is standard output.
+        _complain(OutputError(f"standard output cannot be written ({error.strerror or error}): free some space"))
         sys.stdout = None
         return 1
 

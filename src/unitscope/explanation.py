@@ -53,6 +53,12 @@ class Explanation(Drawable):
     input_size: tuple[int, int]
     off: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        units, rows, cols = self.feature_map.shape[1:]
+        off = f", {len(self.off)} units off" if self.off else ""
+        maps = f"{units} units of {rows}×{cols} cells"
+        return f"<Explanation of {len(self)} photos: {maps}, {len(self.labels)} classes{off}>"
+
     def __len__(self) -> int:
         return len(self.subjects)
 

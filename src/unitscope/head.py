@@ -29,9 +29,9 @@ _EXPLANATIONS = {
     "tanh": "a hidden layer (an MLP head)",
     "layer_norm": "a layer normalisation (as in ConvNeXt)",
     "batch_norm": "a batch normalisation",
-    "softmax": "a softmax: wrap the network without it, so that it gives logits",
-    "log_softmax": "a log-softmax: wrap the network without it, so that it gives logits",
-    "sigmoid": "a sigmoid: wrap the network without it, so that it gives logits",
+    "softmax": "a softmax",
+    "log_softmax": "a log-softmax",
+    "sigmoid": "a sigmoid",
     "constant": "a tensor that torch did not compute from the photo",
     "normalize": "a normalisation to unit length",
     "cat": "a concatenation",
@@ -40,6 +40,8 @@ _EXPLANATIONS = {
     **dict.fromkeys(("mul", "mul_", "__mul__", "__rmul__"), "a multiplication"),
     **dict.fromkeys(("adaptive_max_pool2d", "max_pool2d", "amax", "max"), "a maximum pool"),
 }
+
+_PROBABILITIES = ("softmax", "log_softmax", "sigmoid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,13 +323,15 @@ def _refusal(call: Call, linear: Call | None) -> str:
     wanted = "exact maps need a feature map, a global average pool and one linear layer at the end"
     if linear is None:
         what = _EXPLANATIONS.get(call.name, f"'{call.name}'")
-        return f"the network ends in {what}, not in a linear layer or a pool: {wanted}"
+        remedy = ": wrap it without that, so that it gives logits" if call.name in _PROBABILITIES else f": {wanted}"
+        return f"the network ends in {what}, not in a linear layer or a pool{remedy}"
     if len(call.shape) == 4 and math.prod(call.shape[1:]) != max(call.shape[1:]):
         shape = "×".join(map(str, call.shape[1:]))
         return f"the last linear layer reads a flattened {shape} map, cell by cell, not a pooled one: {wanted}"
     what = _EXPLANATIONS.get(call.name, f"'{call.name}'")
-    if len(call.shape) == 3 or (call.name == "__getitem__"):
-        what = "a token (as in ViT)" if call.name == "__getitem__" else what
+    if call.name == "__getitem__":
+        tokens = bool(call.inputs) and len(call.inputs[0].shape) == 3
+        what = "a token (as in ViT)" if tokens else "a selection of units"
     return f"before the last linear layer stands {what} instead of a global average pool: {wanted}"
 
 

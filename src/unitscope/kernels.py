@@ -49,6 +49,12 @@ class Filters(Drawable):
     filters_in_layer: int
     channels_in_kernel: int
 
+    def __repr__(self) -> str:
+        count, channels, rows, cols = self.weights.shape
+        return (
+            f"<Filters: {count} of '{self.layer}', {channels} channels of {rows}×{cols} weights, scale {self.scale!r}>"
+        )
+
     def input_channel(self, filter: int, channel: int) -> int:
         """The layer's input channel that a filter reads through its kernel's `channel`."""
         per_group = self.filters_in_layer // self.groups

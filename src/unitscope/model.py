@@ -313,6 +313,11 @@ class Classifier:
         except torch.cuda.OutOfMemoryError:
             raise ModelError("the device ran out of memory: use a smaller batch_size") from None
         except Exception as error:  # It is the user's code, and may raise anything.
+            if any(isinstance(p, nn.parameter.UninitializedParameter) for p in self.network.parameters()):
+                raise ModelError(
+                    "the network has lazy modules without weights yet: run one forward pass of it first, or load its "
+                    "weights"
+                ) from None
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"the network failed on an input of {'×'.join(map(str, shape))} (channel × row × col): "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from dataclasses import dataclass
@@ -36,23 +37,26 @@ class Photo:
         return self.image.size
 
 
-def open_photo(source: PhotoSource) -> Photo:
+def open_photo(source: PhotoSource, longest: int | None = None) -> Photo:
     """Decode a photo from a path or a PIL image to upright 8-bit RGB.
 
     EXIF orientation is applied; transparency is laid on white; 16-bit samples are scaled by 1/257; an animated file
     gives its first frame, a PIL image the frame it stands at; CMYK and palettes are converted. Colour profiles are
-    ignored, as by the usual training pipelines.
+    ignored, as by the usual training pipelines. `longest` is for drawing: a JPEG file may then be decoded smaller, with
+    its shorter side still at least that many pixels, which is several times faster for large photos.
 
     Raises PhotoError when the file is missing, not a picture, damaged, or larger than Pillow's decompression limit
     (about 179 megapixels).
     """
     if isinstance(source, Image.Image):
-        name = Path(str(getattr(source, "filename", "") or "photo")).name
+        name = shown_name(str(getattr(source, "filename", "") or "photo"))
         decoded = _decode(source, name)
         # Not the user's own image: they may close it, or turn to another frame, before the photo is drawn.
         return Photo(decoded, name, decoded)
     if not isinstance(source, (str, os.PathLike)):
         raise PhotoError(f"a photo is a path or a PIL image, not {type(source).__name__}: open it with PIL.Image first")
+    if not os.fspath(source):
+        raise PhotoError("a photo's path is empty: name a file")
     path = Path(source)
     try:
         if path.is_dir():
@@ -60,8 +64,12 @@ def open_photo(source: PhotoSource) -> Photo:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return Photo(_decode(image, str(path)), path.name, path)
+            with Image.open(_seekable(path)) as image:
+                if longest is not None:
+                    # Of a JPEG only as much is decoded as is drawn, to the next of an eighth, a quarter and a half.
+                    image.draft(None, (longest, longest))
+                # Absolute, as it is opened again when it is drawn, wherever the program has gone meanwhile.
+                return Photo(_decode(image, str(path)), shown_name(path), path.absolute())
     except FileNotFoundError:
         raise PhotoError(f"there is no photo '{path}': check the path (looked in {Path.cwd()})") from None
     except PhotoError:
@@ -74,6 +82,17 @@ def open_photo(source: PhotoSource) -> Photo:
         raise PhotoError(f"'{path}' may not be read: check its permissions") from None
     except Exception as error:  # Pillow's plug-ins report damage with all sorts of things.
         raise PhotoError(f"'{path}' cannot be read ({_one_line(error)}): check the path and the file") from None
+
+
+def shown_name(path: str | os.PathLike[str]) -> str:
+    """The last part of a path as text that can be shown anywhere: one line, and no bytes that are not characters."""
+    name = Path(path).name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return " ".join(name.split()) or "photo"
+
+
+def _seekable(path: Path) -> Path | io.BytesIO:
+    """The path itself, or the bytes of what cannot be read twice: a pipe."""
+    return path if path.is_file() or not path.exists() else io.BytesIO(path.read_bytes())
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:

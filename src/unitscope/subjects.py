@@ -44,10 +44,13 @@ class Subject:
         """Whether it was given as a photo, rather than as a tensor."""
         return self.source is not None
 
-    def picture(self) -> Image.Image:
-        """The upright photo itself, or the input tensor turned back into a picture (RGB, 8 bits)."""
+    def picture(self, longest: int | None = None) -> Image.Image:
+        """The upright photo itself, or the input tensor turned back into a picture (RGB, 8 bits).
+
+        With `longest` pixels to be drawn, a large photo may come smaller, though not smaller than that.
+        """
         if self.source is not None:
-            return open_photo(self.source).image
+            return open_photo(self.source, longest).image
         assert self.tensor is not None
         if self.undo is not None and self.undo.channels == self.tensor.shape[0]:
             return self.undo.undo(self.tensor)

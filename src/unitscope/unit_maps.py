@@ -28,6 +28,12 @@ class UnitMaps(Drawable):
     input_size: tuple[int, int]
     subjects: tuple[Subject, ...]
 
+    def __repr__(self) -> str:
+        rows, cols = self.maps.shape[2:]
+        return (
+            f"<UnitMaps of {len(self.units)} units of '{self.layer}' on {len(self.maps)} photos: {rows}×{cols} cells>"
+        )
+
     def on_photo(
         self, image: int = 0, size: tuple[int, int] | None = None, interpolation: str = "bilinear"
     ) -> Float[np.ndarray, "unit height width"]:

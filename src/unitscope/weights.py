@@ -344,7 +344,8 @@ def _refused(file: Path, error: Exception) -> WeightsError:
         if "Unsupported operand" in text or "persistent" in text:
             return WeightsError(
                 f"'{file}' is refused: it holds more than weights (pickles are only read with weights_only=True, which "
-                f"found {_reason(text)}): save the network's state_dict() with torch.save or safetensors"
+                f"found {_reason(text) or 'something else'}): save the network's state_dict() with torch.save or "
+                "safetensors"
             )
         return _unreadable(file, error)
     name = wanted[1]
@@ -384,7 +385,8 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
 def _reason(text: str) -> str:
     """Find the cause within torch's many lines of advice."""
     found = re.search(r"WeightsUnpickler error: (.*)", text)
-    return " ".join((found[1] if found else text).split())[:160]
+    words = " ".join((found[1] if found else text).split())
+    return words if len(words) <= 160 else words[:160].rsplit(" ", 1)[0] + " …"
 
 
 def _find_state(loaded: Any, file: Path) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:

@@ -16,7 +16,7 @@ from unitscope.explanation import Explanation
 from unitscope.kernels import filters
 from unitscope.model import Classifier, OnePhoto
 from unitscope.preprocessing import Preprocessing
-from unitscope.render import save
+from unitscope.render import make_folder, save
 
 TITLE = "6.869 MiniPlaces Challenge, Part I (R. Sander, 7 November 2019)"
 MODEL = "places365:resnet50"
@@ -194,7 +194,7 @@ def _maps(explanation: Explanation) -> list[Comparison]:
 
 
 def _draw(model: Classifier, explanation: Explanation, ablation: Ablation, out: Path) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     pictures = [
         save(
             filters(model, layer, filters=range(30), channels=0), out / f"filters-{layer}.png", interpolation="bilinear"

@@ -16,13 +16,13 @@ from unitscope.errors import OutputError
 from unitscope.explanation import Explanation
 from unitscope.kernels import Filters
 from unitscope.render import figures
-from unitscope.render.files import written_whole
+from unitscope.render.files import make_folder, written_whole
 from unitscope.render.fragments import html
 from unitscope.render.report import write_report
 from unitscope.render.sheets import DPI
 from unitscope.unit_maps import UnitMaps
 
-__all__ = ["figure", "html", "save", "write_report"]
+__all__ = ["figure", "html", "make_folder", "save", "write_report"]
 
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
 

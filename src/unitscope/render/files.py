@@ -87,13 +87,22 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         raise
 
 
+def make_folder(folder: Path) -> Path:
+    """Make a folder with its parents unless it is there; raises OutputError."""
+    _made(folder)
+    return folder
+
+
 def _made(folder: Path) -> Path | None:
     """Make a folder with its parents; returns the topmost that was not there, None when all were."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    if folder.is_file():
-        raise OutputError(f"cannot write into '{folder}': it is a file, not a folder: choose another path")
+    missing: list[Path] = []
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        if folder.is_file():
+            raise OutputError(f"cannot write into '{folder}': it is a file, not a folder: choose another path")
         folder.mkdir(parents=True, exist_ok=True)
+    except OutputError:
+        raise
     except OSError as error:
         if missing and missing[-1].is_dir():
             shutil.rmtree(missing[-1], ignore_errors=True)

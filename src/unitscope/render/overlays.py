@@ -75,7 +75,7 @@ class View:
 
 @functools.lru_cache(maxsize=4)  # a report draws the same photo twenty times
 def _view(subject: Subject, input_size: tuple[int, int], longest: int) -> View:
-    picture, placement = subject.picture(), subject.placement(input_size)
+    picture, placement = subject.picture(longest), subject.placement(input_size)
     factor = min(longest / max(picture.size), max(1.0, min(longest, _SMALLEST) / max(picture.size)))
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     # Small pictures are enlarged without smoothing, to be seen as the network sees them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, tee
 from pathlib import Path
@@ -77,7 +77,8 @@ def write_report(
     if not begin:
         raise InputError("there is nothing to report: the list of accounts is empty")
     several = len(begin) > 1
-    told, names = [], []
+    entries: list[dict[str, Any]] = []
+    names = []
     with folder_written_whole(out) as staging:
         for account, name in _named(chain(begin, waiting)):
             folder = staging / name if several else staging
@@ -87,12 +88,14 @@ def write_report(
             record = json.dumps(of_accounts([account]), indent=1, ensure_ascii=False, allow_nan=False)
             (folder / RECORD).write_text(record, encoding="utf-8")
             (folder / REPORT).write_text(html_of(account, index=several), encoding="utf-8")
-            told.append(account)
             names.append(name)
+            if several:
+                entries.append(_entry(account, name))
             if each is not None:
                 each(account)
         if several:
-            (staging / INDEX).write_text(html_of_index(told, names), encoding="utf-8")
+            page = templates().get_template("index.html.j2").render(entries=entries, **entries[0])
+            (staging / INDEX).write_text(page, encoding="utf-8")
     return [*(out / name / REPORT for name in names), out / INDEX] if several else [out / REPORT]
 
 
@@ -140,17 +143,18 @@ def html_of(account: Account, *, index: bool = False) -> str:
     return template.render(page=_page(account), account=account, network=account.network, index=index)
 
 
-def html_of_index(accounts: Sequence[Account], names: Sequence[str]) -> str:
-    """The page that lists the reports of several photos."""
-    entries = []
-    for account, name in zip(accounts, names, strict=True):
-        view = View.of(account.subject, account.explanation.input_size, _THUMBNAIL)
-        entries.append({"account": account, "folder": name, "photo": data_uri(view.veiled())})
-    return (
-        templates()
-        .get_template("index.html.j2")
-        .render(entries=entries, network=accounts[0].network, random=is_random(accounts[0]))
-    )
+def _entry(account: Account, folder: str) -> dict[str, Any]:
+    """What the page that lists several photos says of one; it keeps nothing of the account's maps."""
+    view = View.of(account.subject, account.explanation.input_size, _THUMBNAIL)
+    return {
+        "folder": folder,
+        "photo": data_uri(view.veiled()),
+        "name": account.subject.name,
+        "label": account.predictions[0].label,
+        "sentence": account.sentence(),
+        "network": account.network,
+        "random": is_random(account),
+    }
 
 
 def _page(account: Account) -> dict[str, Any]:
@@ -299,6 +303,7 @@ def _ablation(account: Account, scale: Scale, size: tuple[int, int]) -> dict[str
         "noun": "unit" if len(ablation.units) == 1 else "units",
         "weight": float(account.explanation.head.weight[first, list(ablation.units)].sum()),
         "lost": change(after, before).lstrip("+"),
+        "fires": "This unit hardly fires here" if bool(ablation.maps.maps.any()) else "This unit does not fire here",
         "hardly": abs(lost) < _HARDLY * abs(before),
         "turned": ablation.turned_over()[0],
         "after": account.label(int(ablation.after[0].argmax())),

@@ -73,7 +73,7 @@ def load_places365(request: Request) -> Classifier:
 
 def _preprocessing(request: Request) -> AnyPreprocessing:
     chosen = request.preprocessing
-    if not isinstance(chosen, str):
+    if not isinstance(chosen, str) or "=" in chosen:
         return request.chosen_preprocessing(SQUASH_256_CROP_224)
     if chosen not in PREPROCESSINGS:
         raise ModelError(

@@ -65,13 +65,16 @@ class Request:
 
     def chosen_preprocessing(self, default: AnyPreprocessing | None) -> AnyPreprocessing:
         """Choose the preprocessing that was given, or else `default` or ImageNet's at the input size asked for."""
-        if isinstance(self.preprocessing, str):
+        chosen = self.preprocessing
+        if isinstance(chosen, str) and "=" in chosen:
+            chosen = Preprocessing.parse(chosen)
+        if isinstance(chosen, str):
             raise ModelError(
-                f"preprocessing {self.preprocessing!r} is unknown to {self.spec}: only places365 names its "
-                "preprocessings; pass unitscope.Preprocessing(resize=…, crop=…, mean=…, std=…)"
+                f"preprocessing {chosen!r} is unknown to {self.spec}: only places365 names its preprocessings; write "
+                "'resize=256,crop=224', or pass unitscope.Preprocessing(resize=…, crop=…, mean=…, std=…)"
             )
-        if self.preprocessing is not None:
-            given = as_preprocessing(self.preprocessing)
+        if chosen is not None:
+            given = as_preprocessing(chosen)
             if self.input_size is not None and given.input_size not in (None, _sides(self.input_size)):
                 raise ModelError(
                     f"input_size {self.input_size} and the preprocessing's {given.input_size} disagree: give one of "

@@ -212,7 +212,7 @@ def _check_name(name: str, spec: str) -> None:
             "torchvision.models.list_models(torchvision.models)"
         )
     raise ModelError(
-        f"torchvision has no classifier '{name}'{near_matches(name, names)}: list them with "
+        f"torchvision has no classifier '{name}'{near_matches(name, sorted(names))}: list them with "
         "torchvision.models.list_models()"
     )
 
