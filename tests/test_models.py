@@ -169,7 +169,7 @@ def test_photos_that_cannot_share_a_batch_are_refused(tmp_path: Path, batch_size
             with pytest.raises(InputError, match="inputs of different sizes"):
                 verb(paths, "features.0", [0], batch_size=1)
     assert [model.explain(path).feature_map.shape[2:] for path in paths] == [(16, 36), (34, 16)]
-    assert model.input_size == (224, 224) and model.head.map_shape == (6, 112, 112)
+    assert model.input_shape == (3, 224, 224) and model.head.map_shape == (6, 112, 112)
 
 
 def test_progress_counts_the_photos(gap: Classifier) -> None:
@@ -276,7 +276,7 @@ def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:
     )
     found, expected = own.explain(path), same.explain(path)
     assert torch.equal(found.logits, expected.logits)
-    assert own.input_size == (32, 32)
+    assert own.input_shape == (3, 32, 32)
     difference = np.nanmax(np.abs(found.cams_on_photo(0, 1) - expected.cams_on_photo(0, 1)))
     assert difference <= 0.1 * float(expected.cams[0, 1].abs().max())
     assert found.subjects[0].picture().size == (90, 40)
@@ -305,3 +305,24 @@ def test_logits_are_those_of_evaluation_mode_without_gradients() -> None:
     found = wrap(net, preprocessing=SMALL).explain(X).logits
     with evaluating(net):
         assert torch.equal(found, net(X))
+
+
+def test_without_a_preprocessing_the_tensors_say_what_shape_is_usual() -> None:
+    class Fixed(nn.Module):
+        """A network for 32×32 only, as CIFAR's are: its pool has a fixed window."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3, padding=1)
+            self.fc = nn.Linear(6, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.fc(nn.functional.avg_pool2d(self.conv(x).relu(), 32).flatten(1))
+            return logits
+
+    model = wrap(Fixed())
+    x = torch.randn(2, 3, 32, 32)
+    assert model.ablate(x, layer="conv", units=[1]).after.shape == (2, 4)
+    assert model.explain(x).feature_map.shape == (2, 6, 32, 32)
+    assert model.head.map_shape == (6, 32, 32)
+    assert model.layers()[0].shape == (6, 32, 32)

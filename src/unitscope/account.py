@@ -54,7 +54,7 @@ class NetworkFacts:
             parameters=sum(parameter.numel() for parameter in model.network.parameters()),
             classes=len(model.labels),
             preprocessing=model.preprocessing.describe(),
-            input_shape=(model.preprocessing.channels, *model.input_size),
+            input_shape=model.input_shape,
             layers=tuple(layers),
             stages=tuple(stages),
             head=head,

@@ -91,6 +91,9 @@ class Classifier:
         self.provenance = provenance or Provenance("wrapped", f"as in the {type(module).__name__} that was wrapped")
         self._labels = None if labels is None else tuple(labels)
         self._structures: dict[tuple[int, ...], _Structure] = {}
+        # Where no preprocessing was given, the inputs themselves say what shape is usual.
+        self._shape_to_see = preprocessing is None
+        self._seen_shape: tuple[int, int, int] | None = None
 
     def __repr__(self) -> str:
         return f"<Classifier {self.provenance.spec}: {type(self.module).__name__}, {self.preprocessing.describe()}>"
@@ -100,16 +103,16 @@ class Classifier:
         """The names of the classes, in order of index; "class 0", "class 1" … where none were given."""
         if self._labels is not None:
             return self._labels
-        return self._labels_for(self._structure(self._usual_shape).classes)
+        return self._labels_for(self._structure(self.input_shape).classes)
 
     @property
     def head(self) -> Head:
         """The head, found and verified; raises HeadError, saying why, for a network without such a head."""
-        return self._head(self._usual_shape)[0]
+        return self._head(self.input_shape)[0]
 
     def head_or_refusal(self) -> tuple[Head | None, str]:
         """The head and "", or None and the reason why there is no exact head."""
-        structure = self._structure(self._usual_shape)
+        structure = self._structure(self.input_shape)
         return structure.head, structure.refusal
 
     @property
@@ -119,13 +122,19 @@ class Classifier:
         return next(floating, torch.empty(0))
 
     @property
-    def input_size(self) -> tuple[int, int]:
-        """(rows, cols) of the network's usual input: the preprocessing's, or 224×224 where it depends on the photo."""
-        return self.preprocessing.input_size or _USUAL_INPUT
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channel, row, col) of the network's usual input.
+
+        The preprocessing's; that of the last tensor where no preprocessing was given; else 224×224.
+        """
+        if self._seen_shape is not None:
+            return self._seen_shape
+        rows, cols = self.preprocessing.input_size or _USUAL_INPUT
+        return self.preprocessing.channels, rows, cols
 
     def layers(self) -> list[Layer]:
         """The layers that run in a forward pass: name, kind, output shape (unit, row, col), in order of execution."""
-        return list(self._structure(self._usual_shape).layers)
+        return list(self._structure(self.input_shape).layers)
 
     def stages(self) -> list[Stage]:
         """The layers grouped by the rows and columns of their maps."""
@@ -184,7 +193,7 @@ class Classifier:
         On the head's feature map (`layer` None, or the head's layer) the algebra gives the answer from one forward
         pass; at any other layer a second forward pass runs with the units' maps set to zero.
         """
-        if layer is None or self._is_head_layer(layer):
+        if layer is None or self._is_head_layer(layer, x):
             explanation = self.explain(x, batch_size=batch_size)
             return Ablation.of(
                 explanation, check_units(units, explanation.feature_map.shape[1], "the last feature map")
@@ -220,10 +229,6 @@ class Classifier:
                 found: nn.Module = module
                 return found
 
-    @property
-    def _usual_shape(self) -> tuple[int, int, int]:
-        return (self.preprocessing.channels, *self.input_size)
-
     def _structure(self, shape: tuple[int, ...]) -> _Structure:
         if shape not in self._structures:
             found = self._find_structure(shape)
@@ -258,8 +263,9 @@ class Classifier:
             raise HeadError(structure.refusal)
         return structure.head, structure.path
 
-    def _is_head_layer(self, layer: str) -> bool:
-        head = self._structure(self._usual_shape).head
+    def _is_head_layer(self, layer: str, x: Input) -> bool:
+        shape = tuple(x.shape[1:]) if isinstance(x, Tensor) and x.ndim == 4 else self.input_shape
+        head = self._structure(shape).head
         return head is not None and head.layer_is_map and head.layer == layer
 
     def _explain_batch(self, batch: Tensor, subjects: tuple[Subject, ...]) -> Explanation:
@@ -376,6 +382,9 @@ class Classifier:
             raise NonFiniteError(
                 f"input {int(bad.nonzero()[0])} of the batch holds NaN or infinite numbers: check what made it"
             )
+        if self._shape_to_see:
+            channels, rows, cols = (int(side) for side in x.shape[1:])
+            self._seen_shape = channels, rows, cols
         for start in range(0, len(x), batch_size):
             batch = x[start : start + batch_size].detach()
             subjects = tuple(
