@@ -80,8 +80,12 @@ def _captum(module: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
 def measure(timed: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Seconds, and the ratio to the plain pass of the same round: median and quartiles."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
+    names = list(timed)
     for round_ in range(rounds + 1):
-        for name, run in timed.items():
+        # Each begins a round in its turn: what runs before leaves caches and memory in a state of its own.
+        turn = round_ % len(names)
+        for name in names[turn:] + names[:turn]:
+            run = timed[name]
             begin = time.perf_counter()
             run()
             if round_:  # The first round warms up.

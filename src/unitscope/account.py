@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 import torch
+from PIL import Image
 
 from unitscope.ablation import Ablation
 from unitscope.classes import Prediction, class_indices
@@ -18,7 +21,8 @@ from unitscope.explanation import Explanation, UnitContribution
 from unitscope.head import Head, relative_difference, rounding_error
 from unitscope.kernels import Filters, convolutions, filters
 from unitscope.layers import Layer, Stage
-from unitscope.model import Classifier, Provenance
+from unitscope.model import Classifier, OnePhoto, Provenance
+from unitscope.photos import Photo
 from unitscope.subjects import Subject
 
 _PACKAGES = ("unitscope", "torch", "numpy", "pillow")
@@ -201,6 +205,19 @@ def accounts(
             filters=kernels,
             checks=tuple(_checks(model, one, ablation)),
         )
+
+
+def accounts_of(
+    model: Classifier,
+    photos: OnePhoto | Iterable[OnePhoto],
+    *,
+    batch_size: int = 16,
+    **options: Any,
+) -> Iterator[Account]:
+    """Explain photos in batches and give the account of each; the options are those of `accounts`."""
+    waiting = iter([photos] if isinstance(photos, (str, os.PathLike, Image.Image, Photo)) else photos)
+    while batch := list(islice(waiting, batch_size)):
+        yield from accounts(model, model.explain(batch, batch_size=batch_size), **options)
 
 
 def _shown_filters(model: Classifier) -> list[Filters]:

@@ -112,7 +112,7 @@ def explain(
     unitscope explain a.jpg b.jpg --model torchvision:resnet50 --weights resnet50.pth --json
     """
     from unitscope import record
-    from unitscope.reporting import accounts_of, report
+    from unitscope.account import accounts_of
 
     options: dict[str, Any] = {"top": top, "classes": list(classes) or None, "units": list(units) or None}
     if out is None and not as_json:
@@ -134,6 +134,8 @@ def explain(
             progress(1)
 
         if out is not None:
+            from unitscope.reporting import report
+
             written = report(model, reader, out, pieces=not no_pieces, batch_size=batch_size, each=each, **options)
         else:
             for account in accounts_of(model, reader, batch_size=batch_size, **options):

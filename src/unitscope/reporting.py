@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from unitscope.account import Account, accounts
+from unitscope.account import Account, accounts_of
 from unitscope.model import Classifier, OnePhoto
-from unitscope.photos import Photo
 from unitscope.render.report import write_report
-
-
-def accounts_of(
-    model: Classifier,
-    photos: OnePhoto | Iterable[OnePhoto],
-    *,
-    batch_size: int = 16,
-    **options: Any,
-) -> Iterator[Account]:
-    """Explain photos in batches and give the account of each; the options are those of `accounts`."""
-    waiting = iter([photos] if isinstance(photos, (str, os.PathLike, Image.Image, Photo)) else photos)
-    while batch := list(islice(waiting, batch_size)):
-        yield from accounts(model, model.explain(batch, batch_size=batch_size), **options)
 
 
 def report(
