@@ -323,8 +323,8 @@ def _refusal(call: Call, linear: Call | None) -> str:
     wanted = "exact maps need a feature map, a global average pool and one linear layer at the end"
     if linear is None:
         what = _EXPLANATIONS.get(call.name, f"'{call.name}'")
-        remedy = ": wrap it without that, so that it gives logits" if call.name in _PROBABILITIES else f": {wanted}"
-        return f"the network ends in {what}, not in a linear layer or a pool{remedy}"
+        remedy = "wrap it without that, so that it gives logits; " if call.name in _PROBABILITIES else ""
+        return f"the network ends in {what}, not in a linear layer or a pool: {remedy}{wanted}"
     if len(call.shape) == 4 and math.prod(call.shape[1:]) != max(call.shape[1:]):
         shape = "×".join(map(str, call.shape[1:]))
         return f"the last linear layer reads a flattened {shape} map, cell by cell, not a pooled one: {wanted}"

@@ -224,30 +224,46 @@ class Caught:
         return self.args[position] if len(self.args) > position else self.kwargs.get(keyword)
 
 
-class Tap(TorchFunctionMode):
+class _Watcher(TorchFunctionMode):
+    """Counts the calls of a forward pass as they were counted when it was traced, and is told of each by `meet`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def meet(self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Look at a call before it runs, and return the positional arguments that it shall run with."""
+        raise NotImplementedError
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name != "__get__":
+            self._count += 1
+            args = self.meet(self._count, name, args, kwargs)
+        return func(*args, **kwargs)
+
+
+class Tap(_Watcher):
     """Catches the arguments of chosen calls of a forward pass, by the index and name they had when it was traced."""
 
     def __init__(self, wanted: dict[int, str]) -> None:
         super().__init__()
         self._wanted = wanted
-        self._count = 0
         self.caught: dict[int, Caught] = {}
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name != "__get__":
-            self._count += 1
-            if self._wanted.get(self._count) == name:
-                # Cloned at once: a later in-place operation may overwrite it.
-                first = args[0] if args else kwargs["input"]
-                self.caught[self._count] = Caught(first.detach().clone(), args, kwargs)
-        return func(*args, **kwargs)
+    def meet(self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Catch the call when it is a wanted one."""
+        if self._wanted.get(index) == name:
+            # Cloned at once: a later in-place operation may overwrite it.
+            first = args[0] if args else kwargs["input"]
+            self.caught[index] = Caught(first.detach().clone(), args, kwargs)
+        return args
 
 
-class Switch(TorchFunctionMode):
+class Switch(_Watcher):
     """Replaces the first argument of one chosen call of a forward pass: a real forward with a changed feature map.
 
     `fired` says whether that call has come by.
@@ -255,24 +271,18 @@ class Switch(TorchFunctionMode):
 
     def __init__(self, index: int, name: str, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self._index, self._name, self._change = index, name, change
-        self._count = 0
+        self._chosen, self._change = (index, name), change
         self.fired = False
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name != "__get__":
-            self._count += 1
-            if (self._count, name) == (self._index, self._name):
-                self.fired = True
-                if args:
-                    args = (self._change(args[0]), *args[1:])
-                else:
-                    kwargs = {**kwargs, "input": self._change(kwargs["input"])}
-        return func(*args, **kwargs)
+    def meet(self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Change the map when the call is the chosen one."""
+        if (index, name) != self._chosen:
+            return args
+        self.fired = True
+        if args:
+            return (self._change(args[0]), *args[1:])
+        kwargs["input"] = self._change(kwargs["input"])
+        return args
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
