@@ -35,10 +35,19 @@ def load_bundled(request: Request) -> Classifier:
     fit_weights(module, weights)
     given = request.own_labels() or labels
     check_label_count(given, architecture.classes)
-    notes = [str(card[key]) for key in ("attribution", "data") if key in card]
+    notes = [_accuracy(card), *(str(card[key]) for key in ("attribution", "data", "not_for") if key in card)]
     return Classifier(
         module.eval(), given, preprocessing, request.provenance(f"bundled {weights.name}", weights.sha256, notes)
     )
+
+
+def _accuracy(card: Mapping[str, Any]) -> str:
+    """The card's accuracy in one line, with its 95 % intervals."""
+    shares = []
+    for key, name in (("top1", "top-1"), ("top5", "top-5")):
+        low, high = card["accuracy"][key]["interval"]
+        shares.append(f"{name} {card['accuracy'][key]['accuracy']:.1%} ({low:.1%}–{high:.1%})")
+    return f"Accuracy: {', '.join(shares)} on {card['measured_on']}; 95 % Wilson intervals."
 
 
 def _preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
