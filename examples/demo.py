@@ -18,8 +18,7 @@ explanation = model.explain(photo)
 
 print(f"photo:  {photo.name} (by danielbuechele, CC BY 2.0, shipped with scikit-learn)")
 print(f"model:  {model.provenance.spec}, {model.provenance.weights}")
-for note in model.provenance.notes:
-    print(f"        {note}")
+print(f"        {model.provenance.notes[0]}")
 print("top 5:  " + ", ".join(f"{p.label} {p.probability:.0%}" for p in explanation.top(5)[0]))
 print(f"found:  {unitscope.Account.of(model, explanation).sentence()}")
 print(f"report: {report.resolve().as_uri()}")

@@ -39,7 +39,7 @@ def write_weights(
 ) -> None:
     """Write atomically: whoever opens the path sees the old file or the whole new one."""
     halves = {}
-    for name, value in values.items():
+    for name, value in centred(values).items():
         if name.endswith("num_batches_tracked"):
             continue  # only training counts batches, and a half could not hold the number
         halves[name] = value.detach().cpu().to(torch.float16).contiguous()
@@ -55,6 +55,16 @@ def write_weights(
     temporary = path.with_suffix(".tmp")
     save_file(halves, temporary, metadata)
     temporary.replace(path)
+
+
+def centred(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same classifier with the head's weights and biases centred over the classes.
+
+    What all logits have in common changes no probability, but it colours every class activation map: without it a map
+    shows what speaks for its class rather than for another, not what speaks for all of them.
+    """
+    head = {name: value - value.mean(dim=0) for name, value in values.items() if name in ("fc.weight", "fc.bias")}
+    return {**values, **head}
 
 
 def read_weights(path: Path) -> Weights:
