@@ -286,7 +286,7 @@ def archive(kind: str) -> bytes:
         (b"", "is empty"),
         (b"\n<!DOCTYPE html><html>404</html>", "is a web page, not weights"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
-        (gzip.compress(b"weights"), "compressed with gzip"),
+        (gzip.compress(b"weights", mtime=0), "compressed with gzip"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"some text", "is not a PyTorch or safetensors file"),
         (archive("tar"), "is a tar archive"),
