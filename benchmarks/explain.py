@@ -2,16 +2,17 @@
 
     python benchmarks/explain.py [--networks resnet50 squeezenet1_1] [--batch 1 8] [--rounds 15] [--json FILE]
 
-Each round times, in turn, one plain `module(x)` and each explanation; a ratio is that of the same round, and the
-table gives the median and the quartiles of the ratios. "everything" reads the maps of all classes, all contributions,
-and the logits with every unit off in turn. Peers are timed when they are installed, on five classes of each picture,
-as people use them.
+Each round times, in random order, one plain `module(x)` and each explanation; a ratio is that of the same round, and
+the table gives the median and the quartiles of the ratios. "everything" reads the maps of all classes, all
+contributions, and the logits with every unit off in turn. Peers are timed when they are installed, on five classes of
+each picture, as people use them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import time
 import warnings
@@ -80,11 +81,10 @@ def _captum(module: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
 def measure(timed: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Seconds, and the ratio to the plain pass of the same round: median and quartiles."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
-    names = list(timed)
+    names, order = list(timed), random.Random(0)
     for round_ in range(rounds + 1):
-        # Each begins a round in its turn: what runs before leaves caches and memory in a state of its own.
-        turn = round_ % len(names)
-        for name in names[turn:] + names[:turn]:
+        # In another order each round: what runs before leaves caches and memory in a state of its own.
+        for name in order.sample(names, len(names)):
             run = timed[name]
             begin = time.perf_counter()
             run()
