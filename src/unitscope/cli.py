@@ -115,10 +115,7 @@ def explain(
     from unitscope.account import accounts_of
 
     options: dict[str, Any] = {"top": top, "classes": list(classes) or None, "units": list(units) or None}
-    if out is None and not as_json:
-        out = Path("unitscope-report")
-    if out is not None:
-        _check_folder(out)
+    out = _folder(out, None if as_json else "unitscope-report")
     model = _load(source)
     reader = _Reader(photos)
     told: list[Any] = []
@@ -191,10 +188,7 @@ def filters_command(
     from unitscope import record
     from unitscope.kernels import filters
 
-    if out is None and not as_json:
-        out = Path("unitscope-filters")
-    if out is not None:
-        _check_folder(out)
+    out = _folder(out, None if as_json else "unitscope-filters")
     shown = filters(_load(source), layer, filters=list(chosen) or None, channels=list(channels) or None, scale=scale)
     if out is not None:
         _draw(shown, out, f"filters-{_file_name(shown.layer)}.png", as_json, interpolation=interpolation)
@@ -242,10 +236,7 @@ def units_command(
 
     if not units:
         raise click.UsageError("name at least one unit with --unit N")
-    if out is None and not as_json:
-        out = Path("unitscope-units")
-    if out is not None:
-        _check_folder(out)
+    out = _folder(out, None if as_json else "unitscope-units")
     model = _load(source)
     reader = _Reader(photos)
     results = []
@@ -303,8 +294,7 @@ def ablate(
         raise click.UsageError("name units with --unit, or ask for the --maximal one, not both")
     if layer is not None and not units:
         raise click.UsageError("--maximal is about the last feature map: with --layer, name units with --unit")
-    if out is not None:
-        _check_folder(out)
+    out = _folder(out)
     model = _load(source)
     reader = _Reader(photos)
     results = []
@@ -387,8 +377,7 @@ def reproduce(what: str, photo: str, weights: str | None, labels: str | None, ou
     from unitscope import record, write_up
     from unitscope.sources import load
 
-    if out is not None:
-        _check_folder(out)
+    out = _folder(out)
     model = load(write_up.MODEL, weights=weights, labels=labels, preprocessing=write_up.PREPROCESSING)
     result = write_up.reproduce(model, photo, out)
     agreeing, compared = result.agreeing
@@ -459,15 +448,17 @@ def _load(source: dict[str, str | None]) -> Classifier:
     )
 
 
-def _check_folder(out: Path) -> None:
-    """Refuse an output folder that cannot be one before any work is done."""
+def _folder(out: Path | None, default: str | None = None) -> Path | None:
+    """The folder to write to, if any; one that cannot be a folder is refused before any work is done."""
+    out = Path(default) if out is None and default else out
     try:
-        if out.exists() and not out.is_dir():
+        if out is not None and out.exists() and not out.is_dir():
             raise OutputError(f"'{out}' is a file, not a folder: name another folder with --out")
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(f"'{out}' cannot be a folder ({error.strerror}): name another with --out") from None
+    return out
 
 
 def _draw(result: Drawable, out: Path, name: str, as_json: bool, **options: Any) -> None:
