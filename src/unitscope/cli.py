@@ -400,7 +400,6 @@ class _Reader:
         self._paths = paths
         self._failed = 0
         self._names: dict[str, int] = {}
-        self._progress: Any = None
 
     def __iter__(self) -> Iterator[Photo]:
         from unitscope.photos import open_photo

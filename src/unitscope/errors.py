@@ -69,6 +69,11 @@ class MissingExtraError(UnitscopeError, ImportError):
         super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'unitscope[{extra}]'")
 
 
+def one_line(error: BaseException) -> str:
+    """The text of somebody else's error on one line, cut to 200 characters; its kind where it has no text."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def near_matches(name: str, names: Collection[str], limit: int = 3) -> str:
     """Say which of `names` resemble `name`, as the end of a message: `` (did you mean 'a' or 'b'?)`` or ``""``."""
 

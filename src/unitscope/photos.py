@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from unitscope.errors import PhotoError
+from unitscope.errors import PhotoError, one_line
 
 PhotoSource: TypeAlias = str | os.PathLike[str] | Image.Image
 
@@ -81,7 +81,7 @@ def open_photo(source: PhotoSource, longest: int | None = None) -> Photo:
     except PermissionError:
         raise PhotoError(f"'{path}' may not be read: check its permissions") from None
     except Exception as error:  # Pillow's plug-ins report damage with all sorts of things.
-        raise PhotoError(f"'{path}' cannot be read ({_one_line(error)}): check the path and the file") from None
+        raise PhotoError(f"'{path}' cannot be read ({one_line(error)}): check the path and the file") from None
 
 
 def shown_name(path: str | os.PathLike[str]) -> str:
@@ -101,7 +101,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large(name, error) from None
     except Exception as error:  # As above; a closed image is among them.
-        raise PhotoError(f"'{name}' is damaged or cut short ({_one_line(error)}): get a whole copy of it") from None
+        raise PhotoError(f"'{name}' is damaged or cut short ({one_line(error)}): get a whole copy of it") from None
     if 0 in image.size:
         raise PhotoError(f"'{name}' is empty ({image.width}×{image.height} pixels): a photo needs at least one pixel")
     try:
@@ -124,7 +124,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         return image.convert("RGB") if image.mode != "RGB" else image
     except ValueError as error:
         raise PhotoError(
-            f"'{name}' has pixels of mode {image.mode}, not RGB ({_one_line(error)}): save it as RGB"
+            f"'{name}' has pixels of mode {image.mode}, not RGB ({one_line(error)}): save it as RGB"
         ) from None
 
 
@@ -146,8 +146,4 @@ def _from_deep_grey(image: Image.Image, name: str) -> Image.Image:
 
 
 def _too_large(name: str, error: Exception) -> PhotoError:
-    return PhotoError(f"'{name}' is too large to decode safely ({_one_line(error)}): shrink it first")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return PhotoError(f"'{name}' is too large to decode safely ({one_line(error)}): shrink it first")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from unitscope.errors import PhotoError, PreprocessingError
+from unitscope.errors import PhotoError, PreprocessingError, one_line
 from unitscope.geometry import Placement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -213,7 +213,7 @@ class MeasuredPreprocessing:
         except Exception as error:
             raise PreprocessingError(
                 f"the preprocessing {_name(self.transform)} failed on a PIL image of {image.width}×{image.height} "
-                f"pixels ({type(error).__name__}: {_one_line(error)}): "
+                f"pixels ({type(error).__name__}: {one_line(error)}): "
                 "it must map a PIL image to a (channel, row, col) tensor"
             ) from error
         if not isinstance(tensor, Tensor):
@@ -378,7 +378,3 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _name(function: object) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from unitscope.downloads import looks_like_html
-from unitscope.errors import NonFiniteError, WeightsError
+from unitscope.errors import NonFiniteError, WeightsError, one_line
 
 # Where training scripts put the weights in what they save, most explicit first.
 _NESTS = (
@@ -300,7 +300,7 @@ def _read_safetensors(handle: BufferedReader, file: Path) -> tuple[dict[str, Ten
         tensors = load(data)
         header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
     except (SafetensorError, ValueError, KeyError, RecursionError) as error:
-        raise WeightsError(f"'{file}' is not a whole safetensors file ({_one_line(error)}): get it again") from None
+        raise WeightsError(f"'{file}' is not a whole safetensors file ({one_line(error)}): get it again") from None
     return tensors, header.get("__metadata__") or {}
 
 
@@ -548,7 +548,7 @@ def _load(
         module.load_state_dict(ordered, strict=True)
     except RuntimeError as error:
         raise WeightsError(
-            f"'{weights.name}' does not fit {type(module).__name__} ({_one_line(error)}): name the architecture that "
+            f"'{weights.name}' does not fit {type(module).__name__} ({one_line(error)}): name the architecture that "
             "these weights were trained with"
         ) from None
 
@@ -568,7 +568,3 @@ def _refuse_non_finite(module: nn.Module, file: str) -> None:
 
 def _sides(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a single number"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

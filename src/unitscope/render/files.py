@@ -25,13 +25,6 @@ _REMEDIES = {
 }
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file (UTF-8) whole or not at all; raises OutputError."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
-
-
 def output_error(path: Path, error: OSError) -> OutputError:
     """The one line for a file or folder that cannot be written."""
     reason = _REMEDIES.get(error.errno or 0, f"{error.strerror or error}: choose another place")
