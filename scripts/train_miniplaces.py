@@ -68,14 +68,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--stop-after", type=int, metavar="STEPS", help="stop as a kill would, to try resuming")
     recipe = add.add_argument_group("recipe")
     recipe.add_argument("--architecture", choices=sorted(ARCHITECTURES), default="bundled")
-    recipe.add_argument(
-        "--schedule", type=parse_schedule, help="SIZE:EPOCHS[,SIZE:EPOCHS…]", default=parse_schedule("64:12,96:4")
-    )
+    recipe.add_argument("--schedule", type=parse_schedule, help="SIZE:EPOCHS[,SIZE:EPOCHS…]", default=DEFAULTS.phases)
     recipe.add_argument("--epochs", type=int, help="that many epochs in all, in the schedule's proportions")
     recipe.add_argument("--batch", type=int, default=DEFAULTS.batch)
     recipe.add_argument("--optimizer", choices=["muon", "sgd"], default=DEFAULTS.optimizer)
     recipe.add_argument("--lr", type=float, default=DEFAULTS.lr, help="peak learning rate, of Muon or SGD")
     recipe.add_argument("--small-lr", type=float, default=DEFAULTS.small_lr, help="AdamW's, beside Muon")
+    recipe.add_argument("--warmup", type=int, default=DEFAULTS.warmup, help="steps before the learning rate's peak")
+    recipe.add_argument("--decay", type=float, default=DEFAULTS.decay, help="share of the steps in which it falls")
     recipe.add_argument("--weight-decay", type=float, default=DEFAULTS.weight_decay)
     recipe.add_argument("--label-smoothing", type=float, default=DEFAULTS.label_smoothing)
     recipe.add_argument("--averaging", type=float, default=DEFAULTS.averaging)
@@ -111,6 +111,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         lr=arguments.lr,
         small_lr=arguments.small_lr,
         weight_decay=arguments.weight_decay,
+        warmup=arguments.warmup,
+        decay=arguments.decay,
         label_smoothing=arguments.label_smoothing,
         averaging=arguments.averaging,
         distil=arguments.distil if arguments.teacher else 0.0,

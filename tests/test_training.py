@@ -173,7 +173,8 @@ def test_muon_steps_are_nearly_orthogonal() -> None:
 
 def arguments(source: Path, out: Path, *more: str) -> list[str]:
     words = ["train", "--data", str(source), "--out", str(out), "--architecture", "tiny", "--schedule", "32:2,40:2"]
-    return [*words, "--batch", "8", "--device", "cpu", "--eval-size", "48", "--checkpoint-seconds", "0", *more]
+    words += ["--batch", "8", "--device", "cpu", "--eval-size", "48", "--checkpoint-seconds", "0", "--warmup", "4"]
+    return [*words, *more]
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -227,6 +228,22 @@ def test_a_checkpoint_of_another_recipe_is_refused(
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_a_plateau_may_be_made_longer_but_not_what_is_done(archive: Path, tmp_path: Path) -> None:
+    """4 steps an epoch; the learning rate falls over the last 40 % of them."""
+    short, long = ["--schedule", "32:4", "--warmup", "2"], ["--schedule", "32:4,40:2", "--warmup", "2"]
+    assert train_miniplaces.main(arguments(archive, tmp_path / "whole", *long)) == 0
+    assert train_miniplaces.main(arguments(archive, tmp_path / "grown", *short, "--stop-after", "9")) == 0
+    assert train_miniplaces.main(arguments(archive, tmp_path / "grown", *long)) == 0
+    files = [tmp_path / name / "weights.safetensors" for name in ("whole", "grown")]
+    whole, grown = (weights.read_weights(path).network.state_dict() for path in files)
+    for name, value in whole.items():
+        torch.testing.assert_close(grown[name], value, rtol=0, atol=0, msg=name)
+    # Its last checkpoint is after step 11, in which the shorter schedule's rate fell, and the longer one's does not.
+    assert train_miniplaces.main(arguments(archive, tmp_path / "late", *short, "--stop-after", "12")) == 0
+    assert train_miniplaces.main(arguments(archive, tmp_path / "late", *long)) == 1
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_a_student_trains_on_parquet_beside_its_teacher(archive: Path, shards: Path, tmp_path: Path) -> None:
     assert train_miniplaces.main(arguments(archive, tmp_path / "teacher", "--hold-out", "6")) == 0
     teacher = tmp_path / "teacher" / "weights.safetensors"
@@ -255,8 +272,10 @@ def test_schedule_is_parsed_spread_and_checked() -> None:
     assert train_miniplaces.spread(phases, 4) == (training.Phase(64, 3), training.Phase(96, 1))
     recipe = training.Recipe(phases=phases)
     assert [recipe.size_at(epoch) for epoch in (0, 11, 12, 15)] == [64, 64, 96, 96]
-    assert recipe.rate_at(recipe.warmup) == pytest.approx(1)
-    assert recipe.rate_at(1) == pytest.approx(0)
+    assert recipe.rate_at(0, 5000) == pytest.approx(1 / 300)
+    assert [recipe.rate_at(step, 5000) for step in (299, 2000, 3000)] == pytest.approx([1, 1, 1])
+    assert recipe.rate_at(4000, 5000) == pytest.approx(0.5)
+    assert recipe.rate_at(4999, 5000) == pytest.approx(1 / 2000)
     for text in ("64", "16:3", "64:0", "64:x"):
         with pytest.raises(Exception, match="is no schedule: expected SIZE:EPOCHS"):
             train_miniplaces.parse_schedule(text)

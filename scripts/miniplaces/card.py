@@ -52,11 +52,11 @@ def describe(recipe: Recipe) -> str:
     how = recipe.augmentation
     teacher = f", {recipe.distil:.0%} of the loss from a teacher's answers" if recipe.distil else ""
     return (
-        f"From scratch: {phases}; batches of {recipe.batch}; {optimizer}, warmed up over {recipe.warmup:.0%} of the "
-        f"steps, then half a cosine to zero; weight decay {recipe.weight_decay}; label smoothing "
-        f"{recipe.label_smoothing}{teacher}; random crops of {how.smallest_crop:.0%}–100 % of the area, mirrored "
-        f"half the time, brightness and contrast ±{how.colour:.0%}, colour cast ±{how.cast:.0%}; the weights kept are "
-        f"their exponential moving average (decay {recipe.averaging}). Seed {recipe.seed}."
+        f"From scratch: {phases}; batches of {recipe.batch}; {optimizer}, warmed up over {recipe.warmup} steps and "
+        f"brought to zero in a straight line over the last {recipe.decay:.0%}; weight decay {recipe.weight_decay}; "
+        f"label smoothing {recipe.label_smoothing}{teacher}; random crops of {how.smallest_crop:.0%}–100 % of the "
+        f"area, mirrored half the time, brightness and contrast ±{how.colour:.0%}, colour cast ±{how.cast:.0%}; the "
+        f"weights kept are their exponential moving average (decay {recipe.averaging}). Seed {recipe.seed}."
     )
 
 

@@ -1,9 +1,8 @@
-"""The training loop: progressive sizes, one cycle of the learning rate, an averaged network, exact resumption."""
+"""The training loop: progressive sizes, a plateau of the learning rate, an averaged network, exact resumption."""
 
 import contextlib
 import hashlib
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -38,15 +37,17 @@ class Phase:
 class Recipe:
     """Everything that decides what a training makes of the same photos."""
 
-    phases: tuple[Phase, ...] = (Phase(64, 12), Phase(96, 4))
+    phases: tuple[Phase, ...] = (Phase(64, 20), Phase(96, 6))
     batch: int = 256
     optimizer: str = "muon"
     lr: float = 0.03
     small_lr: float = 0.003
     """AdamW's, for what Muon does not train."""
     weight_decay: float = 0.05
-    warmup: float = 0.1
-    """Share of the steps before the learning rate's peak."""
+    warmup: int = 300
+    """Steps before the learning rate's peak."""
+    decay: float = 0.4
+    """Share of the steps, the last ones, over which the learning rate falls to nothing."""
     label_smoothing: float = 0.1
     averaging: float = 0.999
     """Decay of the exponential moving average of the weights, which is what is kept."""
@@ -67,15 +68,22 @@ class Recipe:
             epoch -= phase.epochs
         return self.phases[-1].size
 
-    def rate_at(self, progress: float) -> float:
-        """The learning rate as a share of its peak: a straight line up, then half a cosine down to nothing."""
-        if progress < self.warmup:
-            return progress / self.warmup
-        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate as a share of its peak: a straight line up, a plateau, a straight line down to nothing.
 
-    def fingerprint(self, photos: NDArray[np.int64]) -> str:
-        """Tells whether a checkpoint belongs to this recipe on these photos."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
+        With a plateau (Zhai et al. 2022; Hägele et al. 2024) how long to train may be decided while it lasts.
+        """
+        return min(1.0, (step + 1) / self.warmup, (steps - step) / max(1.0, self.decay * steps))
+
+    def fingerprint(self, photos: NDArray[np.int64], done: int) -> str:
+        """Tells whether a checkpoint after `done` steps is one that this recipe on these photos would have made.
+
+        So a schedule may be made longer or shorter as long as it agrees on what is done.
+        """
+        rest = {name: value for name, value in asdict(self).items() if name not in ("phases", "decay")}
+        steps = len(photos) // self.batch
+        past = [(self.size_at(step // steps), self.rate_at(step, steps * self.epochs)) for step in range(done)]
+        digest = hashlib.sha256(json.dumps([rest, past], sort_keys=True).encode())
         digest.update(np.ascontiguousarray(photos).tobytes())
         return digest.hexdigest()
 
@@ -131,11 +139,10 @@ def train(
     make the last digits differ, on a CPU with the same number of threads nothing does.
     """
     _check(recipe, chosen)
-    fingerprint = recipe.fingerprint(chosen)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = make_optimizers(network, recipe.optimizer, recipe.lr, recipe.small_lr, recipe.weight_decay)
     average = Average(network)
-    start = _resume(schedule.checkpoint, fingerprint, network, average, optimizers)
+    start = _resume(schedule.checkpoint, recipe, chosen, network, average, optimizers)
     if teacher is not None:
         teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
     pixels = _on_device(photos, device)
@@ -152,7 +159,7 @@ def train(
     with tqdm(total=total, initial=start, desc="training", unit=" steps", disable=None, mininterval=1) as bar:
         for step, indices in _batches(chosen, recipe, start):
             epoch = step // steps
-            rate = recipe.rate_at(step / total)
+            rate = recipe.rate_at(step, total)
             for optimizer, values in zip(optimizers, peaks, strict=True):
                 for group, peak in zip(optimizer.param_groups, values, strict=True):
                     group["lr"] = peak * rate
@@ -175,7 +182,7 @@ def train(
             if done == schedule.stop_after_steps:
                 break
             if time.monotonic() - saved > schedule.every_seconds or done == total:
-                _save(schedule.checkpoint, fingerprint, done, network, average, optimizers)
+                _save(schedule.checkpoint, recipe.fingerprint(chosen, done), done, network, average, optimizers)
                 saved = time.monotonic()
             if done % steps == 0:
                 tqdm.write(f"epoch {done // steps}/{recipe.epochs}  size {inputs.shape[-1]}  loss {losses.item():.3f}")
@@ -262,13 +269,19 @@ def _save(
 
 
 def _resume(
-    path: Path, fingerprint: str, network: nn.Module, average: Average, optimizers: list[torch.optim.Optimizer]
+    path: Path,
+    recipe: Recipe,
+    chosen: NDArray[np.int64],
+    network: nn.Module,
+    average: Average,
+    optimizers: list[torch.optim.Optimizer],
 ) -> int:
     """Load the checkpoint where there is one; the number of steps it has done."""
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["fingerprint"] != fingerprint:
+    step: int = state["step"]
+    if state["fingerprint"] != recipe.fingerprint(chosen, step):
         raise RecipeError(
             f"{path} belongs to another recipe or other photos: give the same options to go on, or another --out"
         )
@@ -277,5 +290,4 @@ def _resume(
         average.values[name].copy_(value)
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
-    step: int = state["step"]
     return step
