@@ -304,6 +304,92 @@ class ConvNextLike(nn.Module):
         return self.fc(self.norm(self.features(x).mean((2, 3))))
 
 
+class Runs(nn.Module):
+    """One convolution that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 1)
+        self.conv = nn.Conv2d(6, 6, 3, padding=1)
+        self.mlp = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.conv(torch.relu(self.conv(self.stem(x)))).mean((2, 3)))
+
+
+class Between(Gap):
+    """A network with something affine, or one normalisation, between its pool and its logits."""
+
+    def __init__(self, between: Callable[[Between, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(6)
+        self.ln, self.rms, self.bare = (
+            nn.LayerNorm(6),
+            nn.RMSNorm(6, eps=1e-3),
+            nn.LayerNorm(6, elementwise_affine=False),
+        )
+        self.gn, self.other, self.middle = nn.GroupNorm(1, 6), nn.Linear(6, 5), nn.Linear(6, 6)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 0.3, 0.5)
+        nn.init.uniform_(self.bn.running_mean, -1, 1)
+        nn.init.uniform_(self.bn.running_var, 0.5, 2)
+        self.scale = nn.Parameter(torch.tensor(1.7))
+        self.prior = nn.Parameter(torch.linspace(-1, 1, 5))
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.between(self, self.pooled(x))
+
+
+def _layer_norm_2d(net: Between, pooled: Tensor) -> Tensor:
+    """As ConvNeXt's: on (batch, unit, 1, 1), by way of channels last."""
+    return net.ln(pooled[:, :, None, None].permute(0, 2, 3, 1)).permute(0, 3, 1, 2).flatten(1)
+
+
+# Everything between pool and logits that is exact, with what kind of head it makes.
+BETWEEN: dict[str, tuple[Callable[[Between, Tensor], Tensor], str]] = {
+    "temperature": (lambda net, p: net.fc(p) / net.scale, "gap-linear"),
+    "times a number": (lambda net, p: 0.5 * net.fc(p), "gap-linear"),
+    "less a prior": (lambda net, p: net.fc(p) - net.prior, "gap-linear"),
+    "a prior less": (lambda net, p: net.prior - net.fc(p), "gap-linear"),
+    "one less": (lambda net, p: 1 - net.fc(p), "gap-linear"),
+    "scaled by class": (lambda net, p: net.fc(p) * net.prior.exp(), "gap-linear"),
+    "two heads, mean": (lambda net, p: (net.fc(p) + net.other(p)) / 2, "gap-linear"),
+    "two heads, difference": (lambda net, p: torch.sub(net.fc(p), net.other(p), alpha=2), "gap-linear"),
+    "two linear layers": (lambda net, p: net.fc(net.middle(p)), "gap-linear"),
+    "batch norm": (lambda net, p: net.fc(net.bn(p)), "gap-linear"),
+    "batch norm of the logits": (lambda net, p: net.fc(net.bn(net.middle(p))), "gap-linear"),
+    "layer norm": (lambda net, p: net.fc(net.ln(p)), "gap-norm-linear"),
+    "layer norm, no scale": (lambda net, p: net.fc(net.bare(p)), "gap-norm-linear"),
+    "layer norm 2d": (lambda net, p: net.fc(_layer_norm_2d(net, p)), "gap-norm-linear"),
+    "layer norm, two heads": (lambda net, p: net.fc(net.ln(p)) + net.other(net.ln(p)), "gap-norm-linear"),
+    "layer norm, batch norm": (lambda net, p: net.fc(net.bn(net.ln(p))), "gap-norm-linear"),
+    "group norm": (lambda net, p: net.fc(net.gn(p[:, :, None, None]).flatten(1)), "gap-norm-linear"),
+    "root mean square norm": (lambda net, p: net.fc(net.rms(p)), "gap-norm-linear"),
+    "unit length": (lambda net, p: net.fc(F.normalize(p)), "gap-norm-linear"),
+    "unit length, temperature": (lambda net, p: net.fc(F.normalize(p, dim=-1)) * 16.0, "gap-norm-linear"),
+}
+
+
+class TokenMean(Tokens):
+    """As a ViT that averages its patches, or a Mixer: tokens, a mean over them, a normalisation or none, a head."""
+
+    def __init__(self, spelling: str) -> None:
+        super().__init__()
+        self.spelling = spelling
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        x = x + self.mix(x, x, x, need_weights=False)[0]
+        if self.spelling == "norm after":
+            return self.head(self.norm(x[:, 1:].mean(1)))
+        x = self.norm(x)
+        if self.spelling == "pool 1d":
+            return self.head(F.adaptive_avg_pool1d(x[:, 1:].transpose(1, 2), 1).flatten(1))
+        return self.head(x[:, 1:].mean(dim=1))
+
+
 class Ending(Gap):
     """A network with something after, or beside, its head."""
 
@@ -448,6 +534,11 @@ HEADED: dict[str, tuple[Callable[[], nn.Module], str, str, bool]] = {
         spelling: ((lambda pooled=pooled: Spelled(pooled)), "gap-linear", "features", True)
         for spelling, pooled in SPELLINGS.items()
     },
+    **{name: ((lambda end=end: Between(end)), kind, "features", True) for name, (end, kind) in BETWEEN.items()},
+    "tokens": (lambda: TokenMean("mean"), "gap-linear", "norm", True),
+    "tokens, pool 1d": (lambda: TokenMean("pool 1d"), "gap-linear", "norm", True),
+    "tokens, norm after the mean": (lambda: TokenMean("norm after"), "gap-norm-linear", "mix", False),
+    "layer norm after the pool": (ConvNextLike, "gap-norm-linear", "features", True),
     **{
         f"returns {shape}": ((lambda shape=shape: Returning(shape)), "gap-linear", "features", True)
         for shape in ("tuple", "list", "dict", "namedtuple", "object")

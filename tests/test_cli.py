@@ -177,17 +177,52 @@ def test_info_says_what_the_head_is_and_how_well_it_holds(capsys: pytest.Capture
     assert document["head"]["error"] < 1e-5
 
 
-def test_a_network_without_an_exact_head_is_described_and_not_explained(
+def test_a_network_without_an_exact_head_is_explained_locally_and_says_so(
     capsys: pytest.CaptureFixture[str], photo: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "mlp.py"
     path.write_text(NETWORK.replace("self.fc(x.mean((2, 3)))", "self.fc(x.mean((2, 3)).relu() * 2)"))
     model = ["--model", f"python:{path}:Net", "--preprocessing", "resize=40,crop=32"]
     status, printed, _ = run(capsys, "info", *model)
-    assert status == 0 and "none that is exact" in printed
-    assert "global average pool" in refused(capsys, "explain", photo, *model)
+    assert status == 0 and "\nnot exact      before the last linear layer stands a hidden layer" in printed
+    assert "local: gradient × activation (HiResCAM) at" in printed and "leave out up to" in printed
+    assert "3 random units switched off one by one = real forward passes" in printed
+    for options in ([], ["--method", "gradcam"], ["--layer", "conv1"]):
+        out = tmp_path / "report"
+        status, printed, _ = run(capsys, "explain", photo, *model, "--out", out, "--no-pieces", *options)
+        assert status == 0 and "report: " in printed
+        page = (out / "report.html").read_text("utf-8")
+        assert "A local answer." in page and "The maps are complete" not in page
+        record = json.loads((out / "explanation.json").read_text("utf-8"))
+        (told,) = record["photos"]
+        assert record["network"]["head"]["kind"] == "local" and told["turning_units"] is None
+        for cam in told["cams"]:
+            assert cam["bias"] is None and cam["mean"] + cam["left_out"] == pytest.approx(cam["logit"], rel=1e-4)
+        assert all(check["holds"] for check in told["checks"])
     status, printed, _ = run(capsys, "ablate", photo, *model, "--layer", "conv1", "--unit", 1)
     assert status == 0 and "measured" in printed
+    status, printed, _ = run(capsys, "ablate", photo, *model, "--maximal")
+    assert status == 0 and "measured" in printed
+
+
+def test_a_network_that_gives_probabilities_is_refused_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], photo: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "soft.py"
+    path.write_text(NETWORK.replace("self.fc(x.mean((2, 3)))", "self.fc(x.mean((2, 3))).softmax(1)"))
+    model = ["--model", f"python:{path}:Net", "--preprocessing", "resize=40,crop=32"]
+    status, printed, _ = run(capsys, "info", *model)
+    assert status == 0 and "none: the network ends in a softmax" in printed
+    assert "wrap it without that, so that it gives logits" in refused(capsys, "explain", photo, *model)
+
+
+def test_warnings_are_told_on_one_line(capsys: pytest.CaptureFixture[str], photo: Path, tmp_path: Path) -> None:
+    path = tmp_path / "dead.py"
+    path.write_text(NETWORK.replace("self.fc(x.mean((2, 3)))", "self.fc(x.mul(0).mean((2, 3)))"))
+    model = ["--model", f"python:{path}:Net", "--preprocessing", "resize=40,crop=32"]
+    status, _, said = run(capsys, "explain", photo, *model, "--json")
+    assert status == 0
+    assert said.count("\n") == 1 and said.startswith("unitscope: warning: on ") and "its maps show nothing" in said
 
 
 def test_wrong_input_is_answered_in_one_line_with_the_remedy(

@@ -226,8 +226,13 @@ class TestNetwork:
         assert f"{stages} convolution" in (names["title"] or "") and "256 × 256" in (names["desc"] or "")
         assert_readable(figure(facts))
 
-    def test_a_network_without_a_head(self) -> None:
+    def test_networks_without_an_exact_head(self) -> None:
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(5))
+        net(torch.zeros(1, 3, 32, 32))
+        facts = NetworkFacts.of(wrap(net, preprocessing=Preprocessing(resize=32, crop=32)))
+        assert facts.head is not None and facts.head.kind == "local"
+        assert diagram.plan(facts).parts[-1].lines[0] == "5 classes"
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(5), nn.Softmax(1))
         net(torch.zeros(1, 3, 32, 32))
         facts = NetworkFacts.of(wrap(net, preprocessing=Preprocessing(resize=32, crop=32)))
         assert facts.head is None

@@ -88,9 +88,29 @@ def test_a_layer_without_a_map_is_refused(layer: str, shape: str) -> None:
         assert "choose a layer before it, such as 'features'" in str(refusal.value)
 
 
-def test_tokens_are_no_map() -> None:
-    with pytest.raises(LayerError, match="gives 17×6, not a feature map"):
-        small(seeded(Tokens)).units(X, "norm", [0])
+def test_tokens_are_put_back_into_rows_and_columns() -> None:
+    net = seeded(Tokens)
+    model = small(net)
+    layer = {layer.name: layer for layer in model.layers()}["norm"]
+    assert layer.shape == (6, 4, 4) and layer.is_map and layer.grid.traced
+    assert layer.describe_shape() == "6 × 4 × 4 + 1 token"
+    assert layer.grid.rows.start == 4 and layer.grid.cols.step == 8
+    with evaluating(net), captured(net, ["norm"]) as outputs:
+        net(X)
+    maps = model.units(X, "norm", [2]).maps[:, 0]
+    for row in range(4):
+        for col in range(4):
+            assert torch.equal(maps[:, row, col], outputs["norm"][:, 1 + 4 * row + col, 2])
+
+
+def test_tokens_that_make_no_grid_are_no_map() -> None:
+    class Odd(Tokens):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.patches(x).flatten(2).transpose(1, 2)[:, :7]
+            return self.head(self.norm(x)[:, 0])
+
+    with pytest.raises(LayerError, match="gives 7×6, not a feature map"):
+        small(seeded(Odd)).units(X, "norm", [0])
 
 
 def test_capturing_copies_what_an_in_place_operation_overwrites() -> None:
@@ -171,7 +191,7 @@ def test_the_stages_of_simplenet() -> None:
             [(16, 48, 48), (24, 24, 24), (40, 12, 12), (112, 6, 6), (1280, 3, 3), (1280, 1, 1), (1000,)],
         ),
         ("regnet_y_400mf", [(32, 48, 48), (48, 24, 24), (104, 12, 12), (208, 6, 6), (440, 3, 3), (440, 1, 1), (1000,)]),
-        ("vit_b_16", [(768, 14, 14), (197, 768), (1000,)]),
+        ("vit_b_16", [(768, 14, 14), (1000,)]),
         ("swin_t", [(96, 24, 24), (192, 12, 12), (384, 6, 6), (768, 3, 3), (768, 1, 1), (1000,)]),
     ],
 )

@@ -16,7 +16,7 @@ from torch import nn
 
 from networks import ConvClassifier, Gap, seeded
 from unitscope.account import Account, NetworkFacts
-from unitscope.errors import InputError, OutputError
+from unitscope.errors import InputError, OutputError, UnitscopeWarning
 from unitscope.kernels import filters
 from unitscope.model import Classifier, Provenance, wrap
 from unitscope.preprocessing import Preprocessing
@@ -210,7 +210,9 @@ class TestReport:
         for parameter in net.parameters():
             nn.init.zeros_(parameter)
         model = wrap(net, preprocessing=SMALL)
-        (path,) = write_report([Account.of(model, model.explain(photos[0]))], tmp_path, pieces=False)
+        with pytest.warns(UnitscopeWarning, match="every unit of the feature map is 0 everywhere"):
+            explanation = model.explain(photos[0])
+        (path,) = write_report([Account.of(model, explanation)], tmp_path, pieces=False)
         text = check(path.read_text("utf-8")).text
         assert "no evidence (all 0)" in text and "no activation (all 0)" in text and "hardly fires" not in text[:200]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from networks import ChannelsLast, Output, seeded
 from unitscope.layers import Layer, evaluating, layers_of
-from unitscope.trace import first_tensor, trace
+from unitscope.trace import Axes, first_tensor, trace
 
 C = nn.Conv2d
 
@@ -200,8 +200,8 @@ def test_branches_that_look_elsewhere_are_not_claimed_to_agree() -> None:
 
 def test_maps_with_channels_last_are_listed_with_units_first() -> None:
     layers = traced_layers(seeded(ChannelsLast), 32, 32)
-    assert layers["stem"].shape == (6, 8, 8) and layers["stem"].channels_last is False
-    assert layers["mlp.0"].shape == (12, 8, 8) and layers["mlp.0"].channels_last is True
+    assert layers["stem"].shape == (6, 8, 8) and layers["stem"].axes == Axes()
+    assert layers["mlp.0"].shape == (12, 8, 8) and layers["mlp.0"].axes == Axes("units last")
     assert layers["last"].is_map and layers["last"].grid.traced and layers["last"].grid.rows.step == 4
 
 

@@ -34,8 +34,8 @@ class Ablation(Drawable):
     """Logits (batch, class) before and after the `units` of `layer` were switched off (their feature maps set to zero).
 
     `maps` are the maps of those units before. `exact` says that `after` is the algebra of the head on one forward pass;
-    otherwise it was measured by a second forward pass with the units' maps set to zero. Both are what the network would
-    say.
+    otherwise it was measured by a second forward pass, of the network or of what follows the layer, with the units'
+    maps set to zero. Both are what the network would say.
     """
 
     layer: str
@@ -55,7 +55,9 @@ class Ablation(Drawable):
         """The ablation of units of the last feature map, from an explanation already made."""
         after = explanation.ablate(units)
         maps = explanation.unit_maps(units)
-        return cls(maps.layer, maps.units, explanation.logits, after.logits, maps, explanation.labels, exact=True)
+        return cls(
+            maps.layer, maps.units, explanation.logits, after.logits, maps, explanation.labels, explanation.exact
+        )
 
     @property
     def subjects(self) -> tuple[Subject, ...]:

@@ -17,12 +17,12 @@ from unitscope.ablation import Ablation
 from unitscope.classes import Prediction, class_indices
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError
-from unitscope.explanation import Explanation, UnitContribution
-from unitscope.head import Head, relative_difference, rounding_error
+from unitscope.explanation import AnyHead, Explanation, UnitContribution
 from unitscope.kernels import Filters, convolutions, filters
 from unitscope.layers import Layer, Stage
 from unitscope.model import Classifier, OnePhoto, Provenance
 from unitscope.photos import Photo
+from unitscope.readout import relative_difference
 from unitscope.subjects import Subject
 
 _PACKAGES = ("unitscope", "torch", "numpy", "pillow")
@@ -40,7 +40,7 @@ class NetworkFacts:
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
     stages: tuple[Stage, ...]
-    head: Head | None
+    head: AnyHead | None
     refusal: str
     dtype: str
     device: str
@@ -48,7 +48,10 @@ class NetworkFacts:
 
     @classmethod
     def of(cls, model: Classifier) -> NetworkFacts:
-        """The facts of a classifier; for a network without an exact head `head` is None and `refusal` says why."""
+        """The facts of a classifier.
+
+        Without an exact head `refusal` says why, and `head` is the local answer, or None where there is none either.
+        """
         layers, stages = model.layers(), model.stages()
         head, refusal = model.head_or_refusal()
         like = model.like
@@ -104,7 +107,8 @@ class Account(Drawable):
     `explanation` is of this one photo; `predictions` its top classes; `classes` the indices whose maps are shown;
     `units` the units that add most to the first class (the first of `classes`); `ablation` the prediction without the
     chosen units; `maximal` says that the unit switched off was the first class's maximal one (argmax of its weights);
-    `turning` counts the units each of which, switched off alone, would change the first prediction; `filters` are
+    `turning` lists the units each of which, switched off alone, would change the first prediction (None for a local
+    answer, where every one of them would cost a forward pass); `filters` are
     kernels of the first convolution and of a later one; `checks` are the identities tested on this photo.
     """
 
@@ -115,7 +119,7 @@ class Account(Drawable):
     units: tuple[UnitStory, ...]
     ablation: Ablation
     maximal: bool
-    turning: tuple[int, ...]
+    turning: tuple[int, ...] | None
     filters: tuple[Filters, ...]
     checks: tuple[Check, ...]
 
@@ -187,37 +191,50 @@ def accounts(
         first = shown[0]
         off = [one.maximal_unit(first)] if units is None else list(units)
         ablation = Ablation.of(one, off)
-        each = one.ablate_each()[0]
-        stories = tuple(
-            UnitStory(part.unit, part, tuple(one.classes_of_unit(part.unit)), float(each[part.unit, first]))
-            for part in one.top_units(first, unit_count)
-        )
-        turning = torch.nonzero(each.argmax(dim=1) != one.logits[0].argmax()).flatten().tolist()
+        stories, turning = _units_of(one, first, unit_count)
         yield Account(
             network=network,
             explanation=one,
             predictions=predictions,
             classes=tuple(shown),
-            units=stories,
+            units=tuple(stories),
             ablation=ablation,
             maximal=units is None,
-            turning=tuple(turning),
+            turning=turning,
             filters=kernels,
             checks=tuple(_checks(model, one, ablation)),
         )
+
+
+def _units_of(one: Explanation, first: int, count: int) -> tuple[list[UnitStory], tuple[int, ...] | None]:
+    """What is told of the units that add most to the first class, and which units turn the prediction over."""
+    parts = one.top_units(first, count)
+    if not one.exact:
+        # Which classes a unit serves, and what each unit of the layer does, would cost a pass for every class and unit.
+        without = one.ablate_each(first, [part.unit for part in parts])[0, :, 0]
+        return [UnitStory(part.unit, part, (), float(left)) for part, left in zip(parts, without, strict=True)], None
+    each = one.ablate_each()[0]
+    stories = [
+        UnitStory(part.unit, part, tuple(one.classes_of_unit(part.unit)), float(each[part.unit, first]))
+        for part in parts
+    ]
+    return stories, tuple(torch.nonzero(each.argmax(dim=1) != one.logits[0].argmax()).flatten().tolist())
 
 
 def accounts_of(
     model: Classifier,
     photos: OnePhoto | Iterable[OnePhoto],
     *,
+    layer: str | None = None,
+    method: str | None = None,
     batch_size: int = 16,
     **options: Any,
 ) -> Iterator[Account]:
-    """Explain photos in batches and give the account of each; the options are those of `accounts`."""
+    """Explain photos in batches and give the account of each; the options are those of `explain` and `accounts`."""
     waiting = iter([photos] if isinstance(photos, (str, os.PathLike, Image.Image, Photo)) else photos)
     while batch := list(islice(waiting, batch_size)):
-        yield from accounts(model, model.explain(batch, batch_size=batch_size), **options)
+        explanation = model.explain(batch, layer=layer, method=method, batch_size=batch_size)
+        yield from accounts(model, explanation, **options)
 
 
 def _shown_filters(model: Classifier) -> list[Filters]:
@@ -245,15 +262,25 @@ def _shown_filters(model: Classifier) -> list[Filters]:
 
 def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> list[Check]:
     logits = explanation.logits
-    head = explanation.head
-    numbers = logits, explanation.feature_map, head.weight, head.bias
-    allowed = float(rounding_error(*numbers, model.like.dtype).max())
-    summed = explanation.contributions.sum(dim=2) + explanation.head.bias
-    real = model.forward_without(explanation.inputs(), list(ablation.units))
+    allowed = explanation.rounding_error(model.like.dtype)
+    layer = None if explanation.exact else explanation.layer
+    real = model.forward_without(explanation.inputs(), list(ablation.units), layer)
     # With units off all logits may be next to nothing, so that the larger of before and after is the scale.
     largest = torch.cat([logits, real], dim=1).abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
     off = "unit off" if len(ablation.units) == 1 else f"{len(ablation.units)} units off"
     maps = "its map" if len(ablation.units) == 1 else "their maps"
+    how = "logits" if explanation.exact else "logits from what follows the layer alone,"
+    checks = [
+        Check(
+            "ablation",
+            f"{how} with the {off} = a real forward pass with {maps} set to zero",
+            float(((ablation.after - real).abs().amax(dim=1) / largest).max()),
+            allowed,
+        )
+    ]
+    if not explanation.exact:
+        return checks
+    summed = explanation.contributions.sum(dim=2) + explanation.left_out
     return [
         Check(
             "maps",
@@ -267,10 +294,5 @@ def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> 
             float(relative_difference(summed, logits).max()),
             allowed,
         ),
-        Check(
-            "ablation",
-            f"logits with the {off} = a real forward pass with {maps} set to zero",
-            float(((ablation.after - real).abs().amax(dim=1) / largest).max()),
-            allowed,
-        ),
+        *checks,
     ]

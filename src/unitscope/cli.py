@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from unitscope.errors import OutputError, PhotoError, UnitscopeError
+from unitscope.errors import OutputError, PhotoError, UnitscopeError, UnitscopeWarning
 
 if TYPE_CHECKING:
     from unitscope.account import Account
     from unitscope.drawable import Drawable
+    from unitscope.explanation import AnyHead
     from unitscope.model import Classifier
     from unitscope.photos import Photo
+    from unitscope.verification import Verification
 
 # torch and everything that needs it are imported inside the verbs: --help must not wait for them.
 
@@ -87,6 +90,12 @@ _UNITS = click.option("--unit", "units", metavar="N", type=int, multiple=True, h
     multiple=True,
     help="Switch off this unit instead of the first class's maximal one; may be repeated.",
 )
+@click.option("--layer", metavar="LAYER", help="Explain at this layer: any but the head's gets a local answer.")
+@click.option(
+    "--method",
+    type=click.Choice(["hirescam", "gradcam"]),
+    help="Ask for a local answer, by this method (default: exact where it can be, else hirescam).",
+)
 @_OUT
 @click.option("--no-pieces", is_flag=True, help="Write the report and JSON only, without PNG files.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Photos in one forward pass.")
@@ -96,6 +105,8 @@ def explain(
     top: int,
     classes: Sequence[str],
     units: Sequence[int],
+    layer: str | None,
+    method: str | None,
     out: Path | None,
     no_pieces: bool,
     batch_size: int,
@@ -110,11 +121,13 @@ def explain(
     \b
     unitscope explain photo.jpg --out report
     unitscope explain a.jpg b.jpg --model torchvision:resnet50 --weights resnet50.pth --json
+    unitscope explain photo.jpg --model timm:vit_small_patch16_224 --method gradcam
     """
     from unitscope import record
     from unitscope.account import accounts_of
 
     options: dict[str, Any] = {"top": top, "classes": list(classes) or None, "units": list(units) or None}
+    options |= {"layer": layer, "method": method}
     out = _folder(out, None if as_json else "unitscope-report")
     model = _load(source)
     reader = _Reader(photos)
@@ -328,10 +341,14 @@ def info(as_json: bool, **source: str | None) -> None:
     """
     from unitscope import record
     from unitscope.account import NetworkFacts
+    from unitscope.verification import verify
 
-    facts = NetworkFacts.of(_load(source))
+    model = _load(source)
+    verification = verify(model)
+    facts = NetworkFacts.of(model)
     if as_json:
-        _print_json(record.document("network", **record.of_network(facts)))
+        content = {**record.of_network(facts), "verification": record.of_verification(verification)}
+        _print_json(record.document("network", **content))
         return
     lines = [
         (
@@ -344,19 +361,37 @@ def info(as_json: bool, **source: str | None) -> None:
         ),
         ("input", f"{'×'.join(map(str, facts.input_shape))} (channel × row × col), {facts.dtype} on {facts.device}"),
         ("preprocessing", facts.preprocessing),
-        ("head", facts.head.describe() if facts.head else f"none that is exact: {facts.refusal}"),
+        *_head_lines(facts.head, verification),
     ]
-    if facts.head:
-        size = f"to {facts.head.error:.1e} of the largest logit" if facts.head.error else "exactly"
-        text = f"{facts.head.kind}: mean of every map + bias = logit {size}, on {facts.head.probes} random inputs"
-        lines.append(("verified", text))
     lines += [("note", note) for note in facts.provenance.notes]
     for name, text in lines:
         click.echo(f"{name:<14} {text}")
     click.echo("\nlayers, in order of execution (unit × row × col):")
     width = max(len(layer.name) for layer in facts.layers)
     for layer in facts.layers:
-        click.echo(f"  {layer.name:<{width}}  {layer.kind:<20} {' × '.join(map(str, layer.shape))}")
+        click.echo(f"  {layer.name:<{width}}  {layer.kind:<20} {layer.describe_shape()}")
+
+
+def _head_lines(head: AnyHead | None, verification: Verification) -> list[tuple[str, str]]:
+    """What `info` says of the head: exact and how well verified, or local, why, and what it leaves out."""
+    if head is None:
+        return [("head", f"none: {verification.reason}")]
+    lines = [("head", head.describe())]
+    on = f"on {head.probes} random inputs"
+    if head.exact:
+        size = f"to {head.error:.1e} of the largest logit" if head.error else "exactly"
+        lines.append(("verified", f"{head.kind}: mean of every map + bias = logit {size}, {on}"))
+    else:
+        lines.append(("not exact", verification.reason))
+        left = f"its maps leave out up to {head.error:.0%} of the largest logit, {on}"
+        lines.append(("measured", f"{head.kind}: {left}"))
+    if verification.ablation_error is not None:
+        units = f"{verification.tried} random units switched off one by one"
+        error = verification.ablation_error
+        size = f"to {error:.1e} of the largest logit" if error else "exactly"
+        lines.append(("ablation", f"{units} = real forward passes without them, {size}"))
+    found, forward = verification.seconds, verification.forward_seconds
+    return [*lines, ("time", f"found and verified in {found:.1f} s; one forward pass takes {forward:.2f} s")]
 
 
 @cli.command()
@@ -508,6 +543,12 @@ def _complain(error: BaseException) -> None:
     click.echo(f"unitscope: {' '.join(str(error).split())}", err=True)
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *_where: Any, **_more: Any) -> None:
+    """Say a warning of ours on one line, without the place in the code; those of other libraries stay unsaid."""
+    if issubclass(category, UnitscopeWarning):
+        _complain(UnitscopeWarning(f"warning: {message}"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
@@ -517,9 +558,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # A terminal that lacks → or × gets ? instead of a traceback.
     try:
-        result = cli.main(
-            args=None if arguments is None else list(arguments), prog_name="unitscope", standalone_mode=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UnitscopeWarning)
+            warnings.showwarning = _show_warning
+            result = cli.main(
+                args=None if arguments is None else list(arguments), prog_name="unitscope", standalone_mode=False
+            )
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()

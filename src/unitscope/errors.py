@@ -69,6 +69,10 @@ class MissingExtraError(UnitscopeError, ImportError):
         super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'unitscope[{extra}]'")
 
 
+class UnitscopeWarning(UserWarning):
+    """A result is right but says nothing: a map that is zero everywhere, logits that are all the same."""
+
+
 def one_line(error: BaseException) -> str:
     """The text of somebody else's error on one line, cut to 200 characters; its kind where it has no text."""
     return " ".join(str(error).split())[:200] or type(error).__name__

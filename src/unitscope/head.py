@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,21 @@ from torch import Tensor, nn
 
 from unitscope.errors import HeadError
 from unitscope.geometry import Grid
-from unitscope.trace import Call, Caught, Switch, Tap, Trace, logits_of, trace
+from unitscope.readout import Normalisation, Readout, added, completeness_error, rounding_error, scaled, shifted
+from unitscope.trace import Axes, Call, Caught, Switch, Tap, Trace, axes_of_tokens, logits_of, trace
 
 # What moves numbers about without changing them (dropout does nothing in evaluation mode).
 _CARRIERS = frozenset(
     {"flatten", "view", "reshape", "squeeze", "contiguous", "dropout", "dropout2d", "feature_dropout", "alpha_dropout"}
-    | {"to", "float", "double", "half", "bfloat16", "type", "clone", "detach", "data", "__getitem__", "unsqueeze"}
+    | {"to", "float", "double", "half", "bfloat16", "type", "type_as", "clone", "detach", "data", "__getitem__"}
+    | {"unsqueeze", "select", "unflatten", "_to_copy"}
 )
+_MOVERS = frozenset({"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT"})
+_SUMS = {"add": 1.0, "add_": 1.0, "__add__": 1.0, "__radd__": 1.0, "__iadd__": 1.0, "sub": -1.0, "sub_": -1.0}
+_SUMS |= {"__sub__": -1.0, "__isub__": -1.0, "__rsub__": -1.0, "rsub": -1.0}
+_PRODUCTS = frozenset({"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"})
+_QUOTIENTS = frozenset({"div", "div_", "true_divide", "__truediv__", "__itruediv__"})
+_NORMS = {"layer_norm": "layer", "group_norm": "layer", "rms_norm": "root mean square", "normalize": "length"}
 _EXPLANATIONS = {
     "relu": "a hidden layer (an MLP head, as in AlexNet or VGG)",
     "gelu": "a hidden layer (an MLP head)",
@@ -27,7 +35,9 @@ _EXPLANATIONS = {
     "hardswish": "a hidden layer (an MLP head, as in MobileNet v3)",
     "hardtanh": "a hidden layer (an MLP head)",
     "tanh": "a hidden layer (an MLP head)",
-    "layer_norm": "a layer normalisation (as in ConvNeXt)",
+    "layer_norm": "a layer normalisation of something other than pooled units",
+    "group_norm": "a group normalisation of something other than pooled units",
+    "rms_norm": "a normalisation of something other than pooled units",
     "batch_norm": "a batch normalisation",
     "softmax": "a softmax",
     "log_softmax": "a log-softmax",
@@ -35,10 +45,11 @@ _EXPLANATIONS = {
     "constant": "a tensor that torch did not compute from the photo",
     "normalize": "a normalisation to unit length",
     "cat": "a concatenation",
-    **dict.fromkeys(("add", "add_", "__add__", "__radd__", "sub", "sub_"), "a sum"),
-    **dict.fromkeys(("div", "div_", "true_divide", "__truediv__"), "a division"),
-    **dict.fromkeys(("mul", "mul_", "__mul__", "__rmul__"), "a multiplication"),
+    **dict.fromkeys(_SUMS, "a sum"),
+    **dict.fromkeys(_QUOTIENTS, "a division"),
+    **dict.fromkeys(_PRODUCTS, "a multiplication"),
     **dict.fromkeys(("adaptive_max_pool2d", "max_pool2d", "amax", "max"), "a maximum pool"),
+    "scaled_dot_product_attention": "an attention pool",
 }
 
 _PROBABILITIES = ("softmax", "log_softmax", "sigmoid")
@@ -48,25 +59,41 @@ _PROBABILITIES = ("softmax", "log_softmax", "sigmoid")
 class Head:
     """The head of a classifier: feature map → global average pool → linear layer, verified on numbers.
 
-    `kind` is "gap-linear" (units, then weights), "conv-gap" (a 1×1 convolution, then the pool: the same algebra with
-    the convolution's weights) or "gap" (the pooled maps are the logits themselves, so that units and classes are one
-    and `weight` is the identity, as in SqueezeNet).
+    `kind` is "gap-linear" (pooled units, then weights), "gap-norm-linear" (a normalisation of the pooled units between
+    the two, as in ConvNeXt), "conv-gap" (a 1×1 convolution, then the pool: the same algebra with the convolution's
+    weights) or "gap" (the pooled maps are the logits themselves, so that units and classes are one and the weight is
+    the identity, as in SqueezeNet). What else is affine between the pool and the logits (a batch normalisation, a
+    temperature, the sum of two linear layers) is in the weight and the bias.
 
     `layer` is the layer whose output is the feature map; where a function that no module owns still follows (DenseNet's
-    ReLU), it is the last layer before it and `layer_is_map` is False. `weight` (class, unit) and `bias` (class) are
-    float32 copies. `error` is the largest violation of  mean over cells of (weight · feature map) + bias = logits,
-    relative to the largest logit, over `probes` inputs.
+    ReLU), it is the last layer before it and `layer_is_map` is False. `readout` is how pooled units become logits,
+    with float32 copies of the weights. `error` is the largest violation of  readout(mean over cells of the feature map)
+    = logits, relative to the largest logit, over `probes` inputs.
     """
 
     kind: str
     layer: str
     layer_is_map: bool
-    weight: Float[Tensor, "class unit"] = field(repr=False)
-    bias: Float[Tensor, "class"] = field(repr=False)
+    readout: Readout = field(repr=False)
     error: float
     probes: int
     grid: Grid = field(repr=False)
     map_shape: tuple[int, int, int]
+
+    @property
+    def exact(self) -> bool:
+        """Whether maps and contributions add up to the logits and ablation needs no forward pass: always, here."""
+        return True
+
+    @property
+    def weight(self) -> Float[Tensor, "class unit"]:
+        """How much a unit's pooled activation adds to a logit (before the normalisation's divisor, with one)."""
+        return self.readout.weight
+
+    @property
+    def bias(self) -> Float[Tensor, "class"]:
+        """What the logits are when all units are at zero."""
+        return self.readout.bias
 
     def describe(self) -> str:
         """One line in words."""
@@ -74,12 +101,40 @@ class Head:
         rows, cols = self.map_shape[1:]
         after = "" if self.layer_is_map else " and the function after it"
         feature_map = f"feature map {units}×{rows}×{cols}"
+        norm = f"{self.readout.norm.kind} normalisation" if self.readout.norm else ""
         shape = {
             "gap-linear": f"{feature_map} → global average pool → linear layer of {classes} classes",
+            "gap-norm-linear": f"{feature_map} → global average pool → {norm} → linear layer of {classes} classes",
             "conv-gap": f"{feature_map} → 1×1 convolution → global average pool: {classes} classes",
             "gap": f"one map a class, {classes}×{rows}×{cols} → global average pool",
         }[self.kind]
         return f"{shape}; the map is the output of '{self.layer}'{after}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call between the pooled units and the logits, and the steps that its inputs came from.
+
+    `kind`: "pooled" (the units themselves), "linear", "norm", "batch norm", "shift", "scale", "divide" (by constants)
+    or "sum" (of two steps). `position` says which of the call's tensor arguments comes from the photo.
+    """
+
+    kind: str
+    index: int = -1
+    name: str = ""
+    of: tuple[Step, ...] = ()
+    position: int = 0
+
+    def calls(self) -> Iterator[tuple[int, str]]:
+        """The calls whose arguments must be caught to compute this step."""
+        if self.index >= 0:
+            yield self.index, self.name
+        for step in self.of:
+            yield from step.calls()
+
+    def has(self, kind: str) -> bool:
+        """Whether this step or one before it is of a kind."""
+        return self.kind == kind or any(step.has(kind) for step in self.of)
 
 
 @dataclass(frozen=True)
@@ -91,38 +146,23 @@ class HeadPath:
 
     kind: str
     map_call: tuple[int, str]
-    linear_call: tuple[int, str] | None
-    channels_last: bool
+    last: Step
+    axes: Axes
 
     def tap(self) -> Tap:
         """A fresh tap for one forward pass."""
-        return Tap(dict(call for call in (self.map_call, self.linear_call) if call))
+        return Tap(dict([self.map_call, *self.last.calls()]))
 
     def without_units(self, units: Sequence[int]) -> Switch:
         """A mode in which a forward pass runs with the feature maps of `units` set to zero, whatever makes the map."""
+        return Switch(*self.map_call, lambda feature_map: self.axes.without(feature_map, units))
 
-        def change(feature_map: Tensor) -> Tensor:
-            changed = feature_map.clone()
-            changed[(..., list(units)) if self.channels_last else (slice(None), list(units))] = 0
-            return changed
-
-        return Switch(*self.map_call, change)
-
-    def read(self, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
-        """Feature map (batch, unit, row, col), weight (class, unit), bias (class), float32, from a tapped forward."""
-        if any(call and call[0] not in tap.caught for call in (self.map_call, self.linear_call)):
+    def read(self, tap: Tap) -> tuple[Tensor, Readout]:
+        """Feature map (batch, unit, row, col), float32, and the readout, from a tapped forward."""
+        if any(index not in tap.caught for index, _ in (self.map_call, *self.last.calls())):
             raise another_path()
-        feature_map = tap.caught[self.map_call[0]].first
-        if self.channels_last:
-            feature_map = feature_map.permute(0, 3, 1, 2)
-        feature_map = feature_map.to(torch.float32).contiguous()
-        if self.linear_call is None:
-            identity = torch.eye(feature_map.shape[1], dtype=feature_map.dtype, device=feature_map.device)
-            return feature_map, identity, torch.zeros_like(identity[0])
-        weight, bias = _affine(self.linear_call[1], tap.caught[self.linear_call[0]])
-        weight = weight.detach().to(torch.float32).clone()
-        bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.detach().to(torch.float32).clone()
-        return feature_map, weight, bias
+        feature_map = self.axes.units_first(tap.caught[self.map_call[0]].first).to(torch.float32).contiguous()
+        return feature_map, _readout(self.last, tap.caught, feature_map)
 
 
 def another_path() -> HeadError:
@@ -133,49 +173,14 @@ def another_path() -> HeadError:
     )
 
 
-def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One forward pass: logits (batch, class), feature map, weight and bias, all float32."""
+def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> tuple[Tensor, Tensor, Readout]:
+    """One forward pass: logits (batch, class), feature map, both float32, and the readout of this very pass."""
     with path.tap() as tap:
         logits = logits_of(module(x), len(x))
-    feature_map, weight, bias = path.read(tap)
-    if feature_map.shape[0] != len(x) or weight.shape != (logits.shape[1], feature_map.shape[1]):
+    feature_map, readout = path.read(tap)
+    if feature_map.shape[0] != len(x) or readout.weight.shape != (logits.shape[1], feature_map.shape[1]):
         raise another_path()
-    return logits.to(torch.float32).clone(), feature_map, weight, bias
-
-
-def completeness_error(
-    logits: Float[Tensor, "batch class"],
-    feature_map: Float[Tensor, "batch unit row col"],
-    weight: Float[Tensor, "class unit"],
-    bias: Float[Tensor, "class"],
-) -> Float[Tensor, " batch"]:
-    """How far mean(feature map)·weight + bias is from the logits: largest difference over classes / largest |logit|."""
-    return relative_difference(feature_map.mean(dim=(2, 3)) @ weight.T + bias, logits)
-
-
-def relative_difference(
-    rebuilt: Float[Tensor, "batch class"], logits: Float[Tensor, "batch class"]
-) -> Float[Tensor, " batch"]:
-    """For every photo, the largest difference over the classes, relative to the largest |logit|."""
-    scale = logits.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    return (rebuilt - logits).abs().amax(dim=1) / scale
-
-
-def rounding_error(
-    logits: Float[Tensor, "batch class"],
-    feature_map: Float[Tensor, "batch unit row col"],
-    weight: Float[Tensor, "class unit"],
-    bias: Float[Tensor, "class"],
-    dtype: torch.dtype,
-) -> Float[Tensor, " batch"]:
-    """The completeness error that rounding alone may cause in a network of this dtype, relative to the largest |logit|.
-
-    It is 1e-5, or four units in the last place of the terms that are summed up, |W|·mean|A| + |b|, where that is more:
-    in half precision, and where large contributions all but cancel, as near the boundary between two classes.
-    """
-    terms = (feature_map.abs().mean(dim=(2, 3)) @ weight.abs().T + bias.abs()).amax(dim=1)
-    scale = logits.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    return (4 * torch.finfo(dtype).eps * terms / scale).clamp(min=1e-5)
+    return logits.to(torch.float32).clone(), feature_map, readout
 
 
 def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -> tuple[Head, HeadPath]:
@@ -190,11 +195,11 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
         )
     traced = traced or trace(module, example[:1])
     assert traced.output is not None
-    path, source = _walk_back(traced.output)
-    inputs = _probes(example)
+    path, source = _walk_back(traced)
+    inputs = probes(example)
     error = 0.0
     for batch in inputs:
-        numbers = _, feature_map, weight, bias = run_tapped(module, batch, path)
+        numbers = _, feature_map, readout = run_tapped(module, batch, path)
         found, allowed = float(completeness_error(*numbers)), float(rounding_error(*numbers, example.dtype))
         if not found <= allowed:
             raise HeadError(
@@ -204,13 +209,12 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
         error = max(error, found)
     layer, is_map = _layer_of(traced, source)
     rows, cols = (int(side) for side in feature_map.shape[2:])
-    grid = source.grid or Grid.tiling(traced.input_size, (rows, cols))
+    grid = path.axes.grid or source.grid or Grid.tiling(traced.input_size, (rows, cols))
     shape = (int(feature_map.shape[1]), rows, cols)
-    head = Head(path.kind, layer, is_map, weight, bias, error, sum(len(batch) for batch in inputs), grid, shape)
-    return head, path
+    return Head(path.kind, layer, is_map, readout, error, sum(len(batch) for batch in inputs), grid, shape), path
 
 
-def _probes(example: Tensor) -> list[Tensor]:
+def probes(example: Tensor) -> list[Tensor]:
     """Three inputs of different scale, from a generator of their own: the user's random state is not touched."""
     generator = torch.Generator().manual_seed(0)
     shape = (1, *example.shape[1:])
@@ -221,32 +225,214 @@ def _probes(example: Tensor) -> list[Tensor]:
     return [probe.to(example.device, example.dtype) for probe in noise]
 
 
-def _walk_back(output: Call) -> tuple[HeadPath, Call]:
+def _walk_back(traced: Trace) -> tuple[HeadPath, Call]:
     """The path of the head, and the call that makes the feature map."""
-    call = _carried(output)
-    linear: Call | None = None
-    if _is_linear(call):
-        linear = call
-        call = _carried(call.inputs[_input_position(call)])
-    pool = _pooling(call)
-    if pool is None:
-        raise HeadError(_refusal(call, linear))
-    map_call, source, channels_last = pool
+    assert traced.output is not None
+    finder = _Finder(traced)
+    last = finder.step(traced.output, linear=None)
+    pool = finder.pool
+    assert pool is not None
+    map_call, source, axes = pool
     found = (map_call.index, map_call.name)
-    if linear is not None:
-        return HeadPath("gap-linear", found, (linear.index, linear.name), channels_last), source
-    if source.name == "conv2d" and _is_pointwise(source) and not channels_last:
+    if last.has("norm"):
+        return HeadPath("gap-norm-linear", found, last, axes), source
+    if last.has("linear"):
+        return HeadPath("gap-linear", found, last, axes), source
+    if source.name == "conv2d" and _is_pointwise(source) and axes == Axes():
         # Pooling and a 1×1 convolution commute: the convolution's input is the map of units.
         convolution = (source.index, source.name)
-        return HeadPath("conv-gap", convolution, convolution, False), source.inputs[0]
-    return HeadPath("gap", found, None, channels_last), source
+        return HeadPath("conv-gap", convolution, _grounded(last, Step("linear", *convolution, (POOLED,))), axes), (
+            source.inputs[0]
+        )
+    return HeadPath("gap", found, last, axes), source
+
+
+POOLED = Step("pooled")
+
+
+def _grounded(step: Step, ground: Step) -> Step:
+    """The same steps, standing on `ground` instead of on the pooled units."""
+    if step.kind == "pooled":
+        return ground
+    return replace(step, of=tuple(_grounded(before, ground) for before in step.of))
+
+
+class _Finder:
+    """Walks back from the logits through everything affine, to the one pool that all of it reads."""
+
+    def __init__(self, traced: Trace) -> None:
+        self._traced = traced
+        self._constant: dict[int, bool] = {}
+        self.pool: tuple[Call, Call, Axes] | None = None
+
+    def step(self, call: Call, linear: Call | None) -> Step:
+        """The step that makes a call's result; raises HeadError, saying why, where something else stands."""
+        call = _carried(call)
+        pool = _pooling(call, self._traced.input_size)
+        if pool is not None:
+            if self.pool is not None and self.pool[0] is not pool[0]:
+                raise HeadError(_refusal(call, linear))
+            self.pool = pool
+            return POOLED
+        if _is_linear(call):
+            return Step("linear", call.index, call.name, (self.step(call.inputs[_input_position(call)], call),))
+        found = self._arithmetic(call, linear) or self._normalisation(call, linear)
+        if found is None:
+            raise HeadError(_refusal(call, linear))
+        return found
+
+    def _arithmetic(self, call: Call, linear: Call | None) -> Step | None:
+        kind = "shift" if call.name in _SUMS else "scale" if call.name in _PRODUCTS else ""
+        kind = "divide" if call.name in _QUOTIENTS else kind
+        moving = [before for before in call.inputs if not self._is_constant(before)]
+        if not kind or not moving or any(math.prod(m.shape) != math.prod(call.shape) for m in moving):
+            return None
+        if len(moving) == 1 and (kind != "divide" or call.inputs[0] is moving[0]):
+            return self._under(call, kind, moving, linear)
+        return self._under(call, "sum", moving, linear) if len(moving) == 2 and kind == "shift" else None
+
+    def _normalisation(self, call: Call, linear: Call | None) -> Step | None:
+        units = max(call.shape[1:], default=0)
+        if not call.inputs or math.prod(call.shape[1:]) != units or math.prod(call.inputs[0].shape[1:]) != units:
+            return None
+        if call.name == "batch_norm":
+            return self._under(call, "batch norm", [call.inputs[0]], linear)
+        if call.name not in _NORMS or linear is None:
+            return None
+        if call.name == "group_norm":
+            whole = call.argument(1, "num_groups") == 1
+        elif call.name == "normalize":
+            whole = call.argument(1, "p", 2.0) == 2 and call.argument(2, "dim", 1) in (1, -1)
+        else:
+            whole = math.prod(call.argument(1, "normalized_shape", ())) == units
+        found = self._under(call, "norm", [call.inputs[0]], linear) if whole else None
+        # One divisor a photo: only the pooled units themselves may be normalised.
+        return found if found is not None and found.of == (POOLED,) else None
+
+    def _under(self, call: Call, kind: str, moving: Sequence[Call], linear: Call | None) -> Step:
+        try:
+            of = tuple(self.step(before, linear) for before in moving)
+            return Step(kind, call.index, call.name, of, call.inputs.index(moving[0]))
+        except HeadError:
+            # Said of this call, not of what a branch of it ends in.
+            if len(moving) > 1:
+                raise HeadError(_refusal(call, linear)) from None
+            raise
+
+    def _is_constant(self, call: Call) -> bool:
+        """Whether a call does not depend on the photo."""
+        stack = [call]
+        while stack:
+            one = stack[-1]
+            unknown = [before for before in one.inputs if id(before) not in self._constant]
+            if unknown and id(one) not in self._constant:
+                stack += unknown
+                continue
+            self._constant[id(one)] = one.name != "input" and all(self._constant[id(b)] for b in one.inputs)
+            stack.pop()
+        return self._constant[id(call)]
+
+
+def is_of_probabilities(traced: Trace) -> bool:
+    """Whether the network ends in a softmax or a sigmoid, so that what it gives are no logits."""
+    assert traced.output is not None
+    return _carried(traced.output).name in _PROBABILITIES
+
+
+def _readout(step: Step, caught: dict[int, Caught], feature_map: Tensor) -> Readout:
+    """The readout that the caught arguments of a step, and of those before it, amount to."""
+    if step.kind == "pooled":
+        identity = torch.eye(feature_map.shape[1], dtype=feature_map.dtype, device=feature_map.device)
+        return Readout(identity, torch.zeros_like(identity[0]))
+    if step.kind == "linear" and step.of == (POOLED,):
+        weight, bias = _float(_affine(step.name, caught[step.index]))
+        return Readout(weight.clone(), torch.zeros_like(weight[:, 0]) if bias is None else bias.clone())
+    before = _readout(step.of[0], caught, feature_map)
+    call = caught[step.index]
+    if step.kind == "linear":
+        return _composed(before, *_float(_affine(step.name, call)))
+    if step.kind == "norm":
+        return _normalised(step.name, call, before)
+    if step.kind == "batch norm":
+        scale, shift = _batch_norm(call)
+        return shifted(scaled(before, scale), shift)
+    if step.kind == "sum":
+        return added(before, _readout(step.of[1], caught, feature_map), _SUMS[step.name] * _alpha(call))
+    constant = _other_argument(call, step.position).to(torch.float32)
+    if step.kind == "divide":
+        return scaled(before, constant.reciprocal())
+    if step.kind == "scale":
+        return scaled(before, constant)
+    if step.name in ("rsub", "__rsub__") or (_SUMS[step.name] < 0 and step.position == 1):
+        return shifted(scaled(before, torch.tensor(-1.0)), constant)
+    return shifted(before, _SUMS[step.name] * _alpha(call) * constant)
+
+
+def _float(affine: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    weight, bias = affine
+    return weight.detach().to(torch.float32), None if bias is None else bias.detach().to(torch.float32)
+
+
+def _composed(before: Readout, weight: Tensor, bias: Tensor | None) -> Readout:
+    """The readout with a linear layer behind it."""
+    constant = weight @ before.bias
+    through = weight @ before.weight
+    if before.norm is not None and before.norm.centred:
+        through = through - through.mean(dim=1, keepdim=True)
+    return Readout(through, constant if bias is None else constant + bias, before.norm)
+
+
+def _normalised(name: str, call: Caught, before: Readout) -> Readout:
+    """The readout of a normalisation: its scale and shift, over the units divided by one number."""
+    if name == "normalize":
+        eps = call.argument(3, "eps")
+        return Readout(before.weight, before.bias, Normalisation("length", 1e-12 if eps is None else float(eps)))
+    scale, shift = call.argument(2, "weight"), None if name == "rms_norm" else call.argument(3, "bias")
+    eps = call.argument(3 if name == "rms_norm" else 4, "eps")
+    default = torch.finfo(call.first.dtype).eps if name == "rms_norm" else 1e-5
+    norm = Normalisation(_NORMS[name], default if eps is None else float(eps))
+    found = Readout(before.weight, before.bias, norm)
+    found = found if scale is None else scaled(found, scale)
+    return found if shift is None else shifted(found, shift)
+
+
+def _batch_norm(call: Caught) -> tuple[Tensor, Tensor]:
+    """What batch normalisation with fixed statistics multiplies by and adds."""
+    mean, variance = call.argument(1, "running_mean"), call.argument(2, "running_var")
+    if mean is None or variance is None or call.argument(5, "training"):
+        raise HeadError("the head normalises by the statistics of its batch: a photo's logits depend on the others")
+    gain, offset, eps = call.argument(3, "weight"), call.argument(4, "bias"), call.argument(7, "eps")
+    scale = (variance.to(torch.float32) + (1e-5 if eps is None else float(eps))).rsqrt()
+    scale = scale if gain is None else scale * gain.to(torch.float32)
+    shift = -mean.to(torch.float32) * scale
+    return scale, shift if offset is None else shift + offset.to(torch.float32)
+
+
+def _alpha(call: Caught) -> float:
+    return float(call.kwargs.get("alpha", 1.0))
+
+
+def _other_argument(call: Caught, position: int) -> Tensor:
+    """The argument of a sum, product or quotient that does not come from the photo."""
+    both = [*call.args[:2], *(call.kwargs[key] for key in ("input", "other") if key in call.kwargs)][:2]
+    tensors = [value for value in both if isinstance(value, Tensor)]
+    if len(tensors) == 2:
+        return tensors[1 - position]
+    return torch.as_tensor(next(value for value in both if not isinstance(value, Tensor)))
 
 
 def _carried(call: Call) -> Call:
     """Walk back over calls that only carry numbers along."""
-    while call.name in _CARRIERS and call.inputs and math.prod(call.inputs[0].shape) == math.prod(call.shape):
+    while call.inputs and math.prod(call.inputs[0].shape) == math.prod(call.shape):
+        if call.name not in _CARRIERS and not (call.name in _MOVERS and _keeps_order(call)):
+            break
         call = call.inputs[0]
     return call
+
+
+def _keeps_order(call: Call) -> bool:
+    """Whether axes that changed places are all of length one but one, beside the batch."""
+    return len([side for side in call.inputs[0].shape[1:] if side > 1]) <= 1
 
 
 def _is_linear(call: Call) -> bool:
@@ -286,28 +472,48 @@ def _affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
     return (weight[:, :, 0, 0] if weight.ndim == 4 else weight), call.argument(2, "bias")
 
 
-def _pooling(call: Call) -> tuple[Call, Call, bool] | None:
-    """The call whose first argument is the pooled map, the call that made the map, and whether channels come last."""
-    if call.name in ("adaptive_avg_pool2d", "avg_pool2d"):
-        source = call.inputs[0]
-        whole = call.shape[2:] == (1, 1) and len(source.shape) == 4
-        return (call, source, False) if whole else None
-    if call.name != "mean" or not call.inputs:
+def _pooling(call: Call, input_size: tuple[int, int]) -> tuple[Call, Call, Axes] | None:
+    """The call whose first argument is the pooled map, the call that made the map, and the order of its axes."""
+    if not call.inputs:
         return None
     source = call.inputs[0]
+    if call.name in ("adaptive_avg_pool2d", "avg_pool2d"):
+        whole = call.shape[2:] == (1, 1) and len(source.shape) == 4
+        return (call, source, Axes()) if whole else None
+    if call.name == "adaptive_avg_pool1d" and call.shape[2:] == (1,) and len(source.shape) == 3:
+        return _pooled_tokens(call, source, 2, input_size)
+    if call.name != "mean":
+        return None
     axes = _mean_axes(call, len(source.shape))
     if len(source.shape) == 4 and axes in ({2, 3}, {1, 2}):
-        return call, source, axes == {1, 2}
-    if not source.inputs or len(source.inputs[0].shape) != 4:
-        return None
-    if source.name == "mean" and axes < {2, 3}:  # over one side, then over the other; the first may have been kept
+        return call, source, Axes("units last") if axes == {1, 2} else Axes()
+    if source.inputs and len(source.inputs[0].shape) == 4:
+        found = _pooled_by_steps(source, axes)
+        if found is not None:
+            return found
+    if len(source.shape) == 3 and axes in ({1}, {2}):
+        return _pooled_tokens(call, source, 1 if axes == {1} else 2, input_size)
+    return None
+
+
+def _pooled_by_steps(source: Call, axes: set[int]) -> tuple[Call, Call, Axes] | None:
+    """A mean over one side and then over the other, or over the cells of a map that was flattened."""
+    if source.name == "mean" and axes < {2, 3}:  # the first side may have been kept
         first = _mean_axes(source, 4)
         kept = len(source.shape) == 4
         if (first | axes == {2, 3}) if kept else (first < {2, 3} and axes == {2}):
-            return source, source.inputs[0], False
+            return source, source.inputs[0], Axes()
     if source.name in ("flatten", "view", "reshape") and len(source.shape) == 3 and axes == {2}:
-        return (source, source.inputs[0], False) if source.shape[:2] == source.inputs[0].shape[:2] else None
+        same = source.shape[:2] == source.inputs[0].shape[:2]
+        return (source, source.inputs[0], Axes()) if same else None
     return None
+
+
+def _pooled_tokens(call: Call, source: Call, axis: int, input_size: tuple[int, int]) -> tuple[Call, Call, Axes] | None:
+    axes = axes_of_tokens(source, source.shape[axis], input_size, most_prefix=0)
+    if axes is None:
+        return None
+    return call, source, axes if axis == 1 else replace(axes, order="units, tokens")
 
 
 def _mean_axes(call: Call, dimensions: int) -> set[int]:
@@ -335,6 +541,14 @@ def _refusal(call: Call, linear: Call | None) -> str:
     return f"before the last linear layer stands {what} instead of a global average pool: {wanted}"
 
 
+_REORDERED = ("permute", "transpose", "contiguous")
+
+
+def _drops_tokens(call: Call) -> bool:
+    """Whether a call leaves out what stands before the tokens of the map, such as a class token."""
+    return call.name == "__getitem__" and len(call.shape) == 3 and call.shape[2] == call.inputs[0].shape[-1]
+
+
 def _layer_of(traced: Trace, source: Call) -> tuple[str, bool]:
     """The outermost layer whose output is the map, else the last layer whose output still leads to it."""
     made: dict[int, str] = {}
@@ -342,7 +556,7 @@ def _layer_of(traced: Trace, source: Call) -> tuple[str, bool]:
         known = made.get(id(run.call), name)
         made[id(run.call)] = min(known, name, key=lambda name: (name.count("."), len(name)))
     itself = source
-    while id(itself) not in made and itself.name in ("permute", "transpose", "contiguous") and itself.inputs:
+    while id(itself) not in made and itself.inputs and (itself.name in _REORDERED or _drops_tokens(itself)):
         itself = itself.inputs[0]  # the same map in another order of axes
     if id(itself) in made:
         return made[id(itself)], True

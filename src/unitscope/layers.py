@@ -7,7 +7,7 @@ import copy
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unitscope.errors import LayerError, UnitError, near_matches
 from unitscope.geometry import Grid
-from unitscope.trace import Trace, first_tensor
+from unitscope.trace import Axes, ModuleRun, Trace, axes_of_tokens, first_tensor
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Layer:
 
     `name` is the module's dotted name, with `:2` behind it for the second run of a module that runs several times;
     `kind` is the module's class; `shape` is that of its output without the batch: (unit, row, col) for a feature map,
-    also where the module itself gives (row, col, unit), which `channels_last` says; that is None where the axes could
+    also where the module itself gives (row, col, unit) or tokens. How its axes lie is in `axes`, None where that could
     not be followed. `grid` says where the cells of a feature map lie on the network's input; `leaf` says that the
     module has no modules inside.
     """
@@ -35,12 +35,12 @@ class Layer:
     shape: tuple[int, ...]
     grid: Grid
     leaf: bool
-    channels_last: bool | None = False
+    axes: Axes | None = field(default_factory=Axes)
 
     @property
     def is_map(self) -> bool:
         """Whether the output is a feature map with more than one cell, and it is known which axis the units are."""
-        return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1 and self.channels_last is not None
+        return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1 and self.axes is not None
 
     @property
     def cells(self) -> tuple[int, ...]:
@@ -49,7 +49,13 @@ class Layer:
 
     def units_first(self, output: Tensor) -> Float[Tensor, "batch unit row col"]:
         """The layer's output as a feature map, whatever order of axes the module gives."""
-        return output.permute(0, 3, 1, 2) if self.channels_last else output
+        return output if self.axes is None else self.axes.units_first(output)
+
+    def describe_shape(self) -> str:
+        """The shape in words: `512 × 7 × 7`, with the tokens that stand before those of a map."""
+        prefix = self.axes.prefix if self.axes else 0
+        more = f" + {prefix} token{'s' if prefix > 1 else ''}" if prefix else ""
+        return " × ".join(map(str, self.shape)) + more
 
 
 @dataclass(frozen=True)
@@ -65,16 +71,24 @@ class Stage:
 
 def layers_of(trace: Trace) -> list[Layer]:
     """The layers that ran, in order of execution (a container comes after what it contains)."""
-    layers = []
-    for name, run in zip(trace.names(), trace.runs, strict=True):
-        shape, channels_last = run.shape[1:], None
-        if len(shape) == 3 and run.call.layout is not None:
-            channels_last = run.call.layout.channels_last
-            shape = (shape[2], *shape[:2]) if channels_last else shape
-        rows, cols = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
-        grid = run.call.grid or Grid.tiling(trace.input_size, (max(rows, 1), max(cols, 1)))
-        layers.append(Layer(name, run.kind, shape, grid, run.leaf, channels_last))
-    return layers
+    return [_layer_of(trace, name, run) for name, run in zip(trace.names(), trace.runs, strict=True)]
+
+
+def _layer_of(trace: Trace, name: str, run: ModuleRun) -> Layer:
+    shape, grid = run.shape[1:], run.call.grid
+    axes: Axes | None = None
+    if len(shape) == 3 and run.call.layout is not None:
+        axes = Axes("units last" if run.call.layout.channels_last else "units first")
+    elif len(shape) == 2 and run.shape[0] == 1 and shape[0] > 1:
+        axes = axes_of_tokens(run.call, shape[0], trace.input_size)
+        grid = axes.grid if axes else None
+    if axes is not None and axes.order == "units last":
+        shape = (shape[2], *shape[:2])
+    elif axes is not None and axes.order == "tokens":
+        shape = (shape[1], axes.rows, axes.cols)
+    rows, cols = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
+    grid = grid or Grid.tiling(trace.input_size, (max(rows, 1), max(cols, 1)))
+    return Layer(name, run.kind, shape, grid, run.leaf, axes)
 
 
 def stages_of(layers: Sequence[Layer]) -> list[Stage]:
@@ -220,18 +234,33 @@ def without_units(module: nn.Module, layer: Layer, units: Sequence[int]) -> Iter
     def replace(output: Any) -> Any:
         tensor = first_tensor(output)
         assert tensor is not None
-        changed = tensor.clone()
-        changed[(..., list(units)) if layer.channels_last else (slice(None), list(units))] = 0
-        replaced = _with_tensor(output, tensor, changed)
-        if replaced is None:
-            raise LayerError(
-                f"units of layer '{layer.name}' cannot be switched off, because it returns a {type(output).__name__} "
-                "that cannot be rebuilt: choose a layer inside it, or the one after it"
-            )
-        return replaced
+        return _rebuilt(output, tensor, (layer.axes or Axes()).without(tensor, units), layer)
 
     with _on_output(module, layer.name, replace):
         yield
+
+
+@contextlib.contextmanager
+def replacing(module: nn.Module, layer: Layer, tensor: Tensor) -> Iterator[None]:
+    """Inside, the layer's output is `tensor`, in the layer's own dtype; the module itself is not touched."""
+
+    def replace(output: Any) -> Any:
+        old = first_tensor(output)
+        assert old is not None
+        return _rebuilt(output, old, tensor.to(old.dtype), layer)
+
+    with _on_output(module, layer.name, replace):
+        yield
+
+
+def _rebuilt(output: Any, old: Tensor, new: Tensor, layer: Layer) -> Any:
+    replaced = _with_tensor(output, old, new)
+    if replaced is None:
+        raise LayerError(
+            f"units of layer '{layer.name}' cannot be switched off, because it returns a {type(output).__name__} "
+            "that cannot be rebuilt: choose a layer inside it, or the one after it"
+        )
+    return replaced
 
 
 def _with_tensor(output: Any, old: Tensor, new: Tensor) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -14,9 +16,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unitscope.ablation import Ablation
-from unitscope.errors import HeadError, InputError, LabelsError, LayerError, ModelError, NonFiniteError, UnitscopeError
-from unitscope.explanation import Explanation
-from unitscope.head import Head, HeadPath, another_path, completeness_error, find_head, rounding_error, run_tapped
+from unitscope.errors import (
+    HeadError,
+    InputError,
+    LabelsError,
+    LayerError,
+    ModelError,
+    NonFiniteError,
+    UnitscopeError,
+    UnitscopeWarning,
+)
+from unitscope.explanation import AnyHead, ExactExplanation, Explanation, LocalExplanation
+from unitscope.head import Head, HeadPath, another_path, find_head, is_of_probabilities, run_tapped
 from unitscope.labels import read_labels
 from unitscope.layers import (
     Layer,
@@ -29,10 +40,12 @@ from unitscope.layers import (
     stages_of,
     without_units,
 )
+from unitscope.local import METHODS, LocalHead, find_local, started
 from unitscope.photos import Photo, open_photo
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
+from unitscope.readout import completeness_error, rounding_error
 from unitscope.subjects import Subject
-from unitscope.trace import logits_of, trace
+from unitscope.trace import Trace, logits_of, trace
 from unitscope.unit_maps import UnitMaps
 
 OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Photo
@@ -60,13 +73,20 @@ class Provenance:
 
 @dataclass(frozen=True)
 class _Structure:
-    """What one traced forward pass taught about the network at one input shape."""
+    """What one traced forward pass taught about the network at one input shape.
+
+    Without an exact `head`, `refusal` says why; `probabilities` says that the network ends in them, not in logits.
+    `local` holds the local answers prepared so far, by layer and method (the layer None is the best one), or the reason
+    why there is none.
+    """
 
     layers: list[Layer]
     classes: int
     head: Head | None
     path: HeadPath | None
     refusal: str
+    probabilities: bool
+    local: dict[tuple[str | None, str], LocalHead | str] = field(default_factory=dict)
 
 
 class Classifier:
@@ -106,14 +126,20 @@ class Classifier:
         return self._labels_for(self._structure(self.input_shape).classes)
 
     @property
-    def head(self) -> Head:
-        """The head, found and verified; raises HeadError, saying why, for a network without such a head."""
-        return self._head(self.input_shape)[0]
+    def head(self) -> AnyHead:
+        """How the network's answers are explained: its exact head, found and verified, or else the best local answer.
 
-    def head_or_refusal(self) -> tuple[Head | None, str]:
-        """The head and "", or None and the reason why there is no exact head."""
+        `head.exact` tells which, `head.kind` what kind. Raises HeadError, saying why, where neither can be had.
+        """
+        return self._head(self.input_shape)
+
+    def head_or_refusal(self) -> tuple[AnyHead | None, str]:
+        """The head and, unless it is exact, the reason why not; None where there can be no local answer either."""
         structure = self._structure(self.input_shape)
-        return structure.head, structure.refusal
+        try:
+            return self.head, structure.refusal
+        except HeadError as refusal:
+            return None, str(refusal)
 
     @property
     def like(self) -> Tensor:
@@ -140,29 +166,38 @@ class Classifier:
         """The layers grouped by the rows and columns of their maps."""
         return stages_of(self.layers())
 
-    def explain(self, x: Input, *, batch_size: int = 16, progress: Callable[[int], None] | None = None) -> Explanation:
+    def explain(
+        self,
+        x: Input,
+        *,
+        layer: str | None = None,
+        method: str | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int], None] | None = None,
+    ) -> Explanation:
         """Explain photos or tensors: logits, feature map, class activation maps, contributions, ablation of any units.
 
         `x` is a path, a PIL image, a list of them, or a (batch, channel, row, col) tensor of inputs already
         preprocessed. `batch_size` photos go through the network at a time; `progress` is called with the number of
         photos done.
 
-        Raises PhotoError, InputError, NonFiniteError; HeadError for a network without an exact head.
+        The answer is exact where the network's head is; else it is local, at the last layer that has cells to speak of.
+        A `layer` that is not the head's is always answered locally. `method` chooses among local answers: "hirescam"
+        (the default: its cells add up to gradient · activation) or "gradcam" (gradients averaged over the cells first);
+        asking for one asks for a local answer.
+
+        Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not exist or has no map;
+        HeadError where there is neither an exact nor a local answer.
         """
-        parts = []
+        if method is not None and method not in METHODS:
+            raise InputError(f"there is no method '{method}': choose {' or '.join(map(repr, METHODS))}")
+        parts: list[Explanation] = []
         for batch, subjects in self._batches(x, batch_size):
-            parts.append(self._explain_batch(batch, subjects))
+            parts.append(self._explain_batch(batch, subjects, layer, method))
             if progress is not None:
                 progress(len(subjects))
         self._check_sizes(part.input_size for part in parts)
-        if len(parts) == 1:
-            return parts[0]
-        return dataclasses.replace(
-            parts[0],
-            logits=torch.cat([part.logits for part in parts]),
-            feature_map=torch.cat([part.feature_map for part in parts]),
-            subjects=tuple(subject for part in parts for subject in part.subjects),
-        )
+        return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
 
     def units(
         self, x: Input, layer: str | None = None, units: int | Sequence[int] = 0, *, batch_size: int = 16
@@ -238,11 +273,8 @@ class Classifier:
         return self._structures[shape]
 
     def _find_structure(self, shape: tuple[int, ...]) -> _Structure:
-        generator = torch.Generator().manual_seed(1)
-        noise = torch.randn((1, *shape), generator=generator, dtype=torch.float32, device="cpu")
-        example = noise.to(self.like.device, self.like.dtype)
         with evaluating(self.network):
-            traced = self._guarded(lambda: trace(self.network, example), shape)
+            example, traced = self._traced(shape)
             if traced.logits is None:
                 raise ModelError(
                     "the network gave no tensor, not logits (batch, class): wrap a module that classifies images"
@@ -254,48 +286,122 @@ class Classifier:
                 head, path = find_head(self.network, example, traced)
             except HeadError as refusal:
                 # Only its text: the exception itself would keep the traced activations alive.
-                return _Structure(layers, classes, None, None, str(refusal))
-        return _Structure(layers, classes, head, path, "")
+                structure = _Structure(layers, classes, None, None, str(refusal), is_of_probabilities(traced))
+                with contextlib.suppress(HeadError):  # what was found, or why not, is in the structure
+                    self._find_local(structure, shape, None, METHODS[0], traced)
+                return structure
+        return _Structure(layers, classes, head, path, "", False)
 
-    def _head(self, shape: tuple[int, ...]) -> tuple[Head, HeadPath]:
-        structure = self._structure(shape)
-        if structure.head is None or structure.path is None:
+    def _traced(self, shape: tuple[int, ...]) -> tuple[Tensor, Trace]:
+        generator = torch.Generator().manual_seed(1)
+        noise = torch.randn((1, *shape), generator=generator, dtype=torch.float32, device="cpu")
+        example = noise.to(self.like.device, self.like.dtype)
+        return example, self._guarded(lambda: trace(self.network, example), shape)
+
+    def _find_local(
+        self, structure: _Structure, shape: tuple[int, ...], layer: str | None, method: str, traced: Trace | None = None
+    ) -> LocalHead:
+        """The local answer at a layer (or the best one), prepared once for every layer and method."""
+        key = (layer, method)
+        if structure.probabilities:
             raise HeadError(structure.refusal)
-        return structure.head, structure.path
+        if key not in structure.local:
+            chosen = None if layer is None else find_map_layer(structure.layers, layer)
+            reason = structure.refusal or f"layer '{layer}' is not the head's: a local answer was asked for"
+            with evaluating(self.network):
+                example, fresh = self._traced(shape)
+                try:
+                    structure.local[key] = self._guarded(
+                        lambda: find_local(
+                            self.network, example, traced or fresh, structure.layers, reason, chosen, method
+                        ),
+                        shape,
+                    )
+                except HeadError as refusal:
+                    structure.local[key] = str(refusal)
+        found = structure.local[key]
+        if isinstance(found, str):
+            raise HeadError(found)
+        return found
+
+    def _head(self, shape: tuple[int, ...], layer: str | None = None, method: str | None = None) -> AnyHead:
+        """The exact head, or the local answer at a layer, at one input shape."""
+        structure = self._structure(shape)
+        head = structure.head
+        if head is not None and method is None and (layer is None or (head.layer_is_map and head.layer == layer)):
+            return head
+        return self._find_local(structure, shape, layer or (head.layer if head else None), method or METHODS[0])
 
     def _is_head_layer(self, layer: str, x: Input) -> bool:
         shape = tuple(x.shape[1:]) if isinstance(x, Tensor) and x.ndim == 4 else self.input_shape
         head = self._structure(shape).head
         return head is not None and head.layer_is_map and head.layer == layer
 
-    def _explain_batch(self, batch: Tensor, subjects: tuple[Subject, ...]) -> Explanation:
-        head, path = self._head(tuple(batch.shape[1:]))
+    def _explain_batch(
+        self, batch: Tensor, subjects: tuple[Subject, ...], layer: str | None, method: str | None
+    ) -> Explanation:
+        shape = tuple(batch.shape[1:])
+        head = self._head(shape, layer, method)
+        if isinstance(head, LocalHead):
+            return self._explain_locally(batch, subjects, head)
+        path = self._structure(shape).path
+        assert path is not None
         with evaluating(self.network):
-            logits, feature_map, weight, bias = self._guarded(
-                lambda: run_tapped(self.network, batch, path), tuple(batch.shape[1:])
-            )
+            logits, feature_map, readout = self._guarded(lambda: run_tapped(self.network, batch, path), shape)
         self._check_finite(logits, batch, "the logits")
+        self._check_finite(feature_map, batch, "the feature maps")
+        self._warn_of_nothing(logits, feature_map, batch, subjects)
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
-        current = dataclasses.replace(head, weight=weight, bias=bias)
+        current = dataclasses.replace(head, readout=readout)
         labels = self._labels_for(logits.shape[1])
-        error = completeness_error(logits, feature_map, weight, bias)
-        wrong = ~(error <= rounding_error(logits, feature_map, weight, bias, batch.dtype))
+        error = completeness_error(logits, feature_map, readout)
+        wrong = ~(error <= rounding_error(logits, feature_map, readout, batch.dtype))
         if bool(wrong.any()):
             raise HeadError(
                 f"the maps do not add up to the logits on this input (off by {float(error[wrong][0]):.1e} of the "
                 "largest logit): something else contributes to them"
             )
-        return Explanation(logits, feature_map, current, labels, subjects, _size(batch))
+        return ExactExplanation(logits, feature_map, current, labels, subjects, _size(batch))
 
-    def forward_without(self, x: Input, units: int | Sequence[int]) -> Tensor:
-        """Logits (batch, class) of a real forward pass with units of the last feature map set to zero.
+    def _explain_locally(self, batch: Tensor, subjects: tuple[Subject, ...], head: LocalHead) -> LocalExplanation:
+        layers = self._structure(tuple(batch.shape[1:])).layers
+        layer = find_map_layer(layers, head.layer)
+        start = find_map_layer(layers, head.start) if head.start else None
+        needed = [layer, *([start] if start else [])]
+        with evaluating(self.network), captured(self.network, [one.name for one in needed]) as outputs:
+            logits = self._logits(batch)
+        self._check_finite(logits, batch, "the logits")
+        for one in needed:
+            _check_ran(one, outputs)
+        feature_map, suffix = started(self.network, layer, outputs, batch, start)
+        if head.silent and head.method == "hirescam":
+            warnings.warn(
+                f"a normalisation reads every cell of layer '{layer.name}' by itself, so that gradient · activation is "
+                "0 in each of them: name the layer of that normalisation, or ask for the method gradcam",
+                UnitscopeWarning,
+                stacklevel=4,
+            )
+        self._check_finite(feature_map, batch, f"the feature maps of layer '{layer.name}'")
+        self._warn_of_nothing(logits, feature_map, batch, subjects)
+        labels = self._labels_for(logits.shape[1])
+        return LocalExplanation(logits, feature_map, head, labels, subjects, _size(batch), suffix=suffix)
+
+    def forward_without(self, x: Input, units: int | Sequence[int], layer: str | None = None) -> Tensor:
+        """Logits (batch, class) of a real forward pass with units of the feature map set to zero.
 
         What `explain(x).ablate(units).logits` must equal: the slow way, to prove the fast one on the network at hand.
         """
         parts = []
         for batch, _ in self._batches(x, 16):
-            head, path = self._head(tuple(batch.shape[1:]))
-            chosen = check_units(units, head.map_shape[0], "the last feature map")
+            shape = tuple(batch.shape[1:])
+            head = self._head(shape, layer)
+            chosen = check_units(units, head.map_shape[0], "the feature map")
+            path = self._structure(shape).path
+            if isinstance(head, LocalHead) or path is None:
+                found = find_map_layer(self._structure(shape).layers, head.layer)
+                with evaluating(self.network), without_units(self.network, found, chosen):
+                    parts.append(self._logits(batch))
+                continue
             with evaluating(self.network), path.without_units(chosen) as switch:
                 parts.append(self._logits(batch))
             if not switch.fired:
@@ -412,12 +518,38 @@ class Classifier:
                 raise NonFiniteError(f"{what} are NaN or infinite because the weights '{name}' are: load sound weights")
         raise NonFiniteError(f"{what} are NaN or infinite, first in the output of {self._first_broken(batch)}")
 
+    def _warn_of_nothing(
+        self, logits: Tensor, feature_map: Tensor, batch: Tensor, subjects: tuple[Subject, ...]
+    ) -> None:
+        """Warn of photos on which no unit fires, or all classes get the same logit: right, and nothing to look at."""
+        for image, subject in enumerate(subjects):
+            one = batch[image : image + 1]
+            if not bool(feature_map[image].any()):
+                where = self._first_layer(one, lambda output: not bool(output.any()))
+                warnings.warn(
+                    f"on {subject.name} every unit of the feature map is 0 everywhere, first in the output of {where}: "
+                    "its maps show nothing",
+                    UnitscopeWarning,
+                    stacklevel=4,
+                )
+            elif logits.shape[1] > 1 and bool((logits[image] == logits[image, 0]).all()):
+                warnings.warn(
+                    f"on {subject.name} all {logits.shape[1]} classes have the logit "
+                    f"{float(logits[image, 0]):g}: check the weights of the last layer",
+                    UnitscopeWarning,
+                    stacklevel=4,
+                )
+
     def _first_broken(self, batch: Tensor) -> str:
+        return self._first_layer(batch, lambda output: not bool(torch.isfinite(output).all()))
+
+    def _first_layer(self, batch: Tensor, test: Callable[[Tensor], bool]) -> str:
+        """The first layer, of those that have no layers inside, whose output passes a test, in words."""
         names = [layer.name for layer in layers_of(self._retraced(batch)) if layer.leaf]
         with evaluating(self.network), captured(self.network, names) as outputs:
             self.network(batch)
-        broken = [name for name in names if name in outputs and not bool(torch.isfinite(outputs[name]).all())]
-        return f"layer '{broken[0]}'" if broken else "a function that belongs to no layer"
+        found = [name for name in names if name in outputs and test(outputs[name])]
+        return f"layer '{found[0]}'" if found else "a function that belongs to no layer"
 
     def _retraced(self, batch: Tensor) -> Any:
         with evaluating(self.network):
@@ -442,12 +574,16 @@ def _size(batch: Tensor) -> tuple[int, int]:
     return int(batch.shape[2]), int(batch.shape[3])
 
 
-def _maps_of(layer: Layer, outputs: dict[str, Tensor], units: list[int]) -> Tensor:
+def _check_ran(layer: Layer, outputs: dict[str, Tensor]) -> None:
     if layer.name not in outputs:
         raise LayerError(
             f"layer '{layer.name}' did not run on this input, though it did on the first: "
             "choose a layer that always runs"
         )
+
+
+def _maps_of(layer: Layer, outputs: dict[str, Tensor], units: list[int]) -> Tensor:
+    _check_ran(layer, outputs)
     return layer.units_first(outputs[layer.name])[:, units].to(torch.float32).contiguous()
 
 

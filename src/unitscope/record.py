@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from unitscope.ablation import Ablation
 from unitscope.account import Account, NetworkFacts
-from unitscope.explanation import Explanation
+from unitscope.explanation import AnyHead, Explanation
 from unitscope.head import Head
 from unitscope.kernels import Filters
 from unitscope.layers import Layer
 from unitscope.unit_maps import UnitMaps
+from unitscope.verification import Verification
 
 SCHEMA = "unitscope/1"
 
@@ -49,7 +51,7 @@ def of_account(account: Account) -> dict[str, Any]:
             }
             for story in account.units
         ],
-        "turning_units": list(account.turning),
+        "turning_units": None if account.turning is None else list(account.turning),
         "ablation": of_ablation(account.ablation, 0, len(account.predictions)),
         "checks": [
             {
@@ -87,6 +89,11 @@ def of_network(facts: NetworkFacts) -> dict[str, Any]:
         "layers": [_layer(layer) for layer in facts.layers],
         "versions": dict(facts.versions),
     }
+
+
+def of_verification(verification: Verification) -> dict[str, Any]:
+    """What kind of answers a network gets, and how well they were proved by real forward passes."""
+    return {**asdict(verification), "map_size": list(verification.map_size), "reason": verification.reason or None}
 
 
 def of_ablation(ablation: Ablation, image: int, top: int) -> dict[str, Any]:
@@ -155,7 +162,8 @@ def _cam(explanation: Explanation, index: int) -> dict[str, Any]:
         "label": explanation.labels[index],
         "index": index,
         "logit": float(explanation.logits[0, index]),
-        "bias": float(explanation.head.bias[index]),
+        "bias": float(explanation.left_out_of(index)[0, 0]) if explanation.exact else None,
+        "left_out": float(explanation.left_out_of(index)[0, 0]),
         "mean": float(cam.mean()),
         "min": float(cam.min()),
         "max": float(cam.max()),
@@ -163,9 +171,14 @@ def _cam(explanation: Explanation, index: int) -> dict[str, Any]:
     }
 
 
-def _head(head: Head) -> dict[str, Any]:
+def _head(head: AnyHead) -> dict[str, Any]:
+    norm = head.readout.norm if isinstance(head, Head) else None
     return {
         "kind": head.kind,
+        "exact": head.exact,
+        "norm": norm.kind if norm else None,
+        "method": None if isinstance(head, Head) else head.method,
+        "reason": None if isinstance(head, Head) else head.reason,
         "layer": head.layer,
         "layer_is_map": head.layer_is_map,
         "map_shape": list(head.map_shape),

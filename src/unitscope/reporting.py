@@ -25,8 +25,9 @@ def report(
     """Write the complete account of photos: a one-file HTML report each, its pieces as PNG, and JSON.
 
     For one photo OUT/report.html, for several OUT/<photo>/report.html and OUT/index.html; `pieces` writes the
-    pictures too; `each` is called with every account when it is drawn. The other options are those of `accounts`:
-    top, classes, units, unit_count. Returns the reports' paths, and last that of the index of several.
+    pictures too; `each` is called with every account when it is drawn. The other options are those of `explain`
+    (layer, method) and of `accounts` (top, classes, units, unit_count). Returns the reports' paths, and last that of
+    the index of several.
 
     Raises what `explain` raises, and OutputError when the files cannot be written.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,12 @@ from unitscope.geometry import PIXELS, Axis, Grid
 # The arguments of these calls are kept, because the head is read off them.
 KEPT = frozenset(
     {"linear", "conv2d", "addmm", "matmul", "mm", "__matmul__", "mean", "adaptive_avg_pool2d", "avg_pool2d", "flatten"}
-    | {"view", "reshape", "squeeze", "permute"}
+    | {"view", "reshape", "squeeze", "permute", "adaptive_avg_pool1d", "layer_norm", "group_norm", "rms_norm"}
+    | {"normalize", "batch_norm"}
 )
+
+# The most tokens that may stand before those of the map: class, distillation and register tokens.
+_MOST_PREFIX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,49 @@ class Layout:
     def spatial(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The rows and columns of a tensor of this layout."""
         return shape[1:3] if self.channels_last else shape[-2:]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Where units, rows and columns lie in a tensor that holds a feature map.
+
+    `order` is "units first" (batch, unit, row, col), "units last" (batch, row, col, unit), "tokens" (batch, token,
+    unit) or "units, tokens" (batch, unit, token), where the last rows · cols tokens are the map's cells, row by row,
+    and `prefix` tokens stand before them (a class token, registers). For tokens, `grid` says where the cells lie on
+    the network's input, None where that could not be followed.
+    """
+
+    order: str = "units first"
+    rows: int = 0
+    cols: int = 0
+    prefix: int = 0
+    grid: Grid | None = None
+
+    def units_first(self, tensor: Tensor) -> Float[Tensor, "batch unit row col"]:
+        """The tensor as a feature map."""
+        if self.order == "units first":
+            return tensor
+        if self.order == "units last":
+            return tensor.permute(0, 3, 1, 2)
+        tokens = tensor.transpose(1, 2) if self.order == "tokens" else tensor
+        return tokens[:, :, self.prefix :].reshape(*tokens.shape[:2], self.rows, self.cols)
+
+    def without(self, tensor: Tensor, units: Sequence[int]) -> Tensor:
+        """A copy of the tensor with the maps of `units` at zero, in the tokens before the cells too."""
+        changed = tensor.clone()
+        last = self.order in ("units last", "tokens")
+        changed[(..., list(units)) if last else (slice(None), list(units))] = 0
+        return changed
+
+    def laid_back(self, feature_map: Float[Tensor, "batch unit row col"], others: Tensor | None) -> Tensor:
+        """The tensor of this order that holds a feature map, behind the tokens of `others` (batch, token, unit)."""
+        if self.order == "units first":
+            return feature_map
+        if self.order == "units last":
+            return feature_map.permute(0, 2, 3, 1)
+        tokens = feature_map.flatten(2).transpose(1, 2)
+        tokens = tokens if others is None else torch.cat([others, tokens], dim=1)
+        return tokens if self.order == "tokens" else tokens.transpose(1, 2)
 
 
 @dataclass(eq=False, slots=True)
@@ -113,12 +160,48 @@ def first_tensor(value: Any) -> Tensor | None:
     return None
 
 
+def axes_of_tokens(
+    call: Call, tokens: int, input_size: tuple[int, int], most_prefix: int = _MOST_PREFIX
+) -> Axes | None:
+    """How the `tokens` of a call's result lie in rows and columns; None when they make no grid.
+
+    They are the cells of the nearest map before them that has as many, or fewer by up to `most_prefix` tokens; else
+    those that tile the input in its own proportions.
+    """
+    for map_ in _maps_before(call):
+        assert map_.layout is not None
+        rows, cols = map_.layout.spatial(map_.shape)
+        if rows * cols > 1 and 0 <= tokens - rows * cols <= most_prefix:
+            return Axes("tokens", rows, cols, tokens - rows * cols, map_.grid)
+    for prefix in (0, 1, 2, 5):  # none, a class token, a distillation token too, or four registers
+        if prefix > most_prefix or tokens - prefix < 4:
+            break
+        rows = round(((tokens - prefix) * input_size[0] / input_size[1]) ** 0.5)
+        cols = (tokens - prefix) // max(rows, 1)
+        if rows * cols == tokens - prefix and rows * input_size[1] == cols * input_size[0]:
+            return Axes("tokens", rows, cols, prefix)
+    return None
+
+
+def _maps_before(call: Call) -> Iterator[Call]:
+    """The calls with (batch, …, row, col) results of known layout that lead to a call, nearest first."""
+    seen, frontier = {id(call)}, [call]
+    while frontier:
+        one = frontier.pop(0)
+        if one.layout is not None and len(one.shape) == 4:
+            yield one
+        for before in one.inputs:
+            if id(before) not in seen:
+                seen.add(id(before))
+                frontier.append(before)
+
+
 def kind_of(module: nn.Module) -> str:
     """The name of a module's class, as it was before its weights were parametrised."""
     return type_before_parametrizations(module).__name__
 
 
-def logits_of(output: Any, batch: int) -> Float[Tensor, "batch class"]:
+def logits_of(output: Any, batch: int, *, detach: bool = True) -> Float[Tensor, "batch class"]:
     """The logits in a forward's result for `batch` inputs; raises ModelError when there are none."""
     tensor = first_tensor(output)
     if tensor is None:
@@ -130,7 +213,7 @@ def logits_of(output: Any, batch: int) -> Float[Tensor, "batch class"]:
             f"the network gave a {str(tensor.dtype).removeprefix('torch.')} tensor of shape {tuple(tensor.shape)} "
             f"for a batch of {batch}, not logits (batch, class): wrap a module that classifies images"
         )
-    return tensor.detach().reshape(batch, -1)
+    return (tensor.detach() if detach else tensor).reshape(batch, -1)
 
 
 def trace(module: nn.Module, x: Tensor) -> Trace:

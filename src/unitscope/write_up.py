@@ -13,6 +13,7 @@ import torch
 from unitscope.ablation import Ablation
 from unitscope.errors import ModelError
 from unitscope.explanation import Explanation
+from unitscope.head import Head
 from unitscope.kernels import filters
 from unitscope.model import Classifier, OnePhoto
 from unitscope.preprocessing import Preprocessing
@@ -175,9 +176,10 @@ def _ranking(where: str, when: str, published: dict[str, float], explanation: Ex
 
 def _maps(explanation: Explanation) -> list[Comparison]:
     """Section 3's own way: every cell through the linear layer, bias included; and what it must add up to."""
-    cells = explanation.feature_map[0].flatten(1).T
-    per_cell = torch.nn.functional.linear(cells, explanation.head.weight, explanation.head.bias)
-    ours = (explanation.cams[0] + explanation.head.bias[:, None, None]).flatten(1).T
+    cells, head = explanation.feature_map[0].flatten(1).T, explanation.head
+    assert isinstance(head, Head)
+    per_cell = torch.nn.functional.linear(cells, head.weight, head.bias)
+    ours = (explanation.cams[0] + head.bias[:, None, None]).flatten(1).T
     scale = float(per_cell.abs().max())
     difference = float((per_cell - ours).abs().max()) / max(scale, torch.finfo(torch.float32).tiny)
     completeness = float(explanation.completeness_error.max())

@@ -11,6 +11,7 @@ from typing import Literal
 from markupsafe import Markup, escape
 
 from unitscope.account import NetworkFacts
+from unitscope.head import Head
 from unitscope.layers import Stage
 from unitscope.render.sheets import Sheet
 from unitscope.render.words import clean, plural, shape
@@ -184,22 +185,23 @@ def _volumes(network: NetworkFacts) -> list[_Volume]:
             pooled = True
             volumes.append(_pool_volume(stage.shape[0], network))
     head = network.head
-    if not pooled and head is not None:
+    if not pooled and isinstance(head, Head):
         volumes.append(_pool_volume(head.weight.shape[0 if head.kind == "conv-gap" else 1], network))
-    ending = "linear layer" if head is not None and head.kind == "gap-linear" else "logits"
+    ending = "linear layer" if head is not None and head.kind in ("gap-linear", "gap-norm-linear") else "logits"
     classes = plural(network.classes, "class")
     volumes.append(_Volume("classes", network.classes, 1, 1, (classes, ending), f"{ending}, {classes}"))
     return volumes
 
 
 def _pool_volume(units: int, network: NetworkFacts) -> _Volume:
-    what = "global average" if network.head is not None else "pooled"
+    exact = isinstance(network.head, Head)
+    what = "global average" if exact else "pooled"
     return _Volume(
         "pool",
         units,
         1,
         1,
-        (f"{units}", what, "pool" if network.head is not None else ""),
+        (f"{units}", what, "pool" if exact else ""),
         f"{what} pool to {units} numbers",
     )
 

@@ -124,14 +124,23 @@ def _cam_blocks(
         if common is not None:
             blocks.append(_colour_bar(common, "evidence at every place, in logits", style, colours))
         words = _scale_words(common.over if common else "each map alone", style)
-        error = power(float(explanation.completeness_error[i]))
-        blocks.append(
-            _note(
-                f"Scale: {words}. The mean of each map + its bias = its logit; largest error over all "
-                f"{plural(len(explanation.labels), 'class')}: {error} of the largest logit."
-            )
-        )
+        blocks.append(_note(f"Scale: {words}. {adding_up(explanation[i], chosen[i])}"))
     return blocks
+
+
+def adding_up(explanation: Explanation, classes: Sequence[int]) -> str:
+    """Say, of one photo, how its maps add up to the logits, or that a local answer's do not and by how much."""
+    if explanation.exact:
+        error = power(float(explanation.completeness_error[0]))
+        over = f"largest error over all {plural(len(explanation.labels), 'class')}: {error} of the largest logit"
+        return f"The mean of each map + its bias = its logit; {over}."
+    left = explanation.left_out_of([classes[0]])[0, 0]
+    logit = explanation.logits[0, classes[0]]
+    return (
+        f"A local answer: gradient × activation at {clean(explanation.layer)}. Of the logit of "
+        f"{clean(explanation.labels[classes[0]])}, {number(float(logit))}, the mean of its map leaves out "
+        f"{number(float(left))}."
+    )
 
 
 def cam_panels(
@@ -423,13 +432,13 @@ def _contribution_blocks(explanation: Explanation, which: int | str | None, imag
     (image,) = _images(explanation, image)
     index = explanation.top(1)[image][0].index if which is None else explanation.class_index(which)
     units, logit = explanation.top_units(index, count, image), float(explanation.logits[image, index])
-    bias = float(explanation.head.bias[index])
+    bias = float(explanation[image].left_out_of(index)[0, 0])
     rest = logit - bias - sum(part.contribution for part in units)
     others = explanation.feature_map.shape[1] - len(units)
     rows = [(f"unit {part.unit}", part.contribution, number(part.contribution, sign=True)) for part in units]
     if others:
         rows.append((f"{plural(others, 'other unit')}", rest, number(rest, sign=True)))
-    rows.append(("bias", bias, number(bias, sign=True)))
+    rows.append(("bias" if explanation.exact else "left out", bias, number(bias, sign=True)))
     rows.append(("logit", logit, f"= {number(logit)}"))
     span = (min(0.0, *(value for _, value, _ in rows)), max(0.0, *(value for _, value, _ in rows)))
     bars = Block(
@@ -440,7 +449,12 @@ def _contribution_blocks(explanation: Explanation, which: int | str | None, imag
     return [
         _heading(f"What the units add to {label}: {explanation.subjects[image].name}"),
         bars,
-        _note("Contribution in logits = weight × mean activation; all contributions + the bias = the logit."),
+        _note(
+            "Contribution in logits = weight × mean activation; all contributions + the bias = the logit."
+            if explanation.exact
+            else "Contribution in logits = gradient × activation, summed over the cells: a local answer, which leaves "
+            "out the rest of the logit."
+        ),
     ]
 
 

@@ -20,7 +20,7 @@ from unitscope.render.markup import data_uri, templates
 from unitscope.render.overlays import View, shown
 from unitscope.render.report import filters_picture, is_random
 from unitscope.render.words import change as difference
-from unitscope.render.words import clean, number, percent, power, tick
+from unitscope.render.words import clean, number, percent, tick
 from unitscope.unit_maps import UnitMaps
 
 _PIXELS = 300
@@ -148,7 +148,7 @@ def _explanation_parts(
         ),
         Part(
             "Where the evidence lies",
-            f"The mean of each map + its bias = its logit; largest error {power(float(one.completeness_error.max()))}.",
+            figures.adding_up(one, chosen),
             pictures=[photo, *_pictures(panels, f"Class activation map on {name}")],
             scale=_scale_view(scale, "logits; orange for the class, violet against it"),
         ),

@@ -175,7 +175,7 @@ def _page(account: Account) -> dict[str, Any]:
         "maps": _class_maps(account, scale, size),
         "map_scale": scale,
         "map_bar": _bar_of(scale, "scale-classes", "logits"),
-        "completeness": float(explanation.completeness_error.max()),
+        "completeness": float(explanation.completeness_error.max()) if explanation.exact else 0.0,
         "units": _unit_rows(account, units, small),
         "units_together": sum(story.contribution.contribution for story in account.units),
         "unit_count": explanation.feature_map.shape[1],
@@ -232,7 +232,7 @@ def _class_maps(account: Account, scale: Scale, size: tuple[int, int]) -> list[d
     probabilities = explanation.logits[0].double().softmax(0)
     rows = []
     for index, one, cells in zip(chosen, laid, maps, strict=True):
-        mean, bias = float(cells.mean()), float(explanation.head.bias[index])
+        mean, bias = float(cells.mean()), float(explanation.left_out_of(index)[0, 0])
         logit = float(explanation.logits[0, index])
         label = clean(account.label(index))
         if bool(cells.any()):
@@ -301,13 +301,13 @@ def _ablation(account: Account, scale: Scale, size: tuple[int, int]) -> dict[str
         "more": max(0, len(ablation.units) - 4),
         "units": listing([str(unit) for unit in ablation.units], 8),
         "noun": "unit" if len(ablation.units) == 1 else "units",
-        "weight": float(account.explanation.head.weight[first, list(ablation.units)].sum()),
+        "weight": float(account.explanation.weights_of(first)[0, list(ablation.units)].sum()),
         "lost": change(after, before).lstrip("+"),
         "fires": "This unit hardly fires here" if bool(ablation.maps.maps.any()) else "This unit does not fire here",
         "hardly": abs(lost) < _HARDLY * abs(before),
         "turned": ablation.turned_over()[0],
         "after": account.label(int(ablation.after[0].argmax())),
-        "turning": listing([str(unit) for unit in account.turning], 12),
+        "turning": listing([str(unit) for unit in account.turning or ()], 12),
     }
 
 

@@ -1,0 +1,162 @@
+"""Readout: the algebra by which pooled units become logits: linear, with at most one normalisation before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.errors import HeadError
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What divides the pooled units of a photo before the linear layer, by one number for all of them.
+
+    `kind` is "layer" (Ba et al. 2016: less their mean, divided by their standard deviation; `centred`), "root mean
+    square" (Zhang & Sennrich 2019) or "length" (divided by their Euclidean norm, at least `eps`).
+    """
+
+    kind: str
+    eps: float
+
+    @property
+    def centred(self) -> bool:
+        """Whether the mean over the units is taken away first."""
+        return self.kind == "layer"
+
+    def divisor(self, pooled: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch 1"]:
+        """What the units of every photo are divided by, positive."""
+        if self.kind == "length":
+            length: Tensor = torch.linalg.vector_norm(pooled, dim=-1, keepdim=True)
+            return length.clamp(min=self.eps)
+        if self.centred:
+            pooled = pooled - pooled.mean(dim=-1, keepdim=True)
+        square: Tensor = pooled.square().mean(dim=-1, keepdim=True)
+        return (square + self.eps).sqrt()
+
+    def divisor_without_each(self, pooled: Float[Tensor, "batch unit"]) -> Float[Tensor, "batch unit"]:
+        """The divisor with every unit at zero in turn, for all units at once, from two sums.
+
+        Σ over the others = S − p[u], and Σ of squares over the others = Q − p[u]²; the unit itself still counts, as 0.
+        """
+        values = pooled.to(torch.float64)  # the difference of two sums loses digits where one unit is most of them
+        count = values.shape[1]
+        squares = (values.square().sum(dim=1, keepdim=True) - values.square()).clamp(min=0)
+        if self.kind == "length":
+            return squares.sqrt().clamp(min=self.eps).to(pooled.dtype)
+        square = squares / count
+        if self.centred:
+            square = (square - ((values.sum(dim=1, keepdim=True) - values) / count).square()).clamp(min=0)
+        return (square + self.eps).sqrt().to(pooled.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """How pooled units p become logits: logit[c] = Σ_u weight[c,u] · p[u] / divisor(p) + bias[c].
+
+    `weight` (class, unit) and `bias` (class) are float32. Without a `norm` the divisor is 1. With one, its scale and
+    shift are in the weight and the bias, and the weight is centred over the units where the normalisation takes their
+    mean away: Σ_u V[c,u] (p[u] − mean p) = Σ_u (V[c,u] − mean_u V[c]) p[u]. For one photo the divisor is a number, so
+    that contributions and maps add up to the logit as they do without it.
+    """
+
+    weight: Float[Tensor, "class unit"] = field(repr=False)
+    bias: Float[Tensor, "class"] = field(repr=False)
+    norm: Normalisation | None = None
+
+    def divisor(self, pooled: Float[Tensor, "batch unit"]) -> Float[Tensor, "batch 1"]:
+        """What the pooled units of every photo are divided by: 1 without a normalisation."""
+        return torch.ones_like(pooled[:, :1]) if self.norm is None else self.norm.divisor(pooled)
+
+    def logits(self, pooled: Float[Tensor, "batch unit"]) -> Float[Tensor, "batch class"]:
+        """The logits of pooled units."""
+        if self.norm is not None:
+            divisor = self.norm.divisor(pooled)
+            # The weight is centred: what all units have in common changes nothing but the rounding.
+            pooled = (pooled - pooled.mean(dim=-1, keepdim=True) if self.norm.centred else pooled) / divisor
+        return pooled @ self.weight.T + self.bias
+
+    def logits_without_each(
+        self, pooled: Float[Tensor, "batch unit"], logits: Float[Tensor, "batch class"], classes: list[int] | None
+    ) -> Float[Tensor, "batch unit chosen"]:
+        """The logits with every unit at zero in turn, for the chosen classes or all, in closed form.
+
+        `logits` are those with all units on.
+        """
+        weight, bias = self.weight, self.bias
+        if classes is not None:
+            weight, bias, logits = weight[classes], bias[classes], logits[:, classes]
+        if self.norm is None:
+            return logits[:, None, :] - pooled[:, :, None] * weight.T
+        # In float64, since one unit may be most of the sum that it is taken from.
+        precise, columns = pooled.to(torch.float64), weight.T.to(torch.float64)
+        rest = (precise @ columns)[:, None, :] - precise[:, :, None] * columns
+        return (rest / self.norm.divisor_without_each(precise)[:, :, None] + bias).to(logits.dtype)
+
+
+def completeness_error(
+    logits: Float[Tensor, "batch class"], feature_map: Float[Tensor, "batch unit row col"], readout: Readout
+) -> Float[Tensor, " batch"]:
+    """How far the readout of the pooled map is from the logits: largest difference over classes / largest |logit|."""
+    return relative_difference(readout.logits(feature_map.mean(dim=(2, 3))), logits)
+
+
+def relative_difference(
+    rebuilt: Float[Tensor, "batch class"], logits: Float[Tensor, "batch class"]
+) -> Float[Tensor, " batch"]:
+    """For every photo, the largest difference over the classes, relative to the largest |logit|."""
+    return (rebuilt - logits).abs().amax(dim=1) / logits.abs().amax(dim=1).clamp(min=_TINY)
+
+
+def rounding_error(
+    logits: Float[Tensor, "batch class"],
+    feature_map: Float[Tensor, "batch unit row col"],
+    readout: Readout,
+    dtype: torch.dtype,
+) -> Float[Tensor, " batch"]:
+    """The completeness error that rounding alone may cause in a network of this dtype, relative to the largest |logit|.
+
+    It is 1e-5, or four units in the last place of the terms that are summed up, |W|·mean|A| / divisor + |b|, where that
+    is more: in half precision, and where large contributions all but cancel, as near the boundary between two classes.
+    """
+    divisor = readout.divisor(feature_map.mean(dim=(2, 3)))
+    summed = feature_map.abs().mean(dim=(2, 3)) / divisor @ readout.weight.abs().T + readout.bias.abs()
+    return rounding_allowance(summed.amax(dim=1), logits, dtype)
+
+
+def rounding_allowance(
+    terms: Float[Tensor, " batch"], logits: Float[Tensor, "batch class"], dtype: torch.dtype
+) -> Float[Tensor, " batch"]:
+    """What rounding may do to sums of `terms`, relative to the largest |logit|."""
+    scale = logits.abs().amax(dim=1).clamp(min=_TINY)
+    return (4 * torch.finfo(dtype).eps * terms / scale).clamp(min=1e-5)
+
+
+def scaled(readout: Readout, factor: Tensor) -> Readout:
+    """The readout with its logits multiplied by one factor, or by one for every class."""
+    vector = _per_class(factor, readout)
+    return Readout(readout.weight * vector[:, None], readout.bias * vector, readout.norm)
+
+
+def shifted(readout: Readout, offset: Tensor) -> Readout:
+    """The readout with one number, or one for every class, added to its logits."""
+    return Readout(readout.weight, readout.bias + _per_class(offset, readout), readout.norm)
+
+
+def added(one: Readout, other: Readout, sign: float = 1.0) -> Readout:
+    """The readout of the sum (or difference) of two that read the same units."""
+    if one.norm != other.norm or one.weight.shape != other.weight.shape:
+        raise HeadError("two readouts of different kinds are added: something other than one linear layer")
+    return Readout(one.weight + sign * other.weight, one.bias + sign * other.bias, one.norm)
+
+
+def _per_class(values: Tensor, readout: Readout) -> Float[Tensor, "class"]:
+    flat = values.detach().to(readout.bias).flatten()
+    if len(flat) not in (1, len(readout.bias)):
+        raise HeadError(f"{len(flat)} numbers meet {len(readout.bias)} logits: one, or one for each, was expected")
+    return flat.expand(len(readout.bias))
