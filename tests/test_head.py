@@ -82,6 +82,7 @@ def check_ablations(model: Classifier, explanation: Explanation, x: Tensor) -> N
         ("googlenet", "gap-linear", "inception5b", True, 1024),
         ("shufflenet_v2_x0_5", "gap-linear", "conv5", True, 1024),
         ("swin_t", "gap-linear", "permute", True, 768),
+        ("convnext_tiny", "gap-norm-linear", "features", True, 768),
     ],
 )
 def test_the_heads_of_torchvision(name: str, kind: str, layer: str, layer_is_map: bool, units: int) -> None:

@@ -370,3 +370,28 @@ def test_an_error_of_the_network_is_told_on_one_line() -> None:
     with pytest.raises(ModelError, match="what follows layer 'features' failed: ") as told:
         explanation.cams_of(0)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "shape", "start"),
+    [
+        ("alexnet", "avgpool", (256, 6, 6), "avgpool"),
+        ("vgg11", "avgpool", (512, 7, 7), "avgpool"),
+        ("mobilenet_v3_small", "features", (576, 3, 3), "features"),
+        ("vit_b_16", "encoder.layers.encoder_layer_11.ln_1", (768, 14, 14), "encoder.layers.encoder_layer_10"),
+    ],
+)
+def test_torchvisions_other_networks(name: str, layer: str, shape: tuple[int, ...], start: str) -> None:
+    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+    side = 224 if name.startswith("vit") else 96
+    net = seeded(lambda: models.get_model(name, num_classes=10))
+    if name.startswith("vit"):  # begins with a head of zeros, for which no cell counts
+        nn.init.trunc_normal_(net.heads.head.weight, std=0.02)
+    model = wrap(net, preprocessing=Preprocessing(side, side))
+    head = model.head
+    assert isinstance(head, LocalHead)
+    assert (head.layer, head.map_shape, head.start, head.silent) == (layer, shape, start, False)
+    x = noise(1, 3, side, side)
+    explanation = local(model.explain(x))
+    real = model.forward_without(x, [5], layer)
+    torch.testing.assert_close(explanation.ablate([5]).logits, real, rtol=1e-4, atol=1e-5)

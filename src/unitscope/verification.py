@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from unitscope.errors import HeadError
-from unitscope.explanation import AnyHead
 from unitscope.head import probes
 from unitscope.model import Classifier
 
@@ -55,7 +54,7 @@ def verify(model: Classifier, seed: int = 0) -> Verification:
     started = time.perf_counter()
     real = [model.forward_without(x, [unit], head.layer) for unit in chosen]
     forward_seconds = (time.perf_counter() - started) / len(chosen)
-    error = ablation_error(model, head, x, chosen, real)
+    error = ablation_error(model, x, chosen, real)
     rows, cols = head.map_shape[1:]
     return Verification(
         kind=head.kind,
@@ -72,9 +71,7 @@ def verify(model: Classifier, seed: int = 0) -> Verification:
     )
 
 
-def ablation_error(
-    model: Classifier, head: AnyHead, x: torch.Tensor, units: list[int], real: list[torch.Tensor]
-) -> float | None:
+def ablation_error(model: Classifier, x: torch.Tensor, units: list[int], real: list[torch.Tensor]) -> float | None:
     """The largest difference to real forward passes, relative to the largest logit; None where none can be had."""
     try:
         explanation = model.explain(x)
