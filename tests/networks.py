@@ -70,6 +70,8 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "adaptive_avg_pool2d, squeeze": lambda a: F.adaptive_avg_pool2d(a, 1).squeeze(3).squeeze(2),
     "adaptive_avg_pool2d, squeeze()": lambda a: F.adaptive_avg_pool2d(a, 1).squeeze(),
     "adaptive_avg_pool2d[:, :, 0, 0]": lambda a: F.adaptive_avg_pool2d(a, (1, 1))[:, :, 0, 0],
+    "sum((2, 3)) / cells": lambda a: a.sum((2, 3)) / (a.shape[2] * a.shape[3]),
+    "sum(-1).sum(-1)": lambda a: a.sum(-1).sum(-1),
     "to NHWC, mean((1, 2))": lambda a: a.permute(0, 2, 3, 1).mean((1, 2)),
 }
 
@@ -356,6 +358,8 @@ BETWEEN: dict[str, tuple[Callable[[Between, Tensor], Tensor], str]] = {
     "scaled by class": (lambda net, p: net.fc(p) * net.prior.exp(), "gap-linear"),
     "two heads, mean": (lambda net, p: (net.fc(p) + net.other(p)) / 2, "gap-linear"),
     "two heads, difference": (lambda net, p: torch.sub(net.fc(p), net.other(p), alpha=2), "gap-linear"),
+    "x @ W + b": (lambda net, p: p @ net.fc.weight.T + net.fc.bias, "gap-linear"),
+    "b + x @ W": (lambda net, p: net.fc.bias + torch.mm(p, net.fc.weight.T), "gap-linear"),
     "two linear layers": (lambda net, p: net.fc(net.middle(p)), "gap-linear"),
     "batch norm": (lambda net, p: net.fc(net.bn(p)), "gap-linear"),
     "batch norm of the logits": (lambda net, p: net.fc(net.bn(net.middle(p))), "gap-linear"),

@@ -169,6 +169,18 @@ def test_a_users_gradients_still_flow_afterwards() -> None:
     assert x.grad is not None and all(parameter.grad is not None for parameter in net.parameters())
 
 
+def test_autocasting_around_it_rounds_nothing() -> None:
+    net = seeded(Gap)
+    expected = wrap(net, preprocessing=PREPROCESSING).explain(X)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = wrap(net, preprocessing=PREPROCESSING).explain(X)
+        assert net(X).dtype == torch.bfloat16
+        for attribute in ("logits", "cams", "contributions"):
+            assert torch.equal(getattr(found, attribute), getattr(expected, attribute))
+        assert torch.equal(found.ablate([1]).logits, expected.ablate([1]).logits)
+        assert torch.equal(found.ablate_each(), expected.ablate_each())
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_it_works_inside_the_users_contexts(context: Callable[[], Any]) -> None:
     net = seeded(Gap)

@@ -229,7 +229,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_plateau_may_be_made_longer_but_not_what_is_done(archive: Path, tmp_path: Path) -> None:
-    """4 steps an epoch; the learning rate falls over the last 40 % of them."""
+    """4 steps an epoch; the learning rate falls over the last 45 % of them."""
     short, long = ["--schedule", "32:4", "--warmup", "2"], ["--schedule", "32:4,40:2", "--warmup", "2"]
     assert train_miniplaces.main(arguments(archive, tmp_path / "whole", *long)) == 0
     assert train_miniplaces.main(arguments(archive, tmp_path / "grown", *short, "--stop-after", "9")) == 0
@@ -270,7 +270,7 @@ def test_schedule_is_parsed_spread_and_checked() -> None:
     phases = train_miniplaces.parse_schedule("64:12,96:4")
     assert phases == (training.Phase(64, 12), training.Phase(96, 4))
     assert train_miniplaces.spread(phases, 4) == (training.Phase(64, 3), training.Phase(96, 1))
-    recipe = training.Recipe(phases=phases)
+    recipe = training.Recipe(phases=phases, decay=0.4)
     assert [recipe.size_at(epoch) for epoch in (0, 11, 12, 15)] == [64, 64, 96, 96]
     assert recipe.rate_at(0, 5000) == pytest.approx(1 / 300)
     assert [recipe.rate_at(step, 5000) for step in (299, 2000, 3000)] == pytest.approx([1, 1, 1])

@@ -46,7 +46,7 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: int = 300
     """Steps before the learning rate's peak."""
-    decay: float = 0.4
+    decay: float = 0.45
     """Share of the steps, the last ones, over which the learning rate falls to nothing."""
     label_smoothing: float = 0.1
     averaging: float = 0.999

@@ -22,7 +22,7 @@ from unitscope.head import Head
 from unitscope.layers import check_units
 from unitscope.local import LocalHead, Suffix
 from unitscope.photos import PhotoSource
-from unitscope.readout import relative_difference, rounding_allowance, rounding_error
+from unitscope.readout import relative_difference, rounding_allowance, rounding_error, unrounded
 from unitscope.subjects import Subject
 from unitscope.unit_maps import UnitMaps
 
@@ -220,7 +220,8 @@ class Explanation(Drawable, ABC):
             raise InputError(f"a region has the map's {rows}×{cols} cells, not {tuple(region.shape)}")
         share = region.to(self.feature_map) / (rows * cols)
         cams = self.cams if classes is None else self.cams_of(classes)
-        return torch.einsum("bcyx,yx->bc", cams, share) + share.sum() * self.left_out_of(classes)
+        with unrounded(cams):
+            return torch.einsum("bcyx,yx->bc", cams, share) + share.sum() * self.left_out_of(classes)
 
     def top_units(self, which: int | str, count: int = 8, image: int = 0) -> list[UnitContribution]:
         """The units that add most to a class on one photo, largest contribution first."""
@@ -264,7 +265,8 @@ class ExactExplanation(Explanation):
 
     def cams_of(self, classes: Classes | None) -> Float[Tensor, "batch class row col"]:
         """Signed class activation maps, in logits: cam[c] = Σ_u W[c,u] · A[u] (/ the normalisation's divisor)."""
-        maps = torch.einsum("cu,buyx->bcyx", self._weight(classes), self.feature_map)
+        with unrounded(self.feature_map):
+            maps = torch.einsum("cu,buyx->bcyx", self._weight(classes), self.feature_map)
         return maps if self.head.readout.norm is None else maps / self._divisor[:, :, None, None]
 
     def contributions_of(self, classes: Classes | None) -> Float[Tensor, "batch class unit"]:
@@ -443,7 +445,8 @@ class LocalExplanation(Explanation):
         """Map, contributions and weights from the gradient (batch, unit, row, col) of one class's logit."""
         weights = gradient.sum(dim=(2, 3))
         if self.head.method == "gradcam":
-            return torch.einsum("bu,buyx->byx", weights, self.feature_map), weights * self.pooled, weights
+            with unrounded(weights):
+                return torch.einsum("bu,buyx->byx", weights, self.feature_map), weights * self.pooled, weights
         product = gradient * self.feature_map
         return product.sum(dim=1) * (product.shape[2] * product.shape[3]), product.sum(dim=(2, 3)), weights
 

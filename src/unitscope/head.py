@@ -115,8 +115,9 @@ class Head:
 class Step:
     """One call between the pooled units and the logits, and the steps that its inputs came from.
 
-    `kind`: "pooled" (the units themselves), "linear", "norm", "batch norm", "shift", "scale", "divide" (by constants)
-    or "sum" (of two steps). `position` says which of the call's tensor arguments comes from the photo.
+    `kind`: "pooled" (the units themselves), "total" (pooled by a sum: so many times their mean), "linear", "norm",
+    "batch norm", "shift", "scale", "divide" (by constants) or "sum" (of two steps). `position` says which of the call's
+    tensor arguments comes from the photo.
     """
 
     kind: str
@@ -273,7 +274,7 @@ class _Finder:
             if self.pool is not None and self.pool[0] is not pool[0]:
                 raise HeadError(_refusal(call, linear))
             self.pool = pool
-            return POOLED
+            return Step("total", of=(POOLED,)) if call.name == "sum" else POOLED
         if _is_linear(call):
             return Step("linear", call.index, call.name, (self.step(call.inputs[_input_position(call)], call),))
         found = self._arithmetic(call, linear) or self._normalisation(call, linear)
@@ -348,6 +349,8 @@ def _readout(step: Step, caught: dict[int, Caught], feature_map: Tensor) -> Read
         weight, bias = _float(_affine(step.name, caught[step.index]))
         return Readout(weight.clone(), torch.zeros_like(weight[:, 0]) if bias is None else bias.clone())
     before = _readout(step.of[0], caught, feature_map)
+    if step.kind == "total":
+        return scaled(before, torch.tensor(float(feature_map[0, 0].numel())))
     call = caught[step.index]
     if step.kind == "linear":
         return _composed(before, *_float(_affine(step.name, call)))
@@ -482,13 +485,13 @@ def _pooling(call: Call, input_size: tuple[int, int]) -> tuple[Call, Call, Axes]
         return (call, source, Axes()) if whole else None
     if call.name == "adaptive_avg_pool1d" and call.shape[2:] == (1,) and len(source.shape) == 3:
         return _pooled_tokens(call, source, 2, input_size)
-    if call.name != "mean":
+    if call.name not in ("mean", "sum"):
         return None
     axes = _mean_axes(call, len(source.shape))
     if len(source.shape) == 4 and axes in ({2, 3}, {1, 2}):
         return call, source, Axes("units last") if axes == {1, 2} else Axes()
     if source.inputs and len(source.inputs[0].shape) == 4:
-        found = _pooled_by_steps(source, axes)
+        found = _pooled_by_steps(call, source, axes)
         if found is not None:
             return found
     if len(source.shape) == 3 and axes in ({1}, {2}):
@@ -496,9 +499,9 @@ def _pooling(call: Call, input_size: tuple[int, int]) -> tuple[Call, Call, Axes]
     return None
 
 
-def _pooled_by_steps(source: Call, axes: set[int]) -> tuple[Call, Call, Axes] | None:
+def _pooled_by_steps(call: Call, source: Call, axes: set[int]) -> tuple[Call, Call, Axes] | None:
     """A mean over one side and then over the other, or over the cells of a map that was flattened."""
-    if source.name == "mean" and axes < {2, 3}:  # the first side may have been kept
+    if source.name == call.name and axes < {2, 3}:  # the first side may have been kept
         first = _mean_axes(source, 4)
         kept = len(source.shape) == 4
         if (first | axes == {2, 3}) if kept else (first < {2, 3} and axes == {2}):

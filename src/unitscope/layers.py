@@ -192,7 +192,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     try:
         for submodule, _ in flags:
             submodule.training = False
-        with torch.no_grad(), _eagerly():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(_eagerly())
+            # The network's own precision: autocasting around it would round what must add up.
+            for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+                stack.enter_context(torch.autocast(device, enabled=False))
             yield
     finally:
         for submodule, training in flags:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -79,7 +81,8 @@ class Readout:
             divisor = self.norm.divisor(pooled)
             # The weight is centred: what all units have in common changes nothing but the rounding.
             pooled = (pooled - pooled.mean(dim=-1, keepdim=True) if self.norm.centred else pooled) / divisor
-        return pooled @ self.weight.T + self.bias
+        with unrounded(pooled):
+            return pooled @ self.weight.T + self.bias
 
     def logits_without_each(
         self, pooled: Float[Tensor, "batch unit"], logits: Float[Tensor, "batch class"], classes: list[int] | None
@@ -97,6 +100,14 @@ class Readout:
         precise, columns = pooled.to(torch.float64), weight.T.to(torch.float64)
         rest = (precise @ columns)[:, None, :] - precise[:, :, None] * columns
         return (rest / self.norm.divisor_without_each(precise)[:, :, None] + bias).to(logits.dtype)
+
+
+def unrounded(like: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A context in which a caller's autocast does not round the algebra, on the device of a tensor."""
+    return torch.autocast(like.device.type, enabled=False) if like.device.type in ("cpu", "cuda") else _AS_IT_IS
+
+
+_AS_IT_IS: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
 
 def completeness_error(
@@ -125,7 +136,8 @@ def rounding_error(
     is more: in half precision, and where large contributions all but cancel, as near the boundary between two classes.
     """
     divisor = readout.divisor(feature_map.mean(dim=(2, 3)))
-    summed = feature_map.abs().mean(dim=(2, 3)) / divisor @ readout.weight.abs().T + readout.bias.abs()
+    with unrounded(feature_map):
+        summed = feature_map.abs().mean(dim=(2, 3)) / divisor @ readout.weight.abs().T + readout.bias.abs()
     return rounding_allowance(summed.amax(dim=1), logits, dtype)
 
 

@@ -20,7 +20,19 @@ from unitscope.geometry import PIXELS, Axis, Grid
 
 # The arguments of these calls are kept, because the head is read off them.
 KEPT = frozenset(
-    {"linear", "conv2d", "addmm", "matmul", "mm", "__matmul__", "mean", "adaptive_avg_pool2d", "avg_pool2d", "flatten"}
+    {
+        "linear",
+        "conv2d",
+        "addmm",
+        "matmul",
+        "mm",
+        "__matmul__",
+        "mean",
+        "sum",
+        "adaptive_avg_pool2d",
+        "avg_pool2d",
+        "flatten",
+    }
     | {"view", "reshape", "squeeze", "permute", "adaptive_avg_pool1d", "layer_norm", "group_norm", "rms_norm"}
     | {"normalize", "batch_norm"}
 )
