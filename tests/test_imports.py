@@ -27,6 +27,9 @@ LEAVES = {
     "matplotlib": ("render/",),
     "jinja2": ("render/",),
     "torchvision": ("sources/torchvision.py", "sources/places365.py"),
+    "timm": ("sources/timm.py",),
+    "transformers": ("sources/transformers.py", "sources/image_processor.py"),
+    "huggingface_hub": ("sources/hub.py",),
     "click": ("cli.py",),
 }
 

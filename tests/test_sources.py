@@ -87,7 +87,7 @@ def refusal(spec: Any, kind: type[UnitscopeError] = ModelError, **options: Any) 
         ("resnet50", "did you mean 'torchvision:resnet50'?"),
         ("ResNet-50", "did you mean 'torchvision:resnet50'?"),
         ("miniplace", "unknown model 'miniplace' (did you mean 'miniplaces'?)"),
-        ("nothing like it", "use miniplaces (bundled; also scenes), torchvision:NAME, places365:NAME,"),
+        ("nothing like it", "use miniplaces (bundled; also scenes), torchvision:NAME, timm:NAME, transformers:REPO,"),
         ("", "does not name a model"),
         ("torchvision:", "write torchvision:NAME"),
         ("miniplaces:x", "says too much"),

@@ -46,10 +46,12 @@ def _model_options(function: _F) -> _F:
             "--model",
             "spec",
             metavar="SPEC",
-            help="Which network: torchvision:NAME, places365:NAME, checkpoint:FILE, python:FILE.py:NAME, or the "
-            "bundled one (default).",
+            help="Which network: torchvision:NAME, timm:NAME, transformers:REPO, places365:NAME, checkpoint:FILE, "
+            "python:FILE.py:NAME, or the bundled one (default).",
         ),
-        click.option("--weights", metavar="FILE", help="Weights file, or the name of torchvision's (DEFAULT)."),
+        click.option(
+            "--weights", metavar="FILE", help="Weights file, or the name of torchvision's or timm's own (DEFAULT)."
+        ),
         click.option("--arch", metavar="SPEC", help="The network a checkpoint belongs to, e.g. torchvision:resnet50."),
         click.option("--labels", metavar="FILE", help="Names of the classes, one a line."),
         click.option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -48,12 +48,12 @@ def load(
 ) -> Classifier:
     """Load a classifier by its specification: scheme and name, e.g. "torchvision:resnet50"; the bundled one by default.
 
-    `weights` is a weights file, or the name of torchvision's own ("DEFAULT"); without it torchvision's and your own
-    networks keep their random weights, drawn with `seed` (0). `labels` is a list or a file; `arch` is the specification
-    of the network that a checkpoint belongs to; `num_classes` is read off the weights where it is not given;
-    `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a `Preprocessing`, any callable from PIL
-    image to tensor, or the name of one of Places365's; `base_url` is a mirror of the Places365 files. `progress` False
-    shows no bar while downloading.
+    `weights` is a weights file, or the name of torchvision's or timm's own ("DEFAULT"); without it torchvision's,
+    timm's and your own networks, and transformers' bare types, keep their random weights, drawn with `seed` (0).
+    `labels` is a list or a file; `arch` is the specification of the network that a checkpoint belongs to; `num_classes`
+    is read off the weights where it is not given; `input_size` is a side, or (rows, cols), in pixels; `preprocessing`
+    is a `Preprocessing`, any callable from PIL image to tensor, or the name of one of Places365's; `base_url` is a
+    mirror of the Places365 files. `progress` False shows no bar while downloading.
 
     Raises ModelError, or its WeightsError, LabelsError and DownloadError, MissingExtraError, or NonFiniteError.
     """
@@ -102,9 +102,9 @@ def _not_a_specification(spec: str) -> ModelError:
         return ModelError(f"'{spec}' is a Python file: use 'python:{spec}:Name' with the class or function in it")
     if path.is_dir() or "/" in spec or "\\" in spec or not spec:
         return ModelError(f"'{spec}' does not name a model: use {_usages()}")
-    meant = _torchvision_name(spec)
+    meant = _torchvision_name(spec) or _timm_name(spec)
     if meant:
-        return ModelError(f"'{spec}' does not say where the model comes from: did you mean 'torchvision:{meant}'?")
+        return ModelError(f"'{spec}' does not say where the model comes from: did you mean '{meant}'?")
     return ModelError(f"unknown model '{spec}'{near_matches(spec, _BUNDLED)}: use {_usages()}")
 
 
@@ -114,10 +114,27 @@ def _torchvision_name(spec: str) -> str | None:
     from unitscope.sources.torchvision import network_names
 
     try:
-        known = {re.sub(r"[-_]", "", name): name for name in network_names()}
+        found = _alike(spec, network_names())
     except MissingExtraError:
-        return spec.lower() if re.fullmatch(r"[A-Za-z]+[\w\-]*\d[\w\-]*", spec) else None
-    return known.get(re.sub(r"[-_]", "", spec.lower()))
+        found = spec.lower() if re.fullmatch(r"[A-Za-z]+[\w\-]*\d[\w\-]*", spec) else None
+    return f"torchvision:{found}" if found else None
+
+
+def _timm_name(spec: str) -> str | None:
+    """Find the timm network of this name, with the tag of its weights if that is given."""
+    from unitscope.errors import MissingExtraError
+    from unitscope.sources.timm import network_names
+
+    architecture, dot, tag = spec.partition(".")
+    try:
+        found = _alike(architecture, network_names())
+    except MissingExtraError:
+        return None
+    return f"timm:{found}{dot}{tag}" if found else None
+
+
+def _alike(name: str, known: Iterable[str]) -> str | None:
+    return {re.sub(r"[-_]", "", other): other for other in known}.get(re.sub(r"[-_]", "", name.lower()))
 
 
 def _usages() -> str:
@@ -137,6 +154,18 @@ def _load_torchvision(request: Request) -> Classifier:
     from unitscope.sources.torchvision import load_torchvision
 
     return load_torchvision(request)
+
+
+def _load_timm(request: Request) -> Classifier:
+    from unitscope.sources.timm import load_timm
+
+    return load_timm(request)
+
+
+def _load_transformers(request: Request) -> Classifier:
+    from unitscope.sources.transformers import load_transformers
+
+    return load_transformers(request)
 
 
 def _load_places365(request: Request) -> Classifier:
@@ -174,6 +203,16 @@ SCHEMES: dict[str, Scheme] = {
         "torchvision:NAME",
         frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}),
         _load_torchvision,
+    ),
+    "timm": Scheme(
+        "timm:NAME",
+        frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}),
+        _load_timm,
+    ),
+    "transformers": Scheme(
+        "transformers:REPO",
+        frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}),
+        _load_transformers,
     ),
     "places365": Scheme(
         "places365:NAME", frozenset({"weights", "labels", "preprocessing", "base_url"}), _load_places365

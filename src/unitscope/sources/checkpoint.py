@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +29,15 @@ def _guess(said: str | None) -> str:
     """Say which arch may be meant, going by the name that the checkpoint gives its network."""
     if said is None:
         return ": e.g. arch 'torchvision:resnet50'"
-    try:
-        from unitscope.sources.torchvision import network_names
+    return f": the file says '{said}', so arch '{_library(said)}:{said}'"
 
-        known = said in network_names()
-    except MissingExtraError:
-        known = False
-    return f": the file says '{said}', so arch '{'torchvision' if known else 'python:net.py'}:{said}'"
+
+def _library(name: str) -> str:
+    """Say which library knows a network by this name, or else that it is the user's own."""
+    from unitscope.sources import timm, torchvision
+
+    for library, names in (("torchvision", torchvision.network_names), ("timm", timm.network_names)):
+        with contextlib.suppress(MissingExtraError):
+            if name in names():
+                return library
+    return "python:net.py"

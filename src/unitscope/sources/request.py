@@ -15,13 +15,15 @@ import torch
 from PIL import Image
 
 from unitscope.errors import ModelError, WeightsError
-from unitscope.labels import LabelsSource, read_labels
+from unitscope.labels import LabelsSource, check_label_count, read_labels
 from unitscope.model import Provenance
 from unitscope.preprocessing import AnyPreprocessing, Preprocessing, as_preprocessing
 
 WeightsSource: TypeAlias = str | os.PathLike[str] | enum.Enum
 PreprocessingSource: TypeAlias = AnyPreprocessing | Callable[[Image.Image], Any] | str
 InputSize: TypeAlias = int | tuple[int, int]
+
+RANDOM_NOTE = "The weights are random: shapes, speed and identities are real, predictions and maps mean nothing."
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,20 @@ class Request:
     def own_labels(self) -> tuple[str, ...] | None:
         """Read the labels that were given; None when none were."""
         return None if self.labels is None else read_labels(self.labels)
+
+    def labels_for(self, classes: int) -> tuple[str, ...] | None:
+        """Read the labels that were given and compare their number with that of the classes; None when none were."""
+        labels = self.own_labels()
+        if labels is not None:
+            check_label_count(
+                labels, classes, "" if self.num_classes else f"num_classes={len(labels)} for a network of as many"
+            )
+        return labels
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """(rows, cols) of the input size that was asked for; None when none was."""
+        return None if self.input_size is None else _sides(self.input_size)
 
     def weights_file(self) -> Path | None:
         """Give the weights file that was asked for; None when none was."""
@@ -94,12 +110,12 @@ class Request:
             raise ModelError(f"input_size must be positive pixels (a side, or rows and cols), not {self.input_size}")
 
 
-def resized(preprocessing: Preprocessing, input_size: InputSize) -> Preprocessing:
+def resized(preprocessing: Preprocessing, input_size: InputSize, why: str = "as asked") -> Preprocessing:
     """Take the convention to another input size: the crop keeps its share of the photo; an oblong input squashes it."""
     rows, cols = _sides(input_size)
     if (rows, cols) == preprocessing.input_size:
         return preprocessing
-    note = f"{preprocessing.note}; at input size {rows}×{cols}, as asked".lstrip("; ")
+    note = f"{preprocessing.note}; at input size {rows}×{cols}, {why}".lstrip("; ")
     if rows != cols or not isinstance(preprocessing.resize, int) or not isinstance(preprocessing.crop, int):
         return dataclasses.replace(preprocessing, resize=(rows, cols), crop=None, note=note)
     resize = round(preprocessing.resize * rows / preprocessing.crop)

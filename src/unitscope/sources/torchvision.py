@@ -12,10 +12,9 @@ from torch import nn
 
 from unitscope.downloads import Download, fetch
 from unitscope.errors import MissingExtraError, ModelError, WeightsError, near_matches
-from unitscope.labels import check_label_count
 from unitscope.model import Classifier
 from unitscope.preprocessing import AnyPreprocessing, Preprocessing, as_preprocessing
-from unitscope.sources.request import Request, seeded
+from unitscope.sources.request import RANDOM_NOTE, Request, seeded
 from unitscope.weights import fit_weights, infer_class_count, read_weights
 
 # Heads that only training uses; torchvision drops them from its own pretrained networks too.
@@ -77,12 +76,11 @@ def load_torchvision(request: Request) -> Classifier:
 
 def _random(request: Request, preprocessing: AnyPreprocessing) -> Classifier:
     classes = 1000 if request.num_classes is None else request.num_classes
-    labels = _given_labels(request, classes)
+    labels = request.labels_for(classes)
     with seeded(request.seed) as seed:
         module = build(request.name, classes, _built_size(request, preprocessing))
-    note = "The weights are random: shapes, speed and identities are real, predictions and maps mean nothing."
     return Classifier(
-        module, labels, preprocessing, request.provenance(f"random initialisation, seed {seed}", None, [note])
+        module, labels, preprocessing, request.provenance(f"random initialisation, seed {seed}", None, [RANDOM_NOTE])
     )
 
 
@@ -93,11 +91,11 @@ def _official(request: Request, entry: Any) -> Classifier:
             f"{entry} is for {len(categories)} classes, not {request.num_classes}: leave num_classes out, or give your "
             "own weights"
         )
-    labels = _given_labels(request, len(categories)) or categories
+    labels = request.labels_for(len(categories)) or categories
     preprocessing = request.chosen_preprocessing(as_preprocessing(entry.transforms()))
     minimum = entry.meta.get("min_size", (1, 1))
     size = _built_size(request, preprocessing) or (int(minimum[0]), int(minimum[1]))
-    weights = read_weights(_official_file(str(entry.url), request.progress).path)
+    weights = read_weights(published_file(str(entry.url), "torchvision", request.progress).path)
     module = build(request.name, len(categories), size, trained=True)
     notes = fit_weights(module, weights, AUXILIARY)
     # torchvision's links to licences and recipes say under what terms and how the weights came about.
@@ -116,7 +114,7 @@ def _local(request: Request, file: Path, preprocessing: AnyPreprocessing, catego
     classes = request.num_classes or found or 1000
     module = build(request.name, classes, size, trained=True)
     notes = list(fit_weights(module, weights, AUXILIARY))
-    labels = _given_labels(request, classes)
+    labels = request.labels_for(classes)
     if labels is None and len(categories) == classes:
         labels = categories
         notes.append(f"The labels are assumed to be ImageNet's, since the network has {classes} classes.")
@@ -132,20 +130,10 @@ def _local(request: Request, file: Path, preprocessing: AnyPreprocessing, catego
     )
 
 
-def _given_labels(request: Request, classes: int) -> tuple[str, ...] | None:
-    labels = request.own_labels()
-    if labels is not None:
-        check_label_count(
-            labels, classes, "" if request.num_classes else f"num_classes={len(labels)} for a network of as many"
-        )
-    return labels
-
-
 def _built_size(request: Request, preprocessing: AnyPreprocessing) -> tuple[int, int] | None:
-    size = request.input_size
-    if size is None:
-        return preprocessing.input_size if isinstance(preprocessing, Preprocessing) else None
-    return (size, size) if isinstance(size, int) else size
+    if request.sides is not None:
+        return request.sides
+    return preprocessing.input_size if isinstance(preprocessing, Preprocessing) else None
 
 
 def _chosen_entry(request: Request, entries: Any) -> Any:
@@ -173,8 +161,11 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "a weights file (torchvision has none of its own)"
 
 
-def _official_file(url: str, progress: bool | None) -> Download:
-    """Get the file, which torchvision names by the first digits of its SHA-256."""
+def published_file(url: str, folder: str, progress: bool | None) -> Download:
+    """Get a weights file whose name ends in the first digits of its SHA-256, from PyTorch's hub's folder or our cache.
+
+    `folder` is the one in our cache.
+    """
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
     prefix = found[1] if found else ""
     hub = Path(torch.hub.get_dir()) / _HUB_FOLDER
@@ -186,7 +177,7 @@ def _official_file(url: str, progress: bool | None) -> Download:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         if sha256.startswith(prefix):
             return Download(at_hub, sha256)
-    return fetch(url, "torchvision", sha256_prefix=prefix, progress=progress)
+    return fetch(url, folder, sha256_prefix=prefix, progress=progress)
 
 
 def _entries(name: str) -> Any:

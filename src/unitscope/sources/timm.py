@@ -1,0 +1,285 @@
+"""timm:NAME: timm's classification networks, with its own weights, a local file, or random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from unitscope.errors import MissingExtraError, ModelError, WeightsError, near_matches, one_line
+from unitscope.model import Classifier
+from unitscope.preprocessing import AnyPreprocessing, MeasuredPreprocessing, Preprocessing
+from unitscope.sources.hub import fetch_snapshot
+from unitscope.sources.request import RANDOM_NOTE, Request, seeded
+from unitscope.sources.torchvision import published_file
+from unitscope.weights import Weights, fit_weights, infer_class_count, read_weights
+
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def network_names() -> list[str]:
+    """List the names of timm's networks, without the tags of their weights."""
+    names: list[str] = _timm().list_models()
+    return names
+
+
+def build(
+    name: str,
+    num_classes: int,
+    input_size: tuple[int, int] | None = None,
+    trained: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """Build a timm classifier for inference, for `num_classes`.
+
+    `input_size` (rows, cols) matters to the networks whose weights depend on it (ViT, Swin). `trained` are the weights
+    that timm publishes for the network: it knows under which names they were published.
+    """
+    timm = _timm()
+    options: dict[str, Any] = {}
+    if input_size is not None and _configuration(name).fixed_input_size:
+        options["img_size"] = input_size
+    if trained is not None:
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(trained)}}
+    try:
+        with warnings.catch_warnings():
+            # What timm's networks warn of (a slow kernel, an absent library) is not the user's doing.
+            warnings.simplefilter("ignore")
+            module: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
+    except Exception as error:  # Each network has its own way of refusing.
+        raise ModelError(
+            f"timm cannot build {name} for {num_classes} classes, input {input_size or 'size as it is'} "
+            f"({one_line(error)})"
+        ) from None
+    # timm keeps the weights that it was given beside the network.
+    getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
+    return module.eval()
+
+
+def load_timm(request: Request) -> Classifier:
+    """Load one of timm's classifiers; see `unitscope.load`."""
+    name, renamed = _known_name(request.name, request.spec)
+    request = dataclasses.replace(request, name=name)
+    configuration = _configuration(name)
+    data = _timm().data.resolve_data_config(
+        {"input_size": (configuration.input_size[0], *request.sides)} if request.sides else {},
+        pretrained_cfg=configuration.to_dict(),
+    )
+    note = f"timm's configuration of {_weights_name(configuration, name)}"
+    preprocessing = request.chosen_preprocessing(translated(data, note))
+    if isinstance(request.weights, str) and request.weights == "DEFAULT":
+        return _official(request, configuration, preprocessing, renamed)
+    file = request.weights_file()
+    if file is None:
+        return _random(request, configuration, preprocessing, renamed)
+    _refuse_tag(request)
+    return _local(request, file, configuration, preprocessing, renamed)
+
+
+def translated(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
+    """Say timm's data configuration as a `Preprocessing` with the same pixels as `timm.data.create_transform` gives.
+
+    Where it cannot be said (a border is added, or an oblong input is cut out), timm's own transform is taken.
+    """
+    _, rows, cols = data["input_size"]
+    share = data.get("crop_pct") or 0.875
+    scaled = (math.floor(rows / share), math.floor(cols / share))
+    mode = data.get("crop_mode") or "center"
+    resize: int | tuple[int, int]
+    if mode == "squash":
+        resize = scaled
+    elif mode != "border" and scaled[0] == scaled[1]:
+        resize = scaled[0]
+    else:
+        transform = _timm().data.create_transform(**data, is_training=False)
+
+        def timm_transform(image: Image.Image) -> Any:
+            return transform(image)
+
+        return MeasuredPreprocessing(timm_transform, f"{note}, {rows}×{cols} with crop mode '{mode}'")
+    return Preprocessing(
+        resize=resize,
+        crop=rows if rows == cols else (rows, cols),
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        interpolation=str(data["interpolation"]),
+        note=note,
+    )
+
+
+def _random(request: Request, configuration: Any, preprocessing: AnyPreprocessing, notes: Sequence[str]) -> Classifier:
+    classes = request.num_classes or configuration.num_classes or 1000
+    labels = request.labels_for(classes)
+    with seeded(request.seed) as seed:
+        module = build(request.name, classes, request.sides)
+    notes = [*notes, RANDOM_NOTE]
+    if not configuration.num_classes and not request.num_classes:
+        notes.append(f"timm's own {request.name} has no classes, only features: it was built for {classes} classes.")
+    provenance = request.provenance(f"random initialisation, seed {seed}", None, notes)
+    return Classifier(module, labels, preprocessing, provenance)
+
+
+def _official(
+    request: Request, configuration: Any, preprocessing: AnyPreprocessing, renamed: Sequence[str]
+) -> Classifier:
+    name, classes = _weights_name(configuration, request.name), int(configuration.num_classes)
+    if not configuration.has_weights or not classes:
+        what = "only features without classes" if configuration.has_weights else "no weights of its own"
+        others = [tag for tag, other in _tagged(request.name).items() if other.has_weights and other.num_classes]
+        raise WeightsError(
+            f"timm has {what} for {name}: {f'name one of {_few(others)}, or ' if others else ''}give the path of a "
+            "weights file"
+        )
+    if request.num_classes not in (None, classes):
+        raise WeightsError(
+            f"timm's {name} is for {classes} classes, not {request.num_classes}: leave num_classes out, or give your "
+            "own weights"
+        )
+    labels = request.labels_for(classes)
+    weights, source = _published(configuration, request)
+    with seeded(request.seed):
+        module = build(request.name, classes, request.sides, weights.state)
+    notes = [*renamed, *weights.notes, source]
+    if labels is None:
+        data_set, labels = _data_set(classes)
+        notes.append(
+            f"The labels are those of {data_set}, which timm tells by the number of classes, {classes}."
+            if labels
+            else f"timm has no names for the {classes} classes, which may be the axes of an embedding."
+        )
+    if configuration.license:
+        notes.append(f"licence: {configuration.license}")
+    return Classifier(module, labels, preprocessing, request.provenance(name, weights.sha256, notes))
+
+
+def _local(
+    request: Request,
+    file: Path,
+    configuration: Any,
+    preprocessing: AnyPreprocessing,
+    renamed: Sequence[str],
+) -> Classifier:
+    weights = read_weights(file)
+    found = infer_class_count(lambda count: build(request.name, count, request.sides), weights)
+    classes = request.num_classes or found or configuration.num_classes or 1000
+    # What is drawn here is overwritten at once, but the user's random state must not move.
+    with seeded(request.seed):
+        module = build(request.name, classes, request.sides)
+    notes = [*renamed, *weights.notes, *fit_weights(module, weights)]
+    labels = request.labels_for(classes)
+    if labels is None and classes == configuration.num_classes:
+        data_set, labels = _data_set(classes)
+        if labels:
+            notes.append(f"The labels are assumed to be those of {data_set}, since the network has {classes} classes.")
+    if request.preprocessing is None:
+        notes.append(
+            f"The preprocessing is assumed to be that of timm's own {_weights_name(configuration, request.name)} "
+            "weights."
+        )
+    return Classifier(module, labels, preprocessing, request.provenance(weights.name, weights.sha256, notes))
+
+
+def _published(configuration: Any, request: Request) -> tuple[Weights, str]:
+    """Fetch the weights that timm publishes, and say where from."""
+    repository = configuration.hf_hub_id
+    if not repository:
+        url = str(configuration.url)
+        return read_weights(published_file(url, "timm", request.progress).path), f"Source: {url}."
+    files = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else _HUB_FILES
+    for name in files:
+        otherwise = "give the path of a weights file"
+        folder = fetch_snapshot(repository, [name], request.progress, otherwise)
+        if (folder / name).is_file():
+            return read_weights(folder / name), f"Source: {repository} on the Hugging Face hub, commit {folder.name}."
+    raise WeightsError(f"{repository} on the Hugging Face hub holds no {' or '.join(files)}: {otherwise}")
+
+
+def _data_set(classes: int) -> tuple[str, tuple[str, ...] | None]:
+    """Name the data set of so many classes, and its labels; "" and None where timm knows none."""
+    data = _timm().data
+    subset = data.infer_imagenet_subset({"num_classes": classes})
+    if not subset:
+        return "", None
+    labels = tuple(str(label) for label in data.ImageNetInfo(subset).label_descriptions())
+    return str(subset), labels if len(labels) == classes else None
+
+
+def _known_name(name: str, spec: str) -> tuple[str, tuple[str, ...]]:
+    """Give the name as timm spells it today, and a note where that is another; ModelError for an unknown one."""
+    timm = _timm()
+    if "/" in name or ":" in name or "\\" in name:
+        raise ModelError(
+            f"'{spec}' is not one of timm's names: write timm:resnet18, or 'transformers:{name.rpartition(':')[2]}' "
+            "for a repository on the Hugging Face hub or a folder"
+        )
+    known = network_names()
+    deprecated: Mapping[str, str | None] = timm.models.get_deprecated_models()
+    notes: tuple[str, ...] = ()
+    if name in deprecated and name not in known:
+        current = deprecated[name]
+        if not current:
+            raise ModelError(
+                f"timm has removed '{name}'{near_matches(name, known)}: list its names with timm.list_models()"
+            )
+        name, notes = current, (f"timm now calls {name} {current}.",)
+    architecture, dot, tag = name.partition(".")
+    if architecture not in known:
+        raise ModelError(
+            f"timm has no network '{architecture}'{near_matches(architecture, known)}: list them with "
+            "timm.list_models()"
+        )
+    tagged = _tagged(architecture)
+    if dot and name not in tagged:
+        raise ModelError(
+            f"timm has no weights '{tag}' for {architecture}{near_matches(name, list(tagged))}: use "
+            f"{_few([architecture, *tagged])}"
+        )
+    return name, notes
+
+
+def _refuse_tag(request: Request) -> None:
+    """Say how weights of timm's are asked for, where their tag is given as if it were a file."""
+    architecture = request.name.partition(".")[0]
+    name = f"{architecture}.{request.weights}"
+    if isinstance(request.weights, str) and name in _tagged(architecture) and not Path(request.weights).exists():
+        raise WeightsError(
+            f"'{request.weights}' is no file, but weights of timm's: ask for 'timm:{name}' with weights 'DEFAULT'"
+        )
+
+
+def _configuration(name: str) -> Any:
+    """Give timm's `PretrainedCfg` of a network or of its weights, the default ones where no tag names them."""
+    models = _timm().models
+    found = models.get_pretrained_cfg(name)
+    return models.PretrainedCfg() if found is None else found
+
+
+def _tagged(name: str) -> Mapping[str, Any]:
+    """Give the configurations of all the weights that a network has, by name and tag."""
+    timm = _timm()
+    names = timm.list_models(name.partition(".")[0], include_tags=True)
+    return {tagged: timm.models.get_pretrained_cfg(tagged) for tagged in names if "." in tagged}
+
+
+def _weights_name(configuration: Any, name: str) -> str:
+    return name if "." in name or not configuration.tag else f"{name}.{configuration.tag}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _timm() -> Any:
+    try:
+        with warnings.catch_warnings():
+            # timm uses what torch deprecates.
+            warnings.simplefilter("ignore")
+            import timm
+    except ImportError:
+        raise MissingExtraError("timm", "timm", "a timm: model") from None
+    return timm
