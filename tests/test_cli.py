@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import signal
@@ -199,10 +200,29 @@ def test_a_network_without_an_exact_head_is_explained_locally_and_says_so(
         for cam in told["cams"]:
             assert cam["bias"] is None and cam["mean"] + cam["left_out"] == pytest.approx(cam["logit"], rel=1e-4)
         assert all(check["holds"] for check in told["checks"])
+        assert told["answer"]["kind"] == "local" and told["answer"]["reason"].lower() in html.unescape(page).lower()
     status, printed, _ = run(capsys, "ablate", photo, *model, "--layer", "conv1", "--unit", 1)
     assert status == 0 and "measured" in printed
     status, printed, _ = run(capsys, "ablate", photo, *model, "--maximal")
     assert status == 0 and "measured" in printed
+
+
+def test_a_local_answer_may_be_asked_of_a_network_with_an_exact_head(
+    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    for options, layer, method in (
+        (["--method", "gradcam"], None, "gradcam"),
+        (["--layer", "conv1"], "conv1", "hirescam"),
+    ):
+        status, _, _ = run(capsys, "explain", photo, *model, "--out", out, "--no-pieces", *options)
+        assert status == 0
+        record = json.loads((out / "explanation.json").read_text("utf-8"))
+        answer = record["photos"][0]["answer"]
+        assert record["network"]["head"]["exact"] and not answer["exact"]
+        assert answer["method"] == method and answer["layer"] == (layer or record["network"]["head"]["layer"])
+        page = (out / "report.html").read_text("utf-8")
+        assert "A local answer was asked for. The maps are gradient × activation" in page
 
 
 def test_a_network_that_gives_probabilities_is_refused_with_the_remedy(

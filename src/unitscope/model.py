@@ -307,7 +307,7 @@ class Classifier:
             raise HeadError(structure.refusal)
         if key not in structure.local:
             chosen = None if layer is None else find_map_layer(structure.layers, layer)
-            reason = structure.refusal or f"layer '{layer}' is not the head's: a local answer was asked for"
+            reason = structure.refusal or "a local answer was asked for"
             with evaluating(self.network):
                 example, fresh = self._traced(shape)
                 try:

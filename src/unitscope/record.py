@@ -37,6 +37,7 @@ def of_account(account: Account) -> dict[str, Any]:
     explanation = account.explanation
     return {
         "photo": _photo(explanation),
+        "answer": _head(explanation.head),
         "sentence": account.sentence(),
         "predictions": _predictions(explanation, len(account.predictions)),
         "cams": [_cam(explanation, index) for index in account.classes],
