@@ -141,5 +141,5 @@ def test_accuracy_on_validation_photos(network: SceneNetwork, metadata: dict[str
         # 600 of the photos that the card's number was measured on: within four standard errors of it.
         assert abs(share - claimed[key]["accuracy"]) < 4 * (0.25 / 600) ** 0.5, key
     # What the shipped weights reach; raise it with better ones.
-    assert claimed["top1"]["accuracy"] >= 0.44
-    assert claimed["top5"]["accuracy"] >= 0.75
+    assert claimed["top1"]["accuracy"] >= 0.50
+    assert claimed["top5"]["accuracy"] >= 0.80

@@ -50,13 +50,14 @@ def describe(recipe: Recipe) -> str:
         else f"SGD with Nesterov momentum (peak {recipe.lr})"
     )
     how = recipe.augmentation
+    kept = f"their exponential moving average (decay {recipe.averaging})" if recipe.averaging else "the last ones"
     teacher = f", {recipe.distil:.0%} of the loss from a teacher's answers" if recipe.distil else ""
     return (
         f"From scratch: {phases}; batches of {recipe.batch}; {optimizer}, warmed up over {recipe.warmup} steps and "
         f"brought to zero in a straight line over the last {recipe.decay:.0%}; weight decay {recipe.weight_decay}; "
         f"label smoothing {recipe.label_smoothing}{teacher}; random crops of {how.smallest_crop:.0%}–100 % of the "
         f"area, mirrored half the time, brightness and contrast ±{how.colour:.0%}, colour cast ±{how.cast:.0%}; the "
-        f"weights kept are their exponential moving average (decay {recipe.averaging}). Seed {recipe.seed}."
+        f"weights kept are {kept}. Seed {recipe.seed}."
     )
 
 

@@ -49,8 +49,8 @@ class Recipe:
     decay: float = 0.45
     """Share of the steps, the last ones, over which the learning rate falls to nothing."""
     label_smoothing: float = 0.1
-    averaging: float = 0.999
-    """Decay of the exponential moving average of the weights, which is what is kept."""
+    averaging: float = 0.0
+    """Decay of the exponential moving average of the weights, which is what is kept; 0 keeps the last weights."""
     distil: float = 0.0
     """Share of the loss that asks for the teacher's answer rather than for the label."""
     temperature: float = 2.0
