@@ -214,7 +214,7 @@ def table(rows: list[dict[str, Any]], title: str) -> list[str]:
     return [*lines, ""]
 
 
-def page(rows: list[dict[str, Any]], most: float) -> str:
+def page(rows: list[dict[str, Any]]) -> str:
     ran = [row for row in rows if row["kind"] != "failed"]
     kinds = Counter(row["kind"] for row in ran)
     exact = [row for row in ran if row["exact"]]
@@ -229,8 +229,7 @@ def page(rows: list[dict[str, Any]], most: float) -> str:
         "",
         "Written by `python scripts/architectures.py --out docs/architectures.md`; not edited by hand. Random weights",
         "(drawn anew where a network begins with a layer of zeros),",
-        f"each network's own input size, networks of up to {most:g} million parameters, float32, "
-        f"torch {torch.__version__.split('+')[0]}.",
+        f"each network's own input size, float32, torch {torch.__version__.split('+')[0]}.",
         "",
         f"{len(ran)} networks: **{counts}, {len(local)} local, {kinds['refused']} refused.** "
         f"Of the {len(exact)} exact ones, {borne_out} give, for three random units switched off one by one, the "
@@ -249,6 +248,8 @@ def page(rows: list[dict[str, Any]], most: float) -> str:
         chosen = [row for row in rows if row["spec"].startswith(f"{source}:")]
         if chosen:
             lines += table(chosen, source)
+            sizes = [row["parameters"] for row in chosen if row["kind"] != "failed"]
+            lines[-1:] = ["", f"{len(sizes)} networks of up to {max(sizes) / 1e6:.0f} million parameters.", ""]
     failed = [row for row in rows if row["kind"] == "failed"]
     if failed:
         lines += ["## Not run", "", *(f"- `{row['spec']}`: {row['reason']}" for row in failed), ""]
@@ -306,7 +307,7 @@ def main() -> int:
             )
         arguments.json.write_text(json.dumps(rows, indent=1))
     if arguments.out:
-        arguments.out.write_text(page(rows, arguments.most_parameters))
+        arguments.out.write_text(page(rows))
     wrong = [row["spec"] for row in rows if row.get("exact") and not proved(row)]
     if wrong:
         print(f"claimed to be exact, and not borne out: {', '.join(wrong)}", file=sys.stderr)
