@@ -84,8 +84,7 @@ def timm_names(each: int) -> list[str]:
         names = timm.list_models(module=module)
         sizes = []
         for name in names[:: max(1, len(names) // (2 * each))]:
-            with contextlib.suppress(Exception):
-                sizes.append((parameters_of(f"timm:{name}"), name))
+            sizes.append((parameters_of(f"timm:{name}"), name))
         chosen += [name for _, name in sorted(sizes)[:each]]
     return chosen
 
@@ -97,21 +96,24 @@ def transformers_names() -> list[str]:
 
 
 def parameters_of(spec: str) -> int:
-    """The size of a network, in parameters, found without making its weights."""
+    """The size of a network, in parameters, found without making its weights; 0 where that cannot be."""
     source, name = spec.split(":", 1)
-    with torch.device("meta"):
-        if source == "torchvision":
-            import torchvision.models as models
+    if source == "torchvision":
+        import torchvision.models as models
 
-            network: nn.Module = models.get_model(name, **({"init_weights": False} if "google" in name else {}))
-        elif source == "timm":
-            import timm
+        return int(models.get_model_weights(name).DEFAULT.meta["num_params"])
+    try:
+        with torch.device("meta"):
+            if source == "timm":
+                import timm
 
-            network = timm.create_model(name)
-        else:
-            from transformers import AutoConfig, AutoModelForImageClassification
+                network = timm.create_model(name)
+            else:
+                from transformers import AutoConfig, AutoModelForImageClassification
 
-            network = AutoModelForImageClassification.from_config(AutoConfig.for_model(name))
+                network = AutoModelForImageClassification.from_config(AutoConfig.for_model(name))
+    except Exception:
+        return 0
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -131,7 +133,7 @@ def measured(spec: str) -> dict[str, Any]:
     except TooLong as error:
         row |= {"kind": "failed", "reason": str(error)}
     except (UnitscopeError, ImportError) as error:
-        row |= {"kind": "failed", "reason": str(error)}
+        row |= {"kind": "failed", "reason": " ".join(str(error).split())[:200]}
     return row
 
 
@@ -292,12 +294,8 @@ def main() -> int:
         specs = [f"{source}:{name}" for source in arguments.sources for name in names[source]()]
     done = {row["spec"] for row in rows}
     for spec in tqdm([spec for spec in specs if spec not in done], disable=None):
-        try:
-            with quiet():
-                size = parameters_of(spec)
-        except Exception as error:
-            rows.append({"spec": spec, "kind": "failed", "reason": " ".join(str(error).split())[:160]})
-            continue
+        with quiet():
+            size = parameters_of(spec)
         if size <= arguments.most_parameters * 1e6:
             begun = time.perf_counter()
             rows.append(measured(spec))

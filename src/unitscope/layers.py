@@ -77,7 +77,8 @@ def layers_of(trace: Trace) -> list[Layer]:
 def _layer_of(trace: Trace, name: str, run: ModuleRun) -> Layer:
     shape, grid = run.shape[1:], run.call.grid
     axes: Axes | None = None
-    if len(shape) == 3 and run.call.layout is not None:
+    # One photo was traced: where there are more in the batch, windows or patches were made of it.
+    if len(shape) == 3 and run.shape[0] == 1 and run.call.layout is not None:
         axes = Axes("units last" if run.call.layout.channels_last else "units first")
     elif len(shape) == 2 and run.shape[0] == 1 and shape[0] > 1:
         axes = axes_of_tokens(run.call, shape[0], trace.input_size)

@@ -410,7 +410,7 @@ def _layout(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Call, ...], shape: tuple[int, ...]
 ) -> Layout | None:
     """Which axes of a call's result are rows and columns, and where its cells lie; None where that is not known."""
-    if name in _CHANNELS_FIRST and inputs:
+    if inputs and (name in _CHANNELS_FIRST or (name == "mean" and _over_last_two(args, kwargs))):
         _settle(inputs[0])
     located = [call for call in inputs if call.layout is not None and len(call.shape) >= 4]
     if len(shape) < 4 or not located:
@@ -438,6 +438,14 @@ def _layout(
         agree = all(_agree(same[0].grid, other.grid) for other in same)
         return Layout(same[0].channels_last, same[0].grid if agree else None)
     return None
+
+
+def _over_last_two(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a mean is over the last two of four axes, so that these are the rows and columns of a map."""
+    axes = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
+    tensor = args[0] if args else kwargs.get("input")
+    four = isinstance(tensor, Tensor) and tensor.ndim == 4
+    return four and isinstance(axes, (tuple, list)) and {int(axis) % 4 for axis in axes} == {2, 3}
 
 
 def _sliced(index: Any, layout: Layout) -> Layout | None:

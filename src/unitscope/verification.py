@@ -52,7 +52,7 @@ def verify(model: Classifier, seed: int = 0) -> Verification:
     units = head.map_shape[0]
     chosen = torch.randperm(units, generator=torch.Generator().manual_seed(seed))[:_UNITS].tolist()
     started = time.perf_counter()
-    real = [model.forward_without(x, [unit], head.layer) for unit in chosen]
+    real = [model.forward_without(x, [unit]) for unit in chosen]
     forward_seconds = (time.perf_counter() - started) / len(chosen)
     error = ablation_error(model, x, chosen, real)
     rows, cols = head.map_shape[1:]
