@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from unitscope.account import Account
 from unitscope.errors import HeadError, ModelError, UnitscopeWarning
 from unitscope.explanation import Explanation
 from unitscope.head import Head, find_head
-from unitscope.layers import evaluating
+from unitscope.layers import evaluating, find_layer, without_units
 from unitscope.local import LocalHead
 from unitscope.model import Classifier, wrap
 from unitscope.preprocessing import Preprocessing
@@ -341,3 +342,48 @@ def test_the_users_default_dtype_does_not_matter() -> None:
         assert model.preprocessing.channels == 3
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+# Each gives its own readout to every pass, and yet depends on the units in a way that the readout does not know.
+UNSEEN: dict[str, Callable[[Ending, Tensor], Tensor]] = {
+    "a divisor as a number": lambda net, x: net.fc(net.pooled(x)) / net.pooled(x).norm().item(),
+    "weights by the photo": lambda net, x: nn.functional.linear(
+        net.pooled(x), net.fc.weight * net.pooled(x).mean().exp()
+    ),
+    "a bias by the photo": lambda net, x: torch.addmm(
+        net.other(net.pooled(x).square()), net.pooled(x), net.fc.weight.T
+    ),
+}
+
+
+class OnePool(Gap):
+    """Calls `end` with a network whose `pooled` is computed once."""
+
+    def __init__(self, end: Callable[[Ending, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.other, self.end = nn.Linear(6, 5), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        once = Gap.pooled(self, x)
+        self.pooled = lambda _x: once  # type: ignore[method-assign]
+        return self.end(self, x)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_depends_on_the_units_unseen_is_not_called_exact(name: str) -> None:
+    model = small(seeded(lambda: OnePool(UNSEEN[name])))
+    head, refusal = model.head_or_refusal()
+    assert head is None or not head.exact
+    assert "depend on" in refusal
+
+
+def test_a_network_that_normalises_its_input_in_place_is_given_copies() -> None:
+    net = seeded(lambda: Ending(lambda net, x: net.fc(net.pooled(x.sub_(0.5).div_(0.3)))))
+    model, x = small(net), noise(2, 3, 32, 32)
+    before = x.clone()
+    explanation = model.explain(x)
+    assert torch.equal(x, before)
+    check_ablations(model, explanation, x)
+    after = model.ablate(x, "features.0", [0]).after
+    with evaluating(net), without_units(net, find_layer(model.layers(), "features.0"), [0]):
+        torch.testing.assert_close(after, net(before.clone()))

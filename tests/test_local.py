@@ -395,3 +395,30 @@ def test_torchvisions_other_networks(name: str, layer: str, shape: tuple[int, ..
     explanation = local(model.explain(x))
     real = model.forward_without(x, [5], layer)
     torch.testing.assert_close(explanation.ablate([5]).logits, real, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_keeps_what_it_computes_is_left_with_numbers() -> None:
+    class Keeping(Mlp):
+        position: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.position is None or len(self.position) != len(x):
+                self.position = torch.ones_like(x) * 0.1
+            return super().forward(x + self.position)
+
+    net = seeded(Keeping)
+    small(net).explain(X).ablate_each(units=[0, 1])
+    assert net.position is None or not net.position.is_meta
+    net(noise(6, 3, 32, 32))
+
+
+def test_a_network_that_mixes_its_batch_gets_one_copy_at_a_time() -> None:
+    class Mixing(Mlp):
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.features(x)
+            return self.classifier((a / a.max()).mean((2, 3)))
+
+    explanation = local(small(seeded(Mixing)).explain(X[:1]))
+    each = explanation.ablate_each()
+    for unit in range(6):
+        torch.testing.assert_close(each[:, unit], explanation.ablate([unit]).logits, rtol=1e-5, atol=1e-6)

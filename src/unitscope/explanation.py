@@ -387,7 +387,10 @@ class LocalExplanation(Explanation):
         chosen = self._units(range(count) if units is None else units)
         self.suffix.check_unchanged(self.feature_map, self.logits)
         each = torch.stack(
-            [self.suffix[image].logits_without_each(one, chosen) for image, one in enumerate(self.feature_map)]
+            [
+                self.suffix[image].logits_without_each(one, self.logits[image], chosen)
+                for image, one in enumerate(self.feature_map)
+            ]
         )
         return each if classes is None else each[:, :, class_indices(self.labels, classes)]
 

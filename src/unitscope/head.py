@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unitscope.errors import HeadError
 from unitscope.geometry import Grid
+from unitscope.layers import captured
 from unitscope.readout import Normalisation, Readout, added, completeness_error, rounding_error, scaled, shifted
 from unitscope.trace import Axes, Call, Caught, Switch, Tap, Trace, axes_of_tokens, logits_of, trace
 
@@ -52,6 +53,7 @@ _EXPLANATIONS = {
     "scaled_dot_product_attention": "an attention pool",
 }
 
+_WANTED = "exact maps need a feature map, a global average pool and one linear layer at the end"
 _PROBABILITIES = ("softmax", "log_softmax", "sigmoid")
 
 
@@ -176,6 +178,7 @@ def another_path() -> HeadError:
 
 def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> tuple[Tensor, Tensor, Readout]:
     """One forward pass: logits (batch, class), feature map, both float32, and the readout of this very pass."""
+    x = x.clone()  # some networks normalise their input in place; before the tap, which counts calls
     with path.tap() as tap:
         logits = logits_of(module(x), len(x))
     feature_map, readout = path.read(tap)
@@ -208,7 +211,9 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
                 f"{found:.1e} of the largest logit (rounding allows {allowed:.0e}): something else contributes to them"
             )
         error = max(error, found)
+    _prove_ablation(module, inputs[1], path)
     layer, is_map = _layer_of(traced, source)
+    is_map = is_map and _gives(module, layer, inputs[1], path)
     rows, cols = (int(side) for side in feature_map.shape[2:])
     grid = path.axes.grid or source.grid or Grid.tiling(traced.input_size, (rows, cols))
     shape = (int(feature_map.shape[1]), rows, cols)
@@ -276,6 +281,9 @@ class _Finder:
             self.pool = pool
             return Step("total", of=(POOLED,)) if call.name == "sum" else POOLED
         if _is_linear(call):
+            given = [one for place, one in enumerate(call.inputs) if place != _input_position(call)]
+            if not all(map(self._is_constant, given)):
+                raise HeadError(f"the weights of the last linear layer depend on the photo: {_WANTED}")
             return Step("linear", call.index, call.name, (self.step(call.inputs[_input_position(call)], call),))
         found = self._arithmetic(call, linear) or self._normalisation(call, linear)
         if found is None:
@@ -296,6 +304,8 @@ class _Finder:
         units = max(call.shape[1:], default=0)
         if not call.inputs or math.prod(call.shape[1:]) != units or math.prod(call.inputs[0].shape[1:]) != units:
             return None
+        if not all(map(self._is_constant, call.inputs[1:])):
+            return None  # scales and shifts that depend on the photo
         if call.name == "batch_norm":
             return self._under(call, "batch norm", [call.inputs[0]], linear)
         if call.name not in _NORMS or linear is None:
@@ -332,6 +342,46 @@ class _Finder:
             self._constant[id(one)] = one.name != "input" and all(self._constant[id(b)] for b in one.inputs)
             stack.pop()
         return self._constant[id(call)]
+
+
+def _prove_ablation(module: nn.Module, x: Tensor, path: HeadPath) -> None:
+    """Raise HeadError unless the readout without half the units is a real forward pass without them.
+
+    What is read off the very pass that it explains may depend on the units in ways that nobody saw: a divisor that
+    left torch as a Python number, a gate in compiled code.
+    """
+    logits, feature_map, readout = run_tapped(module, x, path)
+    off = list(range(0, feature_map.shape[1], 2))
+    x = x.clone()
+    with path.without_units(off):
+        real = logits_of(module(x), len(x)).to(torch.float32)
+    feature_map = feature_map.clone()
+    feature_map[:, off] = 0
+    scale = torch.maximum(logits.abs().amax(dim=1), real.abs().amax(dim=1)).clamp(min=torch.finfo(torch.float32).tiny)
+    error = (readout.logits(feature_map.mean(dim=(2, 3))) - real).abs().amax(dim=1) / scale
+    allowed = torch.maximum(
+        rounding_error(real, feature_map, readout, x.dtype), rounding_error(logits, feature_map, readout, x.dtype)
+    )
+    if not bool((error <= allowed).all()):
+        raise HeadError(
+            "the network seems to end in pooling and a linear layer, but without half of the units its logits differ "
+            f"from that algebra by {float(error.max()):.1e} of the largest logit: they depend on the units in another "
+            "way too"
+        )
+
+
+def _gives(module: nn.Module, layer: str, x: Tensor, path: HeadPath) -> bool:
+    """Whether a layer's output is the map that is pooled, also where something was written into it since."""
+    fresh = x.clone()
+    with path.tap() as tap:
+        module(fresh)
+    # In a pass of its own: what the capture does would be counted as calls.
+    with captured(module, [layer]) as outputs:
+        module(x.clone())
+    output, pooled = outputs.get(layer), tap.caught[path.map_call[0]].first
+    if output is None or output.numel() != pooled.numel():
+        return output is not None  # the same numbers with tokens before them
+    return torch.equal(output.flatten().sort().values, pooled.flatten().sort().values)
 
 
 def is_of_probabilities(traced: Trace) -> bool:
@@ -529,7 +579,7 @@ def _mean_axes(call: Call, dimensions: int) -> set[int]:
 def _refusal(call: Call, linear: Call | None) -> str:
     while call.name in ("permute", "transpose") and call.inputs:
         call = call.inputs[0]
-    wanted = "exact maps need a feature map, a global average pool and one linear layer at the end"
+    wanted = _WANTED
     if linear is None:
         what = _EXPLANATIONS.get(call.name, f"'{call.name}'")
         remedy = "wrap it without that, so that it gives logits; " if call.name in _PROBABILITIES else ""

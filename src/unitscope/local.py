@@ -120,21 +120,34 @@ class Suffix:
             return self._run(feature_map)
 
     def logits_without_each(
-        self, feature_map: Float[Tensor, "unit row col"], units: Sequence[int]
+        self, feature_map: Float[Tensor, "unit row col"], logits: Float[Tensor, "class"], units: Sequence[int]
     ) -> Float[Tensor, "unit2 class"]:
-        """The logits of one photo with each of `units` off in turn, by real forward passes, some at a time."""
-        parts = []
-        for start in range(0, len(units), _COPIES):
-            some = units[start : start + _COPIES]
-            maps = feature_map.expand(len(some), *feature_map.shape).clone()
-            maps[range(len(some)), list(some)] = 0
-            copies = self._chosen(torch.zeros(len(some), dtype=torch.long))
-            if copies.others is not None:
-                others = copies.others.clone()
-                others[range(len(some)), :, list(some)] = 0
-                copies = dataclasses.replace(copies, others=others)
-            parts.append(copies.logits(maps))
-        return torch.cat(parts)
+        """The logits of one photo with each of `units` off in turn, by real forward passes, some at a time.
+
+        A network that mixes what is in a batch gets one copy at a time.
+        """
+        at_once = 1 if self._mixes(feature_map, logits) else _COPIES
+        chunks = [list(units[start : start + at_once]) for start in range(0, len(units), at_once)]
+        return torch.cat([self._without_some(feature_map, chunk) for chunk in chunks])
+
+    def _mixes(self, feature_map: Tensor, logits: Tensor) -> bool:
+        """Whether a map's logits depend on what else is in the batch: tried on the map and a fainter copy of it."""
+        faint = dataclasses.replace(self, others=None if self.others is None else self.others / 2)
+        alone = faint.logits(feature_map[None] / 2)
+        pair = self.joined([faint]).logits(torch.stack([feature_map, feature_map / 2]))
+        difference = relative_difference(pair, torch.cat([logits[None], alone]))
+        return float(difference.max()) > same_enough(self.like.dtype)
+
+    def _without_some(self, feature_map: Tensor, units: Sequence[int]) -> Tensor:
+        """One copy of a photo's map for each unit, with that unit off."""
+        copies = self._chosen(torch.zeros(len(units), dtype=torch.long))
+        maps = feature_map.expand(len(units), *feature_map.shape).clone()
+        maps[range(len(units)), list(units)] = 0
+        if copies.others is not None:
+            others = copies.others.clone()
+            others[range(len(units)), :, list(units)] = 0
+            copies = dataclasses.replace(copies, others=others)
+        return copies.logits(maps)
 
     def gradients(
         self,
@@ -182,8 +195,9 @@ class Suffix:
         tensor = axes.laid_back(feature_map, self.others).clone()
         try:
             with contextlib.ExitStack() as stack:
+                stack.enter_context(_kept_of_numbers(self.network))
                 if self.inputs is not None:
-                    x = self.inputs
+                    x = self.inputs.clone()  # some networks normalise their input in place
                 else:
                     x = torch.empty((count, *self.input_shape), device="meta", dtype=self.like.dtype)
                     stack.enter_context(_Shapes())
@@ -199,6 +213,22 @@ class Suffix:
         if found.is_meta:
             raise ModelError(f"something bypasses layer '{self.layer.name}' on the way to the logits")
         return found
+
+
+@contextlib.contextmanager
+def _kept_of_numbers(network: nn.Module) -> Iterator[None]:
+    """Give modules back what they kept on themselves, where a pass without numbers put a tensor without numbers."""
+    kept = [(module, dict(vars(module)), dict(module._buffers)) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in kept:
+            for now, before in ((vars(module), attributes), (module._buffers, buffers)):
+                for name in [name for name, value in now.items() if isinstance(value, Tensor) and value.is_meta]:
+                    if name in before:
+                        now[name] = before[name]
+                    else:
+                        del now[name]
 
 
 class _Shapes(TorchFunctionMode):
@@ -329,7 +359,7 @@ class _Finder:
         for x in self._inputs:
             names = [layer.name, *([start.name] if start else [])]
             with captured(self._module, names) as outputs:
-                logits = logits_of(self._module(x), len(x)).to(torch.float32)
+                logits = logits_of(self._module(x.clone()), len(x)).to(torch.float32)
             if any(name not in outputs for name in names):
                 raise HeadError(f"layer '{layer.name}' does not run on every input")
             feature_map, suffix = started(self._module, layer, outputs, x, start)
@@ -358,7 +388,7 @@ class _Finder:
             grid=layer.grid,
             map_shape=shape,
             start=start.name if start else None,
-            silent=max(silences) < _SILENT,
+            silent=0 < max(silences) < _SILENT,
         )
 
 
@@ -402,5 +432,5 @@ def started(
     others = output[:, : axes.prefix].clone() if axes.prefix else None
     earlier = start if start is not None and start.name != layer.name else None
     held = outputs[earlier.name] if earlier else None
-    inputs = x if start is None else None
+    inputs = x.clone() if start is None else None
     return feature_map, Suffix(module, layer, shape, x[:0].to(output.dtype), others, earlier, held, inputs)

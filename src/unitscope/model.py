@@ -213,7 +213,7 @@ class Classifier:
         for batch, subjects in self._batches(x, batch_size):
             found, chosen = self._layer_and_units(batch, layer, units)
             with evaluating(self.network), captured(self.network, [layer]) as outputs:
-                self._logits(batch)
+                self._logits(batch.clone())
             chosen_maps = _maps_of(found, outputs, chosen)
             self._check_finite(chosen_maps, batch, f"the maps of layer '{layer}'")
             maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
@@ -237,9 +237,9 @@ class Classifier:
         for batch, subjects in self._batches(x, batch_size):
             found, chosen = self._layer_and_units(batch, layer, units)
             with evaluating(self.network), captured(self.network, [layer]) as outputs:
-                before = self._logits(batch)
+                before = self._logits(batch.clone())
             with evaluating(self.network), without_units(self.network, found, chosen):
-                after = self._logits(batch)
+                after = self._logits(batch.clone())
             self._check_finite(before, batch, "the logits")
             self._check_finite(after, batch, f"the logits with units of '{layer}' off")
             befores.append(before)
@@ -369,7 +369,7 @@ class Classifier:
         start = find_map_layer(layers, head.start) if head.start else None
         needed = [layer, *([start] if start else [])]
         with evaluating(self.network), captured(self.network, [one.name for one in needed]) as outputs:
-            logits = self._logits(batch)
+            logits = self._logits(batch.clone())
         self._check_finite(logits, batch, "the logits")
         for one in needed:
             _check_ran(one, outputs)
@@ -400,10 +400,11 @@ class Classifier:
             if isinstance(head, LocalHead) or path is None:
                 found = find_map_layer(self._structure(shape).layers, head.layer)
                 with evaluating(self.network), without_units(self.network, found, chosen):
-                    parts.append(self._logits(batch))
+                    parts.append(self._logits(batch.clone()))
                 continue
+            fresh = batch.clone()  # before the switch, which counts calls
             with evaluating(self.network), path.without_units(chosen) as switch:
-                parts.append(self._logits(batch))
+                parts.append(self._logits(fresh))
             if not switch.fired:
                 raise another_path()
         return torch.cat(parts)
@@ -413,6 +414,7 @@ class Classifier:
         return found, check_units(units, found.shape[0], f"layer '{layer}'")
 
     def _logits(self, batch: Tensor) -> Tensor:
+        """Logits of one forward pass; give it a copy, since some networks normalise their input in place."""
         output = self._guarded(lambda: self.network(batch), tuple(batch.shape[1:]))
         return logits_of(output, len(batch)).to(torch.float32).clone()
 
@@ -547,7 +549,7 @@ class Classifier:
         """The first layer, of those that have no layers inside, whose output passes a test, in words."""
         names = [layer.name for layer in layers_of(self._retraced(batch)) if layer.leaf]
         with evaluating(self.network), captured(self.network, names) as outputs:
-            self.network(batch)
+            self.network(batch.clone())
         found = [name for name in names if name in outputs and test(outputs[name])]
         return f"layer '{found[0]}'" if found else "a function that belongs to no layer"
 

@@ -168,7 +168,10 @@ def added(one: Readout, other: Readout, sign: float = 1.0) -> Readout:
 
 
 def _per_class(values: Tensor, readout: Readout) -> Float[Tensor, "class"]:
-    flat = values.detach().to(readout.bias).flatten()
+    values = values.detach().to(readout.bias)
+    if values.ndim >= 2 and len(values) > 1 and bool((values == values[:1]).all()):
+        values = values[0]  # the same for every photo of the batch
+    flat = values.flatten()
     if len(flat) not in (1, len(readout.bias)):
         raise HeadError(f"{len(flat)} numbers meet {len(readout.bias)} logits: one, or one for each, was expected")
     return flat.expand(len(readout.bias))

@@ -231,6 +231,7 @@ def logits_of(output: Any, batch: int, *, detach: bool = True) -> Float[Tensor, 
 def trace(module: nn.Module, x: Tensor) -> Trace:
     """Run one forward pass and record it; the module must already be in evaluation mode, without gradients."""
     result = Trace((int(x.shape[-2]), int(x.shape[-1])))
+    x = x.clone()  # some networks normalise their input in place
     recorder = _Recorder(x)
     with _module_hooks(module, recorder, result), recorder:
         output = module(x)
