@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks import ChannelsLast, Output, seeded
+from unitscope.axes import Axes
 from unitscope.layers import Layer, evaluating, layers_of
-from unitscope.trace import Axes, first_tensor, trace
+from unitscope.trace import first_tensor, trace
 
 C = nn.Conv2d
 
@@ -130,7 +131,7 @@ NETS: dict[str, tuple[nn.Module, float]] = {
     ),
     "there and back to NHWC": (
         nn.Sequential(C(3, 4, 4, 2), Function(lambda x: (x.permute(0, 2, 3, 1) * 2).movedim(-1, 1))),
-        None,
+        0,
     ),
 }
 
@@ -141,9 +142,6 @@ def test_a_cell_lies_in_the_middle_of_what_it_sees(name: str) -> None:
     net, tolerance = NETS[name]
     rows, cols = 64, 72
     layer = traced_layers(Probe(net), rows, cols)["net"]
-    if tolerance is None:  # it cannot be followed, and does not pretend to
-        assert not layer.grid.traced
-        return
     assert layer.grid.traced
     cell = (layer.shape[1] // 2, layer.shape[2] // 2)
     expected = seen_centre(net, rows, cols, cell)
@@ -215,7 +213,7 @@ def test_the_layers_of_swin_are_read_with_units_first() -> None:
 def test_a_tensor_that_a_convolution_reads_has_units_first_whatever_made_it() -> None:
     made = nn.Sequential(
         C(3, 4, 4, 4),
-        Function(lambda x: x.flatten(2).transpose(1, 2).contiguous().transpose(1, 2).reshape(x.shape)),
+        Function(lambda x: torch.einsum("burc->bucr", x)),
         nn.ReLU(),
         C(4, 2, 1),
     )

@@ -22,7 +22,7 @@ from unitscope.kernels import Filters, convolutions, filters
 from unitscope.layers import Layer, Stage
 from unitscope.model import Classifier, OnePhoto, Provenance
 from unitscope.photos import Photo
-from unitscope.readout import relative_difference
+from unitscope.readout import ablation_difference, relative_difference
 from unitscope.subjects import Subject
 
 _PACKAGES = ("unitscope", "torch", "numpy", "pillow")
@@ -265,8 +265,6 @@ def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> 
     allowed = explanation.rounding_error(model.like.dtype)
     layer = None if explanation.exact else explanation.layer
     real = model.forward_without(explanation.inputs(), list(ablation.units), layer)
-    # With units off all logits may be next to nothing, so that the larger of before and after is the scale.
-    largest = torch.cat([logits, real], dim=1).abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
     off = "unit off" if len(ablation.units) == 1 else f"{len(ablation.units)} units off"
     maps = "its map" if len(ablation.units) == 1 else "their maps"
     how = "logits" if explanation.exact else "logits from what follows the layer alone,"
@@ -274,7 +272,7 @@ def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> 
         Check(
             "ablation",
             f"{how} with the {off} = a real forward pass with {maps} set to zero",
-            float(((ablation.after - real).abs().amax(dim=1) / largest).max()),
+            float(ablation_difference(ablation.after, real, logits).max()),
             allowed,
         )
     ]

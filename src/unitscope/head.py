@@ -11,11 +11,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitscope.axes import Axes
 from unitscope.errors import HeadError
 from unitscope.geometry import Grid
 from unitscope.layers import captured
-from unitscope.readout import Normalisation, Readout, added, completeness_error, rounding_error, scaled, shifted
-from unitscope.trace import Axes, Call, Caught, Switch, Tap, Trace, axes_of_tokens, logits_of, trace
+from unitscope.readout import (
+    Normalisation,
+    Readout,
+    ablation_difference,
+    added,
+    completeness_error,
+    rounding_error,
+    scaled,
+    shifted,
+)
+from unitscope.trace import Call, Caught, Switch, Tap, Trace, logits_of, trace
 
 # What moves numbers about without changing them (dropout does nothing in evaluation mode).
 _CARRIERS = frozenset(
@@ -203,7 +213,7 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
     inputs = probes(example)
     error = 0.0
     for batch in inputs:
-        numbers = _, feature_map, readout = run_tapped(module, batch, path)
+        numbers = logits, feature_map, readout = run_tapped(module, batch, path)
         found, allowed = float(completeness_error(*numbers)), float(rounding_error(*numbers, example.dtype))
         if not found <= allowed:
             raise HeadError(
@@ -211,11 +221,11 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
                 f"{found:.1e} of the largest logit (rounding allows {allowed:.0e}): something else contributes to them"
             )
         error = max(error, found)
-    _prove_ablation(module, inputs[1], path)
+    _prove_ablation(module, batch, path, logits, feature_map, readout)
     layer, is_map = _layer_of(traced, source)
-    is_map = is_map and _gives(module, layer, inputs[1], path)
+    is_map = is_map and _gives(module, layer, batch, feature_map)
     rows, cols = (int(side) for side in feature_map.shape[2:])
-    grid = path.axes.grid or source.grid or Grid.tiling(traced.input_size, (rows, cols))
+    grid = source.grid or Grid.tiling(traced.input_size, (rows, cols))
     shape = (int(feature_map.shape[1]), rows, cols)
     return Head(path.kind, layer, is_map, readout, error, sum(len(batch) for batch in inputs), grid, shape), path
 
@@ -274,7 +284,7 @@ class _Finder:
     def step(self, call: Call, linear: Call | None) -> Step:
         """The step that makes a call's result; raises HeadError, saying why, where something else stands."""
         call = _carried(call)
-        pool = _pooling(call, self._traced.input_size)
+        pool = _pooling(call)
         if pool is not None:
             if self.pool is not None and self.pool[0] is not pool[0]:
                 raise HeadError(_refusal(call, linear))
@@ -344,21 +354,20 @@ class _Finder:
         return self._constant[id(call)]
 
 
-def _prove_ablation(module: nn.Module, x: Tensor, path: HeadPath) -> None:
+def _prove_ablation(
+    module: nn.Module, x: Tensor, path: HeadPath, logits: Tensor, feature_map: Tensor, readout: Readout
+) -> None:
     """Raise HeadError unless the readout without half the units is a real forward pass without them.
 
     What is read off the very pass that it explains may depend on the units in ways that nobody saw: a divisor that
-    left torch as a Python number, a gate in compiled code.
+    left torch as a Python number, a gate in compiled code. The numbers are those of a tapped pass on `x`.
     """
-    logits, feature_map, readout = run_tapped(module, x, path)
     off = list(range(0, feature_map.shape[1], 2))
-    x = x.clone()
+    fresh = x.clone()
     with path.without_units(off):
-        real = logits_of(module(x), len(x)).to(torch.float32)
-    feature_map = feature_map.clone()
-    feature_map[:, off] = 0
-    scale = torch.maximum(logits.abs().amax(dim=1), real.abs().amax(dim=1)).clamp(min=torch.finfo(torch.float32).tiny)
-    error = (readout.logits(feature_map.mean(dim=(2, 3))) - real).abs().amax(dim=1) / scale
+        real = logits_of(module(fresh), len(x)).to(torch.float32)
+    feature_map = Axes().without(feature_map, off)
+    error = ablation_difference(readout.logits(feature_map.mean(dim=(2, 3))), real, logits)
     allowed = torch.maximum(
         rounding_error(real, feature_map, readout, x.dtype), rounding_error(logits, feature_map, readout, x.dtype)
     )
@@ -370,18 +379,15 @@ def _prove_ablation(module: nn.Module, x: Tensor, path: HeadPath) -> None:
         )
 
 
-def _gives(module: nn.Module, layer: str, x: Tensor, path: HeadPath) -> bool:
-    """Whether a layer's output is the map that is pooled, also where something was written into it since."""
-    fresh = x.clone()
-    with path.tap() as tap:
-        module(fresh)
-    # In a pass of its own: what the capture does would be counted as calls.
+def _gives(module: nn.Module, layer: str, x: Tensor, feature_map: Tensor) -> bool:
+    """Whether a layer's output on `x` is the map that is pooled, also where something was written into it since."""
     with captured(module, [layer]) as outputs:
         module(x.clone())
-    output, pooled = outputs.get(layer), tap.caught[path.map_call[0]].first
-    if output is None or output.numel() != pooled.numel():
+    output = outputs.get(layer)
+    if output is None or output.numel() != feature_map.numel():
         return output is not None  # the same numbers with tokens before them
-    return torch.equal(output.flatten().sort().values, pooled.flatten().sort().values)
+    # Sorted: a layer may give its axes in another order.
+    return torch.equal(output.to(torch.float32).flatten().sort().values, feature_map.flatten().sort().values)
 
 
 def is_of_probabilities(traced: Trace) -> bool:
@@ -525,7 +531,7 @@ def _affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
     return (weight[:, :, 0, 0] if weight.ndim == 4 else weight), call.argument(2, "bias")
 
 
-def _pooling(call: Call, input_size: tuple[int, int]) -> tuple[Call, Call, Axes] | None:
+def _pooling(call: Call) -> tuple[Call, Call, Axes] | None:
     """The call whose first argument is the pooled map, the call that made the map, and the order of its axes."""
     if not call.inputs:
         return None
@@ -534,7 +540,7 @@ def _pooling(call: Call, input_size: tuple[int, int]) -> tuple[Call, Call, Axes]
         whole = call.shape[2:] == (1, 1) and len(source.shape) == 4
         return (call, source, Axes()) if whole else None
     if call.name == "adaptive_avg_pool1d" and call.shape[2:] == (1,) and len(source.shape) == 3:
-        return _pooled_tokens(call, source, 2, input_size)
+        return _pooled_tokens(call, source, 2)
     if call.name not in ("mean", "sum"):
         return None
     axes = _mean_axes(call, len(source.shape))
@@ -545,7 +551,7 @@ def _pooling(call: Call, input_size: tuple[int, int]) -> tuple[Call, Call, Axes]
         if found is not None:
             return found
     if len(source.shape) == 3 and axes in ({1}, {2}):
-        return _pooled_tokens(call, source, 1 if axes == {1} else 2, input_size)
+        return _pooled_tokens(call, source, 1 if axes == {1} else 2)
     return None
 
 
@@ -562,11 +568,10 @@ def _pooled_by_steps(call: Call, source: Call, axes: set[int]) -> tuple[Call, Ca
     return None
 
 
-def _pooled_tokens(call: Call, source: Call, axis: int, input_size: tuple[int, int]) -> tuple[Call, Call, Axes] | None:
-    axes = axes_of_tokens(source, source.shape[axis], input_size, most_prefix=0)
-    if axes is None:
-        return None
-    return call, source, axes if axis == 1 else replace(axes, order="units, tokens")
+def _pooled_tokens(call: Call, source: Call, axis: int) -> tuple[Call, Call, Axes] | None:
+    axes = source.axes
+    wanted = "tokens" if axis == 1 else "units, tokens"
+    return (call, source, axes) if axes and axes.order == wanted and not axes.others else None
 
 
 def _mean_axes(call: Call, dimensions: int) -> set[int]:

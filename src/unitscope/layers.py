@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from unitscope.axes import Axes
 from unitscope.errors import LayerError, UnitError, near_matches
 from unitscope.geometry import Grid
-from unitscope.trace import Axes, ModuleRun, Trace, axes_of_tokens, first_tensor
+from unitscope.trace import ModuleRun, Trace, first_tensor
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Layer:
 
     def describe_shape(self) -> str:
         """The shape in words: `512 × 7 × 7`, with the tokens that stand before those of a map."""
-        prefix = self.axes.prefix if self.axes else 0
-        more = f" + {prefix} token{'s' if prefix > 1 else ''}" if prefix else ""
+        others = self.axes.others if self.axes else 0
+        more = f" + {others} token{'s' if others > 1 else ''}" if others else ""
         return " × ".join(map(str, self.shape)) + more
 
 
@@ -75,20 +76,13 @@ def layers_of(trace: Trace) -> list[Layer]:
 
 
 def _layer_of(trace: Trace, name: str, run: ModuleRun) -> Layer:
-    shape, grid = run.shape[1:], run.call.grid
-    axes: Axes | None = None
+    shape = run.shape[1:]
     # One photo was traced: where there are more in the batch, windows or patches were made of it.
-    if len(shape) == 3 and run.shape[0] == 1 and run.call.layout is not None:
-        axes = Axes("units last" if run.call.layout.channels_last else "units first")
-    elif len(shape) == 2 and run.shape[0] == 1 and shape[0] > 1:
-        axes = axes_of_tokens(run.call, shape[0], trace.input_size)
-        grid = axes.grid if axes else None
-    if axes is not None and axes.order == "units last":
-        shape = (shape[2], *shape[:2])
-    elif axes is not None and axes.order == "tokens":
-        shape = (shape[1], axes.rows, axes.cols)
+    axes = run.call.axes if run.shape[:1] == (1,) else None
+    if axes is not None:
+        shape = axes.map_shape(run.shape)
     rows, cols = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
-    grid = grid or Grid.tiling(trace.input_size, (max(rows, 1), max(cols, 1)))
+    grid = run.call.grid or Grid.tiling(trace.input_size, (max(rows, 1), max(cols, 1)))
     return Layer(name, run.kind, shape, grid, run.leaf, axes)
 
 

@@ -301,6 +301,11 @@ def find_local(
         try:
             found = finder.measured(candidate)
         except (HeadError, ModelError) as error:
+            if refused is None and finder.is_constant():
+                raise HeadError(
+                    f"{reason}; nor can a local answer be given: the logits are the same whatever the photo shows "
+                    "(a last layer of zeros, or a network that was not trained): load its weights"
+                ) from None
             refused = refused or error
             continue
         return finder.after_normalisation(candidate) or found if found.silent else found
@@ -327,6 +332,12 @@ class _Finder:
                 # Of several layers with one output the outermost.
                 best[id(call)] = min(known, layer, key=lambda layer: (layer.name.count("."), len(layer.name)))
         self._maps = sorted(best.values(), key=lambda layer: self._calls[layer.name].index)
+
+    def is_constant(self) -> bool:
+        """Whether the logits are the same on inputs as different as noise and the traced one."""
+        x = self._inputs[-1]
+        logits = logits_of(self._module(x.clone()), len(x)).to(torch.float32)
+        return self._traced.logits is not None and torch.equal(logits, self._traced.logits)
 
     def candidates(self) -> Iterator[Layer]:
         """Layers with a map, the last first: those that everything passes through, then those that are bypassed."""
@@ -429,7 +440,7 @@ def started(
         raise LayerError(f"layer '{layer.name}' gives no feature map with several cells: choose a layer before it")
     feature_map = axes.units_first(output).to(torch.float32).contiguous()
     shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-    others = output[:, : axes.prefix].clone() if axes.prefix else None
+    others = axes.other_tokens(output)
     earlier = start if start is not None and start.name != layer.name else None
     held = outputs[earlier.name] if earlier else None
     inputs = x.clone() if start is None else None

@@ -288,7 +288,7 @@ class Classifier:
                 # Only its text: the exception itself would keep the traced activations alive.
                 structure = _Structure(layers, classes, None, None, str(refusal), is_of_probabilities(traced))
                 with contextlib.suppress(HeadError):  # what was found, or why not, is in the structure
-                    self._find_local(structure, shape, None, METHODS[0], traced)
+                    self._find_local(structure, shape, None, METHODS[0], (example, traced))
                 return structure
         return _Structure(layers, classes, head, path, "", False)
 
@@ -299,7 +299,12 @@ class Classifier:
         return example, self._guarded(lambda: trace(self.network, example), shape)
 
     def _find_local(
-        self, structure: _Structure, shape: tuple[int, ...], layer: str | None, method: str, traced: Trace | None = None
+        self,
+        structure: _Structure,
+        shape: tuple[int, ...],
+        layer: str | None,
+        method: str,
+        seen: tuple[Tensor, Trace] | None = None,
     ) -> LocalHead:
         """The local answer at a layer (or the best one), prepared once for every layer and method."""
         key = (layer, method)
@@ -309,12 +314,10 @@ class Classifier:
             chosen = None if layer is None else find_map_layer(structure.layers, layer)
             reason = structure.refusal or "a local answer was asked for"
             with evaluating(self.network):
-                example, fresh = self._traced(shape)
+                example, traced = seen or self._traced(shape)
                 try:
                     structure.local[key] = self._guarded(
-                        lambda: find_local(
-                            self.network, example, traced or fresh, structure.layers, reason, chosen, method
-                        ),
+                        lambda: find_local(self.network, example, traced, structure.layers, reason, chosen, method),
                         shape,
                     )
                 except HeadError as refusal:

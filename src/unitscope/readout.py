@@ -104,10 +104,9 @@ class Readout:
 
 def unrounded(like: Tensor) -> contextlib.AbstractContextManager[Any]:
     """A context in which a caller's autocast does not round the algebra, on the device of a tensor."""
-    return torch.autocast(like.device.type, enabled=False) if like.device.type in ("cpu", "cuda") else _AS_IT_IS
-
-
-_AS_IT_IS: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if like.device.type in ("cpu", "cuda"):
+        return torch.autocast(like.device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def completeness_error(
@@ -122,6 +121,17 @@ def relative_difference(
 ) -> Float[Tensor, " batch"]:
     """For every photo, the largest difference over the classes, relative to the largest |logit|."""
     return (rebuilt - logits).abs().amax(dim=1) / logits.abs().amax(dim=1).clamp(min=_TINY)
+
+
+def ablation_difference(
+    found: Float[Tensor, "batch class"], real: Float[Tensor, "batch class"], before: Float[Tensor, "batch class"]
+) -> Float[Tensor, " batch"]:
+    """For every photo, the largest difference of ablated logits to those of a real forward pass.
+
+    Relative to the largest |logit| before or after, since with units off all logits may be next to nothing.
+    """
+    largest = torch.maximum(before.abs().amax(dim=1), real.abs().amax(dim=1)).clamp(min=_TINY)
+    return (found - real).abs().amax(dim=1) / largest
 
 
 def rounding_error(

@@ -10,6 +10,7 @@ import torch
 from unitscope.errors import HeadError
 from unitscope.head import probes
 from unitscope.model import Classifier
+from unitscope.readout import ablation_difference
 
 # Units that are switched off, one by one, to compare algebra and network.
 _UNITS = 3
@@ -78,7 +79,5 @@ def ablation_error(model: Classifier, x: torch.Tensor, units: list[int], real: l
         each = explanation.ablate_each(units=units)
     except HeadError:
         return None
-    differences = [(each[:, position] - logits).abs().max() for position, logits in enumerate(real)]
-    scales = [torch.maximum(explanation.logits.abs().max(), logits.abs().max()) for logits in real]
-    pairs = zip(differences, scales, strict=True)
-    return max(float(difference / scale.clamp(min=torch.finfo(torch.float32).tiny)) for difference, scale in pairs)
+    pairs = enumerate(real)
+    return max(float(ablation_difference(each[:, at], logits, explanation.logits).max()) for at, logits in pairs)
