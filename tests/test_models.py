@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from networks import Dense, Gap, ResNet20, SimpleNet, seeded
-from unitscope.errors import HeadError, InputError, LabelsError, ModelError, NonFiniteError, PhotoError
+from unitscope.errors import HeadError, InputError, LabelsError, LayerError, ModelError, NonFiniteError, PhotoError
 from unitscope.layers import evaluating
 from unitscope.model import Classifier, wrap
 from unitscope.preprocessing import Preprocessing
@@ -131,6 +132,62 @@ def test_a_scripted_network_is_refused_with_the_reason() -> None:
     model = wrap(scripted, preprocessing=SMALL)
     with pytest.raises(HeadError, match="TorchScript"):
         model.explain(X)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_scripted_part_is_refused_by_name() -> None:
+    net = seeded(Gap).eval()
+    net.features = torch.jit.trace(net.features, X)
+    with pytest.raises(ModelError, match="its part 'features' is TorchScript"):
+        wrap(net, preprocessing=SMALL).explain(X)
+
+
+class Changed(nn.Module):
+    """A network with a forward of its own."""
+
+    def __init__(self, forward: Callable[[nn.Module, Tensor], object]) -> None:
+        super().__init__()
+        self.net, self.function = seeded(Gap), forward
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(self.net, x)
+
+
+def test_a_dict_of_several_tensors_says_which_are_the_logits() -> None:
+    with pytest.raises(ModelError, match="a dict of tensors 'features', 'out', and none is called 'logits'"):
+        wrap(Changed(lambda net, x: {"features": net.features(x), "out": net(x)}), preprocessing=SMALL).explain(X)
+    model = wrap(Changed(lambda net, x: {"features": net.features(x), "logits": net(x)}), preprocessing=SMALL)
+    identities_hold(model, X)
+    identities_hold(wrap(Changed(lambda net, x: {"out": net(x)}), preprocessing=SMALL), X)
+
+
+def test_a_network_that_works_on_a_batch_of_its_own_is_refused_with_the_reason() -> None:
+    def doubled(net: nn.Module, x: Tensor) -> Tensor:
+        both = net(torch.cat([x, x.flip(3)]))
+        return both[: len(x)].softmax(1) + both[len(x) :].softmax(1)
+
+    with pytest.raises(HeadError, match="several inputs for one photo"):
+        wrap(Changed(doubled), preprocessing=SMALL).explain(X)
+
+
+def test_random_numbers_that_a_network_draws_leave_the_callers_generator_alone() -> None:
+    model = wrap(Changed(lambda net, x: net(x) + 0 * torch.rand(1)), preprocessing=SMALL)
+    before = torch.get_rng_state()
+    model.explain(X)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_whose_last_layer_is_zero_is_refused_at_once() -> None:
+    net = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5)))
+    net(X)
+    nn.init.zeros_(net[3].weight)
+    with pytest.raises(HeadError, match="the logits are the same whatever the photo shows"):
+        wrap(net, preprocessing=SMALL).explain(X)
+
+
+def test_an_empty_layers_name_is_no_layer() -> None:
+    with pytest.raises(LayerError):
+        wrap(seeded(Gap), preprocessing=SMALL).explain(X, layer="")
 
 
 def test_frozen_networks_are_explained() -> None:

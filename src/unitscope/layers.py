@@ -181,7 +181,8 @@ def check_units(units: int | Sequence[int] | Tensor, count: int, where: str) -> 
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module gets its own flag back, also after an exception or Ctrl-C.
 
-    Compiled parts run as the Python they were made from, where their calls can be watched.
+    Compiled parts run as the Python they were made from, where their calls can be watched. Random numbers that the
+    network draws leave the caller's generators as they were.
     """
     flags = [(submodule, submodule.training) for submodule in module.modules()]
     try:
@@ -190,6 +191,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(_eagerly())
+            stack.enter_context(torch.random.fork_rng(devices=_generators(module)))
             # The network's own precision: autocasting around it would round what must add up.
             for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
                 stack.enter_context(torch.autocast(device, enabled=False))
@@ -197,6 +199,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for submodule, training in flags:
             submodule.training = training
+
+
+def _generators(module: nn.Module) -> list[torch.device]:
+    """The CUDA devices whose generators a network may draw from, beside the processor's."""
+    return list({parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"})
 
 
 def _eagerly() -> contextlib.AbstractContextManager[Any]:

@@ -310,7 +310,10 @@ def find_local(
             continue
         return finder.after_normalisation(candidate) or found if found.silent else found
     # A search that found layers and could use none says what was wrong with the first, the last layer.
-    why = f"; nor can a local answer be given: {refused}" if refused else ", and there is no layer with several cells"
+    nothing = "and there is no layer with several cells"
+    if any(len(run.shape) == 4 and run.shape[0] > 1 for run in traced.runs):
+        nothing = "and its layers work on several inputs for one photo (crops, flips or windows put in one batch)"
+    why = f"; nor can a local answer be given: {refused}" if refused else f", {nothing}"
     raise HeadError(reason + why) from None
 
 

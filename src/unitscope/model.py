@@ -333,7 +333,9 @@ class Classifier:
         head = structure.head
         if head is not None and method is None and (layer is None or (head.layer_is_map and head.layer == layer)):
             return head
-        return self._find_local(structure, shape, layer or (head.layer if head else None), method or METHODS[0])
+        if layer is None and head is not None:
+            layer = head.layer
+        return self._find_local(structure, shape, layer, method or METHODS[0])
 
     def _is_head_layer(self, layer: str, x: Input) -> bool:
         shape = tuple(x.shape[1:]) if isinstance(x, Tensor) and x.ndim == 4 else self.input_shape

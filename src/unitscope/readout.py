@@ -45,16 +45,22 @@ class Normalisation:
         """The divisor with every unit at zero in turn, for all units at once, from two sums.
 
         Σ over the others = S − p[u], and Σ of squares over the others = Q − p[u]²; the unit itself still counts, as 0.
+        Without the largest unit, which may be next to all of the sums, it is computed anew.
         """
-        values = pooled.to(torch.float64)  # the difference of two sums loses digits where one unit is most of them
+        values = pooled.to(torch.float64)  # the difference of two sums loses digits
+        found = self._without_each(values)
+        largest = values.abs().argmax(dim=1, keepdim=True)
+        return found.scatter(1, largest, self.divisor(values.scatter(1, largest, 0.0))).to(pooled.dtype)
+
+    def _without_each(self, values: Float[Tensor, "batch unit"]) -> Float[Tensor, "batch unit"]:
         count = values.shape[1]
         squares = (values.square().sum(dim=1, keepdim=True) - values.square()).clamp(min=0)
         if self.kind == "length":
-            return squares.sqrt().clamp(min=self.eps).to(pooled.dtype)
+            return squares.sqrt().clamp(min=self.eps)
         square = squares / count
         if self.centred:
             square = (square - ((values.sum(dim=1, keepdim=True) - values) / count).square()).clamp(min=0)
-        return (square + self.eps).sqrt().to(pooled.dtype)
+        return (square + self.eps).sqrt()
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,6 +139,13 @@ def logits_of(output: Any, batch: int, *, detach: bool = True) -> Float[Tensor, 
     tensor = first_tensor(output)
     if tensor is None:
         raise ModelError("the network gave no tensor, not logits (batch, class): wrap a module that classifies images")
+    if isinstance(output, Mapping) and not isinstance(output.get("logits"), Tensor):
+        names = [str(name) for name, value in output.items() if isinstance(value, Tensor)]
+        if len(names) > 1:
+            raise ModelError(
+                f"the network gave a dict of tensors {', '.join(map(repr, names))}, and none is called 'logits': "
+                "wrap a module that gives the logits alone"
+            )
     # A network that squeezes too much gives (class) for a batch of one.
     rows = 1 if batch == 1 and tensor.ndim == 1 else tensor.shape[0] if tensor.ndim else 0
     if rows != batch or math.prod(tensor.shape[2:]) != 1 or not tensor.numel() or not tensor.is_floating_point():
@@ -177,6 +184,11 @@ def _module_hooks(module: nn.Module, recorder: _Recorder, result: Trace) -> Iter
 
     with contextlib.ExitStack() as stack:
         for name, submodule in module.named_modules():
+            if isinstance(submodule, torch.jit.ScriptModule) and not isinstance(module, torch.jit.ScriptModule):
+                raise ModelError(
+                    f"its part '{name}' is TorchScript, which cannot be watched: put the Python module there that it "
+                    "was made from"
+                )
             if name and _PARAMETRIZATIONS not in name.split("."):
                 stack.callback(submodule.register_forward_hook(hook_for(name)).remove)
         yield
