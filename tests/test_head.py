@@ -387,3 +387,43 @@ def test_a_network_that_normalises_its_input_in_place_is_given_copies() -> None:
     after = model.ablate(x, "features.0", [0]).after
     with evaluating(net), without_units(net, find_layer(model.layers(), "features.0"), [0]):
         torch.testing.assert_close(after, net(before.clone()))
+
+
+class Reordered(nn.Module):
+    """Tokens in an order of its own, with a residual block, a mean and a linear layer."""
+
+    def __init__(self, order: Tensor, back: Tensor | None = None) -> None:
+        super().__init__()
+        self.patches, self.mix, self.fc = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+        self.order, self.back = order, back
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)[:, self.order]
+        x = x + self.mix(x).relu()
+        return self.fc((x if self.back is None else x[:, self.back]).mean(1))
+
+
+def test_tokens_whose_places_cannot_be_followed_are_measured() -> None:
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    model = small(seeded(lambda: Reordered(order, order.argsort())))
+    assert isinstance(model.head, Head) and model.head.kind == "gap-linear"
+    assert model.head.map_shape == (8, 4, 4) and not model.head.grid.traced
+    x = torch.zeros(1, 3, 32, 32)
+    x[:, :, 8:16, 24:32] = 3
+    changed = model.explain(x).feature_map - model.explain(0 * x).feature_map
+    assert changed[0].abs().sum(0).nonzero().tolist() == [[1, 3]]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        torch.arange(16).flip(0),
+        torch.arange(16).reshape(4, 4).T.flatten(),
+        torch.arange(16).reshape(4, 4).flip(1).flatten(),
+        torch.arange(16).reshape(2, 2, 2, 2).transpose(1, 2).flatten(),
+    ],
+)
+def test_tokens_in_another_order_are_no_map(order: Tensor) -> None:
+    model = small(seeded(lambda: Reordered(order)))
+    assert not model.head.exact and model.head.layer == "patches"
+    assert "16 tokens and a linear layer, but its tokens could not be followed" in model.head.reason

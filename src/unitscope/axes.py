@@ -30,6 +30,14 @@ class Axes:
     prefix: int = 0
     suffix: int = 0
 
+    @classmethod
+    def tiling(cls, order: str, tokens: int, input_size: tuple[int, int]) -> Axes | None:
+        """Tokens taken for rows and columns that tile an input (rows, cols) in squares; None where none do."""
+        rows = round((tokens * input_size[0] / input_size[1]) ** 0.5)
+        cols = tokens // max(rows, 1)
+        fits = tokens > 1 and rows * cols == tokens and rows * input_size[1] == cols * input_size[0]
+        return cls(order, rows, cols) if fits else None
+
     @property
     def others(self) -> int:
         """How many tokens are no cells of the map."""

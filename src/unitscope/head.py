@@ -154,13 +154,15 @@ class Step:
 class HeadPath:
     """Where the head's numbers pass in every forward: which calls to tap, and how to read map and weights there.
 
-    Calls are known by (index, name); it holds none of the traced tensors.
+    Calls are known by (index, name); it holds none of the traced tensors. `assumed` says that the places of tokens
+    could not be followed, and were taken for those of squares that tile the input.
     """
 
     kind: str
     map_call: tuple[int, str]
     last: Step
     axes: Axes
+    assumed: bool = False
 
     def tap(self) -> Tap:
         """A fresh tap for one forward pass."""
@@ -222,6 +224,8 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
             )
         error = max(error, found)
     _prove_ablation(module, batch, path, logits, feature_map, readout)
+    if path.assumed:
+        _prove_places(module, batch, path, feature_map)
     layer, is_map = _layer_of(traced, source)
     is_map = is_map and _gives(module, layer, batch, feature_map)
     rows, cols = (int(side) for side in feature_map.shape[2:])
@@ -250,17 +254,18 @@ def _walk_back(traced: Trace) -> tuple[HeadPath, Call]:
     assert pool is not None
     map_call, source, axes = pool
     found = (map_call.index, map_call.name)
+    assumed = len(source.shape) == 3 and source.axes is None
     if last.has("norm"):
-        return HeadPath("gap-norm-linear", found, last, axes), source
+        return HeadPath("gap-norm-linear", found, last, axes, assumed), source
     if last.has("linear"):
-        return HeadPath("gap-linear", found, last, axes), source
+        return HeadPath("gap-linear", found, last, axes, assumed), source
     if source.name == "conv2d" and _is_pointwise(source) and axes == Axes():
         # Pooling and a 1×1 convolution commute: the convolution's input is the map of units.
         convolution = (source.index, source.name)
         return HeadPath("conv-gap", convolution, _grounded(last, Step("linear", *convolution, (POOLED,))), axes), (
             source.inputs[0]
         )
-    return HeadPath("gap", found, last, axes), source
+    return HeadPath("gap", found, last, axes, assumed), source
 
 
 POOLED = Step("pooled")
@@ -284,7 +289,7 @@ class _Finder:
     def step(self, call: Call, linear: Call | None) -> Step:
         """The step that makes a call's result; raises HeadError, saying why, where something else stands."""
         call = _carried(call)
-        pool = _pooling(call)
+        pool = _pooling(call, self._traced.input_size)
         if pool is not None:
             if self.pool is not None and self.pool[0] is not pool[0]:
                 raise HeadError(_refusal(call, linear))
@@ -377,6 +382,25 @@ def _prove_ablation(
             f"from that algebra by {float(error.max()):.1e} of the largest logit: they depend on the units in another "
             "way too"
         )
+
+
+def _prove_places(module: nn.Module, x: Tensor, path: HeadPath, feature_map: Tensor) -> None:
+    """Raise HeadError unless each of a few cells is the one that changes most when its square of the input does.
+
+    The cells are such that no flip, transposition or order of windows keeps all of them.
+    """
+    rows, cols = feature_map.shape[2:]
+    high, wide = x.shape[2] // rows, x.shape[3] // cols
+    for row, col in ((0, cols - 1), (rows - 1, 0), (rows // 2, cols // 3), (1 % rows, 1 % cols)):
+        changed = x.clone()
+        square = changed[:, :, row * high : (row + 1) * high, col * wide : (col + 1) * wide]
+        square.copy_(square.flip(0, 1, 2, 3) + 2)
+        difference = (run_tapped(module, changed, path)[1] - feature_map).square().sum(dim=(0, 1))
+        if int(difference.argmax()) != row * cols + col:
+            raise HeadError(
+                f"the network ends in a mean over {rows * cols} tokens and a linear layer, but its tokens could not be "
+                "followed back to places on the photo"
+            )
 
 
 def _gives(module: nn.Module, layer: str, x: Tensor, feature_map: Tensor) -> bool:
@@ -531,7 +555,7 @@ def _affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
     return (weight[:, :, 0, 0] if weight.ndim == 4 else weight), call.argument(2, "bias")
 
 
-def _pooling(call: Call) -> tuple[Call, Call, Axes] | None:
+def _pooling(call: Call, input_size: tuple[int, int]) -> tuple[Call, Call, Axes] | None:
     """The call whose first argument is the pooled map, the call that made the map, and the order of its axes."""
     if not call.inputs:
         return None
@@ -540,7 +564,7 @@ def _pooling(call: Call) -> tuple[Call, Call, Axes] | None:
         whole = call.shape[2:] == (1, 1) and len(source.shape) == 4
         return (call, source, Axes()) if whole else None
     if call.name == "adaptive_avg_pool1d" and call.shape[2:] == (1,) and len(source.shape) == 3:
-        return _pooled_tokens(call, source, 2)
+        return _pooled_tokens(call, source, 2, input_size)
     if call.name not in ("mean", "sum"):
         return None
     axes = _mean_axes(call, len(source.shape))
@@ -551,7 +575,7 @@ def _pooling(call: Call) -> tuple[Call, Call, Axes] | None:
         if found is not None:
             return found
     if len(source.shape) == 3 and axes in ({1}, {2}):
-        return _pooled_tokens(call, source, 1 if axes == {1} else 2)
+        return _pooled_tokens(call, source, 1 if axes == {1} else 2, input_size)
     return None
 
 
@@ -568,9 +592,9 @@ def _pooled_by_steps(call: Call, source: Call, axes: set[int]) -> tuple[Call, Ca
     return None
 
 
-def _pooled_tokens(call: Call, source: Call, axis: int) -> tuple[Call, Call, Axes] | None:
-    axes = source.axes
+def _pooled_tokens(call: Call, source: Call, axis: int, input_size: tuple[int, int]) -> tuple[Call, Call, Axes] | None:
     wanted = "tokens" if axis == 1 else "units, tokens"
+    axes = source.axes or Axes.tiling(wanted, source.shape[axis], input_size)
     return (call, source, axes) if axes and axes.order == wanted and not axes.others else None
 
 
