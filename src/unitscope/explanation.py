@@ -22,7 +22,7 @@ from unitscope.head import Head
 from unitscope.layers import check_units
 from unitscope.local import LocalHead, Suffix
 from unitscope.photos import PhotoSource
-from unitscope.readout import relative_difference, rounding_allowance, rounding_error, unrounded
+from unitscope.readout import blank, relative_difference, rounding_allowance, rounding_error, unrounded
 from unitscope.subjects import Subject
 from unitscope.unit_maps import UnitMaps
 
@@ -271,7 +271,9 @@ class ExactExplanation(Explanation):
 
     def contributions_of(self, classes: Classes | None) -> Float[Tensor, "batch class unit"]:
         """What every unit adds to the logits: W[c,u] · mean(A[u]) (/ the normalisation's divisor)."""
-        return (self.pooled / self._divisor)[:, None, :] * self._weight(classes)
+        weight = self._weight(classes)
+        shares = (self.pooled / self._divisor)[:, None, :]
+        return torch.mul(shares, weight, out=blank((len(self), *weight.shape), shares))
 
     def left_out_of(self, classes: Classes | None) -> Float[Tensor, "batch class"]:
         """The head's bias, for every photo."""

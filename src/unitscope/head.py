@@ -25,7 +25,7 @@ from unitscope.readout import (
     scaled,
     shifted,
 )
-from unitscope.trace import Call, Caught, Switch, Tap, Trace, logits_of, trace
+from unitscope.trace import Call, Caught, Runner, Switch, Tap, Trace, logits_of, trace
 
 # What moves numbers about without changing them (dropout does nothing in evaluation mode).
 _CARRIERS = frozenset(
@@ -164,25 +164,36 @@ class HeadPath:
     axes: Axes
     assumed: bool = False
 
-    def tap(self) -> Tap:
+    def tap(self, runner: Runner | None = None) -> Tap:
         """A fresh tap for one forward pass."""
-        return Tap(dict([self.map_call, *self.last.calls()]))
+        return Tap(self.calls(), runner)
+
+    def calls(self) -> dict[int, str]:
+        """The calls that are tapped: index and name."""
+        return dict([self.map_call, *self.last.calls()])
 
     def without_units(self, units: Sequence[int]) -> Switch:
         """A mode in which a forward pass runs with the feature maps of `units` set to zero, whatever makes the map."""
         return Switch(*self.map_call, lambda feature_map: self.axes.without(feature_map, units))
 
-    def read(self, tap: Tap) -> tuple[Tensor, Readout]:
-        """Feature map (batch, unit, row, col), float32, and the readout, from a tapped forward."""
-        if any(index not in tap.caught for index, _ in (self.map_call, *self.last.calls())):
+    def feature_map(self, tap: Tap) -> Float[Tensor, "batch unit row col"]:
+        """The feature map, float32, from a tapped forward."""
+        if any(index not in tap.caught for index in self.calls()):
             raise another_path()
-        feature_map = self.axes.units_first(tap.caught[self.map_call[0]].first).to(torch.float32).contiguous()
-        return feature_map, _readout(self.last, tap.caught, feature_map)
+        return self.axes.units_first(tap.caught[self.map_call[0]].first).to(torch.float32).contiguous()
+
+    def readout(self, tap: Tap, feature_map: Float[Tensor, "batch unit row col"]) -> Readout:
+        """The readout, from a tapped forward that gave such a feature map."""
+        return _readout(self.last, tap.caught, feature_map)
 
 
-def another_path() -> HeadError:
+class PathError(HeadError):
+    """A forward pass made other calls than the one in which the head was found."""
+
+
+def another_path() -> PathError:
     """Say that this forward pass made other calls than the one in which the head was found."""
-    return HeadError(
+    return PathError(
         "the network took another path on this input than on the one its head was found with: "
         "wrap a network whose forward does not depend on the values of its input"
     )
@@ -190,13 +201,24 @@ def another_path() -> HeadError:
 
 def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> tuple[Tensor, Tensor, Readout]:
     """One forward pass: logits (batch, class), feature map, both float32, and the readout of this very pass."""
-    x = x.clone()  # some networks normalise their input in place; before the tap, which counts calls
-    with path.tap() as tap:
-        logits = logits_of(module(x), len(x))
-    feature_map, readout = path.read(tap)
-    if feature_map.shape[0] != len(x) or readout.weight.shape != (logits.shape[1], feature_map.shape[1]):
+    logits, feature_map, tap = run_to_map(module, x, path)
+    readout = path.readout(tap, feature_map)
+    if readout.weight.shape != (logits.shape[1], feature_map.shape[1]):
         raise another_path()
-    return logits.to(torch.float32).clone(), feature_map, readout
+    return logits, feature_map, readout
+
+
+def run_to_map(
+    module: nn.Module, x: Tensor, path: HeadPath, runner: Runner | None = None
+) -> tuple[Tensor, Tensor, Tap]:
+    """One forward pass: logits (batch, class) and feature map, both float32, and what was tapped."""
+    x = x.clone()  # some networks normalise their input in place; before the tap, which counts calls
+    with path.tap(runner) as tap:
+        logits = logits_of(module(x), len(x))
+    feature_map = path.feature_map(tap)
+    if feature_map.shape[0] != len(x):
+        raise another_path()
+    return logits.to(torch.float32).clone(), feature_map, tap
 
 
 def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -> tuple[Head, HeadPath]:

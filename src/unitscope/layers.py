@@ -184,9 +184,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     Compiled parts run as the Python they were made from, where their calls can be watched. Random numbers that the
     network draws leave the caller's generators as they were.
     """
-    flags = [(submodule, submodule.training) for submodule in module.modules()]
+    training = [submodule for submodule in module.modules() if submodule.training]
     try:
-        for submodule, _ in flags:
+        for submodule in training:
             submodule.training = False
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -197,12 +197,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield
     finally:
-        for submodule, training in flags:
-            submodule.training = training
+        for submodule in training:
+            submodule.training = True
 
 
 def _generators(module: nn.Module) -> list[torch.device]:
     """The CUDA devices whose generators a network may draw from, beside the processor's."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return []
     return list({parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"})
 
 

@@ -8,7 +8,8 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -27,7 +28,7 @@ from unitscope.errors import (
     UnitscopeWarning,
 )
 from unitscope.explanation import AnyHead, ExactExplanation, Explanation, LocalExplanation
-from unitscope.head import Head, HeadPath, another_path, find_head, is_of_probabilities, run_tapped
+from unitscope.head import Head, HeadPath, PathError, another_path, find_head, is_of_probabilities, run_tapped
 from unitscope.labels import read_labels
 from unitscope.layers import (
     Layer,
@@ -42,8 +43,9 @@ from unitscope.layers import (
 )
 from unitscope.local import METHODS, LocalHead, find_local, started
 from unitscope.photos import Photo, open_photo
+from unitscope.prepared import Prepared, StaleError, prepare
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
-from unitscope.readout import completeness_error, rounding_error
+from unitscope.readout import LEAST_ROUNDING, Readout, completeness_error, rounding_error
 from unitscope.subjects import Subject
 from unitscope.trace import Trace, logits_of, trace
 from unitscope.unit_maps import UnitMaps
@@ -71,13 +73,14 @@ class Provenance:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Structure:
     """What one traced forward pass taught about the network at one input shape.
 
     Without an exact `head`, `refusal` says why; `probabilities` says that the network ends in them, not in logits.
     `local` holds the local answers prepared so far, by layer and method (the layer None is the best one), or the reason
-    why there is none.
+    why there is none. `prepared` holds what the network was prepared to from the second of its `passes` on, None where
+    it could not be.
     """
 
     layers: list[Layer]
@@ -87,6 +90,8 @@ class _Structure:
     refusal: str
     probabilities: bool
     local: dict[tuple[str | None, str], LocalHead | str] = field(default_factory=dict)
+    prepared: dict[torch.dtype, Prepared | None] = field(default_factory=dict)
+    passes: int = 0
 
 
 class Classifier:
@@ -109,6 +114,7 @@ class Classifier:
         self.module = module
         self.preprocessing = as_preprocessing(preprocessing)
         self.provenance = provenance or Provenance("wrapped", f"as in the {type(module).__name__} that was wrapped")
+        self.prepares = True
         self._labels = None if labels is None else tuple(labels)
         self._structures: dict[tuple[int, ...], _Structure] = {}
         # Where no preprocessing was given, the inputs themselves say what shape is usual.
@@ -144,7 +150,7 @@ class Classifier:
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device that the network's parameters have."""
-        floating = (p for p in (*self.network.parameters(), *self.network.buffers()) if p.is_floating_point())
+        floating = (p for p in chain(self.network.parameters(), self.network.buffers()) if p.is_floating_point())
         return next(floating, torch.empty(0))
 
     @property
@@ -343,16 +349,25 @@ class Classifier:
         return head is not None and head.layer_is_map and head.layer == layer
 
     def _explain_batch(
-        self, batch: Tensor, subjects: tuple[Subject, ...], layer: str | None, method: str | None
+        self,
+        batch: Tensor,
+        subjects: tuple[Subject, ...],
+        layer: str | None,
+        method: str | None,
+        again: bool = False,
     ) -> Explanation:
         shape = tuple(batch.shape[1:])
         head = self._head(shape, layer, method)
         if isinstance(head, LocalHead):
             return self._explain_locally(batch, subjects, head)
-        path = self._structure(shape).path
-        assert path is not None
-        with evaluating(self.network):
-            logits, feature_map, readout = self._guarded(lambda: run_tapped(self.network, batch, path), shape)
+        try:
+            with evaluating(self.network):
+                logits, feature_map, readout = self._guarded(lambda: self._forward(batch), shape)
+        except PathError:
+            if again:
+                raise
+            del self._structures[shape]  # the network may have changed since its head was found
+            return self._explain_batch(batch, subjects, layer, method, again=True)
         self._check_finite(logits, batch, "the logits")
         self._check_finite(feature_map, batch, "the feature maps")
         self._warn_of_nothing(logits, feature_map, batch, subjects)
@@ -360,13 +375,34 @@ class Classifier:
         current = dataclasses.replace(head, readout=readout)
         labels = self._labels_for(logits.shape[1])
         error = completeness_error(logits, feature_map, readout)
-        wrong = ~(error <= rounding_error(logits, feature_map, readout, batch.dtype))
+        # What rounding may do is asked only where it did something.
+        wrong = ~(error <= LEAST_ROUNDING)
+        if bool(wrong.any()):
+            wrong = ~(error <= rounding_error(logits, feature_map, readout, batch.dtype))
         if bool(wrong.any()):
             raise HeadError(
                 f"the maps do not add up to the logits on this input (off by {float(error[wrong][0]):.1e} of the "
                 "largest logit): something else contributes to them"
             )
         return ExactExplanation(logits, feature_map, current, labels, subjects, _size(batch))
+
+    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Readout]:
+        """Logits, feature map and readout of one forward pass: prepared from the second one on, where that can be."""
+        structure, dtype = self._structure(tuple(batch.shape[1:])), batch.dtype
+        path = structure.path
+        assert path is not None
+        prepared = structure.prepared.get(dtype)
+        if prepared is not None and self.prepares:
+            try:
+                return prepared.run(self.network, batch)
+            except StaleError:
+                del structure.prepared[dtype]
+                structure.passes = 0
+        plain = run_tapped(self.network, batch, path)
+        structure.passes += 1
+        if structure.passes > 1 and self.prepares and dtype not in structure.prepared:
+            structure.prepared[dtype] = prepare(self.network, batch, path, plain)
+        return plain
 
     def _explain_locally(self, batch: Tensor, subjects: tuple[Subject, ...], head: LocalHead) -> LocalExplanation:
         layers = self._structure(tuple(batch.shape[1:])).layers
@@ -445,7 +481,7 @@ class Classifier:
 
     def _labels_for(self, classes: int) -> tuple[str, ...]:
         if self._labels is None:
-            return tuple(f"class {index}" for index in range(classes))
+            return _unnamed(classes)
         if len(self._labels) != classes:
             raise LabelsError(
                 f"there are {len(self._labels)} labels, but the network has {classes} classes: give one label a class, "
@@ -575,6 +611,11 @@ def wrap(
     the reports say so.
     """
     return Classifier(module, None if labels is None else read_labels(labels), preprocessing)
+
+
+@cache
+def _unnamed(classes: int) -> tuple[str, ...]:
+    return tuple(f"class {index}" for index in range(classes))
 
 
 def _size(batch: Tensor) -> tuple[int, int]:

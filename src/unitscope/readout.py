@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +14,12 @@ from torch import Tensor
 from unitscope.errors import HeadError
 
 _TINY = torch.finfo(torch.float32).tiny
+
+# How many units are switched off in turn at once, in float64.
+_UNITS_AT_ONCE = 64
+
+# Relative to the largest logit: what rounding may always do.
+LEAST_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -95,17 +102,33 @@ class Readout:
     ) -> Float[Tensor, "batch unit chosen"]:
         """The logits with every unit at zero in turn, for the chosen classes or all, in closed form.
 
-        `logits` are those with all units on.
+        `logits` are those with all units on. Beside the result, memory for a few units at a time is used.
         """
         weight, bias = self.weight, self.bias
         if classes is not None:
             weight, bias, logits = weight[classes], bias[classes], logits[:, classes]
+        columns, units = weight.T.contiguous(), pooled.shape[1]
+        each = blank((len(pooled), units, logits.shape[1]), logits)
         if self.norm is None:
-            return logits[:, None, :] - pooled[:, :, None] * weight.T
+            return torch.addcmul(logits[:, None, :], pooled[:, :, None], columns, value=-1, out=each)
         # In float64, since one unit may be most of the sum that it is taken from.
-        precise, columns = pooled.to(torch.float64), weight.T.to(torch.float64)
-        rest = (precise @ columns)[:, None, :] - precise[:, :, None] * columns
-        return (rest / self.norm.divisor_without_each(precise)[:, :, None] + bias).to(logits.dtype)
+        precise, columns = pooled.to(torch.float64), columns.to(torch.float64)
+        total, divisor = precise @ columns, self.norm.divisor_without_each(precise)
+        for few in torch.arange(units, device=pooled.device).split(_UNITS_AT_ONCE):
+            rest = total[:, None, :] - precise[:, few, None] * columns[few]
+            each[:, few] = (rest / divisor[:, few, None] + bias).to(each.dtype)
+        return each
+
+
+def blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """A tensor of any numbers, to be filled, of the dtype and on the device of another.
+
+    Large ones on the processor are numpy's, which asks for huge pages: fresh memory is then several times faster to
+    write to.
+    """
+    if like.device.type != "cpu" or like.dtype is not torch.float32:
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
 def unrounded(like: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -162,7 +185,7 @@ def rounding_allowance(
 ) -> Float[Tensor, " batch"]:
     """What rounding may do to sums of `terms`, relative to the largest |logit|."""
     scale = logits.abs().amax(dim=1).clamp(min=_TINY)
-    return (4 * torch.finfo(dtype).eps * terms / scale).clamp(min=1e-5)
+    return (4 * torch.finfo(dtype).eps * terms / scale).clamp(min=LEAST_ROUNDING)
 
 
 def scaled(readout: Readout, factor: Tensor) -> Readout:

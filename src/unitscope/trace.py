@@ -47,7 +47,8 @@ KEPT = frozenset(
         "flatten",
     }
     | {"view", "reshape", "squeeze", "permute", "adaptive_avg_pool1d", "layer_norm", "group_norm", "rms_norm"}
-    | {"normalize", "batch_norm"}
+    | {"normalize", "batch_norm", "add", "add_", "__add__", "__iadd__"}
+    | {"hardtanh", "relu", "relu_", "relu6", "silu", "hardswish"}
 )
 
 
@@ -96,9 +97,10 @@ class ModuleRun:
 
 @dataclass
 class Trace:
-    """What one forward pass did: `runs` of modules in the order in which they finished, and the `output` call."""
+    """What one forward pass did: all `calls`, `runs` of modules in the order they finished, and the `output` call."""
 
     input_size: tuple[int, int]
+    calls: list[Call] = field(default_factory=list)
     runs: list[ModuleRun] = field(default_factory=list)
     output: Call | None = None
     logits: Tensor | None = None
@@ -163,6 +165,7 @@ def trace(module: nn.Module, x: Tensor) -> Trace:
     recorder = _Recorder(x)
     with _module_hooks(module, recorder, result), recorder:
         output = module(x)
+    result.calls = recorder.calls
     logits = first_tensor(output)
     if logits is not None:
         result.output = recorder.call_of(logits)
@@ -199,6 +202,7 @@ class _Recorder(TorchFunctionMode):
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
+        self.calls: list[Call] = []
         self._alive: list[Tensor] = []
         self._made_by: dict[int, Call] = {}
         self._count = 0
@@ -246,6 +250,7 @@ class _Recorder(TorchFunctionMode):
     def _assign(self, tensor: Tensor, call: Call) -> None:
         self._alive.append(tensor)
         self._made_by[id(tensor)] = call
+        self.calls.append(call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +266,20 @@ class Caught:
         return self.args[position] if len(self.args) > position else self.kwargs.get(keyword)
 
 
-class _Watcher(TorchFunctionMode):
-    """Counts the calls of a forward pass as they were counted when it was traced, and is told of each by `meet`."""
+# Runs a call, by its index and name when it was traced, or something that stands in for it.
+Runner = Callable[[int, str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
-    def __init__(self) -> None:
+
+class _Watcher(TorchFunctionMode):
+    """Counts the calls of a forward pass as they were counted when it was traced, and is told of each by `meet`.
+
+    `runner` runs the calls; without one they run as they are.
+    """
+
+    def __init__(self, runner: Runner | None = None) -> None:
         super().__init__()
         self._count = 0
+        self._runner = runner
 
     def meet(self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Look at a call before it runs, and return the positional arguments that it shall run with."""
@@ -280,14 +293,16 @@ class _Watcher(TorchFunctionMode):
         if name != "__get__":
             self._count += 1
             args = self.meet(self._count, name, args, kwargs)
+            if self._runner is not None:
+                return self._runner(self._count, name, func, args, kwargs)
         return func(*args, **kwargs)
 
 
 class Tap(_Watcher):
     """Catches the arguments of chosen calls of a forward pass, by the index and name they had when it was traced."""
 
-    def __init__(self, wanted: dict[int, str]) -> None:
-        super().__init__()
+    def __init__(self, wanted: dict[int, str], runner: Runner | None = None) -> None:
+        super().__init__(runner)
         self._wanted = wanted
         self.caught: dict[int, Caught] = {}
 

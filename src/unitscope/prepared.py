@@ -1,0 +1,368 @@
+"""Prepared: a network made ready to run again and again: normalisations folded, filters packed, functions fused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unitscope.head import HeadPath, run_to_map
+from unitscope.readout import Readout, relative_difference
+from unitscope.trace import Call, trace
+
+# Relative to the largest logit, and to the largest activation of the map: what preparing may change in float32.
+ALLOWED = 1e-5
+
+# Photos go through together while the largest map of them stays below this, so that it need not leave the cache, nor
+# the allocator ask the system for fresh memory.
+_CHUNK_BYTES = 32 << 20
+
+# Functions that the library behind convolutions on the processor computes together with them, and its names for them.
+_ACTIVATIONS = {"relu": "relu", "relu_": "relu", "silu": "swish", "hardswish": "hardswish"}
+_SUMS = frozenset({"add", "add_", "__add__", "__iadd__"})
+
+
+class StaleError(Exception):
+    """The network is no longer the one that was prepared."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Chain:
+    """A convolution and the calls that follow it with no other reader."""
+
+    convolution: Call
+    norm: Call | None = None
+    sum: Call | None = None
+    other: Call | None = None
+    activation: Call | None = None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The network's numbers in it."""
+        given = (*_given(self.convolution), *(_given(self.norm) if self.norm else ()))
+        return tuple(one for one in given if isinstance(one, Tensor))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fused:
+    """One call that computes a chain: `name` is the convolution's, `given` what it is called with behind the map.
+
+    `norm` are mean, variance, scale and shift of the normalisation that is folded in. `packs` holds the filters in the
+    order in which the processor reads them, which depends on how many photos go through together.
+    """
+
+    name: str
+    given: tuple[Any, ...]
+    norm: tuple[Tensor | None, ...]
+    eps: float
+    weight: Tensor
+    bias: Tensor
+    shape: tuple[list[int], list[int], list[int], int]
+    input_shape: tuple[int, ...]
+    activation: str
+    scalars: list[float]
+    other: int | None
+    packs: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, chain: _Chain, dtype: torch.dtype) -> _Fused:
+        """The call that computes a chain in a dtype."""
+        call, norm = chain.convolution, chain.norm
+        stride, padding, dilation = (
+            _pair(call.argument(place, name, default))
+            for place, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+        )
+        activation, scalars = _activation(chain.activation)
+        numbers = () if norm is None else tuple(norm.argument(place, name) for place, name in _NORM)
+        eps = 0.0 if norm is None else float(norm.argument(7, "eps", 1e-5))
+        bias, weight = call.argument(2, "bias"), call.argument(1, "weight")
+        offset = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.detach().to(torch.float64)
+        if numbers:
+            mean, _, _, shift = numbers
+            offset = (offset - mean) * _scale(numbers, eps) + (0.0 if shift is None else shift.detach())
+        return cls(
+            call.name,
+            _given(call),
+            numbers,
+            eps,
+            weight,
+            offset.to(dtype),
+            (padding, stride, dilation, int(call.argument(6, "groups", 1))),
+            call.inputs[0].shape[1:],
+            activation,
+            scalars,
+            chain.other.index if chain.other else None,
+        )
+
+    def __call__(self, x: Tensor, other: Tensor | None) -> Tensor:
+        filters = self.packs.get(len(x))
+        if filters is None:
+            filters = self.packs[len(x)] = self._packed(len(x))
+        x = x if x.dtype == self.bias.dtype else x.to(self.bias.dtype)
+        run: Any = torch.ops.mkldnn._convolution_pointwise
+        if other is None:
+            made: Tensor = run.default(x, filters, self.bias, *self.shape, self.activation, self.scalars, "")
+            return made
+        after = (None if self.activation == "none" else self.activation, self.scalars, "")
+        made = run.binary(x, other, filters, self.bias, *self.shape, "add", 1.0, *after)
+        return made
+
+    def _packed(self, photos: int) -> Tensor:
+        filters = self.weight.detach().to(torch.float64)
+        if self.norm:
+            filters = filters * _scale(self.norm, self.eps)[:, None, None, None]
+        pack: Any = torch.ops.mkldnn._reorder_convolution_weight
+        packed: Tensor = pack(filters.to(self.bias.dtype), *self.shape, [photos, *self.input_shape])
+        return packed
+
+
+def _scale(norm: tuple[Tensor | None, ...], eps: float) -> Tensor:
+    """γ/σ of a batch normalisation."""
+    _, variance, gamma, _ = norm
+    assert variance is not None
+    inverse = (variance.detach().to(torch.float64) + eps).rsqrt()
+    return inverse if gamma is None else inverse * gamma.detach()
+
+
+@dataclass(frozen=True, eq=False)
+class _Needless:
+    """A call whose result a fused one before it has computed: what it was given at `position`."""
+
+    name: str
+    given: tuple[Any, ...] | None
+    position: int
+
+
+class Prepared:
+    """What to run in place of some calls of a network's forward pass, for inputs of one shape on the processor.
+
+    Convolutions run with packed filters, with the batch normalisation that follows folded in (W·γ/σ and
+    β + (b − μ)·γ/σ; Jacob et al., CVPR 2018, eq. 14), and with the sum and the activation after it computed on the way;
+    maps have their units last in memory. The module is not touched: its own code runs, and its calls are watched. Fused
+    is only what no other call reads, and only where the weights are the module's own.
+
+    `error` is the largest difference from a plain pass, relative to the largest logit and the largest activation, that
+    was found when it was tried.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor, path: HeadPath, dtype: torch.dtype = torch.float32) -> None:
+        self._path, self._dtype = path, dtype
+        self._fused: dict[int, _Fused] = {}
+        self._needless: dict[int, _Needless] = {}
+        self.error = math.nan
+        traced = trace(module, example[:1])
+        largest = max((math.prod(call.shape) for call in traced.calls if call.inputs), default=1)
+        self.chunk = 1
+        while 8 * largest * self.chunk <= _CHUNK_BYTES:
+            self.chunk *= 2
+        own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        for found in _chains(traced.calls, traced.output, path.calls()):
+            if all(id(tensor) in own for tensor in found.tensors()):
+                self._fuse(found)
+        given = chain(
+            *(fused.given for fused in self._fused.values()),
+            *(needless.given or () for needless in self._needless.values()),
+        )
+        self._watched = list({id(one): one for one in given if isinstance(one, Tensor)}.values())
+        # Versions tell of every write but those of batch normalisations in training and those through `.data`; of these
+        # a number of every filter does. Views, so that they show what the network holds.
+        self._numbers = [one.detach()[:, 0, 0, 0] if one.ndim == 4 else one.detach() for one in self._watched]
+        self._versions, self._sample = self._fingerprint()
+
+    @property
+    def convolutions(self) -> int:
+        """How many convolutions are packed."""
+        return len(self._fused)
+
+    def run(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Readout]:
+        """One forward pass of the module, prepared: logits and feature map, float32, and the readout.
+
+        Raises StaleError where the network has changed since.
+        """
+        versions, sample = self._fingerprint()
+        if versions != self._versions or not torch.equal(sample, self._sample) or _is_hooked(module):
+            raise StaleError
+        logits, maps = [], []
+        reduced = self._dtype is not torch.float32
+        with torch.autocast("cpu", dtype=self._dtype if reduced else None, enabled=reduced):
+            laid = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
+            for part in torch.split(laid, _parts(len(x), self.chunk)):
+                found, feature_map, tap = run_to_map(module, part, self._path, _Pass(self._fused, self._needless))
+                logits.append(found)
+                maps.append(feature_map)
+        feature_map = torch.cat(maps)
+        readout = self._path.readout(tap, feature_map)
+        # The network would round its logits once more.
+        all_logits = readout.logits(feature_map.mean(dim=(2, 3))) if reduced else torch.cat(logits)
+        return all_logits, feature_map, readout
+
+    def agrees(self, plain: tuple[Tensor, Tensor, Readout], found: tuple[Tensor, Tensor, Readout]) -> bool:
+        """Whether a prepared pass gives what the plain one gave, to `ALLOWED`; notes in `error` how far it is off."""
+        largest = plain[1].abs().amax(dim=(1, 2, 3)).clamp(min=torch.finfo(torch.float32).tiny)
+        of_map = (found[1] - plain[1]).abs().amax(dim=(1, 2, 3)) / largest
+        self.error = float(torch.maximum(relative_difference(found[0], plain[0]), of_map).max())
+        return self.error <= ALLOWED
+
+    def _fuse(self, chain: _Chain) -> None:
+        self._fused[chain.convolution.index] = _Fused.of(chain, self._dtype)
+        if chain.norm is not None:
+            self._needless[chain.norm.index] = _Needless(chain.norm.name, _given(chain.norm), 0)
+        if chain.sum is not None:
+            position = 1 if chain.sum.inputs[0] is chain.other else 0
+            self._needless[chain.sum.index] = _Needless(chain.sum.name, None, position)
+        if chain.activation is not None:
+            self._needless[chain.activation.index] = _Needless(chain.activation.name, _given(chain.activation), 0)
+
+    def _fingerprint(self) -> tuple[list[tuple[int, int]], Tensor]:
+        versions = [(tensor.data_ptr(), tensor._version) for tensor in self._watched]
+        return versions, torch.cat(self._numbers) if self._numbers else torch.zeros(0)
+
+
+def prepare(
+    module: nn.Module,
+    x: Tensor,
+    path: HeadPath,
+    plain: tuple[Tensor, Tensor, Readout],
+    dtype: torch.dtype | None = None,
+) -> Prepared | None:
+    """The network prepared for inputs like `x`, tried on it against the `plain` pass; None where that cannot be.
+
+    It cannot where the network is not float32 on the processor, where somebody's hooks would see fused results, where
+    its own code does not take maps with their units last, and where the numbers are not those of the plain pass.
+    """
+    usable = torch._C._get_mkldnn_enabled() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if _is_hooked(module) or not usable or x.device.type != "cpu" or x.dtype is not torch.float32:
+        return None
+    try:
+        prepared = Prepared(module, x, path, dtype or x.dtype)
+        agrees = prepared.convolutions > 0 and prepared.agrees(plain, prepared.run(module, x))
+    except Exception:  # it is the user's code, which ran without complaint as it was
+        return None
+    return prepared if agrees or dtype is not None else None
+
+
+class _Pass:
+    """Runs the calls of one prepared forward pass."""
+
+    def __init__(self, fused: Mapping[int, _Fused], needless: Mapping[int, _Needless]) -> None:
+        self._fused, self._needless = fused, needless
+        self._wanted = {one.other for one in fused.values()} - {None}
+        self._results: dict[int, Tensor] = {}
+
+    def __call__(self, index: int, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        replaced = self._fused.get(index) or self._needless.get(index)
+        if replaced is None:
+            result = func(*args, **kwargs)
+        else:
+            if name != replaced.name or not _same((*args[1:], *kwargs.values()), replaced.given):
+                raise StaleError
+            if isinstance(replaced, _Needless):
+                result = args[replaced.position]
+            else:
+                result = replaced(args[0], None if replaced.other is None else self._results[replaced.other])
+        if index in self._wanted:
+            self._results[index] = result
+        return result
+
+
+def _parts(photos: int, chunk: int) -> list[int]:
+    """How many photos go through together, one part after the other: powers of two, so that few packs are needed."""
+    parts = [chunk] * (photos // chunk)
+    return parts + [1 << place for place in reversed(range(chunk.bit_length())) if photos % chunk >> place & 1]
+
+
+_NORM = ((1, "running_mean"), (2, "running_var"), (3, "weight"), (4, "bias"))
+
+
+def _chains(calls: Sequence[Call], output: Call | None, tapped: Mapping[int, str]) -> Iterator[_Chain]:
+    """The convolutions of a pass, each with what can be computed together with it."""
+    readers: dict[int, list[Call]] = {}
+    for call in calls:
+        for before in call.inputs:
+            readers.setdefault(id(before), []).append(call)
+
+    def only_reader(call: Call) -> Call | None:
+        found = readers.get(id(call), [])
+        lone = len(found) == 1 and call is not output and found[0].index > 0 and found[0].index not in tapped
+        return found[0] if lone else None
+
+    for call in calls:
+        if call.index in tapped or not _can_be_packed(call):
+            continue
+        made = _Chain(call)
+        last, reader = call, only_reader(call)
+        if reader is not None and _can_be_folded(reader, last):
+            made, last, reader = replace(made, norm=reader), reader, only_reader(reader)
+        other = None if reader is None else _other_of_sum(reader, last)
+        if reader is not None and other is not None and 0 < other.index < call.index:
+            made, last, reader = replace(made, sum=reader, other=other), reader, only_reader(reader)
+        if reader is not None and reader.inputs == (last,) and _activation(reader)[0] != "none":
+            # Behind a sum the library knows no other.
+            if made.sum is None or _activation(reader)[0] == "relu":
+                made = replace(made, activation=reader)
+        yield made
+
+
+def _can_be_packed(call: Call) -> bool:
+    weight = call.argument(1, "weight")
+    if call.name != "conv2d" or len(call.args) < 2 or len(call.inputs[0].shape) != 4:
+        return False
+    return weight.dtype is torch.float32 and not isinstance(call.argument(4, "padding", 0), str)
+
+
+def _can_be_folded(call: Call, convolution: Call) -> bool:
+    if (
+        call.name != "batch_norm"
+        or not call.args
+        or call.inputs[0] is not convolution
+        or call.argument(5, "training", False)
+    ):
+        return False
+    return call.argument(1, "running_mean") is not None and call.argument(2, "running_var") is not None
+
+
+def _other_of_sum(call: Call, last: Call) -> Call | None:
+    """The other summand of a plain sum of two tensors of one shape."""
+    if call.name not in _SUMS or len(call.inputs) != 2 or call.kwargs or len(call.args) != 2:
+        return None
+    one, other = call.inputs
+    other = other if one is last else one
+    return other if other is not last and other.shape == last.shape == call.shape else None
+
+
+def _activation(call: Call | None) -> tuple[str, list[float]]:
+    """The name that the processor's convolutions know a function by, and its numbers; "none" for any other."""
+    if call is None:
+        return "none", []
+    if call.name == "relu6":
+        return "hardtanh", [0.0, 6.0]
+    if call.name == "hardtanh":
+        return "hardtanh", [float(call.argument(1, "min_val", -1.0)), float(call.argument(2, "max_val", 1.0))]
+    return _ACTIVATIONS.get(call.name, "none"), []
+
+
+def _given(call: Call) -> tuple[Any, ...]:
+    """What a call was given behind its first argument."""
+    return (*call.args[1:], *call.kwargs.values())
+
+
+def _same(found: tuple[Any, ...], expected: tuple[Any, ...] | None) -> bool:
+    """Whether a call is given the same tensors and equal numbers; None expects anything."""
+    if expected is None:
+        return True
+    return len(found) == len(expected) and all(
+        one is other or (not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other)
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return any(one._forward_hooks or one._forward_pre_hooks for one in module.modules())
+
+
+def _pair(value: Any) -> list[int]:
+    return [int(side) for side in value] if isinstance(value, (tuple, list)) else [int(value)] * 2
