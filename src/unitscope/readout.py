@@ -15,7 +15,7 @@ from unitscope.errors import HeadError
 
 _TINY = torch.finfo(torch.float32).tiny
 
-# How many units are switched off in turn at once, in float64.
+# How many units are switched off in turn at once.
 _UNITS_AT_ONCE = 64
 
 # Relative to the largest logit: what rounding may always do.
@@ -107,17 +107,19 @@ class Readout:
         weight, bias = self.weight, self.bias
         if classes is not None:
             weight, bias, logits = weight[classes], bias[classes], logits[:, classes]
-        columns, units = weight.T.contiguous(), pooled.shape[1]
-        each = blank((len(pooled), units, logits.shape[1]), logits)
+        # Laid out as the weights are, so that nothing is transposed in memory.
+        each = blank((len(pooled), *weight.shape), logits)
         if self.norm is None:
-            return torch.addcmul(logits[:, None, :], pooled[:, :, None], columns, value=-1, out=each)
+            torch.addcmul(logits[:, :, None], pooled[:, None, :], weight, value=-1, out=each)
+            return each.transpose(1, 2)
         # In float64, since one unit may be most of the sum that it is taken from.
-        precise, columns = pooled.to(torch.float64), columns.to(torch.float64)
-        total, divisor = precise @ columns, self.norm.divisor_without_each(precise)
-        for few in torch.arange(units, device=pooled.device).split(_UNITS_AT_ONCE):
-            rest = total[:, None, :] - precise[:, few, None] * columns[few]
-            each[:, few] = (rest / divisor[:, few, None] + bias).to(each.dtype)
-        return each
+        precise = pooled.to(torch.float64)
+        total, divisor = precise @ weight.T.to(torch.float64), self.norm.divisor_without_each(precise)
+        for begin in range(0, weight.shape[1], _UNITS_AT_ONCE):
+            few = slice(begin, begin + _UNITS_AT_ONCE)
+            rest = total[:, :, None] - precise[:, None, few] * weight[:, few].to(torch.float64)
+            each[:, :, few] = (rest / divisor[:, None, few] + bias[:, None]).to(each.dtype)
+        return each.transpose(1, 2)
 
 
 def blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
