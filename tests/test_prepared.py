@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks import Dense, Gap, ResNet20, seeded
+from unitscope.account import Account, accounts
+from unitscope.errors import InputError, UnitscopeWarning
 from unitscope.layers import evaluating
 from unitscope.model import Classifier, wrap
 from unitscope.prepared import ALLOWED, Prepared
@@ -256,3 +258,33 @@ def test_parts_of_every_length_give_the_same(monkeypatch: pytest.MonkeyPatch) ->
     assert found is not None and found.chunk == 4
     with torch.no_grad(), evaluating(net):
         torch.testing.assert_close(model.explain(x).logits, net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_says_how_far_it_is_off() -> None:
+    net = trained(seeded(ResNet20).eval())
+    model = small(net)
+    explained = [model.explain(X, precision="bfloat16") for _ in range(2)]
+    plain = small(net).explain(X)
+    for e in explained:
+        assert 1e-5 < e.rounded < 0.05 and e[0].rounded == e.rounded
+        assert e.logits.dtype is e.feature_map.dtype is torch.float32
+        assert float((e.logits - plain.logits).abs().max() / plain.logits.abs().max()) <= e.rounded
+        assert float(e.completeness_error.max()) < 1e-5
+    assert plain.rounded == 0 and model.explain(X, precision="float32").rounded == 0
+    account = next(iter(model_accounts(model)))
+    assert {check.name: check.holds for check in account.checks}["precision"]
+
+
+def model_accounts(model: Classifier) -> list[Account]:
+    return list(accounts(model, model.explain(X[:1], precision="bfloat16")))
+
+
+def test_bfloat16_that_cannot_be_had_is_said() -> None:
+    net = seeded(Gap)
+    net.features[0].register_forward_hook(lambda *_: None)
+    with pytest.warns(UnitscopeWarning, match="bfloat16 was asked for, but .* cannot be prepared"):
+        assert small(net).explain(X, precision="bfloat16").rounded == 0
+    with pytest.warns(UnitscopeWarning, match="local answers are computed in that"):
+        small(seeded(Gap)).explain(X, method="hirescam", precision="bfloat16")
+    with pytest.raises(InputError, match="there is no precision 'half': choose 'float32' or 'bfloat16'"):
+        small(net).explain(X, precision="half")

@@ -22,6 +22,7 @@ from unitscope.kernels import Filters, convolutions, filters
 from unitscope.layers import Layer, Stage
 from unitscope.model import Classifier, OnePhoto, Provenance
 from unitscope.photos import Photo
+from unitscope.prepared import ROUNDED
 from unitscope.readout import ablation_difference, relative_difference
 from unitscope.subjects import Subject
 
@@ -227,13 +228,14 @@ def accounts_of(
     *,
     layer: str | None = None,
     method: str | None = None,
+    precision: str | None = None,
     batch_size: int = 16,
     **options: Any,
 ) -> Iterator[Account]:
     """Explain photos in batches and give the account of each; the options are those of `explain` and `accounts`."""
     waiting = iter([photos] if isinstance(photos, (str, os.PathLike, Image.Image, Photo)) else photos)
     while batch := list(islice(waiting, batch_size)):
-        explanation = model.explain(batch, layer=layer, method=method, batch_size=batch_size)
+        explanation = model.explain(batch, layer=layer, method=method, precision=precision, batch_size=batch_size)
         yield from accounts(model, explanation, **options)
 
 
@@ -263,6 +265,7 @@ def _shown_filters(model: Classifier) -> list[Filters]:
 def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> list[Check]:
     logits = explanation.logits
     allowed = explanation.rounding_error(model.like.dtype)
+    rounded = explanation.rounded
     layer = None if explanation.exact else explanation.layer
     real = model.forward_without(explanation.inputs(), list(ablation.units), layer)
     off = "unit off" if len(ablation.units) == 1 else f"{len(ablation.units)} units off"
@@ -273,9 +276,12 @@ def _checks(model: Classifier, explanation: Explanation, ablation: Ablation) -> 
             "ablation",
             f"{how} with the {off} = a real forward pass with {maps} set to zero",
             float(ablation_difference(ablation.after, real, logits).max()),
-            allowed,
+            max(allowed, 4 * rounded),  # the real pass is float32
         )
     ]
+    if rounded:
+        statement = "logits and feature map, computed in bfloat16 = those in float32, on the first photos"
+        checks.append(Check("precision", statement, rounded, ROUNDED))
     if not explanation.exact:
         return checks
     summed = explanation.contributions.sum(dim=2) + explanation.left_out

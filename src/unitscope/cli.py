@@ -98,6 +98,11 @@ _UNITS = click.option("--unit", "units", metavar="N", type=int, multiple=True, h
     type=click.Choice(["hirescam", "gradcam"]),
     help="Ask for a local answer, by this method (default: exact where it can be, else hirescam).",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Compute exact answers in this (default: the network's own); the report says how far bfloat16 is off.",
+)
 @_OUT
 @click.option("--no-pieces", is_flag=True, help="Write the report and JSON only, without PNG files.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Photos in one forward pass.")
@@ -109,6 +114,7 @@ def explain(
     units: Sequence[int],
     layer: str | None,
     method: str | None,
+    precision: str | None,
     out: Path | None,
     no_pieces: bool,
     batch_size: int,
@@ -129,7 +135,7 @@ def explain(
     from unitscope.account import accounts_of
 
     options: dict[str, Any] = {"top": top, "classes": list(classes) or None, "units": list(units) or None}
-    options |= {"layer": layer, "method": method}
+    options |= {"layer": layer, "method": method, "precision": precision}
     out = _folder(out, None if as_json else "unitscope-report")
     model = _load(source)
     reader = _Reader(photos)

@@ -178,6 +178,7 @@ class Classifier:
         *,
         layer: str | None = None,
         method: str | None = None,
+        precision: str | None = None,
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
     ) -> Explanation:
@@ -192,14 +193,20 @@ class Classifier:
         (the default: its cells add up to gradient · activation) or "gradcam" (gradients averaged over the cells first);
         asking for one asks for a local answer.
 
+        From the second pass on, a float32 network on the processor runs prepared (see `unitscope.prepared`): the same
+        numbers to 1e-5, sooner; `prepares = False` keeps it as it is. With `precision` "bfloat16" exact answers are
+        computed in that, sooner still, and `rounded` says how far they are off.
+
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not exist or has no map;
         HeadError where there is neither an exact nor a local answer.
         """
+        if precision not in (None, "float32", "bfloat16"):
+            raise InputError(f"there is no precision '{precision}': choose 'float32' or 'bfloat16'")
         if method is not None and method not in METHODS:
             raise InputError(f"there is no method '{method}': choose {' or '.join(map(repr, METHODS))}")
         parts: list[Explanation] = []
         for batch, subjects in self._batches(x, batch_size):
-            parts.append(self._explain_batch(batch, subjects, layer, method))
+            parts.append(self._explain_batch(batch, subjects, layer, method, precision == "bfloat16"))
             if progress is not None:
                 progress(len(subjects))
         self._check_sizes(part.input_size for part in parts)
@@ -354,20 +361,23 @@ class Classifier:
         subjects: tuple[Subject, ...],
         layer: str | None,
         method: str | None,
+        reduced: bool = False,
         again: bool = False,
     ) -> Explanation:
         shape = tuple(batch.shape[1:])
         head = self._head(shape, layer, method)
         if isinstance(head, LocalHead):
+            if reduced:
+                _warn_of_precision("local answers are computed in that", 4)
             return self._explain_locally(batch, subjects, head)
         try:
             with evaluating(self.network):
-                logits, feature_map, readout = self._guarded(lambda: self._forward(batch), shape)
+                (logits, feature_map, readout), rounded = self._guarded(lambda: self._forward(batch, reduced), shape)
         except PathError:
             if again:
                 raise
             del self._structures[shape]  # the network may have changed since its head was found
-            return self._explain_batch(batch, subjects, layer, method, again=True)
+            return self._explain_batch(batch, subjects, layer, method, reduced, again=True)
         self._check_finite(logits, batch, "the logits")
         self._check_finite(feature_map, batch, "the feature maps")
         self._warn_of_nothing(logits, feature_map, batch, subjects)
@@ -384,25 +394,34 @@ class Classifier:
                 f"the maps do not add up to the logits on this input (off by {float(error[wrong][0]):.1e} of the "
                 "largest logit): something else contributes to them"
             )
-        return ExactExplanation(logits, feature_map, current, labels, subjects, _size(batch))
+        return ExactExplanation(logits, feature_map, current, labels, subjects, _size(batch), rounded=rounded)
 
-    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor, Readout]:
-        """Logits, feature map and readout of one forward pass: prepared from the second one on, where that can be."""
-        structure, dtype = self._structure(tuple(batch.shape[1:])), batch.dtype
+    def _forward(self, batch: Tensor, reduced: bool) -> tuple[tuple[Tensor, Tensor, Readout], float]:
+        """Logits, feature map and readout of one forward pass, and how far they were rounded.
+
+        In float32 the network is prepared from the second pass on; in bfloat16 (`reduced`) from the first on, since it
+        cannot be had otherwise.
+        """
+        structure = self._structure(tuple(batch.shape[1:]))
+        dtype = torch.bfloat16 if reduced else torch.float32
         path = structure.path
         assert path is not None
         prepared = structure.prepared.get(dtype)
         if prepared is not None and self.prepares:
             try:
-                return prepared.run(self.network, batch)
+                return prepared.run(self.network, batch), prepared.error if reduced else 0.0
             except StaleError:
                 del structure.prepared[dtype]
                 structure.passes = 0
         plain = run_tapped(self.network, batch, path)
         structure.passes += 1
-        if structure.passes > 1 and self.prepares and dtype not in structure.prepared:
-            structure.prepared[dtype] = prepare(self.network, batch, path, plain)
-        return plain
+        if self.prepares and dtype not in structure.prepared and (reduced or structure.passes > 1):
+            prepared = structure.prepared[dtype] = prepare(self.network, batch, path, plain, dtype)
+            if reduced and prepared is not None:
+                return prepared.run(self.network, batch), prepared.error
+        if reduced:
+            _warn_of_precision("it cannot be prepared: that needs float32 weights on the processor, and no hooks", 7)
+        return plain, 0.0
 
     def _explain_locally(self, batch: Tensor, subjects: tuple[Subject, ...], head: LocalHead) -> LocalExplanation:
         layers = self._structure(tuple(batch.shape[1:])).layers
@@ -611,6 +630,14 @@ def wrap(
     the reports say so.
     """
     return Classifier(module, None if labels is None else read_labels(labels), preprocessing)
+
+
+def _warn_of_precision(reason: str, level: int) -> None:
+    warnings.warn(
+        f"bfloat16 was asked for, but the network was run in its own precision: {reason}",
+        UnitscopeWarning,
+        stacklevel=level + 1,
+    )
 
 
 @cache

@@ -18,6 +18,9 @@ from unitscope.trace import Call, trace
 # Relative to the largest logit, and to the largest activation of the map: what preparing may change in float32.
 ALLOWED = 1e-5
 
+# What bfloat16, with its eight digits, may do to a sound network.
+ROUNDED = 0.05
+
 # Photos go through together while the largest map of them stays below this, so that it need not leave the cache, nor
 # the allocator ask the system for fresh memory.
 _CHUNK_BYTES = 32 << 20
@@ -201,11 +204,11 @@ class Prepared:
         return all_logits, feature_map, readout
 
     def agrees(self, plain: tuple[Tensor, Tensor, Readout], found: tuple[Tensor, Tensor, Readout]) -> bool:
-        """Whether a prepared pass gives what the plain one gave, to `ALLOWED`; notes in `error` how far it is off."""
+        """Whether a prepared pass gives what the plain one gave; notes in `error` how far it is off."""
         largest = plain[1].abs().amax(dim=(1, 2, 3)).clamp(min=torch.finfo(torch.float32).tiny)
         of_map = (found[1] - plain[1]).abs().amax(dim=(1, 2, 3)) / largest
         self.error = float(torch.maximum(relative_difference(found[0], plain[0]), of_map).max())
-        return self.error <= ALLOWED
+        return self.error <= (ALLOWED if self._dtype is torch.float32 else ROUNDED)
 
     def _fuse(self, chain: _Chain) -> None:
         self._fused[chain.convolution.index] = _Fused.of(chain, self._dtype)
@@ -227,22 +230,23 @@ def prepare(
     x: Tensor,
     path: HeadPath,
     plain: tuple[Tensor, Tensor, Readout],
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Prepared | None:
     """The network prepared for inputs like `x`, tried on it against the `plain` pass; None where that cannot be.
 
     It cannot where the network is not float32 on the processor, where somebody's hooks would see fused results, where
-    its own code does not take maps with their units last, and where the numbers are not those of the plain pass.
+    its own code does not take maps with their units last, and where the numbers are not those of the plain pass, to
+    `ALLOWED` (in bfloat16 to `ROUNDED`).
     """
     usable = torch._C._get_mkldnn_enabled() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if _is_hooked(module) or not usable or x.device.type != "cpu" or x.dtype is not torch.float32:
         return None
     try:
-        prepared = Prepared(module, x, path, dtype or x.dtype)
+        prepared = Prepared(module, x, path, dtype)
         agrees = prepared.convolutions > 0 and prepared.agrees(plain, prepared.run(module, x))
     except Exception:  # it is the user's code, which ran without complaint as it was
         return None
-    return prepared if agrees or dtype is not None else None
+    return prepared if agrees else None
 
 
 class _Pass:
