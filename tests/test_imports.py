@@ -17,7 +17,7 @@ ROOT = Path(unitscope.__file__).parent
 
 # From the ground up: a part may import what stands before it, and nothing else. Folders count as one part.
 ORDER = """
-    errors drawable geometry photos preprocessing subjects axes trace layers readout head prepared local classes
+    errors drawable geometry photos preprocessing batches subjects axes trace layers readout head prepared local classes
     unit_maps explanation ablation labels model verification kernels account record
     downloads weights scenes sources render reporting write_up cli
 """.split()

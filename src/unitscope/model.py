@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unitscope.ablation import Ablation
+from unitscope.batches import batches
 from unitscope.errors import (
     HeadError,
     InputError,
@@ -42,7 +43,7 @@ from unitscope.layers import (
     without_units,
 )
 from unitscope.local import METHODS, LocalHead, find_local, started
-from unitscope.photos import Photo, open_photo
+from unitscope.photos import Photo
 from unitscope.prepared import Prepared, StaleError, prepare
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
 from unitscope.readout import LEAST_ROUNDING, Readout, completeness_error, rounding_error
@@ -526,13 +527,10 @@ class Classifier:
             raise InputError("there is nothing to explain: the list of photos is empty")
         if isinstance(items[0], Tensor):
             raise InputError(f"a {type(x).__name__} of tensors cannot be explained: stack them, torch.stack(x)")
-        for start in range(0, len(items), batch_size):
-            photos = [
-                item if isinstance(item, Photo) else open_photo(item) for item in items[start : start + batch_size]
-            ]
-            tensors = [self.preprocessing(photo.image) for photo in photos]
+        for read in batches(items, self.preprocessing, batch_size):
+            tensors = [tensor for _, tensor in read]
             self._check_sizes((int(tensor.shape[1]), int(tensor.shape[2])) for tensor in tensors)
-            subjects = tuple(Subject.of_photo(photo, self.preprocessing) for photo in photos)
+            subjects = tuple(Subject.of_photo(photo, self.preprocessing) for photo, _ in read)
             yield torch.stack(tensors).to(self.like.device, self.like.dtype), subjects
 
     def _tensor_batches(self, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, tuple[Subject, ...]]]:

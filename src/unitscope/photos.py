@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from unitscope.errors import PhotoError, one_line
 
 PhotoSource: TypeAlias = str | os.PathLike[str] | Image.Image
+
+_LARGE_FILE = 64 << 20
 
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
@@ -48,28 +53,50 @@ def open_photo(source: PhotoSource, longest: int | None = None) -> Photo:
     Raises PhotoError when the file is missing, not a picture, damaged, or larger than Pillow's decompression limit
     (about 179 megapixels).
     """
+    return opened(source, longest)()
+
+
+def opened(source: PhotoSource, longest: int | None = None) -> Callable[[], Photo]:
+    """Open a photo and read its header; what is returned decodes the rest, in any thread. See `open_photo`."""
     if isinstance(source, Image.Image):
-        name = shown_name(str(getattr(source, "filename", "") or "photo"))
-        decoded = _decode(source, name)
-        # Not the user's own image: they may close it, or turn to another frame, before the photo is drawn.
-        return Photo(decoded, name, decoded)
+        return partial(_from_image, source)
     if not isinstance(source, (str, os.PathLike)):
         raise PhotoError(f"a photo is a path or a PIL image, not {type(source).__name__}: open it with PIL.Image first")
     if not os.fspath(source):
         raise PhotoError("a photo's path is empty: name a file")
     path = Path(source)
-    try:
+    with _told(path):
         if path.is_dir():
             raise PhotoError(f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg")
         with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal.
+            # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal. Not in
+            # another thread: the filters belong to all of them.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(_seekable(path)) as image:
-                if longest is not None:
-                    # Of a JPEG only as much is decoded as is drawn, to the next of an eighth, a quarter and a half.
-                    image.draft(None, (longest, longest))
-                # Absolute, as it is opened again when it is drawn, wherever the program has gone meanwhile.
-                return Photo(_decode(image, str(path)), shown_name(path), path.absolute())
+            image = Image.open(_contents(path))
+        # Absolute, as it is opened again when it is drawn, wherever the program has gone meanwhile.
+        return partial(_from_file, image, path, path.absolute(), longest)
+
+
+def _from_image(source: Image.Image) -> Photo:
+    name = shown_name(str(getattr(source, "filename", "") or "photo"))
+    decoded = _decode(source, name)
+    # Not the user's own image: they may close it, or turn to another frame, before the photo is drawn.
+    return Photo(decoded, name, decoded)
+
+
+def _from_file(image: Image.Image, path: Path, absolute: Path, longest: int | None) -> Photo:
+    with _told(path), image:
+        if longest is not None:
+            # Of a JPEG only as much is decoded as is drawn, to the next of an eighth, a quarter and a half.
+            image.draft(None, (longest, longest))
+        return Photo(_decode(image, str(path)), shown_name(path), absolute)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into a PhotoError that says what to do."""
+    try:
+        yield
     except FileNotFoundError:
         raise PhotoError(f"there is no photo '{path}': check the path (looked in {Path.cwd()})") from None
     except PhotoError:
@@ -90,9 +117,13 @@ def shown_name(path: str | os.PathLike[str]) -> str:
     return " ".join(name.split()) or "photo"
 
 
-def _seekable(path: Path) -> Path | io.BytesIO:
-    """The path itself, or the bytes of what cannot be read twice: a pipe."""
-    return path if path.is_file() or not path.exists() else io.BytesIO(path.read_bytes())
+def _contents(path: Path) -> Path | io.BytesIO:
+    """The file's bytes, read at once: headers are read in dozens of pieces, at each of which threads would change over.
+
+    A pipe, which cannot be read twice, too; of a very large file the path itself.
+    """
+    large = path.is_file() and path.stat().st_size > _LARGE_FILE
+    return path if large else io.BytesIO(path.read_bytes())
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:

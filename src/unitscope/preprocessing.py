@@ -125,10 +125,13 @@ class Preprocessing:
             left, top, right, bottom = self._crop_box((width, height))
             # Pillow's crop pads with black where the box leaves the picture, as torchvision's centre crop does.
             image = image.crop((left, top, right, bottom))
-        pixels = torch.from_numpy(np.array(image, dtype=np.uint8).reshape(image.height, image.width, self.channels))
-        scaled = pixels.permute(2, 0, 1).to(torch.float32).div(255)
-        mean, std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (self.mean, self.std))
-        return ((scaled - mean) / std).contiguous()
+        pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, self.channels)
+        # With numpy, which does not start threads of its own in each of those that photos are read in.
+        scaled = np.divide(np.moveaxis(pixels, 2, 0), np.float32(255), dtype=np.float32, order="C")
+        mean, std = (np.array(values, dtype=np.float32).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        scaled -= mean
+        scaled /= std
+        return torch.from_numpy(scaled)
 
     def placement(self, photo_size: tuple[int, int]) -> Placement:
         """Say where the network's input lies on a photo of `photo_size` (width, height)."""

@@ -1,0 +1,72 @@
+"""Batches: photos decoded and preprocessed side by side, a batch ahead of whoever works on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
+
+from torch import Tensor
+
+from unitscope.photos import Photo, PhotoSource, opened
+from unitscope.preprocessing import AnyPreprocessing, Preprocessing
+
+# Decoding and resizing leave Python's lock alone, so that threads share the processors; more only take memory.
+_MOST_THREADS = 8
+
+# Photos that one thread reads one after the other: handing each of a thousand small ones over would cost more.
+_AT_ONCE = 4
+
+Read: TypeAlias = tuple[Photo, Tensor]
+# What became of a photo, told when its turn comes: read, decoded only, or an error.
+_Outcome: TypeAlias = Read | Photo | Exception
+
+
+def batches(sources: Sequence[PhotoSource | Photo], preprocessing: AnyPreprocessing, size: int) -> Iterator[list[Read]]:
+    """Photos and their preprocessed inputs, `size` at a time, in order; the next batch is read meanwhile.
+
+    Our own preprocessing runs in threads beside the decoding, anybody else's in the caller's. At most two batches of
+    decoded photos are in memory. Raises PhotoError for the first photo, in order, that cannot be read.
+    """
+    if len(sources) == 1:
+        yield [_told(_outcome(_opener(sources[0]), preprocessing), preprocessing)]
+        return
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), "unitscope-photos") as pool:
+
+        def begun(start: int) -> list[Future[list[_Outcome]]]:
+            openers = [_opener(source) for source in sources[start : start + size]]
+            few = [openers[begin : begin + _AT_ONCE] for begin in range(0, len(openers), _AT_ONCE)]
+            own = preprocessing if isinstance(preprocessing, Preprocessing) else None
+            return [pool.submit(lambda some: [_outcome(one, own) for one in some], some) for some in few]
+
+        # Who stops early waits for what was opened to be decoded, and so closed.
+        waiting = begun(0)
+        for start in range(0, len(sources), size):
+            current, waiting = waiting, begun(start + size)
+            yield [_told(outcome, preprocessing) for future in current for outcome in future.result()]
+
+
+def _opener(source: PhotoSource | Photo) -> Callable[[], Photo] | Exception:
+    if isinstance(source, Photo):
+        return lambda: source
+    try:
+        return opened(source)
+    except Exception as error:
+        return error
+
+
+def _outcome(decode: Callable[[], Photo] | Exception, preprocessing: AnyPreprocessing | None) -> _Outcome:
+    if isinstance(decode, Exception):
+        return decode
+    try:
+        photo = decode()
+        return photo if preprocessing is None else (photo, preprocessing(photo.image))
+    except Exception as error:
+        return error
+
+
+def _told(outcome: _Outcome, preprocessing: AnyPreprocessing) -> Read:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return (outcome, preprocessing(outcome.image)) if isinstance(outcome, Photo) else outcome
