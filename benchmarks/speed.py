@@ -1,0 +1,444 @@
+"""What unitscope costs, against the user's own plain forward pass, its peers and the machine: one run, paired.
+
+    python benchmarks/speed.py [--out docs/speed.md] [--json FILE] [--rounds 15] [--networks resnet50 ...]
+
+Every round times each contender once, in random order; a ratio is that to the plain pass of the same round, and the table
+gives the median and the quartiles of the ratios. "everything" reads the maps of all classes, all contributions and the
+logits with every unit off in turn. Peers are timed where they are installed, on five classes of each photo, as people use
+them. The floor is the network's multiplications over what this machine's own convolutions reach at their best, and its
+weights over what its memory gives. Photos are made with noise and shapes, so that nothing need be downloaded. Where there
+is a GPU, the same is measured on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+import unitscope
+from unitscope.batches import batches
+from unitscope.preprocessing import Preprocessing
+
+CLASSES = [0, 1, 2, 3, 4]
+Timed = dict[str, Callable[[], object]]
+
+
+def measure(timed: Timed, rounds: int, device: str = "cpu") -> dict[str, dict[str, float]]:
+    """Seconds, and the ratio to the first contender in the same round: median and quartiles."""
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    names, order = list(timed), random.Random(0)
+    for round_ in range(rounds + 2):
+        # In another order each round: what runs before leaves caches and memory in a state of its own.
+        for name in order.sample(names, len(names)):
+            _wait(device)
+            begin = time.perf_counter()
+            result = timed[name]()
+            _wait(device)
+            if round_ > 1:  # The first rounds warm up.
+                seconds[name].append(time.perf_counter() - begin)
+            del result
+    results = {}
+    for name, times in seconds.items():
+        ratios = [one / base for one, base in zip(times, seconds[names[0]], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        results[name] = {"seconds": statistics.median(times), "ratio": median, "ratio_low": low, "ratio_high": high}
+    return results
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def contenders(module: nn.Module, x: Tensor) -> Timed:
+    """What is timed on one network: the plain forward pass first."""
+    model = unitscope.wrap(module)
+
+    def plain() -> object:
+        with torch.no_grad():
+            return module(x)
+
+    def everything(**options: Any) -> object:
+        explanation = model.explain(x, **options)
+        return explanation, explanation.cams, explanation.contributions, explanation.ablate_each()
+
+    timed: Timed = {"plain forward": plain, "unitscope: explain": lambda: model.explain(x)}
+    if model.head.exact:
+        timed["unitscope: everything"] = everything
+        if x.device.type == "cpu" and _has_bfloat16():
+            timed["unitscope: everything, bfloat16"] = lambda: everything(precision="bfloat16")
+    timed["unitscope: 5 classes locally"] = lambda: model.explain(x, method="hirescam").cams_of(CLASSES)
+    for run in timed.values():  # heads are found, and networks prepared, once
+        run(), run()
+    return {**timed, **_torchcam(module, x), **_grad_cam(module, x), **_captum(module, x)}
+
+
+def _has_bfloat16() -> bool:
+    return "bf16" in _cpu("flags")
+
+
+def _layer_of(module: nn.Module) -> nn.Module | None:
+    return getattr(module, "layer4", getattr(module, "features", None))
+
+
+def _torchcam(module: nn.Module, x: Tensor) -> Timed:
+    try:
+        from torchcam.methods import CAM
+    except ImportError:
+        return {}
+    if not isinstance(getattr(module, "fc", None), nn.Linear) or not hasattr(module, "layer4"):
+        return {}
+
+    def run() -> object:
+        with CAM(module, target_layer="layer4") as extractor:
+            scores = module(x)
+            return [extractor([index] * len(x), scores, normalized=False) for index in CLASSES]
+
+    return {"torchcam: CAM, 5 classes": run}
+
+
+def _grad_cam(module: nn.Module, x: Tensor) -> Timed:
+    try:
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    except ImportError:
+        return {}
+    layer = _layer_of(module)
+    if layer is None:
+        return {}
+
+    def run() -> object:
+        with GradCAM(model=module, target_layers=[layer]) as method:
+            return [method(x, [ClassifierOutputTarget(index)] * len(x)) for index in CLASSES]
+
+    return {"pytorch-grad-cam: GradCAM, 5 classes": run}
+
+
+def _captum(module: nn.Module, x: Tensor) -> Timed:
+    try:
+        from captum.attr import LayerGradCam
+    except ImportError:
+        return {}
+    layer = _layer_of(module)
+    if layer is None:
+        return {}
+    method = LayerGradCam(module, layer)
+    return {"captum: LayerGradCam, 5 classes": lambda: [method.attribute(x, target=index) for index in CLASSES]}
+
+
+def networks(names: list[str], sizes: list[int], rounds: int, device: str) -> list[dict[str, Any]]:
+    """Every contender on every network, and what the machine could do at best."""
+    rows = []
+    for name in names:
+        module = unitscope.load().module if name == "miniplaces" else torchvision.models.get_model(name)
+        module, side = module.eval().to(device), 128 if name == "miniplaces" else 224
+        for batch in sizes:
+            x = torch.randn(batch, 3, side, side, device=device)
+            work = multiplications(module, x)
+            for what, result in measure(contenders(module, x), rounds, device).items():
+                rows.append({"network": name, "batch": batch, "what": what, "multiplications": work, **result})
+    return rows
+
+
+def multiplications(module: nn.Module, x: Tensor) -> float:
+    """Multiplications (with an addition each) of the convolutions and linear layers of one forward pass."""
+    total = 0.0
+
+    def count(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        total += output.numel() * weight[0].numel()
+
+    hooks = [one.register_forward_hook(count) for one in module.modules() if isinstance(one, (nn.Conv2d, nn.Linear))]
+    with torch.no_grad():
+        module(x)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def peaks() -> dict[str, float]:
+    """What this machine reaches at its best: multiplications a second in convolutions, and bytes a second of memory."""
+    best = 0.0
+    for channels, side, batch in ((256, 14, 8), (512, 7, 8), (128, 28, 4)):
+        x = torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
+        module = nn.Conv2d(channels, channels, 3, padding=1, bias=False).eval()
+        work = multiplications(module, x)
+        with torch.no_grad():
+            for _ in range(12):
+                begin = time.perf_counter()
+                module(x)
+                best = max(best, work / (time.perf_counter() - begin))
+    numbers, into = torch.randn(30_000_000), torch.empty(30_000_000)
+    fastest = min(_seconds(lambda: torch.add(numbers, 1, out=into)) for _ in range(12))
+    return {"multiplications_per_second": best, "bytes_per_second": 8 * numbers.numel() / fastest}
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def growth(rounds: int) -> list[dict[str, Any]]:
+    """How the bundled network's explanation grows with photos, and with the classes whose maps are read."""
+    model = unitscope.load()
+    timed: Timed = {}
+    for batch in (1, 2, 4, 8, 16, 32):
+        x = torch.randn(batch, 3, 128, 128)
+        timed[f"{batch} photos"] = lambda x=x: model.explain(x).cams
+    explained = model.explain(torch.randn(8, 3, 128, 128))
+    for classes in (1, 10, 100):
+        timed[f"maps of {classes} classes of 8 photos"] = lambda n=classes: explained.cams_of(list(range(n)))
+    for run in timed.values():
+        run(), run()
+    return [{"what": name, **result} for name, result in measure(timed, rounds).items()]
+
+
+def reading(rounds: int, folder: Path) -> list[dict[str, Any]]:
+    """Photos from files to inputs, against torchvision's ImageFolder, DataLoader and transforms; seconds a photo."""
+    rows = []
+    for name, size, count, resize, crop in (
+        ("128×128", (128, 128), 400, 144, 128),
+        ("1280×850", (1280, 850), 32, 256, 224),
+    ):
+        place = folder / name / "a"
+        place.mkdir(parents=True)
+        for index in range(count):
+            _photo(size, index).save(place / f"{index:04}.jpg", quality=90)
+        transforms = torchvision.transforms
+        pipeline = transforms.Compose(
+            [
+                transforms.Resize(resize),
+                transforms.CenterCrop(crop),
+                transforms.ToTensor(),
+                transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            ]
+        )
+        data = torchvision.datasets.ImageFolder(str(place.parent), pipeline)
+        paths, ours = [path for path, _ in data.samples], Preprocessing(resize=resize, crop=crop)
+
+        def loaded(workers: int, data: Any = data) -> None:
+            for _ in torch.utils.data.DataLoader(data, batch_size=16, num_workers=workers):
+                pass
+
+        def read(paths: list[str] = paths, ours: Preprocessing = ours) -> None:
+            for batch in batches(paths, ours, 16):
+                torch.stack([tensor for _, tensor in batch])
+
+        timed: Timed = {
+            "ImageFolder + DataLoader": lambda: loaded(0),
+            "ImageFolder + DataLoader, 2 workers": lambda: loaded(2),
+            "unitscope": read,
+        }
+        for what, result in measure(timed, rounds).items():
+            rows.append({"photos": name, "what": what, **result, "seconds": result["seconds"] / count})
+    return rows
+
+
+def _photo(size: tuple[int, int], seed: int) -> Image.Image:
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (size[1] // 32 + 1, size[0] // 32 + 1, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(12):
+        left, top = (int(generator.integers(0, side)) for side in size)
+        draw.ellipse(
+            (left, top, left + size[0] // 6, top + size[1] // 6), tuple(generator.integers(0, 256, 3).tolist())
+        )
+    grain = generator.normal(0, 6, (size[1], size[0], 3))
+    return Image.fromarray((np.asarray(picture) + grain).clip(0, 255).astype(np.uint8))
+
+
+def starting(rounds: int, folder: Path) -> list[dict[str, Any]]:
+    """Seconds of whole processes, and of one photo explained in a fresh one."""
+    photo = folder / "photo.jpg"
+    _photo((640, 480), 1).save(photo)
+    once = (
+        "import time, torch, torchvision, unitscope; model = unitscope.load({spec}); net = model.module; "
+        "x = torch.randn(1, *model.input_shape); torch.set_grad_enabled(False); net.eval()(x); "
+        "begin = time.perf_counter(); e = model.explain({photo!r}); e.top(5), e.cams; print(time.perf_counter() - begin)"
+    )
+    commands = {
+        "unitscope --help": [str(Path(sys.executable).with_name("unitscope")), "--help"],
+        "import unitscope": [sys.executable, "-c", "import unitscope"],
+        "python alone": [sys.executable, "-c", "pass"],
+    }
+    rows = []
+    for what, command in commands.items():
+        times = [_seconds(lambda c=command: subprocess.run(c, check=True, capture_output=True)) for _ in range(rounds)]
+        rows.append({"what": what, "seconds": statistics.median(times)})
+    for spec in ("'miniplaces'", "'torchvision:resnet50', weights=None"):
+        command = [sys.executable, "-W", "ignore", "-c", once.format(spec=spec, photo=str(photo))]
+        times = [float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(5)]
+        rows.append({"what": f"first photo explained, {spec}", "seconds": statistics.median(times)})
+    return rows
+
+
+def memory() -> list[dict[str, Any]]:
+    """Peak memory above the start, of explaining ever more photos in batches of 16, in processes of their own."""
+    code = (
+        "import resource, sys, torch, unitscope; model = unitscope.load(); n = int(sys.argv[1])\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "x = torch.randn(16, 3, 128, 128)\n"
+        "for _ in range(3): model.explain(x).cams\n"
+        "before = peak()\n"
+        "for _ in range(n // 16):\n"
+        "    e = model.explain(x); e.cams, e.contributions, e.ablate_each()\n"
+        "print(before, peak())"
+    )
+    rows = []
+    for photos in (160, 1600, 9600):
+        run = subprocess.run([sys.executable, "-c", code, str(photos)], check=True, capture_output=True, text=True)
+        before, after = map(float, run.stdout.split())
+        rows.append({"photos": photos, "mebibytes": after, "above_start": after - before})
+    return rows
+
+
+def _cpu(key: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def page(found: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "# What it costs",
+        "",
+        "Written by `python benchmarks/speed.py --out docs/speed.md`; not edited by hand.",
+        f"{found['machine']}. Every number is a median; ratios are to the plain eager float32 pass of the same",
+        "round (quartiles in brackets), all contenders in random order in one run.",
+        "",
+        "## Against the plain forward pass",
+        "",
+        "| network | photos | what | milliseconds | × plain forward |",
+        "|---|---:|---|---:|---|",
+    ]
+    for row in found["networks"]:
+        lines.append(
+            f"| {row['network']} | {row['batch']} | {row['what']} | {1000 * row['seconds']:.1f} | {_ratio(row)} |"
+        )
+    lines += ["", _bound(found), "", "## Growth", "", "| what (bundled network) | milliseconds |", "|---|---:|"]
+    lines += [f"| {row['what']} | {1000 * row['seconds']:.2f} |" for row in found["growth"]]
+    lines += ["", "## Photos from files to inputs", ""]
+    lines += ["| JPEG photos | what | milliseconds a photo | × ImageFolder + DataLoader |", "|---|---|---:|---|"]
+    for row in found["reading"]:
+        lines.append(f"| {row['photos']} | {row['what']} | {1000 * row['seconds']:.2f} | {_ratio(row)} |")
+    lines += [
+        "",
+        "The pixels are those of Pillow, bit for bit what torchvision's transforms give: decoding and resizing",
+        "",
+    ]
+    lines[-1] = "are Pillow's own, so that only threads and a leaner arithmetic are won."
+    lines += ["", "## Starting", "", "| what | seconds |", "|---|---:|"]
+    lines += [f"| {row['what']} | {row['seconds']:.3f} |" for row in found["starting"]]
+    lines += ["", "## Memory", "", "Everything of the bundled network, 16 photos at a time.", ""]
+    lines += ["| photos | peak MiB of the process | above its warm start |", "|---:|---:|---:|"]
+    lines += [f"| {row['photos']} | {row['mebibytes']:.0f} | {row['above_start']:.0f} |" for row in found["memory"]]
+    lines += ["", "## On a GPU", ""]
+    if found["gpu"]:
+        lines += ["| network | photos | what | milliseconds | × plain forward |", "|---|---:|---|---:|---|"]
+        for row in found["gpu"]:
+            lines.append(
+                f"| {row['network']} | {row['batch']} | {row['what']} | {1000 * row['seconds']:.2f} | {_ratio(row)} |"
+            )
+    else:
+        lines.append("There was none in this run. Networks are not prepared there: they run as they are.")
+    lines += ["", "## Where unitscope loses", "", *_losses(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
+
+
+def _bound(found: dict[str, Any]) -> str:
+    best = found["peaks"]["multiplications_per_second"]
+    text = [
+        f"The floor: this machine's convolutions reach {best / 1e9:.0f} billion multiplications a second at their best, and",
+        f"its memory {found['peaks']['bytes_per_second'] / 1e9:.0f} GB a second. At that rate one pass would take",
+    ]
+    plain = [row for row in found["networks"] if row["what"] == "plain forward"]
+    shares = [
+        f"{row['multiplications'] / best / row['seconds']:.2f} of the plain one for {row['network']} at {row['batch']}"
+        for row in plain
+    ]
+    return "\n".join([*text, ", ".join(shares) + "; no float32 explanation can cost less."])
+
+
+def _losses(found: dict[str, Any]) -> list[str]:
+    """Every row in which unitscope is slower than what it is measured against, in words."""
+    said = []
+    for row in (*found["networks"], *found["gpu"]):
+        if row["what"].startswith("unitscope") and row["ratio"] > 1:
+            said.append(
+                f"- {row['network']}, {row['batch']} photos, {row['what']}: {row['ratio']:.2f} × the plain pass."
+            )
+        if row["what"].startswith("unitscope: everything") and row["network"] == "resnet50":
+            target = 0.45 if "bfloat16" in row["what"] else 0.75 if row["batch"] == 1 else 0.70
+            if row["ratio"] > target:
+                said.append(
+                    f"- {row['network']}, {row['batch']} photos, {row['what']}: {row['ratio']:.2f}, aimed at {target:.2f}."
+                )
+    for row in found["reading"]:
+        if row["what"] == "unitscope" and row["ratio"] > 0.5:
+            said.append(f"- reading photos of {row['photos']}: {1 / row['ratio']:.1f} times as fast, aimed at 2.")
+    return said or ["Nowhere in this run."]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="+", default=["resnet50", "miniplaces", "squeezenet1_1", "convnext_tiny"])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(0)
+    found: dict[str, Any] = {
+        "machine": f"{_cpu('model name') or platform.machine()}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}, float32, 224×224 (miniplaces 128×128)",
+        "peaks": peaks(),
+        "networks": networks(arguments.networks, arguments.batch, arguments.rounds, "cpu"),
+        "growth": growth(arguments.rounds),
+    }
+    gc.collect()
+    with tempfile.TemporaryDirectory() as folder:
+        found["reading"] = reading(min(arguments.rounds, 7), Path(folder))
+        found["starting"] = starting(arguments.rounds, Path(folder))
+    found["memory"] = memory()
+    gpu = torch.cuda.is_available()
+    found["gpu"] = networks(arguments.networks, arguments.batch, arguments.rounds, "cuda") if gpu else []
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1))
+    text = page(found)
+    if arguments.out:
+        arguments.out.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
