@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 from collections.abc import Callable
 
@@ -288,3 +290,25 @@ def test_bfloat16_that_cannot_be_had_is_said() -> None:
         small(seeded(Gap)).explain(X, method="hirescam", precision="bfloat16")
     with pytest.raises(InputError, match="there is no precision 'half': choose 'float32' or 'bfloat16'"):
         small(net).explain(X, precision="half")
+
+
+def test_a_classifier_with_a_prepared_network_can_be_copied_and_written_down() -> None:
+    model = small(trained(seeded(ResNet20).eval()))
+    assert prepared(model) is not None
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(copied.explain(X).logits, model.explain(X).logits, rtol=1e-4, atol=1e-5)
+        found = prepared(copied)
+        assert found is not None and found is not prepared(model)
+
+
+def test_a_network_that_mixes_its_batch_runs_as_it_is() -> None:
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x).relu()
+            return self.fc((x - x.mean(0, keepdim=True) / 2).mean((2, 3)))
+
+    assert prepared(small(seeded(Mixing))) is None

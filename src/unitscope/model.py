@@ -94,6 +94,10 @@ class _Structure:
     prepared: dict[torch.dtype, Prepared | None] = field(default_factory=dict)
     passes: int = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Packed filters cannot be copied or written down; a copy prepares its own network when it runs.
+        return {**vars(self), "prepared": {}, "passes": 0}
+
 
 class Classifier:
     """An image classifier that can be explained: a module, its labels, its preprocessing, and its head.
