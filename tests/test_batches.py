@@ -28,8 +28,12 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.parametrize("small", [0, 1 << 20])
 @pytest.mark.parametrize("size", [1, 3, 4, 11, 50])
-def test_photos_come_in_order_as_one_after_the_other(photos: list[Path], size: int) -> None:
+def test_photos_come_in_order_as_one_after_the_other(
+    photos: list[Path], size: int, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitscope.batches._SMALL", small)
     read = list(batches([*photos[:5], open_photo(photos[5]), Image.open(photos[6]), *photos[7:]], SMALL, size))
     assert [len(batch) for batch in read] == [len(photos[start : start + size]) for start in range(0, 11, size)]
     for path, (photo, tensor) in zip(photos, [one for batch in read for one in batch], strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeAlias
 
 from torch import Tensor
@@ -15,8 +16,11 @@ from unitscope.preprocessing import AnyPreprocessing, Preprocessing
 # Decoding and resizing leave Python's lock alone, so that threads share the processors; more only take memory.
 _MOST_THREADS = 8
 
-# Photos that one thread reads one after the other: handing each of a thousand small ones over would cost more.
+# Photos that one thread reads one after the other: handing each over would cost more.
 _AT_ONCE = 4
+
+# Of photos with fewer bytes than this on average most is Python's own work, for which threads stand in each other's way.
+_SMALL = 32 << 10
 
 Read: TypeAlias = tuple[Photo, Tensor]
 # What became of a photo, told when its turn comes: read, decoded only, or an error.
@@ -32,7 +36,8 @@ def batches(sources: Sequence[PhotoSource | Photo], preprocessing: AnyPreprocess
     if len(sources) == 1:
         yield [_told(_outcome(_opener(sources[0]), preprocessing), preprocessing)]
         return
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), "unitscope-photos") as pool:
+    threads = 1 if _are_small(sources[:size]) else min(_MOST_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads, "unitscope-photos") as pool:
 
         def begun(start: int) -> list[Future[list[_Outcome]]]:
             openers = [_opener(source) for source in sources[start : start + size]]
@@ -45,6 +50,12 @@ def batches(sources: Sequence[PhotoSource | Photo], preprocessing: AnyPreprocess
         for start in range(0, len(sources), size):
             current, waiting = waiting, begun(start + size)
             yield [_told(outcome, preprocessing) for future in current for outcome in future.result()]
+
+
+def _are_small(sources: Sequence[PhotoSource | Photo]) -> bool:
+    paths = [Path(source) for source in sources if isinstance(source, (str, os.PathLike))]
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    return bool(sizes) and sum(sizes) < _SMALL * len(sizes)
 
 
 def _opener(source: PhotoSource | Photo) -> Callable[[], Photo] | Exception:
