@@ -19,7 +19,7 @@ _MOST_THREADS = 8
 # Photos that one thread reads one after the other: handing each over would cost more.
 _AT_ONCE = 4
 
-# Of photos with fewer bytes than this on average most is Python's own work, for which threads stand in each other's way.
+# Of photos with fewer bytes than this on average most is Python's own work: threads would stand in each other's way.
 _SMALL = 32 << 10
 
 Read: TypeAlias = tuple[Photo, Tensor]
