@@ -312,3 +312,98 @@ def test_a_network_that_mixes_its_batch_runs_as_it_is() -> None:
             return self.fc((x - x.mean(0, keepdim=True) / 2).mean((2, 3)))
 
     assert prepared(small(seeded(Mixing))) is None
+
+
+class Routed(nn.Module):
+    """Convolutions whose results meet as `route` says, which may change between passes."""
+
+    def __init__(self, route: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(3, 8, 3, padding=1) for _ in range(3))
+        self.bn, self.other, self.fc, self.route = nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.Linear(8, 5), route
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.route(self, x, self.one(x), self.two(x)).mean((2, 3)))
+
+
+ROUTES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "another summand": (
+        lambda net, x, a, b: (a + net.bn(net.three(x)) + 0 * b).relu(),
+        lambda net, x, a, b: (b + net.bn(net.three(x)) + 0 * a).relu(),
+    ),
+    "the summand twice": (
+        lambda net, x, a, b: (a + net.bn(net.three(x))).relu() + 0 * b,
+        lambda net, x, a, b: (a + a + 0 * net.bn(net.three(x))).relu() + 0 * b,
+    ),
+    "a number for a summand": (
+        lambda net, x, a, b: a + net.bn(net.three(x)) + b,
+        lambda net, x, a, b: 1.0 + net.bn(net.three(x)) + b + 0 * a,
+    ),
+    "a factor": (
+        lambda net, x, a, b: torch.add(a, net.bn(b)),
+        lambda net, x, a, b: torch.add(a, net.bn(b), alpha=0.3),
+    ),
+    "another normalised": (lambda net, x, a, b: net.bn(a) + b, lambda net, x, a, b: net.bn(b) + a),
+    "another rectified": (lambda net, x, a, b: net.bn(a).relu() + b, lambda net, x, a, b: net.bn(b).relu() + a),
+    "the summand written into": (
+        lambda net, x, a, b: a.detach() + net.bn(b),
+        lambda net, x, a, b: a.add_(0.5) + net.bn(b),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_what_goes_another_way_than_it_went_is_not_mistaken(name: str) -> None:
+    before, after = ROUTES[name]
+    net = trained(seeded(lambda: Routed(before)).eval())
+    model = small(net)
+    assert prepared(model) is not None
+    net.route = after
+    for _ in range(3):
+        with torch.no_grad():
+            torch.testing.assert_close(model.explain(X).logits, net(X), rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_that_leave_torch_are_a_reader_too() -> None:
+    def route(net: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return net.bn(a).relu() + 0 * b + float(a.detach().numpy().mean())
+
+    net = trained(seeded(lambda: Routed(route)).eval())
+    model = small(net)
+    model.explain(X)
+    found = prepared(model)
+    assert found is None or not any(one.name == "batch_norm" for one in found._needless.values())
+
+
+def test_what_the_network_keeps_of_a_pass_stays_its_own() -> None:
+    def keep(net: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        net.kept = a
+        return net.bn(a) + b
+
+    net = trained(seeded(lambda: Routed(keep)).eval())
+    assert prepared(small(net)) is None
+    with torch.no_grad():
+        assert torch.equal(net.kept, net.one(X))
+
+
+def test_a_batch_that_only_the_plain_network_takes_is_run_plain() -> None:
+    def views(net: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return a.view(len(x) * 8, 32, 32).relu().view(len(x), 8, 32, 32) + b
+
+    net = seeded(lambda: Routed(views)).eval()
+    model = small(net)
+    prepared(model, X[:1])
+    with torch.no_grad():
+        torch.testing.assert_close(model.explain(X).logits, net(X))
+
+
+def test_hooks_on_all_modules_run_on_the_plain_network() -> None:
+    model = small(seeded(Gap))
+    assert prepared(model) is not None
+    seen: list[bool] = []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(isinstance(module, nn.Conv2d)))
+    try:
+        model.explain(X)
+        assert any(seen) and model._structure((3, 32, 32)).prepared.get(torch.float32) is None
+    finally:
+        hook.remove()

@@ -418,6 +418,8 @@ class Classifier:
             except StaleError:
                 del structure.prepared[dtype]
                 structure.passes = 0
+            except Exception:  # the user's code, which may take such a batch as it is
+                structure.prepared[dtype] = None
         plain = run_tapped(self.network, batch, path)
         structure.passes += 1
         if self.prepares and dtype not in structure.prepared and (reduced or structure.passes > 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -133,11 +134,15 @@ def _scale(norm: tuple[Tensor | None, ...], eps: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Needless:
-    """A call whose result a fused one before it has computed: what it was given at `position`."""
+    """A call whose result the fused one of its `chain` has computed: it gives back what it is given at `position`.
+
+    `given` is what else it is given: None for a sum, whose other summand must be the one that was fused.
+    """
 
     name: str
     given: tuple[Any, ...] | None
     position: int
+    chain: int
 
 
 class Prepared:
@@ -156,6 +161,8 @@ class Prepared:
         self._path, self._dtype = path, dtype
         self._fused: dict[int, _Fused] = {}
         self._needless: dict[int, _Needless] = {}
+        self._numbers: list[Tensor] = []
+        self._kept: list[weakref.ref[Tensor]] = []
         self.error = math.nan
         traced = trace(module, example[:1])
         largest = max((math.prod(call.shape) for call in traced.calls if call.inputs), default=1)
@@ -171,9 +178,12 @@ class Prepared:
             *(needless.given or () for needless in self._needless.values()),
         )
         self._watched = list({id(one): one for one in given if isinstance(one, Tensor)}.values())
-        # Versions tell of every write but those of batch normalisations in training and those through `.data`; of these
-        # a number of every filter does. Views, so that they show what the network holds.
-        self._numbers = [one.detach()[:, 0, 0, 0] if one.ndim == 4 else one.detach() for one in self._watched]
+        # Versions tell of every write but those of batch normalisations in training and those through `.data` or numpy;
+        # of these a number of every filter and of every input channel does, and all of every vector. Views, so that
+        # they show what the network holds.
+        for one in self._watched:
+            sample = [one[:, 0, 0, 0], one[0, :, -1, -1]] if one.ndim == 4 else [one.flatten()]
+            self._numbers += [numbers.detach() for numbers in sample]
         self._versions, self._sample = self._fingerprint()
 
     @property
@@ -194,14 +204,20 @@ class Prepared:
         with torch.autocast("cpu", dtype=self._dtype if reduced else None, enabled=reduced):
             laid = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
             for part in torch.split(laid, _parts(len(x), self.chunk)):
-                found, feature_map, tap = run_to_map(module, part, self._path, _Pass(self._fused, self._needless))
+                one = _Pass(self._fused, self._needless)
+                found, feature_map, tap = run_to_map(module, part, self._path, one)
                 logits.append(found)
                 maps.append(feature_map)
         feature_map = torch.cat(maps)
         readout = self._path.readout(tap, feature_map)
         # The network would round its logits once more.
         all_logits = readout.logits(feature_map.mean(dim=(2, 3))) if reduced else torch.cat(logits)
+        self._kept = one.kept
         return all_logits, feature_map, readout
+
+    def is_kept(self) -> bool:
+        """Whether somebody still holds, after a pass, what a fused call gave: it is not what that call is named for."""
+        return any(reference() is not None for reference in self._kept)
 
     def agrees(self, plain: tuple[Tensor, Tensor, Readout], found: tuple[Tensor, Tensor, Readout]) -> bool:
         """Whether a prepared pass gives what the plain one gave; notes in `error` how far it is off."""
@@ -211,14 +227,16 @@ class Prepared:
         return self.error <= (ALLOWED if self._dtype is torch.float32 else ROUNDED)
 
     def _fuse(self, chain: _Chain) -> None:
-        self._fused[chain.convolution.index] = _Fused.of(chain, self._dtype)
+        index = chain.convolution.index
+        self._fused[index] = _Fused.of(chain, self._dtype)
         if chain.norm is not None:
-            self._needless[chain.norm.index] = _Needless(chain.norm.name, _given(chain.norm), 0)
+            self._needless[chain.norm.index] = _Needless(chain.norm.name, _given(chain.norm), 0, index)
         if chain.sum is not None:
             position = 1 if chain.sum.inputs[0] is chain.other else 0
-            self._needless[chain.sum.index] = _Needless(chain.sum.name, None, position)
+            self._needless[chain.sum.index] = _Needless(chain.sum.name, None, position, index)
         if chain.activation is not None:
-            self._needless[chain.activation.index] = _Needless(chain.activation.name, _given(chain.activation), 0)
+            given = _given(chain.activation)
+            self._needless[chain.activation.index] = _Needless(chain.activation.name, given, 0, index)
 
     def _fingerprint(self) -> tuple[list[tuple[int, int]], Tensor]:
         versions = [(tensor.data_ptr(), tensor._version) for tensor in self._watched]
@@ -244,6 +262,7 @@ def prepare(
     try:
         prepared = Prepared(module, x, path, dtype)
         agrees = prepared.convolutions > 0 and prepared.agrees(plain, prepared.run(module, x))
+        agrees = agrees and not prepared.is_kept()
         if agrees and len(x) > 1:  # photos go through in other company than the user's
             alone = run_tapped(module, x[:1], path)[0]
             agrees = float(relative_difference(alone, plain[0][:1]).max()) <= 10 * ALLOWED
@@ -253,26 +272,50 @@ def prepare(
 
 
 class _Pass:
-    """Runs the calls of one prepared forward pass."""
+    """Runs the calls of one prepared forward pass.
+
+    `kept` are weak references to what was fused, by which to see whether somebody keeps it.
+    """
 
     def __init__(self, fused: Mapping[int, _Fused], needless: Mapping[int, _Needless]) -> None:
         self._fused, self._needless = fused, needless
         self._wanted = {one.other for one in fused.values()} - {None}
         self._results: dict[int, Tensor] = {}
+        # Of every chain what it gave, and the summand in it with its version.
+        self._made: dict[int, tuple[Tensor, Tensor | None, int]] = {}
+        self.kept: list[weakref.ref[Tensor]] = []
 
     def __call__(self, index: int, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        replaced = self._fused.get(index) or self._needless.get(index)
-        if replaced is None:
-            result = func(*args, **kwargs)
-        else:
-            if name != replaced.name or not _same((*args[1:], *kwargs.values()), replaced.given):
+        fused, needless = self._fused.get(index), self._needless.get(index)
+        if fused is not None:
+            if name != fused.name or not _same((*args[1:], *kwargs.values()), fused.given):
                 raise StaleError
-            if isinstance(replaced, _Needless):
-                result = args[replaced.position]
-            else:
-                result = replaced(args[0], None if replaced.other is None else self._results[replaced.other])
+            other = None if fused.other is None else self._results[fused.other]
+            result = fused(args[0], other)
+            self._made[index] = (result, other, 0 if other is None else other._version)
+            self.kept.append(weakref.ref(result))
+        elif needless is not None:
+            result = self._given_back(needless, name, args, kwargs)
+        else:
+            result = func(*args, **kwargs)
         if index in self._wanted:
             self._results[index] = result
+        return result
+
+    def _given_back(self, call: _Needless, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """What the chain gave, where the call is given that very tensor, and whatever else it was given before."""
+        made, other, version = self._made[call.chain]
+        result: Tensor = made
+        if name != call.name or len(args) <= call.position or args[call.position] is not made:
+            raise StaleError
+        if call.given is not None:
+            same = _same((*args[1:], *kwargs.values()), call.given)
+        else:
+            same = len(args) == 2 and not kwargs and args[1 - call.position] is other
+            # Nor may anybody have written into the summand since it was added.
+            same = same and other is not None and other._version == version
+        if not same:
+            raise StaleError
         return result
 
 
@@ -368,6 +411,9 @@ def _same(found: tuple[Any, ...], expected: tuple[Any, ...] | None) -> bool:
 
 
 def _is_hooked(module: nn.Module) -> bool:
+    everywhere = torch.nn.modules.module
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        return True
     return any(one._forward_hooks or one._forward_pre_hooks for one in module.modules())
 
 

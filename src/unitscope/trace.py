@@ -197,6 +197,13 @@ def _module_hooks(module: nn.Module, recorder: _Recorder, result: Trace) -> Iter
         yield
 
 
+# These ask for a tensor's shape and the like, not for its numbers.
+_ASKERS = frozenset(
+    {"size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "get_device"}
+    | {"is_contiguous", "is_floating_point", "is_complex", "is_same_size", "__len__", "__hash__", "__repr__"}
+)
+
+
 class _Recorder(TorchFunctionMode):
     """Builds the graph of calls; tensors are kept alive while it runs so that their identities stay unique."""
 
@@ -237,6 +244,8 @@ class _Recorder(TorchFunctionMode):
             if name in DIVIDERS:
                 offset += shape[divided_axis(args, kwargs, len(shape))]
             self._assign(tensor, Call(name, self._count, inputs, shape, layout, *kept))
+        if not made and name not in _ASKERS:
+            self.calls.append(Call(name, self._count, inputs, ()))  # numbers leave torch: somebody reads them
         return result
 
     def call_of(self, tensor: Tensor) -> Call:
