@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from networks import Dense, Gap, ResNet20, seeded
 from unitscope.account import Account, accounts
-from unitscope.errors import InputError, UnitscopeWarning
+from unitscope.errors import InputError, NonFiniteError, UnitscopeWarning
 from unitscope.layers import evaluating
 from unitscope.model import Classifier, wrap
 from unitscope.prepared import ALLOWED, Prepared
@@ -407,3 +407,43 @@ def test_hooks_on_all_modules_run_on_the_plain_network() -> None:
         assert any(seen) and model._structure((3, 32, 32)).prepared.get(torch.float32) is None
     finally:
         hook.remove()
+
+
+def test_a_convolutions_result_that_somebody_else_comes_to_read_is_not_what_was_fused() -> None:
+    before = lambda net, x, a, b: net.bn(a).relu() + b.tanh()  # noqa: E731
+    net = trained(seeded(lambda: Routed(before)).eval())
+    model = small(net)
+    assert prepared(model) is not None
+    for route in (
+        lambda net, x, a, b: net.bn(a).relu() + a.tanh(),
+        lambda net, x, a, b: (n := net.bn(a)).relu() + n.tanh(),
+    ):
+        net.route = route
+        for _ in range(3):
+            with torch.no_grad():
+                torch.testing.assert_close(model.explain(X).logits, net(X), rtol=1e-4, atol=1e-5)
+
+
+def test_nan_is_not_rectified_away() -> None:
+    def route(net: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return net.bn(net.three(x / x.abs().amax((2, 3), keepdim=True))).relu() + 0 * a + b
+
+    model = small(trained(seeded(lambda: Routed(route)).eval()))
+    assert prepared(model) is not None
+    black = X.clone()
+    black[1] = 0
+    for _ in range(2):
+        with pytest.raises(NonFiniteError):
+            model.explain(black)
+
+
+def test_a_network_that_mixes_its_batch_is_found_out_after_single_photos_too() -> None:
+    def route(net: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return net.bn(a * (1 + x.square().mean())).relu() + b
+
+    net = trained(seeded(lambda: Routed(route)).eval())
+    model = small(net)
+    prepared(model, X[:1])
+    for _ in range(3):
+        with torch.no_grad():
+            torch.testing.assert_close(model.explain(X).logits, net(X), rtol=1e-4, atol=1e-5)

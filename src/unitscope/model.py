@@ -412,6 +412,10 @@ class Classifier:
         path = structure.path
         assert path is not None
         prepared = structure.prepared.get(dtype)
+        if prepared is not None and prepared.tried == 1 and len(batch) > 1:
+            # Whether photos may go through in other company is seen in a batch only.
+            del structure.prepared[dtype]
+            prepared = None
         if prepared is not None and self.prepares:
             try:
                 return prepared.run(self.network, batch), prepared.error if reduced else 0.0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unitscope.head import HeadPath, run_tapped, run_to_map
 from unitscope.readout import Readout, relative_difference
-from unitscope.trace import Call, trace
+from unitscope.trace import ASKERS, Call, trace
 
 # Relative to the largest logit, and to the largest activation of the map: what preparing may change in float32.
 ALLOWED = 1e-5
@@ -144,6 +144,12 @@ class _Needless:
     position: int
     chain: int
 
+    @property
+    def in_place(self) -> bool:
+        """Whether what it gives is the very tensor that it was given."""
+        named = self.name == "__iadd__" or (self.name.endswith("_") and not self.name.endswith("__"))
+        return named or any(one is True for one in self.given or ())
+
 
 class Prepared:
     """What to run in place of some calls of a network's forward pass, for inputs of one shape on the processor.
@@ -154,7 +160,7 @@ class Prepared:
     is only what no other call reads, and only where the weights are the module's own.
 
     `error` is the largest difference from a plain pass, relative to the largest logit and the largest activation, that
-    was found when it was tried.
+    was found when it was tried, on `tried` photos.
     """
 
     def __init__(self, module: nn.Module, example: Tensor, path: HeadPath, dtype: torch.dtype = torch.float32) -> None:
@@ -163,7 +169,7 @@ class Prepared:
         self._needless: dict[int, _Needless] = {}
         self._numbers: list[Tensor] = []
         self._kept: list[weakref.ref[Tensor]] = []
-        self.error = math.nan
+        self.error, self.tried = math.nan, len(example)
         traced = trace(module, example[:1])
         largest = max((math.prod(call.shape) for call in traced.calls if call.inputs), default=1)
         self.chunk = 1
@@ -272,42 +278,58 @@ def prepare(
 
 
 class _Pass:
-    """Runs the calls of one prepared forward pass.
+    """Runs the calls of one prepared forward pass, and sees to it that tensors go the way they went when it was tried.
 
-    `kept` are weak references to what was fused, by which to see whether somebody keeps it.
+    What a convolution gives is already what the calls behind it will give, so that nobody else may read it before
+    them. `kept` are weak references to what was fused, by which to see whether somebody keeps it.
     """
 
     def __init__(self, fused: Mapping[int, _Fused], needless: Mapping[int, _Needless]) -> None:
         self._fused, self._needless = fused, needless
         self._wanted = {one.other for one in fused.values()} - {None}
+        # The last call of every chain: what it gives anybody may read.
+        self._last = {one.chain: index for index, one in sorted(needless.items())}
         self._results: dict[int, Tensor] = {}
         # Of every chain what it gave, and the summand in it with its version.
-        self._made: dict[int, tuple[Tensor, Tensor | None, int]] = {}
+        self._made: dict[int, tuple[weakref.ref[Tensor], Tensor | None, int]] = {}
+        self._pending: dict[int, weakref.ref[Tensor]] = {}
+        self._final: dict[int, weakref.ref[Tensor]] = {}
         self.kept: list[weakref.ref[Tensor]] = []
 
     def __call__(self, index: int, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         fused, needless = self._fused.get(index), self._needless.get(index)
-        if fused is not None:
-            if name != fused.name or not _same((*args[1:], *kwargs.values()), fused.given):
-                raise StaleError
-            other = None if fused.other is None else self._results[fused.other]
-            result = fused(args[0], other)
-            self._made[index] = (result, other, 0 if other is None else other._version)
-            self.kept.append(weakref.ref(result))
-        elif needless is not None:
-            result = self._given_back(needless, name, args, kwargs)
+        if needless is not None:
+            result = self._given_back(index, needless, name, args, kwargs)
         else:
-            result = func(*args, **kwargs)
+            if self._pending and name not in ASKERS and self._reads_pending((*args, *kwargs.values())):
+                raise StaleError
+            result = func(*args, **kwargs) if fused is None else self._computed(index, fused, name, args, kwargs)
         if index in self._wanted:
             self._results[index] = result
         return result
 
-    def _given_back(self, call: _Needless, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """What the chain gave, where the call is given that very tensor, and whatever else it was given before."""
-        made, other, version = self._made[call.chain]
-        result: Tensor = made
-        if name != call.name or len(args) <= call.position or args[call.position] is not made:
+    def _computed(self, index: int, fused: _Fused, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        if name != fused.name or not _same((*args[1:], *kwargs.values()), fused.given):
             raise StaleError
+        # The library's rectifiers make numbers of NaN: where one could come from, the plain pass shall meet it.
+        if not _is(self._final.get(id(args[0])), args[0]) and not bool(torch.isfinite(args[0]).all()):
+            raise StaleError
+        other = None if fused.other is None else self._results[fused.other]
+        result = fused(args[0], other)
+        reference = weakref.ref(result)
+        self._made[index] = (reference, other, 0 if other is None else other._version)
+        (self._pending if index in self._last else self._final)[id(result)] = reference
+        self.kept.append(reference)
+        return result
+
+    def _given_back(
+        self, index: int, call: _Needless, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        """What the chain gave, where the call is given that very tensor, and whatever else it was given before."""
+        reference, other, version = self._made[call.chain]
+        if name != call.name or len(args) <= call.position or not _is(reference, args[call.position]):
+            raise StaleError
+        made: Tensor = args[call.position]
         if call.given is not None:
             same = _same((*args[1:], *kwargs.values()), call.given)
         else:
@@ -316,7 +338,28 @@ class _Pass:
             same = same and other is not None and other._version == version
         if not same:
             raise StaleError
-        return result
+        self._pending.pop(id(made), None)
+        if not call.in_place:
+            self._pending[id(made)] = reference  # it still stands for what came before this call
+            made = made.detach()
+            reference = weakref.ref(made)
+            self._made[call.chain] = (reference, other, version)
+            self.kept.append(reference)
+        (self._final if self._last[call.chain] == index else self._pending)[id(made)] = reference
+        return made
+
+    def _reads_pending(self, given: Sequence[Any]) -> bool:
+        for one in given:
+            if isinstance(one, Tensor):
+                if _is(self._pending.get(id(one)), one):
+                    return True
+            elif isinstance(one, (tuple, list)) and self._reads_pending(one):
+                return True
+        return False
+
+
+def _is(reference: weakref.ref[Tensor] | None, one: Tensor) -> bool:
+    return reference is not None and reference() is one
 
 
 def _parts(photos: int, chunk: int) -> list[int]:
@@ -348,7 +391,9 @@ def _chains(calls: Sequence[Call], output: Call | None, tapped: Mapping[int, str
         if reader is not None and _can_be_folded(reader, last):
             made, last, reader = replace(made, norm=reader), reader, only_reader(reader)
         other = None if reader is None else _other_of_sum(reader, last)
-        if reader is not None and other is not None and 0 < other.index < call.index:
+        # Where it is written into the other summand, that one's own name must not be used any more.
+        free = reader is not None and (reader.name not in ("add_", "__iadd__") or reader.inputs[0] is last)
+        if reader is not None and other is not None and free and 0 < other.index < call.index:
             made, last, reader = replace(made, sum=reader, other=other), reader, only_reader(reader)
         if reader is not None and reader.inputs == (last,) and _activation(reader)[0] != "none":
             # Behind a sum the library knows no other.

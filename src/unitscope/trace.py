@@ -198,7 +198,7 @@ def _module_hooks(module: nn.Module, recorder: _Recorder, result: Trace) -> Iter
 
 
 # These ask for a tensor's shape and the like, not for its numbers.
-_ASKERS = frozenset(
+ASKERS = frozenset(
     {"size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "get_device"}
     | {"is_contiguous", "is_floating_point", "is_complex", "is_same_size", "__len__", "__hash__", "__repr__"}
 )
@@ -244,7 +244,7 @@ class _Recorder(TorchFunctionMode):
             if name in DIVIDERS:
                 offset += shape[divided_axis(args, kwargs, len(shape))]
             self._assign(tensor, Call(name, self._count, inputs, shape, layout, *kept))
-        if not made and name not in _ASKERS:
+        if not made and name not in ASKERS:
             self.calls.append(Call(name, self._count, inputs, ()))  # numbers leave torch: somebody reads them
         return result
 
