@@ -14,6 +14,7 @@ from unitscope.layers import Layer, evaluating, layers_of
 from unitscope.trace import trace
 
 ROWS, COLS, UNITS = 4, 6, 3
+ORDER = torch.randperm(ROWS * COLS, generator=torch.Generator().manual_seed(3))
 CLASS = torch.full((1, 1, UNITS), 7.0)
 REGISTERS = torch.full((1, 2, UNITS), 9.0)
 
@@ -46,10 +47,20 @@ def merged(x: Tensor) -> Tensor:
     return x.view(x.shape[0], -1, x.shape[-1])
 
 
+def put_first(x: Tensor) -> Tensor:
+    x[:, 0] = 0.0
+    return x
+
+
 def qkv(x: Tensor) -> Tensor:
     three = tokens(x).repeat(1, 1, 3).reshape(len(x), ROWS * COLS, 3, 1, UNITS).permute(2, 0, 3, 1, 4)
     query, key, value = three.unbind(0)
     return tokens(x) + 0 * F.scaled_dot_product_attention(query, key, value).squeeze(1)
+
+
+def put(into: Tensor, x: Tensor) -> Tensor:
+    into[:, ORDER] = x
+    return into
 
 
 FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -75,6 +86,12 @@ FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
     "through attention": in_heads,
     "queries, keys, values": qkv,
     "mixed, with a shortcut": lambda x: tokens(x) + 0 * (x.flatten(2) @ torch.ones(ROWS * COLS, ROWS * COLS)).mT,
+    "a class token written over": lambda x: put_first(torch.cat([CLASS, tokens(x)], 1)),
+    "gated by what was chosen": lambda x: x * x.flatten(2).sort(-1).values[:, :, :1, None].pow(0),
+    "stacked and taken apart": lambda x: torch.stack([tokens(x), tokens(x)], 1)[:, 0],
+    "keywords": lambda x: torch.transpose(input=x.flatten(2), dim0=1, dim1=2),
+    "an empty beginning": lambda x: torch.cat([torch.tensor([]), tokens(x)], 1),
+    "padded and cut": lambda x: F.pad(tokens(x), (0, 0, 2, 0))[:, 1:],
     "positions added": lambda x: tokens(x) + torch.zeros(ROWS * COLS, UNITS),
     "normalised": lambda x: F.layer_norm(tokens(x), (UNITS,)) * 0 + tokens(x),
 }
@@ -125,6 +142,13 @@ NOT_FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
     "two sequences": lambda x: torch.cat([tokens(x), tokens(x)], 1),
     "windows": lambda x: x.reshape(1, UNITS, 2, 2, 2, 3).permute(0, 2, 4, 3, 5, 1).reshape(1, ROWS * COLS, UNITS),
     "a Fourier transform": lambda x: torch.fft.fft2(tokens(x), dim=(1, 2)).real,
+    "written in another order": lambda x: put(torch.empty_like(tokens(x)), tokens(x)),
+    "copied by index": lambda x: torch.zeros_like(tokens(x)).index_copy_(1, ORDER, tokens(x)),
+    "scattered": lambda x: torch.zeros_like(tokens(x)).scatter_(1, ORDER[None, :, None].expand(1, -1, 3), tokens(x)),
+    "embedded": lambda x: F.embedding(ORDER, tokens(x)[0])[None],
+    "tokens as channels": lambda x: F.conv1d(tokens(x), torch.rand(ROWS * COLS, ROWS * COLS, 1)),
+    "multiplied from the left": lambda x: torch.mm(torch.rand(ROWS * COLS, ROWS * COLS), tokens(x)[0])[None],
+    "summed up": lambda x: tokens(x).cumsum(1),
     "an einsum": lambda x: torch.einsum("bnu,nm->bmu", tokens(x), torch.rand(ROWS * COLS, ROWS * COLS)),
 }
 
@@ -135,7 +159,17 @@ def test_what_has_lost_its_place_is_no_map(name: str, x: Tensor) -> None:
     assert layer.axes is None and not layer.is_map and not layer.grid.traced
 
 
-@pytest.mark.parametrize("function", [lambda x: tokens(x).flip(1), lambda x: tokens(x).roll(1, 1)])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: tokens(x).flip(1),
+        lambda x: tokens(x).roll(1, 1),
+        lambda x: tokens(x)[:, ORDER] + 1e-3 * tokens(x),
+        lambda x: torch.where(tokens(x) > 0, tokens(x)[:, ORDER], tokens(x)),
+        lambda x: torch.cat([tokens(x)[:, :, :1], tokens(x)[:, ORDER, 1:]], 2),
+        lambda x: F.conv_transpose2d(x, torch.rand(UNITS, UNITS, 4, 4), stride=2, padding=(3, 4)),
+    ],
+)
 def test_what_was_moved_about_is_said_not_to_be_traced(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
     layer, _ = read(function, x)
     assert layer.is_map and not layer.grid.traced

@@ -81,3 +81,10 @@ def test_only_what_is_needed_next_is_read(photos: list[Path], monkeypatch: pytes
     next(found)
     assert begun == photos[:4]
     found.close()
+
+
+def test_one_image_may_be_in_a_list_many_times(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unitscope.batches._SMALL", 0)
+    image = Image.open(photos[0])
+    read = [one for batch in batches([image] * 20, SMALL, 16) for one in batch]
+    assert len(read) == 20 and all(torch.equal(tensor, read[0][1]) for _, tensor in read)

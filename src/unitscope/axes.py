@@ -117,6 +117,11 @@ Role = Side | Tokens | None
 Layout = tuple[Role, ...]
 
 
+# Of a tensor whose cells were chosen, sorted or written by who knows what: they lie nobody knows where, as do those of
+# what it is added to. A tensor that does not depend on the photo's cells has None instead.
+LOST: Layout = (Side("lost", None),)
+
+
 class Known(NamedTuple):
     """What is known of a tensor: the roles of its axes, None where they could not be followed, and its shape."""
 
@@ -144,6 +149,8 @@ def axes_of(layout: Layout | None, shape: tuple[int, ...]) -> Axes | None:
     role = layout[place]
     assert isinstance(role, Tokens)
     behind = shape[place] - role.before - role.cells
+    if behind < 0:
+        return None
     order = "tokens" if place == 1 else "units, tokens"
     return Axes(order, role.rows, role.cols, role.before, behind)
 
@@ -165,15 +172,38 @@ _SHAPERS = frozenset({"flatten", "unflatten", "view", "view_as", "reshape", "res
 _TAKERS = frozenset({"__getitem__", "select", "narrow", "unbind"})
 DIVIDERS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
 _JOINERS = frozenset({"cat", "concat", "concatenate"})
-_PRODUCTS = frozenset({"matmul", "__matmul__", "bmm", "baddbmm"})
+_PRODUCTS = frozenset({"matmul", "__matmul__", "bmm", "baddbmm", "mm", "addmm"})
 _ATTENTION = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward", "_native_multi_head_attention"})
 # These keep the shape of a map and move its cells about, so that what they give lies nowhere in particular.
 _SCRAMBLERS = frozenset({"flip", "fliplr", "flipud", "roll", "rot90"})
-# These choose cells by their values or by numbers, or mix them: nothing is known of what they give.
-_CHOOSERS = (
-    frozenset({"gather", "index_select", "take_along_dim", "take", "sort", "argsort", "topk", "masked_select"})
-    | {"index_put", "index_put_", "index_add", "index_copy", "scatter", "scatter_", "scatter_add", "scatter_reduce"}
-    | {"__rmatmul__", "einsum", "tensordot", "kron", "cdist", "grid_sample", "unique", "nonzero"}
+# What they give depends on the photo's cells all together: they lie nowhere, and a shortcut around them goes on.
+_MIXERS = frozenset({"einsum", "cumsum", "fold", "conv3d", "kron", "tensordot", "bilinear"})
+# These make tensors of their own, of another's shape.
+_MAKERS = frozenset(
+    {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"}
+    | {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"}
+)
+# These compute every cell from the same cell of what they are given, or at least leave it where it is. Whatever is not
+# known to do so (sorting, gathering, writing in places of its own) may have put cells anywhere.
+_KEEPERS = frozenset(
+    {"add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__", "__isub__", "rsub"}
+    | {"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__", "div", "div_", "divide", "true_divide"}
+    | {"__truediv__", "__rtruediv__", "__itruediv__", "neg", "neg_", "__neg__", "abs", "abs_", "__abs__", "absolute"}
+    | {"pow", "pow_", "__pow__", "__rpow__", "square", "square_", "sqrt", "sqrt_", "rsqrt", "rsqrt_", "exp", "exp_"}
+    | {"log", "log1p", "log2", "expm1", "reciprocal", "addcmul", "addcmul_", "addcdiv", "addcdiv_", "sin", "cos"}
+    | {"tan", "atan", "erf", "sign", "round", "floor", "ceil", "maximum", "minimum", "max", "min", "amax", "amin"}
+    | {"clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_", "lerp", "where"}
+    | {"masked_fill", "masked_fill_", "nan_to_num", "mean", "sum", "var", "std", "norm", "logsumexp", "softmax"}
+    | {"relu", "relu_", "relu6", "gelu", "silu", "silu_", "mish", "mish_", "hardswish", "hardswish_", "hardsigmoid"}
+    | {"hardsigmoid_", "hardtanh", "hardtanh_", "sigmoid", "sigmoid_", "tanh", "tanh_", "leaky_relu", "leaky_relu_"}
+    | {"elu", "elu_", "celu", "celu_", "selu", "selu_", "prelu", "rrelu", "softplus", "softsign", "hardshrink"}
+    | {"softshrink", "tanhshrink", "threshold", "threshold_", "logsigmoid", "glu", "log_softmax", "softmin"}
+    | {"layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm", "normalize", "local_response_norm"}
+    | {"dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"}
+    | {"feature_alpha_dropout", "native_dropout", "to", "float", "double", "half", "bfloat16", "type", "type_as"}
+    | {"contiguous", "clone", "detach", "data", "real", "cpu", "cuda", "_to_copy", "requires_grad_", "expand"}
+    | {"expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave", "lstm", "gru", "rnn_tanh", "rnn_relu"}
+    | {"avg_pool1d", "max_pool1d", "adaptive_avg_pool1d", "_transformer_encoder_layer_fwd", "lp_pool2d"}
 )
 _WINDOWS = frozenset({"conv2d", "max_pool2d", "max_pool2d_with_indices", "avg_pool2d"})
 _RESAMPLERS = frozenset(
@@ -200,25 +230,69 @@ def followed(
 
     `offset` is how much of the divided axis the earlier results of a call took that gives several.
     """
-    if not any(known.layout for known in inputs) or name in _CHOOSERS or name.startswith("fft_"):
+    if name in _MAKERS or not any(known.layout for known in inputs):
         return None
+    if name == "__setitem__":
+        return inputs[0].layout if inputs[-1].layout is None or len(inputs) == 1 else LOST
+    if name in _MIXERS or name.startswith("fft_"):
+        return (None,) * len(shape)
+    lost = any(known.layout is LOST and _is_as_large(known.shape, shape) for known in inputs)
+    inputs = [known if known.layout is not LOST else Known(None, known.shape) for known in inputs]
+    found = _found(name, args, kwargs, inputs, shape, offset)
+    if name in _PRODUCTS or name in _ATTENTION or name in ("linear", "conv1d"):
+        return found or (None,) * len(shape)
+    if not lost and (found is not None or name in _KNOWN_NAMES):
+        return found or (None,) * len(shape)
+    return LOST if found is None or not any(found) else tuple(map(_lost, found))
+
+
+def _is_as_large(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether a tensor may bring cells of its own to a result: not one number for all of them, as a gate does."""
+    return math.prod(one[1:]) > 1 and not (len(one) == len(other) == 4 and one[2:] == (1, 1) != other[2:])
+
+
+def _found(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    inputs: Sequence[Known],
+    shape: tuple[int, ...],
+    offset: int,
+) -> Layout | None:
+    """The roles of a call's result, by the rule of its name; None where there is none, or it says nothing."""
     first, layout = inputs[0], inputs[0].layout
     if name in _JOINERS:
         return _joined(_axis(args, kwargs, 0, len(shape)), inputs)
     if name in _PRODUCTS:
         return _product(inputs[-2], inputs[-1], shape)
-    if name == "linear":
-        return (*layout[:-1], None) if layout and len(layout) == len(shape) else None
+    if name in ("linear", "conv1d"):
+        mixed = len(shape) - 1 if name == "linear" else 1
+        fits = (
+            layout
+            and len(layout) == len(shape)
+            and _fits(first, (*shape[:mixed], first.shape[mixed], *shape[mixed + 1 :]))
+        )
+        return (*layout[:mixed], None, *layout[mixed + 1 :]) if fits and layout else None
     if name in _ATTENTION:
         return layout if layout and len(layout) == len(shape) else None
+    if name == "stack":
+        place = _axis(args, kwargs, 0, len(shape))
+        known = [one.layout for one in inputs if one.layout and len(one.layout) == len(shape) - 1]
+        met = reduce(_met, known) if known else None
+        return (*met[:place], None, *met[place:]) if met else None
     if layout is not None and len(layout) == len(first.shape):
         changed = _changed(name, args, kwargs, Known(layout, first.shape), shape, offset)
         if changed is not _KEPT:
             return changed
-    # Any other function of the same cells keeps them where they are; sums must agree on where their cells lie.
+    if name not in _KEEPERS and not reads_map(name, args, kwargs):
+        return None
+    # Sums must agree on where their cells lie.
     fitting = [known.layout for known in inputs if known.layout and _fits(known, shape)]
     return reduce(_met, fitting) if fitting else None
 
+
+# Where these say nothing of a result, its cells were merged or divided, not put elsewhere.
+_KNOWN_NAMES = _KEEPERS | _SHAPERS | _JOINERS | DIVIDERS | {"stack", "unbind", "unfold", "pad"} | CHANNELS_FIRST
 
 # Says that a function changes nothing about which axes are what.
 _KEPT: Layout = (None,) * 64
@@ -298,7 +372,9 @@ def _joined(axis: int, inputs: Sequence[Known]) -> Layout | None:
         at = next(place for place, one in enumerate(inputs) if one is holders[0])
         role = (holders[0].layout or ())[axis]
         assert isinstance(role, Tokens)
-        placed = replace(role, before=role.before + sum(one.shape[axis] for one in inputs[:at]))
+        placed = replace(
+            role, before=role.before + sum(one.shape[axis] for one in inputs[:at] if len(one.shape) > axis)
+        )
         known = holders
     layouts = [one.layout for one in known if one.layout]
     joined = list(layouts[0])
@@ -350,7 +426,7 @@ def _moved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], layout: Lay
     """The roles after axes changed places."""
     count = len(layout)
     order = list(range(count))
-    given = [*args[1:], *kwargs.values()]
+    given = [*args[1:], *(value for keyword, value in kwargs.items() if keyword != "input")]
     if name == "permute":
         given = list(given[0]) if len(given) == 1 and not isinstance(given[0], int) else given
         order = [int(axis) % count for axis in given]
@@ -493,11 +569,15 @@ def _windowed(
                 axis = axis.windowed(*_window(name, args, kwargs, side))
             elif name in _RESAMPLERS:
                 axis = axis.resampled(have, made, bool(kwargs.get("align_corners")))
-            elif have != made:
+            elif have != made or (name == "conv_transpose2d" and _of(_stride(args, kwargs), side) != 1):
                 # A normalisation keeps the cells; a transposed convolution of stride one does if it keeps the shape.
                 axis = None
         found.append(Side(role.which, axis))
     return tuple(found)
+
+
+def _stride(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[3] if len(args) > 3 else kwargs.get("stride", 1)
 
 
 def _window(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], side: int) -> tuple[int, int, int, int]:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
+from PIL import Image
 from torch import Tensor
 
 from unitscope.photos import Photo, PhotoSource, opened
@@ -45,11 +46,14 @@ def batches(sources: Sequence[PhotoSource | Photo], preprocessing: AnyPreprocess
             own = preprocessing if isinstance(preprocessing, Preprocessing) else None
             return [pool.submit(lambda some: [_outcome(one, own) for one in some], some) for some in few]
 
-        # Who stops early waits for what was opened to be decoded, and so closed.
-        waiting = begun(0)
-        for start in range(0, len(sources), size):
-            current, waiting = waiting, begun(start + size)
-            yield [_told(outcome, preprocessing) for future in current for outcome in future.result()]
+        try:
+            waiting = begun(0)
+            for start in range(0, len(sources), size):
+                current, waiting = waiting, begun(start + size)
+                yield [_told(outcome, preprocessing) for future in current for outcome in future.result()]
+        except BaseException:  # who stops early need not wait for what nobody will look at
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _are_small(sources: Sequence[PhotoSource | Photo]) -> bool:
@@ -62,6 +66,10 @@ def _opener(source: PhotoSource | Photo) -> Callable[[], Photo] | Exception:
     if isinstance(source, Photo):
         return lambda: source
     try:
+        if isinstance(source, Image.Image):
+            # Two threads must not load one image, which may be in the list twice.
+            photo = opened(source)()
+            return lambda: photo
         return opened(source)
     except Exception as error:
         return error

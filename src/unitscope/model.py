@@ -431,7 +431,11 @@ class Classifier:
             if reduced and prepared is not None:
                 return prepared.run(self.network, batch), prepared.error
         if reduced:
-            _warn_of_precision("it cannot be prepared: that needs float32 weights on the processor, and no hooks", 7)
+            _warn_of_precision(
+                "it cannot be prepared: that needs float32 weights on the processor, no hooks, and "
+                "numbers within 5 % of float32's",
+                7,
+            )
         return plain, 0.0
 
     def _explain_locally(self, batch: Tensor, subjects: tuple[Subject, ...], head: LocalHead) -> LocalExplanation:

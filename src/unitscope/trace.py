@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from unitscope.axes import (
     DIVIDERS,
     IMAGE,
+    LOST,
     SOMEWHERE,
     Axes,
     Known,
@@ -240,9 +241,12 @@ class _Recorder(TorchFunctionMode):
         known, offset = [Known(call.layout, call.shape) for call in inputs], 0
         for tensor in made:
             shape = tuple(tensor.shape)
-            layout = followed(name, args, kwargs, known, shape, offset)
-            if name in DIVIDERS:
-                offset += shape[divided_axis(args, kwargs, len(shape))]
+            try:
+                layout = followed(name, args, kwargs, known, shape, offset)
+                if name in DIVIDERS:
+                    offset += shape[divided_axis(args, kwargs, len(shape))]
+            except (IndexError, KeyError, TypeError, ValueError):  # arguments in a spelling that is not known
+                layout = LOST
             self._assign(tensor, Call(name, self._count, inputs, shape, layout, *kept))
         if not made and name not in ASKERS:
             self.calls.append(Call(name, self._count, inputs, ()))  # numbers leave torch: somebody reads them
@@ -363,7 +367,7 @@ _PARAMETRIZATIONS = "parametrizations"
 
 def _settle(call: Call) -> None:
     """Note, now that a convolution has read it, that a tensor of unknown layout is (batch, unit, row, col)."""
-    while not any(call.layout or ()) and len(call.shape) == 4:
+    while (call.layout is LOST or not any(call.layout or ())) and len(call.shape) == 4:
         call.layout = SOMEWHERE
         alike = [before for before in call.inputs if before.shape == call.shape]
         if alike and call.name not in ("permute", "transpose"):
