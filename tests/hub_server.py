@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from local_server import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -85,13 +86,8 @@ def running_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Server(("127.0.0.1", 0), Handler) as server:
         server.hub = hub = Hub(f"http://127.0.0.1:{server.server_port}")
         point_to(hub.url, cache, monkeypatch)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
+        with serving(server):
             yield hub
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def point_to(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,10 +104,17 @@ class Handler(BaseHTTPRequestHandler):
 def running_site() -> Iterator[Site]:
     with Server(("127.0.0.1", 0), Handler) as server:
         server.site = site = Site(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
+        with serving(server):
             yield site
-        finally:
-            server.shutdown()
-            thread.join()
+
+
+@contextlib.contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Answer requests in a thread meanwhile."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()

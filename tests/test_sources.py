@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from legacy_checkpoint import places365_checkpoint, save_as_python2
 from local_server import Site, running_site
+from refusals import refusal
 from unitscope.errors import (
     DownloadError,
     LabelsError,
     MissingExtraError,
-    ModelError,
     PreprocessingError,
-    UnitscopeError,
     WeightsError,
 )
 from unitscope.model import Classifier
@@ -63,13 +62,6 @@ def agree(classifier: Classifier, other: nn.Module, side: int = 64) -> bool:
     x = torch.linspace(-1, 1, 2 * 3 * side * side).reshape(2, 3, side, side)
     with torch.no_grad():
         return torch.equal(classifier.module(x), other(x))
-
-
-def refusal(spec: Any, kind: type[UnitscopeError] = ModelError, **options: Any) -> str:
-    with pytest.raises(kind) as caught:
-        load(spec, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Specifications

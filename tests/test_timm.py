@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,13 +16,12 @@ from torch import nn
 
 from hub_server import COMMIT, Hub, point_to, running_hub
 from local_server import running_site
+from refusals import refusal
 from unitscope.errors import (
     DownloadError,
     LabelsError,
     MissingExtraError,
-    ModelError,
     NonFiniteError,
-    UnitscopeError,
     WeightsError,
 )
 from unitscope.preprocessing import MeasuredPreprocessing, Preprocessing
@@ -59,13 +57,6 @@ def network(name: str = SMALL, classes: int = 1000) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         return timm.create_model(name, num_classes=classes).eval()
-
-
-def refusal(spec: str, kind: type[UnitscopeError] = ModelError, **options: Any) -> str:
-    with pytest.raises(kind) as caught:
-        load(spec, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Pixels

@@ -16,13 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hub_server import COMMIT, Hub, point_to, running_hub
+from refusals import refusal
 from unitscope.errors import (
     DownloadError,
     LabelsError,
     MissingExtraError,
-    ModelError,
     NonFiniteError,
-    UnitscopeError,
     WeightsError,
 )
 from unitscope.preprocessing import MeasuredPreprocessing, Preprocessing
@@ -91,13 +90,6 @@ def agree(one: nn.Module, other: nn.Module, side: int = 32) -> bool:
     x = torch.linspace(-1, 1, 2 * 3 * side * side).reshape(2, 3, side, side)
     with torch.no_grad():
         return torch.equal(one(x).logits, other(x).logits)
-
-
-def refusal(spec: str, kind: type[UnitscopeError] = ModelError, **options: Any) -> str:
-    with pytest.raises(kind) as caught:
-        load(spec, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Folders

@@ -227,8 +227,7 @@ class Prepared:
 
     def agrees(self, plain: tuple[Tensor, Tensor, Readout], found: tuple[Tensor, Tensor, Readout]) -> bool:
         """Whether a prepared pass gives what the plain one gave; notes in `error` how far it is off."""
-        largest = plain[1].abs().amax(dim=(1, 2, 3)).clamp(min=torch.finfo(torch.float32).tiny)
-        of_map = (found[1] - plain[1]).abs().amax(dim=(1, 2, 3)) / largest
+        of_map = relative_difference(found[1].flatten(1), plain[1].flatten(1))
         self.error = float(torch.maximum(relative_difference(found[0], plain[0]), of_map).max())
         return self.error <= (ALLOWED if self._dtype is torch.float32 else ROUNDED)
 

@@ -194,6 +194,8 @@ def _load_bundled(request: Request) -> Classifier:
 
 _OPTIONS = ("weights", "labels", "arch", "num_classes", "input_size", "preprocessing", "seed", "base_url")
 _BUNDLED = ("miniplaces", "scenes")
+# What goes with a network that is made anew, its weights given or drawn.
+_OF_NETWORKS = frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"})
 _BUNDLED_SCHEME = Scheme("miniplaces (bundled; also scenes)", frozenset({"labels", "preprocessing"}), _load_bundled)
 
 SCHEMES: dict[str, Scheme] = {
@@ -201,17 +203,17 @@ SCHEMES: dict[str, Scheme] = {
     "scenes": _BUNDLED_SCHEME,
     "torchvision": Scheme(
         "torchvision:NAME",
-        frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}),
+        _OF_NETWORKS,
         _load_torchvision,
     ),
     "timm": Scheme(
         "timm:NAME",
-        frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}),
+        _OF_NETWORKS,
         _load_timm,
     ),
     "transformers": Scheme(
         "transformers:REPO",
-        frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}),
+        _OF_NETWORKS,
         _load_transformers,
     ),
     "places365": Scheme(
@@ -224,7 +226,7 @@ SCHEMES: dict[str, Scheme] = {
     ),
     "python": Scheme(
         "python:FILE.py:NAME",
-        frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}),
+        _OF_NETWORKS,
         _load_python,
     ),
 }  # fmt: skip
