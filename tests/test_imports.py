@@ -17,9 +17,10 @@ ROOT = Path(unitscope.__file__).parent
 
 # From the ground up: a part may import what stands before it, and nothing else. Folders count as one part.
 ORDER = """
-    errors drawable geometry photos preprocessing batches subjects axes trace layers readout head prepared local classes
-    unit_maps explanation ablation labels model verification kernels account record
-    downloads weights scenes sources render reporting write_up cli
+    errors files intervals drawable geometry photos preprocessing batches subjects axes trace layers readout head prepared
+    local classes unit_maps explanation ablation labels model verification kernels account record
+    downloads weights scenes sources datasets summaries ablation_study atlas runners scan
+    render reporting write_up cli
 """.split()
 
 # Module-level imports of heavy libraries: who may have them.
@@ -31,6 +32,7 @@ LEAVES = {
     "transformers": ("sources/transformers.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli.py",),
+    "pyarrow": ("datasets/tables.py", "atlas.py"),
 }
 
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))

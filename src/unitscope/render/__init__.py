@@ -14,9 +14,9 @@ from unitscope.ablation import Ablation
 from unitscope.account import Account, NetworkFacts
 from unitscope.errors import OutputError
 from unitscope.explanation import Explanation
+from unitscope.files import make_folder, written_whole
 from unitscope.kernels import Filters
 from unitscope.render import figures
-from unitscope.render.files import make_folder, written_whole
 from unitscope.render.fragments import html
 from unitscope.render.report import write_report
 from unitscope.render.sheets import DPI

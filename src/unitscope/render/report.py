@@ -15,11 +15,11 @@ from markupsafe import Markup
 
 from unitscope.account import Account
 from unitscope.errors import InputError
+from unitscope.files import folder_written_whole
 from unitscope.kernels import Filters
 from unitscope.record import of_accounts
 from unitscope.render import diagram, figures
 from unitscope.render.colours import Scale
-from unitscope.render.files import folder_written_whole
 from unitscope.render.markup import bar, colour_bar, data_uri, templates
 from unitscope.render.overlays import View, layer, shown
 from unitscope.render.sheets import DPI, page
