@@ -17,8 +17,8 @@ ROOT = Path(unitscope.__file__).parent
 
 # From the ground up: a part may import what stands before it, and nothing else. Folders count as one part.
 ORDER = """
-    errors files intervals drawable geometry photos preprocessing batches subjects axes trace layers readout head prepared
-    local classes unit_maps explanation ablation labels model verification kernels account record
+    errors files intervals drawable geometry photos preprocessing batches subjects axes trace layers readout head
+    prepared local classes unit_maps activations explanation ablation labels model verification kernels account record
     downloads weights scenes sources datasets summaries ablation_study atlas runners scan
     render reporting write_up cli
 """.split()

@@ -34,7 +34,7 @@ def prepared(model: Classifier, x: Tensor = X) -> Prepared | None:
     """What a network was prepared to, after three passes."""
     for _ in range(3):
         model.explain(x)
-    return model._structure(tuple(x.shape[1:])).prepared.get(x.dtype)
+    return model._structure(tuple(x.shape[1:])).prepared.get((x.dtype, ()))
 
 
 class Headed(nn.Module):
@@ -404,7 +404,7 @@ def test_hooks_on_all_modules_run_on_the_plain_network() -> None:
     hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(isinstance(module, nn.Conv2d)))
     try:
         model.explain(X)
-        assert any(seen) and model._structure((3, 32, 32)).prepared.get(torch.float32) is None
+        assert any(seen) and model._structure((3, 32, 32)).prepared.get((torch.float32, ())) is None
     finally:
         hook.remove()
 

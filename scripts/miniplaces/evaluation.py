@@ -1,6 +1,5 @@
 """How good a classifier is on photos it has not seen, with intervals, overall and per class."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from miniplaces.augmentation import normalise
 from miniplaces.photos import Photos
+from unitscope.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.hits, self.count)
+        low, high = wilson(self.hits, self.count)
+        return float(low), float(high)
 
     def to_json(self) -> dict[str, object]:
         low, high = self.interval
@@ -35,18 +36,6 @@ class Share:
     def __str__(self) -> str:
         low, high = self.interval
         return f"{100 * self.value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
-
-
-def wilson(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927), 95 % unless told: stays inside [0, 1] and holds at 0 and 1."""
-    if not 0 <= hits <= count or count == 0:
-        raise ValueError(f"{hits} of {count} is no proportion: expected 0 <= hits <= count and count > 0")
-    share = hits / count
-    middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    # Rounding must not push an end past the proportion at 0 or 1.
-    low, high = (middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)
-    return max(0.0, min(low, share)), min(1.0, max(high, share))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +11,8 @@ from typing import TypeAlias
 from PIL import Image
 from torch import Tensor
 
-from unitscope.photos import Photo, PhotoSource, opened
+from unitscope.errors import UnitscopeError
+from unitscope.photos import Encoded, Photo, PhotoSource, opened
 from unitscope.preprocessing import AnyPreprocessing, Preprocessing
 
 # Decoding and resizing leave Python's lock alone, so that threads share the processors; more only take memory.
@@ -28,14 +29,30 @@ Read: TypeAlias = tuple[Photo, Tensor]
 _Outcome: TypeAlias = Read | Photo | Exception
 
 
-def batches(sources: Sequence[PhotoSource | Photo], preprocessing: AnyPreprocessing, size: int) -> Iterator[list[Read]]:
+def batches(
+    sources: Sequence[PhotoSource | Photo],
+    preprocessing: AnyPreprocessing,
+    size: int,
+    skip: Callable[[int, UnitscopeError], None] | None = None,
+) -> Iterator[list[Read]]:
     """Photos and their preprocessed inputs, `size` at a time, in order; the next batch is read meanwhile.
 
     Our own preprocessing runs in threads beside the decoding, anybody else's in the caller's. At most two batches of
-    decoded photos are in memory. Raises PhotoError for the first photo, in order, that cannot be read.
+    decoded photos are in memory. Raises PhotoError for the first photo, in order, that cannot be read; with `skip`,
+    that is told of each such photo by its place in `sources`, before the batch that then lacks it.
     """
+
+    def told(first: int, outcomes: Iterable[_Outcome]) -> Iterator[Read]:
+        for place, outcome in enumerate(outcomes, first):
+            try:
+                yield _told(outcome, preprocessing)
+            except UnitscopeError as error:
+                if skip is None:
+                    raise
+                skip(place, error)
+
     if len(sources) == 1:
-        yield [_told(_outcome(_opener(sources[0]), preprocessing), preprocessing)]
+        yield list(told(0, [_outcome(_opener(sources[0]), preprocessing)]))
         return
     threads = 1 if _are_small(sources[:size]) else min(_MOST_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, "unitscope-photos") as pool:
@@ -50,7 +67,7 @@ def batches(sources: Sequence[PhotoSource | Photo], preprocessing: AnyPreprocess
             waiting = begun(0)
             for start in range(0, len(sources), size):
                 current, waiting = waiting, begun(start + size)
-                yield [_told(outcome, preprocessing) for future in current for outcome in future.result()]
+                yield list(told(start, (outcome for future in current for outcome in future.result())))
         except BaseException:  # who stops early need not wait for what nobody will look at
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -59,6 +76,7 @@ def batches(sources: Sequence[PhotoSource | Photo], preprocessing: AnyPreprocess
 def _are_small(sources: Sequence[PhotoSource | Photo]) -> bool:
     paths = [Path(source) for source in sources if isinstance(source, (str, os.PathLike))]
     sizes = [path.stat().st_size for path in paths if path.is_file()]
+    sizes += [source.size for source in sources if isinstance(source, Encoded)]
     return bool(sizes) and sum(sizes) < _SMALL * len(sizes)
 
 

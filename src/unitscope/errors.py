@@ -14,6 +14,10 @@ class PhotoError(UnitscopeError, ValueError):
     """A photo is missing, unreadable, corrupt or of an impossible size."""
 
 
+class DatasetError(UnitscopeError, ValueError):
+    """A data set is missing, empty, damaged or ambiguous, or its annotations are."""
+
+
 class PreprocessingError(UnitscopeError, ValueError):
     """A preprocessing cannot be applied, or where it puts the photo cannot be measured."""
 

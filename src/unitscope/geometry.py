@@ -118,6 +118,22 @@ def lay_on_photo(
     return laid
 
 
+def interpolation_weights(
+    grid: Grid, cells: tuple[int, int], input_size: tuple[int, int], size: tuple[int, int]
+) -> tuple[Float[Array, "height row"], Float[Array, "width col"]]:
+    """How much every cell gives to every pixel of the network's input, cut into `size` (width, height) pixels.
+
+    For maps of `cells` (rows, cols) on an input of `input_size` (rows, cols): `down @ map @ across.T` is what
+    `lay_on_photo` gives where the network saw all of the photo, bilinear between the cells' centres. Each row adds up
+    to 1.
+    """
+    (width, height), (input_rows, input_cols), (rows, cols) = size, input_size, cells
+    return (
+        _weights(height, input_rows, 0, input_rows, input_rows, grid.rows, rows, "bilinear"),
+        _weights(width, input_cols, 0, input_cols, input_cols, grid.cols, cols, "bilinear"),
+    )
+
+
 def _weights(
     pixels: int, extent: float, begin: float, end: float, inputs: int, axis: Axis, cells: int, interpolation: str
 ) -> Float[Array, "pixel cell"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -155,7 +155,8 @@ class HeadPath:
     """Where the head's numbers pass in every forward: which calls to tap, and how to read map and weights there.
 
     Calls are known by (index, name); it holds none of the traced tensors. `assumed` says that the places of tokens
-    could not be followed, and were taken for those of squares that tile the input.
+    could not be followed, and were taken for those of squares that tile the input. `layers` are calls whose results are
+    kept beside, as the maps of layers, with how their axes lie.
     """
 
     kind: str
@@ -163,10 +164,15 @@ class HeadPath:
     last: Step
     axes: Axes
     assumed: bool = False
+    layers: tuple[tuple[int, str, Axes], ...] = ()
 
     def tap(self, runner: Runner | None = None) -> Tap:
         """A fresh tap for one forward pass."""
-        return Tap(self.calls(), runner)
+        return Tap(self.calls(), self.results(), runner)
+
+    def results(self) -> dict[int, str]:
+        """The calls whose results are kept: index and name."""
+        return {index: name for index, name, _ in self.layers}
 
     def calls(self) -> dict[int, str]:
         """The calls that are tapped: index and name."""
@@ -181,6 +187,14 @@ class HeadPath:
         if any(index not in tap.caught for index in self.calls()):
             raise another_path()
         return self.axes.units_first(tap.caught[self.map_call[0]].first).to(torch.float32).contiguous()
+
+    def layer_maps(self, tap: Tap) -> tuple[Float[Tensor, "batch unit row col"], ...]:
+        """The maps of `layers`, float32, from a tapped forward."""
+        if any(index not in tap.results for index, _, _ in self.layers):
+            raise another_path()
+        return tuple(
+            axes.units_first(tap.results[index]).to(torch.float32).contiguous() for index, _, axes in self.layers
+        )
 
     def readout(self, tap: Tap, feature_map: Float[Tensor, "batch unit row col"]) -> Readout:
         """The readout, from a tapped forward that gave such a feature map."""
@@ -199,13 +213,22 @@ def another_path() -> PathError:
     )
 
 
-def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> tuple[Tensor, Tensor, Readout]:
-    """One forward pass: logits (batch, class), feature map, both float32, and the readout of this very pass."""
+class Passed(NamedTuple):
+    """What one forward pass gave, in float32: logits, feature map, the readout of this very pass, maps of layers."""
+
+    logits: Float[Tensor, "batch class"]
+    feature_map: Float[Tensor, "batch unit row col"]
+    readout: Readout
+    layers: tuple[Float[Tensor, "batch unit row col"], ...] = ()
+
+
+def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> Passed:
+    """One forward pass, watched along a path."""
     logits, feature_map, tap = run_to_map(module, x, path)
     readout = path.readout(tap, feature_map)
     if readout.weight.shape != (logits.shape[1], feature_map.shape[1]):
         raise another_path()
-    return logits, feature_map, readout
+    return Passed(logits, feature_map, readout, path.layer_maps(tap))
 
 
 def run_to_map(
@@ -237,7 +260,7 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
     inputs = probes(example)
     error = 0.0
     for batch in inputs:
-        numbers = logits, feature_map, readout = run_tapped(module, batch, path)
+        numbers = logits, feature_map, readout = run_tapped(module, batch, path)[:3]
         found, allowed = float(completeness_error(*numbers)), float(rounding_error(*numbers, example.dtype))
         if not found <= allowed:
             raise HeadError(

@@ -28,7 +28,7 @@ class Layer:
     `kind` is the module's class; `shape` is that of its output without the batch: (unit, row, col) for a feature map,
     also where the module itself gives (row, col, unit) or tokens. How its axes lie is in `axes`, None where that could
     not be followed. `grid` says where the cells of a feature map lie on the network's input; `leaf` says that the
-    module has no modules inside.
+    module has no modules inside; `call` is the call of a forward pass that makes the output, by index and name.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Layer:
     grid: Grid
     leaf: bool
     axes: Axes | None = field(default_factory=Axes)
+    call: tuple[int, str] = (-1, "")
 
     @property
     def is_map(self) -> bool:
@@ -83,7 +84,7 @@ def _layer_of(trace: Trace, name: str, run: ModuleRun) -> Layer:
         shape = axes.map_shape(run.shape)
     rows, cols = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
     grid = run.call.grid or Grid.tiling(trace.input_size, (max(rows, 1), max(cols, 1)))
-    return Layer(name, run.kind, shape, grid, run.leaf, axes)
+    return Layer(name, run.kind, shape, grid, run.leaf, axes, (run.call.index, run.call.name))
 
 
 def stages_of(layers: Sequence[Layer]) -> list[Stage]:
@@ -226,7 +227,8 @@ def captured(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Shap
         def function(output: Any) -> None:
             tensor = first_tensor(output)
             if tensor is not None:
-                outputs[name] = tensor.detach().clone()
+                with torch._C.DisableTorchFunction():  # whoever counts the network's calls must not count these
+                    outputs[name] = tensor.detach().clone()
 
         return function
 

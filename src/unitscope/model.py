@@ -13,10 +13,12 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
 from unitscope.ablation import Ablation
+from unitscope.activations import Activations
 from unitscope.batches import batches
 from unitscope.errors import (
     HeadError,
@@ -29,7 +31,7 @@ from unitscope.errors import (
     UnitscopeWarning,
 )
 from unitscope.explanation import AnyHead, ExactExplanation, Explanation, LocalExplanation
-from unitscope.head import Head, HeadPath, PathError, another_path, find_head, is_of_probabilities, run_tapped
+from unitscope.head import Head, HeadPath, Passed, PathError, another_path, find_head, is_of_probabilities, run_tapped
 from unitscope.labels import read_labels
 from unitscope.layers import (
     Layer,
@@ -46,13 +48,16 @@ from unitscope.local import METHODS, LocalHead, find_local, started
 from unitscope.photos import Photo
 from unitscope.prepared import Prepared, StaleError, prepare
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
-from unitscope.readout import LEAST_ROUNDING, Readout, completeness_error, rounding_error
+from unitscope.readout import LEAST_ROUNDING, completeness_error, rounding_error
 from unitscope.subjects import Subject
 from unitscope.trace import Trace, logits_of, trace
 from unitscope.unit_maps import UnitMaps
 
 OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Photo
 Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
+
+# A network is prepared for a dtype, and for the layers whose maps are kept beside the head's.
+_Kept: TypeAlias = tuple[torch.dtype, tuple[str, ...]]
 
 _USUAL_INPUT = (224, 224)
 # Photos that go through uncropped come in any number of sizes; what was learnt of the least recent is learnt again.
@@ -80,8 +85,9 @@ class _Structure:
 
     Without an exact `head`, `refusal` says why; `probabilities` says that the network ends in them, not in logits.
     `local` holds the local answers prepared so far, by layer and method (the layer None is the best one), or the reason
-    why there is none. `prepared` holds what the network was prepared to from the second of its `passes` on, None where
-    it could not be.
+    why there is none. `prepared` holds what the network was prepared to from the second of its `passes` on, by dtype
+    and the layers that are kept, None where it could not be; `paths` are the paths that keep layers, None where their
+    calls do not give what the layers' hooks do; `steady` is what `settle` made ready.
     """
 
     layers: list[Layer]
@@ -91,12 +97,14 @@ class _Structure:
     refusal: str
     probabilities: bool
     local: dict[tuple[str | None, str], LocalHead | str] = field(default_factory=dict)
-    prepared: dict[torch.dtype, Prepared | None] = field(default_factory=dict)
+    prepared: dict[_Kept, Prepared | None] = field(default_factory=dict)
+    paths: dict[tuple[str, ...], HeadPath | None] = field(default_factory=dict)
+    steady: dict[tuple[str, ...], Prepared | None] = field(default_factory=dict)
     passes: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed filters cannot be copied or written down; a copy prepares its own network when it runs.
-        return {**vars(self), "prepared": {}, "passes": 0}
+        return {**vars(self), "prepared": {}, "steady": {}, "passes": 0}
 
 
 class Classifier:
@@ -377,18 +385,25 @@ class Classifier:
             return self._explain_locally(batch, subjects, head)
         try:
             with evaluating(self.network):
-                (logits, feature_map, readout), rounded = self._guarded(lambda: self._forward(batch, reduced), shape)
+                passed, rounded = self._guarded(lambda: self._forward(batch, reduced), shape)
         except PathError:
             if again:
                 raise
             del self._structures[shape]  # the network may have changed since its head was found
             return self._explain_batch(batch, subjects, layer, method, reduced, again=True)
-        self._check_finite(logits, batch, "the logits")
-        self._check_finite(feature_map, batch, "the feature maps")
+        logits, feature_map, readout = passed[:3]
+        self._check_adds_up(passed, batch)
         self._warn_of_nothing(logits, feature_map, batch, subjects)
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
         current = dataclasses.replace(head, readout=readout)
         labels = self._labels_for(logits.shape[1])
+        return ExactExplanation(logits, feature_map, current, labels, subjects, _size(batch), rounded=rounded)
+
+    def _check_adds_up(self, passed: Passed, batch: Tensor) -> None:
+        """Raise where a pass gave numbers that are not finite, or maps that do not add up to the logits."""
+        logits, feature_map, readout = passed[:3]
+        self._check_finite(logits, batch, "the logits")
+        self._check_finite(feature_map, batch, "the feature maps")
         error = completeness_error(logits, feature_map, readout)
         # What rounding may do is asked only where it did something.
         wrong = ~(error <= LEAST_ROUNDING)
@@ -399,35 +414,35 @@ class Classifier:
                 f"the maps do not add up to the logits on this input (off by {float(error[wrong][0]):.1e} of the "
                 "largest logit): something else contributes to them"
             )
-        return ExactExplanation(logits, feature_map, current, labels, subjects, _size(batch), rounded=rounded)
 
-    def _forward(self, batch: Tensor, reduced: bool) -> tuple[tuple[Tensor, Tensor, Readout], float]:
-        """Logits, feature map and readout of one forward pass, and how far they were rounded.
+    def _forward(self, batch: Tensor, reduced: bool, kept: tuple[str, ...] = ()) -> tuple[Passed, float]:
+        """What one forward pass gave, with the maps of the layers `kept`, and how far it was rounded.
 
         In float32 the network is prepared from the second pass on; in bfloat16 (`reduced`) from the first on, since it
         cannot be had otherwise.
         """
         structure = self._structure(tuple(batch.shape[1:]))
         dtype = torch.bfloat16 if reduced else torch.float32
-        path = structure.path
+        path = structure.paths[kept] if kept else structure.path
         assert path is not None
-        prepared = structure.prepared.get(dtype)
+        key = dtype, kept
+        prepared = structure.prepared.get(key)
         if prepared is not None and prepared.tried == 1 and len(batch) > 1:
             # Whether photos may go through in other company is seen in a batch only.
-            del structure.prepared[dtype]
+            del structure.prepared[key]
             prepared = None
         if prepared is not None and self.prepares:
             try:
                 return prepared.run(self.network, batch), prepared.error if reduced else 0.0
             except StaleError:
-                del structure.prepared[dtype]
+                del structure.prepared[key]
                 structure.passes = 0
             except Exception:  # the user's code, which may take such a batch as it is
-                structure.prepared[dtype] = None
+                structure.prepared[key] = None
         plain = run_tapped(self.network, batch, path)
         structure.passes += 1
-        if self.prepares and dtype not in structure.prepared and (reduced or structure.passes > 1):
-            prepared = structure.prepared[dtype] = prepare(self.network, batch, path, plain, dtype)
+        if self.prepares and key not in structure.prepared and (reduced or structure.passes > 1):
+            prepared = structure.prepared[key] = prepare(self.network, batch, path, plain, dtype)
             if reduced and prepared is not None:
                 return prepared.run(self.network, batch), prepared.error
         if reduced:
@@ -437,6 +452,86 @@ class Classifier:
                 7,
             )
         return plain, 0.0
+
+    def activations(self, batch: Float[Tensor, "batch channel row col"], layers: Sequence[str] = ()) -> Activations:
+        """What layers did on inputs already preprocessed, with logits and the head's feature map, from one pass.
+
+        With an exact head the network runs prepared (see `explain`), whatever layers are asked for.
+
+        Raises LayerError for a layer that does not exist or has no map, NonFiniteError, and HeadError where the maps do
+        not add up to the logits.
+        """
+        shape, names = tuple(batch.shape[1:]), tuple(dict.fromkeys(layers))
+        structure = self._structure(shape)
+        chosen = [find_map_layer(structure.layers, name) for name in names]
+        with evaluating(self.network):
+            path = self._path_keeping(structure, chosen, shape)
+            if path is not None:
+                passed, _ = self._guarded(lambda: self._forward(batch, False, names), shape)
+                self._check_adds_up(passed, batch)
+                found = Activations(
+                    passed.logits, dict(zip(names, passed.layers, strict=True)), passed.feature_map, passed.readout
+                )
+            else:
+                with captured(self.network, names) as outputs:
+                    passed = self._guarded(lambda: self._plainly(batch, structure), shape)
+                for layer in chosen:
+                    _check_ran(layer, outputs)
+                maps = {layer.name: layer.units_first(outputs[layer.name]).float().contiguous() for layer in chosen}
+                exact = isinstance(passed, Passed)
+                found = Activations(passed[0], maps, *(passed[1:3] if exact else ()))
+                self._check_finite(found.logits, batch, "the logits")
+        for name, map_ in found.layers.items():
+            self._check_finite(map_, batch, f"the maps of layer '{name}'")
+        return found
+
+    def settle(self, layers: Sequence[str] = (), batch_size: int = 16) -> None:
+        """Bring the network into the state in which `activations` always gives the same numbers for the same batch.
+
+        The first passes run plain and later ones prepared, which differ in the last digits: here they run on noise,
+        once, and what was prepared then is taken up again at each further call.
+        """
+        shape, names = self.input_shape, tuple(dict.fromkeys(layers))
+        generator = torch.Generator().manual_seed(2)
+        noise = torch.randn((max(2, batch_size), *shape), generator=generator, dtype=torch.float32, device="cpu")
+        key = torch.float32, names
+        structure = self._structure(shape)
+        if names not in structure.steady:
+            while structure.path is not None and self.prepares and key not in structure.prepared:
+                self.activations(noise.to(self.like.device, self.like.dtype), names)
+                if structure.paths.get(names, structure.path) is None:
+                    break
+            structure.steady[names] = structure.prepared.get(key)
+        if key in structure.prepared or structure.steady[names] is not None:
+            structure.prepared[key] = structure.steady[names]
+
+    def _path_keeping(self, structure: _Structure, layers: Sequence[Layer], shape: tuple[int, ...]) -> HeadPath | None:
+        """The head's path that also keeps the maps of layers; None where there is no exact head, or it would not.
+
+        Its calls must give, on noise, what the layers' hooks see.
+        """
+        names = tuple(layer.name for layer in layers)
+        if structure.path is None or not names:
+            return structure.path
+        if names not in structure.paths:
+            calls = tuple((*layer.call, layer.axes) for layer in layers if layer.axes is not None)
+            path = dataclasses.replace(structure.path, layers=calls)
+            example, _ = self._traced(shape)
+            try:
+                with captured(self.network, names) as outputs:
+                    passed = self._guarded(lambda: run_tapped(self.network, example, path), shape)
+                seen = [layer.units_first(outputs[layer.name]).float() for layer in layers]
+                same = all(torch.equal(one, other) for one, other in zip(passed.layers, seen, strict=True))
+            except (HeadError, KeyError):
+                same = False
+            structure.paths[names] = path if same else None
+        return structure.paths[names]
+
+    def _plainly(self, batch: Tensor, structure: _Structure) -> Passed | tuple[Tensor]:
+        """One pass of the network as it is: along the head's path, or its logits alone where there is none."""
+        if structure.path is not None:
+            return run_tapped(self.network, batch, structure.path)
+        return (self._logits(batch.clone()),)
 
     def _explain_locally(self, batch: Tensor, subjects: tuple[Subject, ...], head: LocalHead) -> LocalExplanation:
         layers = self._structure(tuple(batch.shape[1:])).layers

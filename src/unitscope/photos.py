@@ -17,7 +17,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unitscope.errors import PhotoError, one_line
 
-PhotoSource: TypeAlias = str | os.PathLike[str] | Image.Image
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A photo that is no file of its own: `read` gives its encoded bytes, `size` of them, whenever they are needed."""
+
+    name: str
+    read: Callable[[], bytes]
+    size: int
+
+
+PhotoSource: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded
 
 _LARGE_FILE = 64 << 20
 
@@ -34,7 +44,7 @@ class Photo:
 
     image: Image.Image
     name: str
-    source: str | os.PathLike[str] | Image.Image
+    source: PhotoSource
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,7 +53,7 @@ class Photo:
 
 
 def open_photo(source: PhotoSource, longest: int | None = None) -> Photo:
-    """Decode a photo from a path or a PIL image to upright 8-bit RGB.
+    """Decode a photo from a path, a PIL image or encoded bytes to upright 8-bit RGB.
 
     EXIF orientation is applied; transparency is laid on white; 16-bit samples are scaled by 1/257; an animated file
     gives its first frame, a PIL image the frame it stands at; CMYK and palettes are converted. Colour profiles are
@@ -60,6 +70,9 @@ def opened(source: PhotoSource, longest: int | None = None) -> Callable[[], Phot
     """Open a photo and read its header; what is returned decodes the rest, in any thread. See `open_photo`."""
     if isinstance(source, Image.Image):
         return partial(_from_image, source)
+    if isinstance(source, Encoded):
+        with _told(source.name):
+            return partial(_from_file, _header(io.BytesIO(source.read())), source.name, source, longest)
     if not isinstance(source, (str, os.PathLike)):
         raise PhotoError(f"a photo is a path or a PIL image, not {type(source).__name__}: open it with PIL.Image first")
     if not os.fspath(source):
@@ -68,13 +81,16 @@ def opened(source: PhotoSource, longest: int | None = None) -> Callable[[], Phot
     with _told(path):
         if path.is_dir():
             raise PhotoError(f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg")
-        with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal. Not in
-            # another thread: the filters belong to all of them.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(_contents(path))
         # Absolute, as it is opened again when it is drawn, wherever the program has gone meanwhile.
-        return partial(_from_file, image, path, path.absolute(), longest)
+        return partial(_from_file, _header(_contents(path)), path, path.absolute(), longest)
+
+
+def _header(contents: Path | io.BytesIO) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal. Not in
+        # another thread: the filters belong to all of them.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(contents)
 
 
 def _from_image(source: Image.Image) -> Photo:
@@ -84,16 +100,16 @@ def _from_image(source: Image.Image) -> Photo:
     return Photo(decoded, name, decoded)
 
 
-def _from_file(image: Image.Image, path: Path, absolute: Path, longest: int | None) -> Photo:
+def _from_file(image: Image.Image, path: Path | str, source: PhotoSource, longest: int | None) -> Photo:
     with _told(path), image:
         if longest is not None:
             # Of a JPEG only as much is decoded as is drawn, to the next of an eighth, a quarter and a half.
             image.draft(None, (longest, longest))
-        return Photo(_decode(image, str(path)), shown_name(path), absolute)
+        return Photo(_decode(image, str(path)), shown_name(path), source)
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path | str) -> Iterator[None]:
     """Turn whatever goes wrong with a file into a PhotoError that says what to do."""
     try:
         yield

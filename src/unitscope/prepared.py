@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitscope.head import HeadPath, run_tapped, run_to_map
-from unitscope.readout import Readout, relative_difference
+from unitscope.head import HeadPath, Passed, run_tapped, run_to_map
+from unitscope.readout import relative_difference
 from unitscope.trace import ASKERS, Call, trace
 
 # Relative to the largest logit, and to the largest activation of the map: what preparing may change in float32.
@@ -176,7 +176,7 @@ class Prepared:
         while 8 * largest * self.chunk <= _CHUNK_BYTES:
             self.chunk *= 2
         own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
-        for found in _chains(traced.calls, traced.output, path.calls()):
+        for found in _chains(traced.calls, traced.output, path):
             if all(id(tensor) in own for tensor in found.tensors()):
                 self._fuse(found)
         given = chain(
@@ -197,15 +197,15 @@ class Prepared:
         """How many convolutions are packed."""
         return len(self._fused)
 
-    def run(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Readout]:
-        """One forward pass of the module, prepared: logits and feature map, float32, and the readout.
+    def run(self, module: nn.Module, x: Tensor) -> Passed:
+        """One forward pass of the module, prepared.
 
         Raises StaleError where the network has changed since.
         """
         versions, sample = self._fingerprint()
         if versions != self._versions or not torch.equal(sample, self._sample) or _is_hooked(module):
             raise StaleError
-        logits, maps = [], []
+        logits, maps, layers = [], [], []
         reduced = self._dtype is not torch.float32
         with torch.autocast("cpu", dtype=self._dtype if reduced else None, enabled=reduced):
             laid = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
@@ -214,21 +214,23 @@ class Prepared:
                 found, feature_map, tap = run_to_map(module, part, self._path, one)
                 logits.append(found)
                 maps.append(feature_map)
+                layers.append(self._path.layer_maps(tap))
         feature_map = torch.cat(maps)
         readout = self._path.readout(tap, feature_map)
         # The network would round its logits once more.
         all_logits = readout.logits(feature_map.mean(dim=(2, 3))) if reduced else torch.cat(logits)
         self._kept = one.kept
-        return all_logits, feature_map, readout
+        return Passed(all_logits, feature_map, readout, tuple(torch.cat(parts) for parts in zip(*layers, strict=True)))
 
     def is_kept(self) -> bool:
         """Whether somebody still holds, after a pass, what a fused call gave: it is not what that call is named for."""
         return any(reference() is not None for reference in self._kept)
 
-    def agrees(self, plain: tuple[Tensor, Tensor, Readout], found: tuple[Tensor, Tensor, Readout]) -> bool:
+    def agrees(self, plain: Passed, found: Passed) -> bool:
         """Whether a prepared pass gives what the plain one gave; notes in `error` how far it is off."""
-        of_map = relative_difference(found[1].flatten(1), plain[1].flatten(1))
-        self.error = float(torch.maximum(relative_difference(found[0], plain[0]), of_map).max())
+        pairs = [(found.logits, plain.logits), (found.feature_map, plain.feature_map)]
+        pairs += zip(found.layers, plain.layers, strict=True)
+        self.error = max(float(relative_difference(one.flatten(1), other.flatten(1)).max()) for one, other in pairs)
         return self.error <= (ALLOWED if self._dtype is torch.float32 else ROUNDED)
 
     def _fuse(self, chain: _Chain) -> None:
@@ -252,7 +254,7 @@ def prepare(
     module: nn.Module,
     x: Tensor,
     path: HeadPath,
-    plain: tuple[Tensor, Tensor, Readout],
+    plain: Passed,
     dtype: torch.dtype = torch.float32,
 ) -> Prepared | None:
     """The network prepared for inputs like `x`, tried on it against the `plain` pass; None where that cannot be.
@@ -269,8 +271,8 @@ def prepare(
         agrees = prepared.convolutions > 0 and prepared.agrees(plain, prepared.run(module, x))
         agrees = agrees and not prepared.is_kept()
         if agrees and len(x) > 1:  # photos go through in other company than the user's
-            alone = run_tapped(module, x[:1], path)[0]
-            agrees = float(relative_difference(alone, plain[0][:1]).max()) <= 10 * ALLOWED
+            alone = run_tapped(module, x[:1], path).logits
+            agrees = float(relative_difference(alone, plain.logits[:1]).max()) <= 10 * ALLOWED
     except Exception:  # it is the user's code, which ran without complaint as it was
         return None
     return prepared if agrees else None
@@ -370,8 +372,9 @@ def _parts(photos: int, chunk: int) -> list[int]:
 _NORM = ((1, "running_mean"), (2, "running_var"), (3, "weight"), (4, "bias"))
 
 
-def _chains(calls: Sequence[Call], output: Call | None, tapped: Mapping[int, str]) -> Iterator[_Chain]:
+def _chains(calls: Sequence[Call], output: Call | None, path: HeadPath) -> Iterator[_Chain]:
     """The convolutions of a pass, each with what can be computed together with it."""
+    tapped, ends = path.calls(), path.results()
     readers: dict[int, list[Call]] = {}
     for call in calls:
         for before in call.inputs:
@@ -380,7 +383,7 @@ def _chains(calls: Sequence[Call], output: Call | None, tapped: Mapping[int, str
     def only_reader(call: Call) -> Call | None:
         found = readers.get(id(call), [])
         lone = len(found) == 1 and call is not output and found[0].index > 0 and found[0].index not in tapped
-        return found[0] if lone else None
+        return found[0] if lone and call.index not in ends else None  # what is kept must be what it is named for
 
     for call in calls:
         if call.index in tapped or not _can_be_packed(call):

@@ -298,6 +298,9 @@ class _Watcher(TorchFunctionMode):
         """Look at a call before it runs, and return the positional arguments that it shall run with."""
         raise NotImplementedError
 
+    def made(self, index: int, name: str, result: Any) -> None:
+        """Look at what a call gave."""
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -305,19 +308,28 @@ class _Watcher(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name != "__get__":
             self._count += 1
-            args = self.meet(self._count, name, args, kwargs)
-            if self._runner is not None:
-                return self._runner(self._count, name, func, args, kwargs)
+            index = self._count
+            args = self.meet(index, name, args, kwargs)
+            run = self._runner
+            result = func(*args, **kwargs) if run is None else run(index, name, func, args, kwargs)
+            self.made(index, name, result)
+            return result
         return func(*args, **kwargs)
 
 
 class Tap(_Watcher):
-    """Catches the arguments of chosen calls of a forward pass, by the index and name they had when it was traced."""
+    """Catches the arguments of chosen calls of a forward pass, by the index and name they had when it was traced.
 
-    def __init__(self, wanted: dict[int, str], runner: Runner | None = None) -> None:
+    Of the calls in `given` it keeps copies of the results instead.
+    """
+
+    def __init__(
+        self, wanted: Mapping[int, str], given: Mapping[int, str] | None = None, runner: Runner | None = None
+    ) -> None:
         super().__init__(runner)
-        self._wanted = wanted
+        self._wanted, self._given = wanted, given or {}
         self.caught: dict[int, Caught] = {}
+        self.results: dict[int, Tensor] = {}
 
     def meet(self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Catch the call when it is a wanted one."""
@@ -326,6 +338,11 @@ class Tap(_Watcher):
             first = args[0] if args else kwargs["input"]
             self.caught[index] = Caught(first.detach().clone(), args, kwargs)
         return args
+
+    def made(self, index: int, name: str, result: Any) -> None:
+        """Keep a copy of what the call gave when it is one of those."""
+        if self._given.get(index) == name and isinstance(result, Tensor):
+            self.results[index] = result.detach().clone()
 
 
 class Switch(_Watcher):
