@@ -11,6 +11,7 @@ from scipy.stats import binomtest, norm
 from unitscope.intervals import (
     Z95,
     Estimate,
+    balanced_accuracy_drop,
     balanced_accuracy_interval,
     mean_interval,
     proportion,
@@ -84,6 +85,33 @@ def test_balanced_accuracy_covers(tpr: float, fpr: float, positives: int) -> Non
     tp, fp = random.binomial(positives, tpr, RUNS), random.binomial(1000, fpr, RUNS)
     found = balanced_accuracy_interval(tp, positives, fp, 1000)
     assert 0.93 < coverage(found, (tpr + 1 - fpr) / 2) < 0.98
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.02), (0.02, 0.02), (0.5, 0.1)])
+def test_a_drop_of_balanced_accuracy_covers(lost: float, gained: float) -> None:
+    random = np.random.default_rng(4)
+    positive = random.multinomial(50, [lost, gained, 1 - lost - gained], RUNS).T
+    negative = random.multinomial(500, [0.01, 0.004, 0.986], RUNS).T
+    found = balanced_accuracy_drop(positive[0], positive[1], 50, negative[0], negative[1], 500)
+    # Of one or two changed photos it is wider than it need be.
+    assert 0.93 < coverage(found, (lost - gained + 0.01 - 0.004) / 2) < (0.99 if lost > 0.05 else 1)
+    # To take the two for independent would cost power: the photos are the same.
+    before = balanced_accuracy_interval(40, 50, 5, 500)
+    assert lost + gained > 0.2 or (found.high - found.low).mean() < before.high - before.low
+
+
+@given(parts(), parts())
+def test_a_drop_is_that_of_the_two_balanced_accuracies(found: tuple[int, int], wrong: tuple[int, int]) -> None:
+    (lost, positives), (more, negatives) = found, wrong
+    value, low, high = balanced_accuracy_drop(lost, 0, positives, more, 0, negatives)
+    before = balanced_accuracy_interval(lost, positives, 0, negatives).value
+    after = balanced_accuracy_interval(0, positives, more, negatives).value
+    assert value == pytest.approx(before - after)
+    assert -1 <= low <= value <= high <= 1
+    back = balanced_accuracy_drop(0, lost, positives, 0, more, negatives)
+    assert back == pytest.approx((-value, -high, -low))
+    assert balanced_accuracy_drop(lost + 1, 0, positives + 1, more, 0, negatives).value >= value
+    assert np.isnan(balanced_accuracy_drop(0, 0, 0, 0, 0, negatives)).all()
 
 
 def test_the_interval_of_a_mean_covers_and_comes_from_sums() -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from unitscope.errors import ClassError, InputError, NonFiniteError
-from unitscope.intervals import Estimate, balanced_accuracy_interval, proportion
+from unitscope.intervals import Estimate, balanced_accuracy_drop, balanced_accuracy_interval, proportion
 from unitscope.readout import Readout, unrounded
 
 # How many photos are scored at once, and how many numbers a block of logits may hold: little enough for the cache.
@@ -45,8 +45,8 @@ class Confusion:
     """How many photos of every class were found, and how many taken for it wrongly, under one or many ablations.
 
     `tp` and `fp` (…, class) with an axis for every way in which the ablations differ, none for a single one;
-    `positives` (class) are the photos of each class. Predictions are the argmax of the logits, the lowest class where several are
-    largest.
+    `positives` (class) are the photos of each class. The prediction is the argmax of the logits, the lowest class
+    where several are largest.
     """
 
     tp: Int64[np.ndarray, "*ablation class"]
@@ -61,7 +61,8 @@ class Confusion:
     @property
     def negatives(self) -> Int64[np.ndarray, " class"]:
         """How many photos are of other classes."""
-        return np.subtract(self.photos, self.positives)
+        others: np.ndarray = self.photos - self.positives
+        return others
 
     @property
     def accuracy(self) -> Estimate:
@@ -84,26 +85,50 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The counts on one split of the photos: with all units on, and with every unit off in turn (unit, class)."""
+    """The counts on one split of the photos: with all units on, and with every unit off in turn (unit, class).
+
+    `tp_gained` and `fp_gained` (unit, class) are the photos of the class, and of others, that are taken for it only
+    without the unit.
+    """
 
     all_on: Confusion
     each_off: Confusion
+    tp_gained: Int64[np.ndarray, "unit class"]
+    fp_gained: Int64[np.ndarray, "unit class"]
+
+    def __add__(self, other: Split) -> Split:
+        """The counts over the photos of both."""
+        return Split(
+            self.all_on + other.all_on,
+            self.each_off + other.each_off,
+            self.tp_gained + other.tp_gained,
+            self.fp_gained + other.fp_gained,
+        )
 
     @property
-    def importance(self) -> Float[np.ndarray, "unit class"]:
-        """Balanced accuracy of every class less that with the unit off (Bau et al. 2020), in −1 to 1.
+    def importance(self) -> Estimate:
+        """Balanced accuracy of every class less that with the unit off (Bau et al. 2020), −1 to 1: (unit, class).
 
-        Positive where the class is told apart worse without the unit; nan for classes without photos.
+        Positive where the class is told apart worse without the unit; nan for a class without photos, or of all photos.
+        The intervals are those of a change on the same photos.
         """
-        scale = 2.0 * self.all_on.positives * self.all_on.negatives
-        return self._scaled_importance / np.where(scale > 0, scale, np.nan)
+        before, without = self.all_on, self.each_off
+        return balanced_accuracy_drop(
+            before.tp - without.tp + self.tp_gained,
+            self.tp_gained,
+            before.positives,
+            self.fp_gained,
+            before.fp - without.fp + self.fp_gained,
+            before.negatives,
+        )
 
     @property
     def _scaled_importance(self) -> Int64[np.ndarray, "unit class"]:
         """The importance times 2 · positives · negatives: integers, in which equal is equal."""
         before, without = self.all_on, self.each_off
-        found = np.subtract(before.tp, without.tp) * before.negatives
-        return np.add(found, np.subtract(without.fp, before.fp) * before.positives)
+        found = (before.tp - without.tp) * before.negatives
+        scaled: np.ndarray = found + (without.fp - before.fp) * before.positives
+        return scaled
 
 
 class Row(NamedTuple):
@@ -184,7 +209,7 @@ class AblationStudy:
         each = _LinearEach(readout) if readout.norm is None else _NormalisedEach(readout)
         # One row for the reporting split, one for the ranking split.
         tp, fp, positives = (np.zeros((2, classes), dtype=np.int64) for _ in range(3))
-        tp_change, fp_change = (np.zeros(2 * units * classes, dtype=np.int64) for _ in range(2))
+        lost, gained = (np.zeros((2, 2 * units * classes), dtype=np.int64) for _ in range(2))  # of tp, and of fp
         sums = torch.zeros(classes, units, dtype=torch.float64)
         for block in _blocks(readout, source, "all"):
             target, split = block.target, block.ranking.astype(np.int64)
@@ -197,15 +222,18 @@ class AblationStudy:
             sums.index_add_(0, torch.from_numpy(target[block.ranking]), shares.to(torch.float64))
             for photo, unit, now in each.turned(block.pooled, block.logits, first):
                 place = (split[photo] * units + unit) * classes
-                for predicted, by in ((first[photo], -1), (now, 1)):
+                for predicted, counts in ((first[photo], lost), (now, gained)):
                     right = predicted == target[photo]
-                    np.add.at(tp_change, (place + predicted)[right], by)
-                    np.add.at(fp_change, (place + predicted)[~right], by)
-        changes = [change.reshape(2, units, classes) for change in (tp_change, fp_change)]
+                    np.add.at(counts[0], (place + predicted)[right], 1)
+                    np.add.at(counts[1], (place + predicted)[~right], 1)
+        new = gained.reshape(2, 2, units, classes)
+        change = new - lost.reshape(new.shape)
         reporting, ranking = (
             Split(
                 Confusion(tp[row], fp[row], positives[row]),
-                Confusion(tp[row] + changes[0][row], fp[row] + changes[1][row], positives[row]),
+                Confusion(tp[row] + change[0, row], fp[row] + change[1, row], positives[row]),
+                new[0, row],
+                new[1, row],
             )
             for row in range(2)
         )
@@ -215,7 +243,7 @@ class AblationStudy:
     @property
     def overall(self) -> Split:
         """The counts over both splits."""
-        return Split(self.ranking.all_on + self.reporting.all_on, self.ranking.each_off + self.reporting.each_off)
+        return self.ranking + self.reporting
 
     def order(self, index: int) -> Int64[np.ndarray, " unit"]:
         """All units, the most important for a class first, by the ranking split alone.
@@ -274,7 +302,7 @@ class AblationStudy:
 def confusion_without(
     readout: Readout,
     source: PooledSource,
-    sets: Sequence[Sequence[int] | Int64[np.ndarray, " off"]],
+    sets: Sequence[Sequence[int] | Int64[np.ndarray, " _"]],
     on: Which = "reporting",
 ) -> Confusion:
     """The counts with each of several sets of units off, (set, class), in one pass over the photos of a split, or all.
@@ -356,7 +384,7 @@ def _check(features: PooledFeatures, classes: int, units: int) -> None:
         raise NonFiniteError("the pooled features hold nan or infinite numbers: compute them anew in float32")
 
 
-def _mask(off: Sequence[int] | Int64[np.ndarray, " off"], units: int) -> Bool[np.ndarray, " unit"]:
+def _mask(off: Sequence[int] | Int64[np.ndarray, " _"], units: int) -> Bool[np.ndarray, " unit"]:
     indices = np.asarray(off, dtype=np.int64)
     if indices.size and not (0 <= indices.min() and indices.max() < units):
         raise InputError(

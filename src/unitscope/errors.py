@@ -62,6 +62,14 @@ class NonFiniteError(UnitscopeError, ArithmeticError):
     """NaN or infinite numbers appeared in weights, inputs or activations."""
 
 
+class AtlasError(UnitscopeError, ValueError):
+    """An atlas is missing, damaged, in use, or belongs to another model or data set."""
+
+
+class RunnerError(UnitscopeError, RuntimeError):
+    """Work could not be spread over processes, or one of them died."""
+
+
 class OutputError(UnitscopeError, OSError):
     """A result cannot be written where it was asked for."""
 

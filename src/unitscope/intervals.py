@@ -11,7 +11,7 @@ from jaxtyping import Float, Num, Shaped
 Z95 = 1.959963984540054
 
 # Numbers of any shape, a single one too: they are broadcast against each other.
-Numbers: TypeAlias = float | Shaped[np.ndarray, "*shape"] | np.generic
+Numbers: TypeAlias = float | Shaped[np.ndarray, "..."] | np.generic
 Floats: TypeAlias = Any
 
 
@@ -70,6 +70,38 @@ def balanced_accuracy_interval(
     below = np.hypot(found.value - found.low, rejected.value - rejected.low) / 2
     above = np.hypot(found.high - found.value, rejected.high - rejected.value) / 2
     return Estimate(value, np.maximum(0.0, value - below), np.minimum(1.0, value + above))
+
+
+def balanced_accuracy_drop(
+    tp_lost: Numbers,
+    tp_gained: Numbers,
+    positives: Numbers,
+    fp_gained: Numbers,
+    fp_lost: Numbers,
+    negatives: Numbers,
+    z: float = Z95,
+) -> Estimate:
+    """How much balanced accuracy falls between two ways to predict the same photos, in −1 to 1, with its interval.
+
+    Of the `positives`, `tp_lost` are found only the first way and `tp_gained` only the second; of the `negatives`,
+    `fp_gained` are taken for the class only the second way and `fp_lost` only the first; all are broadcast against each
+    other. The photos are the same, so that only those count whose prediction changes: the intervals are Agresti & Min's
+    (2005) for matched proportions, half a photo added to each cell, of both kinds of photos together. nan where there
+    are no positives or no negatives.
+    """
+    changes = [(tp_lost, tp_gained, positives), (fp_gained, fp_lost, negatives)]
+    value, middle, variance = (np.zeros(()) for _ in range(3))
+    for change in changes:
+        worse, better, count = (np.asarray(counts, dtype=np.float64) for counts in change)
+        value = value + _ratio(worse - better, count) / 2
+        difference = (worse - better) / (count + 2)
+        middle = middle + difference / 2
+        variance = variance + ((worse + better + 1) / (count + 2) - difference**2) / (count + 2) / 4
+    error = z * np.sqrt(variance)
+    # The added cells pull the middle to 0: the estimate itself is not left outside.
+    return Estimate(
+        value, np.maximum(-1.0, np.minimum(middle - error, value)), np.minimum(1.0, np.maximum(middle + error, value))
+    )
 
 
 def mean_interval(total: Numbers, squares: Numbers, count: Numbers, z: float = Z95) -> Estimate:

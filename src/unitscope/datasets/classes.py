@@ -47,11 +47,11 @@ def labelled(
     values = [value.strip() or None if isinstance(value, str) else value for value in found]
     present = {value for value in values if value is not None}
     if not present:
-        notes = () if classes is None else ("there are no labels: the names of classes that were given are unused",)
-        return LabelledClasses(values_of(values, {}), None, notes)
+        unused = "there are no labels: the names of classes that were given are unused"
+        return LabelledClasses(_indices(values, {}), None, () if classes is None else (unused,))
     names = {str(value) for value in present}
     numbers = all(name.removeprefix("-").isdecimal() for name in names)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if classes is None and names_file is not None:
         classes, notes = _beside(names_file, names, numbers)
     if numbers and (classes is None or not names <= set(classes)):
@@ -67,10 +67,10 @@ def labelled(
         _check_names(names, classes, where)
         order = {name: index for index, name in enumerate(classes)}
         index_of = {value: order[str(value)] for value in present}
-    return LabelledClasses(values_of(values, index_of), None if classes is None else tuple(classes), notes)
+    return LabelledClasses(_indices(values, index_of), None if classes is None else tuple(classes), notes)
 
 
-def values_of(values: Sequence[FoundLabel], index_of: dict[int | str, int]) -> list[int | None]:
+def _indices(values: Sequence[FoundLabel], index_of: dict[int | str, int]) -> list[int | None]:
     """Look every label up; None for none and for a negative index, which Hugging Face writes for none."""
     indices = [None if value is None else index_of[value] for value in values]
     return [None if index is None or index < 0 else index for index in indices]

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import final
 
 from unitscope.datasets.base import Dataset, Entry
-from unitscope.datasets.classes import FoundLabel, LabelledClasses, labelled
+from unitscope.datasets.classes import LabelledClasses, labelled
 from unitscope.datasets.layout import SPLITS, is_photo, lay_out
 from unitscope.errors import DatasetError, PhotoError, one_line
 
-EXPECTED = (
-    "a folder of photos or of class folders, a list of photos (.txt, .csv, .tsv), tar shards, or Parquet files"
-)
+EXPECTED = "a folder of photos or of class folders, a list of photos (.txt, .csv, .tsv), tar shards, or Parquet files"
 
 _TEXTS = frozenset({"categories.txt", *(f"{split}.txt" for split in SPLITS)})
 
@@ -69,27 +67,58 @@ class FileDataset(Dataset):
         except FileNotFoundError:
             raise PhotoError(f"there is no photo '{path}': check the path") from None
         except (OSError, ValueError) as error:
-            raise PhotoError(f"'{path}' cannot be read ({one_line(error)}): check the file and its permissions") from None
+            raise PhotoError(
+                f"'{path}' cannot be read ({one_line(error)}): check the file and its permissions"
+            ) from None
 
 
-def open_folder(root: Path, split: str | None, classes: Sequence[str] | None) -> FileDataset:
-    """Open a folder of photos: flat, of class folders, or divided into splits; sorted by path. Raises DatasetError."""
-    photos, texts = walk(root)
+def only_annotated(photos: FileDataset, annotated: Sequence[bool]) -> tuple[FileDataset, tuple[str, ...]]:
+    """The photos that have an annotation, and the notes of that; raises DatasetError where none has one."""
+    kept = [index for index, there in enumerate(annotated) if there]
+    if not kept:
+        raise DatasetError(
+            f"none of the {len(photos)} photos in '{photos.source}' has an annotation of its name: expected one for "
+            "each, in a folder that mirrors that of the photos"
+        )
+    entries = [photos.entries[index] for index in kept]
+    chosen = FileDataset(
+        photos.source,
+        photos.kind,
+        photos.root,
+        [photos.paths[index] for index in kept],
+        [entry.id for entry in entries],
+        LabelledClasses([entry.label for entry in entries], photos.classes),
+        photos.notes,
+    )
+    without = len(photos) - len(kept)
+    return chosen, (f"{without} photos without annotations are left out",) if without else ()
+
+
+def open_folder(
+    root: Path, photos: Sequence[str], others: Sequence[str], split: str | None, classes: Sequence[str] | None
+) -> FileDataset:
+    """Open the photos of a folder that was walked: flat, in class folders, or in splits. Raises DatasetError."""
+    if not photos:
+        raise DatasetError(f"the folder '{root}' holds no photos: expected {EXPECTED}")
+    texts = [path for path in others if path.endswith(".txt")]
     layout = lay_out(photos, texts, lambda text: read_text(root / text), split, f"'{root}'")
-    names = [root / text for text in texts if text == "categories.txt"] + [root.parent / "categories.txt"]
+    names = [root / text for text in texts if text.endswith("categories.txt")] + [root.parent / "categories.txt"]
     labels = labelled(layout.found, classes, f"'{root}'", next((file for file in names if file.is_file()), None))
     paths = [photos[index] for index in layout.chosen]
-    return FileDataset(str(root), layout.kind, root, paths, paths, labels, layout.notes)
+    notes = layout.notes
+    if len(texts) < len(others):
+        notes += (f"{len(others) - len(texts)} tars and Parquet files beside the photos are left out",)
+    return FileDataset(str(root), layout.kind, root, paths, paths, labels, notes)
 
 
 def walk(root: Path) -> tuple[list[str], list[str]]:
-    """The photos below a folder, and the text files that may tell their labels, as sorted paths relative to it.
+    """The photos below a folder, and other files that data sets are made of, as sorted paths relative to it.
 
     Hidden files and folders are left out. Links are followed, and every folder is entered once: by its own path rather
     than by a link, where it has both. Raises DatasetError for a folder that may not be read.
     """
     photos: list[str] = []
-    texts: list[str] = []
+    others: list[str] = []
     seen: set[tuple[int, int]] = set()
     folders, links = deque([""]), deque[str]()
     while folders or links:
@@ -103,8 +132,7 @@ def walk(root: Path) -> tuple[list[str], list[str]]:
                 items = sorted(listing, key=lambda item: item.name)
         except OSError as error:
             raise DatasetError(
-                f"the folder '{root / folder}' cannot be read ({one_line(error)}): check its "
-                "permissions"
+                f"the folder '{root / folder}' cannot be read ({one_line(error)}): check its permissions"
             ) from None
         for item in items:
             path = f"{folder}/{item.name}" if folder else item.name
@@ -114,9 +142,9 @@ def walk(root: Path) -> tuple[list[str], list[str]]:
                 (links if item.is_symlink() else folders).append(path)
             elif is_photo(item.name) and item.is_file():
                 photos.append(path)
-            elif item.name in _TEXTS and item.is_file():
-                texts.append(path)
-    return sorted(photos), sorted(texts, key=lambda text: (text.count("/"), text))
+            elif (item.name in _TEXTS or item.name.lower().endswith((".tar", ".parquet"))) and item.is_file():
+                others.append(path)
+    return sorted(photos), sorted(others, key=lambda path: (path.count("/"), path))
 
 
 def check_unique(ids: Sequence[str], source: str) -> None:

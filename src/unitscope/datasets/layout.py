@@ -32,7 +32,7 @@ class Layout:
 def is_photo(path: str) -> bool:
     """Whether a path names a photo, by its suffix, that is not hidden, nor in a hidden folder."""
     pure = PurePosixPath(path)
-    hidden = any(part.startswith(".") and part not in (".", "..") or part == "__MACOSX" for part in pure.parts)
+    hidden = any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in pure.parts)
     return not hidden and pure.suffix.lower() in PHOTO_SUFFIXES
 
 
@@ -55,7 +55,7 @@ def lay_out(
     if chosen is None:
         return Layout("folder", list(inner), *_classes_by_folder(list(inner.values())))
     inner = {index: path[len(chosen) + 1 :] for index, path in inner.items() if path.startswith(f"{chosen}/")}
-    notes = (f"the split {chosen!r} is the only one",) if split is None else ()
+    notes: tuple[str, ...] = (f"the split {chosen!r} is the only one",) if split is None else ()
     lists = [text for text in texts if PurePosixPath(text).name == f"{chosen}.txt"]
     if not lists:
         found, more = _classes_by_folder(list(inner.values()))
@@ -78,7 +78,9 @@ def choose_split(splits: Sequence[str], asked: str | None, where: str) -> str | 
         return splits[0] if splits else None
     if asked not in splits:
         has = f"has the split{'s' if len(splits) > 1 else ''} {there}" if splits else "is not divided into splits"
-        raise DatasetError(f"{where} {has}, and split={asked!r} was asked for: {'name one' if splits else 'leave it out'}")
+        raise DatasetError(
+            f"{where} {has}, and split={asked!r} was asked for: {'name one' if splits else 'leave it out'}"
+        )
     return asked
 
 
@@ -93,7 +95,9 @@ def read_split_list(text: str, split: str, where: str) -> dict[str, int]:
         if not path or not label.isdecimal():
             if is_photo(line.strip()) or not line.strip():
                 continue
-            raise DatasetError(f"{where} has {line[:60]!r} in line {number}: expected a path, a space and a class's index")
+            raise DatasetError(
+                f"{where} has {line[:60]!r} in line {number}: expected a path, a space and a class's index"
+            )
         labels[path.strip().removeprefix("/").removeprefix("images/").removeprefix(f"{split}/")] = int(label)
     return labels
 

@@ -39,9 +39,7 @@ def open_list(file: Path, classes: Sequence[str] | None) -> FileDataset:
         raise DatasetError(f"the list '{file}' is empty: expected one path of a photo a line")
     paths = [path for path, _ in rows]
     beside = file.parent / "categories.txt"
-    labels = labelled(
-        [label for _, label in rows], classes, f"the list '{file}'", beside if beside.is_file() else None
-    )
+    labels = labelled([label for _, label in rows], classes, f"the list '{file}'", beside if beside.is_file() else None)
     return FileDataset(str(file), "list", file.parent, paths, [_as_id(path) for path in paths], labels)
 
 

@@ -28,7 +28,7 @@ except ImportError:
 _IMAGE_COLUMNS = ("image", "img", "bytes", "image_bytes", "jpg", "jpeg", "png", "webp", "photo", "picture", "content")
 
 # Row groups are kept while they are small; one is kept in any case.
-_KEPT_BYTES = 256 << 20
+_KEPT_BYTES = 64 << 20
 
 # What is read once at opening to know the size of every image; beyond, the mean of a row group stands for them.
 _MEASURED_BYTES = 4 << 30
@@ -58,8 +58,9 @@ class TableDataset(Dataset):
             self.notes += ("the data are large: sizes of images are the means of their row groups",)
         sizes = [size for table in self._tables for size in table.sizes(measured)]
         stamps = [table.stamp for table in self._tables for _ in range(table.rows)]
-        ids = [id for table in self._tables for id in table.paths()]
-        if None in ids or len(set(ids)) < len(ids):
+        paths = [path for table in self._tables for path in table.paths()]
+        ids = [path for path in paths if path]
+        if len(set(ids)) < len(paths):
             ids = [f"{table.file.name}#{row}" for table in self._tables for row in range(table.rows)]
             check_unique(ids, source)
         self.entries = tuple(map(Entry, ids, labels.labels, sizes, stamps))
@@ -115,9 +116,9 @@ class _Table:
             self._path = columns[0] if columns else f"{self._image.partition('.')[0]}.path" if "path" in inner else None
             self.class_names = _class_names(schema, self._label)
             groups = [metadata.row_group(group) for group in range(self.groups)]
-            self._rows_of = [group.num_rows for group in groups]
+            self._rows_of: list[int] = [group.num_rows for group in groups]
             chunks = [[group.column(column) for column in range(metadata.num_columns)] for group in groups]
-            self._bytes_of = [
+            self._bytes_of: list[int] = [
                 sum(chunk.total_uncompressed_size for chunk in chunks_of if chunk.path_in_schema == self._image)
                 for chunks_of in chunks
             ]
@@ -167,10 +168,12 @@ class _Table:
         except FileNotFoundError:
             raise DatasetError(f"there is no Parquet file '{self.file}': check the path") from None
         except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"'{self.file}' is no whole Parquet file ({one_line(error)}): get a whole copy") from None
+            raise DatasetError(
+                f"'{self.file}' is no whole Parquet file ({one_line(error)}): get a whole copy"
+            ) from None
 
     def _image_column(self, schema: Any) -> str:
-        binary = [field.name for field in schema if _is_binary(field.type)]
+        binary: list[str] = [field.name for field in schema if _is_binary(field.type)]
         for field in schema:
             if pa.types.is_struct(field.type) and any(f.name == "bytes" and _is_binary(f.type) for f in field.type):
                 binary.append(f"{field.name}.bytes")

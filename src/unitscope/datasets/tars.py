@@ -56,7 +56,7 @@ _Found: TypeAlias = tuple[list[_Place], Sequence[FoundLabel], tuple[str, ...]]
 
 @final
 class TarDataset(Dataset):
-    """Photos in tars, found by one reading of the headers; `photos` are (tar, offset) of each, in the entries' order."""
+    """Photos in tars; `photos` are the number of the tar and the offset in bytes of each, in the entries' order."""
 
     def __init__(
         self,
@@ -134,7 +134,8 @@ def _index(path: Path, name: str) -> _Shard:
                 if inner in shard.members:
                     raise DatasetError(f"'{path}' has the member {inner!r} twice: every photo needs a name of its own")
                 shard.members[inner] = (member.offset_data, member.size)
-                archive.members.clear()
+                # tarfile keeps all headers, which are larger than many a photo.
+                archive.members = []  # type: ignore[attr-defined]
             # tarfile takes a damaged header for the end; the true end is the end of the file, or a block of zeros.
             if any(os.pread(file.fileno(), tarfile.BLOCKSIZE, archive.offset)):
                 raise DatasetError(f"'{path}' is damaged at byte {archive.offset}: get a whole copy of the tar")
@@ -196,7 +197,9 @@ def _from_sidecars(photos: list[_Place], classes: Sequence[str] | None) -> _Foun
         return None
     chosen = [photo for photo in photos if by_key[photo.shard.name, _key(photo.member)] is photo]
     left_out = len(photos) - len(chosen)
-    notes = (f"{left_out} further pictures of the same keys (masks, depths …) are left out",) if left_out else ()
+    notes: tuple[str, ...] = (
+        (f"{left_out} further pictures of the same keys (masks, depths …) are left out",) if left_out else ()
+    )
     for kind in kinds:
         found = [_sidecar_label(photo, kind) for photo in chosen]
         if kind == "txt" and _are_captions(found, classes):

@@ -70,4 +70,5 @@ class ClassSums(Summary):
     @property
     def overall_mean(self) -> Float[np.ndarray, " unit"]:
         """The mean activation over all images, with a class or without."""
-        return self._sums.values.sum(axis=0) / max(1, int(self._counts.sum()))
+        mean: np.ndarray = self._sums.values.sum(axis=0) / max(1, int(self._counts.sum()))
+        return mean

@@ -46,10 +46,10 @@ class Detectors(NamedTuple):
     By chance: the mean over the draws of the null, with the lowest and the highest of them; nan without draws.
     """
 
-    count: int
-    unique: int
-    count_by_chance: Estimate
-    unique_by_chance: Estimate
+    units: int
+    concepts: int
+    units_by_chance: Estimate
+    concepts_by_chance: Estimate
 
 
 @dataclass(eq=False)
@@ -60,10 +60,10 @@ class ConceptCounts:
     In such a photo a is the unit's active pixels, l the concept's, i those in common and u = a + l − i. The sums are
     integers, so that they do not depend on the order of photos, and parts add up:
 
-    `i`, `ii` and `iu` (concept, unit) of i, i² and i·u; `l` (concept) of l; `photos_with` (concept) and `photos_of`
-    (category) count photos; `a` and `aa` (category, unit) of a and a²; `uu` (concept, unit) of u² − a², which is 0 in
-    photos without the concept. The null pairs a photo's activation with the masks of another, once for each draw:
-    `null_i` (draw, concept, unit), `null_l` (draw, concept), `null_a` (draw, category, unit).
+    `i`, `ii` and `iu` (concept, unit) of i, i² and i·u; `l` and `ll` (concept) of l and l²; `a` and `aa` (category,
+    unit) of a and a²; `uu` (concept, unit) of u² − a² − l², which is 0 where either is nowhere; `photos_with` (concept)
+    and `photos_of` (category) count photos. The null pairs a photo's activation with the masks of another, once for
+    each draw: `null_i` (draw, concept, unit), `null_l` (draw, concept), `null_a` (draw, category, unit).
     """
 
     category_of: Int64[np.ndarray, " concept"]
@@ -74,6 +74,7 @@ class ConceptCounts:
     iu: Int64[np.ndarray, "concept unit"]
     uu: Int64[np.ndarray, "concept unit"]
     l: Int64[np.ndarray, " concept"]  # noqa: E741  the letter of the formula
+    ll: Int64[np.ndarray, " concept"]
     a: Int64[np.ndarray, "category unit"]
     aa: Int64[np.ndarray, "category unit"]
     null_i: Int64[np.ndarray, "draw concept unit"]
@@ -90,7 +91,7 @@ class ConceptCounts:
         if category_of.size and not (0 <= category_of.min() and category_of.max() < categories):
             raise ValueError(f"a concept is of a category outside 0 to {categories - 1}")
         pair, own = (len(category_of), units), (categories, units)
-        shapes = [pair[:1], own[:1], pair, pair, pair, pair, pair[:1], own, own]
+        shapes = [pair[:1], own[:1], pair, pair, pair, pair, pair[:1], pair[:1], own, own]
         null = [(null_draws, *shape) for shape in (pair, pair[:1], own)]
         return cls(category_of.copy(), *(np.zeros(shape, dtype=np.int64) for shape in [*shapes, *null]))
 
@@ -152,7 +153,9 @@ class ConceptCounts:
     def _count_masks(self, own: Annotation, others: Sequence[Annotation]) -> None:
         self.photos_with[own.concepts] += 1
         self.photos_of[np.unique(own.categories)] += 1
-        self.l[own.concepts] += own.masks.sum(axis=1)
+        area = own.masks.sum(axis=1)
+        self.l[own.concepts] += area
+        self.ll[own.concepts] += area * area
         for draw, other in enumerate(others):
             self.null_l[draw, other.concepts] += other.masks.sum(axis=1)
 
@@ -169,12 +172,13 @@ class ConceptCounts:
         product = torch.from_numpy(masks).float() @ torch.from_numpy(active).float().T
         counts = product.to(torch.int64).numpy()
         area, common = counts[0], counts[1 : 1 + len(own.concepts)]
-        union = area + own.masks.sum(axis=1)[:, None] - common
+        mask_area = own.masks.sum(axis=1)[:, None]
+        union = area + mask_area - common
         here = np.ix_(own.concepts, firing)
         self.i[here] += common
         self.ii[here] += common * common
         self.iu[here] += common * union
-        self.uu[here] += union * union - area * area
+        self.uu[here] += union * union - area * area - mask_area * mask_area
         category = np.ix_(np.unique(own.categories), firing)
         self.a[category] += area
         self.aa[category] += area * area
@@ -192,7 +196,7 @@ class ConceptCounts:
     def interval(self) -> Estimate:
         """The IoU with its 95 % interval over photos, arrays (unit, concept); nan where neither has any pixel."""
         u = self.a[self.category_of] + self.l[:, None] - self.i
-        uu = self.uu + self.aa[self.category_of]
+        uu = self.uu + self.aa[self.category_of] + self.ll[:, None]
         count = self.photos_of[self.category_of][:, None]
         return Estimate(*(ends.T for ends in ratio_interval(self.i, u, self.ii, self.iu, uu, count)))
 
@@ -209,8 +213,10 @@ class ConceptCounts:
         iou = self.iou()
         concept = iou.argmax(axis=1)
         found = iou.max(axis=1)
-        as_good = sum((self._null_iou(draw).max(axis=1) >= found).astype(np.int64) for draw in range(len(self.null_i)))
-        return Best(concept, found, (1.0 + as_good) / (len(self.null_i) + 1))
+        as_good = np.zeros(len(found))
+        for draw in range(len(self.null_i)):
+            as_good += self._null_iou(draw).max(axis=1) >= found
+        return Best(concept, found, (1 + as_good) / (len(self.null_i) + 1))
 
     def detectors(self, threshold: float = DETECTOR_THRESHOLD) -> Detectors:
         """The units whose best IoU is above a threshold, beside those that chance makes."""
@@ -218,8 +224,8 @@ class ConceptCounts:
         draws = np.array([_detectors(self._null_iou(draw), threshold) for draw in range(len(self.null_i))])
         if not len(draws):
             draws = np.full((1, 2), np.nan)
-        count, unique = (Estimate(column.mean(), column.min(), column.max()) for column in draws.T)
-        return Detectors(*observed, count, unique)
+        units, concepts = (Estimate(column.mean(), column.min(), column.max()) for column in draws.T)
+        return Detectors(*observed, units, concepts)
 
 
 def _iou(

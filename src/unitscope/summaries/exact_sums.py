@@ -34,7 +34,7 @@ class ExactSums:
         return total
 
     def add(self, rows: Int64[np.ndarray, " number"], numbers: Float[np.ndarray, "number column"]) -> None:
-        """Add each row of numbers to one of the sums; raises NonFiniteError for numbers too large to be kept exactly."""
+        """Add each row of numbers to one of the sums; raises NonFiniteError for numbers too large to be exact."""
         scaled = numbers.astype(np.float64) / self._unit
         if scaled.size and not float(np.abs(scaled).max()) < _LARGEST:
             raise NonFiniteError(

@@ -106,7 +106,9 @@ class Histogram(Summary):
         """How many activations were counted."""
         return self._zero + sum((counts.sum(axis=1) for counts in self._counts), np.zeros(self._units, np.int64))
 
-    def buckets(self) -> tuple[Float[np.ndarray, " bucket"], Float[np.ndarray, " bucket"], Int64[np.ndarray, "unit bucket"]]:
+    def buckets(
+        self,
+    ) -> tuple[Float[np.ndarray, " bucket"], Float[np.ndarray, " bucket"], Int64[np.ndarray, "unit bucket"]]:
         """The lower and upper edge of each bucket that occurred, in rising order, and every unit's counts in it.
 
         A bucket holds lower ≤ a < upper; those below 0 hold lower < a ≤ upper, and that of 0 has 0 for both.
@@ -143,7 +145,8 @@ class Histogram(Summary):
         wanted = np.ceil(np.asarray(shares)[None, :] * self.total[:, None]).clip(min=1)
         places = [np.searchsorted(one, those) for one, those in zip(below, wanted, strict=True)]
         middle = (lower + upper) / 2
-        return middle[np.minimum(np.array(places).reshape(self._units, len(shares)), len(middle) - 1)]
+        found: np.ndarray = middle[np.minimum(np.array(places).reshape(self._units, len(shares)), len(middle) - 1)]
+        return found
 
 
 def _edge(numbers: Int64[np.ndarray, " bucket"]) -> Float[np.ndarray, " bucket"]:

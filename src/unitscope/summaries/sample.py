@@ -54,7 +54,7 @@ class Sample(Summary):
 
     def _merge(self, *others: np.ndarray) -> None:
         own = (self._draws, self.images, self.maxima, self.means, self._maps, self._peaks)
-        joined = [np.concatenate(pair) for pair in zip(own, others, strict=True)]
+        joined = [np.concatenate([mine, theirs]) for mine, theirs in zip(own, others, strict=True)]
         order = np.lexsort((joined[1], joined[0]))[: self._count]
         self._draws, self.images, self.maxima, self.means, self._maps, self._peaks = (one[order] for one in joined)
 

@@ -1,0 +1,98 @@
+"""Polygons: the object annotations of MiniPlaces, XML files that lie in `objects/` as the photos do in `images/`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import final
+from xml.etree import ElementTree
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image, ImageDraw
+
+from unitscope.datasets.files import FileDataset, only_annotated
+from unitscope.datasets.masks import Concept, MaskedDataset, Masks, gathered, read_annotation
+from unitscope.errors import PhotoError, one_line
+
+_SIDE = 128
+_CLASSES = 175
+_DECLARATION = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
+
+
+@final
+class PolygonMasks(MaskedDataset):
+    """The polygons of MiniPlaces, drawn with their outline on 128×128 pixels, where they may overlap.
+
+    Coordinates count pixels from 1. A photo whose XML is damaged, has a polygon of fewer than three points or an
+    unknown class stays in the data set, and `masks` raises PhotoError for it.
+    """
+
+    def __init__(self, photos: FileDataset, names: Sequence[str] | None) -> None:
+        self.source, self.kind = photos.source, "polygons"
+        self.dataset, self.notes = only_annotated(
+            photos, [_objects_of(photos, index).is_file() for index in range(len(photos))]
+        )
+        if names is None:
+            names = [f"object {number}" for number in range(_CLASSES)]
+            self.notes += ("the objects have no names: lay object_categories.txt beside them, or give names=",)
+        self._photos = self.dataset
+        self.concepts = tuple(Concept(name, "object") for name in names)
+
+    def annotations(self, index: int) -> tuple[Path, ...]:
+        """The XML file."""
+        return (_objects_of(self._photos, index),)
+
+    def masks(self, index: int) -> Masks:
+        """The objects of a photo, all polygons of a class in one mask."""
+        (path,) = self.annotations(index)
+        canvases: dict[int, Image.Image] = {}
+        for item in _parsed(path).iter("objects"):
+            label = _number(item.findtext("class"), path)
+            if label not in range(len(self.concepts)):
+                raise PhotoError(
+                    f"the annotation '{path}' has the object class {label:g}, and there are {len(self.concepts)} names "
+                    "from 0 on: give the names that belong to it"
+                )
+            canvas = canvases.setdefault(int(label), Image.new("1", (_SIDE, _SIDE)))
+            for polygon in item.iter("polygon"):
+                points = [
+                    (_number(point.findtext("x"), path) - 1, _number(point.findtext("y"), path) - 1)
+                    for point in polygon.iter("pt")
+                ]
+                if len(points) < 3:
+                    raise PhotoError(
+                        f"the annotation '{path}' has a polygon of {len(points)} points: expected three or more"
+                    )
+                ImageDraw.Draw(canvas).polygon(points, fill=1, outline=1)
+        masks: dict[int, Bool[np.ndarray, "row col"]] = {
+            label: np.array(canvas, dtype=bool) for label, canvas in canvases.items()
+        }
+        return gathered(masks, (_SIDE, _SIDE), frozenset({"object"}))
+
+
+def _objects_of(photos: FileDataset, index: int) -> Path:
+    inner = PurePosixPath(photos.paths[index].removeprefix("images/"))
+    return photos.root / "objects" / inner.with_suffix(".xml")
+
+
+def _parsed(path: Path) -> ElementTree.Element:
+    text = read_annotation(path).decode("utf-8", "replace")
+    try:
+        # The files have several roots, so one is put around them; a DOCTYPE, with its entities, is an error inside it.
+        return ElementTree.fromstring(f"<annotation>{_DECLARATION.sub('', text)}</annotation>")
+    except ElementTree.ParseError as error:
+        raise PhotoError(f"the annotation '{path}' is no whole XML ({one_line(error)}): get a whole copy") from None
+
+
+def _number(text: str | None, path: Path) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    # Pillow draws far-away points wrongly; none lies outside the photo but by mistake.
+    if not -_SIDE <= value <= 2 * _SIDE:
+        raise PhotoError(f"the annotation '{path}' has {text!r} where a number from 1 to {_SIDE} should be: mend it")
+    return value

@@ -1,0 +1,415 @@
+"""Scan: one pass over a data set that can be stopped, gone on with, split and merged, and what it leaves: an atlas."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unitscope.account import NetworkFacts
+from unitscope.atlas import (
+    MANIFEST,
+    SCHEMA,
+    SUMMARIES,
+    WORK,
+    Atlas,
+    AtlasLayer,
+    parquet,
+    read_arrays,
+    shards_in,
+    write_head,
+    write_manifest,
+    write_summaries,
+)
+from unitscope.datasets import Dataset, DatasetSource, open_dataset
+from unitscope.errors import AtlasError, InputError, MissingExtraError
+from unitscope.files import make_folder
+from unitscope.findings import write_findings
+from unitscope.head import Head
+from unitscope.labels import LabelsSource
+from unitscope.layers import find_map_layer
+from unitscope.matching import Matching, matched
+from unitscope.model import Classifier
+from unitscope.observing import ROWS, Observer, ShardWork, digest_of
+from unitscope.runners import LocalRunner, Runner
+from unitscope.summaries.layer import LayerShape, LayerSummary
+
+_RUNS = "runs.jsonl"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a scan is: images done and skipped since it was started, of `total` that were left then."""
+
+    stage: str
+    done: int
+    skipped: int
+    total: int
+
+
+def scan(
+    model: Classifier,
+    source: DatasetSource | Dataset,
+    out: str | os.PathLike[str],
+    *,
+    layers: str | Sequence[str] | None = None,
+    split: str | None = None,
+    classes: LabelsSource | None = None,
+    part: tuple[int, int] | None = None,
+    top: int | None = None,
+    sample: int | None = None,
+    quantile: float | None = None,
+    batch_size: int | None = None,
+    shard_size: int | None = None,
+    workers: int = 1,
+    runner: Runner | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Atlas:
+    """Scan a data set: what every unit of some layers responds to, in one pass, as an atlas in the folder `out`.
+
+    `source`, `split` and `classes` are those of `open_dataset`. `layers` are names, the head's feature map where none
+    is given. Kept are the `top` images of every unit (20) by maximum and by mean, a uniform `sample` of images (48), and
+    a threshold T with P(a ≥ T) ≤ `quantile` (0.005). Images go through in batches of `batch_size` (32), and every
+    `shard_size` (512) of them are committed together.
+
+    Where `out` holds such a scan that was stopped, it goes on, with that scan's parameters; the result is the same as
+    without the stop, and does not depend on the number of `workers`. `part` (1, 4) scans the first quarter of the
+    shards: `merge` puts parts together. Images that cannot be read are skipped, and listed with the reason.
+
+    Raises DatasetError, LayerError, what `explain` raises, and AtlasError where `out` belongs to another scan, or is
+    being scanned by another process.
+    """
+    dataset = source if isinstance(source, Dataset) else open_dataset(source, split=split, classes=classes)
+    folder = Path(out)
+    given = {"top": top, "sample": sample, "quantile": quantile, "batch_size": batch_size, "shard_size": shard_size}
+    with _locked(folder):
+        settings = _settings(folder, given)
+        plan = _Plan.of(model, dataset, [layers] if isinstance(layers, str) else layers, settings)
+        _check_same(folder, plan.identity)
+        _check_unchanged(folder, dataset)
+        shards = plan.shards(part)
+        done = shards_in(folder)
+        todo = [shard for shard in shards if shard not in done]
+        if todo or not (folder / MANIFEST).is_file():
+            started = time.time()
+            write_manifest(folder, plan.manifest("scanning", 0, 0))
+            counts = plan.run(folder, todo, done, runner or LocalRunner(workers), progress)
+            _finish(folder, plan)
+            _log(folder, started, counts, workers)
+        elif Atlas.open(folder).manifest["status"] == "scanning":
+            _finish(folder, plan)  # it was stopped between its last shard and its tables
+    return Atlas.open(folder)
+
+
+@dataclass
+class _Plan:
+    """What is scanned, and how: all that two scans must have in common to be one."""
+
+    model: Classifier
+    dataset: Dataset
+    layers: list[AtlasLayer]
+    settings: dict[str, Any]
+    matching: Matching
+    identity: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: Classifier, dataset: Dataset, names: Sequence[str] | None, settings: dict[str, Any]) -> _Plan:
+        """The plan for a model, a data set and layers by name."""
+        head = model.head_or_refusal()[0]
+        exact = head if isinstance(head, Head) else None
+        chosen = _layers(model, names)
+        matching = matched(dataset, model.labels)
+        identity = {
+            "model": fingerprint(model),
+            "labels": hashlib.sha256("\n".join(model.labels).encode()).hexdigest(),
+            "preprocessing": model.preprocessing.describe(),
+            "data set": dataset.fingerprint(),
+            "layers": [layer.name for layer in chosen],
+            "head": exact is not None,
+            "parameters": settings,
+        }
+        return cls(model, dataset, chosen, settings, matching, identity)
+
+    @property
+    def shard_count(self) -> int:
+        return -(-len(self.dataset) // int(self.settings["shard_size"]))
+
+    def shards(self, part: tuple[int, int] | None) -> list[int]:
+        """The shards to scan: all, or those of a part."""
+        if part is None:
+            return list(range(self.shard_count))
+        which, of = part
+        if not 1 <= which <= of:
+            raise InputError(f"part {which} of {of} does not exist: parts are numbered 1 to their number")
+        if of > self.shard_count:
+            raise InputError(
+                f"the data set has {self.shard_count} shards of {self.settings['shard_size']} images, which make no {of} "
+                "parts: choose fewer parts or a smaller shard size"
+            )
+        bounds = [place * self.shard_count // of for place in range(of + 1)]
+        return list(range(bounds[which - 1], bounds[which]))
+
+    def empty(self) -> dict[str, LayerSummary]:
+        """Summaries that have seen nothing."""
+        count = len(self.matching.classes)
+        top, sample = self.settings["top"], self.settings["sample"]
+        return {
+            one.name: LayerSummary(LayerShape(one.units, one.cells, count, top, sample, one.unit))
+            for one in self.layers
+        }
+
+    def restored(self, folder: Path) -> dict[str, LayerSummary]:
+        """The summaries that a folder holds; empty ones where it holds none."""
+        return restored(folder, self.empty())
+
+    def run(
+        self,
+        folder: Path,
+        todo: Sequence[int],
+        done: Sequence[int],
+        runner: Runner,
+        progress: Callable[[Progress], None] | None,
+    ) -> tuple[int, int]:
+        """Scan shards and commit each; returns how many images were seen and skipped."""
+        size = int(self.settings["shard_size"])
+        total = sum(min((shard + 1) * size, len(self.dataset)) - shard * size for shard in todo)
+        images = skipped = 0
+        alone = runner.alone
+
+        def tell(more: int, lost: int) -> None:
+            nonlocal images, skipped
+            images, skipped = images + more, skipped + lost
+            if progress is not None:
+                progress(Progress("scan", images, skipped, total))
+
+        summaries, committed = self.restored(folder), set(done)
+        observer = Observer(self.model, self.dataset, self.layers, int(self.settings["batch_size"]))
+        labelled = self.matching.labelled
+        work = ShardWork(observer, folder, size, labelled, dict(summaries), tell if alone else None)
+        for result in runner.run(work, todo):
+            for name, summary in result.summaries.items():
+                summaries[name].merge(summary)
+            committed.add(result.shard)
+            write_summaries(folder, summaries, committed)
+            if not alone:
+                tell(result.images, result.skipped)
+        return images, skipped
+
+    def manifest(self, status: str, images: int, skipped: int) -> dict[str, Any]:
+        """The atlas's manifest; documented in docs/atlas.md."""
+        facts = NetworkFacts.of(self.model)
+        head = self.model.head
+        norm = head.readout.norm if isinstance(head, Head) else None
+        return {
+            "schema": SCHEMA,
+            "status": status,
+            "identity": self.identity,
+            "model": {
+                "spec": facts.provenance.spec,
+                "weights": facts.provenance.weights,
+                "sha256": facts.provenance.sha256,
+                "notes": list(facts.provenance.notes),
+                "architecture": facts.architecture,
+                "parameters": facts.parameters,
+                "labels": list(self.model.labels),
+                "input_shape": list(facts.input_shape),
+                "preprocessing": facts.preprocessing,
+                "head": None
+                if not isinstance(head, Head)
+                else {
+                    "kind": head.kind,
+                    "layer": head.layer,
+                    "layer_is_map": head.layer_is_map,
+                    "norm": None if norm is None else {"kind": norm.kind, "eps": norm.eps},
+                    "error": head.error,
+                },
+            },
+            "data": {
+                "source": _absolute(self.dataset.source),
+                "kind": self.dataset.kind,
+                "images": len(self.dataset),
+                "notes": [*self.dataset.notes, *self.matching.notes],
+                "labels": "given" if self.matching.labelled else "predicted",
+                "classes": list(self.matching.classes),
+                "targets": list(self.matching.targets),
+            },
+            "layers": [layer.plain() for layer in self.layers],
+            "parameters": {**self.settings, "shards": self.shard_count},
+            "scanned": {"images": images, "skipped": skipped},
+            "versions": dict(facts.versions),
+        }
+
+
+def restored(folder: Path, summaries: dict[str, LayerSummary]) -> dict[str, LayerSummary]:
+    """Summaries that hold what a folder's file of them does, if there is one."""
+    if (folder / SUMMARIES).is_file():
+        arrays, _ = read_arrays(folder / SUMMARIES)
+        for name, summary in summaries.items():
+            begin = f"{name}/"
+            summary.restore({key.removeprefix(begin): one for key, one in arrays.items() if key.startswith(begin)})
+    return summaries
+
+
+def fingerprint(model: Classifier) -> str:
+    """A SHA-256 over the network's structure and all its numbers: another network, or other weights, have another one."""
+    digest = hashlib.sha256(str(model.network).encode())
+    for name, tensor in model.network.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _layers(model: Classifier, names: Sequence[str] | None) -> list[AtlasLayer]:
+    """The layers to scan; the head's feature map is always among them where a head is exact."""
+    head = model.head_or_refusal()[0]
+    exact = head if isinstance(head, Head) else None
+    found: dict[str, AtlasLayer] = {}
+    layers = model.layers()
+    if names is None and exact is None:
+        if head is None:
+            raise InputError("the network has no layer to speak of that a scan could begin with: name layers")
+        names = [head.layer]
+    for name in names or ():
+        layer = find_map_layer(layers, name)
+        is_head = exact is not None and exact.layer_is_map and exact.layer == name
+        units, rows, cols = layer.shape
+        found[name] = AtlasLayer(name, layer.kind, units, (rows, cols), layer.grid, is_head, 1.0)
+    if exact is not None and not any(layer.is_head for layer in found.values()):
+        # Where a function still follows the layer, its map is another than the layer's own.
+        name = exact.layer if exact.layer_is_map else f"{exact.layer}+"
+        kind = next((layer.kind for layer in layers if layer.name == exact.layer), "")
+        units, rows, cols = exact.map_shape
+        found[name] = AtlasLayer(name, kind, units, (rows, cols), exact.grid, True, 1.0)
+    return _with_scales(model, list(found.values()))
+
+
+def _with_scales(model: Classifier, layers: Sequence[AtlasLayer]) -> list[AtlasLayer]:
+    """The layers with the power of two next to their largest activation on noise."""
+    names = [layer.name for layer in layers if not layer.is_head]
+    noise = torch.randn((2, *model.input_shape), generator=torch.Generator().manual_seed(3), device="cpu")
+    found = model.activations(noise.to(model.like.device, model.like.dtype), names)
+    scaled = []
+    for layer in layers:
+        maps = found.feature_map if layer.is_head else found.layers[layer.name]
+        assert maps is not None
+        largest = float(maps.abs().max())
+        unit = 2.0 ** round(math.log2(largest)) if 0 < largest < math.inf else 1.0
+        scaled.append(dataclasses.replace(layer, unit=unit))
+    return scaled
+
+
+_DEFAULTS: dict[str, Any] = {"top": 20, "sample": 48, "quantile": 0.005, "batch_size": 32, "shard_size": 512}
+
+
+def _settings(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters: those given, or those of the scan that is gone on with, or the defaults; checked."""
+    begun = _manifest(folder)
+    before = _DEFAULTS if begun is None else begun["identity"]["parameters"]
+    settings = {name: before[name] if value is None else value for name, value in given.items()}
+    for name in ("top", "sample", "batch_size", "shard_size"):
+        least = 0 if name == "sample" else 1
+        if settings[name] < least:
+            raise InputError(f"{name} is at least {least}, not {settings[name]}")
+    if not 0 < settings["quantile"] < 1:
+        raise InputError(f"quantile is a share of all activations between 0 and 1, not {settings['quantile']:g}")
+    return settings
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    return Atlas.open(folder).manifest if (folder / MANIFEST).exists() else None
+
+
+_REMEDY = "name another folder with --out, or remove this one"
+
+
+def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raise AtlasError unless a folder is empty, or holds a scan of the same things."""
+    begun = _manifest(folder)
+    if begun is None:
+        others = [path.name for path in folder.iterdir() if path.name != WORK]
+        if others:
+            raise AtlasError(f"'{folder}' holds other files ({sorted(others)[0]} …) and no atlas: {_REMEDY}")
+        return
+    for what, now in identity.items():
+        then = begun["identity"].get(what)
+        if then != now:
+            raise AtlasError(f"'{folder}' holds a scan of {_difference(what, then, now)}: {_REMEDY}")
+
+
+def _difference(what: str, then: Any, now: Any) -> str:
+    if what == "parameters":
+        name = next(name for name in now if then.get(name) != now[name])
+        return f"other parameters ({name} was {then.get(name)}, not {now[name]})"
+    if isinstance(now, str) and len(now) == 64:
+        return f"another {what} (fingerprint {str(then)[:8]}, not {now[:8]})"
+    return f"another {what} ({then}, not {now})"
+
+
+def _check_unchanged(folder: Path, dataset: Dataset) -> None:
+    """Raise AtlasError where an image that was scanned has other bytes now; files that were only touched are read."""
+    for path in sorted((folder / WORK / ROWS).glob("*.parquet")):
+        rows = parquet().read_table(path, columns=["image", "size", "stamp", "digest"]).to_pydict()
+        for image, size, stamp, digest in zip(*rows.values(), strict=True):
+            entry = dataset.entries[image]
+            if (entry.size, entry.stamp) != (size, stamp) and digest is not None:
+                if digest_of(dataset.read(image)) != digest:
+                    raise AtlasError(f"image '{entry.id}' has changed since it was scanned into '{folder}': {_REMEDY}")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else scans into a folder meanwhile; the lock is gone with the process, however it ends."""
+    try:
+        import filelock
+    except ImportError:
+        raise MissingExtraError("filelock", "atlas", "a scan") from None
+    parquet()  # better now than after the first shard
+    make_folder(folder / WORK)
+    try:
+        with filelock.FileLock(folder / WORK / "lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise AtlasError(
+            f"'{folder}' is being scanned by another process: wait for it, or name another --out"
+        ) from None
+
+
+def _finish(folder: Path, plan: _Plan) -> None:
+    """Write the tables, and last the manifest that says so."""
+    head = plan.model.head
+    if isinstance(head, Head):
+        write_head(folder, head.readout)
+    images, skipped = write_findings(Atlas.open(folder))
+    status = "complete" if len(shards_in(folder)) == plan.shard_count else "part"
+    write_manifest(folder, plan.manifest(status, images, skipped))
+
+
+def _log(folder: Path, started: float, counts: tuple[int, int], workers: int) -> None:
+    images, skipped = counts
+    line = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        "images": images,
+        "skipped": skipped,
+        "workers": workers,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
+    with (folder / _RUNS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _absolute(source: str) -> str:
+    return str(Path(source).absolute()) if Path(source).exists() else source
