@@ -83,12 +83,10 @@ def _write_classes(atlas: Atlas, own: list[Any], truth: list[Any], predicted: li
     """Of every class how many images there are, and how many of them the model finds."""
     count, targets = len(atlas.classes), atlas.manifest["data"]["targets"]
     images = np.bincount([one for one in own if one is not None], minlength=count)
-    known = np.array([one is not None for one in truth], bool)
-    pairs = [
-        (one, other) for one, other, has in zip(own, zip(truth, predicted, strict=True), known, strict=True) if has
-    ]
-    found = np.bincount([one for one, (target, guess) in pairs if target == guess], minlength=count)
-    judged = np.bincount([one for one, _ in pairs], minlength=count)
+    told = zip(own, truth, predicted, strict=True)
+    judgements = [(one, target == guess) for one, target, guess in told if target is not None]
+    found = np.bincount([one for one, right in judgements if right], minlength=count)
+    judged = np.bincount([one for one, _ in judgements], minlength=count)
     share = proportion(found, judged)
     guesses = np.bincount(predicted, minlength=len(atlas.labels))
     columns = {

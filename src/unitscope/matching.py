@@ -13,7 +13,7 @@ from unitscope.errors import DatasetError
 
 @dataclass(frozen=True)
 class Matching:
-    """The classes by which images are told apart, and for each the model's class of that name, None where there is none.
+    """The classes by which images are told apart, and for each the model's class of that name, None where it has none.
 
     Without labels the classes are the model's own, and images belong to the one that it predicts.
     """
@@ -37,8 +37,8 @@ def matched(dataset: Dataset, labels: Sequence[str]) -> Matching:
         largest = max(entry.label for entry in dataset.entries if entry.label is not None)
         if largest >= len(labels):
             raise DatasetError(
-                f"the labels of '{dataset.source}' go up to {largest}, and the model has {len(labels)} classes: give the "
-                "names of the data set's classes, so that they can be matched by name"
+                f"the labels of '{dataset.source}' go up to {largest}, and the model has {len(labels)} classes: give "
+                "the names of the data set's classes, so that they can be matched by name"
             )
         return Matching(tuple(labels), own, True, ("labels are numbers, taken for the model's own classes",))
     if tuple(dataset.classes) == tuple(labels):

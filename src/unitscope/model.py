@@ -45,7 +45,7 @@ from unitscope.layers import (
     without_units,
 )
 from unitscope.local import METHODS, LocalHead, find_local, started
-from unitscope.photos import Photo
+from unitscope.photos import Encoded, Photo
 from unitscope.prepared import Prepared, StaleError, prepare
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
 from unitscope.readout import LEAST_ROUNDING, completeness_error, rounding_error
@@ -53,7 +53,7 @@ from unitscope.subjects import Subject
 from unitscope.trace import Trace, logits_of, trace
 from unitscope.unit_maps import UnitMaps
 
-OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Photo
+OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded | Photo
 Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
 
 # A network is prepared for a dtype, and for the layers whose maps are kept beside the head's.
@@ -624,7 +624,7 @@ class Classifier:
         if isinstance(x, Tensor):
             yield from self._tensor_batches(x, batch_size)
             return
-        if isinstance(x, (str, os.PathLike, Image.Image, Photo)):
+        if isinstance(x, (str, os.PathLike, Image.Image, Encoded, Photo)):
             x = [x]
         if not isinstance(x, Iterable) or isinstance(x, (bytes, Mapping)) or hasattr(x, "__array__"):
             raise InputError(

@@ -81,8 +81,8 @@ class Observer:
             if tuple(tensor.shape) != expected:
                 raise InputError(
                     f"{photo.name} becomes an input of {'×'.join(map(str, tensor.shape))} and others of "
-                    f"{'×'.join(map(str, expected))}: units can be compared on inputs of one size only; add a crop to the "
-                    "preprocessing"
+                    f"{'×'.join(map(str, expected))}: units can be compared on inputs of one size only; add a crop to "
+                    "the preprocessing"
                 )
         like = self.model.like
         try:
@@ -93,8 +93,8 @@ class Observer:
             if len(images) == 1:
                 skip(images[0], error)
                 return
-            for one in zip(images, photos, tensors, strict=True):
-                yield from self._through(*([item] for item in one), skip)
+            for image, photo, tensor in zip(images, photos, tensors, strict=True):
+                yield from self._through([image], [photo], [tensor], skip)
             return
         yield Seen(images, photos, found)
 

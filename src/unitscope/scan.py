@@ -79,8 +79,8 @@ def scan(
     """Scan a data set: what every unit of some layers responds to, in one pass, as an atlas in the folder `out`.
 
     `source`, `split` and `classes` are those of `open_dataset`. `layers` are names, the head's feature map where none
-    is given. Kept are the `top` images of every unit (20) by maximum and by mean, a uniform `sample` of images (48), and
-    a threshold T with P(a ≥ T) ≤ `quantile` (0.005). Images go through in batches of `batch_size` (32), and every
+    is given. Kept are the `top` images of every unit (20) by maximum and by mean, a uniform `sample` of images (48),
+    and a threshold T with P(a ≥ T) ≤ `quantile` (0.005). Images go through in batches of `batch_size` (32), and every
     `shard_size` (512) of them are committed together.
 
     Where `out` holds such a scan that was stopped, it goes on, with that scan's parameters; the result is the same as
@@ -154,8 +154,8 @@ class _Plan:
             raise InputError(f"part {which} of {of} does not exist: parts are numbered 1 to their number")
         if of > self.shard_count:
             raise InputError(
-                f"the data set has {self.shard_count} shards of {self.settings['shard_size']} images, which make no {of} "
-                "parts: choose fewer parts or a smaller shard size"
+                f"the data set has {self.shard_count} shards of {self.settings['shard_size']} images, which make no "
+                f"{of} parts: choose fewer parts or a smaller shard size"
             )
         bounds = [place * self.shard_count // of for place in range(of + 1)]
         return list(range(bounds[which - 1], bounds[which]))
@@ -262,7 +262,7 @@ def restored(folder: Path, summaries: dict[str, LayerSummary]) -> dict[str, Laye
 
 
 def fingerprint(model: Classifier) -> str:
-    """A SHA-256 over the network's structure and all its numbers: another network, or other weights, have another one."""
+    """A SHA-256 over the network's structure and all its numbers: other weights have another one."""
     digest = hashlib.sha256(str(model.network).encode())
     for name, tensor in model.network.state_dict().items():
         if isinstance(tensor, torch.Tensor):

@@ -69,7 +69,7 @@ class BrodenMasks(MaskedDataset):
                     if concept is None:
                         raise PhotoError(
                             f"the annotation {item!r} of {self.dataset.entries[index].id!r} has the number {number}, "
-                            f"which label.csv does not have in the category {category!r}: get a whole copy of the data set"
+                            f"which label.csv lacks in the category {category!r}: get a whole copy of the data set"
                         )
                     found = layer == number
                     masks[concept] = masks[concept] | found if concept in masks else found

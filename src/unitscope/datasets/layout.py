@@ -48,8 +48,9 @@ def lay_out(
     inner = {index: path[len(base) :] for index, path in enumerate(paths) if path.startswith(base)}
     folders = {path.partition("/")[0] for path in inner.values() if "/" in path}
     splits = [name for name in SPLITS if name in folders]
-    # "train" is also a vehicle: among other classes it is one of them.
-    if split is None and (len(folders) > len(splits) or any("/" not in path for path in inner.values())):
+    loose = any("/" not in path for path in inner.values())
+    # "train" is also a vehicle: among other classes, or alone among photos, it is a class.
+    if split is None and (len(folders) > len(splits) or (loose and len(splits) == 1)):
         splits = []
     chosen = choose_split(splits, split, where)
     if chosen is None:
