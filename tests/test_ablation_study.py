@@ -287,6 +287,18 @@ def test_a_curve_begins_with_all_on_and_ends_with_the_bias(readout: Readout, fea
     assert (np.diff(found.tp[:4, 1]) < 0).all()
 
 
+def test_a_table_without_draws_and_one_of_no_class(readout: Readout, features: PooledFeatures) -> None:
+    study = AblationStudy.measure(readout, lambda: [features])
+    assert study.removals(readout, lambda: [features], classes=[], draws=2).random.tp.shape == (2, 2, 4)
+    found = study.removals(readout, lambda: [features], classes=[1], draws=0)
+    assert [row.removed for row in found.table(1)].count("random") == 0
+    for size in (25, -1):
+        with pytest.raises(InputError, match=f"{size} units cannot be off: expected 0 to 24"):
+            study.removals(readout, lambda: [features], sizes=[size])
+        with pytest.raises(InputError, match=f"{size} units cannot be off: expected 0 to 24"):
+            curve(readout, lambda: [features], study.order(0), [size])
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -122,12 +122,11 @@ class Split:
             before.negatives,
         )
 
-    @property
-    def _scaled_importance(self) -> Int64[np.ndarray, "unit class"]:
-        """The importance times 2 · positives · negatives: integers, in which equal is equal."""
+    def _scaled_importance(self, index: int) -> Int64[np.ndarray, " unit"]:
+        """The importance for a class times 2 · positives · negatives: integers, in which equal is equal."""
         before, without = self.all_on, self.each_off
-        found = (before.tp - without.tp) * before.negatives
-        scaled: np.ndarray = found + (without.fp - before.fp) * before.positives
+        found = (before.tp[index] - without.tp[:, index]) * before.negatives[index]
+        scaled: np.ndarray = found + (without.fp[:, index] - before.fp[index]) * before.positives[index]
         return scaled
 
 
@@ -178,7 +177,7 @@ class Removals:
         for kind, counts in (("most important", self.most), ("least important", self.least)):
             for position, size in enumerate(self.sizes):
                 rows.append(Row(kind, size, *_of_class(counts[position, place], index)))
-        for position, size in enumerate(self.sizes):
+        for position, size in enumerate(self.sizes if self.random.tp.shape[1] else ()):
             draws = (estimate.value for estimate in _of_class(self.random[position], index))
             rows.append(Row("random", size, *(Estimate(d.mean(), d.min(), d.max()) for d in draws)))
         chances = (0.5, 1 / len(self.all_on.positives))
@@ -259,7 +258,7 @@ class AblationStudy:
                 f"class {index} has {positives[index]} of {self.ranking.all_on.photos} photos of the ranking split: "
                 "put photos of it and of others there"
             )
-        importance, contribution = self.ranking._scaled_importance[:, index], self.contribution[:, index]
+        importance, contribution = self.ranking._scaled_importance(index), self.contribution[:, index]
         return np.lexsort((np.arange(len(importance)), -contribution, -importance))
 
     def removals(
@@ -279,7 +278,7 @@ class AblationStudy:
         at each size.
         """
         units = len(self.contribution)
-        sizes = tuple(_default_sizes(units) if sizes is None else sizes)
+        sizes = tuple(_default_sizes(units) if sizes is None else _checked_sizes(sizes, units))
         if classes is None:
             counts = (self.ranking.all_on, self.reporting.all_on)
             told = [(split.positives > 0) & (split.negatives > 0) for split in counts]
@@ -294,7 +293,7 @@ class AblationStudy:
         parts = []
         for begin, sets in ((0, most), (len(most), least), (len(most) + len(least), random)):
             part = counts_off[begin : begin + len(sets)]
-            shape = (len(sizes), len(sets) // max(len(sizes), 1), -1)
+            shape = (len(sizes), len(sets) // max(len(sizes), 1), len(part.positives))
             parts.append(Confusion(part.tp.reshape(shape), part.fp.reshape(shape), part.positives))
         return Removals(units, sizes, tuple(classes), self.reporting.all_on, *parts)
 
@@ -333,6 +332,7 @@ def curve(
     on: Which = "reporting",
 ) -> Confusion:
     """The counts with the first n units of an order off, for every n of `sizes`: (size, class)."""
+    sizes = _checked_sizes(sizes, len(order))
     return confusion_without(readout, source, [order[:size] for size in sizes], on)
 
 
@@ -343,6 +343,13 @@ def _of_class(counts: Confusion, index: int) -> tuple[Estimate, Estimate]:
 
 def _default_sizes(units: int) -> list[int]:
     return sorted({size for size in (4, 20, units - 20) if 0 < size < units})
+
+
+def _checked_sizes(sizes: Sequence[int], units: int) -> Sequence[int]:
+    for size in sizes:
+        if not 0 <= size <= units:
+            raise InputError(f"{size} units cannot be off: expected 0 to {units}")
+    return sizes
 
 
 class _Block(NamedTuple):

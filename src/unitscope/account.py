@@ -21,7 +21,7 @@ from unitscope.explanation import AnyHead, Explanation, UnitContribution
 from unitscope.kernels import Filters, convolutions, filters
 from unitscope.layers import Layer, Stage
 from unitscope.model import Classifier, OnePhoto, Provenance
-from unitscope.photos import Photo
+from unitscope.photos import Encoded, Photo
 from unitscope.prepared import ROUNDED
 from unitscope.readout import ablation_difference, relative_difference
 from unitscope.subjects import Subject
@@ -233,7 +233,7 @@ def accounts_of(
     **options: Any,
 ) -> Iterator[Account]:
     """Explain photos in batches and give the account of each; the options are those of `explain` and `accounts`."""
-    waiting = iter([photos] if isinstance(photos, (str, os.PathLike, Image.Image, Photo)) else photos)
+    waiting = iter([photos] if isinstance(photos, (str, os.PathLike, Image.Image, Encoded, Photo)) else photos)
     while batch := list(islice(waiting, batch_size)):
         explanation = model.explain(batch, layer=layer, method=method, precision=precision, batch_size=batch_size)
         yield from accounts(model, explanation, **options)
