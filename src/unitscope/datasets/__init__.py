@@ -12,12 +12,12 @@ from unitscope.datasets.base import Dataset, Entry
 from unitscope.datasets.broden import BrodenMasks
 from unitscope.datasets.files import EXPECTED, open_folder, walk
 from unitscope.datasets.index_maps import IndexMaps, read_object_info, without_none
-from unitscope.datasets.layout import ANNOTATIONS, SPLITS, choose_split, is_photo
+from unitscope.datasets.layout import ANNOTATIONS, SPLITS, choose_split, is_photo, split_of
 from unitscope.datasets.lists import LIST_SUFFIXES, open_list, open_paths
 from unitscope.datasets.masks import Concept, MaskedDataset, Masks
 from unitscope.datasets.polygons import PolygonMasks
 from unitscope.datasets.tars import COMPRESSED, open_tars
-from unitscope.errors import DatasetError
+from unitscope.errors import DatasetError, one_line
 from unitscope.labels import LabelsSource, read_labels
 
 __all__ = [
@@ -49,7 +49,7 @@ def open_dataset(source: DatasetSource, *, split: str | None = None, classes: La
     names = None if classes is None else read_labels(classes)
     if isinstance(source, (str, os.PathLike)):
         return _open_one(os.fspath(source), split, names)
-    if not isinstance(source, Sequence):
+    if not isinstance(source, Sequence) or not all(isinstance(item, (str, os.PathLike)) for item in source):
         raise DatasetError(f"a data set is opened from a path or a list of paths, not {type(source).__name__}")
     if not source:
         raise DatasetError(f"the list of paths is empty: expected {EXPECTED}")
@@ -140,7 +140,7 @@ def _open_several(source: str, paths: Sequence[Path], split: str | None, classes
     if all(is_photo(path.name) for path in paths):
         _refuse_split(source, split)
         return open_paths(paths, classes)
-    if split is not None and any(_split_of(path) for path in paths):
+    if split is not None and len(paths) > 1 and any(split_of(path) for path in paths):
         return _open_shards(source, _of_split(paths, split, f"'{source}'"), None, classes)
     return _open_shards(source, paths, split, classes)
 
@@ -149,7 +149,8 @@ def _open_shards(source: str, paths: Sequence[Path], split: str | None, classes:
     if all(path.name.lower().endswith((".tar", *COMPRESSED)) for path in paths):
         return open_tars(source, paths, split, classes)
     if all(path.suffix.lower() == ".parquet" for path in paths):
-        _refuse_split(source, split)
+        if any(split_of(path) != split for path in paths):
+            _refuse_split(source, split)
         # Loads pyarrow.
         from unitscope.datasets.tables import TableDataset
 
@@ -160,17 +161,12 @@ def _open_shards(source: str, paths: Sequence[Path], split: str | None, classes:
 
 def _of_split(shards: Sequence[Path], split: str | None, where: str) -> list[Path]:
     """The shards of one split, by their names or folders (`train-00000-of-00004.parquet`); all where those say none."""
-    splits = {path: _split_of(path) for path in shards}
+    splits = {path: split_of(path) for path in shards}
     there = [name for name in SPLITS if name in splits.values()]
     if None in splits.values() and split is None:
         return list(shards)
     chosen = choose_split(there, split, where)
     return [path for path in shards if splits[path] == chosen]
-
-
-def _split_of(path: Path) -> str | None:
-    begin = re.split(r"[-_.]", path.name)[0]
-    return next((name for name in (begin, path.parent.name) if name in SPLITS), None)
 
 
 def _refuse_split(source: str, split: str | None) -> None:
@@ -185,7 +181,11 @@ def _expanded(source: str) -> list[Path]:
         raise DatasetError(f"the path is empty: expected {EXPECTED}")
     if "\0" in source:
         raise DatasetError(f"{source!r} is no path: it has a NUL character in it")
-    if path.exists() or not re.search(r"[*?\[{]", source):
+    try:
+        plain = path.exists() or not re.search(r"[*?\[{]", source)
+    except OSError as error:
+        raise DatasetError(f"'{source[:80]}' cannot be looked for ({one_line(error)}): check the path") from None
+    if plain:
         return [path]
     paths: list[Path] = []
     for pattern in _braces(str(path)):

@@ -113,7 +113,10 @@ def _shape(row: dict[str, str], root: Path) -> tuple[int, int]:
 
 
 def _table(file: Path, needed: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
-    rows = [row for row in csv.reader(read_text(file).splitlines()) if row]
+    try:
+        rows = [row for row in csv.reader(read_text(file).splitlines()) if row]
+    except csv.Error as error:
+        raise DatasetError(f"'{file}' is not valid CSV ({error}): get a whole copy of it") from None
     header = rows[0] if rows else []
     absent = [name for name in needed if name not in header]
     if absent:

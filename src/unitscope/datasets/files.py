@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -46,8 +46,8 @@ class FileDataset(Dataset):
         absent = stats.count(None)
         if absent == len(paths):
             raise DatasetError(
-                f"none of the {absent} photos that '{source}' names is there, e.g. '{root / paths[0]}': check the "
-                "paths, which are relative to the list's own folder"
+                f"none of the {absent} photos that '{source}' names is there, e.g. '{root / paths[0]}': check "
+                "the paths, relative to the list's folder; labels that are names stand behind a tab, or in a CSV"
             )
         self.notes = notes + labels.notes + ((f"{absent} photos of {len(paths)} are not there",) if absent else ())
         self.entries = tuple(
@@ -156,6 +156,18 @@ def check_unique(ids: Sequence[str], source: str) -> None:
         if id in seen:
             raise DatasetError(f"'{source}' names the photo {id!r} twice: every photo needs a name of its own")
         seen.add(id)
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The files' names, with the folders that tell them apart where the names alone do not; raises DatasetError."""
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        absolute = [path.absolute() for path in paths]
+        root = os.path.commonpath([path.parent for path in absolute])
+        names = [path.relative_to(root).as_posix() for path in absolute]
+    if len(set(names)) < len(names):
+        raise DatasetError(f"the file '{Counter(names).most_common(1)[0][0]}' is given twice: name each once")
+    return names
 
 
 def read_text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -85,12 +84,12 @@ def without_none(names: Sequence[str]) -> tuple[str, ...]:
 
 def read_object_info(file: Path) -> tuple[str, ...]:
     """The names in SceneParse150's objectInfo150.txt, each by its first synonym; raises DatasetError."""
-    rows = list(csv.reader(read_text(file).splitlines(), delimiter="\t"))
+    rows = [line.split("\t") for line in read_text(file).splitlines()]
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "name" not in header or "idx" not in header:
         raise DatasetError(f"'{file}' has no columns Idx and Name: expected SceneParse150's own table")
     name, idx = header.index("name"), header.index("idx")
-    rows = [row for row in rows[1:] if row]
+    rows = [row for row in rows[1:] if any(row)]
     if any(len(row) <= name for row in rows) or [row[idx].strip() for row in rows] != [
         str(number) for number in range(1, len(rows) + 1)
     ]:

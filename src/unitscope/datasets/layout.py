@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from unitscope.datasets.classes import FoundLabel, class_of
 from unitscope.errors import DatasetError
@@ -48,9 +49,9 @@ def lay_out(
     inner = {index: path[len(base) :] for index, path in enumerate(paths) if path.startswith(base)}
     folders = {path.partition("/")[0] for path in inner.values() if "/" in path}
     splits = [name for name in SPLITS if name in folders]
-    loose = any("/" not in path for path in inner.values())
-    # "train" is also a vehicle: among other classes, or alone among photos, it is a class.
-    if split is None and (len(folders) > len(splits) or (loose and len(splits) == 1)):
+    others = folders - set(splits) - set(ANNOTATIONS) or any("/" not in path for path in inner.values())
+    # "train" is also a vehicle: alone among other classes, or among photos, it is a class.
+    if split is None and len(splits) == 1 and others:
         splits = []
     chosen = choose_split(splits, split, where)
     if chosen is None:
@@ -68,6 +69,12 @@ def lay_out(
     if None in labels:
         notes += (f"{labels.count(None)} photos have no label in '{shallowest}'",)
     return Layout("miniplaces", list(inner), labels, notes)
+
+
+def split_of(shard: Path) -> str | None:
+    """The split that a shard's name begins with (`train-00000-of-00004.parquet`), or else its folder's name."""
+    begin = re.split(r"[-_.]", shard.name)[0]
+    return next((name for name in (begin, shard.parent.name) if name in SPLITS), None)
 
 
 def choose_split(splits: Sequence[str], asked: str | None, where: str) -> str | None:
@@ -106,9 +113,7 @@ def read_split_list(text: str, split: str, where: str) -> dict[str, int]:
 def _lie_in_images(paths: Sequence[str]) -> bool:
     """Whether the photos are those in `images/`, beside nothing but annotations, which may be pictures too."""
     tops = {path.partition("/")[0] for path in paths if "/" in path}
-    if "images" not in tops or any("/" not in path for path in paths):
-        return False
-    return tops <= {"images", *ANNOTATIONS}
+    return "images" in tops and tops <= {"images", *ANNOTATIONS}
 
 
 def _classes_by_folder(paths: Sequence[str]) -> tuple[list[FoundLabel], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from typing import Any, final
 
 from unitscope.datasets.base import Dataset, Entry
 from unitscope.datasets.classes import FoundLabel, labelled
-from unitscope.datasets.files import EXPECTED, check_unique
+from unitscope.datasets.files import EXPECTED, distinct_names
 from unitscope.datasets.lists import LABEL_COLUMNS, PATH_COLUMNS
 from unitscope.errors import DatasetError, MissingExtraError, PhotoError, one_line
 
@@ -53,6 +53,9 @@ class TableDataset(Dataset):
         names = next((table.class_names for table in self._tables if table.class_names), None)
         labels = labelled(found, classes or names, f"'{source}'", beside if beside.is_file() else None)
         self.classes, self.notes = labels.classes, labels.notes
+        unused = sorted({name for table in self._tables for name in table.unused})
+        if unused:
+            self.notes += (f"no single label is in {', '.join(map(repr, unused))}: the images have no labels",)
         measured = sum(table.image_bytes for table in self._tables) <= _MEASURED_BYTES
         if not measured:
             self.notes += ("the data are large: sizes of images are the means of their row groups",)
@@ -61,8 +64,10 @@ class TableDataset(Dataset):
         paths = [path for table in self._tables for path in table.paths()]
         ids = [path for path in paths if path]
         if len(set(ids)) < len(paths):
-            ids = [f"{table.file.name}#{row}" for table in self._tables for row in range(table.rows)]
-            check_unique(ids, source)
+            names = distinct_names(files)
+            ids = [
+                f"{name}#{row}" for name, table in zip(names, self._tables, strict=True) for row in range(table.rows)
+            ]
         self.entries = tuple(map(Entry, ids, labels.labels, sizes, stamps))
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -110,6 +115,7 @@ class _Table:
             self.rows, self.groups = metadata.num_rows, metadata.num_row_groups
             self._image = self._image_column(schema)
             self._label = next((name for name in LABEL_COLUMNS if _is_label(schema, name)), None)
+            self.unused = [name for name in LABEL_COLUMNS if name in schema.names and self._label is None]
             struct = schema.field(self._image.partition(".")[0]).type
             inner = [field.name for field in struct] if pa.types.is_struct(struct) else []
             columns = [name for name in PATH_COLUMNS if name in schema.names and _is_text(schema.field(name).type)]
@@ -207,7 +213,7 @@ def _is_label(schema: Any, name: str) -> bool:
         return False
     kind = schema.field(name).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_integer(kind) or _is_text(kind))
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_text(kind))
 
 
 def _class_names(schema: Any, label: str | None) -> list[str] | None:

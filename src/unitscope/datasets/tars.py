@@ -14,8 +14,8 @@ from typing import TypeAlias, final
 
 from unitscope.datasets.base import Dataset, Entry
 from unitscope.datasets.classes import FoundLabel, labelled
-from unitscope.datasets.files import EXPECTED, check_unique, decoded
-from unitscope.datasets.layout import SPLITS, is_photo, lay_out
+from unitscope.datasets.files import EXPECTED, check_unique, decoded, distinct_names
+from unitscope.datasets.layout import SPLITS, is_photo, lay_out, split_of
 from unitscope.datasets.lists import LABEL_COLUMNS
 from unitscope.errors import DatasetError, PhotoError, one_line
 
@@ -86,14 +86,15 @@ def open_tars(source: str, tars: Sequence[Path], split: str | None, classes: Seq
 
     Raises DatasetError for a tar that is compressed, damaged or cut short.
     """
-    shards = [_index(path, name) for path, name in zip(tars, _shard_names(tars), strict=True)]
+    names = [name.removesuffix(".tar") for name in distinct_names(tars)]
+    shards = [_index(path, name) for path, name in zip(tars, names, strict=True)]
     beside = tars[0].parent / "categories.txt"
     photos = [_Place(shard, member) for shard in shards for member in shard.members if is_photo(member)]
     kind = "tar"
     beside_photos = _from_sidecars(photos, classes)
     if beside_photos is None:
         kind, photos, found, notes = _by_layout(source, shards, photos, split)
-    elif split is None:
+    elif split is None or all(split_of(path) == split for path in tars):
         photos, found, notes = beside_photos
     else:
         raise DatasetError(f"'{source}' is WebDataset shards, which no folders divide: leave split={split!r} out")
@@ -137,7 +138,8 @@ def _index(path: Path, name: str) -> _Shard:
                 # tarfile keeps all headers, which are larger than many a photo.
                 archive.members = []  # type: ignore[attr-defined]
             # tarfile takes a damaged header for the end; the true end is the end of the file, or a block of zeros.
-            if any(os.pread(file.fileno(), tarfile.BLOCKSIZE, archive.offset)):
+            file.seek(archive.offset)
+            if any(file.read(tarfile.BLOCKSIZE)):
                 raise DatasetError(f"'{path}' is damaged at byte {archive.offset}: get a whole copy of the tar")
     if any(offset + size > status.st_size for offset, size in shard.members.values()):
         raise DatasetError(f"'{path}' is cut short: get a whole copy of the tar")
@@ -163,21 +165,13 @@ def _read_at(path: Path, offset: int, size: int, stamp: int) -> bytes:
         with path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_mtime_ns != stamp:
                 raise PhotoError(f"'{path}' was written anew since it was opened: open the data set again")
-            data = os.pread(file.fileno(), size, offset)
+            file.seek(offset)
+            data = file.read(size)
     except OSError as error:
         raise PhotoError(f"'{path}' cannot be read ({one_line(error)}): check the file and its permissions") from None
     if len(data) != size:
         raise PhotoError(f"'{path}' is cut short at byte {offset + len(data)}: get a whole copy of it")
     return data
-
-
-def _shard_names(tars: Sequence[Path]) -> list[str]:
-    """The tars' names without their suffix; with the folders that tell them apart where the names alone do not."""
-    names = [path.stem for path in tars]
-    if len(set(names)) < len(names):
-        root = os.path.commonpath([path.absolute().parent for path in tars])
-        names = [path.absolute().relative_to(root).with_suffix("").as_posix() for path in tars]
-    return names
 
 
 def _key(member: str) -> str:

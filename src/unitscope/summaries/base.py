@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt64
 
 Arrays = dict[str, np.ndarray]
+
+_Own = TypeVar("_Own", bound="Summary")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +53,10 @@ class Summary(ABC):
         """Take in some images, none of which was taken in before."""
 
     @abstractmethod
-    def merge(self, other: Self) -> None:
+    def merge(self: _Own, other: _Own) -> None:
         """Take in what another summary has seen; no image may be in both."""
 
-    def following(self) -> Self:
+    def following(self: _Own) -> _Own:
         """An empty summary for further images of the same data set, which may leave out what cannot matter any more.
 
         Whatever it is merged with must in the end be merged with this one too, and the result is the same.
