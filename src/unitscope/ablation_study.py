@@ -15,8 +15,9 @@ from unitscope.errors import ClassError, InputError, NonFiniteError
 from unitscope.intervals import Estimate, balanced_accuracy_drop, balanced_accuracy_interval, proportion
 from unitscope.readout import Readout, unrounded
 
-# How many photos are scored at once, and how many numbers a block of logits may hold: little enough for the cache.
-_PHOTOS_AT_ONCE = 512
+# How many photos are scored at once, and how many numbers a block of logits may hold: little enough for the cache, and
+# enough that threads do not mostly wait for each other.
+_PHOTOS_AT_ONCE = 1024
 _NUMBERS_AT_ONCE = 1_000_000
 
 _FLOAT = torch.finfo(torch.float32)

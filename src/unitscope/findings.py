@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from unitscope.ablation_study import AblationStudy, PooledFeatures, Removals
 from unitscope.atlas import WORK, Atlas, AtlasLayer, parquet, write_table
+from unitscope.datasets import Concept
+from unitscope.dissection import RESOLUTION
 from unitscope.intervals import mean_interval, proportion, selectivity
-from unitscope.observing import ROWS
+from unitscope.observing import ROWS, draw_of
+from unitscope.summaries.concepts import DETECTOR_THRESHOLD, ConceptCounts
 from unitscope.summaries.layer import LayerSummary
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
-CLASSES_KEPT = 10
-"""How many classes are listed for a unit, those to which it answers most."""
+LISTED = 10
+"""How many classes, and how many concepts, are listed for a unit."""
+_SIGNIFICANT = 0.05
 
 
 def write_findings(atlas: Atlas) -> tuple[int, int]:
@@ -148,7 +153,7 @@ def _unit_classes(atlas: Atlas, layer: AtlasLayer, summary: LayerSummary) -> dic
     means, _ = class_means(summary)
     _, low, high = mean_interval(classes.sums, classes.squares, classes.counts[:, None])
     present = int((classes.counts > 0).sum())
-    kept = min(CLASSES_KEPT, present)
+    kept = min(LISTED, present)
     order = np.argsort(-np.where(np.isnan(means), -np.inf, means), axis=0, kind="stable")[:kept].T
     units = np.repeat(np.arange(layer.units), kept)
     chosen = order.ravel()
@@ -198,3 +203,178 @@ def _sample_images(layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
 def _extend(columns: dict[str, list[Any]], more: Mapping[str, Any]) -> None:
     for name, values in more.items():
         columns.setdefault(name, []).extend(values.tolist() if isinstance(values, np.ndarray) else values)
+
+
+def write_ablation(atlas: Atlas) -> dict[str, Any] | None:
+    """Measure what switching units off does to accuracy over the data set, and write the tables; for the manifest.
+
+    Units are ranked on the images whose own random number is even, and results are reported on the others. None where
+    no head is exact, or no image has a class of the model.
+    """
+    readout = atlas.readout
+    images = atlas.table("images", ["image", "id", "target", "prediction"]).to_pydict()
+    given = atlas.manifest["data"]["labels"] == "given"
+    truth = images["target" if given else "prediction"]
+    if readout is None or all(one is None for one in truth):
+        return None
+    count = max(images["image"]) + 1
+    targets, ranking = np.full(count, -1, np.int64), np.zeros(count, bool)
+    targets[images["image"]] = [-1 if one is None else one for one in truth]
+    ranking[images["image"]] = [draw_of(one) % 2 == 0 for one in images["id"]]
+
+    def source() -> Iterator[PooledFeatures]:
+        for pooled, places in atlas.pooled():
+            yield PooledFeatures(pooled, targets[places], ranking[places])
+
+    study = AblationStudy.measure(readout, source)
+    _write_each_off(atlas, study)
+    removals = study.removals(readout, source)
+    _write_removals(atlas, removals)
+    accuracy = study.overall.all_on.accuracy
+    return {
+        "labels": atlas.manifest["data"]["labels"],
+        "images": study.overall.all_on.photos,
+        "ranking": study.ranking.all_on.photos,
+        "reporting": study.reporting.all_on.photos,
+        "accuracy": [float(end) for end in accuracy],
+        "sizes": list(removals.sizes),
+    }
+
+
+def _write_each_off(atlas: Atlas, study: AblationStudy) -> None:
+    overall = study.overall
+    before, without = overall.all_on.accuracy, overall.each_off.accuracy
+    units = len(study.contribution)
+    write_table(
+        atlas.path / "unit_ablation.parquet",
+        {
+            "unit": np.arange(units),
+            "accuracy": without.value,
+            "accuracy_low": without.low,
+            "accuracy_high": without.high,
+            "accuracy_change": without.value - before.value,
+        },
+    )
+    judged = np.flatnonzero(overall.all_on.positives)
+    importance, balanced = overall.importance, overall.each_off.balanced_accuracy
+    of_unit, of_class = np.repeat(np.arange(units), len(judged)), np.tile(judged, units)
+    columns = {
+        "unit": of_unit,
+        **_classes(atlas, of_class.tolist()),
+        "importance": importance.value[of_unit, of_class],
+        "importance_low": importance.low[of_unit, of_class],
+        "importance_high": importance.high[of_unit, of_class],
+        "balanced_accuracy": balanced.value[of_unit, of_class],
+        "contribution": study.contribution[of_unit, of_class],
+    }
+    write_table(atlas.path / "class_ablation.parquet", columns)
+
+
+def _classes(atlas: Atlas, targets: Sequence[int]) -> dict[str, list[Any]]:
+    """The data set's class of each of the model's classes, the first where several are matched with it."""
+    own: dict[int, int] = {}
+    for index, target in enumerate(atlas.manifest["data"]["targets"]):
+        if target is not None:
+            own.setdefault(target, index)
+    return {"class": [own[one] for one in targets], "class_name": [atlas.classes[own[one]] for one in targets]}
+
+
+def _write_removals(atlas: Atlas, removals: Removals) -> None:
+    lines = [(index, row) for index in removals.classes for row in removals.table(index)]
+    columns: dict[str, Any] = {
+        **_classes(atlas, [index for index, _ in lines]),
+        "removed": [row.removed for _, row in lines],
+        "units": [row.units for _, row in lines],
+    }
+    for name in ("balanced_accuracy", "accuracy"):
+        for end, suffix in zip(("value", "low", "high"), ("", "_low", "_high"), strict=True):
+            columns[name + suffix] = [float(getattr(getattr(row, name), end)) for _, row in lines]
+    write_table(atlas.path / "set_ablation.parquet", columns)
+
+
+def write_concepts(atlas: Atlas, counts: Mapping[str, ConceptCounts], concepts: Sequence[Concept]) -> dict[str, Any]:
+    """Write what the units of every layer detect, and name them by it; returns the numbers of detectors by layer."""
+    any_layer = next(iter(counts.values()))
+    pixels = any_layer.photos_of[any_layer.category_of].astype(np.float64) * RESOLUTION**2
+    write_table(
+        atlas.path / "concepts.parquet",
+        {
+            "concept": np.arange(len(concepts)),
+            "name": [one.name for one in concepts],
+            "category": [one.category for one in concepts],
+            "images": any_layer.photos_with,
+            "share": np.divide(any_layer.l, pixels, out=np.full(len(concepts), np.nan), where=pixels > 0),
+        },
+    )
+    columns: dict[str, list[Any]] = {}
+    named: dict[str, list[Any]] = {}
+    detectors: dict[str, Any] = {}
+    for layer in atlas.layers:
+        one = counts[layer.name]
+        _extend(columns, _unit_concepts(layer, one, concepts))
+        _extend(named, _best_concepts(one, concepts))
+        found = one.detectors()
+        detectors[layer.name] = {
+            "units": found.units,
+            "concepts": found.concepts,
+            "units_by_chance": _numbers(found.units_by_chance),
+            "concepts_by_chance": _numbers(found.concepts_by_chance),
+        }
+    write_table(atlas.path / "unit_concepts.parquet", columns)
+    units = atlas.table("units").to_pydict() | named
+    _name(units)
+    write_table(atlas.path / "units.parquet", units)
+    return detectors
+
+
+def _unit_concepts(layer: AtlasLayer, counts: ConceptCounts, concepts: Sequence[Concept]) -> dict[str, Any]:
+    iou, interval = counts.iou(), counts.interval()
+    mean, largest = counts.chance()
+    order = np.argsort(-iou, axis=1, kind="stable")[:, :LISTED]
+    units, ranks = np.nonzero(np.take_along_axis(iou, order, 1) > 0)
+    chosen = order[units, ranks]
+    columns = {"iou": iou, "iou_low": interval.low, "iou_high": interval.high, "chance": mean, "chance_high": largest}
+    return {
+        "layer": [layer.name] * len(units),
+        "unit": units,
+        "rank": ranks + 1,
+        "concept": chosen,
+        "name": [concepts[one].name for one in chosen],
+        "category": [concepts[one].category for one in chosen],
+        **{name: values[units, chosen] for name, values in columns.items()},
+    }
+
+
+def _best_concepts(counts: ConceptCounts, concepts: Sequence[Concept]) -> dict[str, Any]:
+    best, interval = counts.best(), counts.interval()
+    units = np.arange(len(best.concept))
+    found = best.iou > 0
+    detects = (best.iou > DETECTOR_THRESHOLD) & (best.p <= _SIGNIFICANT)
+    chosen = best.concept.tolist()
+    return {
+        "concept": [one if ok else None for one, ok in zip(chosen, found, strict=True)],
+        "concept_name": [concepts[one].name if ok else None for one, ok in zip(chosen, found, strict=True)],
+        "iou": best.iou,
+        "iou_low": interval.low[units, best.concept],
+        "iou_high": interval.high[units, best.concept],
+        "p_value": best.p,
+        "detector": detects,
+    }
+
+
+def _name(units: dict[str, list[Any]]) -> None:
+    """Name units by the concept that they detect, or else by the class to which they answer most."""
+    names: list[tuple[str | None, str | None]] = []
+    for place, dead in enumerate(units["dead"]):
+        if units.get("detector") and units["detector"][place]:
+            names.append((units["concept_name"][place], "concept"))
+        elif units["best_class_name"][place] is not None and not dead:
+            names.append((units["best_class_name"][place], "class"))
+        else:
+            names.append((None, None))
+    units["name"], units["named_by"] = [name for name, _ in names], [by for _, by in names]
+
+
+def _numbers(values: Sequence[float]) -> list[float | None]:
+    """An estimate for JSON, which knows no NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]

@@ -32,10 +32,11 @@ from unitscope.atlas import (
     write_manifest,
     write_summaries,
 )
-from unitscope.datasets import Dataset, DatasetSource, open_dataset
+from unitscope.datasets import Dataset, DatasetSource, MaskedDataset, open_dataset, open_masks
+from unitscope.dissection import dissect
 from unitscope.errors import AtlasError, InputError, MissingExtraError
 from unitscope.files import make_folder
-from unitscope.findings import write_findings
+from unitscope.findings import write_ablation, write_concepts, write_findings
 from unitscope.head import Head
 from unitscope.labels import LabelsSource
 from unitscope.layers import find_map_layer
@@ -43,6 +44,7 @@ from unitscope.matching import Matching, matched
 from unitscope.model import Classifier
 from unitscope.observing import ROWS, Observer, ShardWork, digest_of
 from unitscope.runners import LocalRunner, Runner
+from unitscope.summaries.concepts import DETECTOR_THRESHOLD
 from unitscope.summaries.layer import LayerShape, LayerSummary
 
 _RUNS = "runs.jsonl"
@@ -74,6 +76,8 @@ def scan(
     shard_size: int | None = None,
     workers: int = 1,
     runner: Runner | None = None,
+    concepts: str | os.PathLike[str] | MaskedDataset | None = None,
+    concept_names: LabelsSource | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Atlas:
     """Scan a data set: what every unit of some layers responds to, in one pass, as an atlas in the folder `out`.
@@ -87,10 +91,15 @@ def scan(
     without the stop, and does not depend on the number of `workers`. `part` (1, 4) scans the first quarter of the
     shards: `merge` puts parts together. Images that cannot be read are skipped, and listed with the reason.
 
+    `concepts` are photos with masks, as `open_masks` opens them (`concept_names` are its `names`): at the units'
+    thresholds their IoU with every concept is measured, over those photos, with a permutation null. They can be added
+    to an atlas that is there, by the same command with them.
+
     Raises DatasetError, LayerError, what `explain` raises, and AtlasError where `out` belongs to another scan, or is
     being scanned by another process.
     """
     dataset = source if isinstance(source, Dataset) else open_dataset(source, split=split, classes=classes)
+    masked = _masked(concepts, concept_names)
     folder = Path(out)
     given = {"top": top, "sample": sample, "quantile": quantile, "batch_size": batch_size, "shard_size": shard_size}
     with _locked(folder):
@@ -101,15 +110,61 @@ def scan(
         shards = plan.shards(part)
         done = shards_in(folder)
         todo = [shard for shard in shards if shard not in done]
-        if todo or not (folder / MANIFEST).is_file():
-            started = time.time()
+        runner = runner or LocalRunner(workers)
+        started = time.time()
+        if todo:
             write_manifest(folder, plan.manifest("scanning", 0, 0))
-            counts = plan.run(folder, todo, done, runner or LocalRunner(workers), progress)
+            counts = plan.run(folder, todo, done, runner, progress)
+            _log(folder, "scan", started, counts, workers)
+        if Atlas.open(folder).manifest["status"] == "scanning":
             _finish(folder, plan)
-            _log(folder, started, counts, workers)
-        elif Atlas.open(folder).manifest["status"] == "scanning":
-            _finish(folder, plan)  # it was stopped between its last shard and its tables
+        if masked is not None:
+            _add_concepts(folder, model, masked, runner, progress, workers)
     return Atlas.open(folder)
+
+
+def _masked(
+    concepts: str | os.PathLike[str] | MaskedDataset | None, names: LabelsSource | None
+) -> MaskedDataset | None:
+    if concepts is None or isinstance(concepts, MaskedDataset):
+        if names is not None and concepts is None:
+            raise InputError("names of concepts were given, and no photos with masks: give both")
+        return concepts
+    return open_masks(concepts, names=names)
+
+
+def _add_concepts(
+    folder: Path,
+    model: Classifier,
+    masked: MaskedDataset,
+    runner: Runner,
+    progress: Callable[[Progress], None] | None,
+    workers: int,
+) -> None:
+    """Measure concepts, unless this was done for these masks and these summaries."""
+    atlas, started = Atlas.open(folder), time.time()
+    key = hashlib.sha256(f"{masked.fingerprint()} {digest_of((folder / SUMMARIES).read_bytes())}".encode()).hexdigest()
+    if (atlas.manifest["concepts"] or {}).get("identity") == key:
+        return
+
+    def tell(done: int, skipped: int, total: int) -> None:
+        if progress is not None:
+            progress(Progress("concepts", done, skipped, total))
+
+    counts, facts = dissect(atlas, model, masked, runner, key, tell)
+    detectors = write_concepts(atlas, counts, masked.concepts)
+    manifest = dict(atlas.manifest)
+    manifest["concepts"] = {
+        "identity": key,
+        "source": _absolute(masked.source),
+        "kind": masked.kind,
+        "notes": list(masked.notes),
+        "threshold": DETECTOR_THRESHOLD,
+        **facts,
+        "detectors": detectors,
+    }
+    write_manifest(folder, manifest)
+    _log(folder, "concepts", started, (facts["photos"], len(facts["skipped"])), workers)
 
 
 @dataclass
@@ -247,6 +302,8 @@ class _Plan:
             "layers": [layer.plain() for layer in self.layers],
             "parameters": {**self.settings, "shards": self.shard_count},
             "scanned": {"images": images, "skipped": skipped},
+            "concepts": None,
+            "ablation": None,
             "versions": dict(facts.versions),
         }
 
@@ -391,14 +448,16 @@ def _finish(folder: Path, plan: _Plan) -> None:
     head = plan.model.head
     if isinstance(head, Head):
         write_head(folder, head.readout)
-    images, skipped = write_findings(Atlas.open(folder))
+    atlas = Atlas.open(folder)
+    images, skipped = write_findings(atlas)
     status = "complete" if len(shards_in(folder)) == plan.shard_count else "part"
-    write_manifest(folder, plan.manifest(status, images, skipped))
+    write_manifest(folder, plan.manifest(status, images, skipped) | {"ablation": write_ablation(atlas)})
 
 
-def _log(folder: Path, started: float, counts: tuple[int, int], workers: int) -> None:
+def _log(folder: Path, stage: str, started: float, counts: tuple[int, int], workers: int) -> None:
     images, skipped = counts
     line = {
+        "stage": stage,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
         "images": images,

@@ -204,6 +204,15 @@ class ConceptCounts:
         """The IoU under the null, of every draw."""
         return np.stack([self._null_iou(draw) for draw in range(len(self.null_i))])
 
+    def chance(self) -> tuple[Float[np.ndarray, "unit concept"], Float[np.ndarray, "unit concept"]]:
+        """The mean and the largest IoU under the null, over the draws; nan without draws."""
+        total, largest = np.zeros(self.i.T.shape), np.full(self.i.T.shape, np.nan)
+        for draw in range(len(self.null_i)):
+            found = self._null_iou(draw)
+            total += found
+            largest = np.fmax(largest, found)
+        return total / len(self.null_i) if len(self.null_i) else largest, largest
+
     def _null_iou(self, draw: int) -> Float[np.ndarray, "unit concept"]:
         both = self.null_a[draw][self.category_of] + self.null_l[draw][:, None]
         return _iou(self.null_i[draw], both)

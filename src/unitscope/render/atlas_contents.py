@@ -1,0 +1,369 @@
+"""Atlas contents: what the pages of a unit atlas tell of layers, units and classes, as plain data."""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from unitscope.atlas import Atlas, AtlasLayer
+from unitscope.geometry import Axis
+from unitscope.render.words import shorten
+from unitscope.summaries.histogram import Histogram
+from unitscope.summaries.top_images import CRITERIA
+
+RANGE = 8
+"""How many images of the uniform sample show a unit across its range."""
+
+_OCTAVES = 12
+# Parts of an octave that are nearly thirds of it, and edges of the summaries' buckets.
+_THIRDS = (1.0, 1 + 17 / 64, 1 + 38 / 64)
+_MOST_CELLS = 32
+_STEPS = 254
+_SPARK = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LISTED = 5
+_LABEL = 120
+
+
+class LayerContents:
+    """One layer: what the grid tells of all its units at once, and the page of each unit."""
+
+    def __init__(self, atlas: Atlas, layer: AtlasLayer, images: int) -> None:
+        self.layer = layer
+        self._tops = {criterion: _Maps(atlas, layer, f"top.{criterion}", images) for criterion in CRITERIA}
+        self._sample = _Sample(atlas, layer)
+        self.signed = any(maps.signed for maps in (*self._tops.values(), self._sample))
+        self._bins = _Bins(atlas, layer)
+        self._rows = atlas.table("units", where=[("layer", "=", layer.name)]).to_pydict()
+        self._categories = categories_of(atlas)
+        self._classes = _grouped(
+            atlas, "unit_classes", ("class", "images", "mean", "mean_low", "mean_high"), layer=layer.name
+        )
+        self._concepts = _grouped(
+            atlas,
+            "unit_concepts",
+            ("name", "category", "iou", "iou_low", "iou_high", "chance", "chance_high"),
+            layer=layer.name,
+        )
+        self._ablation = _ablation_of_units(atlas) if layer.is_head else {}
+        self._hurt, self._helped = _most_and_least(atlas) if layer.is_head else ({}, {})
+
+    def plain(self) -> dict[str, Any]:
+        """The layer itself and one column for each thing told of its units."""
+        layer, factor = self.layer, self._tops[CRITERIA[0]].factor
+        rows, cols = (_reduced(axis, factor) for axis in (layer.grid.rows, layer.grid.cols))
+        return {
+            "name": layer.name,
+            "kind": layer.kind,
+            "units": layer.units,
+            "cells": list(layer.cells),
+            "head": layer.is_head,
+            "signed": self.signed,
+            "factor": factor,
+            "map": {
+                "rows": -(-layer.cells[0] // factor),
+                "cols": -(-layer.cells[1] // factor),
+                "down": [rows.start, rows.step],
+                "across": [cols.start, cols.step],
+            },
+            "bins": self._bins.plain(),
+            "columns": self._columns(),
+        }
+
+    def _columns(self) -> dict[str, list[Any]]:
+        columns = {name: _plain(values) for name, values in self._rows.items() if name not in _NOT_TOLD}
+        if "concept" in columns:
+            columns["category"] = [self._categories.get(concept) for concept in columns["concept"]]
+        for name in _ABLATED if self._ablation else ():
+            columns[name] = _plain(self._ablation[name])
+        return {**columns, "spark": self._bins.sparks()}
+
+    def unit(self, unit: int) -> dict[str, Any]:
+        """What a unit's page tells beyond the columns; absent keys were not measured."""
+        told: dict[str, Any] = {
+            "histogram": _plain(self._bins.shares[unit].tolist()),
+            "zero": _plain([self._bins.zero[unit]])[0],
+            "less": _plain([self._bins.less[unit]])[0],
+            **{criterion: maps.of(unit, self.signed) for criterion, maps in self._tops.items()},
+            "range": self._sample.of(unit, self.signed),
+            "classes": self._classes.get(unit, []),
+        }
+        if self._concepts:
+            told["concepts"] = self._concepts.get(unit, [])
+        if self._hurt:
+            told |= {"hurt": self._hurt.get(unit, []), "helped": self._helped.get(unit, [])}
+        return told
+
+
+class ClassContents:
+    """The classes: a table of them all, and the page of each."""
+
+    def __init__(self, atlas: Atlas, shown: int) -> None:
+        self._shown = shown
+        self._table = atlas.table("classes").to_pydict()
+        self._removals = _grouped(
+            atlas,
+            "set_ablation",
+            ("removed", "units", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "accuracy"),
+            by="class",
+        )
+        self._important = _important_units(atlas)
+        self._answering = _answering_units(atlas)
+        self._found, self._missed = _images_of_classes(atlas)
+
+    def plain(self) -> dict[str, list[Any]]:
+        """One column for each thing told of all classes."""
+        return {name: _plain(values) for name, values in self._table.items() if name != "class"}
+
+    def __len__(self) -> int:
+        return len(self._table["class"])
+
+    def of(self, index: int) -> dict[str, Any]:
+        """What a class's page tells beyond the columns."""
+        told: dict[str, Any] = {
+            "found": self._found.get(index, [])[: self._shown],
+            "missed": self._missed.get(index, [])[: self._shown],
+            "answering": self._answering.get(index, []),
+        }
+        if index in self._removals:
+            told["removals"] = self._removals[index]
+        if index in self._important:
+            told["important"] = self._important[index]
+        return told
+
+
+class _Maps:
+    """A unit's maps on its top images, as the summaries keep them: shares of their own peak, in half precision."""
+
+    def __init__(self, atlas: Atlas, layer: AtlasLayer, part: str, images: int) -> None:
+        arrays = atlas.arrays(f"{layer.name}/{part}")
+        self._images, self._scores = arrays["images"][:, :images], arrays["scores"][:, :images]
+        self._peaks, self._maps = arrays["peaks"][:, :images], arrays["maps"][:, :images]
+        self.signed = bool((self._maps < 0).any())
+        self.factor = _factor(layer.cells)
+
+    def of(self, unit: int, signed: bool) -> dict[str, Any]:
+        there = np.flatnonzero(self._images[unit] >= 0)
+        return {
+            "images": self._images[unit, there].tolist(),
+            "scores": _plain(self._scores[unit, there].tolist()),
+            "peaks": _plain(self._peaks[unit, there].tolist()),
+            "maps": _packed(self._maps[unit, there], self.factor, signed),
+        }
+
+
+class _Sample:
+    """All units' maps on the same images, drawn at random."""
+
+    def __init__(self, atlas: Atlas, layer: AtlasLayer) -> None:
+        arrays = atlas.arrays(f"{layer.name}/sample")
+        self._images, self._maxima = arrays["images"], arrays["maxima"]
+        self._peaks, self._maps = arrays["peaks"], arrays["maps"]
+        self.signed = bool((self._maps < 0).any())
+        self._factor = _factor(layer.cells)
+
+    def of(self, unit: int, signed: bool) -> dict[str, Any]:
+        """Images from the unit's lowest score to its highest, evenly spaced in rank."""
+        count = len(self._images)
+        order = np.lexsort((self._images, self._maxima[:, unit]))
+        ranks = np.unique(np.linspace(0, count - 1, min(RANGE, count)).round().astype(np.int64))
+        chosen = order[ranks]
+        return {
+            "images": self._images[chosen].tolist(),
+            "scores": _plain(self._maxima[chosen, unit].tolist()),
+            "peaks": _plain(self._peaks[chosen, unit].tolist()),
+            "maps": _packed(self._maps[chosen, unit], self._factor, signed),
+            "ranks": (ranks + 1).tolist(),
+            "of": count,
+        }
+
+
+class _Bins:
+    """Histograms in thirds of an octave, on one axis for all units of a layer."""
+
+    def __init__(self, atlas: Atlas, layer: AtlasLayer) -> None:
+        histogram = Histogram(layer.units)
+        histogram.restore(atlas.arrays(f"{layer.name}/histogram"))
+        lower, upper, counts = histogram.buckets()
+        total = np.maximum(histogram.total, 1)[:, None]
+        largest = float(upper.max(initial=0.0))
+        top = int(np.ceil(np.log2(largest))) if largest > 0 else 0
+        octaves = np.arange(top - _OCTAVES, top) if largest > 0 else np.zeros(0)
+        self._edges = np.concatenate([np.outer(np.exp2(octaves), _THIRDS).ravel(), [2.0**top]])
+        places = np.searchsorted(self._edges, lower, side="right") - 1
+        binned = np.zeros((layer.units, len(self._edges) - 1))
+        within = (lower > 0) & (places >= 0)
+        np.add.at(binned.T, places[within], counts[:, within].T)
+        self.shares = binned / total
+        # Bucket 0, of edges 0 and 0, stands for zero.
+        self.zero = (counts[:, (lower == 0) & (upper == 0)].sum(axis=1, keepdims=True) / total)[:, 0]
+        self.less = (counts[:, (lower > 0) & (places < 0)].sum(axis=1, keepdims=True) / total)[:, 0]
+        self._floor = float(10.0 ** np.floor(np.log10(1 / total.max())))
+
+    def plain(self) -> dict[str, Any]:
+        return {"edges": _plain(self._edges.tolist(), 8), "floor": self._floor}
+
+    def sparks(self) -> list[str]:
+        """The histograms as letters, one a bin: how far the logarithm of the share lies above one cell's."""
+        reach = -np.log10(self._floor)
+        with np.errstate(divide="ignore"):
+            height = np.where(self.shares > 0, 1 + np.log10(self.shares) / reach, 0)
+        steps = np.where(self.shares > 0, (height * 35).clip(1, 35), 0).round().astype(int)
+        return ["".join(_SPARK[step] for step in unit) for unit in steps]
+
+
+def categories_of(atlas: Atlas) -> dict[int, str]:
+    """The category of each concept; none where concepts were not measured."""
+    if not atlas.has("concepts"):
+        return {}
+    table = atlas.table("concepts", ["concept", "category"])
+    return dict(zip(table.column("concept").to_pylist(), table.column("category").to_pylist(), strict=True))
+
+
+_NOT_TOLD = ("layer", "unit")
+_ABLATED = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_change")
+
+
+def _factor(cells: tuple[int, int]) -> int:
+    return -(-max(cells) // _MOST_CELLS)
+
+
+def _reduced(axis: Axis, factor: int) -> Axis:
+    return Axis(axis.start + axis.step * (factor - 1) / 2, axis.step * factor)
+
+
+def _packed(shares: Float[np.ndarray, "image row col"], factor: int, signed: bool) -> str:
+    """Maps in 255 steps of their own peak, as base64; of large maps the largest value of each square of cells.
+
+    The first step is 0, or minus the peak in a layer with negative values, where 0 is step 127.
+    """
+    count, rows, cols = shares.shape
+    values = shares.astype(np.float32)
+    if factor > 1:
+        values = np.pad(values, ((0, 0), (0, -rows % factor), (0, -cols % factor)), mode="edge")
+        squares = values.reshape(count, values.shape[1] // factor, factor, values.shape[2] // factor, factor)
+        values = squares.max(axis=(2, 4))
+    if signed:
+        values = (values + 1) / 2
+    steps = np.round(values.clip(0, 1) * _STEPS).astype(np.uint8)
+    return base64.b64encode(steps.tobytes()).decode("ascii")
+
+
+def _plain(values: Iterable[Any], digits: int = 5) -> list[Any]:
+    """Values for JSON: numbers shortened, labels cleaned, missing ones None."""
+    return [_plain_one(value, digits) for value in values]
+
+
+def _plain_one(value: Any, digits: int) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+    return shorten(value, _LABEL) if isinstance(value, str) else value
+
+
+def _grouped(
+    atlas: Atlas, table: str, columns: Sequence[str], *, by: str = "unit", layer: str | None = None
+) -> dict[int, list[list[Any]]]:
+    """The rows of a table by unit or class, in the table's order; none where the atlas lacks the table."""
+    if not atlas.has(table):
+        return {}
+    found = atlas.table(table, where=None if layer is None else [("layer", "=", layer)])
+    values = [_plain(found.column(name).to_pylist()) for name in columns]
+    groups: dict[int, list[list[Any]]] = defaultdict(list)
+    for key, *row in zip(found.column(by).to_pylist(), *values, strict=True):
+        groups[key].append(row)
+    return dict(groups)
+
+
+def _arrays(atlas: Atlas, table: str, columns: Sequence[str]) -> dict[str, Shaped[np.ndarray, " row"]]:
+    found = atlas.table(table, list(columns))
+    return {name: found.column(name).to_numpy(zero_copy_only=False) for name in columns}
+
+
+def _ablation_of_units(atlas: Atlas) -> dict[str, list[Any]]:
+    if not atlas.has("unit_ablation"):
+        return {}
+    table = atlas.table("unit_ablation", ["unit", *_ABLATED]).sort_by("unit")
+    return {name: table.column(name).to_pylist() for name in _ABLATED}
+
+
+_IMPORTANCE = ("importance", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "contribution")
+Ranked = dict[int, list[list[Any]]]
+
+
+def _most_and_least(atlas: Atlas) -> tuple[Ranked, Ranked]:
+    """For every unit the classes that need it most, and those that gain most by its being off."""
+    if not atlas.has("class_ablation"):
+        return {}, {}
+    found = _arrays(atlas, "class_ablation", ("unit", "class", *_IMPORTANCE))
+    ranked = _ranked(found, "unit", "class", -found["importance"])
+    hurt = {unit: [row for row in rows[:_LISTED] if row[1] > 0] for unit, rows in ranked.items()}
+    helped = {unit: [row for row in reversed(rows[-_LISTED:]) if row[1] < 0] for unit, rows in ranked.items()}
+    return hurt, helped
+
+
+def _important_units(atlas: Atlas, listed: int = 12) -> Ranked:
+    """For every class the units that it needs most."""
+    if not atlas.has("class_ablation"):
+        return {}
+    found = _arrays(atlas, "class_ablation", ("unit", "class", *_IMPORTANCE))
+    ranked = _ranked(found, "class", "unit", -found["importance"])
+    return {index: [row for row in rows[:listed] if row[1] > 0] for index, rows in ranked.items()}
+
+
+def _ranked(
+    found: Mapping[str, Shaped[np.ndarray, " row"]], group: str, member: str, least: Float[np.ndarray, " row"]
+) -> Ranked:
+    """Rows [member, importance, …] of each group, by rising `least`; missing ones are left out."""
+    order = np.lexsort((found[member], least, found[group]))
+    order = order[np.isfinite(least[order])]
+    keys, starts = np.unique(found[group][order], return_index=True)
+    groups = np.split(order, starts[1:]) if len(order) else []
+    return {
+        int(key): [
+            [int(found[member][row]), *_plain([float(found[name][row]) for name in _IMPORTANCE])] for row in rows
+        ]
+        for key, rows in zip(keys, groups, strict=True)
+    }
+
+
+def _answering_units(atlas: Atlas, listed: int = 12) -> Ranked:
+    """For every class the units of each layer whose mean on it is most above their mean over all images.
+
+    Rows are [layer, unit, times, mean, low, high]; means of different units cannot be compared, but how many times
+    its own mean a unit gives can.
+    """
+    units = atlas.table("units", ["layer", "unit", "mean"]).to_pydict()
+    overall = dict(zip(zip(units["layer"], units["unit"], strict=True), units["mean"], strict=True))
+    names = [layer.name for layer in atlas.layers]
+    table = atlas.table("unit_classes", ["class", "layer", "unit", "mean", "mean_low", "mean_high"]).to_pydict()
+    found: dict[int, dict[int, list[list[Any]]]] = defaultdict(lambda: defaultdict(list))
+    for index, layer, unit, *means in zip(*table.values(), strict=True):
+        mean = overall[layer, unit]
+        if mean is not None and means[0] is not None and mean > 0:
+            found[index][names.index(layer)].append([unit, *_plain([means[0] / mean, *means])])
+    answering: Ranked = {}
+    for index, layers in found.items():
+        rows = [
+            [place, *row] for place in sorted(layers) for row in sorted(layers[place], key=lambda one: -one[1])[:listed]
+        ]
+        answering[index] = rows
+    return answering
+
+
+def _images_of_classes(atlas: Atlas) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """The images of every class that the model finds, and those that it misses, the surest first.
+
+    Where labels are predictions, or the model lacks the class, none is right or wrong: all count as found.
+    """
+    table = atlas.table("images", ["image", "class", "probability", "correct"]).to_pydict()
+    rows = sorted(zip(*table.values(), strict=True), key=lambda row: (-row[2], row[0]))
+    found: dict[int, list[int]] = defaultdict(list)
+    missed: dict[int, list[int]] = defaultdict(list)
+    for image, index, _, correct in rows:
+        if index is not None:
+            (missed if correct is False else found)[index].append(image)
+    return found, missed

@@ -1,0 +1,209 @@
+"""Atlas pages: a unit atlas as HTML that is looked through from disk, without a server or a network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from unitscope.atlas import Atlas
+from unitscope.datasets import Dataset, open_dataset
+from unitscope.errors import InputError, UnitscopeError
+from unitscope.files import folder_written_whole
+from unitscope.render.atlas_contents import ClassContents, LayerContents
+from unitscope.render.colours import HEAT, table
+from unitscope.render.markup import source, templates
+from unitscope.render.tiles import DRAWN, PER_FOLDER, STATES, Tiles
+from unitscope.render.words import clean, number, plural, shape, shorten
+
+INDEX = "index.html"
+ASSETS = ("atlas.css", "atlas-draw.js", "atlas.js")
+
+_DATA = "data"
+# Scripts of about this many bytes are loaded together, and of not more units than these.
+_CHUNK_BYTES = 400_000
+_CHUNK_UNITS = 64
+_CLASSES_A_CHUNK = 32
+
+
+def write_pages(
+    atlas: Atlas,
+    out: Path,
+    *,
+    dataset: Dataset | None = None,
+    each: Callable[[int], None] | None = None,
+    images: int = 9,
+) -> Path:
+    """Write an atlas as pages that need nothing but themselves: whole, or nothing at all. Returns OUT/index.html.
+
+    Every unit is shown with `images` images by its maximum and by its mean. Photos are read again from `dataset`, or
+    from the data set that was scanned where none is given; one that is gone, or is another now, is shown as a grey
+    tile that says so. `each` is called with the number of units done, after each.
+
+    Raises InputError where `images` is less than 1, AtlasError where the atlas is not done, and OutputError where the
+    pages cannot be written.
+    """
+    if images < 1:
+        raise InputError(f"a unit is shown with at least 1 image, not {images}")
+    dataset = _opened(atlas) if dataset is None else dataset
+    with folder_written_whole(out) as staging:
+        (staging / _DATA).mkdir()
+        tiles = Tiles(atlas, dataset, staging)
+        layers, done = [], 0
+        for place, layer in enumerate(atlas.layers):
+            contents = LayerContents(atlas, layer, images)
+            chunk = _units_a_chunk(contents, images)
+            layers.append({**contents.plain(), "chunk": chunk})
+            for begin in range(0, layer.units, chunk):
+                units = []
+                for unit in range(begin, min(begin + chunk, layer.units)):
+                    told = contents.unit(unit)
+                    _draw(tiles, _images_of_unit(told))
+                    units.append(told)
+                    done += 1
+                    if each is not None:
+                        each(done)
+                shown = {image for told in units for image in _images_of_unit(told)}
+                name = f"units-{place}-{begin // chunk}"
+                _write_script(staging, name, {"units": units, "images": {one: tiles.row(one) for one in sorted(shown)}})
+        classes = ClassContents(atlas, images)
+        _write_classes(staging, classes, tiles)
+        _write_script(staging, "index", _index(atlas, layers, classes, tiles))
+        for name in ASSETS:
+            (staging / name).write_text(source(name), encoding="utf-8")
+        title = f"{shorten(atlas.manifest['model']['architecture'], 60)} – unit atlas – unitscope"
+        page = templates().get_template("atlas.html.j2").render(title=title, version=atlas.manifest["versions"])
+        (staging / INDEX).write_text(page, encoding="utf-8")
+    return out / INDEX
+
+
+def _opened(atlas: Atlas) -> Dataset | None:
+    """The data set that was scanned; None where it cannot be opened any more."""
+    try:
+        return open_dataset(atlas.manifest["data"]["source"])
+    except (UnitscopeError, OSError):
+        return None
+
+
+def _units_a_chunk(contents: LayerContents, images: int) -> int:
+    shown = contents.plain()["map"]
+    maps = (2 * images + 8) * shown["rows"] * shown["cols"] * 4 / 3
+    return int(max(1, min(_CHUNK_UNITS, _CHUNK_BYTES // maps)))
+
+
+def _images_of_unit(told: dict[str, Any]) -> list[int]:
+    return [image for part in ("maximum", "mean", "range") for image in told[part]["images"]]
+
+
+def _draw(tiles: Tiles, images: Iterable[int]) -> None:
+    for image in images:
+        tiles.draw(image)
+
+
+def _write_classes(folder: Path, classes: ClassContents, tiles: Tiles) -> None:
+    for begin in range(0, len(classes), _CLASSES_A_CHUNK):
+        told = [classes.of(index) for index in range(begin, min(begin + _CLASSES_A_CHUNK, len(classes)))]
+        shown = sorted({image for one in told for image in (*one["found"], *one["missed"])})
+        name = f"classes-{begin // _CLASSES_A_CHUNK}"
+        _write_script(folder, name, {"classes": told, "images": {image: tiles.row(image) for image in shown}})
+
+
+def _write_script(folder: Path, name: str, value: Any) -> None:
+    """Write data as a script, as pages from disk can load scripts only.
+
+    Nothing in it can end the script or be read as an address: "<", ">" and "&" are written as escapes, as is all that
+    is not ASCII, and so is the second of two slashes.
+    """
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    text = text.replace("//", "/\\/")
+    (folder / _DATA / f"{name}.js").write_text(f'unitscopeAtlas.add("{name}",{text});\n', encoding="ascii")
+
+
+def _index(atlas: Atlas, layers: list[dict[str, Any]], classes: ClassContents, tiles: Tiles) -> dict[str, Any]:
+    manifest = atlas.manifest
+    rows, cols = manifest["model"]["input_shape"][-2:]
+    return {
+        "architecture": shorten(manifest["model"]["architecture"], 60),
+        "data": _last(manifest["data"]["source"]),
+        "images": atlas.images,
+        "given": manifest["data"]["labels"] == "given",
+        "complete": atlas.complete,
+        "random": "random" in manifest["model"]["weights"].lower(),
+        "quantile": manifest["parameters"]["quantile"],
+        "input": [int(rows), int(cols)],
+        "colours": ["".join(f"{value:02x}" for value in colour) for colour in table(HEAT)],
+        "labels": [shorten(label, 120) for label in atlas.labels],
+        "layers": layers,
+        "classes": classes.plain(),
+        "classChunk": _CLASSES_A_CHUNK,
+        "tiles": {"perFolder": PER_FOLDER, "suffix": tiles.suffix, "states": list(STATES), "drawn": DRAWN},
+        "missing": tiles.missing,
+        "about": _about(atlas),
+    }
+
+
+def _about(atlas: Atlas) -> list[list[Any]]:
+    """What was scanned and how, as terms and what is said of each: a text, or a list of them."""
+    manifest = atlas.manifest
+    model, data, settings, scanned = (manifest[key] for key in ("model", "data", "parameters", "scanned"))
+    head = model["head"]
+    told: list[list[Any]] = [
+        ["model", f"{model['architecture']} ({model['spec']}), {model['parameters']:,} parameters"],
+        ["weights", model["weights"]],
+        ["SHA-256 of the weights", model["sha256"] or "not known"],
+        [
+            "head",
+            "none that is exact: what units add to a logit was not measured"
+            if head is None
+            else f"{head['kind']}, reads {head['layer']}; its logits differ from the network's by at most "
+            f"{number(head['error'])} of their size",
+        ],
+        ["preprocessing", model["preprocessing"]],
+        ["data set", f"{_last(data['source'])} ({data['kind']}), {plural(data['images'], 'image')}"],
+        ["fingerprint of the data set", manifest["identity"]["data set"]],
+        [
+            "labels",
+            f"{data['labels']}, {plural(len(data['classes']), 'class')}"
+            + ("" if data["labels"] == "given" else ": the data set has none, so that classes are what the model says"),
+        ],
+        ["images scanned", f"{scanned['images']:,}; {scanned['skipped']:,} were skipped as they could not be read"],
+        [
+            "layers",
+            [
+                f"{layer.name} ({layer.kind}): {plural(layer.units, 'unit')} of {shape(layer.cells)} cells"
+                + (", read by the head" if layer.is_head else "")
+                for layer in atlas.layers
+            ],
+        ],
+        ["parameters", [f"{name.replace('_', ' ')}: {value}" for name, value in settings.items()]],
+    ]
+    if manifest.get("concepts"):
+        told.append(["concepts", _lines(manifest["concepts"])])
+    if manifest.get("ablation"):
+        told.append(["ablation", _lines(manifest["ablation"])])
+    told.append(["versions", [f"{name} {version}" for name, version in manifest["versions"].items()]])
+    told.append(["notes on the model", list(model["notes"])])
+    told.append(["notes on the data set", list(data["notes"])])
+    return [[term, _shown(said)] for term, said in told if said]
+
+
+def _lines(value: Any) -> list[str]:
+    return [f"{key}: {one}" for key, one in value.items()] if isinstance(value, dict) else [str(value)]
+
+
+def _shown(said: str | list[str]) -> str | list[str]:
+    return [_shown_line(line) for line in said] if isinstance(said, list) else _shown_line(said)
+
+
+def _shown_line(text: str) -> str:
+    """The text without the folders of absolute paths, which are nobody's business but the writer's."""
+    return re.sub(r"(?<![\w/:.])(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])", "", clean(text))
+
+
+def _last(path: str) -> str:
+    """The last part of a path, of either kind."""
+    return shorten(re.split(r"[/\\]", path.rstrip("/\\"))[-1], 120) or "the data set"
