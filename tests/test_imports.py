@@ -19,7 +19,8 @@ ROOT = Path(unitscope.__file__).parent
 ORDER = """
     errors files intervals drawable geometry photos preprocessing batches subjects axes trace layers readout head
     prepared local classes unit_maps activations explanation ablation labels model verification kernels account record
-    downloads weights scenes sources datasets matching summaries ablation_study atlas runners observing dissection findings scan
+    downloads weights scenes sources datasets matching summaries ablation_study atlas runners observing
+    dissection findings scanning merging atlas_queries
     render reporting write_up cli
 """.split()
 

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Ablation": "ablation",
     "Account": "account",
+    "Atlas": "atlas",
     "Classifier": "model",
     "Explanation": "explanation",
     "Filters": "kernels",
@@ -26,13 +27,17 @@ _HOMES = {
     "filters": "kernels",
     "load": "sources",
     "report": "reporting",
+    "merge": "merging",
+    "open_dataset": "datasets",
     "reproduce": "write_up",
+    "scan": "scanning",
     "wrap": "model",
 }
 
 __all__ = [
     "Ablation",
     "Account",
+    "Atlas",
     "Classifier",
     "Explanation",
     "Filters",
@@ -45,23 +50,30 @@ __all__ = [
     "__version__",
     "filters",
     "load",
+    "merge",
+    "open_dataset",
     "report",
     "reproduce",
+    "scan",
     "wrap",
 ]
 
 if TYPE_CHECKING:
     from unitscope.ablation import Ablation
     from unitscope.account import Account
+    from unitscope.atlas import Atlas
     from unitscope.classes import Prediction
+    from unitscope.datasets import open_dataset
     from unitscope.errors import UnitscopeError
     from unitscope.explanation import Explanation
     from unitscope.head import Head
     from unitscope.kernels import Filters, filters
     from unitscope.layers import Layer
+    from unitscope.merging import merge
     from unitscope.model import Classifier, wrap
     from unitscope.preprocessing import Preprocessing
     from unitscope.reporting import report
+    from unitscope.scanning import scan
     from unitscope.sources import load
     from unitscope.unit_maps import UnitMaps
     from unitscope.write_up import reproduce

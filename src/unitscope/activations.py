@@ -20,6 +20,6 @@ class Activations:
     """
 
     logits: Float[Tensor, "batch class"]
-    layers: Mapping[str, Float[Tensor, "batch unit row col"]]
+    layers: Mapping[str, Float[Tensor, "batch _ _ _"]]
     feature_map: Float[Tensor, "batch unit row col"] | None = None
     readout: Readout | None = None

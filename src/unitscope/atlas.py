@@ -204,6 +204,41 @@ class Atlas:
             with _opened(self.path / POOLED / f"{shard:05d}.safetensors") as file:
                 yield file.get_tensor("pooled"), file.get_tensor("images")
 
+    def facts(self) -> list[tuple[str, str]]:
+        """What it is of and what it found, in words, line by line."""
+        model, data, scanned = (self.manifest[name] for name in ("model", "data", "scanned"))
+        whole = (
+            "" if self.complete else f"; only {len(self.shards())} of {self.manifest['parameters']['shards']} shards"
+        )
+        lines = [
+            ("atlas", f"{self.path}{whole}"),
+            ("model", f"{model['spec']} ({model['architecture']}, {len(self.labels)} classes)"),
+            (
+                "data set",
+                f"{data['source']} ({data['kind']}): {scanned['images']:,} images, {scanned['skipped']:,} skipped",
+            ),
+            ("labels", f"{data['labels']}, {len(self.classes)} classes"),
+            *(("note", note) for note in data["notes"]),
+        ]
+        dead = self.table("units", ["layer", "dead"]).to_pydict()
+        for layer in self.layers:
+            silent = sum(one for name, one in zip(dead["layer"], dead["dead"], strict=True) if name == layer.name)
+            lines.append(
+                (
+                    "layer",
+                    f"{layer.name}: {layer.units} units of {'×'.join(map(str, layer.cells))} cells, {silent} dead",
+                )
+            )
+        ablation, concepts = self.manifest["ablation"], self.manifest["concepts"]
+        if ablation is not None:
+            value, low, high = ablation["accuracy"]
+            lines.append(("accuracy", f"{value:.1%} ({low:.1%}–{high:.1%}) on {ablation['images']:,} images"))
+        for name, found in (concepts or {"detectors": {}})["detectors"].items():
+            chance, lowest, highest = found["units_by_chance"]
+            by_chance = "" if chance is None else f"; by chance {chance:.1f} ({lowest:.0f}–{highest:.0f})"
+            lines.append(("detectors", f"{name}: {found['units']} units of {found['concepts']} concepts{by_chance}"))
+        return lines
+
     def shards(self) -> list[int]:
         """The shards of the data set that are in the atlas."""
         return shards_in(self.path)

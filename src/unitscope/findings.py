@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from unitscope.ablation_study import AblationStudy, PooledFeatures, Removals
+from unitscope.ablation_study import AblationStudy, PooledFeatures, PooledSource, Removals
 from unitscope.atlas import WORK, Atlas, AtlasLayer, parquet, write_table
 from unitscope.datasets import Concept
 from unitscope.dissection import RESOLUTION
@@ -211,21 +211,9 @@ def write_ablation(atlas: Atlas) -> dict[str, Any] | None:
     Units are ranked on the images whose own random number is even, and results are reported on the others. None where
     no head is exact, or no image has a class of the model.
     """
-    readout = atlas.readout
-    images = atlas.table("images", ["image", "id", "target", "prediction"]).to_pydict()
-    given = atlas.manifest["data"]["labels"] == "given"
-    truth = images["target" if given else "prediction"]
-    if readout is None or all(one is None for one in truth):
+    readout, source = atlas.readout, pooled_features(atlas)
+    if readout is None or source is None:
         return None
-    count = max(images["image"]) + 1
-    targets, ranking = np.full(count, -1, np.int64), np.zeros(count, bool)
-    targets[images["image"]] = [-1 if one is None else one for one in truth]
-    ranking[images["image"]] = [draw_of(one) % 2 == 0 for one in images["id"]]
-
-    def source() -> Iterator[PooledFeatures]:
-        for pooled, places in atlas.pooled():
-            yield PooledFeatures(pooled, targets[places], ranking[places])
-
     study = AblationStudy.measure(readout, source)
     _write_each_off(atlas, study)
     removals = study.removals(readout, source)
@@ -239,6 +227,28 @@ def write_ablation(atlas: Atlas) -> dict[str, Any] | None:
         "accuracy": [float(end) for end in accuracy],
         "sizes": list(removals.sizes),
     }
+
+
+def pooled_features(atlas: Atlas) -> PooledSource | None:
+    """The pooled units of all images with their classes among the model's; None where no image has one.
+
+    Where the data set has no labels, the model's own predictions stand for them.
+    """
+    images = atlas.table("images", ["image", "id", "target", "prediction"]).to_pydict()
+    given = atlas.manifest["data"]["labels"] == "given"
+    truth = images["target" if given else "prediction"]
+    if all(one is None for one in truth):
+        return None
+    count = max(images["image"]) + 1
+    targets, ranking = np.full(count, -1, np.int64), np.zeros(count, bool)
+    targets[images["image"]] = [-1 if one is None else one for one in truth]
+    ranking[images["image"]] = [draw_of(one) % 2 == 0 for one in images["id"]]
+
+    def source() -> Iterator[PooledFeatures]:
+        for pooled, places in atlas.pooled():
+            yield PooledFeatures(pooled, targets[places], ranking[places])
+
+    return source
 
 
 def _write_each_off(atlas: Atlas, study: AblationStudy) -> None:
@@ -375,6 +385,6 @@ def _name(units: dict[str, list[Any]]) -> None:
     units["name"], units["named_by"] = [name for name, _ in names], [by for _, by in names]
 
 
-def _numbers(values: Sequence[float]) -> list[float | None]:
+def _numbers(values: Sequence[Any]) -> list[float | None]:
     """An estimate for JSON, which knows no NaN."""
     return [None if np.isnan(value) else float(value) for value in values]

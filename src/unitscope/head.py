@@ -188,7 +188,7 @@ class HeadPath:
             raise another_path()
         return self.axes.units_first(tap.caught[self.map_call[0]].first).to(torch.float32).contiguous()
 
-    def layer_maps(self, tap: Tap) -> tuple[Float[Tensor, "batch unit row col"], ...]:
+    def layer_maps(self, tap: Tap) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
         """The maps of `layers`, float32, from a tapped forward."""
         if any(index not in tap.results for index, _, _ in self.layers):
             raise another_path()
@@ -219,7 +219,7 @@ class Passed(NamedTuple):
     logits: Float[Tensor, "batch class"]
     feature_map: Float[Tensor, "batch unit row col"]
     readout: Readout
-    layers: tuple[Float[Tensor, "batch unit row col"], ...] = ()
+    layers: tuple[Float[Tensor, "batch _ _ _"], ...] = ()
 
 
 def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> Passed:

@@ -19,7 +19,7 @@ from unitscope.summaries.top_images import CRITERIA
 RANGE = 8
 """How many images of the uniform sample show a unit across its range."""
 
-_OCTAVES = 12
+_OCTAVES = 11
 # Parts of an octave that are nearly thirds of it, and edges of the summaries' buckets.
 _THIRDS = (1.0, 1 + 17 / 64, 1 + 38 / 64)
 _MOST_CELLS = 32
@@ -208,11 +208,11 @@ class _Bins:
         return {"edges": _plain(self._edges.tolist(), 8), "floor": self._floor}
 
     def sparks(self) -> list[str]:
-        """The histograms as letters, one a bin: how far the logarithm of the share lies above one cell's."""
-        reach = -np.log10(self._floor)
+        """The histograms as letters, one a bin: the logarithm of its share, from one cell of all to the largest bin."""
+        most = max(float(self.shares.max(initial=0.0)), 10 * self._floor)
         with np.errstate(divide="ignore"):
-            height = np.where(self.shares > 0, 1 + np.log10(self.shares) / reach, 0)
-        steps = np.where(self.shares > 0, (height * 35).clip(1, 35), 0).round().astype(int)
+            height = 1 - np.log(self.shares / most) / np.log(self._floor / most)
+        steps = np.where(self.shares > 0, (height * 35).clip(1, 35).round(), 0).astype(int)
         return ["".join(_SPARK[step] for step in unit) for unit in steps]
 
 
@@ -290,7 +290,7 @@ def _ablation_of_units(atlas: Atlas) -> dict[str, list[Any]]:
     return {name: table.column(name).to_pylist() for name in _ABLATED}
 
 
-_IMPORTANCE = ("importance", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "contribution")
+_IMPORTANCE = ("importance", "importance_low", "importance_high", "balanced_accuracy", "contribution")
 Ranked = dict[int, list[list[Any]]]
 
 

@@ -179,10 +179,10 @@ def _about(atlas: Atlas) -> list[list[Any]]:
                 for layer in atlas.layers
             ],
         ],
-        ["parameters", [f"{name.replace('_', ' ')}: {value}" for name, value in settings.items()]],
+        ["parameters", _lines(settings)],
     ]
     if manifest.get("concepts"):
-        told.append(["concepts", _lines(manifest["concepts"])])
+        told.append(["concepts", _concept_lines(manifest["concepts"])])
     if manifest.get("ablation"):
         told.append(["ablation", _lines(manifest["ablation"])])
     told.append(["versions", [f"{name} {version}" for name, version in manifest["versions"].items()]])
@@ -191,8 +191,31 @@ def _about(atlas: Atlas) -> list[list[Any]]:
     return [[term, _shown(said)] for term, said in told if said]
 
 
-def _lines(value: Any) -> list[str]:
-    return [f"{key}: {one}" for key, one in value.items()] if isinstance(value, dict) else [str(value)]
+def _concept_lines(measured: dict[str, Any]) -> list[str]:
+    """Where the masks came from, the parameters, and how many detectors there are against how many by chance."""
+    detectors = measured.get("detectors", {})
+    rest = {name: one for name, one in measured.items() if name not in ("identity", "detectors", "notes")}
+    if "source" in rest:
+        rest["source"] = _last(rest["source"])
+    return [
+        *_lines(rest),
+        *(
+            f"{layer}: {plural(found['units'], 'detector')} of {plural(found['concepts'], 'concept')}; with masks of "
+            f"other images {number(found['units_by_chance'][0])} on average"
+            for layer, found in detectors.items()
+        ),
+        *measured.get("notes", []),
+    ]
+
+
+def _lines(settings: dict[str, Any]) -> list[str]:
+    return [f"{name.replace('_', ' ')}: {_value(value)}" for name, value in settings.items() if value not in (None, [])]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _shown(said: str | list[str]) -> str | list[str]:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,10 +37,10 @@ from unitscope.datasets import Dataset, DatasetSource, MaskedDataset, open_datas
 from unitscope.dissection import dissect
 from unitscope.errors import AtlasError, InputError, MissingExtraError
 from unitscope.files import make_folder
-from unitscope.findings import write_ablation, write_concepts, write_findings
+from unitscope.findings import rows_of, write_ablation, write_concepts, write_findings
 from unitscope.head import Head
 from unitscope.labels import LabelsSource
-from unitscope.layers import find_map_layer
+from unitscope.layers import find_layer, find_map_layer
 from unitscope.matching import Matching, matched
 from unitscope.model import Classifier
 from unitscope.observing import ROWS, Observer, ShardWork, digest_of
@@ -116,11 +117,23 @@ def scan(
             write_manifest(folder, plan.manifest("scanning", 0, 0))
             counts = plan.run(folder, todo, done, runner, progress)
             _log(folder, "scan", started, counts, workers)
-        if Atlas.open(folder).manifest["status"] == "scanning":
+        nothing = _nothing_read(folder)
+        if not nothing and Atlas.open(folder).manifest["status"] == "scanning":
             _finish(folder, plan)
-        if masked is not None:
+        if not nothing and masked is not None:
             _add_concepts(folder, model, masked, runner, progress, workers)
+    if nothing:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise AtlasError(nothing)
     return Atlas.open(folder)
+
+
+def _nothing_read(folder: Path) -> str:
+    """What to say where not one image could be read; nothing where one was."""
+    rows = rows_of(folder).select(["id", "reason"]).to_pydict()
+    if not all(rows["reason"]):
+        return ""
+    return f"none of the {len(rows['id'])} images could be read; the first: {rows['reason'][0]}"
 
 
 def _masked(
@@ -340,7 +353,8 @@ def _layers(model: Classifier, names: Sequence[str] | None) -> list[AtlasLayer]:
         names = [head.layer]
     for name in names or ():
         layer = find_map_layer(layers, name)
-        is_head = exact is not None and exact.layer_is_map and exact.layer == name
+        # A container's map is that of the last layer in it: the head's layer may go by several names.
+        is_head = exact is not None and exact.layer_is_map and find_layer(layers, exact.layer).call == layer.call
         units, rows, cols = layer.shape
         found[name] = AtlasLayer(name, layer.kind, units, (rows, cols), layer.grid, is_head, 1.0)
     if exact is not None and not any(layer.is_head for layer in found.values()):

@@ -1,0 +1,77 @@
+"""Merging: atlases of parts of one data set, put together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from unitscope.atlas import HEAD, POOLED, WORK, Atlas, write_manifest, write_summaries
+from unitscope.errors import AtlasError
+from unitscope.files import folder_written_whole
+from unitscope.findings import write_ablation, write_findings
+from unitscope.observing import ROWS
+
+
+def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Atlas:
+    """Put atlases of different shards of one scan together, into the folder `out`: what one scan of them all had given.
+
+    Concepts are measured at the thresholds of the whole: add them by `scan` with `concepts`. Shards that no part has
+    can be scanned into the result, as into any other.
+
+    Raises AtlasError where the parts are of different models, data sets or parameters, or have a shard in common.
+    """
+    atlases = [Atlas.open(part) for part in parts]
+    if not atlases:
+        raise AtlasError("there is nothing to merge: name the atlases of the parts")
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise AtlasError(f"'{folder}' is not empty: name another folder for the merged atlas")
+    first, owners = atlases[0], _owners(atlases)
+    summaries = {layer.name: first.summary(layer.name) for layer in first.layers}
+    for atlas in atlases[1:]:
+        for name, summary in summaries.items():
+            summary.merge(atlas.summary(name))
+    with folder_written_whole(folder) as staging:
+        for shard, source in owners.items():
+            for kind, suffix in ((Path(POOLED), "safetensors"), (Path(WORK) / ROWS, "parquet")):
+                file = kind / f"{shard:05d}.{suffix}"
+                if (source / file).is_file():
+                    (staging / kind).mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source / file, staging / file)
+        if (first.path / HEAD).is_file():
+            shutil.copyfile(first.path / HEAD, staging / HEAD)
+        write_summaries(staging, summaries, owners)
+        manifest = first.manifest | {"status": "scanning", "concepts": None, "ablation": None}
+        write_manifest(staging, manifest)
+        merged = Atlas.open(staging)
+        images, skipped = write_findings(merged)
+        complete = len(owners) == manifest["parameters"]["shards"]
+        manifest |= {
+            "status": "complete" if complete else "part",
+            "scanned": {"images": images, "skipped": skipped},
+            "ablation": write_ablation(merged),
+        }
+        write_manifest(staging, manifest)
+    return Atlas.open(folder)
+
+
+def _owners(atlases: Sequence[Atlas]) -> dict[int, Path]:
+    """Which atlas has which shard; raises AtlasError unless they are parts of one scan."""
+    first = atlases[0]
+    owners: dict[int, Path] = {}
+    for atlas in atlases:
+        different = [
+            name for name, value in first.manifest["identity"].items() if atlas.manifest["identity"].get(name) != value
+        ]
+        if different or atlas.manifest["layers"] != first.manifest["layers"]:
+            raise AtlasError(
+                f"'{first.path}' and '{atlas.path}' are no parts of one scan: they differ in "
+                f"{(different or ['layers'])[0]}"
+            )
+        for shard in atlas.shards():
+            if shard in owners:
+                raise AtlasError(f"shard {shard} is in '{owners[shard]}' and in '{atlas.path}': leave one of them out")
+            owners[shard] = atlas.path
+    return owners
