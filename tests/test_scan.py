@@ -547,7 +547,7 @@ def test_units_are_named_by_what_they_detect(reds: Classifier, masked: Path, tmp
     assert units[2]["named_by"] != "concept" or units[2]["iou"] < 0.3
     rows = found.table("unit_concepts", where=[("unit", "=", 0)]).to_pylist()
     assert rows[0]["name"] == "red" and rows[0]["chance"] < 0.2 < rows[0]["iou"] > rows[0]["chance_high"]
-    detectors = found.manifest["concepts"]["detectors"]["features.1"]
+    detectors = found.manifest["concepts"]["detectors"][found.layer().name]
     assert detectors["units"] >= 2 and found.manifest["concepts"]["photos"] == 40
 
 

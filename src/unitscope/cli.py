@@ -453,7 +453,7 @@ def reproduce(what: str, photo: str, weights: str | None, labels: str | None, ou
 @click.option("--quantile", type=float, metavar="Q", help="Thresholds T with P(a ≥ T) ≤ Q [default: 0.005].")
 @click.option("--part", metavar="I/N", help="Scan the I-th of N parts only; `atlas merge` puts parts together.")
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images in one forward pass [default: 32].")
-@click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Images committed together [default: 512].")
+@click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Images committed together [default: 1024].")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes to share the work.")
 @click.option("--resume", is_flag=True, hidden=True, help="A scan that was stopped always goes on.")
 @_JSON

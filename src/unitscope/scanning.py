@@ -86,7 +86,7 @@ def scan(
     `source`, `split` and `classes` are those of `open_dataset`. `layers` are names, the head's feature map where none
     is given. Kept are the `top` images of every unit (20) by maximum and by mean, a uniform `sample` of images (48),
     and a threshold T with P(a ≥ T) ≤ `quantile` (0.005). Images go through in batches of `batch_size` (32), and every
-    `shard_size` (512) of them are committed together.
+    `shard_size` (1024) of them are committed together.
 
     Where `out` holds such a scan that was stopped, it goes on, with that scan's parameters; the result is the same as
     without the stop, and does not depend on the number of `workers`. `part` (1, 4) scans the first quarter of the
@@ -381,7 +381,7 @@ def _with_scales(model: Classifier, layers: Sequence[AtlasLayer]) -> list[AtlasL
     return scaled
 
 
-_DEFAULTS: dict[str, Any] = {"top": 20, "sample": 48, "quantile": 0.005, "batch_size": 32, "shard_size": 512}
+_DEFAULTS: dict[str, Any] = {"top": 20, "sample": 48, "quantile": 0.005, "batch_size": 32, "shard_size": 1024}
 
 
 def _settings(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:

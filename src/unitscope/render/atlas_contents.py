@@ -189,7 +189,7 @@ class _Bins:
         histogram = Histogram(layer.units)
         histogram.restore(atlas.arrays(f"{layer.name}/histogram"))
         lower, upper, counts = histogram.buckets()
-        total = np.maximum(histogram.total, 1)[:, None]
+        total = counts.sum(axis=1, keepdims=True).clip(min=1)
         largest = float(upper.max(initial=0.0))
         top = int(np.ceil(np.log2(largest))) if largest > 0 else 0
         octaves = np.arange(top - _OCTAVES, top) if largest > 0 else np.zeros(0)

@@ -16,7 +16,7 @@ from unitscope.render.atlas_contents import ClassContents, LayerContents
 from unitscope.render.colours import HEAT, table
 from unitscope.render.markup import source, templates
 from unitscope.render.tiles import DRAWN, PER_FOLDER, STATES, Tiles
-from unitscope.render.words import clean, number, plural, shape, shorten
+from unitscope.render.words import clean, number, percent, plural, power, shape, shorten
 
 INDEX = "index.html"
 ASSETS = ("atlas.css", "atlas-draw.js", "atlas.js")
@@ -159,8 +159,8 @@ def _about(atlas: Atlas) -> list[list[Any]]:
             "head",
             "none that is exact: what units add to a logit was not measured"
             if head is None
-            else f"{head['kind']}, reads {head['layer']}; its logits differ from the network's by at most "
-            f"{number(head['error'])} of their size",
+            else f"{head['kind']}, reads {head['layer']}; it gives the network's logits "
+            + (f"to {power(head['error'])} of their size" if head["error"] else "exactly"),
         ],
         ["preprocessing", model["preprocessing"]],
         ["data set", f"{_last(data['source'])} ({data['kind']}), {plural(data['images'], 'image')}"],
@@ -179,13 +179,13 @@ def _about(atlas: Atlas) -> list[list[Any]]:
                 for layer in atlas.layers
             ],
         ],
-        ["parameters", _lines(settings)],
+        ["parameters", " · ".join(_lines(settings))],
     ]
     if manifest.get("concepts"):
         told.append(["concepts", _concept_lines(manifest["concepts"])])
     if manifest.get("ablation"):
-        told.append(["ablation", _lines(manifest["ablation"])])
-    told.append(["versions", [f"{name} {version}" for name, version in manifest["versions"].items()]])
+        told.append(["ablation", _ablation_lines(manifest["ablation"])])
+    told.append(["versions", " · ".join(f"{name} {version}" for name, version in manifest["versions"].items())])
     told.append(["notes on the model", list(model["notes"])])
     told.append(["notes on the data set", list(data["notes"])])
     return [[term, _shown(said)] for term, said in told if said]
@@ -208,6 +208,17 @@ def _concept_lines(measured: dict[str, Any]) -> list[str]:
     ]
 
 
+def _ablation_lines(measured: dict[str, Any]) -> list[str]:
+    """What the ablation was measured on."""
+    accuracy, low, high = measured["accuracy"]
+    return [
+        f"each unit of the head's map off in turn, over {plural(measured['images'], 'image')} with {measured['labels']} "
+        f"labels; accuracy with all units on {percent(accuracy)} (95% interval {percent(low)}–{percent(high)})",
+        f"many units off: ranked on {plural(measured['ranking'], 'image')}, measured on the other "
+        f"{plural(measured['reporting'], 'image')}; units off: {_value(measured['sizes'])}",
+    ]
+
+
 def _lines(settings: dict[str, Any]) -> list[str]:
     return [f"{name.replace('_', ' ')}: {_value(value)}" for name, value in settings.items() if value not in (None, [])]
 
@@ -224,7 +235,7 @@ def _shown(said: str | list[str]) -> str | list[str]:
 
 def _shown_line(text: str) -> str:
     """The text without the folders of absolute paths, which are nobody's business but the writer's."""
-    return re.sub(r"(?<![\w/:.])(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])", "", clean(text))
+    return re.sub(r"(?<![\w/.])(?<!:(?=//))(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])", "", clean(text))
 
 
 def _last(path: str) -> str:

@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int32, Int64
 
 from unitscope.summaries.base import Arrays, Observed, Summary
 
 # A bucket is a float32's exponent and the first six bits of its mantissa: at most 1/64 wide, relative to its values.
 _SHIFT = 17
 _PAGE = 64
-_BUCKETS = 1 << 14
+_BITS = 14
+_BUCKETS = 1 << _BITS
 _MAGNITUDE = 0x7FFFFFFF
+_LEAST = 1 << _SHIFT
+_MOST_WAITING = 1 << 21
 
 
 class Histogram(Summary):
@@ -26,42 +29,55 @@ class Histogram(Summary):
 
     def __init__(self, units: int) -> None:
         self._units = units
+        self._cells = 0
         self._pages: list[int] = []
         self._counts: list[np.ndarray] = []
-        self._zero = np.zeros(units, np.int64)
         self._slots = np.full((2, _BUCKETS), -1, np.int64)
+        # Values that are not counted yet, by sign: to count few of them would cost as much as to count many.
+        self._waiting: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self._waits = 0
 
     def update(self, observed: Observed) -> None:
         """Count all cells."""
         images, units, rows, cols = observed.maps.shape
-        bits = np.ascontiguousarray(observed.maps).view(np.int32).ravel()
-        owners = np.broadcast_to(np.arange(units, dtype=np.int32)[:, None], (images, units, rows * cols)).ravel()
-        least = 1 << _SHIFT
-        positive = bits >= least
-        counted = self._count(0, owners[positive], bits[positive] >> _SHIFT)
-        if int(bits.min()) < 0:
-            negative = (bits < 0) & (bits & _MAGNITUDE >= least)
-            counted += self._count(1, owners[negative], (bits[negative] & _MAGNITUDE) >> _SHIFT)
-        self._zero += images * rows * cols - counted
+        self._cells += images * rows * cols
+        # One unit after the other: its counts then stay in the cache while its values are counted.
+        by_unit = observed.maps.view(np.int32).reshape(images, units, rows * cols).transpose(1, 0, 2)
+        bits = np.ascontiguousarray(by_unit).reshape(units, -1)
+        owners = np.arange(units, dtype=np.int32)[:, None] << _BITS
+        self._wait(0, bits >= _LEAST, owners | (bits >> _SHIFT))
+        if int(bits.min(initial=0)) < 0:
+            magnitudes = bits & _MAGNITUDE
+            self._wait(1, (bits < 0) & (magnitudes >= _LEAST), owners | (magnitudes >> _SHIFT))
+        if self._waits > _MOST_WAITING:
+            self._count_waiting()
 
-    def _count(
-        self, sign: int, units: Shaped[np.ndarray, " value"], buckets: Shaped[np.ndarray, " value"]
-    ) -> Int64[np.ndarray, " unit"]:
-        """Count values of one sign; returns how many there are of every unit."""
-        if not len(buckets):
-            return np.zeros(self._units, np.int64)
+    def _wait(self, sign: int, those: Bool[np.ndarray, "unit value"], values: Int32[np.ndarray, "unit value"]) -> None:
+        kept = np.compress(those.ravel(), values.ravel())
+        if len(kept):
+            self._waiting[sign].append(kept)
+            self._waits += len(kept)
+
+    def _count_waiting(self) -> None:
+        for sign, waiting in enumerate(self._waiting):
+            if waiting:
+                self._count(sign, np.concatenate(waiting))
+                waiting.clear()
+        self._waits = 0
+
+    def _count(self, sign: int, values: Int32[np.ndarray, " value"]) -> None:
+        """Count values of one sign, each its unit and its bucket."""
+        buckets = values & (_BUCKETS - 1)
         slots = self._slots[sign].take(buckets)
         if int(slots.min()) < 0:
             for page in np.unique(buckets[slots < 0] // _PAGE):
                 self._add_page(-1 - int(page) if sign else int(page))
             slots = self._slots[sign].take(buckets)
         width = len(self._pages) * _PAGE
-        found = np.bincount(units * width + slots, minlength=self._units * width)
-        by_unit = found.reshape(self._units, width)
-        for page, counts in zip(self._counts, np.split(by_unit, len(self._pages), 1), strict=True):
+        slots += (np.arange(self._units) * width).take(values >> _BITS)
+        found = np.bincount(slots, minlength=self._units * width).reshape(self._units, width)
+        for page, counts in zip(self._counts, np.split(found, len(self._pages), 1), strict=True):
             page += counts
-        counted: np.ndarray = by_unit.sum(axis=1)
-        return counted
 
     def _add_page(self, page: int) -> None:
         first = len(self._pages) * _PAGE
@@ -75,7 +91,8 @@ class Histogram(Summary):
 
     def merge(self, other: Histogram) -> None:
         """Add the counts of another."""
-        self._zero += other._zero
+        other._count_waiting()
+        self._cells += other._cells
         for page, counts in zip(other._pages, other._counts, strict=True):
             if page not in self._pages:
                 self._add_page(page)
@@ -86,11 +103,13 @@ class Histogram(Summary):
         return Histogram(self._units)
 
     def arrays(self) -> Arrays:
-        """`pages` in order, `counts` (page, unit, bucket) and `zero` (unit)."""
+        """`pages` in order, `counts` (page, unit, bucket), and `cells`, how many of every unit were seen in all."""
+        self._count_waiting()
         order = np.argsort(self._pages)
         counts = [self._counts[place] for place in order]
         stacked = np.stack(counts) if counts else np.zeros((0, self._units, _PAGE), np.int64)
-        return {"pages": np.array(self._pages, np.int64)[order], "counts": stacked, "zero": self._zero}
+        pages = np.array(self._pages, np.int64)[order]
+        return {"pages": pages, "counts": stacked, "cells": np.array([self._cells], np.int64)}
 
     def restore(self, arrays: Mapping[str, Any]) -> None:
         """Hold what `arrays` gave."""
@@ -99,12 +118,12 @@ class Histogram(Summary):
         for page, counts in zip(arrays["pages"].tolist(), arrays["counts"], strict=True):
             self._add_page(page)
             self._counts[-1] += counts
-        self._zero = np.array(arrays["zero"])
+        self._cells = int(arrays["cells"][0])
 
     @property
     def total(self) -> Int64[np.ndarray, " unit"]:
-        """How many activations were counted."""
-        return self._zero + sum((counts.sum(axis=1) for counts in self._counts), np.zeros(self._units, np.int64))
+        """How many activations were counted: of every unit as many."""
+        return np.full(self._units, self._cells, np.int64)
 
     def buckets(
         self,
@@ -117,7 +136,8 @@ class Histogram(Summary):
         counts = arrays["counts"].transpose(1, 0, 2).reshape(self._units, -1)
         numbers = (arrays["pages"][:, None] * _PAGE + np.arange(_PAGE)).ravel()
         place = int(np.searchsorted(numbers, 0))
-        counts = np.insert(counts, place, self._zero, axis=1)
+        # What is in no bucket is 0, or next to it.
+        counts = np.insert(counts, place, self._cells - counts.sum(axis=1), axis=1)
         lower, upper = (np.insert(edge, place, 0.0) for edge in (_edge(numbers), _edge(numbers + 1)))
         occurred = counts.any(axis=0)
         return lower[occurred], upper[occurred], counts[:, occurred]
@@ -129,7 +149,7 @@ class Histogram(Summary):
         activations are more frequent than `share`, T lies above all of them.
         """
         lower, upper, counts = self.buckets()
-        tails = counts[:, ::-1].cumsum(axis=1)[:, ::-1] / np.maximum(self.total, 1)[:, None]
+        tails = counts[:, ::-1].cumsum(axis=1)[:, ::-1] / max(self._cells, 1)
         fits = (counts > 0) & (tails <= share)
         first, found = fits.argmax(axis=1), fits.any(axis=1)
         units = np.arange(self._units)
@@ -142,8 +162,8 @@ class Histogram(Summary):
         """The activations below which those shares of all activations lie: the middle of a bucket, right to 0.8 %."""
         lower, upper, counts = self.buckets()
         below = counts.cumsum(axis=1)
-        wanted = np.ceil(np.asarray(shares)[None, :] * self.total[:, None]).clip(min=1)
-        places = [np.searchsorted(one, those) for one, those in zip(below, wanted, strict=True)]
+        wanted = np.ceil(np.asarray(shares) * self._cells).clip(min=1)
+        places = [np.searchsorted(one, wanted) for one in below]
         middle = (lower + upper) / 2
         found: np.ndarray = middle[np.minimum(np.array(places).reshape(self._units, len(shares)), len(middle) - 1)]
         return found

@@ -13,7 +13,10 @@ const unitscopeDraw = (() => {
 
   // Numbers
 
-  const superscript = (exponent) => String(exponent).replace("-", "⁻").replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+  const superscript = (exponent) =>
+    String(exponent)
+      .replace("-", "⁻")
+      .replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
   const power = (value) => {
     const [mantissa, exponent] = value.toExponential(1).split("e");
     return `${mantissa} × 10${superscript(Number(exponent))}`;
@@ -78,22 +81,20 @@ const unitscopeDraw = (() => {
     return field;
   };
 
-  const LATTICE = 48;
-  const lines = Array.from({ length: LATTICE + 1 }, (_, place) => place / LATTICE);
-
-  // The line at a level as an SVG path in a square of 100: marching squares on a fine lattice.
-  const contourPath = (values, level, layer, input) => {
+  // The line at a level as an SVG path in a square of 100: marching squares on a lattice of so many squares a side.
+  const contourPath = (values, level, layer, input, squares) => {
     let reached = false;
     for (const value of values) if (value >= level) reached = true;
     if (!reached) return "";
+    const lines = Array.from({ length: squares + 1 }, (_, place) => place / squares);
     const field = laid(values, layer, input, lines, lines);
-    const width = LATTICE + 1;
-    const scale = 100 / LATTICE;
+    const width = squares + 1;
+    const scale = 100 / squares;
     const parts = [];
     const at = (x, y) => `${(x * scale).toFixed(1)} ${(y * scale).toFixed(1)}`;
     const part = (a, b) => (level - a) / (b - a);
-    for (let y = 0; y < LATTICE; y++) {
-      for (let x = 0; x < LATTICE; x++) {
+    for (let y = 0; y < squares; y++) {
+      for (let x = 0; x < squares; x++) {
         const [a, b] = [field[y * width + x], field[y * width + x + 1]];
         const [d, c] = [field[(y + 1) * width + x], field[(y + 1) * width + x + 1]];
         const inside = (a >= level) + (b >= level) + (c >= level) + (d >= level);
@@ -110,10 +111,14 @@ const unitscopeDraw = (() => {
     return parts.join("");
   };
 
-  const contour = (values, level, layer, input) => {
-    const path = contourPath(values, level, layer, input);
+  const contour = (values, level, layer, input, squares = 64) => {
+    const path = contourPath(values, level, layer, input, squares);
     const box = { class: "contour", viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" };
-    return svg("svg", box, ...(path ? [svg("path", { class: "halo", d: path }), svg("path", { class: "line", d: path })] : []));
+    return svg(
+      "svg",
+      box,
+      ...(path ? [svg("path", { class: "halo", d: path }), svg("path", { class: "line", d: path })] : []),
+    );
   };
 
   // Opacity grows with the activation, so that cold places show the plain photo; as in the reports.
@@ -144,13 +149,23 @@ const unitscopeDraw = (() => {
     const [left, wide] = [18, 224];
     const drawn = svg(
       "svg",
-      { class: "colour-bar", viewBox: "0 0 260 34", width: 260, height: 34, role: "img", "aria-label": `Colour scale from 0 to ${number(largest)}` },
+      {
+        class: "colour-bar",
+        viewBox: "0 0 260 34",
+        width: 260,
+        height: 34,
+        role: "img",
+        "aria-label": `Colour scale from 0 to ${number(largest)}`,
+      },
       svg("defs", {}, svg("linearGradient", { id: "ember" }, ...stops)),
       svg("rect", { x: left, y: 1, width: wide, height: 12, fill: "url(#ember)" }),
     );
     for (const share of [0, 0.5, 1]) {
       const x = left + share * wide;
-      drawn.append(svg("path", { class: "tick", d: `M${x} 13v4` }), svg("text", { x, y: 29, "text-anchor": "middle" }, number(share * largest, share ? 2 : 0)));
+      drawn.append(
+        svg("path", { class: "tick", d: `M${x} 13v4` }),
+        svg("text", { x, y: 29, "text-anchor": "middle" }, number(share * largest, share ? 2 : 0)),
+      );
     }
     return drawn;
   };
@@ -172,10 +187,16 @@ const unitscopeDraw = (() => {
       if (logs[place] < limit) below += bar(logs[place], Math.min(logs[place + 1], limit));
       if (logs[place + 1] > limit) above += bar(Math.max(logs[place], limit), logs[place + 1]);
     });
-    const drawn = svg("svg", { class: "spark", viewBox: "0 0 100 25", preserveAspectRatio: "none", "aria-hidden": "true" });
+    const drawn = svg("svg", {
+      class: "spark",
+      viewBox: "0 0 100 25",
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+    });
     drawn.append(svg("path", { class: "below", d: below }), svg("path", { class: "above", d: above }));
     drawn.append(svg("path", { class: "base", d: "M0 24.5H100" }));
-    if (limit > low && limit < high) drawn.append(svg("path", { class: "threshold", d: `M${x(limit).toFixed(1)} 0V24` }));
+    if (limit > low && limit < high)
+      drawn.append(svg("path", { class: "threshold", d: `M${x(limit).toFixed(1)} 0V24` }));
     return drawn;
   };
 
@@ -190,12 +211,24 @@ const unitscopeDraw = (() => {
     for (let exponent = 0; exponent >= -reach; exponent -= reach > 5 ? 2 : 1) {
       const height = y(10 ** exponent).toFixed(1);
       const text = exponent > -3 ? `${Number((100 * 10 ** exponent).toPrecision(1))}%` : `10${superscript(exponent)}`;
-      drawn.append(svg("path", { class: "rule", d: `M${left} ${height}H${right}` }), svg("text", { x: left - 6, y: Number(height) + 4, "text-anchor": "end" }, text));
+      drawn.append(
+        svg("path", { class: "rule", d: `M${left} ${height}H${right}` }),
+        svg("text", { x: left - 6, y: Number(height) + 4, "text-anchor": "end" }, text),
+      );
     }
     const limit = threshold > 0 ? Math.log2(threshold) : Infinity;
     shares.forEach((share, place) => {
       if (!(share > 0)) return;
-      const bar = (kind, from, to) => drawn.append(svg("rect", { class: kind, x: x(from) + 0.4, y: y(share), width: Math.max(0.2, x(to) - x(from) - 0.8), height: bottom - y(share) }));
+      const bar = (kind, from, to) =>
+        drawn.append(
+          svg("rect", {
+            class: kind,
+            x: x(from) + 0.4,
+            y: y(share),
+            width: Math.max(0.2, x(to) - x(from) - 0.8),
+            height: bottom - y(share),
+          }),
+        );
       if (logs[place] < limit) bar("below", logs[place], Math.min(logs[place + 1], limit));
       if (logs[place + 1] > limit) bar("above", Math.max(logs[place], limit), logs[place + 1]);
     });
@@ -203,14 +236,24 @@ const unitscopeDraw = (() => {
     for (let octave = Math.ceil(low); octave <= high; octave += 2) {
       const value = 2 ** octave;
       const text = value >= 1000 || value < 0.001 ? power(value) : String(Number(value.toPrecision(2)));
-      drawn.append(svg("path", { class: "tick", d: `M${x(octave)} ${bottom}v4` }), svg("text", { x: x(octave), y: bottom + 17, "text-anchor": "middle" }, text));
+      drawn.append(
+        svg("path", { class: "tick", d: `M${x(octave)} ${bottom}v4` }),
+        svg("text", { x: x(octave), y: bottom + 17, "text-anchor": "middle" }, text),
+      );
     }
-    drawn.append(svg("text", { x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle" }, "activation of a cell"), svg("text", { x: 2, y: 12 }, "share of cells"));
+    drawn.append(
+      svg("text", { x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle" }, "activation of a cell"),
+      svg("text", { x: 2, y: 12 }, "share of cells"),
+    );
     if (limit > low && limit < high) {
       const near = x(limit) > 300 ? "end" : "start";
       drawn.append(
         svg("path", { class: "threshold", d: `M${x(limit)} ${top - 8}V${bottom}` }),
-        svg("text", { class: "marked", x: x(limit) + (near === "end" ? -5 : 5), y: top, "text-anchor": near }, `threshold ${number(threshold)}`),
+        svg(
+          "text",
+          { class: "marked", x: x(limit) + (near === "end" ? -5 : 5), y: top, "text-anchor": near },
+          `threshold ${number(threshold)}`,
+        ),
       );
     }
     return drawn;
@@ -219,10 +262,23 @@ const unitscopeDraw = (() => {
   // A bar from 0 to a value with its interval as a whisker, on a line from `low` to `high`.
   const bar = (value, from, to, low, high) => {
     const x = (one) => (100 * (one - low)) / (high - low || 1);
-    const drawn = svg("svg", { class: "bar", viewBox: "0 0 100 12", preserveAspectRatio: "none", "aria-hidden": "true" });
+    const drawn = svg("svg", {
+      class: "bar",
+      viewBox: "0 0 100 12",
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+    });
     if (value !== null) {
       const [begin, end] = [x(0), x(value)].sort((a, b) => a - b);
-      drawn.append(svg("rect", { class: value < 0 ? "under" : "over", x: begin, y: 2, width: Math.max(0.4, end - begin), height: 8 }));
+      drawn.append(
+        svg("rect", {
+          class: value < 0 ? "under" : "over",
+          x: begin,
+          y: 2,
+          width: Math.max(0.4, end - begin),
+          height: 8,
+        }),
+      );
     }
     if (low < 0) drawn.append(svg("path", { class: "zero", d: `M${x(0)} 0V12` }));
     if (from !== null && to !== null && from !== undefined && to !== undefined) {
@@ -236,12 +292,17 @@ const unitscopeDraw = (() => {
     const [left, right, top, bottom] = [46, 556, 16, 236];
     const most = Math.max(1, ...series.flatMap((one) => one.rows.map((row) => row.units)));
     const x = (units) => left + ((right - left) * Math.log2(1 + units)) / Math.log2(1 + most);
-    const ends = series.flatMap((one) => one.rows.flatMap((row) => [row.low, row.high, row.value])).filter((one) => one !== null);
+    const ends = series
+      .flatMap((one) => one.rows.flatMap((row) => [row.low, row.high, row.value]))
+      .filter((one) => one !== null);
     const [low, high] = [Math.floor(10 * Math.min(...ends)) / 10, Math.ceil(10 * Math.max(...ends)) / 10];
     const y = (value) => bottom - ((bottom - top) * (value - low)) / (high - low || 1);
     const drawn = svg("svg", { class: "curves", viewBox: "0 0 570 284", role: "img", "aria-label": label });
     for (let step = Math.round(10 * low); step <= Math.round(10 * high); step++) {
-      drawn.append(svg("path", { class: "rule", d: `M${left} ${y(step / 10)}H${right}` }), svg("text", { x: left - 6, y: y(step / 10) + 4, "text-anchor": "end" }, `${10 * step}%`));
+      drawn.append(
+        svg("path", { class: "rule", d: `M${left} ${y(step / 10)}H${right}` }),
+        svg("text", { x: left - 6, y: y(step / 10) + 4, "text-anchor": "end" }, `${10 * step}%`),
+      );
     }
     let last = -Infinity;
     for (const units of [...new Set(series.flatMap((one) => one.rows.map((row) => row.units)))].sort((a, b) => a - b)) {
@@ -249,14 +310,33 @@ const unitscopeDraw = (() => {
       last = x(units);
       drawn.append(svg("text", { x: x(units), y: bottom + 17, "text-anchor": "middle" }, String(units)));
     }
-    drawn.append(svg("text", { x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle" }, "units switched off (logarithmic)"));
+    drawn.append(
+      svg(
+        "text",
+        { x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle" },
+        "units switched off (logarithmic)",
+      ),
+    );
     series.forEach((one, place) => {
       const known = one.rows.filter((row) => row.value !== null);
       const point = (row, value) => `${x(row.units).toFixed(1)} ${y(value).toFixed(1)}`;
       const banded = known.filter((row) => row.low !== null && row.high !== null);
-      if (banded.length > 1) drawn.append(svg("path", { class: `band s${place}`, d: `M${banded.map((row) => point(row, row.high)).join("L")}L${[...banded].reverse().map((row) => point(row, row.low)).join("L")}z` }));
-      if (known.length) drawn.append(svg("path", { class: `curve s${place}`, d: `M${known.map((row) => point(row, row.value)).join("L")}` }));
-      for (const row of known) drawn.append(svg("circle", { class: `s${place}`, cx: x(row.units), cy: y(row.value), r: 2.6 }));
+      if (banded.length > 1)
+        drawn.append(
+          svg("path", {
+            class: `band s${place}`,
+            d: `M${banded.map((row) => point(row, row.high)).join("L")}L${[...banded]
+              .reverse()
+              .map((row) => point(row, row.low))
+              .join("L")}z`,
+          }),
+        );
+      if (known.length)
+        drawn.append(
+          svg("path", { class: `curve s${place}`, d: `M${known.map((row) => point(row, row.value)).join("L")}` }),
+        );
+      for (const row of known)
+        drawn.append(svg("circle", { class: `s${place}`, cx: x(row.units), cy: y(row.value), r: 2.6 }));
     });
     return drawn;
   };

@@ -16,12 +16,17 @@ const unitscopeAtlas = (() => {
       else if (value === true) element.setAttribute(name, "");
       else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
     }
-    element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+    element.append(
+      ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+    );
     return element;
   };
   const link = (href, ...children) => h("a", { href }, ...children);
   // A label may be broken after a slash or an underscore.
-  const breakable = (label) => String(label).split(/(?<=[/_])/).flatMap((part, place) => (place ? [h("wbr"), part] : [part]));
+  const breakable = (label) =>
+    String(label)
+      .split(/(?<=[/_])/)
+      .flatMap((part, place) => (place ? [h("wbr"), part] : [part]));
 
   // Data, loaded by scripts when they are needed: pages from disk may not fetch
 
@@ -88,15 +93,26 @@ const unitscopeAtlas = (() => {
   };
   // What of a page's choices goes along from the list to a unit and back.
   const LIST = ["sort", "q", "show", "class", "category"];
-  const listed = (query) => new URLSearchParams(LIST.filter((name) => query.get(name)).map((name) => [name, query.get(name)]));
+  const listed = (query) =>
+    new URLSearchParams(LIST.filter((name) => query.get(name)).map((name) => [name, query.get(name)]));
 
   // Units as rows
 
   const layerAt = (name) => {
     const place = index.layers.findIndex((layer) => layer.name === name);
-    return place >= 0 ? place : Math.max(0, index.layers.findIndex((layer) => layer.head));
+    return place >= 0
+      ? place
+      : Math.max(
+          0,
+          index.layers.findIndex((layer) => layer.head),
+        );
   };
   const value = (layer, name, unit) => (layer.columns[name] ? layer.columns[name][unit] : null);
+  // Activations with as many digits as tell those of this size apart: 12.59, 0.252.
+  const like = (largest) => {
+    const digits = largest > 0 ? Math.min(5, Math.max(2, 2 - Math.floor(Math.log10(largest)))) : 2;
+    return (shown) => number(shown, digits);
+  };
   const className = (one) => (one === null || one === undefined ? "" : index.classes.name[one]);
   const named = (layer, unit) => {
     if (value(layer, "dead", unit)) return { name: "never active", why: "dead: no activation above 0", kind: "dead" };
@@ -107,13 +123,17 @@ const unitscopeAtlas = (() => {
     // An atlas from before units were given names tells their classes.
     if (by === "class" || (!layer.columns.name && best)) {
       const selectivity = value(layer, "selectivity", unit);
-      return { name: name || best, why: `class, selectivity ${number(selectivity)}`, kind: "class" };
+      return {
+        name: name || best,
+        why: selectivity === null ? "class" : `class, selectivity ${number(selectivity)}`,
+        kind: "class",
+      };
     }
     return { name: "unnamed", why: best ? `answers most to ${best}` : "", kind: "none" };
   };
   const SORTS = {
     unit: ["unit number", null, null],
-    maximum: ["maximum", (shown) => `max ${number(shown)}`, -1],
+    maximum: ["maximum", (shown) => `max ${like(shown)(shown)}`, -1],
     selectivity: ["class selectivity", (shown) => `selectivity ${number(shown)}`, -1],
     iou: ["IoU with a concept", (shown) => `IoU ${number(shown)}`, -1],
     accuracy_change: ["accuracy lost when off", (shown) => (shown === null ? "not measured" : points(shown)), 1],
@@ -127,7 +147,11 @@ const unitscopeAtlas = (() => {
       .toLowerCase();
   const FILTERS = {
     detectors: ["detectors only", (layer, unit) => value(layer, "detector", unit), (layer) => layer.columns.detector],
-    concept: ["named by a concept", (layer, unit) => named(layer, unit).kind === "concept", (layer) => layer.columns.concept_name],
+    concept: [
+      "named by a concept",
+      (layer, unit) => named(layer, unit).kind === "concept",
+      (layer) => layer.columns.concept_name,
+    ],
     class: ["named by a class", (layer, unit) => named(layer, unit).kind === "class", () => true],
     alive: ["not dead", (layer, unit) => !value(layer, "dead", unit), () => true],
     dead: ["dead units", (layer, unit) => value(layer, "dead", unit), () => true],
@@ -142,7 +166,14 @@ const unitscopeAtlas = (() => {
       if (only && String(value(layer, "best_class", unit)) !== only) continue;
       if (category && value(layer, "category", unit) !== category) continue;
       const text = words.length ? textOf(layer, unit) : "";
-      if (words.every((word) => (/^\d+$/.test(word) ? String(unit) === word || text.split(" ").slice(1).join(" ").includes(word) : text.includes(word)))) units.push(unit);
+      if (
+        words.every((word) =>
+          /^\d+$/.test(word)
+            ? String(unit) === word || text.split(" ").slice(1).join(" ").includes(word)
+            : text.includes(word),
+        )
+      )
+        units.push(unit);
     }
     const sort = query.get("sort");
     const column = sort && sort !== "unit" && SORTS[sort] && layer.columns[sort];
@@ -165,7 +196,14 @@ const unitscopeAtlas = (() => {
       frame.append(h("span", { class: "note", title: row[0] }, note));
     };
     if (row[4] === index.tiles.drawn) {
-      const picture = h("img", { src: pathOf(image), alt, title: row[0], decoding: "async", width: index.input[1], height: index.input[0] });
+      const picture = h("img", {
+        src: pathOf(image),
+        alt,
+        title: row[0],
+        decoding: "async",
+        width: index.input[1],
+        height: index.input[0],
+      });
       picture.onerror = () => {
         picture.remove();
         missing("tile not found");
@@ -175,9 +213,10 @@ const unitscopeAtlas = (() => {
     if (overlay) frame.append(overlay);
     return frame;
   };
-  const contours = (layer, part, limit) => {
-    const level = limit > 0 ? limit : Infinity;
-    return draw.mapsOf(part, layer).map((map) => () => draw.contour(map, level, layer, index.input));
+  // Where nothing is below 0, all places are at a threshold of 0: there is no line to be drawn.
+  const levelOf = (layer, unit) => {
+    const threshold = value(layer, "threshold", unit);
+    return threshold > 0 || (layer.signed && threshold !== null) ? threshold : Infinity;
   };
 
   // Cards: shells that are filled while they are near the window
@@ -190,10 +229,15 @@ const unitscopeAtlas = (() => {
     try {
       const [detail, images] = await unitOf(place, unit);
       if (!card.near || strip.childElementCount) return;
-      const lines = contours(layer, detail.maximum, value(layer, "threshold", unit));
+      const maps = draw.mapsOf(detail.maximum, layer);
+      const level = levelOf(layer, unit);
       // A unit that never fires has no top images to speak of.
       const shown = value(layer, "dead", unit) ? [] : detail.maximum.images.slice(0, STRIP);
-      strip.append(...shown.map((image, rank) => tile(image, images[image], lines[rank](), "")));
+      strip.append(
+        ...shown.map((image, rank) =>
+          tile(image, images[image], draw.contour(maps[rank], level, layer, index.input, 32), ""),
+        ),
+      );
     } catch (error) {
       strip.replaceChildren(h("span", { class: "note" }, error.message));
     }
@@ -202,7 +246,8 @@ const unitscopeAtlas = (() => {
     (entries) => {
       for (const { target, isIntersecting } of entries) {
         target.near = isIntersecting;
-        if (isIntersecting) fill(target);
+        // A card that only flies by is not filled.
+        if (isIntersecting) setTimeout(() => target.near && fill(target), 60);
         else target.querySelector(".strip").replaceChildren();
       }
     },
@@ -217,8 +262,18 @@ const unitscopeAtlas = (() => {
       h(
         "a",
         { href: address(["unit", layer.name, unit]) },
-        h("span", { class: "card-head" }, h("span", { class: "unit" }, String(unit)), h("span", { class: "name" }, breakable(who.name))),
-        h("span", { class: "card-why" }, h("span", { class: "why" }, why || who.why), h("span", { class: "score" }, score)),
+        h(
+          "span",
+          { class: "card-head" },
+          h("span", { class: "unit" }, String(unit)),
+          h("span", { class: "name" }, breakable(who.name)),
+        ),
+        h(
+          "span",
+          { class: "card-why" },
+          h("span", { class: "why" }, why || who.why),
+          h("span", { class: "score" }, score),
+        ),
         h("span", { class: "strip" }),
         draw.spark(layer.columns.spark[unit], layer.bins.edges, value(layer, "threshold", unit)),
       ),
@@ -241,7 +296,11 @@ const unitscopeAtlas = (() => {
       [address(["classes"]), "Classes", current === null],
       [address(["about"]), "About", current === undefined],
     ];
-    document.getElementById("places").replaceChildren(...items.map(([href, name, here]) => h("a", { href, "aria-current": here ? "page" : false }, name)));
+    document
+      .getElementById("places")
+      .replaceChildren(
+        ...items.map(([href, name, here]) => h("a", { href, "aria-current": here ? "page" : false }, name)),
+      );
   };
   const option = (shown, text, chosen) => h("option", { value: shown, selected: shown === chosen }, text);
   const select = (label, name, chosen, options) =>
@@ -249,7 +308,11 @@ const unitscopeAtlas = (() => {
       "label",
       {},
       h("span", {}, label),
-      h("select", { name, onchange: (event) => (choose({ [name]: event.target.value }, true), refresh()) }, ...options.map(([shown, text]) => option(shown, text, chosen || ""))),
+      h(
+        "select",
+        { name, onchange: (event) => (choose({ [name]: event.target.value }, true), refresh()) },
+        ...options.map(([shown, text]) => option(shown, text, chosen || "")),
+      ),
     );
 
   let refresh = () => {};
@@ -261,18 +324,52 @@ const unitscopeAtlas = (() => {
     const shells = Array.from({ length: layer.units }, (_, unit) => card(place, unit, ""));
     const list = h("ol", { class: "cards" });
     const status = h("p", { class: "count", role: "status" });
-    const empty = h("p", { class: "empty", hidden: true }, "No unit is like this. ", h("button", { type: "button", onclick: () => (choose(Object.fromEntries(LIST.map((one) => [one, ""])), true), render()) }, "Show all"));
-    const classes = [...new Set(layer.columns.best_class.filter((one) => one !== null))].sort((a, b) => className(a).localeCompare(className(b)));
+    const empty = h(
+      "p",
+      { class: "empty", hidden: true },
+      "No unit is like this. ",
+      h(
+        "button",
+        { type: "button", onclick: () => (choose(Object.fromEntries(LIST.map((one) => [one, ""])), true), render()) },
+        "Show all",
+      ),
+    );
+    const classes = [...new Set(layer.columns.best_class.filter((one) => one !== null))].sort((a, b) =>
+      className(a).localeCompare(className(b)),
+    );
     const categories = [...new Set((layer.columns.category || []).filter(Boolean))].sort();
-    const search = h("input", { type: "search", name: "q", value: query.get("q") || "", placeholder: "name, class, number", autocomplete: "off", spellcheck: "false", oninput: (event) => (choose({ q: event.target.value.trim() }, false), refresh()) });
+    const search = h("input", {
+      type: "search",
+      name: "q",
+      value: query.get("q") || "",
+      placeholder: "name, class, number",
+      autocomplete: "off",
+      spellcheck: "false",
+      oninput: (event) => (choose({ q: event.target.value.trim() }, false), refresh()),
+    });
     const controls = h(
       "form",
       { class: "controls", role: "search", onsubmit: (event) => event.preventDefault() },
       h("label", { class: "search" }, h("span", {}, "Search"), search),
-      select("Sort by", "sort", query.get("sort"), sortsOf(layer).map((one) => [one === "unit" ? "" : one, SORTS[one][0]])),
-      select("Show", "show", query.get("show"), [["", "all units"], ...Object.entries(FILTERS).filter(([, filter]) => filter[2](layer)).map(([one, filter]) => [one, filter[0]])]),
-      classes.length > 0 && select("Answers most to", "class", query.get("class"), [["", "any class"], ...classes.map((one) => [String(one), className(one)])]),
-      categories.length > 1 && select("Category", "category", query.get("category"), [["", "any"], ...categories.map((one) => [one, one])]),
+      select(
+        "Sort by",
+        "sort",
+        query.get("sort"),
+        sortsOf(layer).map((one) => [one === "unit" ? "" : one, SORTS[one][0]]),
+      ),
+      select("Show", "show", query.get("show"), [
+        ["", "all units"],
+        ...Object.entries(FILTERS)
+          .filter(([, filter]) => filter[2](layer))
+          .map(([one, filter]) => [one, filter[0]]),
+      ]),
+      classes.length > 0 &&
+        select("Answers most to", "class", query.get("class"), [
+          ["", "any class"],
+          ...classes.map((one) => [String(one), className(one)]),
+        ]),
+      categories.length > 1 &&
+        select("Category", "category", query.get("category"), [["", "any"], ...categories.map((one) => [one, one])]),
     );
     refresh = () => {
       const now = parsed().query;
@@ -280,11 +377,18 @@ const unitscopeAtlas = (() => {
       const sort = layer.columns[now.get("sort")] && SORTS[now.get("sort")][1] ? now.get("sort") : "maximum";
       const kept = listed(now);
       for (const unit of units) {
+        // What is sorted by is not told twice.
+        const who = named(layer, unit);
+        shells[unit].querySelector(".why").textContent =
+          (who.kind === "concept" && sort === "iou") || (who.kind === "class" && sort === "selectivity")
+            ? who.kind
+            : who.why;
         shells[unit].querySelector(".score").textContent = SORTS[sort][1](value(layer, sort, unit));
         shells[unit].firstChild.setAttribute("href", address(["unit", layer.name, unit], kept));
       }
       list.replaceChildren(...units.map((unit) => shells[unit]));
-      status.textContent = units.length === layer.units ? count(layer.units, "unit") : `${units.length} of ${count(layer.units, "unit")}`;
+      status.textContent =
+        units.length === layer.units ? count(layer.units, "unit") : `${units.length} of ${count(layer.units, "unit")}`;
       empty.hidden = units.length > 0;
       cards = units.map((unit) => shells[unit]);
     };
@@ -311,8 +415,10 @@ const unitscopeAtlas = (() => {
 
   // One unit
 
-  const stat = (label, shown, note) => h("div", {}, h("dt", {}, label), h("dd", {}, shown, note ? h("small", {}, note) : null));
-  const interval = (low, high, format = number) => (low === null || low === undefined ? "" : `${format(low)}${low < 0 ? " to " : "–"}${format(high)}`);
+  const stat = (label, shown, note) =>
+    h("div", {}, h("dt", {}, label), h("dd", {}, shown, note ? h("small", {}, note) : null));
+  const interval = (low, high, format = number) =>
+    low === null || low === undefined ? "" : `${format(low)}${low < 0 ? " to " : "–"}${format(high)}`;
   const INTERVAL = "95% interval";
 
   const earned = (layer, unit, detail) => {
@@ -320,13 +426,14 @@ const unitscopeAtlas = (() => {
     const who = named(layer, unit);
     if (who.kind === "dead") return ["It never fires: on none of the images any cell is above 0."];
     const best = detail.classes[0];
-    const answers = best
-      ? [
-          "It answers most to ",
-          link(address(["class", best[0]]), className(best[0])),
-          `: on average ${number(best[2])} on ${count(best[1], "image")} of it (${INTERVAL} ${interval(best[3], best[4])}), over all images ${number(get("mean"))}.`,
-        ]
-      : [];
+    const answers = () => {
+      const mean = like(Math.abs(best[2]));
+      return [
+        "It answers most to ",
+        link(address(["class", best[0]]), className(best[0])),
+        `: on average ${mean(best[2])} on ${count(best[1], "image")} of it${best[3] === null ? "" : ` (${INTERVAL} ${interval(best[3], best[4], mean)})`}, over all images ${mean(get("mean"))}.`,
+      ];
+    };
     if (who.kind === "concept") {
       const p = get("p_value");
       return [
@@ -334,21 +441,29 @@ const unitscopeAtlas = (() => {
         h("strong", {}, who.name),
         ` with an IoU of ${number(get("iou"))} (${INTERVAL} ${interval(get("iou_low"), get("iou_high"))}`,
         p === null ? "). " : `; permutation p = ${number(p, 3)}, for the best of all concepts). `,
-        ...answers,
+        ...(best ? answers() : []),
       ];
     }
     const tried = get("concept_name");
     const why = tried ? `No concept is met well enough to name it (best: ${tried}, IoU ${number(get("iou"))}). ` : "";
-    return [who.kind === "class" ? `${why}Named by its class. ` : why, ...answers];
+    return [who.kind === "class" ? `${why}Named by its class. ` : why, ...(best ? answers() : [])];
   };
 
-  const DRAWINGS = [["", "contour"], ["heat", "heat"], ["plain", "photo only"]];
+  const DRAWINGS = [
+    ["", "contour"],
+    ["heat", "heat"],
+    ["plain", "photo only"],
+  ];
   const gallery = (layer, unit, part, images, drawing, caption) => {
     const largest = value(layer, "maximum", unit);
-    const threshold = value(layer, "threshold", unit);
+    const level = levelOf(layer, unit);
     const maps = draw.mapsOf(part, layer);
     const overlay = (map) =>
-      drawing === "plain" ? null : drawing === "heat" ? draw.heat(map, largest, layer, index.input, index.colours) : draw.contour(map, threshold > 0 ? threshold : Infinity, layer, index.input);
+      drawing === "plain"
+        ? null
+        : drawing === "heat"
+          ? draw.heat(map, largest, layer, index.input, index.colours)
+          : draw.contour(map, level, layer, index.input);
     return h(
       "ol",
       { class: `gallery ${drawing || "contour"}` },
@@ -370,7 +485,18 @@ const unitscopeAtlas = (() => {
       {},
       h("legend", {}, legend),
       ...options.map(([shown, text]) =>
-        h("label", {}, h("input", { type: "radio", name, value: shown, checked: shown === chosen, onchange: () => (choose({ [name]: shown }, true), change()) }), text),
+        h(
+          "label",
+          {},
+          h("input", {
+            type: "radio",
+            name,
+            value: shown,
+            checked: shown === chosen,
+            onchange: () => (choose({ [name]: shown }, true), change()),
+          }),
+          text,
+        ),
       ),
     );
 
@@ -378,7 +504,21 @@ const unitscopeAtlas = (() => {
     h(
       "div",
       { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-      h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { scope: "col", class: kind || false }, text)))), h("tbody", {}, rows)),
+      h(
+        "table",
+        {},
+        h("caption", {}, caption),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            heads.map(([text, kind]) => h("th", { scope: "col", class: kind || false }, text)),
+          ),
+        ),
+        h("tbody", {}, rows),
+      ),
     );
   const cell = (shown, kind) => h("td", { class: kind || false }, shown);
   const rowHead = (shown) => h("th", { scope: "row" }, shown);
@@ -387,13 +527,22 @@ const unitscopeAtlas = (() => {
     const rows = detail.classes;
     const high = Math.max(...rows.map((row) => row[4] ?? row[2] ?? 0), 0);
     const low = Math.min(...rows.map((row) => row[3] ?? row[2] ?? 0), 0);
+    const mean = like(Math.max(...rows.map((row) => Math.abs(row[2] ?? 0)), 0));
     return [
       h("h2", {}, index.given ? "Classes it answers to most" : "Predicted classes it answers to most"),
       table(
-        `Mean activation over the images of a class, with ${INTERVAL}; over all images ${number(value(layer, "mean", unit), 3)}`,
+        `Mean activation over the images of a class, with ${INTERVAL}; over all images ${mean(value(layer, "mean", unit))}`,
         [["class"], ["images", "n"], ["mean", "n"], ["interval", "n wide"], ["", "bars"]],
-        rows.map(([one, images, mean, from, to]) =>
-          h("tr", {}, rowHead(link(address(["class", one]), breakable(className(one)))), cell(String(images), "n"), cell(number(mean), "n"), cell(interval(from, to), "n wide"), cell(draw.bar(mean, from, to, low, high), "bars")),
+        rows.map(([one, images, shown, from, to]) =>
+          h(
+            "tr",
+            {},
+            rowHead(link(address(["class", one]), breakable(className(one)))),
+            cell(String(images), "n"),
+            cell(mean(shown), "n"),
+            cell(interval(from, to, mean), "n wide"),
+            cell(draw.bar(shown, from, to, low, high), "bars"),
+          ),
         ),
       ),
     ];
@@ -410,7 +559,19 @@ const unitscopeAtlas = (() => {
         `IoU of its active regions with masks of the concept, with ${INTERVAL}; chance: the most with masks of other images`,
         [["concept"], ["category", "wide"], ["IoU", "n"], ["interval", "n wide"], ["chance", "n"], ["", "bars"]],
         detail.concepts.map(([name, category, iou, from, to, , chance]) =>
-          h("tr", {}, rowHead(breakable(name)), cell(category || "", "wide"), cell(number(iou, 3), "n"), cell(interval(from, to, (one) => number(one, 3)), "n wide"), cell(number(chance, 3), "n"), cell(draw.bar(iou, from, to, 0, high), "bars")),
+          h(
+            "tr",
+            {},
+            rowHead(breakable(name)),
+            cell(category || "", "wide"),
+            cell(number(iou, 3), "n"),
+            cell(
+              interval(from, to, (one) => one.toFixed(3)),
+              "n wide",
+            ),
+            cell(number(chance, 3), "n"),
+            cell(draw.bar(iou, from, to, 0, high), "bars"),
+          ),
         ),
       ),
     );
@@ -431,7 +592,15 @@ const unitscopeAtlas = (() => {
           `Balanced accuracy of the class with the unit off, and the change in percentage points with its ${INTERVAL}`,
           [["class"], ["with it off", "n"], ["change", "n"], ["interval", "n wide"], ["", "bars"]],
           rows.map(([one, importance, from, to, left]) =>
-            h("tr", {}, rowHead(link(address(["class", one]), breakable(className(one)))), cell(percent(left), "n"), cell(number(-100 * importance, 2, true), "n"), cell(to === null ? "" : interval(-100 * to, -100 * from, (one) => number(one, 2, true)), "n wide"), cell(draw.bar(-importance, to === null ? null : -to, from === null ? null : -from, low, high), "bars")),
+            h(
+              "tr",
+              {},
+              rowHead(link(address(["class", one]), breakable(className(one)))),
+              cell(percent(left), "n"),
+              cell(number(-100 * importance, 2, true), "n"),
+              cell(to === null ? "" : interval(-100 * to, -100 * from, (one) => number(one, 2, true)), "n wide"),
+              cell(draw.bar(-importance, to === null ? null : -to, from === null ? null : -from, low, high), "bars"),
+            ),
           ),
         ),
       );
@@ -443,8 +612,21 @@ const unitscopeAtlas = (() => {
       h("h2", {}, "What switching it off costs"),
       change === null
         ? null
-        : h("p", {}, `With this unit off, ${percent(accuracy)} of the labelled images are read rightly (${INTERVAL} ${interval(value(layer, "accuracy_low", unit), value(layer, "accuracy_high", unit), percent)}); with it on, ${percent(accuracy - change)}: `, h("strong", {}, points(change)), "."),
-      detail.hurt ? h("div", { class: "pair" }, side("Classes that lose most", detail.hurt, "No class loses."), side("Classes that gain most", detail.helped, "No class gains.")) : null,
+        : h(
+            "p",
+            {},
+            `With this unit off, ${percent(accuracy)} of the labelled images are read rightly (${INTERVAL} ${interval(value(layer, "accuracy_low", unit), value(layer, "accuracy_high", unit), percent)}); with it on, ${percent(accuracy - change)}: `,
+            h("strong", {}, points(change)),
+            ".",
+          ),
+      detail.hurt
+        ? h(
+            "div",
+            { class: "pair" },
+            side("Classes that lose most", detail.hurt, "No class loses."),
+            side("Classes that gain most", detail.helped, "No class gains."),
+          )
+        : null,
     );
   };
 
@@ -453,10 +635,12 @@ const unitscopeAtlas = (() => {
     const layer = index.layers[place];
     places(layer.name);
     cards = [];
-    if (!(unit >= 0 && unit < layer.units)) return lost(`Layer ${layer.name} has no unit ${unit}: they are numbered 0 to ${layer.units - 1}.`);
+    if (!(unit >= 0 && unit < layer.units))
+      return lost(`Layer ${layer.name} has no unit ${unit}: they are numbered 0 to ${layer.units - 1}.`);
     const [detail, images] = await unitOf(place, unit);
     const get = (column) => value(layer, column, unit);
     const who = named(layer, unit);
+    const activation = like(get("maximum"));
     const kept = listed(query);
     const order = chosenUnits(layer, kept);
     const at = order.indexOf(unit);
@@ -466,7 +650,9 @@ const unitscopeAtlas = (() => {
       // What is drawn, and by which criterion, stays when one goes through the units.
       const choices = new URLSearchParams(kept);
       for (const one of ["by", "draw"]) if (parsed().query.get(one)) choices.set(one, parsed().query.get(one));
-      return there ? h("a", { href: address(["unit", layer.name, to], choices), rel }, text) : h("span", { class: "soft" }, text);
+      return there
+        ? h("a", { href: address(["unit", layer.name, to], choices), rel }, text)
+        : h("span", { class: "soft" }, text);
     };
     const steps = h("p", { class: "steps" });
     const galleries = h("div", {});
@@ -479,50 +665,105 @@ const unitscopeAtlas = (() => {
       const silent = get("dead");
       legend.replaceChildren(
         ...(drawing === "heat"
-          ? [draw.colourBar(get("maximum"), index.colours), h("p", {}, `Activation, from 0 to the unit’s maximum over the data set; one scale for all pictures of this page.${layer.signed ? " Negative activations are not drawn." : ""}`)]
+          ? [
+              draw.colourBar(get("maximum"), index.colours),
+              h(
+                "p",
+                {},
+                `Activation, from 0 to the unit’s maximum over the data set; one scale for all pictures of this page.${layer.signed ? " Negative activations are not drawn." : ""}`,
+              ),
+            ]
           : drawing === "plain"
             ? [h("p", {}, "The photos as the network saw them.")]
-            : [h("p", {}, h("span", { class: "key line" }), ` encloses activations of at least ${number(get("threshold"))}, which ${percent(get("share_above"), 2)} of all cells reach.`)]),
-        ...(layer.factor > 1 ? [h("p", {}, `Of every ${layer.factor} × ${layer.factor} cells of the map the largest is drawn.`)] : []),
+            : [
+                h(
+                  "p",
+                  {},
+                  h("span", { class: "key line" }),
+                  ` encloses activations of at least ${activation(get("threshold"))}, which ${percent(get("share_above"), 2)} of all cells reach.`,
+                ),
+              ]),
+        ...(layer.factor > 1
+          ? [h("p", {}, `Of every ${layer.factor} × ${layer.factor} cells of the map the largest is drawn.`)]
+          : []),
       );
       galleries.replaceChildren(
         h(
           "section",
           {},
           h("h2", {}, now.get("by") === "mean" ? "Images with the highest mean" : "Images with the highest maximum"),
-          silent ? h("p", { class: "soft" }, "It is 0 or below on all of them: none is shown.") : gallery(layer, unit, part, images, drawing, (rank, row) => [h("strong", {}, number(part.scores[rank])), " ", labelled(row)]),
+          silent
+            ? h("p", { class: "soft" }, "It is 0 or below on all of them: none is shown.")
+            : gallery(layer, unit, part, images, drawing, (rank, row) => [
+                h("strong", {}, activation(part.scores[rank])),
+                " ",
+                labelled(row),
+              ]),
         ),
-        h(
-          "section",
-          {},
-          h("h2", {}, "Across its range"),
-          h("p", { class: "soft" }, `${detail.range.images.length} of ${count(detail.range.of, "image")} that were drawn at random, from the lowest maximum to the highest: what it does on ordinary images.`),
-          detail.range.images.length ? gallery(layer, unit, detail.range, images, drawing, (rank, row) => [h("strong", {}, number(detail.range.scores[rank])), " ", labelled(row)]) : null,
-        ),
+        !detail.range.images.length
+          ? ""
+          : h(
+              "section",
+              {},
+              h("h2", {}, "Across its range"),
+              h(
+                "p",
+                { class: "soft" },
+                `${detail.range.images.length} of ${count(detail.range.of, "image")} that were drawn at random, from the lowest maximum to the highest: what it does on ordinary images.`,
+              ),
+              gallery(layer, unit, detail.range, images, drawing, (rank, row) => [
+                h("strong", {}, activation(detail.range.scores[rank])),
+                " ",
+                labelled(row),
+              ]),
+            ),
       );
     };
     redraw();
     const change = get("accuracy_change");
     show(
       `Unit ${unit} of ${layer.name}`,
-      h("div", { class: "crumbs" }, h("p", {}, link(address(["layer", layer.name], kept), `Units of ${layer.name}`), at >= 0 && kept.size ? ` · ${at + 1} of ${order.length} in this list` : ""), steps),
+      h(
+        "div",
+        { class: "crumbs" },
+        h(
+          "p",
+          {},
+          link(address(["layer", layer.name], kept), `Units of ${layer.name}`),
+          at >= 0 && kept.size ? ` · ${at + 1} of ${order.length} in this list` : "",
+        ),
+        steps,
+      ),
       h("h1", { tabindex: "-1" }, h("span", { class: "unit" }, `Unit ${unit}`), " ", breakable(who.name)),
       h("p", { class: "lead" }, earned(layer, unit, detail)),
       h(
         "dl",
         { class: "stats" },
-        stat("maximum", number(get("maximum"))),
-        stat("mean", number(get("mean"), 3)),
-        stat("threshold", number(get("threshold")), `${percent(get("share_above"), 2)} of cells above`),
+        stat("maximum", activation(get("maximum"))),
+        stat("mean", like(Math.abs(get("mean")))(get("mean"))),
+        stat("threshold", activation(get("threshold")), `${percent(get("share_above"), 2)} of cells above`),
         stat("above 0", percent(get("share_positive")), "of all cells"),
-        stat("class selectivity", number(get("selectivity")), interval(get("selectivity_low"), get("selectivity_high"))),
+        stat(
+          "class selectivity",
+          number(get("selectivity")),
+          interval(get("selectivity_low"), get("selectivity_high")),
+        ),
         get("iou") === null ? null : stat("best IoU", number(get("iou"), 3), get("concept_name")),
         change === null ? null : stat("accuracy, switched off", points(change)),
       ),
       h(
         "form",
         { class: "controls", onsubmit: (event) => event.preventDefault() },
-        radios("Top images by", "by", query.get("by") || "", [["", "maximum"], ["mean", "mean"]], redraw),
+        radios(
+          "Top images by",
+          "by",
+          query.get("by") || "",
+          [
+            ["", "maximum"],
+            ["mean", "mean"],
+          ],
+          redraw,
+        ),
         radios("Draw", "draw", query.get("draw") || "", DRAWINGS, redraw),
       ),
       legend,
@@ -534,8 +775,18 @@ const unitscopeAtlas = (() => {
           "div",
           {},
           h("h2", {}, "How often it has which activation"),
-          draw.histogram(detail.histogram, layer.bins.edges, layer.bins.floor, get("threshold"), `Histogram of the unit's activations over all cells of all images; the threshold is ${number(get("threshold"))}`),
-          h("p", { class: "soft" }, `${percent(detail.zero)} of cells are 0${layer.signed ? `, ${percent(Math.max(0, 1 - detail.zero - get("share_positive")))} are below` : ""}; ${percent(get("share_above"), 2)} are at or above the threshold.${detail.less > 0 ? ` Left of the axis: ${percent(detail.less, 2)}.` : ""} Both axes are logarithmic, the same for all units of the layer; a bar is a third of a doubling wide.`),
+          draw.histogram(
+            detail.histogram,
+            layer.bins.edges,
+            layer.bins.floor,
+            get("threshold"),
+            `Histogram of the unit's activations over all cells of all images; the threshold is ${number(get("threshold"))}`,
+          ),
+          h(
+            "p",
+            { class: "soft" },
+            `${percent(detail.zero)} of cells are 0${layer.signed ? `, ${percent(Math.max(0, 1 - detail.zero - get("share_positive")))} are below` : ""}; ${percent(get("share_above"), 2)} are at or above the threshold.${detail.less > 0 ? ` Left of the axis: ${percent(detail.less, 2)}.` : ""} Both axes are logarithmic, the same for all units of the layer; a bar is a third of a doubling wide.`,
+          ),
         ),
         h("div", {}, answersTo(layer, unit, detail)),
       ),
@@ -546,48 +797,113 @@ const unitscopeAtlas = (() => {
 
   // Classes
 
-  const CLASS_SORTS = { name: ["class", 1], images: ["images", -1], accuracy: ["accuracy", -1], predicted: ["predicted", -1], units: ["units", -1] };
+  const CLASS_SORTS = {
+    name: ["class", 1],
+    images: ["images", -1],
+    accuracy: ["accuracy", -1],
+    predicted: ["predicted", -1],
+    units: ["units", -1],
+  };
   const classesPage = (query) => {
     places(null);
     cards = [];
     const { classes } = index;
     const head = index.layers[layerAt("")];
     const units = new Array(classes.name.length).fill(0);
-    for (let unit = 0; unit < head.units; unit++) if (!value(head, "dead", unit) && value(head, "best_class", unit) !== null) units[value(head, "best_class", unit)]++;
+    for (let unit = 0; unit < head.units; unit++)
+      if (!value(head, "dead", unit) && value(head, "best_class", unit) !== null)
+        units[value(head, "best_class", unit)]++;
     const columns = { ...classes, units };
     const asked = CLASS_SORTS[query.get("sort")] ? query.get("sort") : "name";
     const sign = CLASS_SORTS[asked][1] * (query.get("order") === "reverse" ? -1 : 1);
-    const rows = classes.name.map((_, one) => one).sort((a, b) => {
-      const [first, second] = [columns[asked][a], columns[asked][b]];
-      if (first === null || second === null) return (first === null) - (second === null);
-      return sign * (asked === "name" ? first.localeCompare(second) : first - second) || a - b;
-    });
+    const rows = classes.name
+      .map((_, one) => one)
+      .sort((a, b) => {
+        const [first, second] = [columns[asked][a], columns[asked][b]];
+        if (first === null || second === null) return (first === null) - (second === null);
+        return sign * (asked === "name" ? first.localeCompare(second) : first - second) || a - b;
+      });
     const sorter = (name, text, kind) => {
       const here = name === asked;
       const reverse = here && query.get("order") !== "reverse";
       const href = address(["classes"], new URLSearchParams({ sort: name, ...(reverse ? { order: "reverse" } : {}) }));
-      return h("th", { scope: "col", class: kind || false, "aria-sort": here ? (sign > 0 ? "ascending" : "descending") : false }, link(href, text, here ? (sign > 0 ? " ↑" : " ↓") : ""));
+      return h(
+        "th",
+        { scope: "col", class: kind || false, "aria-sort": here ? (sign > 0 ? "ascending" : "descending") : false },
+        link(href, text, here ? (sign > 0 ? " ↑" : " ↓") : ""),
+      );
     };
     show(
       "Classes",
-      h("div", { class: "title" }, h("h1", { tabindex: "-1" }, "Classes"), h("p", { class: "count" }, count(rows.length, "class"))),
-      h("p", { class: "intro" }, index.given ? `Accuracy: the share of a class’s own images that the model takes for it, with its 95% interval (Wilson). Units: how many of ${head.name} answer most to it.` : `The data set has no labels: classes are what the model says, so that there is no accuracy. Units: how many of ${head.name} answer most to a class.`),
+      h(
+        "div",
+        { class: "title" },
+        h("h1", { tabindex: "-1" }, "Classes"),
+        h("p", { class: "count" }, count(rows.length, "class")),
+      ),
+      h(
+        "p",
+        { class: "intro" },
+        index.given
+          ? `Accuracy: the share of a class’s own images that the model takes for it, with its 95% interval (Wilson). Units: how many of ${head.name} answer most to it.`
+          : `The data set has no labels: classes are what the model says, so that there is no accuracy. Units: how many of ${head.name} answer most to a class.`,
+      ),
       h(
         "div",
         { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes" },
         h(
           "table",
           { class: "classes" },
-          h("thead", {}, h("tr", {}, sorter("name", "class"), sorter("images", "images", "n"), sorter("predicted", "predicted", "n"), sorter("units", "units", "n"), sorter("accuracy", "accuracy", "n"), h("th", { scope: "col", class: "n wide" }, INTERVAL), h("th", { class: "bars", "aria-hidden": "true" }))),
-          h("tbody", {}, rows.map((one) => h("tr", {}, rowHead(link(address(["class", one]), breakable(classes.name[one]))), cell(String(classes.images[one]), "n"), cell(classes.predicted[one] === null ? "–" : String(classes.predicted[one]), "n"), cell(String(units[one]), "n"), cell(percent(classes.accuracy[one]), "n"), cell(interval(classes.accuracy_low[one], classes.accuracy_high[one], percent), "n wide"), cell(draw.bar(classes.accuracy[one], classes.accuracy_low[one], classes.accuracy_high[one], 0, 1), "bars")))),
+          h(
+            "thead",
+            {},
+            h(
+              "tr",
+              {},
+              sorter("name", "class"),
+              sorter("images", "images", "n"),
+              sorter("predicted", "predicted", "n"),
+              sorter("units", "units", "n"),
+              sorter("accuracy", "accuracy", "n"),
+              h("th", { scope: "col", class: "n wide" }, INTERVAL),
+              h("th", { class: "bars", "aria-hidden": "true" }),
+            ),
+          ),
+          h(
+            "tbody",
+            {},
+            rows.map((one) =>
+              h(
+                "tr",
+                {},
+                rowHead(link(address(["class", one]), breakable(classes.name[one]))),
+                cell(String(classes.images[one]), "n"),
+                cell(classes.predicted[one] === null ? "–" : String(classes.predicted[one]), "n"),
+                cell(String(units[one]), "n"),
+                cell(percent(classes.accuracy[one]), "n"),
+                cell(interval(classes.accuracy_low[one], classes.accuracy_high[one], percent), "n wide"),
+                cell(
+                  draw.bar(classes.accuracy[one], classes.accuracy_low[one], classes.accuracy_high[one], 0, 1),
+                  "bars",
+                ),
+              ),
+            ),
+          ),
         ),
       ),
     );
   };
 
-  const SERIES = { "most important": "most important first", random: "in random order", "least important": "least important first" };
+  const SERIES = {
+    "most important": "most important first",
+    random: "in random order",
+    "least important": "least important first",
+  };
   const removals = (rows) => {
-    const of = (removed) => rows.filter((row) => row[0] === removed).map(([, units, shown, low, high]) => ({ units, value: shown, low, high }));
+    const of = (removed) =>
+      rows
+        .filter((row) => row[0] === removed)
+        .map(([, units, shown, low, high]) => ({ units, value: shown, low, high }));
     const none = of("none");
     const series = Object.entries(SERIES)
       .map(([removed, name]) => ({ name, rows: [...none, ...of(removed)].sort((a, b) => a.units - b.units) }))
@@ -599,13 +915,35 @@ const unitscopeAtlas = (() => {
       "section",
       {},
       h("h2", {}, "Switching off many units"),
-      h("p", { class: "soft" }, "Units are ranked by their importance for the class on one half of the images, and switched off on the other. Balanced accuracy: half of how many images of the class are found, half of how many others are left out; guessing gives 50%. Bands and small print are 95% intervals."),
-      h("p", { class: "keys" }, series.map((one, place) => h("span", {}, h("span", { class: `key s${place}` }), ` ${one.name}`))),
+      h(
+        "p",
+        { class: "soft" },
+        "Units are ranked by their importance for the class on one half of the images, and switched off on the other. Balanced accuracy: half of how many images of the class are found, half of how many others are left out; guessing gives 50%. Bands and small print are 95% intervals.",
+      ),
+      h(
+        "p",
+        { class: "keys" },
+        series.map((one, place) => h("span", {}, h("span", { class: `key s${place}` }), ` ${one.name}`)),
+      ),
       h(
         "div",
         { class: "pair" },
-        draw.curves(series, "Balanced accuracy of the class as more units are switched off; the numbers are in the table beside it"),
-        table("Balanced accuracy of the class", [["units off"], ...series.map((one) => [one.name, "n"])], sizes.map((units) => h("tr", {}, rowHead(String(units)), series.map((one) => cell(shown(at(one, units)), "n"))))),
+        draw.curves(
+          series,
+          "Balanced accuracy of the class as more units are switched off; the numbers are in the table beside it",
+        ),
+        table(
+          "Balanced accuracy of the class",
+          [["units off"], ...series.map((one) => [one.name, "n"])],
+          sizes.map((units) =>
+            h(
+              "tr",
+              {},
+              rowHead(String(units)),
+              series.map((one) => cell(shown(at(one, units)), "n")),
+            ),
+          ),
+        ),
       ),
     );
   };
@@ -617,20 +955,86 @@ const unitscopeAtlas = (() => {
     if (!(one >= 0 && one < classes.name.length)) return lost("There is no such class.");
     const [detail, images] = await classOf(one);
     const pictures = (title, shown, note, caption) =>
-      shown.length ? h("section", {}, h("h2", {}, title), h("p", { class: "soft" }, note), h("ol", { class: "gallery plain" }, shown.map((image) => h("li", {}, tile(image, images[image], null, `${images[image][0]}, taken for ${index.labels[images[image][2]]}`), h("p", {}, caption(images[image])))))) : null;
+      shown.length
+        ? h(
+            "section",
+            {},
+            h("h2", {}, title),
+            h("p", { class: "soft" }, note),
+            h(
+              "ol",
+              { class: "gallery plain" },
+              shown.map((image) =>
+                h(
+                  "li",
+                  {},
+                  tile(image, images[image], null, `${images[image][0]}, taken for ${index.labels[images[image][2]]}`),
+                  h("p", {}, caption(images[image])),
+                ),
+              ),
+            ),
+          )
+        : null;
     const accuracy = classes.accuracy[one];
-    const step = (to, text, rel) => (to >= 0 && to < classes.name.length ? h("a", { href: address(["class", to]), rel }, text) : h("span", { class: "soft" }, text));
+    const step = (to, text, rel) =>
+      to >= 0 && to < classes.name.length
+        ? h("a", { href: address(["class", to]), rel }, text)
+        : h("span", { class: "soft" }, text);
     const head = layerAt("");
     const important = detail.important || [];
     const groups = important.length
-      ? [h("section", {}, h("h2", {}, "Units it needs most"), h("p", { class: "soft" }, `Units of ${index.layers[head].name} by what the class’s balanced accuracy loses when the unit alone is off, in percentage points. An interval that includes 0 cannot be told from no effect.`), h("ol", { class: "cards" }, important.map(([unit, importance, from, to]) => card(head, unit, points(-importance), to === null ? "" : `${INTERVAL} ${interval(-100 * to, -100 * from, (end) => number(end, 1, true))}`))))]
+      ? [
+          h(
+            "section",
+            {},
+            h("h2", {}, "Units it needs most"),
+            h(
+              "p",
+              { class: "soft" },
+              `Units of ${index.layers[head].name} by what the class’s balanced accuracy loses when the unit alone is off, in percentage points. An interval that includes 0 cannot be told from no effect.`,
+            ),
+            h(
+              "ol",
+              { class: "cards" },
+              important.map(([unit, importance, from, to]) =>
+                card(
+                  head,
+                  unit,
+                  points(-importance),
+                  to === null ? "" : `${INTERVAL} ${interval(-100 * to, -100 * from, (end) => number(end, 1, true))}`,
+                ),
+              ),
+            ),
+          ),
+        ]
       : index.layers.map((layer, place) => {
           const rows = detail.answering.filter((row) => row[0] === place);
-          return rows.length ? h("section", {}, h("h2", {}, `Units of ${layer.name} that answer most to it`), h("p", { class: "soft" }, "Of the units that have it among the classes they answer to most, those whose mean on its images is the largest multiple of their mean over all images."), h("ol", { class: "cards" }, rows.map(([, unit, times]) => card(place, unit, `${number(times, 1)} × its mean`)))) : null;
+          return rows.length
+            ? h(
+                "section",
+                {},
+                h("h2", {}, `Units of ${layer.name} that answer most to it`),
+                h(
+                  "p",
+                  { class: "soft" },
+                  "Of the units that have it among the classes they answer to most, those whose mean on its images is the largest multiple of their mean over all images.",
+                ),
+                h(
+                  "ol",
+                  { class: "cards" },
+                  rows.map(([, unit, times]) => card(place, unit, `${number(times, 1)} × its mean`)),
+                ),
+              )
+            : null;
         });
     show(
       className(one),
-      h("div", { class: "crumbs" }, h("p", {}, link(address(["classes"]), "Classes")), h("p", { class: "steps" }, step(one - 1, "← previous", "prev"), step(one + 1, "next →", "next"))),
+      h(
+        "div",
+        { class: "crumbs" },
+        h("p", {}, link(address(["classes"]), "Classes")),
+        h("p", { class: "steps" }, step(one - 1, "← previous", "prev"), step(one + 1, "next →", "next")),
+      ),
       h("h1", { tabindex: "-1" }, h("span", { class: "unit" }, `Class ${one}`), " ", breakable(className(one))),
       h(
         "p",
@@ -639,10 +1043,28 @@ const unitscopeAtlas = (() => {
           ? `The model takes ${count(classes.images[one], "image")} for it; the data set has no labels of its own.`
           : accuracy === null
             ? `${count(classes.images[one], "image")}; the model has no such class, or there is none of its images, so that its accuracy is not known.`
-            : ["The model finds ", h("strong", {}, `${classes.found[one]} of ${count(classes.judged[one], "image")}`), `, ${percent(accuracy)} (${INTERVAL} ${interval(classes.accuracy_low[one], classes.accuracy_high[one], percent)}), and takes ${count(classes.predicted[one], "image")} in all for it.`],
+            : [
+                "The model finds ",
+                h("strong", {}, `${classes.found[one]} of ${count(classes.judged[one], "image")}`),
+                `, ${percent(accuracy)} (${INTERVAL} ${interval(classes.accuracy_low[one], classes.accuracy_high[one], percent)}), and takes ${count(classes.predicted[one], "image")} in all for it.`,
+              ],
       ),
-      pictures(index.given && accuracy !== null ? "Found, the surest first" : "Its images", detail.found, "With the probability that the model gives its prediction.", (row) => [h("strong", {}, percent(row[3])), accuracy === null && index.given ? ` ${index.labels[row[2]]}` : ""]),
-      pictures("Missed, the surest first", detail.missed, "What the model takes them for instead, and with which probability.", (row) => [h("strong", {}, percent(row[3])), " ", h("span", { class: "label" }, breakable(index.labels[row[2]]))]),
+      pictures(
+        index.given && accuracy !== null ? "Found, the surest first" : "Its images",
+        detail.found,
+        "With the probability that the model gives its prediction.",
+        (row) => [h("strong", {}, percent(row[3])), accuracy === null && index.given ? ` ${index.labels[row[2]]}` : ""],
+      ),
+      pictures(
+        "Missed, the surest first",
+        detail.missed,
+        "What the model takes them for instead, and with which probability.",
+        (row) => [
+          h("strong", {}, percent(row[3])),
+          " ",
+          h("span", { class: "label" }, breakable(index.labels[row[2]])),
+        ],
+      ),
       groups,
       detail.removals ? removals(detail.removals) : null,
     );
@@ -653,12 +1075,31 @@ const unitscopeAtlas = (() => {
   const aboutPage = () => {
     places(undefined);
     cards = [];
-    const said = (text) => (Array.isArray(text) ? h("ul", {}, text.map((line) => h("li", {}, line))) : text);
-    const plain = (term, text) => [h("dt", {}, term), h("dd", { class: /SHA|fingerprint/.test(term) ? "hash" : false }, said(text))];
+    const said = (text) =>
+      Array.isArray(text)
+        ? h(
+            "ul",
+            {},
+            text.map((line) => h("li", {}, line)),
+          )
+        : text;
+    const plain = (term, text) => [
+      h("dt", {}, term),
+      h("dd", { class: /SHA|fingerprint/.test(term) ? "hash" : false }, said(text)),
+    ];
     show(
       "About",
       h("h1", { tabindex: "-1" }, "About this atlas"),
-      h("section", {}, h("h2", {}, "What was scanned"), h("dl", { class: "about" }, index.about.map(([term, text]) => plain(term, text)))),
+      h(
+        "section",
+        {},
+        h("h2", {}, "What was scanned"),
+        h(
+          "dl",
+          { class: "about" },
+          index.about.map(([term, text]) => plain(term, text)),
+        ),
+      ),
       h(
         "section",
         {},
@@ -666,19 +1107,41 @@ const unitscopeAtlas = (() => {
         h(
           "dl",
           { class: "about" },
-          plain("photos", "The part that the network saw, in the shape of its input. A photo that is gone or is another by now has a grey tile."),
-          plain("activations", "As the network computed them, in its own unit, and not scaled. Those of different units or layers cannot be compared as such."),
-          plain("contour", `Encloses activations at or above the unit’s threshold, the least that at most ${percent(index.quantile)} of all cells of all images reach. Maps are laid by the centres of their cells’ receptive fields, bilinear between them.`),
-          plain("heat", "From 0 to the unit’s maximum over the data set: one scale for all pictures of a unit, another for each unit. Opacity grows with the activation; the photo beneath is grey, so that every colour is the map’s."),
-          plain("histograms", "Over all cells of all images; both axes logarithmic, the same for all units of a layer. Cells of 0 and below are told in words."),
+          plain(
+            "photos",
+            "The part that the network saw, in the shape of its input. A photo that is gone or is another by now has a grey tile.",
+          ),
+          plain(
+            "activations",
+            "As the network computed them, in its own unit, and not scaled. Those of different units or layers cannot be compared as such.",
+          ),
+          plain(
+            "contour",
+            `Encloses activations at or above the unit’s threshold, the least that at most ${percent(index.quantile)} of all cells of all images reach. Maps are laid by the centres of their cells’ receptive fields, bilinear between them.`,
+          ),
+          plain(
+            "heat",
+            "From 0 to the unit’s maximum over the data set: one scale for all pictures of a unit, another for each unit. Opacity grows with the activation; the photo beneath is grey, so that every colour is the map’s.",
+          ),
+          plain(
+            "histograms",
+            "Over all cells of all images; both axes logarithmic, the same for all units of a layer. Cells of 0 and below are told in words.",
+          ),
           plain("maps", "Kept in 254 steps of their own largest value, so that they are right to 0.4% of it."),
-          plain("intervals", "95%, between images as a sample of all such images: they say nothing about images of another kind. Where many units or classes are looked at, some intervals miss by chance."),
-          plain("class selectivity", "(largest class mean − mean of the others) / (their sum), of class means of the mean activation (Morcos et al. 2018). A selective unit is not thereby an important one."),
+          plain(
+            "intervals",
+            "95%, between images as a sample of all such images: they say nothing about images of another kind. Where many units or classes are looked at, some intervals miss by chance.",
+          ),
+          plain(
+            "class selectivity",
+            "(largest class mean − mean of the others) / (their sum), of class means of the mean activation (Morcos et al. 2018). A selective unit is not thereby an important one.",
+          ),
         ),
       ),
     );
   };
-  const lost = (text) => show("Not found", h("h1", { tabindex: "-1" }, "Not found"), h("p", {}, text, " ", link("#/", "All units")));
+  const lost = (text) =>
+    show("Not found", h("h1", { tabindex: "-1" }, "Not found"), h("p", {}, text, " ", link("#/", "All units")));
 
   // Going about
 
@@ -691,7 +1154,8 @@ const unitscopeAtlas = (() => {
       else if (parts[0] === "class") await classPage(/^\d+$/.test(parts[1] || "") ? Number(parts[1]) : -1);
       else if (parts[0] === "classes") classesPage(query);
       else if (parts[0] === "about") aboutPage();
-      else if (parts[0] === "layer" && !index.layers.some((layer) => layer.name === parts[1])) lost(`This atlas has no layer ${parts[1] || ""}.`);
+      else if (parts[0] === "layer" && !index.layers.some((layer) => layer.name === parts[1]))
+        lost(`This atlas has no layer ${parts[1] || ""}.`);
       else layerPage(parts[1], query);
     } catch (error) {
       lost(error.message);
@@ -735,7 +1199,10 @@ const unitscopeAtlas = (() => {
   const search = async () => {
     if (!main.querySelector("input[type=search]")) {
       const { parts, query } = parsed();
-      location.hash = address(["layer", index.layers[layerAt(parts[0] === "unit" ? parts[1] : "")].name], listed(query));
+      location.hash = address(
+        ["layer", index.layers[layerAt(parts[0] === "unit" ? parts[1] : "")].name],
+        listed(query),
+      );
       await new Promise((done) => window.addEventListener("hashchange", () => setTimeout(done), { once: true }));
     }
     const input = main.querySelector("input[type=search]");
@@ -771,13 +1238,22 @@ const unitscopeAtlas = (() => {
     const warnings = [
       index.random && ["The weights are random.", " This network has learned nothing: nothing below means anything."],
       !index.complete && ["A part of the data set.", " Not all of its images are in this atlas."],
-      index.missing > 0 && [`${count(index.missing, "photo")} could not be shown.`, " They are gone, or are others by now; their places are grey and say why."],
+      index.missing > 0 && [
+        `${count(index.missing, "photo")} could not be shown.`,
+        " They are gone, or are others by now; their places are grey and say why.",
+      ],
     ].filter(Boolean);
-    document.getElementById("warnings").replaceChildren(...warnings.map(([strong, text]) => h("p", { class: "warning" }, h("strong", {}, strong), text)));
+    document
+      .getElementById("warnings")
+      .replaceChildren(
+        ...warnings.map(([strong, text]) => h("p", { class: "warning" }, h("strong", {}, strong), text)),
+      );
     document.querySelector(".skip").addEventListener("click", (event) => {
       event.preventDefault();
       main.focus();
     });
+    // Tiles have the shape of the network's input.
+    document.documentElement.style.setProperty("--aspect", index.input[1] / index.input[0]);
     history.scrollRestoration = "manual";
     window.addEventListener("hashchange", () => {
       const known = expected !== null && location.hash === expected;
