@@ -200,7 +200,7 @@ const unitscopeDraw = (() => {
     return drawn;
   };
 
-  const histogram = (shares, edges, floor, threshold, label) => {
+  const histogram = (shares, edges, floor, threshold, written, label) => {
     const [left, right, top, bottom] = [52, 408, 26, 190];
     const logs = edges.map(Math.log2);
     const [low, high] = [logs[0], logs[logs.length - 1]];
@@ -252,7 +252,7 @@ const unitscopeDraw = (() => {
         svg(
           "text",
           { class: "marked", x: x(limit) + (near === "end" ? -5 : 5), y: top, "text-anchor": near },
-          `threshold ${number(threshold)}`,
+          `threshold ${written}`,
         ),
       );
     }

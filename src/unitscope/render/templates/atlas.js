@@ -275,7 +275,7 @@ const unitscopeAtlas = (() => {
           h("span", { class: "score" }, score),
         ),
         h("span", { class: "strip" }),
-        draw.spark(layer.columns.spark[unit], layer.bins.edges, value(layer, "threshold", unit)),
+        draw.spark(layer.columns.spark[unit], layer.bins.edges, who.kind === "dead" ? 0 : value(layer, "threshold", unit)),
       ),
     );
     element.unit = { place, unit };
@@ -641,6 +641,8 @@ const unitscopeAtlas = (() => {
     const get = (column) => value(layer, column, unit);
     const who = named(layer, unit);
     const activation = like(get("maximum"));
+    // Of a unit that never fires there are no top images, no threshold and no histogram to speak of.
+    const silent = get("dead");
     const kept = listed(query);
     const order = chosenUnits(layer, kept);
     const at = order.indexOf(unit);
@@ -662,7 +664,6 @@ const unitscopeAtlas = (() => {
       const part = now.get("by") === "mean" ? detail.mean : detail.maximum;
       const drawing = now.get("draw") || "";
       steps.replaceChildren(step(previous, "← previous", "prev"), step(next, "next →", "next"));
-      const silent = get("dead");
       legend.replaceChildren(
         ...(drawing === "heat"
           ? [
@@ -741,9 +742,9 @@ const unitscopeAtlas = (() => {
         { class: "stats" },
         stat("maximum", activation(get("maximum"))),
         stat("mean", like(Math.abs(get("mean")))(get("mean"))),
-        stat("threshold", activation(get("threshold")), `${percent(get("share_above"), 2)} of cells above`),
+        silent ? null : stat("threshold", activation(get("threshold")), `${percent(get("share_above"), 2)} of cells above`),
         stat("above 0", percent(get("share_positive")), "of all cells"),
-        stat(
+        silent ? null : stat(
           "class selectivity",
           number(get("selectivity")),
           interval(get("selectivity_low"), get("selectivity_high")),
@@ -751,7 +752,7 @@ const unitscopeAtlas = (() => {
         get("iou") === null ? null : stat("best IoU", number(get("iou"), 3), get("concept_name")),
         change === null ? null : stat("accuracy, switched off", points(change)),
       ),
-      h(
+      silent ? null : h(
         "form",
         { class: "controls", onsubmit: (event) => event.preventDefault() },
         radios(
@@ -766,9 +767,9 @@ const unitscopeAtlas = (() => {
         ),
         radios("Draw", "draw", query.get("draw") || "", DRAWINGS, redraw),
       ),
-      legend,
+      silent ? null : legend,
       galleries,
-      h(
+      silent ? null : h(
         "section",
         { class: "pair" },
         h(
@@ -780,7 +781,8 @@ const unitscopeAtlas = (() => {
             layer.bins.edges,
             layer.bins.floor,
             get("threshold"),
-            `Histogram of the unit's activations over all cells of all images; the threshold is ${number(get("threshold"))}`,
+            activation(get("threshold")),
+            `Histogram of the unit's activations over all cells of all images; threshold ${activation(get("threshold"))}`,
           ),
           h(
             "p",
@@ -790,7 +792,7 @@ const unitscopeAtlas = (() => {
         ),
         h("div", {}, answersTo(layer, unit, detail)),
       ),
-      concepts(detail),
+      silent ? null : concepts(detail),
       ablationOf(layer, unit, detail),
     );
   };
