@@ -123,15 +123,15 @@ class ShardResult:
 class ShardWork:
     """Scans shards: writes a shard's rows and pooled units into the atlas's folder, and gives its summaries.
 
-    The same shard gives the same files and the same summaries every time. `previous` are the summaries of what was
-    scanned before; what is told by `told` (images done, skipped) is for a progress bar.
+    The same shard gives the same files, and what adds up to the same summaries, every time. `fresh` are the empty
+    summaries for the next one; what is told by `told` (images done, skipped) is for a progress bar.
     """
 
     observer: Observer
     folder: Path
     shard_size: int
     labelled: bool
-    previous: dict[str, LayerSummary]
+    fresh: dict[str, LayerSummary]
     told: Callable[[int, int], None] | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class ShardWork:
         """Scan one shard."""
         entries = self.observer.dataset.entries
         images = range(shard * self.shard_size, min((shard + 1) * self.shard_size, len(entries)))
-        summaries = {name: summary.following() for name, summary in self.previous.items()}
+        summaries = self.fresh
         rows: dict[int, dict[str, Any]] = {}
         pooled: list[np.ndarray] = []
         places: list[int] = []
@@ -164,7 +164,7 @@ class ShardWork:
             write_arrays(self.folder / POOLED / f"{shard:05d}.safetensors", arrays)
         write_table(self.folder / WORK / ROWS / f"{shard:05d}.parquet", self._columns(rows))
         self.observer.digests.clear()
-        self.previous = summaries
+        self.fresh = {name: summary.following() for name, summary in summaries.items()}
         done = sum("reason" not in row for row in rows.values())
         return ShardResult(shard, summaries, done, len(rows) - done)
 

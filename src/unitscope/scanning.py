@@ -264,7 +264,8 @@ class _Plan:
         summaries, committed = self.restored(folder), set(done)
         observer = Observer(self.model, self.dataset, self.layers, int(self.settings["batch_size"]))
         labelled = self.matching.labelled
-        work = ShardWork(observer, folder, size, labelled, dict(summaries), tell if alone else None)
+        fresh = {name: summary.following() for name, summary in summaries.items()}
+        work = ShardWork(observer, folder, size, labelled, fresh, tell if alone else None)
         for result in runner.run(work, todo):
             for name, summary in result.summaries.items():
                 summaries[name].merge(summary)
@@ -272,6 +273,7 @@ class _Plan:
             write_summaries(folder, summaries, committed)
             if not alone:
                 tell(result.images, result.skipped)
+            del result  # not to be kept while the next shard is scanned
         return images, skipped
 
     def manifest(self, status: str, images: int, skipped: int) -> dict[str, Any]:

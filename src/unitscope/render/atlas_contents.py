@@ -36,7 +36,7 @@ class LayerContents:
         self.layer = layer
         self._tops = {criterion: _Maps(atlas, layer, f"top.{criterion}", images) for criterion in CRITERIA}
         self._sample = _Sample(atlas, layer)
-        self.signed = any(maps.signed for maps in (*self._tops.values(), self._sample))
+        self.signed = self._sample.signed or any(maps.signed for maps in self._tops.values())
         self._bins = _Bins(atlas, layer)
         self._rows = atlas.table("units", where=[("layer", "=", layer.name)]).to_pydict()
         self._categories = categories_of(atlas)
@@ -242,7 +242,7 @@ def _packed(shares: Float[np.ndarray, "image row col"], factor: int, signed: boo
     The first step is 0, or minus the peak in a layer with negative values, where 0 is step 127.
     """
     count, rows, cols = shares.shape
-    values = shares.astype(np.float32)
+    values: np.ndarray = shares.astype(np.float32)
     if factor > 1:
         values = np.pad(values, ((0, 0), (0, -rows % factor), (0, -cols % factor)), mode="edge")
         squares = values.reshape(count, values.shape[1] // factor, factor, values.shape[2] // factor, factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -10,9 +11,10 @@ from typing import Any
 
 from unitscope.atlas import Atlas
 from unitscope.datasets import Dataset, open_dataset
+from unitscope.datasets.layout import SPLITS
 from unitscope.errors import InputError, UnitscopeError
 from unitscope.files import folder_written_whole
-from unitscope.render.atlas_contents import ClassContents, LayerContents
+from unitscope.render.atlas_contents import RANGE, ClassContents, LayerContents
 from unitscope.render.colours import HEAT, table
 from unitscope.render.markup import source, templates
 from unitscope.render.tiles import DRAWN, PER_FOLDER, STATES, Tiles
@@ -51,23 +53,24 @@ def write_pages(
     with folder_written_whole(out) as staging:
         (staging / _DATA).mkdir()
         tiles = Tiles(atlas, dataset, staging)
-        layers, done = [], 0
+        layers: list[dict[str, Any]] = []
+        done = itertools.count(1)
         for place, layer in enumerate(atlas.layers):
             contents = LayerContents(atlas, layer, images)
-            chunk = _units_a_chunk(contents, images)
-            layers.append({**contents.plain(), "chunk": chunk})
-            for begin in range(0, layer.units, chunk):
+            plain = contents.plain()
+            plain["chunk"] = _units_a_chunk(plain, images)
+            layers.append(plain)
+            for begin in range(0, layer.units, plain["chunk"]):
                 units = []
-                for unit in range(begin, min(begin + chunk, layer.units)):
-                    told = contents.unit(unit)
-                    _draw(tiles, _images_of_unit(told))
-                    units.append(told)
-                    done += 1
+                for unit in range(begin, min(begin + plain["chunk"], layer.units)):
+                    units.append(contents.unit(unit))
+                    _draw(tiles, _images_of_unit(units[-1]))
                     if each is not None:
-                        each(done)
-                shown = {image for told in units for image in _images_of_unit(told)}
-                name = f"units-{place}-{begin // chunk}"
-                _write_script(staging, name, {"units": units, "images": {one: tiles.row(one) for one in sorted(shown)}})
+                        each(next(done))
+                shown = (image for told in units for image in _images_of_unit(told))
+                _write_script(
+                    staging, f"units-{place}-{begin // plain['chunk']}", _with_images("units", units, shown, tiles)
+                )
         classes = ClassContents(atlas, images)
         _write_classes(staging, classes, tiles)
         _write_script(staging, "index", _index(atlas, layers, classes, tiles))
@@ -80,16 +83,22 @@ def write_pages(
 
 
 def _opened(atlas: Atlas) -> Dataset | None:
-    """The data set that was scanned; None where it cannot be opened any more."""
-    try:
-        return open_dataset(atlas.manifest["data"]["source"])
-    except (UnitscopeError, OSError):
-        return None
+    """The data set that was scanned, or what is in its place by now; None where nothing is."""
+    found = None
+    for split in (None, *SPLITS):
+        try:
+            dataset = open_dataset(atlas.manifest["data"]["source"], split=split)
+        except (UnitscopeError, OSError):
+            continue
+        # Which split was scanned is not told, but what it was known by.
+        if dataset.fingerprint() == atlas.manifest["identity"]["data set"]:
+            return dataset
+        found = found or dataset
+    return found
 
 
-def _units_a_chunk(contents: LayerContents, images: int) -> int:
-    shown = contents.plain()["map"]
-    maps = (2 * images + 8) * shown["rows"] * shown["cols"] * 4 / 3
+def _units_a_chunk(layer: dict[str, Any], images: int) -> int:
+    maps = (2 * images + RANGE) * layer["map"]["rows"] * layer["map"]["cols"] * 4 / 3
     return int(max(1, min(_CHUNK_UNITS, _CHUNK_BYTES // maps)))
 
 
@@ -105,9 +114,13 @@ def _draw(tiles: Tiles, images: Iterable[int]) -> None:
 def _write_classes(folder: Path, classes: ClassContents, tiles: Tiles) -> None:
     for begin in range(0, len(classes), _CLASSES_A_CHUNK):
         told = [classes.of(index) for index in range(begin, min(begin + _CLASSES_A_CHUNK, len(classes)))]
-        shown = sorted({image for one in told for image in (*one["found"], *one["missed"])})
-        name = f"classes-{begin // _CLASSES_A_CHUNK}"
-        _write_script(folder, name, {"classes": told, "images": {image: tiles.row(image) for image in shown}})
+        shown = (image for one in told for image in (*one["found"], *one["missed"]))
+        _write_script(folder, f"classes-{begin // _CLASSES_A_CHUNK}", _with_images("classes", told, shown, tiles))
+
+
+def _with_images(name: str, told: list[Any], shown: Iterable[int], tiles: Tiles) -> dict[str, Any]:
+    """What is told, with the images that are shown for it by number."""
+    return {name: told, "images": {image: tiles.row(image) for image in sorted(set(shown))}}
 
 
 def _write_script(folder: Path, name: str, value: Any) -> None:
@@ -131,6 +144,8 @@ def _index(atlas: Atlas, layers: list[dict[str, Any]], classes: ClassContents, t
         "data": _last(manifest["data"]["source"]),
         "images": atlas.images,
         "given": manifest["data"]["labels"] == "given",
+        # Ablation without labels: what the network says with all units stands for the truth.
+        "againstItself": (manifest.get("ablation") or {}).get("labels") == "predicted",
         "complete": atlas.complete,
         "random": "random" in manifest["model"]["weights"].lower(),
         "quantile": manifest["parameters"]["quantile"],
@@ -212,8 +227,9 @@ def _ablation_lines(measured: dict[str, Any]) -> list[str]:
     """What the ablation was measured on."""
     accuracy, low, high = measured["accuracy"]
     return [
-        f"each unit of the head's map off in turn, over {plural(measured['images'], 'image')} with {measured['labels']} "
-        f"labels; accuracy with all units on {percent(accuracy)} (95% interval {percent(low)}–{percent(high)})",
+        f"each unit of the head's map off in turn, over {plural(measured['images'], 'image')}, labels "
+        f"{measured['labels']}; accuracy with all units on {percent(accuracy)} "
+        f"(95% interval {percent(low)}–{percent(high)})",
         f"many units off: ranked on {plural(measured['ranking'], 'image')}, measured on the other "
         f"{plural(measured['reporting'], 'image')}; units off: {_value(measured['sizes'])}",
     ]

@@ -82,7 +82,7 @@ class Tiles:
             return _UNREADABLE
         path = self._folder / str(image // PER_FOLDER) / f"{image}.{self.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        tile.save(path, quality=72, **({"method": 2} if self.suffix == "webp" else {}))
+        tile.save(path, quality=72, method=2)
         return DRAWN
 
     def _tile(self, entry: dict[str, Any], data: bytes) -> Image.Image:

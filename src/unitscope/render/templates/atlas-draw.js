@@ -289,7 +289,7 @@ const unitscopeDraw = (() => {
 
   // Curves with their intervals as bands: what is left of a class as more units are off.
   const curves = (series, label) => {
-    const [left, right, top, bottom] = [46, 556, 16, 236];
+    const [left, right, top, bottom] = [46, 408, 16, 206];
     const most = Math.max(1, ...series.flatMap((one) => one.rows.map((row) => row.units)));
     const x = (units) => left + ((right - left) * Math.log2(1 + units)) / Math.log2(1 + most);
     const ends = series
@@ -297,7 +297,7 @@ const unitscopeDraw = (() => {
       .filter((one) => one !== null);
     const [low, high] = [Math.floor(10 * Math.min(...ends)) / 10, Math.ceil(10 * Math.max(...ends)) / 10];
     const y = (value) => bottom - ((bottom - top) * (value - low)) / (high - low || 1);
-    const drawn = svg("svg", { class: "curves", viewBox: "0 0 570 284", role: "img", "aria-label": label });
+    const drawn = svg("svg", { class: "curves", viewBox: "0 0 420 252", role: "img", "aria-label": label });
     for (let step = Math.round(10 * low); step <= Math.round(10 * high); step++) {
       drawn.append(
         svg("path", { class: "rule", d: `M${left} ${y(step / 10)}H${right}` }),

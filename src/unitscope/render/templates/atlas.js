@@ -275,7 +275,11 @@ const unitscopeAtlas = (() => {
           h("span", { class: "score" }, score),
         ),
         h("span", { class: "strip" }),
-        draw.spark(layer.columns.spark[unit], layer.bins.edges, who.kind === "dead" ? 0 : value(layer, "threshold", unit)),
+        draw.spark(
+          layer.columns.spark[unit],
+          layer.bins.edges,
+          who.kind === "dead" ? 0 : value(layer, "threshold", unit),
+        ),
       ),
     );
     element.unit = { place, unit };
@@ -615,7 +619,10 @@ const unitscopeAtlas = (() => {
         : h(
             "p",
             {},
-            `With this unit off, ${percent(accuracy)} of the labelled images are read rightly (${INTERVAL} ${interval(value(layer, "accuracy_low", unit), value(layer, "accuracy_high", unit), percent)}); with it on, ${percent(accuracy - change)}: `,
+            index.againstItself
+              ? `The data set has no labels: accuracy is how many images keep the prediction of the whole network. `
+              : "",
+            `With this unit off, ${percent(accuracy)} of the images are read rightly (${INTERVAL} ${interval(value(layer, "accuracy_low", unit), value(layer, "accuracy_high", unit), percent)}); with it on, ${percent(accuracy - change)}: `,
             h("strong", {}, points(change)),
             ".",
           ),
@@ -662,7 +669,7 @@ const unitscopeAtlas = (() => {
     const redraw = () => {
       const now = parsed().query;
       const part = now.get("by") === "mean" ? detail.mean : detail.maximum;
-      const drawing = now.get("draw") || "";
+      const drawing = silent ? "plain" : now.get("draw") || "";
       steps.replaceChildren(step(previous, "← previous", "prev"), step(next, "next →", "next"));
       legend.replaceChildren(
         ...(drawing === "heat"
@@ -689,18 +696,22 @@ const unitscopeAtlas = (() => {
           : []),
       );
       galleries.replaceChildren(
-        h(
-          "section",
-          {},
-          h("h2", {}, now.get("by") === "mean" ? "Images with the highest mean" : "Images with the highest maximum"),
-          silent
-            ? h("p", { class: "soft" }, "It is 0 or below on all of them: none is shown.")
-            : gallery(layer, unit, part, images, drawing, (rank, row) => [
+        silent
+          ? ""
+          : h(
+              "section",
+              {},
+              h(
+                "h2",
+                {},
+                now.get("by") === "mean" ? "Images with the highest mean" : "Images with the highest maximum",
+              ),
+              gallery(layer, unit, part, images, drawing, (rank, row) => [
                 h("strong", {}, activation(part.scores[rank])),
                 " ",
                 labelled(row),
               ]),
-        ),
+            ),
         !detail.range.images.length
           ? ""
           : h(
@@ -742,56 +753,64 @@ const unitscopeAtlas = (() => {
         { class: "stats" },
         stat("maximum", activation(get("maximum"))),
         stat("mean", like(Math.abs(get("mean")))(get("mean"))),
-        silent ? null : stat("threshold", activation(get("threshold")), `${percent(get("share_above"), 2)} of cells above`),
+        silent
+          ? null
+          : stat("threshold", activation(get("threshold")), `${percent(get("share_above"), 2)} of cells above`),
         stat("above 0", percent(get("share_positive")), "of all cells"),
-        silent ? null : stat(
-          "class selectivity",
-          number(get("selectivity")),
-          interval(get("selectivity_low"), get("selectivity_high")),
-        ),
+        silent
+          ? null
+          : stat(
+              "class selectivity",
+              number(get("selectivity")),
+              interval(get("selectivity_low"), get("selectivity_high")),
+            ),
         get("iou") === null ? null : stat("best IoU", number(get("iou"), 3), get("concept_name")),
         change === null ? null : stat("accuracy, switched off", points(change)),
       ),
-      silent ? null : h(
-        "form",
-        { class: "controls", onsubmit: (event) => event.preventDefault() },
-        radios(
-          "Top images by",
-          "by",
-          query.get("by") || "",
-          [
-            ["", "maximum"],
-            ["mean", "mean"],
-          ],
-          redraw,
-        ),
-        radios("Draw", "draw", query.get("draw") || "", DRAWINGS, redraw),
-      ),
+      silent
+        ? null
+        : h(
+            "form",
+            { class: "controls", onsubmit: (event) => event.preventDefault() },
+            radios(
+              "Top images by",
+              "by",
+              query.get("by") || "",
+              [
+                ["", "maximum"],
+                ["mean", "mean"],
+              ],
+              redraw,
+            ),
+            radios("Draw", "draw", query.get("draw") || "", DRAWINGS, redraw),
+          ),
       silent ? null : legend,
       galleries,
-      silent ? null : h(
-        "section",
-        { class: "pair" },
-        h(
-          "div",
-          {},
-          h("h2", {}, "How often it has which activation"),
-          draw.histogram(
-            detail.histogram,
-            layer.bins.edges,
-            layer.bins.floor,
-            get("threshold"),
-            activation(get("threshold")),
-            `Histogram of the unit's activations over all cells of all images; threshold ${activation(get("threshold"))}`,
+      silent
+        ? null
+        : h(
+            "section",
+            { class: "pair" },
+            h(
+              "div",
+              {},
+              h("h2", {}, "How often it has which activation"),
+              draw.histogram(
+                detail.histogram,
+                layer.bins.edges,
+                layer.bins.floor,
+                get("threshold"),
+                activation(get("threshold")),
+                `Histogram of the unit's activations over all cells of all images; threshold ${activation(get("threshold"))}`,
+              ),
+              h(
+                "p",
+                { class: "soft" },
+                `${percent(detail.zero)} of cells are 0${layer.signed ? `, ${percent(Math.max(0, 1 - detail.zero - get("share_positive")))} are below` : ""}; ${percent(get("share_above"), 2)} are at or above the threshold.${detail.less > 0 ? ` Left of the axis: ${percent(detail.less, 2)}.` : ""} Both axes are logarithmic, the same for all units of the layer; a bar is a third of a doubling wide.`,
+              ),
+            ),
+            h("div", {}, answersTo(layer, unit, detail)),
           ),
-          h(
-            "p",
-            { class: "soft" },
-            `${percent(detail.zero)} of cells are 0${layer.signed ? `, ${percent(Math.max(0, 1 - detail.zero - get("share_positive")))} are below` : ""}; ${percent(get("share_above"), 2)} are at or above the threshold.${detail.less > 0 ? ` Left of the axis: ${percent(detail.less, 2)}.` : ""} Both axes are logarithmic, the same for all units of the layer; a bar is a third of a doubling wide.`,
-          ),
-        ),
-        h("div", {}, answersTo(layer, unit, detail)),
-      ),
       silent ? null : concepts(detail),
       ablationOf(layer, unit, detail),
     );
