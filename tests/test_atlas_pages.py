@@ -414,13 +414,13 @@ def test_going_about_by_keys_and_back(page: Any, pages: Path, atlas: Atlas) -> N
     page.check("input[value=heat]")
     assert "draw=heat" in page.url and page.locator("canvas.heat").count() > 0
     page.go_back()
-    page.wait_for_function("!document.querySelector('canvas.heat')")
+    page.wait_for_selector("canvas.heat", state="detached")
     page.go_back()
     page.wait_for_selector(".cards")
     assert page.inner_text(".count") == "1 of 8 units" and page.input_value("input[type=search]") == "5"
     opened(page, pages, "#/unit/features.0/3")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('h1').textContent.startsWith('Unit 4')")
+    page.wait_for_selector("h1:has-text('Unit 4')")
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
 
