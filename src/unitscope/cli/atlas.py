@@ -293,7 +293,7 @@ def atlas_html(path: Path, out: Path | None, source: str | None) -> None:
     with tqdm(total=total, unit="unit", disable=not sys.stderr.isatty()) as bar:
 
         def drawn(units: int) -> None:
-            bar.update(units)
+            bar.update(units - bar.n)
 
         dataset = None if source is None else open_dataset(source)
         index = write_pages(atlas, out or path / "pages", dataset=dataset, each=drawn)
