@@ -32,6 +32,10 @@ EMPTY: dict[str, Callable[[], Summary]] = {
 empty = pytest.mark.parametrize("empty", EMPTY.values(), ids=EMPTY)
 
 
+def seen_as(maps: np.ndarray, *others: np.ndarray) -> Observed:
+    return Observed(maps, maps.mean((2, 3)), *others)
+
+
 def observed(count: int, seed: int, first: int = 0, kind: str = "mixed") -> Observed:
     """Images with activations as networks have them: zeros, ties, values of all sizes, and both signs."""
     random = np.random.default_rng((seed, first))
@@ -40,7 +44,7 @@ def observed(count: int, seed: int, first: int = 0, kind: str = "mixed") -> Obse
     maps = np.where(random.random((count, 1, 1, 1)) < 0.2, 1.5, maps)  # ties between images
     if kind == "rectified":
         maps = maps.clip(min=0)
-    return Observed(
+    return seen_as(
         maps.astype(np.float32),
         np.arange(first, first + count, dtype=np.int64),
         random.integers(0, 2**64, count, dtype=np.uint64),
@@ -51,7 +55,7 @@ def observed(count: int, seed: int, first: int = 0, kind: str = "mixed") -> Obse
 def parts_of(seen: Observed, cuts: list[int]) -> list[Observed]:
     bounds = [0, *sorted(cuts), len(seen.images)]
     return [
-        Observed(seen.maps[a:b], seen.images[a:b], seen.draws[a:b], seen.classes[a:b])
+        Observed(seen.maps[a:b], seen.mean[a:b], seen.images[a:b], seen.draws[a:b], seen.classes[a:b])
         for a, b in itertools.pairwise(bounds)
         if b > a
     ]
@@ -224,7 +228,7 @@ def test_a_dead_unit_and_a_constant_one() -> None:
     maps = np.zeros((4, UNITS, *CELLS), np.float32)
     maps[:, 1] = 2.0
     maps[0, 2, 0, 0] = 5.0
-    seen = Observed(maps, np.arange(4), np.arange(4, dtype=np.uint64), np.zeros(4, np.int64))
+    seen = seen_as(maps, np.arange(4), np.arange(4, dtype=np.uint64), np.zeros(4, np.int64))
     histogram = of(EMPTY["histogram"], seen)
     assert isinstance(histogram, Histogram)
     thresholds, reached = histogram.thresholds(0.005)
@@ -238,7 +242,7 @@ def test_no_activation_is_lost_whatever_its_size() -> None:
     values = np.array([0.0, -0.0, 1e-44, -1e-44, 1e-38, 3e38, -3e38, 1.0, -1.0, 1e-20, 65504.0, 2.0], np.float32)
     maps = np.broadcast_to(values.reshape(2, 1, *CELLS), (2, UNITS, *CELLS)).copy()
     histogram = of(
-        EMPTY["histogram"], Observed(maps, np.arange(2), np.arange(2, dtype=np.uint64), np.zeros(2, np.int64))
+        EMPTY["histogram"], seen_as(maps, np.arange(2), np.arange(2, dtype=np.uint64), np.zeros(2, np.int64))
     )
     assert isinstance(histogram, Histogram)
     assert (histogram.total == len(values)).all()

@@ -95,7 +95,7 @@ class ConceptWork:
             for layer in self.observer.layers
         }
         for seen in self.observer.run(images, skip):
-            maps = {name: one.cpu().numpy() for name, one in self.observer.maps(seen.activations).items()}
+            maps = {name: one.cpu().numpy() for name, (one, _) in self.observer.maps(seen.activations).items()}
             for number, (image, photo) in enumerate(zip(seen.images, seen.photos, strict=True)):
                 placement = self.observer.model.preprocessing.placement(photo.size)
                 # Another photo's masks lie on this one as its own do: stretched over all of it.

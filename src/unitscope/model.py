@@ -48,7 +48,7 @@ from unitscope.local import METHODS, LocalHead, find_local, started
 from unitscope.photos import Encoded, Photo
 from unitscope.prepared import Prepared, StaleError, prepare
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
-from unitscope.readout import LEAST_ROUNDING, completeness_error, rounding_error
+from unitscope.readout import LEAST_ROUNDING, completeness_error, relative_difference, rounding_error
 from unitscope.subjects import Subject
 from unitscope.trace import Trace, logits_of, trace
 from unitscope.unit_maps import UnitMaps
@@ -468,22 +468,26 @@ class Classifier:
             path = self._path_keeping(structure, chosen, shape)
             if path is not None:
                 passed, _ = self._guarded(lambda: self._forward(batch, False, names), shape)
-                self._check_adds_up(passed, batch)
-                found = Activations(
-                    passed.logits, dict(zip(names, passed.layers, strict=True)), passed.feature_map, passed.readout
-                )
+                maps = dict(zip(names, passed.layers, strict=True))
             else:
                 with captured(self.network, names) as outputs:
                     passed = self._guarded(lambda: self._plainly(batch, structure), shape)
                 for layer in chosen:
                     _check_ran(layer, outputs)
                 maps = {layer.name: layer.units_first(outputs[layer.name]).float().contiguous() for layer in chosen}
-                exact = isinstance(passed, Passed)
-                found = Activations(passed[0], maps, *(passed[1:3] if exact else ()))
-                self._check_finite(found.logits, batch, "the logits")
-        for name, map_ in found.layers.items():
-            self._check_finite(map_, batch, f"the maps of layer '{name}'")
-        return found
+        pooled = {name: map_.mean(dim=(2, 3)) for name, map_ in maps.items()}
+        # A mean is finite where all that it is of is: the maps themselves are looked at where something is wrong.
+        for name, means in pooled.items():
+            if not bool(torch.isfinite(means).all()):
+                self._check_finite(maps[name], batch, f"the maps of layer '{name}'")
+        if not isinstance(passed, Passed):
+            self._check_finite(passed, batch, "the logits")
+            return Activations(passed, maps, pooled)
+        logits, feature_map, readout = passed[:3]
+        units = feature_map.mean(dim=(2, 3))
+        if not bool((relative_difference(readout.logits(units), logits) <= LEAST_ROUNDING).all()):
+            self._check_adds_up(passed, batch)
+        return Activations(logits, maps, pooled, feature_map, units, readout)
 
     def settle(self, layers: Sequence[str] = (), batch_size: int = 16) -> None:
         """Bring the network into the state in which `activations` always gives the same numbers for the same batch.
@@ -527,11 +531,11 @@ class Classifier:
             structure.paths[names] = path if same else None
         return structure.paths[names]
 
-    def _plainly(self, batch: Tensor, structure: _Structure) -> Passed | tuple[Tensor]:
+    def _plainly(self, batch: Tensor, structure: _Structure) -> Passed | Tensor:
         """One pass of the network as it is: along the head's path, or its logits alone where there is none."""
         if structure.path is not None:
             return run_tapped(self.network, batch, structure.path)
-        return (self._logits(batch.clone()),)
+        return self._logits(batch.clone())
 
     def _explain_locally(self, batch: Tensor, subjects: tuple[Subject, ...], head: LocalHead) -> LocalExplanation:
         layers = self._structure(tuple(batch.shape[1:])).layers

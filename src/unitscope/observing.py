@@ -47,12 +47,12 @@ class Observer:
         self._names = [layer.name for layer in layers if not layer.is_head]
         self.digests: dict[int, str] = {}
 
-    def maps(self, activations: Activations) -> dict[str, Tensor]:
-        """The maps of the layers (batch, unit, row, col), by name."""
-        found = dict(activations.layers)
+    def maps(self, activations: Activations) -> dict[str, tuple[Tensor, Tensor]]:
+        """By name the maps of the layers (batch, unit, row, col), and their means (batch, unit)."""
+        found = {name: (maps, activations.pooled[name]) for name, maps in activations.layers.items()}
         for layer in self.layers:
-            if layer.is_head and activations.feature_map is not None:
-                found[layer.name] = activations.feature_map
+            if layer.is_head and activations.feature_map is not None and activations.units is not None:
+                found[layer.name] = activations.feature_map, activations.units
         return found
 
     def run(self, images: Sequence[int], skip: Callable[[int, UnitscopeError], None]) -> Iterator[Seen]:
@@ -153,8 +153,8 @@ class ShardWork:
 
         for seen in self.observer.run(images, skip):
             self._take(seen, summaries, rows)
-            if seen.activations.feature_map is not None:
-                pooled.append(seen.activations.feature_map.mean(dim=(2, 3)).cpu().numpy())
+            if seen.activations.units is not None:
+                pooled.append(seen.activations.units.cpu().numpy())
                 places += seen.images
             self._tell(len(seen.images), 0)
         if self.observer.model.head.exact:
@@ -186,8 +186,9 @@ class ShardWork:
             }
         images = np.array(seen.images, np.int64)
         draws = np.array([draw_of(entries[image].id) for image in seen.images], np.uint64)
-        for name, maps in self.observer.maps(seen.activations).items():
-            summaries[name].update(Observed(maps.cpu().numpy(), images, draws, np.array(classes, np.int64)))
+        known = np.array(classes, np.int64)
+        for name, (maps, means) in self.observer.maps(seen.activations).items():
+            summaries[name].update(Observed(maps.cpu().numpy(), means.cpu().numpy(), images, draws, known))
 
     def _columns(self, rows: dict[int, dict[str, Any]]) -> dict[str, list[Any]]:
         entries, digests = self.observer.dataset.entries, self.observer.digests

@@ -21,11 +21,13 @@ _Own = TypeVar("_Own", bound="Summary")
 class Observed:
     """What one layer did on some images.
 
-    `maps` (image, unit, row, col) are float32 and finite; `images` are the images' places in the data set, `draws`
-    random numbers that belong to the images (the same in every run), and `classes` their classes, −1 for none.
+    `maps` (image, unit, row, col) are float32 and finite, and `mean` their means over all cells; `images` are the
+    images' places in the data set, `draws` random numbers that belong to the images (the same in every run), and
+    `classes` their classes, −1 for none.
     """
 
     maps: Float[np.ndarray, "image unit row col"]
+    mean: Float[np.ndarray, "image unit"]
     images: Int64[np.ndarray, " image"]
     draws: UInt64[np.ndarray, " image"]
     classes: Int64[np.ndarray, " image"]
@@ -34,11 +36,6 @@ class Observed:
     def maximum(self) -> Float[np.ndarray, "image unit"]:
         """The largest activation of each unit on each image."""
         return torch.from_numpy(self.maps).amax(dim=(2, 3)).numpy()
-
-    @cached_property
-    def mean(self) -> Float[np.ndarray, "image unit"]:
-        """The mean activation of each unit on each image, over all cells."""
-        return torch.from_numpy(self.maps).mean(dim=(2, 3)).numpy()
 
 
 class Summary(ABC):

@@ -17,7 +17,7 @@ _BITS = 14
 _BUCKETS = 1 << _BITS
 _MAGNITUDE = 0x7FFFFFFF
 _LEAST = 1 << _SHIFT
-_MOST_WAITING = 1 << 21
+_MOST_WAITING = 1 << 20
 
 
 class Histogram(Summary):
@@ -32,7 +32,7 @@ class Histogram(Summary):
         self._cells = 0
         self._pages: list[int] = []
         self._counts: list[np.ndarray] = []
-        self._slots = np.full((2, _BUCKETS), -1, np.int64)
+        self._slots = np.full((2, _BUCKETS), -1, np.int32)
         # Values that are not counted yet, by sign: to count few of them would cost as much as to count many.
         self._waiting: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._waits = 0
@@ -74,7 +74,7 @@ class Histogram(Summary):
                 self._add_page(-1 - int(page) if sign else int(page))
             slots = self._slots[sign].take(buckets)
         width = len(self._pages) * _PAGE
-        slots += (np.arange(self._units) * width).take(values >> _BITS)
+        slots += (np.arange(self._units, dtype=np.int32) * np.int32(width)).take(values >> _BITS)
         found = np.bincount(slots, minlength=self._units * width).reshape(self._units, width)
         for page, counts in zip(self._counts, np.split(found, len(self._pages), 1), strict=True):
             page += counts

@@ -12,7 +12,8 @@ from unitscope.summaries.base import Arrays, Observed, Summary
 
 CRITERIA = ("maximum", "mean")
 
-_MOST_WAITING = 1 << 13
+# How many numbers of maps may wait for their places.
+_MOST_WAITING = 1 << 21
 
 
 class TopImages(Summary):
@@ -64,7 +65,7 @@ class TopImages(Summary):
         rows, units = np.nonzero(scores >= np.maximum(self._scores[:, -1], self._known[:, -1]))
         if len(rows):
             self._waiting.append((units, observed.images[rows], scores[rows, units], observed.maps[rows, units]))
-            self._waits += len(rows)
+            self._waits += len(rows) * observed.maps[0, 0].size
         if self._waits > _MOST_WAITING:
             self._place_waiting()
 
