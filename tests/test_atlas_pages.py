@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from networks import Gap, seeded
-from unitscope.atlas import Atlas, write_table
+from unitscope.atlas import Atlas
 from unitscope.datasets import open_dataset
 from unitscope.errors import InputError, OutputError
 from unitscope.geometry import Placement, lay_on_photo
@@ -25,6 +25,7 @@ from unitscope.render import atlas_contents
 from unitscope.render.atlas_pages import write_pages
 from unitscope.render.tiles import STATES
 from unitscope.scanning import scan
+from unitscope.stored_atlas import write_table
 
 HOSTILE = "<img src=x onerror=hacked=1>"
 LABELS = (HOSTILE, "a_b", "</script><script>hacked=1</script>", "d", "e \u2028 \u202e e")

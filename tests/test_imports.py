@@ -19,8 +19,8 @@ ROOT = Path(unitscope.__file__).parent
 ORDER = """
     errors files intervals drawable geometry photos preprocessing batches subjects axes trace layers readout head
     prepared local classes unit_maps activations explanation ablation labels model verification kernels account record
-    downloads weights scenes sources datasets matching summaries ablation_study atlas runners observing
-    dissection findings scanning merging atlas_queries
+    downloads weights scenes sources datasets matching summaries ablation_study stored_atlas runners observing
+    dissection findings atlas scanning merging
     render reporting write_up cli
 """.split()
 
@@ -33,7 +33,7 @@ LEAVES = {
     "transformers": ("sources/transformers.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
-    "pyarrow": ("datasets/tables.py", "atlas.py"),
+    "pyarrow": ("datasets/tables.py", "stored_atlas.py"),
 }
 
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))

@@ -31,7 +31,9 @@ from unitscope.errors import (
     LayerError,
     NonFiniteError,
     OutputError,
+    PhotoError,
     RunnerError,
+    UnitError,
     UnitscopeError,
 )
 from unitscope.findings import pooled_features
@@ -598,6 +600,38 @@ def test_opening_reads_the_manifest_only(atlas: Atlas, tmp_path: Path) -> None:
         opened.table("units")
     with pytest.raises(AtlasError, match="is missing"):
         opened.summary()
+
+
+def test_a_units_maps_are_drawn_on_the_photos(atlas: Atlas, folder: Path, model: Classifier, tmp_path: Path) -> None:
+    top = atlas.table("top_images", where=[("layer", "=", "features.4"), ("unit", "=", 2)]).to_pylist()
+    for by in ("maximum", "mean", "sample"):
+        found = atlas.unit_maps(2, by=by, count=3)
+        real = model.units([folder / subject.source.name for subject in found.subjects], None, 2)  # type: ignore[union-attr]
+        assert found.maps.numpy() == pytest.approx(real.maps.numpy(), abs=2e-3 * float(real.maps.max()))
+        for image, (one, other) in enumerate(zip(found.subjects, real.subjects, strict=True)):
+            assert one.placement(found.input_size) == other.placement(real.input_size)
+            assert np.array_equal(np.asarray(one.picture()), np.asarray(other.picture())), image
+        if by != "sample":
+            scores = [row["score"] for row in top if row["criterion"] == by][:3]
+            pooled = found.maps.amax((2, 3)) if by == "maximum" else found.maps.mean((2, 3))
+            assert pooled[:, 0].tolist() == pytest.approx(scores, rel=2e-3)
+    found.save(tmp_path / "unit.png")
+    assert "<img" in found._repr_html_()
+    with pytest.raises(InputError, match="not by 'beauty'"):
+        atlas.unit_maps(2, by="beauty")
+    with pytest.raises(UnitError, match="there is no unit 6"):
+        atlas.unit_maps(6)
+
+
+def test_a_photo_that_changed_is_not_drawn_as_another(folder: Path, model: Classifier, tmp_path: Path) -> None:
+    mine = tmp_path / "photos"
+    shutil.copytree(folder, mine)
+    found = scan(model, mine, tmp_path / "out", **OPTIONS)
+    maps = found.unit_maps(0, count=1)
+    path = mine / maps.subjects[0].source.name  # type: ignore[union-attr]
+    photo(77).save(path)
+    with pytest.raises(PhotoError, match="has changed since it was scanned"):
+        maps.figure()
 
 
 def test_what_is_no_atlas(tmp_path: Path, atlas: Atlas) -> None:

@@ -1,208 +1,52 @@
-"""Atlas: what a scan leaves on disk, written so that it can be trusted, and read only where it is asked."""
+"""Atlas: what every unit responds to over a data set: which units, which classes, which concepts, and without them."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from unitscope.errors import AtlasError, MissingExtraError, near_matches
-from unitscope.files import make_folder, written_whole
-from unitscope.geometry import Axis, Grid
-from unitscope.readout import Normalisation, Readout
-from unitscope.summaries.layer import LayerShape, LayerSummary
+from unitscope.ablation_study import confusion_without
+from unitscope.classes import class_index
+from unitscope.datasets import Dataset, open_dataset
+from unitscope.errors import AtlasError, ClassError, InputError, PhotoError, near_matches
+from unitscope.findings import class_means, pooled_features
+from unitscope.geometry import Placement
+from unitscope.intervals import Estimate
+from unitscope.layers import check_units
+from unitscope.observing import digest_of
+from unitscope.photos import Encoded, shown_name
+from unitscope.stored_atlas import StoredAtlas
+from unitscope.subjects import Subject
+from unitscope.summaries.top_images import CRITERIA
+from unitscope.unit_maps import UnitMaps
 
-SCHEMA = "unitscope-atlas/1"
-MANIFEST = "atlas.json"
-SUMMARIES = "summaries.safetensors"
-HEAD = "head.safetensors"
-POOLED = "pooled"
-WORK = ".scan"
+Row = dict[str, Any]
 
-TABLES = (
-    "images",
-    "skipped",
-    "classes",
-    "units",
-    "unit_classes",
-    "top_images",
-    "sample_images",
-    "concepts",
-    "unit_concepts",
-    "unit_ablation",
-    "class_ablation",
-    "set_ablation",
-)
+_EFFECTS = ("importance", "importance_low", "importance_high", "contribution")
+
+SORTS: dict[str, Callable[[Row], Any]] = {
+    "unit": lambda row: (row["layer"], row["unit"]),
+    "maximum": lambda row: -row["maximum"],
+    "selectivity": lambda row: -_number(row["selectivity"]),
+    "iou": lambda row: -_number(row.get("iou")),
+    "positive": lambda row: -row["share_positive"],
+}
 
 
-@dataclass(frozen=True)
-class AtlasLayer:
-    """One layer of an atlas: its name and kind, how many units it has, and where its cells lie on the input.
+class Atlas(StoredAtlas):
+    """What every unit of some layers responds to, over a data set: what `scan` leaves, and `Atlas.open` opens.
 
-    `is_head` says that it is the feature map which the head reads.
+    Questions are answered as rows (dicts), for `pandas.DataFrame` and the like; whole tables by `table(name)`, and all
+    that was kept of a layer's units by `summary(layer)`. See docs/atlas.md.
     """
 
-    name: str
-    kind: str
-    units: int
-    cells: tuple[int, int]
-    grid: Grid
-    is_head: bool
-    unit: float = field(repr=False)
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        rows, cols = self.grid.rows, self.grid.cols
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "units": self.units,
-            "cells": list(self.cells),
-            "centres": {"rows": [rows.start, rows.step], "cols": [cols.start, cols.step], "traced": self.grid.traced},
-            "is_head": self.is_head,
-            "scale": self.unit,
-        }
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> AtlasLayer:
-        """From plain data."""
-        centres = plain["centres"]
-        grid = Grid(Axis(*centres["rows"]), Axis(*centres["cols"]), bool(centres["traced"]))
-        rows, cols = plain["cells"]
-        return cls(plain["name"], plain["kind"], plain["units"], (rows, cols), grid, plain["is_head"], plain["scale"])
-
-
-class Atlas:
-    """What every unit of some layers responds to, over a data set.
-
-    Opening one reads its manifest only; tables and arrays are read when they are asked for. `manifest` is documented in
-    docs/atlas.md, as are the tables.
-    """
-
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path, self.manifest = path, manifest
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Atlas:
-        """Open an atlas; raises AtlasError where there is none, or one of another schema."""
-        folder = Path(path)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            schema = manifest["schema"]
-        except FileNotFoundError:
-            raise AtlasError(
-                f"there is no atlas in '{folder}' (no {MANIFEST}): make one with `unitscope scan SOURCE --out {folder}`"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise AtlasError(f"the atlas in '{folder}' cannot be read ({error}): scan into another folder") from None
-        if schema != SCHEMA:
-            raise AtlasError(f"the atlas in '{folder}' has the schema {schema!r}, not {SCHEMA!r}: scan again")
-        return cls(folder, manifest)
-
-    def __repr__(self) -> str:
-        layers = ", ".join(f"{layer.name} ({layer.units} units)" for layer in self.layers)
-        return f"<Atlas {str(self.path)!r}: {layers}; {self.images:,} images of {self.manifest['data']['images']:,}>"
-
-    @functools.cached_property
-    def layers(self) -> list[AtlasLayer]:
-        """The layers that were scanned."""
-        return [AtlasLayer.of(plain) for plain in self.manifest["layers"]]
-
-    def layer(self, name: str | None = None) -> AtlasLayer:
-        """A layer by name; the head's, or else the last, where none is named."""
-        if name is None:
-            return next((layer for layer in self.layers if layer.is_head), self.layers[-1])
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        names = [layer.name for layer in self.layers]
-        raise AtlasError(f"layer '{name}' is not in this atlas{near_matches(name, names)}: it has {', '.join(names)}")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the model's classes."""
-        return tuple(self.manifest["model"]["labels"])
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes by which images are told apart: the data set's own, or else those that the model predicted."""
-        return tuple(self.manifest["data"]["classes"])
-
-    @property
-    def images(self) -> int:
-        """How many images were scanned."""
-        return int(self.manifest["scanned"]["images"])
-
-    @property
-    def complete(self) -> bool:
-        """Whether all shards of the data set are in it."""
-        return bool(self.manifest["status"] == "complete")
-
-    def has(self, table: str) -> bool:
-        """Whether the atlas has a table."""
-        return (self.path / f"{table}.parquet").is_file()
-
-    def table(self, name: str, columns: Sequence[str] | None = None, where: Any = None) -> Any:
-        """A table of the atlas, as a pyarrow.Table; `where` are filters as `pyarrow.parquet.read_table` takes them.
-
-        Raises AtlasError for a table that the atlas does not have.
-        """
-        path = self.path / f"{name}.parquet"
-        if name not in TABLES or not path.is_file():
-            there = [one for one in TABLES if self.has(one)]
-            hint = "" if name in TABLES else near_matches(name, TABLES)
-            known = ", ".join(there) or "none yet, as the scan is not done"
-            raise AtlasError(f"this atlas has no table '{name}'{hint}: it has {known}")
-        try:
-            return parquet().read_table(path, columns=None if columns is None else list(columns), filters=where)
-        except (OSError, ValueError) as error:
-            raise AtlasError(f"'{path}' cannot be read ({' '.join(str(error).split())}): scan again") from None
-
-    def summary(self, layer: str | None = None) -> LayerSummary:
-        """All that was kept of a layer; its arrays are read from disk now."""
-        found = self.layer(layer)
-        summary = LayerSummary(self._shape(found))
-        for name, part in summary.parts.items():
-            part.restore(self.arrays(f"{found.name}/{name}"))
-        return summary
-
-    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """The arrays of the summaries whose names begin with `prefix/`, read from disk now."""
-        with _opened(self.path / SUMMARIES) as file:
-            begin = f"{prefix}/"
-            return {key.removeprefix(begin): file.get_tensor(key) for key in file.keys() if key.startswith(begin)}
-
-    def _shape(self, layer: AtlasLayer) -> LayerShape:
-        settings = self.manifest["parameters"]
-        return LayerShape(layer.units, layer.cells, len(self.classes), settings["top"], settings["sample"], layer.unit)
-
-    @functools.cached_property
-    def readout(self) -> Readout | None:
-        """How the head makes logits of pooled units; None where it is not exact."""
-        head = self.manifest["model"]["head"]
-        if head is None:
-            return None
-        with _opened(self.path / HEAD) as file:
-            weight, bias = torch.from_numpy(file.get_tensor("weight")), torch.from_numpy(file.get_tensor("bias"))
-        norm = head["norm"]
-        return Readout(weight, bias, None if norm is None else Normalisation(norm["kind"], norm["eps"]))
-
-    def pooled(self) -> Iterator[tuple[Float[np.ndarray, "image unit"], Int64[np.ndarray, " image"]]]:
-        """The head's pooled units of all images, shard by shard, each with the images' places in the data set."""
-        for shard in self.shards():
-            with _opened(self.path / POOLED / f"{shard:05d}.safetensors") as file:
-                yield file.get_tensor("pooled"), file.get_tensor("images")
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self.facts())
+        return f"<table>{lines}</table>"
 
     def facts(self) -> list[tuple[str, str]]:
         """What it is of and what it found, in words, line by line."""
@@ -239,92 +83,203 @@ class Atlas:
             lines.append(("detectors", f"{name}: {found['units']} units of {found['concepts']} concepts{by_chance}"))
         return lines
 
-    def shards(self) -> list[int]:
-        """The shards of the data set that are in the atlas."""
-        return shards_in(self.path)
+    def units(
+        self,
+        layer: str | None = None,
+        *,
+        of_class: int | str | None = None,
+        concept: str | None = None,
+        detectors: bool = False,
+        dead: bool = False,
+        sort: str | None = None,
+        count: int | None = None,
+    ) -> list[Row]:
+        """Units of a layer (the head's where none is named), as rows of the table `units`.
+
+        With `of_class` in the order in which they matter for the class: rows with `class_mean`, the mean activation on
+        its images, and `class_share`, what that is of the sum over all classes; and, where ablation was measured on
+        this layer, `importance` (by which they are ordered then) and mean `contribution` to the class's logit. With
+        `concept` the detectors of that concept, or with `detectors` of any, the best first. With `dead` those that are
+        never above 0.
+
+        Raises AtlasError, and ClassError for a class that the data set does not have.
+        """
+        found = self.layer(layer)
+        rows: list[Row] = self.table("units", where=[("layer", "=", found.name)]).to_pylist()
+        if (concept is not None or detectors) and "iou" not in rows[0]:
+            raise AtlasError(
+                "no concepts were measured for this atlas: give photos with masks, `unitscope scan … --concepts MASKS`"
+            )
+        if concept is not None:
+            concept = self._concept(concept)
+            rows = [row for row in rows if row["concept_name"] == concept]
+        if concept is not None or detectors:
+            rows = [row for row in rows if row["detector"]]
+            sort = sort or "iou"
+        if dead:
+            rows = [row for row in rows if row["dead"]]
+        if of_class is not None:
+            rows = self._of_class(found.name, found.is_head, class_index(self.classes, of_class), rows)
+        if sort is not None or of_class is None:
+            rows.sort(key=SORTS[sort or "unit"])
+        return rows[:count]
+
+    def _of_class(self, layer: str, is_head: bool, index: int, rows: list[Row]) -> list[Row]:
+        """The units by what they are to a class."""
+        summary = self.summary(layer).classes
+        if not summary.counts[index]:
+            raise ClassError(f"no image of class {self.classes[index]!r} was scanned")
+        means, _ = class_means(self.summary(layer))
+        with np.errstate(invalid="ignore"):
+            shares = means[index] / np.nansum(np.abs(means), axis=0)
+        effects: dict[int, Row] = {}
+        if is_head and self.has("class_ablation"):
+            chosen = self.table("class_ablation", where=[("class", "=", index)]).to_pylist()
+            effects = {row["unit"]: row for row in chosen}
+        told = []
+        for row in rows:
+            effect = effects.get(row["unit"], {})
+            more = {"class_mean": float(means[index, row["unit"]]), "class_share": _finite(shares[row["unit"]])}
+            more |= {
+                name: effect.get(name) for name in ("importance", "importance_low", "importance_high", "contribution")
+            }
+            told.append(row | more)
+        if effects:
+            told.sort(key=lambda row: (-_number(row["importance"]), -_number(row["contribution"]), row["unit"]))
+        else:
+            told.sort(key=lambda row: (-_number(row["class_share"]), row["unit"]))
+        return told
+
+    def classes_of(self, unit: int, layer: str | None = None) -> list[Row]:
+        """The classes to which a unit answers most, as rows of the table `unit_classes`; raises UnitError."""
+        found = self.layer(layer)
+        check_units(unit, found.units, f"layer '{found.name}'")
+        return self._rows("unit_classes", found.name, unit)
+
+    def concepts_of(self, unit: int, layer: str | None = None) -> list[Row]:
+        """The concepts that a unit agrees with best, as rows of the table `unit_concepts`; raises UnitError."""
+        found = self.layer(layer)
+        check_units(unit, found.units, f"layer '{found.name}'")
+        return self._rows("unit_concepts", found.name, unit) if self.has("unit_concepts") else []
+
+    def photos(self) -> Dataset:
+        """The data set that was scanned, opened again from where it lay; raises DatasetError where it is gone."""
+        data = self.manifest["data"]
+        paths = data["paths"] or [data["source"]]
+        return open_dataset(paths[0] if len(paths) == 1 else paths, split=data["split"])
+
+    def unit_maps(
+        self,
+        unit: int,
+        layer: str | None = None,
+        *,
+        by: str = "maximum",
+        count: int = 9,
+        dataset: Dataset | None = None,
+    ) -> UnitMaps:
+        """A unit's maps on its top images, by "maximum" or "mean", or on the random "sample" by rising maximum.
+
+        The photos are read from the data set when they are drawn; `dataset` is where it lies now, if elsewhere. Raises
+        UnitError, and InputError for another way to choose images.
+        """
+        found = self.layer(layer)
+        check_units(unit, found.units, f"layer '{found.name}'")
+        if by == "sample":
+            sample = self.summary(found.name).sample
+            order = np.argsort(sample.maxima[:, unit], kind="stable")
+            order = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+            images, maps = sample.images[order], sample.maps()[order, unit]
+        elif by in CRITERIA:
+            top = self.summary(found.name).top[by]
+            images, maps = top.images[unit], top.maps()[unit]
+            images, maps = images[images >= 0][:count], maps[images >= 0][:count]
+        else:
+            raise InputError(f"images are chosen by {', '.join(map(repr, (*CRITERIA, 'sample')))}, not by {by!r}")
+        opened = self.photos() if dataset is None else dataset
+        input_size = tuple(self.manifest["model"]["input_shape"][1:])
+        rows = self.table("images", where=[("image", "in", images.tolist())]).to_pylist()
+        by_image = {row["image"]: row for row in rows}
+        subjects = tuple(_subject(by_image[image], opened, input_size) for image in images.tolist())
+        return UnitMaps(found.name, (unit,), torch.from_numpy(maps[:, None]), found.grid, input_size, subjects)
+
+    def removals(self, which: int | str) -> list[Row]:
+        """What is left of a class without its most and its least important units: rows of the table `set_ablation`.
+
+        Raises ClassError for a class that was not measured.
+        """
+        index = class_index(self.classes, which)
+        found: list[Row] = self.table("set_ablation", where=[("class", "=", index)]).to_pylist()
+        if not found:
+            raise ClassError(
+                f"class {self.classes[index]!r} has too few images in one of the halves: on one units are ranked, on "
+                "the other results are reported"
+            )
+        return found
+
+    def without(self, units: Sequence[int]) -> tuple[Estimate, Estimate, list[Row]]:
+        """The accuracy over the data set with all units on, and with any units off, exactly and without the photos.
+
+        And for every class how many of its images are found, before and after, those that lose most first. Where the
+        data set has no labels, the model's own predictions stand for them. Raises UnitError, and AtlasError where the
+        head is not exact.
+        """
+        readout = self.readout
+        if readout is None:
+            raise AtlasError(
+                "units can only be switched off where the head is exact: this atlas has no pooled features"
+            )
+        off = check_units(units, readout.weight.shape[1], "the head's feature map")
+        source = pooled_features(self)
+        if source is None:
+            raise AtlasError(
+                "no image of this atlas has a class of the model: there is nothing to be right or wrong about"
+            )
+        counts = confusion_without(readout, source, [[], off], on="all")
+        accuracy = counts.accuracy
+        rows: list[Row] = [
+            {
+                "class": self.labels[index],
+                "images": int(positives),
+                "found_before": int(counts.tp[0, index]),
+                "found_after": int(counts.tp[1, index]),
+            }
+            for index, positives in enumerate(counts.positives)
+            if positives
+        ]
+        rows.sort(key=lambda row: (row["found_after"] - row["found_before"]) / row["images"])
+        before, after = (Estimate(*(float(end[place]) for end in accuracy)) for place in (0, 1))
+        return before, after, rows
+
+    def _rows(self, table: str, layer: str, unit: int) -> list[Row]:
+        rows: list[Row] = self.table(table, where=[("layer", "=", layer), ("unit", "=", unit)]).to_pylist()
+        return rows
+
+    def _concept(self, name: str) -> str:
+        names = self.table("concepts", ["name"]).column("name").to_pylist()
+        if name not in names:
+            raise AtlasError(f"there is no concept '{name}' among the {len(names)}{near_matches(name, names)}")
+        return name
 
 
-def shards_in(folder: Path) -> list[int]:
-    """The shards that an atlas's summaries were put together from; none where there are no summaries."""
-    path = folder / SUMMARIES
-    if not path.is_file():
-        return []
-    with _opened(path) as file:
-        return [int(shard) for shard in json.loads((file.metadata() or {}).get("shards", "[]"))]
+def _subject(row: Row, dataset: Dataset, input_size: tuple[int, int]) -> Subject:
+    """An image of the data set, read when it is drawn, with where the network's input lay on it."""
+    size = row["width"], row["height"]
+    placed = Placement(size, input_size, row["left"], row["top"], row["right"], row["bottom"])
+
+    def read() -> bytes:
+        data = dataset.read(row["image"])
+        if digest_of(data) != row["digest"]:
+            raise PhotoError(f"image '{row['id']}' has changed since it was scanned: scan the data set again")
+        return data
+
+    source = Encoded(row["id"], read, dataset.entries[row["image"]].size)
+    return Subject(shown_name(row["id"]), size, None, source=source, placed=placed)
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest, whole."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-    _write(folder / MANIFEST, text.encode("utf-8"))
+def _number(value: float | None) -> float:
+    """A value to sort by, with missing ones last."""
+    return -np.inf if value is None or np.isnan(value) else float(value)
 
 
-def write_summaries(folder: Path, summaries: Mapping[str, LayerSummary], shards: Iterable[int]) -> None:
-    """Write the summaries of all layers with the shards they are of, whole, in one file: that commits the shards."""
-    arrays = {
-        f"{layer}/{name}": array for layer, summary in summaries.items() for name, array in summary.arrays().items()
-    }
-    write_arrays(folder / SUMMARIES, arrays, {"shards": json.dumps(sorted(shards))})
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays as one safetensors file, whole."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    _write(path, save(contiguous, None if metadata is None else dict(metadata)))
-
-
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """All arrays of a safetensors file, and its metadata."""
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
-
-
-def write_head(folder: Path, readout: Readout) -> None:
-    """Write the head's weight and bias."""
-    arrays = {"weight": readout.weight.cpu().numpy(), "bias": readout.bias.cpu().numpy()}
-    write_arrays(folder / HEAD, arrays)
-
-
-def write_table(path: Path, columns: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write columns (arrays or lists, None for what is missing) as a Parquet table, whole."""
-    import pyarrow
-
-    table = pyarrow.table({name: _column(values) for name, values in columns.items()})
-    with written_whole(make_folder(path.parent) / path.name) as temporary:
-        parquet().write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
-
-
-def _column(values: Any) -> Any:
-    import pyarrow
-
-    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
-        return pyarrow.array(values, from_pandas=True)  # NaN is written as missing
-    return values if isinstance(values, (pyarrow.Array, pyarrow.ChunkedArray)) else pyarrow.array(values)
-
-
-def parquet() -> Any:
-    """The Parquet reader and writer of pyarrow; raises MissingExtraError without it."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "atlas", "an atlas") from None
-    return pyarrow.parquet
-
-
-def _write(path: Path, data: bytes) -> None:
-    with written_whole(make_folder(path.parent) / path.name) as temporary, temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        # What comes after it relies on this: it must not reach the disk later.
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except FileNotFoundError:
-        raise AtlasError(f"'{path}' is missing: the scan is not done, or the atlas is damaged") from None
-    except (SafetensorError, OSError) as error:
-        raise AtlasError(f"'{path}' is damaged ({error}): scan again into another folder") from None
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

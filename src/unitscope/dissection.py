@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from unitscope.atlas import WORK, Atlas, AtlasLayer, read_arrays, write_arrays
 from unitscope.datasets import MaskedDataset, Masks
 from unitscope.errors import UnitscopeError
 from unitscope.geometry import Placement, interpolation_weights
 from unitscope.model import Classifier
 from unitscope.observing import Observer, draw_of
 from unitscope.runners import Runner
+from unitscope.stored_atlas import WORK, AtlasLayer, StoredAtlas, read_arrays, write_arrays
 from unitscope.summaries.concepts import Annotation, ConceptCounts, active_pixels
 
 RESOLUTION = 56
@@ -146,7 +146,7 @@ def shards_of(masked: MaskedDataset) -> list[np.ndarray]:
 
 
 def dissect(
-    atlas: Atlas,
+    atlas: StoredAtlas,
     model: Classifier,
     masked: MaskedDataset,
     runner: Runner,
@@ -197,7 +197,7 @@ class _State:
     skipped: list[tuple[str, str]]
 
     @classmethod
-    def read(cls, atlas: Atlas, key: str, counts: dict[str, ConceptCounts]) -> _State:
+    def read(cls, atlas: StoredAtlas, key: str, counts: dict[str, ConceptCounts]) -> _State:
         path = atlas.path / WORK / _STATE
         if not path.is_file():
             return cls([], 0, [])
@@ -211,7 +211,7 @@ class _State:
             summary.merge(ConceptCounts.from_arrays(found))
         return cls(state["done"], state["photos"], [(id_, reason) for id_, reason in state["skipped"]])
 
-    def write(self, atlas: Atlas, key: str, counts: Mapping[str, ConceptCounts]) -> None:
+    def write(self, atlas: StoredAtlas, key: str, counts: Mapping[str, ConceptCounts]) -> None:
         arrays = {f"{name}/{one}": array for name, summary in counts.items() for one, array in summary.arrays().items()}
         state = {"key": key, "done": sorted(self.done), "photos": self.photos, "skipped": sorted(self.skipped)}
         write_arrays(atlas.path / WORK / _STATE, arrays, {"state": json.dumps(state)})

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from unitscope.ablation_study import AblationStudy, PooledFeatures, PooledSource, Removals
-from unitscope.atlas import WORK, Atlas, AtlasLayer, parquet, write_table
 from unitscope.datasets import Concept
 from unitscope.dissection import RESOLUTION
 from unitscope.intervals import mean_interval, proportion, selectivity
 from unitscope.observing import ROWS, draw_of
+from unitscope.stored_atlas import WORK, AtlasLayer, StoredAtlas, parquet, write_table
 from unitscope.summaries.concepts import DETECTOR_THRESHOLD, ConceptCounts
 from unitscope.summaries.layer import LayerSummary
 
@@ -24,7 +24,7 @@ LISTED = 10
 _SIGNIFICANT = 0.05
 
 
-def write_findings(atlas: Atlas) -> tuple[int, int]:
+def write_findings(atlas: StoredAtlas) -> tuple[int, int]:
     """Write all tables of an atlas anew; returns how many images were seen and how many skipped."""
     counts = _write_images(atlas)
     units: dict[str, list[Any]] = {}
@@ -56,7 +56,7 @@ def rows_of(folder: Path) -> Any:
     return pyarrow.concat_tables(tables, promote_options="default")
 
 
-def _write_images(atlas: Atlas) -> tuple[int, int]:
+def _write_images(atlas: StoredAtlas) -> tuple[int, int]:
     rows = rows_of(atlas.path)
     reason = rows.column("reason").to_numpy(zero_copy_only=False)
     seen = np.array([one is None for one in reason])
@@ -84,7 +84,7 @@ def _write_images(atlas: Atlas) -> tuple[int, int]:
     return kept.num_rows, skipped.num_rows
 
 
-def _write_classes(atlas: Atlas, own: list[Any], truth: list[Any], predicted: list[Any]) -> None:
+def _write_classes(atlas: StoredAtlas, own: list[Any], truth: list[Any], predicted: list[Any]) -> None:
     """Of every class how many images there are, and how many of them the model finds."""
     count, targets = len(atlas.classes), atlas.manifest["data"]["targets"]
     images = np.bincount([one for one in own if one is not None], minlength=count)
@@ -109,7 +109,7 @@ def _write_classes(atlas: Atlas, own: list[Any], truth: list[Any], predicted: li
     write_table(atlas.path / "classes.parquet", columns)
 
 
-def _units(atlas: Atlas, layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
+def _units(atlas: StoredAtlas, layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
     histogram, classes = summary.histogram, summary.classes
     thresholds, reached = histogram.thresholds(atlas.manifest["parameters"]["quantile"])
     quantiles = histogram.quantiles(QUANTILES)
@@ -148,7 +148,7 @@ def class_means(summary: LayerSummary) -> tuple[Float[np.ndarray, "class unit"],
     return means, variances
 
 
-def _unit_classes(atlas: Atlas, layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
+def _unit_classes(atlas: StoredAtlas, layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
     classes = summary.classes
     means, _ = class_means(summary)
     _, low, high = mean_interval(classes.sums, classes.squares, classes.counts[:, None])
@@ -205,7 +205,7 @@ def _extend(columns: dict[str, list[Any]], more: Mapping[str, Any]) -> None:
         columns.setdefault(name, []).extend(values.tolist() if isinstance(values, np.ndarray) else values)
 
 
-def write_ablation(atlas: Atlas) -> dict[str, Any] | None:
+def write_ablation(atlas: StoredAtlas) -> dict[str, Any] | None:
     """Measure what switching units off does to accuracy over the data set, and write the tables; for the manifest.
 
     Units are ranked on the images whose own random number is even, and results are reported on the others. None where
@@ -229,7 +229,7 @@ def write_ablation(atlas: Atlas) -> dict[str, Any] | None:
     }
 
 
-def pooled_features(atlas: Atlas) -> PooledSource | None:
+def pooled_features(atlas: StoredAtlas) -> PooledSource | None:
     """The pooled units of all images with their classes among the model's; None where no image has one.
 
     Where the data set has no labels, the model's own predictions stand for them.
@@ -251,7 +251,7 @@ def pooled_features(atlas: Atlas) -> PooledSource | None:
     return source
 
 
-def _write_each_off(atlas: Atlas, study: AblationStudy) -> None:
+def _write_each_off(atlas: StoredAtlas, study: AblationStudy) -> None:
     overall = study.overall
     before, without = overall.all_on.accuracy, overall.each_off.accuracy
     units = len(study.contribution)
@@ -280,7 +280,7 @@ def _write_each_off(atlas: Atlas, study: AblationStudy) -> None:
     write_table(atlas.path / "class_ablation.parquet", columns)
 
 
-def _classes(atlas: Atlas, targets: Sequence[int]) -> dict[str, list[Any]]:
+def _classes(atlas: StoredAtlas, targets: Sequence[int]) -> dict[str, list[Any]]:
     """The data set's class of each of the model's classes, the first where several are matched with it."""
     own: dict[int, int] = {}
     for index, target in enumerate(atlas.manifest["data"]["targets"]):
@@ -289,7 +289,7 @@ def _classes(atlas: Atlas, targets: Sequence[int]) -> dict[str, list[Any]]:
     return {"class": [own[one] for one in targets], "class_name": [atlas.classes[own[one]] for one in targets]}
 
 
-def _write_removals(atlas: Atlas, removals: Removals) -> None:
+def _write_removals(atlas: StoredAtlas, removals: Removals) -> None:
     lines = [(index, row) for index in removals.classes for row in removals.table(index)]
     columns: dict[str, Any] = {
         **_classes(atlas, [index for index, _ in lines]),
@@ -302,7 +302,9 @@ def _write_removals(atlas: Atlas, removals: Removals) -> None:
     write_table(atlas.path / "set_ablation.parquet", columns)
 
 
-def write_concepts(atlas: Atlas, counts: Mapping[str, ConceptCounts], concepts: Sequence[Concept]) -> dict[str, Any]:
+def write_concepts(
+    atlas: StoredAtlas, counts: Mapping[str, ConceptCounts], concepts: Sequence[Concept]
+) -> dict[str, Any]:
     """Write what the units of every layer detect, and name them by it; returns the numbers of detectors by layer."""
     any_layer = next(iter(counts.values()))
     pixels = any_layer.photos_of[any_layer.category_of].astype(np.float64) * RESOLUTION**2

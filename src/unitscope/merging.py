@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitscope.atlas import HEAD, POOLED, WORK, Atlas, write_manifest, write_summaries
+from unitscope.atlas import Atlas
 from unitscope.errors import AtlasError
 from unitscope.files import folder_written_whole
 from unitscope.findings import write_ablation, write_findings
 from unitscope.observing import ROWS
+from unitscope.stored_atlas import HEAD, POOLED, WORK, write_manifest, write_summaries
 
 
 def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Atlas:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from unitscope.activations import Activations
-from unitscope.atlas import POOLED, WORK, AtlasLayer, write_arrays, write_table
 from unitscope.batches import batches
 from unitscope.datasets import Dataset
 from unitscope.errors import InputError, NonFiniteError, UnitscopeError
 from unitscope.model import Classifier
 from unitscope.photos import Encoded, Photo
+from unitscope.stored_atlas import POOLED, WORK, AtlasLayer, write_arrays, write_table
 from unitscope.summaries.base import Observed
 from unitscope.summaries.layer import LayerSummary
 

@@ -19,20 +19,7 @@ from typing import Any
 import torch
 
 from unitscope.account import NetworkFacts
-from unitscope.atlas import (
-    MANIFEST,
-    SCHEMA,
-    SUMMARIES,
-    WORK,
-    Atlas,
-    AtlasLayer,
-    parquet,
-    read_arrays,
-    shards_in,
-    write_head,
-    write_manifest,
-    write_summaries,
-)
+from unitscope.atlas import Atlas
 from unitscope.datasets import Dataset, DatasetSource, MaskedDataset, open_dataset, open_masks
 from unitscope.dissection import dissect
 from unitscope.errors import AtlasError, InputError, MissingExtraError
@@ -45,6 +32,19 @@ from unitscope.matching import Matching, matched
 from unitscope.model import Classifier
 from unitscope.observing import ROWS, Observer, ShardWork, digest_of
 from unitscope.runners import LocalRunner, Runner
+from unitscope.stored_atlas import (
+    MANIFEST,
+    SCHEMA,
+    SUMMARIES,
+    WORK,
+    AtlasLayer,
+    parquet,
+    read_arrays,
+    shards_in,
+    write_head,
+    write_manifest,
+    write_summaries,
+)
 from unitscope.summaries.concepts import DETECTOR_THRESHOLD
 from unitscope.summaries.layer import LayerShape, LayerSummary
 
@@ -307,6 +307,8 @@ class _Plan:
             },
             "data": {
                 "source": _absolute(self.dataset.source),
+                "paths": list(self.dataset.given),
+                "split": self.dataset.split,
                 "kind": self.dataset.kind,
                 "images": len(self.dataset),
                 "notes": [*self.dataset.notes, *self.matching.notes],

@@ -19,7 +19,8 @@ class Subject:
 
     `name` is shown; `size` is (width, height) in pixels of the upright photo, or of the network's input when a tensor
     was given; `preprocessing` is None for a tensor. A photo from a file is opened again when it is drawn, so that
-    explaining thousands of photos keeps none of them in memory.
+    explaining thousands of photos keeps none of them in memory. `placed` says where the network's input lay on it,
+    where that was recorded instead of the preprocessing.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Subject:
     source: PhotoSource | None = field(default=None, repr=False)
     tensor: Float[Tensor, "channel row col"] | None = field(default=None, repr=False)
     undo: AnyPreprocessing | None = field(default=None, repr=False)
+    placed: Placement | None = field(default=None, repr=False)
 
     @classmethod
     def of_photo(cls, photo: Photo, preprocessing: AnyPreprocessing) -> Subject:
@@ -58,6 +60,8 @@ class Subject:
 
     def placement(self, input_size: tuple[int, int]) -> Placement:
         """Where the network's input of `input_size` (rows, cols) lies on the picture."""
+        if self.placed is not None:
+            return self.placed
         if self.preprocessing is None:
             return Placement.whole(self.size, input_size)
         return self.preprocessing.placement(self.size)

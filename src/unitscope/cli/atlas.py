@@ -176,9 +176,8 @@ def atlas_units(path: Path, as_json: bool, **options: Any) -> None:
     unitscope atlas units ATLAS --concept bed
     """
     from unitscope.atlas import Atlas
-    from unitscope.atlas_queries import units
 
-    rows = units(Atlas.open(path), **options)
+    rows = Atlas.open(path).units(**options)
     if as_json:
         print_json(rows)
         return
@@ -203,10 +202,9 @@ def atlas_classes(path: Path, unit: int | None, layer: str | None, as_json: bool
     unitscope atlas classes ATLAS --unit 204
     """
     from unitscope.atlas import Atlas
-    from unitscope.atlas_queries import classes_of
 
     atlas = Atlas.open(path)
-    rows = atlas.table("classes").to_pylist() if unit is None else classes_of(atlas, unit, layer)
+    rows = atlas.table("classes").to_pylist() if unit is None else atlas.classes_of(unit, layer)
     of_unit = ["rank", "class_name", "images", "mean", "mean_low", "mean_high"]
     of_all = ["class", "name", "images", "found", "accuracy", "accuracy_low", "accuracy_high"]
     print_json(rows) if as_json else print_table(rows, of_all if unit is None else of_unit)
@@ -224,10 +222,9 @@ def atlas_concepts(path: Path, unit: int | None, layer: str | None, as_json: boo
     unitscope atlas concepts ATLAS --unit 204
     """
     from unitscope.atlas import Atlas
-    from unitscope.atlas_queries import concepts_of
 
     atlas = Atlas.open(path)
-    rows = atlas.table("concepts").to_pylist() if unit is None else concepts_of(atlas, unit, layer)
+    rows = atlas.table("concepts").to_pylist() if unit is None else atlas.concepts_of(unit, layer)
     of_unit = ["rank", "name", "category", "iou", "iou_low", "iou_high", "chance", "chance_high"]
     of_all = ["concept", "name", "category", "images", "share"]
     print_json(rows) if as_json else print_table(rows, of_all if unit is None else of_unit)
@@ -251,17 +248,16 @@ def atlas_ablation(path: Path, units: Sequence[int], which: str | None, top: int
     unitscope atlas ablation ATLAS --class bedroom
     """
     from unitscope.atlas import Atlas
-    from unitscope.atlas_queries import removals, without
 
     if bool(units) == (which is not None):
         raise click.UsageError("name units to switch off with --unit N, or a class with --class")
     atlas = Atlas.open(path)
     if which is not None:
-        rows = removals(atlas, which)
+        rows = atlas.removals(which)
         shown = ["removed", "units", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "accuracy"]
         print_json(rows) if as_json else print_table(rows, shown)
         return
-    before, after, rows = without(atlas, list(units))
+    before, after, rows = atlas.without(list(units))
     if as_json:
         print_json({"before": before._asdict(), "after": after._asdict(), "classes": rows})
         return

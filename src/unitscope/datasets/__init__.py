@@ -46,7 +46,13 @@ def open_dataset(source: DatasetSource, *, split: str | None = None, classes: La
     `split` names one of the splits, which is needed only where there are several. `classes` are the names of the data
     set's own classes, needed only where its labels are numbers. Raises DatasetError, or LabelsError for `classes`.
     """
-    names = None if classes is None else read_labels(classes)
+    found = _opened(source, split, None if classes is None else read_labels(classes))
+    given = [source] if isinstance(source, (str, os.PathLike)) else source
+    found.given, found.split = tuple(str(Path(path).absolute()) for path in given), split
+    return found
+
+
+def _opened(source: DatasetSource, split: str | None, names: Sequence[str] | None) -> Dataset:
     if isinstance(source, (str, os.PathLike)):
         return _open_one(os.fspath(source), split, names)
     if not isinstance(source, Sequence) or not all(isinstance(item, (str, os.PathLike)) for item in source):

@@ -29,6 +29,7 @@ class Dataset(ABC):
     `source` is what it was opened from, `kind` how ("folder", "list", "miniplaces", "tar", "parquet"); `classes` are
     the names of its own classes in the order of their indices, None where labels are indices without names, or there
     are no labels; `notes` are lines that a reader of results should see (what was left out, how labels were found).
+    `given` and `split` are what `open_dataset` was given, absolute, by which it can be opened again.
     """
 
     source: str
@@ -36,6 +37,8 @@ class Dataset(ABC):
     entries: Sequence[Entry]
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    split: str | None = None
 
     def __len__(self) -> int:
         return len(self.entries)

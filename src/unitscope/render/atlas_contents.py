@@ -1,4 +1,4 @@
-"""Atlas contents: what the pages of a unit atlas tell of layers, units and classes, as plain data."""
+"""StoredAtlas contents: what the pages of a unit atlas tell of layers, units and classes, as plain data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from unitscope.atlas import Atlas, AtlasLayer
 from unitscope.geometry import Axis
 from unitscope.render.words import shorten
+from unitscope.stored_atlas import AtlasLayer, StoredAtlas
 from unitscope.summaries.histogram import Histogram
 from unitscope.summaries.top_images import CRITERIA
 
@@ -32,7 +32,7 @@ _LABEL = 120
 class LayerContents:
     """One layer: what the grid tells of all its units at once, and the page of each unit."""
 
-    def __init__(self, atlas: Atlas, layer: AtlasLayer, images: int) -> None:
+    def __init__(self, atlas: StoredAtlas, layer: AtlasLayer, images: int) -> None:
         self.layer = layer
         self._tops = {criterion: _Maps(atlas, layer, f"top.{criterion}", images) for criterion in CRITERIA}
         self._sample = _Sample(atlas, layer)
@@ -102,7 +102,7 @@ class LayerContents:
 class ClassContents:
     """The classes: a table of them all, and the page of each."""
 
-    def __init__(self, atlas: Atlas, shown: int) -> None:
+    def __init__(self, atlas: StoredAtlas, shown: int) -> None:
         self._shown = shown
         self._table = atlas.table("classes").to_pydict()
         self._removals = _grouped(
@@ -139,7 +139,7 @@ class ClassContents:
 class _Maps:
     """A unit's maps on its top images, as the summaries keep them: shares of their own peak, in half precision."""
 
-    def __init__(self, atlas: Atlas, layer: AtlasLayer, part: str, images: int) -> None:
+    def __init__(self, atlas: StoredAtlas, layer: AtlasLayer, part: str, images: int) -> None:
         arrays = atlas.arrays(f"{layer.name}/{part}")
         self._images, self._scores = arrays["images"][:, :images], arrays["scores"][:, :images]
         self._peaks, self._maps = arrays["peaks"][:, :images], arrays["maps"][:, :images]
@@ -159,7 +159,7 @@ class _Maps:
 class _Sample:
     """All units' maps on the same images, drawn at random."""
 
-    def __init__(self, atlas: Atlas, layer: AtlasLayer) -> None:
+    def __init__(self, atlas: StoredAtlas, layer: AtlasLayer) -> None:
         arrays = atlas.arrays(f"{layer.name}/sample")
         self._images, self._maxima = arrays["images"], arrays["maxima"]
         self._peaks, self._maps = arrays["peaks"], arrays["maps"]
@@ -185,7 +185,7 @@ class _Sample:
 class _Bins:
     """Histograms in thirds of an octave, on one axis for all units of a layer."""
 
-    def __init__(self, atlas: Atlas, layer: AtlasLayer) -> None:
+    def __init__(self, atlas: StoredAtlas, layer: AtlasLayer) -> None:
         histogram = Histogram(layer.units)
         histogram.restore(atlas.arrays(f"{layer.name}/histogram"))
         lower, upper, counts = histogram.buckets()
@@ -216,7 +216,7 @@ class _Bins:
         return ["".join(_SPARK[step] for step in unit) for unit in steps]
 
 
-def categories_of(atlas: Atlas) -> dict[int, str]:
+def categories_of(atlas: StoredAtlas) -> dict[int, str]:
     """The category of each concept; none where concepts were not measured."""
     if not atlas.has("concepts"):
         return {}
@@ -265,7 +265,7 @@ def _plain_one(value: Any, digits: int) -> Any:
 
 
 def _grouped(
-    atlas: Atlas, table: str, columns: Sequence[str], *, by: str = "unit", layer: str | None = None
+    atlas: StoredAtlas, table: str, columns: Sequence[str], *, by: str = "unit", layer: str | None = None
 ) -> dict[int, list[list[Any]]]:
     """The rows of a table by unit or class, in the table's order; none where the atlas lacks the table."""
     if not atlas.has(table):
@@ -278,12 +278,12 @@ def _grouped(
     return dict(groups)
 
 
-def _arrays(atlas: Atlas, table: str, columns: Sequence[str]) -> dict[str, Shaped[np.ndarray, " row"]]:
+def _arrays(atlas: StoredAtlas, table: str, columns: Sequence[str]) -> dict[str, Shaped[np.ndarray, " row"]]:
     found = atlas.table(table, list(columns))
     return {name: found.column(name).to_numpy(zero_copy_only=False) for name in columns}
 
 
-def _ablation_of_units(atlas: Atlas) -> dict[str, list[Any]]:
+def _ablation_of_units(atlas: StoredAtlas) -> dict[str, list[Any]]:
     if not atlas.has("unit_ablation"):
         return {}
     table = atlas.table("unit_ablation", ["unit", *_ABLATED]).sort_by("unit")
@@ -294,7 +294,7 @@ _IMPORTANCE = ("importance", "importance_low", "importance_high", "balanced_accu
 Ranked = dict[int, list[list[Any]]]
 
 
-def _most_and_least(atlas: Atlas) -> tuple[Ranked, Ranked]:
+def _most_and_least(atlas: StoredAtlas) -> tuple[Ranked, Ranked]:
     """For every unit the classes that need it most, and those that gain most by its being off."""
     if not atlas.has("class_ablation"):
         return {}, {}
@@ -305,7 +305,7 @@ def _most_and_least(atlas: Atlas) -> tuple[Ranked, Ranked]:
     return hurt, helped
 
 
-def _important_units(atlas: Atlas, listed: int = 12) -> Ranked:
+def _important_units(atlas: StoredAtlas, listed: int = 12) -> Ranked:
     """For every class the units that it needs most."""
     if not atlas.has("class_ablation"):
         return {}
@@ -330,7 +330,7 @@ def _ranked(
     }
 
 
-def _answering_units(atlas: Atlas, listed: int = 12) -> Ranked:
+def _answering_units(atlas: StoredAtlas, listed: int = 12) -> Ranked:
     """For every class the units of each layer whose mean on it is most above their mean over all images.
 
     Rows are [layer, unit, times, mean, low, high]; means of different units cannot be compared, but how many times
@@ -354,7 +354,7 @@ def _answering_units(atlas: Atlas, listed: int = 12) -> Ranked:
     return answering
 
 
-def _images_of_classes(atlas: Atlas) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+def _images_of_classes(atlas: StoredAtlas) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
     """The images of every class that the model finds, and those that it misses, the surest first.
 
     Where labels are predictions, or the model lacks the class, none is right or wrong: all count as found.

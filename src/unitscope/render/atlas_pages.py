@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unitscope.atlas import Atlas
-from unitscope.datasets import Dataset, open_dataset
-from unitscope.datasets.layout import SPLITS
+from unitscope.datasets import Dataset
 from unitscope.errors import InputError, UnitscopeError
 from unitscope.files import folder_written_whole
 from unitscope.render.atlas_contents import RANGE, ClassContents, LayerContents
@@ -84,17 +83,10 @@ def write_pages(
 
 def _opened(atlas: Atlas) -> Dataset | None:
     """The data set that was scanned, or what is in its place by now; None where nothing is."""
-    found = None
-    for split in (None, *SPLITS):
-        try:
-            dataset = open_dataset(atlas.manifest["data"]["source"], split=split)
-        except (UnitscopeError, OSError):
-            continue
-        # Which split was scanned is not told, but what it was known by.
-        if dataset.fingerprint() == atlas.manifest["identity"]["data set"]:
-            return dataset
-        found = found or dataset
-    return found
+    try:
+        return atlas.photos()
+    except (UnitscopeError, OSError):
+        return None
 
 
 def _units_a_chunk(layer: dict[str, Any], images: int) -> int:
