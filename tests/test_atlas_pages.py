@@ -217,7 +217,7 @@ def test_photos_that_are_gone_changed_or_damaged_leave_a_note(atlas: Atlas, tmp_
 
 def test_a_data_set_that_is_gone(atlas: Atlas, tmp_path: Path) -> None:
     other = copied(atlas, tmp_path / "atlas")
-    other.manifest["data"]["source"] = str(tmp_path / "nowhere")
+    other.manifest["data"]["paths"] = [str(tmp_path / "nowhere")]
     shown = [row for chunk in written(other, tmp_path / "pages") for row in chunk["images"].values()]
     assert {STATES[row[4]] for row in shown} == {"photo not found"}
 
@@ -230,8 +230,7 @@ def test_the_split_that_was_scanned_is_found_again(atlas: Atlas, tmp_path: Path)
     other = copied(atlas, tmp_path / "atlas")
     rows = other.table("images").to_pydict()
     write_table(other.path / "images.parquet", rows | {"id": [dataset.entries[image].id for image in rows["image"]]})
-    other.manifest["data"]["source"] = str(tmp_path / "photos")
-    other.manifest["identity"]["data set"] = dataset.fingerprint()
+    other.manifest["data"] |= {"paths": [str(tmp_path / "photos")], "split": "val"}
     shown = [row for chunk in written(other, tmp_path / "pages") for row in chunk["images"].values()]
     assert {STATES[row[4]] for row in shown} == {""}
 
@@ -428,7 +427,7 @@ def test_going_about_by_keys_and_back(page: Any, pages: Path, atlas: Atlas) -> N
 
 def test_missing_photos_are_told_in_the_page(page: Any, atlas: Atlas, tmp_path: Path) -> None:
     other = copied(atlas, tmp_path / "atlas")
-    other.manifest["data"]["source"] = str(tmp_path / "nowhere")
+    other.manifest["data"]["paths"] = [str(tmp_path / "nowhere")]
     pages = write_pages(other, tmp_path / "pages").parent
     opened(page, pages, "#/unit/features.0/0")
     assert page.locator(".gallery .missing .note").first.inner_text() == "photo not found"
