@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from test_cli import NETWORK, model, photo, refused, run
+from test_cli import NETWORK, SCHEMA, model, photo, refused, run
 from unitscope.atlas import Atlas
 from unitscope.cli import cli
 
@@ -56,12 +56,14 @@ def atlas(capsys: pytest.CaptureFixture[str], photos: Path, model: list[str], tm
 def rows(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
     status, out, err = run(capsys, "atlas", *arguments, "--json")
     assert (status, err) == (0, "")
-    return json.loads(out)
+    document = json.loads(out)
+    SCHEMA.validate(document)
+    return document["rows"] if document["kind"] == "rows" else document
 
 
 def test_what_is_read_out_of_an_atlas(capsys: pytest.CaptureFixture[str], atlas: Path) -> None:
     opened = Atlas.open(atlas)
-    assert rows(capsys, "info", atlas)["scanned"] == {"images": 24, "skipped": 1}
+    assert rows(capsys, "info", atlas)["manifest"]["scanned"] == {"images": 24, "skipped": 1}
     units = rows(capsys, "units", atlas)
     assert [row["unit"] for row in units] == list(range(12))
     best = rows(capsys, "units", atlas, "--sort", "maximum", "--top", 3)

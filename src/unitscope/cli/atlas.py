@@ -117,12 +117,16 @@ def _scan_bar() -> Iterator[Callable[[Progress], None]]:
 
 def _print_atlas(atlas: Atlas, as_json: bool) -> None:
     if as_json:
-        from unitscope import record
-
-        print_json(record.document("atlas", path=str(atlas.path), **atlas.manifest))
+        _print_document("atlas", path=str(atlas.path), manifest=atlas.manifest)
         return
     for name, text in atlas.facts():
         click.echo(f"{name:<12} {text}")
+
+
+def _print_document(kind: str, **content: Any) -> None:
+    from unitscope import record
+
+    print_json(record.document(kind, **content))
 
 
 @click.group("atlas", context_settings=CONTEXT)
@@ -179,7 +183,7 @@ def atlas_units(path: Path, as_json: bool, **options: Any) -> None:
 
     rows = Atlas.open(path).units(**options)
     if as_json:
-        print_json(rows)
+        _print_document("rows", rows=rows)
         return
     columns = ["layer", "unit", "name", "named_by", "maximum", "threshold", "share_positive", "selectivity"]
     if rows and "iou" in rows[0]:
@@ -207,7 +211,7 @@ def atlas_classes(path: Path, unit: int | None, layer: str | None, as_json: bool
     rows = atlas.table("classes").to_pylist() if unit is None else atlas.classes_of(unit, layer)
     of_unit = ["rank", "class_name", "images", "mean", "mean_low", "mean_high"]
     of_all = ["class", "name", "images", "found", "accuracy", "accuracy_low", "accuracy_high"]
-    print_json(rows) if as_json else print_table(rows, of_all if unit is None else of_unit)
+    _print_document("rows", rows=rows) if as_json else print_table(rows, of_all if unit is None else of_unit)
 
 
 @atlas_group.command("concepts")
@@ -227,7 +231,7 @@ def atlas_concepts(path: Path, unit: int | None, layer: str | None, as_json: boo
     rows = atlas.table("concepts").to_pylist() if unit is None else atlas.concepts_of(unit, layer)
     of_unit = ["rank", "name", "category", "iou", "iou_low", "iou_high", "chance", "chance_high"]
     of_all = ["concept", "name", "category", "images", "share"]
-    print_json(rows) if as_json else print_table(rows, of_all if unit is None else of_unit)
+    _print_document("rows", rows=rows) if as_json else print_table(rows, of_all if unit is None else of_unit)
 
 
 @atlas_group.command("ablation")
@@ -255,11 +259,11 @@ def atlas_ablation(path: Path, units: Sequence[int], which: str | None, top: int
     if which is not None:
         rows = atlas.removals(which)
         shown = ["removed", "units", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "accuracy"]
-        print_json(rows) if as_json else print_table(rows, shown)
+        _print_document("rows", rows=rows) if as_json else print_table(rows, shown)
         return
     before, after, rows = atlas.without(list(units))
     if as_json:
-        print_json({"before": before._asdict(), "after": after._asdict(), "classes": rows})
+        _print_document("accuracy", before=before._asdict(), after=after._asdict(), classes=rows)
         return
     for name, estimate in (("all on", before), (f"{len(set(units))} off", after)):
         click.echo(f"{name:<8} accuracy {estimate.value:.1%} ({estimate.low:.1%}–{estimate.high:.1%})")
