@@ -501,6 +501,7 @@ class Classifier:
         key = torch.float32, names
         structure = self._structure(shape)
         if names not in structure.steady:
+            structure.prepared.pop(key, None)  # what others have prepared it for depends on what they sent through
             while structure.path is not None and self.prepares and key not in structure.prepared:
                 self.activations(noise.to(self.like.device, self.like.dtype), names)
                 if structure.paths.get(names, structure.path) is None:

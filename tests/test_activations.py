@@ -1,0 +1,95 @@
+"""Maps of several layers from one pass: those that hooks see, prepared or plain, and always the same once settled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import ChannelsLast, ConvNextLike, Dense, Flattened, Gap, ResNet20, Tokens, seeded
+from unitscope.errors import LayerError, NonFiniteError
+from unitscope.layers import captured, evaluating
+from unitscope.model import Classifier, wrap
+from unitscope.preprocessing import Preprocessing
+
+NETWORKS = (Gap, Dense, ChannelsLast, ConvNextLike, ResNet20, Tokens, Flattened)
+
+
+def model_of(kind: type[nn.Module]) -> Classifier:
+    return wrap(seeded(kind), preprocessing=Preprocessing(resize=36, crop=32))
+
+
+def maps_of(model: Classifier) -> list[str]:
+    return [layer.name for layer in model.layers() if layer.is_map]
+
+
+@pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
+def test_layers_are_what_hooks_see(kind: type[nn.Module], x: Tensor) -> None:
+    model = model_of(kind)
+    names = maps_of(model)
+    layers = {layer.name: layer for layer in model.layers()}
+    with evaluating(model.network), captured(model.network, names) as outputs:
+        logits = model.network(x.clone())
+    model.settle(names, len(x))
+    for _ in range(2):
+        found = model.activations(x, names)
+        assert list(found.layers) == list(found.pooled) == names
+        assert torch.allclose(found.logits, logits, atol=1e-5 * float(logits.abs().max()))
+        for name in names:
+            real = layers[name].units_first(outputs[name])
+            assert torch.allclose(found.layers[name], real, atol=1e-5 * float(real.abs().max())), name
+            assert torch.allclose(found.pooled[name], found.layers[name].mean((2, 3)))
+        if model.head.exact:
+            assert found.readout is not None and found.units is not None
+            assert torch.allclose(found.readout.logits(found.units), logits, atol=1e-5 * float(logits.abs().max()))
+        else:
+            assert found.feature_map is None and found.readout is None
+
+
+@pytest.mark.parametrize("kind", [Gap, ResNet20], ids=lambda kind: kind.__name__)
+def test_once_settled_the_same_batch_gives_the_same_bits(kind: type[nn.Module], x: Tensor) -> None:
+    one, other = model_of(kind), model_of(kind)
+    names = maps_of(one)[:3]
+    one.explain(x)  # whatever was run before
+    one.activations(x[:1], names)
+    found = []
+    for model in (one, other):
+        model.settle(names, len(x))
+        found.append(model.activations(x, names))
+        # What goes wrong in between changes nothing either.
+        with pytest.raises(NonFiniteError):
+            model.activations(x * torch.inf, names)
+        model.settle(names, len(x))
+        found.append(model.activations(x, names))
+    for again in found[1:]:
+        assert torch.equal(again.logits, found[0].logits)
+        assert all(torch.equal(again.layers[name], found[0].layers[name]) for name in names)
+
+
+def test_a_prepared_pass_keeps_layers_in_the_middle_of_what_it_fuses(x: Tensor) -> None:
+    model = model_of(ResNet20)
+    names = [name for name in maps_of(model) if name.endswith(("bn1", "conv1", "bn2"))]
+    model.settle(names, len(x))
+    assert model._structure((3, 32, 32)).prepared[torch.float32, tuple(names)] is not None
+    plain = model_of(ResNet20)
+    plain.prepares = False
+    real = plain.activations(x, names)
+    found = model.activations(x, names)
+    for name in names:
+        assert torch.allclose(found.layers[name], real.layers[name], atol=1e-5 * float(real.layers[name].abs().max()))
+
+
+def test_what_cannot_be_had(x: Tensor) -> None:
+    model = model_of(Gap)
+    with pytest.raises(LayerError, match="there is no layer 'feature'"):
+        model.activations(x, ["feature"])
+    with pytest.raises(LayerError, match="not a feature map"):
+        model.activations(x, ["fc"])
+    with pytest.raises(NonFiniteError):
+        model.activations(x * torch.nan, ["features"])
+
+
+def test_nothing_is_left_on_the_network(x: Tensor) -> None:
+    model = model_of(Flattened)
+    model.activations(x, maps_of(model))
+    assert not any(module._forward_hooks for module in model.module.modules())
