@@ -51,7 +51,7 @@ class FileDataset(Dataset):
             )
         self.notes = notes + labels.notes + ((f"{absent} photos of {len(paths)} are not there",) if absent else ())
         self.entries = tuple(
-            Entry(id, label, *((status.st_size, status.st_mtime_ns) if status else (0, 0)))
+            Entry(id, label, *(status or (0, 0)))
             for id, label, status in zip(ids, labels.labels, stats, strict=True)
         )
 
@@ -190,9 +190,10 @@ def decoded(data: bytes, where: str) -> str:
     return text
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _stat(path: Path) -> tuple[int, int] | None:
+    """A file's size and time of writing: of all that the system tells two numbers, as there may be millions of files."""
     try:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return status if stat.S_ISREG(status.st_mode) else None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

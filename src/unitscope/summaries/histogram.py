@@ -17,7 +17,7 @@ _BITS = 14
 _BUCKETS = 1 << _BITS
 _MAGNITUDE = 0x7FFFFFFF
 _LEAST = 1 << _SHIFT
-_MOST_WAITING = 1 << 20
+_MOST_WAITING = 1 << 19
 
 
 class Histogram(Summary):

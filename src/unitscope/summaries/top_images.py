@@ -13,7 +13,7 @@ from unitscope.summaries.base import Arrays, Observed, Summary
 CRITERIA = ("maximum", "mean")
 
 # How many numbers of maps may wait for their places.
-_MOST_WAITING = 1 << 21
+_MOST_WAITING = 1 << 20
 
 
 class TopImages(Summary):
