@@ -571,7 +571,8 @@ def test_concepts_are_added_later_and_stopped_and_gone_on_with(
     assert not told
 
 
-def test_concepts_in_workers(reds: Classifier, masked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_concepts_in_workers(reds: Classifier, masked: Path, tmp_path: Path) -> None:
     one = scan(reds, masked / "images", tmp_path / "one", concepts=masked, **CONCEPTS)
     two = scan(reds, masked / "images", tmp_path / "two", concepts=masked, workers=2, **CONCEPTS)
     assert contents(one.path) == contents(two.path)
