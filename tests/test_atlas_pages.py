@@ -17,7 +17,7 @@ from PIL import Image
 from networks import Gap, seeded
 from unitscope.atlas import Atlas
 from unitscope.datasets import open_dataset
-from unitscope.errors import InputError, OutputError
+from unitscope.errors import InputError, OutputError, UnitscopeWarning
 from unitscope.geometry import Placement, lay_on_photo
 from unitscope.model import wrap
 from unitscope.preprocessing import Preprocessing
@@ -198,6 +198,7 @@ def test_refusals(atlas: Atlas, tmp_path: Path) -> None:
         write_pages(atlas, tmp_path / "file")
 
 
+@pytest.mark.filterwarnings("ignore:.*could not be shown")
 def test_photos_that_are_gone_changed_or_damaged_leave_a_note(atlas: Atlas, tmp_path: Path) -> None:
     photos = shutil.copytree(atlas.manifest["data"]["source"], tmp_path / "photos")
     dataset = open_dataset(photos)
@@ -215,11 +216,31 @@ def test_photos_that_are_gone_changed_or_damaged_leave_a_note(atlas: Atlas, tmp_
     assert {STATES[row[4]] for _, row in shown} == {"photo not found"}
 
 
+@pytest.mark.filterwarnings("ignore:.*could not be shown")
 def test_a_data_set_that_is_gone(atlas: Atlas, tmp_path: Path) -> None:
     other = copied(atlas, tmp_path / "atlas")
     other.manifest["data"]["paths"] = [str(tmp_path / "nowhere")]
     shown = [row for chunk in written(other, tmp_path / "pages") for row in chunk["images"].values()]
     assert {STATES[row[4]] for row in shown} == {"photo not found"}
+
+
+def test_missing_photos_are_told_and_other_files_left_alone(atlas: Atlas, tmp_path: Path) -> None:
+    other = copied(atlas, tmp_path / "atlas")
+    other.manifest["data"]["paths"] = [str(tmp_path / "nowhere")]
+    with pytest.warns(UnitscopeWarning, match=r"30 of 30 images could not be shown"):
+        write_pages(other, tmp_path / "pages")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("mine")
+    with pytest.raises(OutputError, match="holds other files"):
+        write_pages(atlas, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["index.html"]
+
+
+def test_images_are_found_by_their_id(atlas: Atlas, tmp_path: Path) -> None:
+    photos = shutil.copytree(atlas.manifest["data"]["source"], tmp_path / "photos")
+    (photos / "aaa.png").write_bytes(next(photos.rglob("*.png")).read_bytes())
+    shown = [row for chunk in written(atlas, tmp_path / "a", open_dataset(photos)) for row in chunk["images"].values()]
+    assert {STATES[row[4]] for row in shown} == {""}
 
 
 def test_the_split_that_was_scanned_is_found_again(atlas: Atlas, tmp_path: Path) -> None:
@@ -425,6 +446,7 @@ def test_going_about_by_keys_and_back(page: Any, pages: Path, atlas: Atlas) -> N
     assert page.locator("#help").is_visible()
 
 
+@pytest.mark.filterwarnings("ignore:.*could not be shown")
 def test_missing_photos_are_told_in_the_page(page: Any, atlas: Atlas, tmp_path: Path) -> None:
     other = copied(atlas, tmp_path / "atlas")
     other.manifest["data"]["paths"] = [str(tmp_path / "nowhere")]

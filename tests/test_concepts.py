@@ -133,8 +133,9 @@ def test_a_unit_that_is_a_concept_is_found() -> None:
     value, low, high = (ends[0, 1] for ends in counts.interval())
     assert value == low == high == 1
     # 0.2² / (2 · 0.2 − 0.2²) = 0.11 by chance: the usual threshold would take every unit for a detector.
-    found = counts.detectors()
+    found = counts.detectors(significance=1)
     assert (found.units, found.units_by_chance) == (2, (2.0, 2.0, 2.0))
+    assert counts.detectors().units == 1
     found = counts.detectors(threshold=0.3)
     assert (found.units, found.concepts, found.units_by_chance.high) == (1, 1, 0)
 
@@ -160,8 +161,9 @@ def test_without_draws_nothing_is_said_of_chance() -> None:
     counts = empty(draws=0)
     active = np.ones((UNITS, PIXELS), dtype=bool)
     counts.update(active, Annotation(active[:1], np.array([2]), np.array([0])), [])
-    best, found = counts.best(), counts.detectors()
+    best, found = counts.best(), counts.detectors(significance=1)
     assert (best.concept == 2).all() and (best.p == 1).all()
+    assert counts.detectors().units == 0
     assert (found.units, found.concepts) == (UNITS, 1) and np.isnan(found.units_by_chance).all()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import signal
@@ -414,6 +415,82 @@ def test_a_model_that_cannot_be_sent_to_workers(folder: Path, small: Preprocessi
     assert "use one worker" in words
 
 
+def test_what_is_refused_leaves_nothing_behind(folder: Path, model: Classifier, tmp_path: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    assert "holds other files" in refused(AtlasError, model, folder, folder)
+    assert sorted(folder.rglob("*")) == before
+    for options in ({"quantile": 0.0}, {"part": (3, 2)}, {"layers": "nosuch"}, {"top": 10**12}, {"batch_size": 10**8}):
+        refused(UnitscopeError, model, folder, tmp_path / "out", **(OPTIONS | options))
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("mine")
+    assert "it is a file" in refused(OutputError, model, folder, tmp_path / "file", **OPTIONS)
+    mine = tmp_path / "empty"
+    mine.mkdir()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("no photo")
+    refused(AtlasError, model, tmp_path / "photos", mine, **OPTIONS)
+    assert mine.is_dir() and not list(mine.iterdir())
+
+
+def test_an_atlas_among_the_photos_is_none_of_them(folder: Path, model: Classifier, tmp_path: Path) -> None:
+    mine = tmp_path / "photos"
+    shutil.copytree(folder, mine)
+    found = scan(model, mine, mine / "atlas", **OPTIONS)
+    photo(1).save(found.path / "picture.png")
+    again = scan(model, mine, mine / "atlas")
+    assert again.images == PHOTOS
+
+
+def test_names_that_are_not_characters(folder: Path, model: Classifier, tmp_path: Path) -> None:
+    mine = tmp_path / "photos"
+    shutil.copytree(folder, mine)
+    odd = os.fsdecode(b"caf\xe9")
+    try:
+        (mine / odd).mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    shutil.copyfile(paths(folder)[0], mine / odd / os.fsdecode(b"good\xff.png"))
+    (mine / odd / os.fsdecode(b"bad\xff.jpg")).write_text("no photo")
+    found = scan(model, mine, tmp_path / "out", **OPTIONS)
+    assert (found.images, found.table("skipped").num_rows) == (PHOTOS + 1, 1) and "caf\ufffd" in found.classes
+    assert scan(model, mine, tmp_path / "out").images == PHOTOS + 1
+
+
+def test_code_that_changed_is_noticed_and_addresses_are_not(folder: Path, small: Preprocessing, tmp_path: Path) -> None:
+    class Told(Gap):
+        power = 1
+
+        def extra_repr(self) -> str:
+            return f"{object()!r}"
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x**self.power)
+
+    first, same, changed = (make(small, seeded(Told)) for _ in range(3))
+    with pytest.raises(Stop):
+        scan(first, folder, tmp_path / "out", progress=stopping_at(12), **OPTIONS)
+    changed.module.power = 3  # type: ignore[assignment]
+    assert "answers otherwise" in refused(AtlasError, changed, folder, tmp_path / "out")
+    assert scan(same, folder, tmp_path / "out").complete
+
+
+def test_two_classes_that_are_one_to_the_model_are_refused(folder: Path, model: Classifier, tmp_path: Path) -> None:
+    mine = tmp_path / "photos"
+    shutil.copytree(folder, mine)
+    (mine / "Ash").mkdir(exist_ok=True)
+    shutil.copyfile(paths(folder)[0], mine / "Ash" / "0.png")
+    assert "are both the model's 'ash'" in refused(DatasetError, model, mine, tmp_path / "out", **OPTIONS)
+
+
+def test_parts_that_are_not_whole_are_refused(atlas: Atlas, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(atlas.path, copy)
+    (copy / "rows" / "00001.parquet").unlink()
+    with pytest.raises(AtlasError, match="is missing: the part is not whole"):
+        merge([copy], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 # --- labels ------------------------------------------------------------------------------------------------------
 
 
@@ -576,6 +653,35 @@ def test_concepts_in_workers(reds: Classifier, masked: Path, tmp_path: Path) -> 
     one = scan(reds, masked / "images", tmp_path / "one", concepts=masked, **CONCEPTS)
     two = scan(reds, masked / "images", tmp_path / "two", concepts=masked, workers=2, **CONCEPTS)
     assert contents(one.path) == contents(two.path)
+
+
+def test_concepts_are_of_the_masks_and_the_thresholds_they_were_measured_at(
+    reds: Classifier, masked: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "masked"
+    shutil.copytree(masked, mine)
+    out = tmp_path / "out"
+    part = scan(reds, mine / "images", out, concepts=mine, part=(1, 2), **CONCEPTS)
+    assert part.has("unit_concepts")
+    whole = scan(reds, mine / "images", out)
+    assert not whole.has("unit_concepts") and not whole.concepts_of(0) and whole.manifest["concepts"] is None
+    before = scan(reds, mine / "images", out, concepts=mine).manifest["concepts"]["identity"]
+    one, other = ((mine / "annotations" / name).read_bytes() for name in ("03.png", "04.png"))
+    (mine / "annotations" / "03.png").write_bytes(other.ljust(len(one), b"\0"))
+    assert scan(reds, mine / "images", out, concepts=mine).manifest["concepts"]["identity"] != before
+
+
+def test_with_few_masked_photos_nothing_can_be_told_from_chance(reds: Classifier, masked: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "masked"
+    for number in range(6):
+        for kind in ("images", "annotations"):
+            (mine / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(masked / kind / f"{number:02}.png", mine / kind / f"{number:02}.png")
+    shutil.copyfile(masked / "names.txt", mine / "names.txt")
+    found = scan(reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS)
+    assert not any(row["detector"] for row in found.units())
+    assert found.manifest["concepts"]["detectors"][found.layer().name]["units"] == 0
+    assert "too few to tell" in dict(found.facts())["detectors"]
 
 
 def test_damaged_masks_are_skipped_and_told(reds: Classifier, masked: Path, tmp_path: Path) -> None:

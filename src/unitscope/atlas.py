@@ -11,7 +11,7 @@ import torch
 
 from unitscope.ablation_study import confusion_without
 from unitscope.classes import class_index
-from unitscope.datasets import Dataset, open_dataset
+from unitscope.datasets import Dataset, open_dataset, shown_id
 from unitscope.errors import AtlasError, ClassError, InputError, PhotoError, near_matches
 from unitscope.findings import class_means, pooled_features
 from unitscope.geometry import Placement
@@ -21,10 +21,14 @@ from unitscope.observing import digest_of
 from unitscope.photos import Encoded, shown_name
 from unitscope.stored_atlas import StoredAtlas
 from unitscope.subjects import Subject
+from unitscope.summaries.concepts import SIGNIFICANCE
 from unitscope.summaries.top_images import CRITERIA
 from unitscope.unit_maps import UnitMaps
 
 Row = dict[str, Any]
+
+# With fewer draws of the null nothing can be significant.
+_LEAST_DRAWS = round(1 / SIGNIFICANCE) - 1
 
 _EFFECTS = ("importance", "importance_low", "importance_high", "contribution")
 
@@ -74,13 +78,20 @@ class Atlas(StoredAtlas):
                 )
             )
         ablation, concepts = self.manifest["ablation"], self.manifest["concepts"]
-        if ablation is not None:
+        if data["labels"] == "given" and all(target is None for target in data["targets"]):
+            lines.append(("accuracy", "none: no class of the data set is one of the model's, by name"))
+        elif data["labels"] == "given" and ablation is not None:
             value, low, high = ablation["accuracy"]
-            lines.append(("accuracy", f"{value:.1%} ({low:.1%}–{high:.1%}) on {ablation['images']:,} images"))
+            lines.append(("accuracy", f"{value:.1%} ({low:.1%}–{high:.1%}, 95 %) on {ablation['images']:,} images"))
         for name, found in (concepts or {"detectors": {}})["detectors"].items():
             chance, lowest, highest = found["units_by_chance"]
-            by_chance = "" if chance is None else f"; by chance {chance:.1f} ({lowest:.0f}–{highest:.0f})"
-            lines.append(("detectors", f"{name}: {found['units']} units of {found['concepts']} concepts{by_chance}"))
+            if concepts["draws"] < _LEAST_DRAWS:
+                lines.append(
+                    ("detectors", f"{name}: {concepts['photos']} photos with masks are too few to tell from chance")
+                )
+                continue
+            by_chance = f"by chance {chance:.1f} ({lowest:.0f}–{highest:.0f})"
+            lines.append(("detectors", f"{name}: {found['units']} units of {found['concepts']} concepts; {by_chance}"))
         return lines
 
     def units(
@@ -165,8 +176,8 @@ class Atlas(StoredAtlas):
     def photos(self) -> Dataset:
         """The data set that was scanned, opened again from where it lay; raises DatasetError where it is gone."""
         data = self.manifest["data"]
-        paths = data["paths"] or [data["source"]]
-        return open_dataset(paths[0] if len(paths) == 1 else paths, split=data["split"])
+        paths = data.get("paths") or [data["source"]]
+        return open_dataset(paths[0] if len(paths) == 1 else paths, split=data.get("split"))
 
     def unit_maps(
         self,
@@ -199,7 +210,9 @@ class Atlas(StoredAtlas):
         input_size = tuple(self.manifest["model"]["input_shape"][1:])
         rows = self.table("images", where=[("image", "in", images.tolist())]).to_pylist()
         by_image = {row["image"]: row for row in rows}
-        subjects = tuple(_subject(by_image[image], opened, input_size) for image in images.tolist())
+        # By id: images keep theirs where others have come or gone.
+        places = {shown_id(entry.id): place for place, entry in enumerate(opened.entries)}
+        subjects = tuple(_subject(by_image[image], opened, places, input_size) for image in images.tolist())
         return UnitMaps(found.name, (unit,), torch.from_numpy(maps[:, None]), found.grid, input_size, subjects)
 
     def removals(self, which: int | str) -> list[Row]:
@@ -261,18 +274,22 @@ class Atlas(StoredAtlas):
         return name
 
 
-def _subject(row: Row, dataset: Dataset, input_size: tuple[int, int]) -> Subject:
+def _subject(row: Row, dataset: Dataset, places: dict[str, int], input_size: tuple[int, int]) -> Subject:
     """An image of the data set, read when it is drawn, with where the network's input lay on it."""
     size = row["width"], row["height"]
     placed = Placement(size, input_size, row["left"], row["top"], row["right"], row["bottom"])
 
+    place = places.get(row["id"])
+    if place is None:
+        raise PhotoError(f"image '{row['id']}' is not in '{dataset.source}' any more: say where it lies now")
+
     def read() -> bytes:
-        data = dataset.read(row["image"])
+        data = dataset.read(place)
         if digest_of(data) != row["digest"]:
             raise PhotoError(f"image '{row['id']}' has changed since it was scanned: scan the data set again")
         return data
 
-    source = Encoded(row["id"], read, dataset.entries[row["image"]].size)
+    source = Encoded(row["id"], read, dataset.entries[place].size)
     return Subject(shown_name(row["id"]), size, None, source=source, placed=placed)
 
 

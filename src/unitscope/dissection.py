@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from unitscope.datasets import MaskedDataset, Masks
+from unitscope.datasets import MaskedDataset, Masks, shown_id
 from unitscope.errors import UnitscopeError
 from unitscope.geometry import Placement, interpolation_weights
 from unitscope.model import Classifier
@@ -76,7 +76,7 @@ class ConceptWork:
         entries = self.masked.dataset.entries
 
         def skip(image: int, error: UnitscopeError) -> None:
-            skipped.append((entries[image].id, str(error)))
+            skipped.append((shown_id(entries[image].id), shown_id(str(error))))
             self._tell(0, 1)
 
         masks: dict[int, Masks] = {}

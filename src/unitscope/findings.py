@@ -14,14 +14,13 @@ from unitscope.datasets import Concept
 from unitscope.dissection import RESOLUTION
 from unitscope.intervals import mean_interval, proportion, selectivity
 from unitscope.observing import ROWS, draw_of
-from unitscope.stored_atlas import WORK, AtlasLayer, StoredAtlas, parquet, write_table
-from unitscope.summaries.concepts import DETECTOR_THRESHOLD, ConceptCounts
+from unitscope.stored_atlas import AtlasLayer, StoredAtlas, read_table, shards_in, write_table
+from unitscope.summaries.concepts import DETECTOR_THRESHOLD, SIGNIFICANCE, ConceptCounts
 from unitscope.summaries.layer import LayerSummary
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 LISTED = 10
 """How many classes, and how many concepts, are listed for a unit."""
-_SIGNIFICANT = 0.05
 
 
 def write_findings(atlas: StoredAtlas) -> tuple[int, int]:
@@ -37,13 +36,13 @@ def write_findings(atlas: StoredAtlas) -> tuple[int, int]:
         _extend(classes, _unit_classes(atlas, layer, summary))
         _extend(tops, _top_images(layer, summary))
         _extend(samples, _sample_images(layer, summary))
-    for name, columns in (
-        ("units", units),
-        ("unit_classes", classes),
-        ("top_images", tops),
-        ("sample_images", samples),
-    ):
+    _name(units)
+    written = {"units": units, "unit_classes": classes, "top_images": tops, "sample_images": samples}
+    for name, columns in written.items():
         write_table(atlas.path / f"{name}.parquet", columns)
+    # What was measured at other thresholds, or on other images, is not of this atlas any more.
+    for name in ("concepts", "unit_concepts", "unit_ablation", "class_ablation", "set_ablation"):
+        (atlas.path / f"{name}.parquet").unlink(missing_ok=True)
     return counts
 
 
@@ -51,7 +50,7 @@ def rows_of(folder: Path) -> Any:
     """The rows of all images that were scanned, in the data set's order, as a pyarrow.Table."""
     import pyarrow
 
-    tables = [parquet().read_table(path) for path in sorted((folder / WORK / ROWS).glob("*.parquet"))]
+    tables = [read_table(folder / ROWS / f"{shard:05d}.parquet") for shard in shards_in(folder)]
     # A column of nothing but missing values has no kind of its own.
     return pyarrow.concat_tables(tables, promote_options="default")
 
@@ -361,7 +360,7 @@ def _best_concepts(counts: ConceptCounts, concepts: Sequence[Concept]) -> dict[s
     best, interval = counts.best(), counts.interval()
     units = np.arange(len(best.concept))
     found = best.iou > 0
-    detects = (best.iou > DETECTOR_THRESHOLD) & (best.p <= _SIGNIFICANT)
+    detects = (best.iou > DETECTOR_THRESHOLD) & (best.p <= SIGNIFICANCE)
     chosen = best.concept.tolist()
     return {
         "concept": [one if ok else None for one, ok in zip(chosen, found, strict=True)],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unitscope.datasets import Dataset
+from unitscope.datasets import Dataset, shown_id
 from unitscope.errors import DatasetError
 
 
@@ -28,7 +28,7 @@ def matched(dataset: Dataset, labels: Sequence[str]) -> Matching:
     """Match a data set's classes with a model's labels: by name, whatever their case, spaces and letter folders.
 
     Labels that are numbers without names are taken for the model's own indices. Raises DatasetError where such a
-    number is no class of the model.
+    number is no class of the model, and where two of the data set's classes would be one of the model's.
     """
     own = tuple(range(len(labels)))
     if not dataset.labelled:
@@ -48,9 +48,16 @@ def matched(dataset: Dataset, labels: Sequence[str]) -> Matching:
         places[_key(label)].append(index)
     found = [places.get(_key(name), []) for name in dataset.classes]
     targets = tuple(those[0] if len(those) == 1 else None for those in found)
+    for target, times in Counter(target for target in targets if target is not None).items():
+        if times > 1:
+            names = [name for name, own_ in zip(dataset.classes, targets, strict=True) if own_ == target]
+            raise DatasetError(
+                f"the classes {' and '.join(map(repr, names[:2]))} of '{dataset.source}' are both the model's "
+                f"{labels[target]!r}: give one of them another name"
+            )
     count = sum(target is not None for target in targets)
     note = f"{count} of the data set's {len(targets)} classes are classes of the model, by name"
-    return Matching(tuple(dataset.classes), targets, True, (note,))
+    return Matching(tuple(map(shown_id, dataset.classes)), targets, True, (note,))
 
 
 def _key(name: str) -> str:

@@ -12,7 +12,7 @@ from unitscope.errors import AtlasError
 from unitscope.files import folder_written_whole
 from unitscope.findings import write_ablation, write_findings
 from unitscope.observing import ROWS
-from unitscope.stored_atlas import HEAD, POOLED, WORK, write_manifest, write_summaries
+from unitscope.stored_atlas import HEAD, POOLED, same_answers, write_manifest, write_summaries
 
 
 def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Atlas:
@@ -27,7 +27,7 @@ def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     if not atlases:
         raise AtlasError("there is nothing to merge: name the atlases of the parts")
     folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AtlasError(f"'{folder}' is not empty: name another folder for the merged atlas")
     first, owners = atlases[0], _owners(atlases)
     summaries = {layer.name: first.summary(layer.name) for layer in first.layers}
@@ -36,11 +36,9 @@ def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
             summary.merge(atlas.summary(name))
     with folder_written_whole(folder) as staging:
         for shard, source in owners.items():
-            for kind, suffix in ((Path(POOLED), "safetensors"), (Path(WORK) / ROWS, "parquet")):
-                file = kind / f"{shard:05d}.{suffix}"
-                if (source / file).is_file():
-                    (staging / kind).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source / file, staging / file)
+            for file in _files(shard, first.readout is not None):
+                (staging / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source / file, staging / file)
         if (first.path / HEAD).is_file():
             shutil.copyfile(first.path / HEAD, staging / HEAD)
         write_summaries(staging, summaries, owners)
@@ -58,6 +56,12 @@ def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     return Atlas.open(folder)
 
 
+def _files(shard: int, pooled: bool) -> list[Path]:
+    """What an atlas has of a shard beside the summaries."""
+    files = [Path(ROWS) / f"{shard:05d}.parquet"]
+    return [*files, Path(POOLED) / f"{shard:05d}.safetensors"] if pooled else files
+
+
 def _owners(atlases: Sequence[Atlas]) -> dict[int, Path]:
     """Which atlas has which shard; raises AtlasError unless they are parts of one scan."""
     first = atlases[0]
@@ -66,6 +70,8 @@ def _owners(atlases: Sequence[Atlas]) -> dict[int, Path]:
         different = [
             name for name, value in first.manifest["identity"].items() if atlas.manifest["identity"].get(name) != value
         ]
+        if not same_answers(first.manifest, atlas.manifest):
+            different.append("what the model answers to noise")
         if different or atlas.manifest["layers"] != first.manifest["layers"]:
             raise AtlasError(
                 f"'{first.path}' and '{atlas.path}' are no parts of one scan: they differ in "
@@ -74,5 +80,8 @@ def _owners(atlases: Sequence[Atlas]) -> dict[int, Path]:
         for shard in atlas.shards():
             if shard in owners:
                 raise AtlasError(f"shard {shard} is in '{owners[shard]}' and in '{atlas.path}': leave one of them out")
+            for file in _files(shard, first.readout is not None):
+                if not (atlas.path / file).is_file():
+                    raise AtlasError(f"'{atlas.path / file}' is missing: the part is not whole, get all of its files")
             owners[shard] = atlas.path
     return owners

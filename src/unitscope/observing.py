@@ -15,16 +15,16 @@ from torch import Tensor
 
 from unitscope.activations import Activations
 from unitscope.batches import batches
-from unitscope.datasets import Dataset
+from unitscope.datasets import Dataset, shown_id
 from unitscope.errors import InputError, NonFiniteError, UnitscopeError
 from unitscope.model import Classifier
 from unitscope.photos import Encoded, Photo
-from unitscope.stored_atlas import POOLED, WORK, AtlasLayer, write_arrays, write_table
+from unitscope.stored_atlas import POOLED, AtlasLayer, write_arrays, write_table
 from unitscope.summaries.base import Observed
 from unitscope.summaries.layer import LayerSummary
 
-ROWS = "parts"
-"""The folder, within the atlas's working folder, of the tables of the images of each shard."""
+ROWS = "rows"
+"""The folder, within the atlas, of the tables of the images of each shard."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class ShardWork:
         places: list[int] = []
 
         def skip(image: int, error: UnitscopeError) -> None:
-            rows[image] = {"reason": str(error)}
+            rows[image] = {"reason": shown_id(str(error))}
             self._tell(0, 1)
 
         for seen in self.observer.run(images, skip):
@@ -162,7 +162,7 @@ class ShardWork:
             joined = np.concatenate(pooled) if pooled else np.zeros((0, units), np.float32)
             arrays = {"pooled": joined, "images": np.array(places, np.int64)}
             write_arrays(self.folder / POOLED / f"{shard:05d}.safetensors", arrays)
-        write_table(self.folder / WORK / ROWS / f"{shard:05d}.parquet", self._columns(rows))
+        write_table(self.folder / ROWS / f"{shard:05d}.parquet", self._columns(rows))
         self.observer.digests.clear()
         self.fresh = {name: summary.following() for name, summary in summaries.items()}
         done = sum("reason" not in row for row in rows.values())
@@ -221,8 +221,3 @@ def digest_of(data: bytes) -> str:
 def draw_of(id_: str) -> int:
     """A random number, 64 bits, that belongs to an image's id: the same in every run."""
     return int.from_bytes(hashlib.blake2b(id_.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
-
-
-def shown_id(id_: str) -> str:
-    """An id as text that can be written anywhere: bytes that are no characters become \\ufffd."""
-    return id_.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

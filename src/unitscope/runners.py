@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -85,6 +86,8 @@ _work: Any = None
 
 def _begin(packed: bytes, threads: int) -> None:
     global _work
+    # Ctrl-C is told to all processes of a terminal: the one that was asked to work says so, and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _work = pickle.loads(packed)
 

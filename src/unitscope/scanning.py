@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +23,8 @@ from unitscope.account import NetworkFacts
 from unitscope.atlas import Atlas
 from unitscope.datasets import Dataset, DatasetSource, MaskedDataset, open_dataset, open_masks
 from unitscope.dissection import dissect
-from unitscope.errors import AtlasError, InputError, MissingExtraError
-from unitscope.files import make_folder
+from unitscope.errors import AtlasError, InputError, MissingExtraError, OutputError, UnitscopeError
+from unitscope.files import make_folder, output_error
 from unitscope.findings import rows_of, write_ablation, write_concepts, write_findings
 from unitscope.head import Head
 from unitscope.labels import LabelsSource
@@ -34,12 +35,15 @@ from unitscope.observing import ROWS, Observer, ShardWork, digest_of
 from unitscope.runners import LocalRunner, Runner
 from unitscope.stored_atlas import (
     MANIFEST,
+    POOLED,
     SCHEMA,
     SUMMARIES,
     WORK,
     AtlasLayer,
     parquet,
     read_arrays,
+    read_table,
+    same_answers,
     shards_in,
     write_head,
     write_manifest,
@@ -79,6 +83,7 @@ def scan(
     runner: Runner | None = None,
     concepts: str | os.PathLike[str] | MaskedDataset | None = None,
     concept_names: LabelsSource | None = None,
+    concept_split: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Atlas:
     """Scan a data set: what every unit of some layers responds to, in one pass, as an atlas in the folder `out`.
@@ -92,26 +97,29 @@ def scan(
     without the stop, and does not depend on the number of `workers`. `part` (1, 4) scans the first quarter of the
     shards: `merge` puts parts together. Images that cannot be read are skipped, and listed with the reason.
 
-    `concepts` are photos with masks, as `open_masks` opens them (`concept_names` are its `names`): at the units'
-    thresholds their IoU with every concept is measured, over those photos, with a permutation null. They can be added
-    to an atlas that is there, by the same command with them.
+    `concepts` are photos with masks, as `open_masks` opens them (`concept_names` and `concept_split` are its `names`
+    and `split`): at the units' thresholds their IoU with every concept is measured, over those photos, with a
+    permutation null. They can be added to an atlas that is there, by the same command with them.
 
     Raises DatasetError, LayerError, what `explain` raises, and AtlasError where `out` belongs to another scan, or is
     being scanned by another process.
     """
     dataset = source if isinstance(source, Dataset) else open_dataset(source, split=split, classes=classes)
-    masked = _masked(concepts, concept_names)
+    masked = _masked(concepts, concept_names, concept_split)
     folder = Path(out)
     given = {"top": top, "sample": sample, "quantile": quantile, "batch_size": batch_size, "shard_size": shard_size}
+    runner = runner or LocalRunner(workers)
+    settings = _settings(folder, given, len(dataset))
+    plan = _Plan.of(model, dataset, [layers] if isinstance(layers, str) else layers, settings)
+    shards = plan.shards(part)
+    # Before anything is made, and again when nobody else can write there.
+    _check_same(folder, plan)
+    made = not folder.exists()
     with _locked(folder):
-        settings = _settings(folder, given)
-        plan = _Plan.of(model, dataset, [layers] if isinstance(layers, str) else layers, settings)
-        _check_same(folder, plan.identity)
+        _check_same(folder, plan)
         _check_unchanged(folder, dataset)
-        shards = plan.shards(part)
         done = shards_in(folder)
         todo = [shard for shard in shards if shard not in done]
-        runner = runner or LocalRunner(workers)
         started = time.time()
         if todo:
             write_manifest(folder, plan.manifest("scanning", 0, 0))
@@ -123,7 +131,8 @@ def scan(
         if not nothing and masked is not None:
             _add_concepts(folder, model, masked, runner, progress, workers)
     if nothing:
-        shutil.rmtree(folder, ignore_errors=True)
+        for path in [folder] if made else [folder / name for name in (MANIFEST, SUMMARIES, POOLED, ROWS, _RUNS, WORK)]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         raise AtlasError(nothing)
     return Atlas.open(folder)
 
@@ -137,13 +146,13 @@ def _nothing_read(folder: Path) -> str:
 
 
 def _masked(
-    concepts: str | os.PathLike[str] | MaskedDataset | None, names: LabelsSource | None
+    concepts: str | os.PathLike[str] | MaskedDataset | None, names: LabelsSource | None, split: str | None
 ) -> MaskedDataset | None:
     if concepts is None or isinstance(concepts, MaskedDataset):
         if names is not None and concepts is None:
             raise InputError("names of concepts were given, and no photos with masks: give both")
         return concepts
-    return open_masks(concepts, names=names)
+    return open_masks(concepts, split=split, names=names)
 
 
 def _add_concepts(
@@ -190,13 +199,14 @@ class _Plan:
     settings: dict[str, Any]
     matching: Matching
     identity: dict[str, Any]
+    probe: list[float]
 
     @classmethod
     def of(cls, model: Classifier, dataset: Dataset, names: Sequence[str] | None, settings: dict[str, Any]) -> _Plan:
         """The plan for a model, a data set and layers by name."""
         head = model.head_or_refusal()[0]
         exact = head if isinstance(head, Head) else None
-        chosen = _layers(model, names)
+        chosen, probe = _layers(model, names)
         matching = matched(dataset, model.labels)
         identity = {
             "model": fingerprint(model),
@@ -207,7 +217,7 @@ class _Plan:
             "head": exact is not None,
             "parameters": settings,
         }
-        return cls(model, dataset, chosen, settings, matching, identity)
+        return cls(model, dataset, chosen, settings, matching, identity, probe)
 
     @property
     def shard_count(self) -> int:
@@ -285,6 +295,7 @@ class _Plan:
             "schema": SCHEMA,
             "status": status,
             "identity": self.identity,
+            "probe": self.probe,
             "model": {
                 "spec": facts.provenance.spec,
                 "weights": facts.provenance.weights,
@@ -337,7 +348,9 @@ def restored(folder: Path, summaries: dict[str, LayerSummary]) -> dict[str, Laye
 
 def fingerprint(model: Classifier) -> str:
     """A SHA-256 over the network's structure and all its numbers: other weights have another one."""
-    digest = hashlib.sha256(str(model.network).encode())
+    # Where a function is shown, so is where it lies in memory this time.
+    structure = re.sub(r" at 0x[0-9a-fA-F]+", "", str(model.network))
+    digest = hashlib.sha256(structure.encode())
     for name, tensor in model.network.state_dict().items():
         if isinstance(tensor, torch.Tensor):
             digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -345,8 +358,8 @@ def fingerprint(model: Classifier) -> str:
     return digest.hexdigest()
 
 
-def _layers(model: Classifier, names: Sequence[str] | None) -> list[AtlasLayer]:
-    """The layers to scan; the head's feature map is always among them where a head is exact."""
+def _layers(model: Classifier, names: Sequence[str] | None) -> tuple[list[AtlasLayer], list[float]]:
+    """The layers to scan, the head's feature map always among them where a head is exact; and logits on noise."""
     head = model.head_or_refusal()[0]
     exact = head if isinstance(head, Head) else None
     found: dict[str, AtlasLayer] = {}
@@ -370,11 +383,13 @@ def _layers(model: Classifier, names: Sequence[str] | None) -> list[AtlasLayer]:
     return _with_scales(model, list(found.values()))
 
 
-def _with_scales(model: Classifier, layers: Sequence[AtlasLayer]) -> list[AtlasLayer]:
-    """The layers with the power of two next to their largest activation on noise."""
+def _with_scales(model: Classifier, layers: Sequence[AtlasLayer]) -> tuple[list[AtlasLayer], list[float]]:
+    """The layers with the power of two next to their largest activation on noise, and the logits on it."""
     names = [layer.name for layer in layers if not layer.is_head]
     noise = torch.randn((2, *model.input_shape), generator=torch.Generator().manual_seed(3), device="cpu")
+    model.settle(names)
     found = model.activations(noise.to(model.like.device, model.like.dtype), names)
+    probe = [float(f"{logit:.6g}") for logit in found.logits[0].tolist()]
     scaled = []
     for layer in layers:
         maps = found.feature_map if layer.is_head else found.layers[layer.name]
@@ -382,14 +397,15 @@ def _with_scales(model: Classifier, layers: Sequence[AtlasLayer]) -> list[AtlasL
         largest = float(maps.abs().max())
         unit = 2.0 ** round(math.log2(largest)) if 0 < largest < math.inf else 1.0
         scaled.append(dataclasses.replace(layer, unit=unit))
-    return scaled
+    return scaled, probe
 
 
 _DEFAULTS: dict[str, Any] = {"top": 20, "sample": 48, "quantile": 0.005, "batch_size": 32, "shard_size": 1024}
 
 
-def _settings(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(folder: Path, given: Mapping[str, Any], images: int) -> dict[str, Any]:
     """The parameters: those given, or those of the scan that is gone on with, or the defaults; checked."""
+    most = {"top": max(images, 20), "sample": max(images, 48), "batch_size": 4096, "shard_size": 1_000_000}
     begun = _manifest(folder)
     before = _DEFAULTS if begun is None else begun["identity"]["parameters"]
     settings = {name: before[name] if value is None else value for name, value in given.items()}
@@ -397,6 +413,8 @@ def _settings(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         least = 0 if name == "sample" else 1
         if settings[name] < least:
             raise InputError(f"{name} is at least {least}, not {settings[name]}")
+        if settings[name] > most[name]:
+            raise InputError(f"{name} is at most {most[name]} here, not {settings[name]}")
     if not 0 < settings["quantile"] < 1:
         raise InputError(f"quantile is a share of all activations between 0 and 1, not {settings['quantile']:g}")
     return settings
@@ -409,18 +427,23 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 _REMEDY = "name another folder with --out, or remove this one"
 
 
-def _check_same(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Raise AtlasError unless a folder is empty, or holds a scan of the same things."""
+def _check_same(folder: Path, plan: _Plan) -> None:
+    """Raise AtlasError unless a folder is not there, is empty, or holds a scan of the same things."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write into '{folder}': it is a file, not a folder: choose another path")
     begun = _manifest(folder)
     if begun is None:
-        others = [path.name for path in folder.iterdir() if path.name != WORK]
+        others = [path.name for path in folder.iterdir() if path.name != WORK] if folder.exists() else []
         if others:
             raise AtlasError(f"'{folder}' holds other files ({sorted(others)[0]} …) and no atlas: {_REMEDY}")
         return
-    for what, now in identity.items():
+    for what, now in plan.identity.items():
         then = begun["identity"].get(what)
         if then != now:
             raise AtlasError(f"'{folder}' holds a scan of {_difference(what, then, now)}: {_REMEDY}")
+    # The fingerprint knows the numbers of a network; what its code does with them is seen in its answers.
+    if not same_answers(begun, {"probe": plan.probe}):
+        raise AtlasError(f"'{folder}' holds a scan of a model that answers otherwise (to noise): {_REMEDY}")
 
 
 def _difference(what: str, then: Any, now: Any) -> str:
@@ -434,8 +457,9 @@ def _difference(what: str, then: Any, now: Any) -> str:
 
 def _check_unchanged(folder: Path, dataset: Dataset) -> None:
     """Raise AtlasError where an image that was scanned has other bytes now; files that were only touched are read."""
-    for path in sorted((folder / WORK / ROWS).glob("*.parquet")):
-        rows = parquet().read_table(path, columns=["image", "size", "stamp", "digest"]).to_pydict()
+    for shard in shards_in(folder):
+        path = folder / ROWS / f"{shard:05d}.parquet"
+        rows = read_table(path, ["image", "size", "stamp", "digest"]).to_pydict()
         for image, size, stamp, digest in zip(*rows.values(), strict=True):
             entry = dataset.entries[image]
             if (entry.size, entry.stamp) != (size, stamp) and digest is not None:
@@ -459,6 +483,10 @@ def _locked(folder: Path) -> Iterator[None]:
         raise AtlasError(
             f"'{folder}' is being scanned by another process: wait for it, or name another --out"
         ) from None
+    except UnitscopeError:
+        raise
+    except OSError as error:
+        raise output_error(folder, error) from None
 
 
 def _finish(folder: Path, plan: _Plan) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from unitscope.errors import AtlasError, MissingExtraError, near_matches
+from unitscope.errors import AtlasError, MissingExtraError, near_matches, one_line
 from unitscope.files import make_folder, written_whole
 from unitscope.geometry import Axis, Grid
 from unitscope.readout import Normalisation, Readout
@@ -29,6 +29,8 @@ SUMMARIES = "summaries.safetensors"
 HEAD = "head.safetensors"
 POOLED = "pooled"
 WORK = ".scan"
+
+_KEYS = ("status", "identity", "model", "data", "layers", "parameters", "scanned", "concepts", "ablation", "versions")
 
 TABLES = (
     "images",
@@ -111,6 +113,9 @@ class StoredAtlas:
             raise AtlasError(f"the atlas in '{folder}' cannot be read ({error}): scan into another folder") from None
         if schema != SCHEMA:
             raise AtlasError(f"the atlas in '{folder}' has the schema {schema!r}, not {SCHEMA!r}: scan again")
+        lacking = [key for key in _KEYS if key not in manifest]
+        if lacking:
+            raise AtlasError(f"the manifest in '{folder}' lacks {', '.join(lacking)}: scan again into another folder")
         return cls(folder, manifest)
 
     def __repr__(self) -> str:
@@ -168,10 +173,7 @@ class StoredAtlas:
             hint = "" if name in TABLES else near_matches(name, TABLES)
             known = ", ".join(there) or "none yet, as the scan is not done"
             raise AtlasError(f"this atlas has no table '{name}'{hint}: it has {known}")
-        try:
-            return parquet().read_table(path, columns=None if columns is None else list(columns), filters=where)
-        except (OSError, ValueError) as error:
-            raise AtlasError(f"'{path}' cannot be read ({' '.join(str(error).split())}): scan again") from None
+        return read_table(path, columns, where)
 
     def summary(self, layer: str | None = None) -> LayerSummary:
         """All that was kept of a layer; its arrays are read from disk now."""
@@ -222,10 +224,20 @@ def shards_in(folder: Path) -> list[int]:
         return [int(shard) for shard in json.loads((file.metadata() or {}).get("shards", "[]"))]
 
 
+def same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the models of two manifests gave the same logits for noise, but for what rounding may do elsewhere."""
+    before, now = np.array(one.get("probe", [])), np.array(other.get("probe", []))
+    return before.shape == now.shape and np.allclose(before, now, rtol=0, atol=1e-3 * float(np.abs(now).max(initial=0)))
+
+
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest, whole."""
     text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-    _write(folder / MANIFEST, text.encode("utf-8"))
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:  # paths may hold bytes that are no characters, for which JSON has escapes
+        data = json.dumps(manifest, indent=1, allow_nan=False).encode("ascii")
+    _write(folder / MANIFEST, data)
 
 
 def write_summaries(folder: Path, summaries: Mapping[str, LayerSummary], shards: Iterable[int]) -> None:
@@ -261,6 +273,16 @@ def write_table(path: Path, columns: Mapping[str, Any], metadata: Mapping[str, s
     table = pyarrow.table({name: _column(values) for name, values in columns.items()})
     with written_whole(make_folder(path.parent) / path.name) as temporary:
         parquet().write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> Any:
+    """A Parquet table, or some columns of it; raises AtlasError where it is missing or damaged."""
+    try:
+        return parquet().read_table(path, columns=None if columns is None else list(columns), filters=where)
+    except FileNotFoundError:
+        raise AtlasError(f"'{path}' is missing: the atlas is not whole, get all of its files") from None
+    except (OSError, ValueError) as error:
+        raise AtlasError(f"'{path}' cannot be read ({one_line(error)}): scan again into another folder") from None
 
 
 def _column(values: Any) -> Any:

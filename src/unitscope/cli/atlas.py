@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--classes", metavar="FILE", help="Names of the data set's own classes, where its labels are numbers.")
 @click.option("--concepts", metavar="MASKS", help="Photos with concept masks: MiniPlaces objects, index PNGs, Broden.")
 @click.option("--concept-names", metavar="FILE", help="Names of the concepts, where the masks bring numbers only.")
+@click.option("--concept-split", metavar="NAME", help="Which split of the photos with masks, where they have several.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Images kept for every unit [default: 20].")
 @click.option("--sample", type=click.IntRange(0), metavar="N", help="Images drawn at random and kept [default: 48].")
 @click.option("--quantile", type=float, metavar="Q", help="Thresholds T with P(a ≥ T) ≤ Q [default: 0.005].")
@@ -43,6 +44,7 @@ def scan(
     classes: str | None,
     concepts: str | None,
     concept_names: str | None,
+    concept_split: str | None,
     part: str | None,
     workers: int,
     resume: bool,
@@ -73,6 +75,7 @@ def scan(
             classes=classes,
             concepts=concepts,
             concept_names=concept_names,
+            concept_split=concept_split,
             part=_part(part),
             workers=workers,
             progress=progress,
@@ -265,8 +268,10 @@ def atlas_ablation(path: Path, units: Sequence[int], which: str | None, top: int
     if as_json:
         _print_document("accuracy", before=before._asdict(), after=after._asdict(), classes=rows)
         return
+    given = atlas.manifest["data"]["labels"] == "given"
+    what = "accuracy" if given else "agreement with the model's own predictions"
     for name, estimate in (("all on", before), (f"{len(set(units))} off", after)):
-        click.echo(f"{name:<8} accuracy {estimate.value:.1%} ({estimate.low:.1%}–{estimate.high:.1%})")
+        click.echo(f"{name:<8} {what} {estimate.value:.1%} ({estimate.low:.1%}–{estimate.high:.1%}, 95 %)")
     print_table(rows[:top], ["class", "images", "found_before", "found_after"])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from unitscope.datasets.base import Dataset, Entry
+from unitscope.datasets.base import Dataset, Entry, shown_id
 from unitscope.datasets.broden import BrodenMasks
 from unitscope.datasets.files import EXPECTED, open_folder, walk
 from unitscope.datasets.index_maps import IndexMaps, read_object_info, without_none
@@ -29,6 +29,7 @@ __all__ = [
     "Masks",
     "open_dataset",
     "open_masks",
+    "shown_id",
 ]
 
 DatasetSource: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

@@ -58,3 +58,8 @@ class Dataset(ABC):
         for entry in self.entries:
             digest.update(f"\n{entry.id}\0{entry.label}\0{entry.size}".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+
+def shown_id(id_: str) -> str:
+    """An id as text that can be written anywhere: bytes that are no characters become \\ufffd."""
+    return id_.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -51,8 +51,7 @@ class FileDataset(Dataset):
             )
         self.notes = notes + labels.notes + ((f"{absent} photos of {len(paths)} are not there",) if absent else ())
         self.entries = tuple(
-            Entry(id, label, *(status or (0, 0)))
-            for id, label, status in zip(ids, labels.labels, stats, strict=True)
+            Entry(id, label, *(status or (0, 0))) for id, label, status in zip(ids, labels.labels, stats, strict=True)
         )
 
     def path(self, index: int) -> Path:
@@ -130,6 +129,9 @@ def walk(root: Path) -> tuple[list[str], list[str]]:
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(root / folder) as listing:
                 items = sorted(listing, key=lambda item: item.name)
+            names = {item.name for item in items}
+            if folder and ("atlas.json" in names or {"atlas.js", "index.html"} <= names):
+                continue  # an atlas, or its pages, that was written among the photos
         except OSError as error:
             raise DatasetError(
                 f"the folder '{root / folder}' cannot be read ({one_line(error)}): check its permissions"
@@ -191,7 +193,7 @@ def decoded(data: bytes, where: str) -> str:
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
-    """A file's size and time of writing: of all that the system tells two numbers, as there may be millions of files."""
+    """A file's size and time of writing: of all that the system tells two numbers, for there may be many files."""
     try:
         status = path.stat()
     except (OSError, ValueError):

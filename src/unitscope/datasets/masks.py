@@ -61,12 +61,14 @@ class MaskedDataset(ABC):
         """What the masks of a photo are read from: files, and what is written of it in an index."""
 
     def fingerprint(self) -> str:
-        """A SHA-256 over the photos, the concepts, and the names and sizes of the annotations."""
+        """A SHA-256 over the photos, the concepts, and the annotations with all that is in them."""
         digest = hashlib.sha256(f"{self.dataset.fingerprint()}{self.kind}{self.concepts!r}".encode())
         for index in range(len(self)):
             for item in self.annotations(index):
-                text = f"{item.name} {_size(item)}" if isinstance(item, Path) else item
+                text = item.name if isinstance(item, Path) else item
                 digest.update(f"\n{text}".encode("utf-8", "surrogateescape"))
+                if isinstance(item, Path):
+                    digest.update(_contents(item))
             digest.update(b"\n")
         return digest.hexdigest()
 
@@ -90,8 +92,8 @@ def read_annotation(path: Path) -> bytes:
         raise PhotoError(f"the annotation '{path}' cannot be read ({one_line(error)}): check its permissions") from None
 
 
-def _size(path: Path) -> int:
+def _contents(path: Path) -> bytes:
     try:
-        return path.stat().st_size
+        return path.read_bytes()
     except OSError:
-        return -1
+        return b""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from unitscope.atlas import Atlas
 from unitscope.datasets import Dataset
-from unitscope.errors import InputError, UnitscopeError
+from unitscope.errors import InputError, OutputError, UnitscopeError, UnitscopeWarning
 from unitscope.files import folder_written_whole
 from unitscope.render.atlas_contents import RANGE, ClassContents, LayerContents
 from unitscope.render.colours import HEAT, table
@@ -48,6 +49,8 @@ def write_pages(
     """
     if images < 1:
         raise InputError(f"a unit is shown with at least 1 image, not {images}")
+    if out.is_dir() and any(out.iterdir()) and not (out / ASSETS[-1]).is_file():
+        raise OutputError(f"'{out}' holds other files, and no pages of an atlas: name another folder")
     dataset = _opened(atlas) if dataset is None else dataset
     with folder_written_whole(out) as staging:
         (staging / _DATA).mkdir()
@@ -78,6 +81,12 @@ def write_pages(
         title = f"{shorten(atlas.manifest['model']['architecture'], 60)} – unit atlas – unitscope"
         page = templates().get_template("atlas.html.j2").render(title=title, version=atlas.manifest["versions"])
         (staging / INDEX).write_text(page, encoding="utf-8")
+    if tiles.missing:
+        warnings.warn(
+            f"{tiles.missing} of {tiles.asked} images could not be shown: say where the data set lies now",
+            UnitscopeWarning,
+            stacklevel=2,
+        )
     return out / INDEX
 
 
@@ -198,6 +207,10 @@ def _about(atlas: Atlas) -> list[list[Any]]:
     return [[term, _shown(said)] for term, said in told if said]
 
 
+def _chance(units: float | None) -> str:
+    return "not counted, as there are too few" if units is None else f"{number(units)} on average"
+
+
 def _concept_lines(measured: dict[str, Any]) -> list[str]:
     """Where the masks came from, the parameters, and how many detectors there are against how many by chance."""
     detectors = measured.get("detectors", {})
@@ -208,7 +221,7 @@ def _concept_lines(measured: dict[str, Any]) -> list[str]:
         *_lines(rest),
         *(
             f"{layer}: {plural(found['units'], 'detector')} of {plural(found['concepts'], 'concept')}; with masks of "
-            f"other images {number(found['units_by_chance'][0])} on average"
+            f"other images {_chance(found['units_by_chance'][0])}"
             for layer, found in detectors.items()
         ),
         *measured.get("notes", []),

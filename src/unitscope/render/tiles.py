@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image, ImageOps, features
 
 from unitscope.atlas import Atlas
-from unitscope.datasets import Dataset
+from unitscope.datasets import Dataset, shown_id
 from unitscope.errors import UnitscopeError
-from unitscope.observing import digest_of, shown_id
+from unitscope.observing import digest_of
 from unitscope.photos import Encoded, open_photo
 from unitscope.render.words import shorten
 
@@ -41,6 +41,9 @@ class Tiles:
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         self._columns, self._dataset, self._folder = columns, dataset, folder / FOLDER
         self._place = {image: place for place, image in enumerate(columns["image"])}
+        entries = () if dataset is None else dataset.entries
+        # By id: images keep theirs where others have come or gone.
+        self._found = {shown_id(entry.id): index for index, entry in enumerate(entries)}
         self._states: dict[int, int] = {}
         rows, cols = atlas.manifest["model"]["input_shape"][-2:]
         self._input = (int(rows), int(cols))
@@ -50,6 +53,11 @@ class Tiles:
     def missing(self) -> int:
         """How many of the images that were asked for have no tile."""
         return sum(state != DRAWN for state in self._states.values())
+
+    @property
+    def asked(self) -> int:
+        """How many images were asked for."""
+        return len(self._states)
 
     def draw(self, image: int) -> int:
         """Draw an image's tile unless that was done; returns its state, a place in STATES."""
@@ -65,13 +73,11 @@ class Tiles:
 
     def _drawn(self, image: int) -> int:
         entry = {name: values[self._place[image]] for name, values in self._columns.items()}
-        dataset = self._dataset
-        if dataset is None or image >= len(dataset):
+        dataset, index = self._dataset, self._found.get(entry["id"])
+        if dataset is None or index is None:
             return _NOT_FOUND
-        if shown_id(dataset.entries[image].id) != entry["id"]:
-            return _CHANGED
         try:
-            data = dataset.read(image)
+            data = dataset.read(index)
         except (UnitscopeError, OSError):
             return _NOT_FOUND
         if entry["digest"] is not None and digest_of(data) != entry["digest"]:

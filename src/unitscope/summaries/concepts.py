@@ -14,6 +14,8 @@ from unitscope.intervals import Estimate, ratio_interval
 
 # A unit detects a concept where their IoU is above this (Bau et al. 2017).
 DETECTOR_THRESHOLD = 0.04
+# And if chance reaches that IoU no more often than this.
+SIGNIFICANCE = 0.05
 
 
 class Annotation(NamedTuple):
@@ -219,22 +221,32 @@ class ConceptCounts:
 
     def best(self) -> Best:
         """The concept that each unit agrees with best, and its p-value, corrected for the choice among concepts."""
-        iou = self.iou()
-        concept = iou.argmax(axis=1)
-        found = iou.max(axis=1)
-        as_good = np.zeros(len(found))
-        for draw in range(len(self.null_i)):
-            as_good += self._null_iou(draw).max(axis=1) >= found
-        return Best(concept, found, (1 + as_good) / (len(self.null_i) + 1))
+        iou, ranks = self.iou(), self._ranks()
+        return Best(iou.argmax(axis=1), iou.max(axis=1), ranks[0] / len(ranks))
 
-    def detectors(self, threshold: float = DETECTOR_THRESHOLD) -> Detectors:
-        """The units whose best IoU is above a threshold, beside those that chance makes."""
-        observed = _detectors(self.iou(), threshold)
-        draws = np.array([_detectors(self._null_iou(draw), threshold) for draw in range(len(self.null_i))])
-        if not len(draws):
-            draws = np.full((1, 2), np.nan)
+    def detectors(self, threshold: float = DETECTOR_THRESHOLD, significance: float = SIGNIFICANCE) -> Detectors:
+        """The units whose best IoU is above a threshold and significant, beside those that chance makes.
+
+        Every draw of the null is looked at as what was observed is: against all others. With fewer than
+        1 / significance draws nothing can be significant.
+        """
+        significant = self._ranks() / (len(self.null_i) + 1) <= significance
+        found = np.array(
+            [
+                _detectors(self.iou() if row == 0 else self._null_iou(row - 1), threshold, those)
+                for row, those in enumerate(significant)
+            ]
+        )
+        draws = found[1:] if len(found) > 1 else np.full((1, 2), np.nan)
         units, concepts = (Estimate(column.mean(), column.min(), column.max()) for column in draws.T)
-        return Detectors(*observed, units, concepts)
+        return Detectors(int(found[0, 0]), int(found[0, 1]), units, concepts)
+
+    def _ranks(self) -> Int64[np.ndarray, "row unit"]:
+        """Of the observed best IoU of each unit and of that of every draw, in how many of all of them it is reached."""
+        draws = (self._null_iou(draw).max(axis=1) for draw in range(len(self.null_i)))
+        best = np.stack([self.iou().max(axis=1), *draws])
+        ranks: np.ndarray = (best[None] >= best[:, None]).sum(axis=1)
+        return ranks
 
 
 def _iou(
@@ -245,8 +257,10 @@ def _iou(
     return quotient.T
 
 
-def _detectors(iou: Float[np.ndarray, "unit concept"], threshold: float) -> tuple[int, int]:
-    detecting = iou.max(axis=1) > threshold
+def _detectors(
+    iou: Float[np.ndarray, "unit concept"], threshold: float, significant: Bool[np.ndarray, " unit"]
+) -> tuple[int, int]:
+    detecting = (iou.max(axis=1) > threshold) & significant
     return int(detecting.sum()), len(np.unique(iou[detecting].argmax(axis=1)))
 
 

@@ -153,7 +153,9 @@ class Histogram(Summary):
         fits = (counts > 0) & (tails <= share)
         first, found = fits.argmax(axis=1), fits.any(axis=1)
         units = np.arange(self._units)
-        above = np.maximum(upper.max(initial=0.0), _edge(np.array([1])))
+        # Above the last bucket that the unit reached, and above 0.
+        last = (counts > 0) * np.arange(1, len(upper) + 1)
+        above = np.maximum(np.append(0.0, upper)[last.max(axis=1, initial=0)], _edge(np.array([1])))
         # Below 0 a bucket does not hold its lower edge.
         reached = np.where(lower < 0, np.nextafter(lower.astype(np.float32), np.float32(0)), lower)
         return np.where(found, reached[first], above), np.where(found, tails[units, first], 0.0)
