@@ -11,7 +11,7 @@ import torch
 
 from unitscope.ablation_study import confusion_without
 from unitscope.classes import class_index
-from unitscope.datasets import Dataset, open_dataset, shown_id
+from unitscope.datasets import Dataset, open_dataset
 from unitscope.errors import AtlasError, ClassError, InputError, PhotoError, near_matches
 from unitscope.findings import class_means, pooled_features
 from unitscope.geometry import Placement
@@ -137,10 +137,10 @@ class Atlas(StoredAtlas):
 
     def _of_class(self, layer: str, is_head: bool, index: int, rows: list[Row]) -> list[Row]:
         """The units by what they are to a class."""
-        summary = self.summary(layer).classes
-        if not summary.counts[index]:
+        classes = self.summary(layer).classes
+        if not classes.counts[index]:
             raise ClassError(f"no image of class {self.classes[index]!r} was scanned")
-        means, _ = class_means(self.summary(layer))
+        means, _ = class_means(classes)
         with np.errstate(invalid="ignore"):
             shares = means[index] / np.nansum(np.abs(means), axis=0)
         effects: dict[int, Row] = {}
@@ -210,9 +210,7 @@ class Atlas(StoredAtlas):
         input_size = tuple(self.manifest["model"]["input_shape"][1:])
         rows = self.table("images", where=[("image", "in", images.tolist())]).to_pylist()
         by_image = {row["image"]: row for row in rows}
-        # By id: images keep theirs where others have come or gone.
-        places = {shown_id(entry.id): place for place, entry in enumerate(opened.entries)}
-        subjects = tuple(_subject(by_image[image], opened, places, input_size) for image in images.tolist())
+        subjects = tuple(_subject(by_image[image], opened, input_size) for image in images.tolist())
         return UnitMaps(found.name, (unit,), torch.from_numpy(maps[:, None]), found.grid, input_size, subjects)
 
     def removals(self, which: int | str) -> list[Row]:
@@ -274,12 +272,12 @@ class Atlas(StoredAtlas):
         return name
 
 
-def _subject(row: Row, dataset: Dataset, places: dict[str, int], input_size: tuple[int, int]) -> Subject:
+def _subject(row: Row, dataset: Dataset, input_size: tuple[int, int]) -> Subject:
     """An image of the data set, read when it is drawn, with where the network's input lay on it."""
     size = row["width"], row["height"]
     placed = Placement(size, input_size, row["left"], row["top"], row["right"], row["bottom"])
 
-    place = places.get(row["id"])
+    place = dataset.places.get(row["id"])
     if place is None:
         raise PhotoError(f"image '{row['id']}' is not in '{dataset.source}' any more: say where it lies now")
 

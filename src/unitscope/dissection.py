@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from unitscope.errors import UnitscopeError
 from unitscope.geometry import Placement, interpolation_weights
 from unitscope.model import Classifier
 from unitscope.observing import Observer, draw_of
-from unitscope.runners import Runner
+from unitscope.runners import Runner, Telling
 from unitscope.stored_atlas import WORK, AtlasLayer, StoredAtlas, read_arrays, write_arrays
 from unitscope.summaries.concepts import Annotation, ConceptCounts, active_pixels
 
@@ -38,7 +39,7 @@ class ConceptResult:
 
 
 @dataclass
-class ConceptWork:
+class ConceptWork(Telling):
     """Counts where units are active and where concepts are, shard by shard.
 
     Photos come in an order drawn at random, the same in every run, so that those of a shard are no more alike than any
@@ -49,11 +50,6 @@ class ConceptWork:
     masked: MaskedDataset
     thresholds: Mapping[str, Float[np.ndarray, " unit"]]
     shards: Sequence[Int64[np.ndarray, " photo"]]
-    told: Callable[[int, int], None] | None = field(default=None, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A bar is drawn in one process only.
-        return {**vars(self), "told": None}
 
     def empty(self) -> dict[str, ConceptCounts]:
         """The counts of no photos, for every layer."""
@@ -65,7 +61,7 @@ class ConceptWork:
             layer.name: ConceptCounts.empty(layer.units, of, len(categories), draws) for layer in self.observer.layers
         }
 
-    @property
+    @cached_property
     def categories(self) -> list[str]:
         """The categories of the concepts, sorted."""
         return sorted({concept.category for concept in self.masked.concepts})
@@ -77,7 +73,7 @@ class ConceptWork:
 
         def skip(image: int, error: UnitscopeError) -> None:
             skipped.append((shown_id(entries[image].id), shown_id(str(error))))
-            self._tell(0, 1)
+            self.tell(0, 1)
 
         masks: dict[int, Masks] = {}
         for image in self.shards[shard].tolist():
@@ -94,19 +90,20 @@ class ConceptWork:
             layer.name: interpolation_weights(layer.grid, layer.cells, input_size, (RESOLUTION, RESOLUTION))
             for layer in self.observer.layers
         }
+        thresholds = {name: values.astype(np.float32) for name, values in self.thresholds.items()}
+        steps = np.linspace(1, max(len(images) - 1, 1), draws).astype(int)
         for seen in self.observer.run(images, skip):
             maps = {name: one.cpu().numpy() for name, (one, _) in self.observer.maps(seen.activations).items()}
             for number, (image, photo) in enumerate(zip(seen.images, seen.photos, strict=True)):
                 placement = self.observer.model.preprocessing.placement(photo.size)
                 # Another photo's masks lie on this one as its own do: stretched over all of it.
-                steps = np.linspace(1, max(len(images) - 1, 1), draws).astype(int)
                 others = [images[(place[image] + step) % len(images)] for step in steps]
                 own, *null = (self._annotation(masks[one], placement) for one in (image, *others))
                 for name, summary in counts.items():
-                    active = active_pixels(maps[name][number], self.thresholds[name].astype(np.float32), *pixels[name])
+                    active = active_pixels(maps[name][number], thresholds[name], *pixels[name])
                     summary.update(active, own, null)
             photos += len(seen.images)
-            self._tell(len(seen.images), 0)
+            self.tell(len(seen.images), 0)
         self.observer.digests.clear()
         return ConceptResult(shard, counts, photos, skipped)
 
@@ -118,10 +115,6 @@ class ConceptWork:
         categories = self.categories
         annotated = np.array(sorted(categories.index(one) for one in masks.categories if one in categories), np.int64)
         return Annotation(seen[here], labels[here], annotated)
-
-    def _tell(self, photos: int, skipped: int) -> None:
-        if self.told is not None:
-            self.told(photos, skipped)
 
 
 def on_input(
@@ -170,7 +163,7 @@ def dissect(
         if progress is not None:
             progress(photos, lost, total)
 
-    work = ConceptWork(observer, masked, thresholds, shards, tell if runner.alone else None)
+    work = ConceptWork(observer, masked, thresholds, shards, told=tell if runner.alone else None)
     counts = work.empty()
     state = _State.read(atlas, key, counts)
     todo = [shard for shard in range(len(shards)) if shard not in state.done]

@@ -13,8 +13,9 @@ from unitscope.ablation_study import AblationStudy, PooledFeatures, PooledSource
 from unitscope.datasets import Concept
 from unitscope.dissection import RESOLUTION
 from unitscope.intervals import mean_interval, proportion, selectivity
-from unitscope.observing import ROWS, draw_of
-from unitscope.stored_atlas import AtlasLayer, StoredAtlas, read_table, shards_in, write_table
+from unitscope.observing import draw_of
+from unitscope.stored_atlas import AtlasLayer, StoredAtlas, read_table, rows_file, shards_in, write_table
+from unitscope.summaries.class_sums import ClassSums
 from unitscope.summaries.concepts import DETECTOR_THRESHOLD, SIGNIFICANCE, ConceptCounts
 from unitscope.summaries.layer import LayerSummary
 
@@ -50,7 +51,7 @@ def rows_of(folder: Path) -> Any:
     """The rows of all images that were scanned, in the data set's order, as a pyarrow.Table."""
     import pyarrow
 
-    tables = [read_table(folder / ROWS / f"{shard:05d}.parquet") for shard in shards_in(folder)]
+    tables = [read_table(rows_file(folder, shard)) for shard in shards_in(folder)]
     # A column of nothing but missing values has no kind of its own.
     return pyarrow.concat_tables(tables, promote_options="default")
 
@@ -115,7 +116,7 @@ def _units(atlas: StoredAtlas, layer: AtlasLayer, summary: LayerSummary) -> dict
     lower, _, counts = histogram.buckets()
     total = np.maximum(histogram.total, 1)
     positive = counts[:, lower > 0].sum(axis=1)
-    means, variances = class_means(summary)
+    means, variances = class_means(summary.classes)
     found, low, high = selectivity(means, classes.counts, variances)
     best = np.where(np.isnan(means), -np.inf, means).argmax(axis=0)
     some = bool(classes.counts.any())
@@ -138,18 +139,18 @@ def _units(atlas: StoredAtlas, layer: AtlasLayer, summary: LayerSummary) -> dict
     }
 
 
-def class_means(summary: LayerSummary) -> tuple[Float[np.ndarray, "class unit"], Float[np.ndarray, "class unit"]]:
+def class_means(classes: ClassSums) -> tuple[Float[np.ndarray, "class unit"], Float[np.ndarray, "class unit"]]:
     """Each unit's mean activation on the images of each class, and its variance between them; NaN without images."""
-    counts = summary.classes.counts[:, None].astype(np.float64)
-    means = np.divide(summary.classes.sums, counts, out=np.full(summary.classes.sums.shape, np.nan), where=counts > 0)
-    spread = summary.classes.squares - counts * np.nan_to_num(means) ** 2
+    counts, sums = classes.counts[:, None].astype(np.float64), classes.sums
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    spread = classes.squares - counts * np.nan_to_num(means) ** 2
     variances = np.divide(spread.clip(min=0), counts - 1, out=np.full(means.shape, np.nan), where=counts > 1)
     return means, variances
 
 
 def _unit_classes(atlas: StoredAtlas, layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
     classes = summary.classes
-    means, _ = class_means(summary)
+    means, _ = class_means(summary.classes)
     _, low, high = mean_interval(classes.sums, classes.squares, classes.counts[:, None])
     present = int((classes.counts > 0).sum())
     kept = min(LISTED, present)

@@ -11,8 +11,7 @@ from unitscope.atlas import Atlas
 from unitscope.errors import AtlasError
 from unitscope.files import folder_written_whole
 from unitscope.findings import write_ablation, write_findings
-from unitscope.observing import ROWS
-from unitscope.stored_atlas import HEAD, POOLED, same_answers, write_manifest, write_summaries
+from unitscope.stored_atlas import HEAD, pooled_file, rows_file, same_answers, write_manifest, write_summaries
 
 
 def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Atlas:
@@ -58,8 +57,8 @@ def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
 
 def _files(shard: int, pooled: bool) -> list[Path]:
     """What an atlas has of a shard beside the summaries."""
-    files = [Path(ROWS) / f"{shard:05d}.parquet"]
-    return [*files, Path(POOLED) / f"{shard:05d}.safetensors"] if pooled else files
+    rows = rows_file(Path(), shard)
+    return [rows, pooled_file(Path(), shard)] if pooled else [rows]
 
 
 def _owners(atlases: Sequence[Atlas]) -> dict[int, Path]:

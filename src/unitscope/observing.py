@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,10 @@ from unitscope.datasets import Dataset, shown_id
 from unitscope.errors import InputError, NonFiniteError, UnitscopeError
 from unitscope.model import Classifier
 from unitscope.photos import Encoded, Photo
-from unitscope.stored_atlas import POOLED, AtlasLayer, write_arrays, write_table
+from unitscope.runners import Telling
+from unitscope.stored_atlas import AtlasLayer, pooled_file, rows_file, write_arrays, write_table
 from unitscope.summaries.base import Observed
 from unitscope.summaries.layer import LayerSummary
-
-ROWS = "rows"
-"""The folder, within the atlas, of the tables of the images of each shard."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Seen:
 class Observer:
     """Sends images of a data set through a model, always in the same batches, and tells of those that cannot be read.
 
-    `layers` are kept; None stands for the head's feature map. `digests` of the bytes that were read are kept by image.
+    The maps of `layers` are kept, and `digests` of the bytes that were read, by image.
     """
 
     def __init__(self, model: Classifier, dataset: Dataset, layers: Sequence[AtlasLayer], batch_size: int) -> None:
@@ -120,11 +118,11 @@ class ShardResult:
 
 
 @dataclass
-class ShardWork:
+class ShardWork(Telling):
     """Scans shards: writes a shard's rows and pooled units into the atlas's folder, and gives its summaries.
 
     The same shard gives the same files, and what adds up to the same summaries, every time. `fresh` are the empty
-    summaries for the next one; what is told by `told` (images done, skipped) is for a progress bar.
+    summaries for the next one.
     """
 
     observer: Observer
@@ -132,11 +130,6 @@ class ShardWork:
     shard_size: int
     labelled: bool
     fresh: dict[str, LayerSummary]
-    told: Callable[[int, int], None] | None = field(default=None, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A bar is drawn in one process only.
-        return {**vars(self), "told": None}
 
     def __call__(self, shard: int) -> ShardResult:
         """Scan one shard."""
@@ -149,20 +142,20 @@ class ShardWork:
 
         def skip(image: int, error: UnitscopeError) -> None:
             rows[image] = {"reason": shown_id(str(error))}
-            self._tell(0, 1)
+            self.tell(0, 1)
 
         for seen in self.observer.run(images, skip):
             self._take(seen, summaries, rows)
             if seen.activations.units is not None:
                 pooled.append(seen.activations.units.cpu().numpy())
                 places += seen.images
-            self._tell(len(seen.images), 0)
+            self.tell(len(seen.images), 0)
         if self.observer.model.head.exact:
             units = self.observer.model.head.map_shape[0]
             joined = np.concatenate(pooled) if pooled else np.zeros((0, units), np.float32)
             arrays = {"pooled": joined, "images": np.array(places, np.int64)}
-            write_arrays(self.folder / POOLED / f"{shard:05d}.safetensors", arrays)
-        write_table(self.folder / ROWS / f"{shard:05d}.parquet", self._columns(rows))
+            write_arrays(pooled_file(self.folder, shard), arrays)
+        write_table(rows_file(self.folder, shard), self._columns(rows))
         self.observer.digests.clear()
         self.fresh = {name: summary.following() for name, summary in summaries.items()}
         done = sum("reason" not in row for row in rows.values())
@@ -204,10 +197,6 @@ class ShardWork:
             for name in _MEASURED:
                 columns[name].append(rows[image].get(name))
         return dict(columns)
-
-    def _tell(self, images: int, skipped: int) -> None:
-        if self.told is not None:
-            self.told(images, skipped)
 
 
 _MEASURED = ("prediction", "probability", "width", "height", "left", "top", "right", "bottom", "reason")

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -18,6 +19,22 @@ import torch
 from unitscope.errors import InputError, RunnerError, one_line
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(kw_only=True)
+class Telling:
+    """Work that says how far it is, by calling `told` with the images done and skipped since the last time."""
+
+    told: Callable[[int, int], None] | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A bar is drawn in one process only.
+        return {**vars(self), "told": None}
+
+    def tell(self, images: int, skipped: int) -> None:
+        """Tell of some more images."""
+        if self.told is not None:
+            self.told(images, skipped)
 
 
 class Runner(ABC):

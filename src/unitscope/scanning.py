@@ -31,18 +31,20 @@ from unitscope.labels import LabelsSource
 from unitscope.layers import find_layer, find_map_layer
 from unitscope.matching import Matching, matched
 from unitscope.model import Classifier
-from unitscope.observing import ROWS, Observer, ShardWork, digest_of
+from unitscope.observing import Observer, ShardWork, digest_of
 from unitscope.runners import LocalRunner, Runner
 from unitscope.stored_atlas import (
     MANIFEST,
     POOLED,
+    ROWS,
     SCHEMA,
     SUMMARIES,
     WORK,
     AtlasLayer,
+    StoredAtlas,
     parquet,
-    read_arrays,
     read_table,
+    rows_file,
     same_answers,
     shards_in,
     write_head,
@@ -50,7 +52,6 @@ from unitscope.stored_atlas import (
     write_summaries,
 )
 from unitscope.summaries.concepts import DETECTOR_THRESHOLD
-from unitscope.summaries.layer import LayerShape, LayerSummary
 
 _RUNS = "runs.jsonl"
 
@@ -125,8 +126,9 @@ def scan(
             write_manifest(folder, plan.manifest("scanning", 0, 0))
             counts = plan.run(folder, todo, done, runner, progress)
             _log(folder, "scan", started, counts, workers)
-        nothing = _nothing_read(folder)
-        if not nothing and Atlas.open(folder).manifest["status"] == "scanning":
+        unfinished = Atlas.open(folder).manifest["status"] == "scanning"
+        nothing = _nothing_read(folder) if unfinished else ""
+        if unfinished and not nothing:
             _finish(folder, plan)
         if not nothing and masked is not None:
             _add_concepts(folder, model, masked, runner, progress, workers)
@@ -238,19 +240,6 @@ class _Plan:
         bounds = [place * self.shard_count // of for place in range(of + 1)]
         return list(range(bounds[which - 1], bounds[which]))
 
-    def empty(self) -> dict[str, LayerSummary]:
-        """Summaries that have seen nothing."""
-        count = len(self.matching.classes)
-        top, sample = self.settings["top"], self.settings["sample"]
-        return {
-            one.name: LayerSummary(LayerShape(one.units, one.cells, count, top, sample, one.unit))
-            for one in self.layers
-        }
-
-    def restored(self, folder: Path) -> dict[str, LayerSummary]:
-        """The summaries that a folder holds; empty ones where it holds none."""
-        return restored(folder, self.empty())
-
     def run(
         self,
         folder: Path,
@@ -271,11 +260,12 @@ class _Plan:
             if progress is not None:
                 progress(Progress("scan", images, skipped, total))
 
-        summaries, committed = self.restored(folder), set(done)
+        atlas, committed = StoredAtlas.open(folder), set(done)
+        summaries = {one.name: atlas.summary(one.name) if done else atlas.empty_summary(one) for one in self.layers}
         observer = Observer(self.model, self.dataset, self.layers, int(self.settings["batch_size"]))
         labelled = self.matching.labelled
         fresh = {name: summary.following() for name, summary in summaries.items()}
-        work = ShardWork(observer, folder, size, labelled, fresh, tell if alone else None)
+        work = ShardWork(observer, folder, size, labelled, fresh, told=tell if alone else None)
         for result in runner.run(work, todo):
             for name, summary in result.summaries.items():
                 summaries[name].merge(summary)
@@ -334,16 +324,6 @@ class _Plan:
             "ablation": None,
             "versions": dict(facts.versions),
         }
-
-
-def restored(folder: Path, summaries: dict[str, LayerSummary]) -> dict[str, LayerSummary]:
-    """Summaries that hold what a folder's file of them does, if there is one."""
-    if (folder / SUMMARIES).is_file():
-        arrays, _ = read_arrays(folder / SUMMARIES)
-        for name, summary in summaries.items():
-            begin = f"{name}/"
-            summary.restore({key.removeprefix(begin): one for key, one in arrays.items() if key.startswith(begin)})
-    return summaries
 
 
 def fingerprint(model: Classifier) -> str:
@@ -458,8 +438,7 @@ def _difference(what: str, then: Any, now: Any) -> str:
 def _check_unchanged(folder: Path, dataset: Dataset) -> None:
     """Raise AtlasError where an image that was scanned has other bytes now; files that were only touched are read."""
     for shard in shards_in(folder):
-        path = folder / ROWS / f"{shard:05d}.parquet"
-        rows = read_table(path, ["image", "size", "stamp", "digest"]).to_pydict()
+        rows = read_table(rows_file(folder, shard), ["image", "size", "stamp", "digest"]).to_pydict()
         for image, size, stamp, digest in zip(*rows.values(), strict=True):
             entry = dataset.entries[image]
             if (entry.size, entry.stamp) != (size, stamp) and digest is not None:

@@ -28,6 +28,7 @@ MANIFEST = "atlas.json"
 SUMMARIES = "summaries.safetensors"
 HEAD = "head.safetensors"
 POOLED = "pooled"
+ROWS = "rows"
 WORK = ".scan"
 
 _KEYS = ("status", "identity", "model", "data", "layers", "parameters", "scanned", "concepts", "ablation", "versions")
@@ -178,20 +179,24 @@ class StoredAtlas:
     def summary(self, layer: str | None = None) -> LayerSummary:
         """All that was kept of a layer; its arrays are read from disk now."""
         found = self.layer(layer)
-        summary = LayerSummary(self._shape(found))
+        summary = self.empty_summary(found)
         for name, part in summary.parts.items():
             part.restore(self.arrays(f"{found.name}/{name}"))
         return summary
+
+    def empty_summary(self, layer: AtlasLayer) -> LayerSummary:
+        """What is kept of a layer before an image was seen."""
+        settings = self.manifest["parameters"]
+        classes = len(self.classes)
+        return LayerSummary(
+            LayerShape(layer.units, layer.cells, classes, settings["top"], settings["sample"], layer.unit)
+        )
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays of the summaries whose names begin with `prefix/`, read from disk now."""
         with _opened(self.path / SUMMARIES) as file:
             begin = f"{prefix}/"
             return {key.removeprefix(begin): file.get_tensor(key) for key in file.keys() if key.startswith(begin)}
-
-    def _shape(self, layer: AtlasLayer) -> LayerShape:
-        settings = self.manifest["parameters"]
-        return LayerShape(layer.units, layer.cells, len(self.classes), settings["top"], settings["sample"], layer.unit)
 
     @functools.cached_property
     def readout(self) -> Readout | None:
@@ -207,7 +212,7 @@ class StoredAtlas:
     def pooled(self) -> Iterator[tuple[Float[np.ndarray, "image unit"], Int64[np.ndarray, " image"]]]:
         """The head's pooled units of all images, shard by shard, each with the images' places in the data set."""
         for shard in self.shards():
-            with _opened(self.path / POOLED / f"{shard:05d}.safetensors") as file:
+            with _opened(pooled_file(self.path, shard)) as file:
                 yield file.get_tensor("pooled"), file.get_tensor("images")
 
     def shards(self) -> list[int]:
@@ -222,6 +227,16 @@ def shards_in(folder: Path) -> list[int]:
         return []
     with _opened(path) as file:
         return [int(shard) for shard in json.loads((file.metadata() or {}).get("shards", "[]"))]
+
+
+def rows_file(folder: Path, shard: int) -> Path:
+    """The table of a shard's images in an atlas's folder."""
+    return folder / ROWS / f"{shard:05d}.parquet"
+
+
+def pooled_file(folder: Path, shard: int) -> Path:
+    """The pooled units of a shard's images in an atlas's folder."""
+    return folder / POOLED / f"{shard:05d}.safetensors"
 
 
 def same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -266,13 +281,13 @@ def write_head(folder: Path, readout: Readout) -> None:
     write_arrays(folder / HEAD, arrays)
 
 
-def write_table(path: Path, columns: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     """Write columns (arrays or lists, None for what is missing) as a Parquet table, whole."""
     import pyarrow
 
     table = pyarrow.table({name: _column(values) for name, values in columns.items()})
     with written_whole(make_folder(path.parent) / path.name) as temporary:
-        parquet().write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+        parquet().write_table(table, temporary, compression="zstd")
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> Any:

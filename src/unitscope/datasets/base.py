@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Dataset(ABC):
     @abstractmethod
     def read(self, index: int) -> bytes:
         """The encoded bytes of an image by its place; raises PhotoError where they cannot be had any more."""
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of every image by its id as `shown_id` shows it: ids stay where other images come or go."""
+        return {shown_id(entry.id): place for place, entry in enumerate(self.entries)}
 
     def fingerprint(self) -> str:
         """A SHA-256 over the ids, labels and sizes in order and the classes: another data set has another one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -68,7 +69,8 @@ class MaskedDataset(ABC):
                 text = item.name if isinstance(item, Path) else item
                 digest.update(f"\n{text}".encode("utf-8", "surrogateescape"))
                 if isinstance(item, Path):
-                    digest.update(_contents(item))
+                    with contextlib.suppress(PhotoError):
+                        digest.update(read_annotation(item))
             digest.update(b"\n")
         return digest.hexdigest()
 
@@ -90,10 +92,3 @@ def read_annotation(path: Path) -> bytes:
         raise PhotoError(f"there is no annotation '{path}': check the data set") from None
     except (OSError, ValueError) as error:
         raise PhotoError(f"the annotation '{path}' cannot be read ({one_line(error)}): check its permissions") from None
-
-
-def _contents(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageOps, features
 
 from unitscope.atlas import Atlas
-from unitscope.datasets import Dataset, shown_id
+from unitscope.datasets import Dataset
 from unitscope.errors import UnitscopeError
 from unitscope.observing import digest_of
 from unitscope.photos import Encoded, open_photo
@@ -41,9 +41,6 @@ class Tiles:
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         self._columns, self._dataset, self._folder = columns, dataset, folder / FOLDER
         self._place = {image: place for place, image in enumerate(columns["image"])}
-        entries = () if dataset is None else dataset.entries
-        # By id: images keep theirs where others have come or gone.
-        self._found = {shown_id(entry.id): index for index, entry in enumerate(entries)}
         self._states: dict[int, int] = {}
         rows, cols = atlas.manifest["model"]["input_shape"][-2:]
         self._input = (int(rows), int(cols))
@@ -73,7 +70,8 @@ class Tiles:
 
     def _drawn(self, image: int) -> int:
         entry = {name: values[self._place[image]] for name, values in self._columns.items()}
-        dataset, index = self._dataset, self._found.get(entry["id"])
+        dataset = self._dataset
+        index = None if dataset is None else dataset.places.get(entry["id"])
         if dataset is None or index is None:
             return _NOT_FOUND
         try:
