@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -60,3 +61,12 @@ def gap(small: Preprocessing) -> Classifier:
 def x() -> torch.Tensor:
     """A batch of three inputs."""
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; skips where there is none."""
+    from browsing import chromium
+
+    with chromium() as browser:
+        yield browser

@@ -20,8 +20,8 @@ ORDER = """
     errors files intervals drawable geometry photos preprocessing batches subjects axes trace layers readout head
     prepared local classes unit_maps activations explanation ablation labels model verification kernels account record
     downloads weights scenes sources datasets matching summaries ablation_study stored_atlas runners observing
-    dissection findings atlas scanning merging
-    render reporting write_up cli
+    dissection findings neighbours atlas scanning merging
+    render reporting explorer write_up cli
 """.split()
 
 # Module-level imports of heavy libraries: who may have them.
@@ -34,6 +34,8 @@ LEAVES = {
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
     "pyarrow": ("datasets/tables.py", "stored_atlas.py"),
+    "starlette": ("explorer/server.py",),
+    "uvicorn": ("explorer/server.py",),
 }
 
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))

@@ -24,6 +24,7 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "UnitMaps": "unit_maps",
     "UnitscopeError": "errors",
+    "explore": "explorer.server",
     "filters": "kernels",
     "load": "sources",
     "report": "reporting",
@@ -48,6 +49,7 @@ __all__ = [
     "UnitMaps",
     "UnitscopeError",
     "__version__",
+    "explore",
     "filters",
     "load",
     "merge",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from unitscope.datasets import open_dataset
     from unitscope.errors import UnitscopeError
     from unitscope.explanation import Explanation
+    from unitscope.explorer.server import explore
     from unitscope.head import Head
     from unitscope.kernels import Filters, filters
     from unitscope.layers import Layer

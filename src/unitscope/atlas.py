@@ -12,11 +12,12 @@ import torch
 from unitscope.ablation_study import confusion_without
 from unitscope.classes import class_index
 from unitscope.datasets import Dataset, open_dataset
-from unitscope.errors import AtlasError, ClassError, InputError, PhotoError, near_matches
+from unitscope.errors import AtlasError, ClassError, InputError, MissingError, PhotoError, near_matches
 from unitscope.findings import class_means, pooled_features
 from unitscope.geometry import Placement
 from unitscope.intervals import Estimate
 from unitscope.layers import check_units
+from unitscope.neighbours import correlations
 from unitscope.observing import digest_of
 from unitscope.photos import Encoded, shown_name
 from unitscope.stored_atlas import StoredAtlas
@@ -173,6 +174,21 @@ class Atlas(StoredAtlas):
         check_units(unit, found.units, f"layer '{found.name}'")
         return self._rows("unit_concepts", found.name, unit) if self.has("unit_concepts") else []
 
+    def neighbours(self, unit: int, layer: str | None = None, *, count: int = 8) -> list[Row]:
+        """The units of a layer that respond most like one of them over the data set, the most alike first.
+
+        Rows have `unit` and `correlation` (Pearson's, of the units' mean activations, −1 to 1), and say `of` what it
+        is: of all "images" for the layer that an exact head reads, else of the means of "classes" or of a random
+        "sample" of images, and of how many, `compared`. None where the unit is always the same. Raises UnitError.
+        """
+        found = self.layer(layer)
+        (asked,) = check_units(unit, found.units, f"layer '{found.name}'")
+        alike = correlations(self, found, [asked])
+        return [
+            {"unit": other, "correlation": value, "of": alike.of, "compared": alike.count}
+            for other, value in alike.nearest(0, count)
+        ]
+
     def photos(self) -> Dataset:
         """The data set that was scanned, opened again from where it lay; raises DatasetError where it is gone."""
         data = self.manifest["data"]
@@ -207,11 +223,25 @@ class Atlas(StoredAtlas):
         else:
             raise InputError(f"images are chosen by {', '.join(map(repr, (*CRITERIA, 'sample')))}, not by {by!r}")
         opened = self.photos() if dataset is None else dataset
-        input_size = tuple(self.manifest["model"]["input_shape"][1:])
-        rows = self.table("images", where=[("image", "in", images.tolist())]).to_pylist()
-        by_image = {row["image"]: row for row in rows}
-        subjects = tuple(_subject(by_image[image], opened, input_size) for image in images.tolist())
-        return UnitMaps(found.name, (unit,), torch.from_numpy(maps[:, None]), found.grid, input_size, subjects)
+        subjects = self.subjects(images.tolist(), opened)
+        return UnitMaps(found.name, (unit,), torch.from_numpy(maps[:, None]), found.grid, self._input_size, subjects)
+
+    def subjects(self, images: Sequence[int], dataset: Dataset) -> tuple[Subject, ...]:
+        """Images of the data set by their numbers, each with where the network's input lay on it.
+
+        They are read when they are drawn, and must have the bytes that were scanned. Raises MissingError for a number
+        that no image of this atlas has, PhotoError for an image that is not in `dataset` any more.
+        """
+        rows = {row["image"]: row for row in self.table("images", where=[("image", "in", list(images))]).to_pylist()}
+        for image in images:
+            if image not in rows:
+                raise MissingError(f"there is no image {image} among the {self.images:,} of the atlas in '{self.path}'")
+        return tuple(_subject(rows[image], dataset, self._input_size) for image in images)
+
+    @property
+    def _input_size(self) -> tuple[int, int]:
+        rows, cols = self.manifest["model"]["input_shape"][1:]
+        return int(rows), int(cols)
 
     def removals(self, which: int | str) -> list[Row]:
         """What is left of a class without its most and its least important units: rows of the table `set_ablation`.

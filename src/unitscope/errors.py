@@ -70,6 +70,14 @@ class RunnerError(UnitscopeError, RuntimeError):
     """Work could not be spread over processes, or one of them died."""
 
 
+class MissingError(UnitscopeError, LookupError):
+    """Something was asked for by name or number that is not there, or not any more."""
+
+
+class BusyError(UnitscopeError, RuntimeError):
+    """More was asked for at once than can be worked on."""
+
+
 class OutputError(UnitscopeError, OSError):
     """A result cannot be written where it was asked for."""
 

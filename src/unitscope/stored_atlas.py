@@ -198,6 +198,17 @@ class StoredAtlas:
             begin = f"{prefix}/"
             return {key.removeprefix(begin): file.get_tensor(key) for key in file.keys() if key.startswith(begin)}
 
+    def part(self, name: str, *places: slice) -> np.ndarray:
+        """A part of one array of the summaries, `places` on its first axes; no more than it is read from disk."""
+        with _opened(self.path / SUMMARIES) as file:
+            whole = file.get_slice(name)
+            sizes = whole.get_shape()
+            if 0 in sizes:
+                return np.asarray(file.get_tensor(name))
+            # Unlike arrays, files do not take ends beyond the last place.
+            within = tuple(slice(*one.indices(size)) for one, size in zip(places, sizes, strict=False))
+            return np.asarray(whole[within])
+
     @functools.cached_property
     def readout(self) -> Readout | None:
         """How the head makes logits of pooled units; None where it is not exact."""

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from unitscope.cli.atlas import atlas_group, scan
+from unitscope.cli.explore import explore
 from unitscope.cli.photos import ablate, explain, filters_command, info, reproduce, units_command
 from unitscope.cli.shared import CONTEXT, complain
 from unitscope.errors import OutputError, UnitscopeError, UnitscopeWarning
@@ -25,11 +26,12 @@ def cli() -> None:
     \b
     unitscope explain photo.jpg                         # the bundled scene network, offline
     unitscope explain *.jpg --model torchvision:resnet50 --weights DEFAULT
+    unitscope explore                                   # the same in the browser, on your photos
     unitscope info --model torchvision:resnet18
     """
 
 
-for _verb in (explain, filters_command, units_command, ablate, info, reproduce, scan, atlas_group):
+for _verb in (explain, filters_command, units_command, ablate, info, reproduce, scan, atlas_group, explore):
     cli.add_command(_verb)
 
 

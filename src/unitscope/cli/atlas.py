@@ -287,21 +287,25 @@ def atlas_html(path: Path, out: Path | None, source: str | None) -> None:
     \b
     unitscope atlas html ATLAS --out pages
     """
-    from tqdm import tqdm
-
     from unitscope.atlas import Atlas
     from unitscope.datasets import open_dataset
-    from unitscope.render.atlas_pages import write_pages
 
-    atlas = Atlas.open(path)
-    total = sum(layer.units for layer in atlas.layers)
-    with tqdm(total=total, unit="unit", disable=not sys.stderr.isatty()) as bar:
+    write_pages(Atlas.open(path), out or path / "pages", dataset=None if source is None else open_dataset(source))
+
+
+def write_pages(atlas: Atlas | None, out: Path, **options: Any) -> None:
+    """Write the explorer's pages into a folder, with a bar of the units, and say where they are."""
+    from tqdm import tqdm
+
+    from unitscope.explorer.static_copy import export
+
+    total = 0 if atlas is None else sum(layer.units for layer in atlas.layers)
+    with tqdm(total=total, unit="unit", disable=not total or not sys.stderr.isatty()) as bar:
 
         def drawn(units: int) -> None:
             bar.update(units - bar.n)
 
-        dataset = None if source is None else open_dataset(source)
-        index = write_pages(atlas, out or path / "pages", dataset=dataset, each=drawn)
+        index = export(atlas, out, each=drawn, **options)
     click.echo(f"pages: {index}")
 
 

@@ -130,7 +130,7 @@ def walk(root: Path) -> tuple[list[str], list[str]]:
             with os.scandir(root / folder) as listing:
                 items = sorted(listing, key=lambda item: item.name)
             names = {item.name for item in items}
-            if folder and ("atlas.json" in names or {"atlas.js", "index.html"} <= names):
+            if folder and ("atlas.json" in names or {"explorer.js", "index.html"} <= names):
                 continue  # an atlas, or its pages, that was written among the photos
         except OSError as error:
             raise DatasetError(

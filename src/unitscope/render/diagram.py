@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,9 +35,13 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Part:
-    """One volume of the diagram: its front face, how far it reaches back, and what is written beneath."""
+    """One volume of the diagram: its front face, how far it reaches back, and what is written beneath.
+
+    `stage` is the place of its stage among `drawn_stages`, None for what is of no stage.
+    """
 
     kind: Kind
+    stage: int | None
     left: float
     bottom: float
     width: float
@@ -57,6 +60,11 @@ class Part:
             ("front", [(left, top), (right, top), (right, bottom), (left, bottom)]),
         ]
 
+    def texts(self) -> list[tuple[Point, str]]:
+        """The lines beneath, each with the middle of its foot."""
+        middle = self.left + (self.width + self.depth) / 2
+        return [((middle, self.bottom + 19 + 16 * row), line) for row, line in enumerate(self.lines)]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -72,6 +80,7 @@ class Plan:
 @dataclass
 class _Volume:
     kind: Kind
+    stage: int | None
     units: int
     rows: int
     cols: int
@@ -86,10 +95,10 @@ def summary(network: NetworkFacts) -> str:
     return f"{_amount(network.parameters)} parameters, {', '.join(counts)}"
 
 
-def plan(network: NetworkFacts) -> Plan:
-    """Lay the network out: input, a volume for every stage, the pool, the classes; rows of at most eight."""
+def plan(network: NetworkFacts, across: int = _PER_ROW) -> Plan:
+    """Lay the network out: input, a volume for every stage, the pool, the classes; rows of at most `across`."""
     volumes = _volumes(network)
-    rows = [volumes[start : start + _PER_ROW] for start in range(0, len(volumes), _PER_ROW)]
+    rows = [volumes[start : start + across] for start in range(0, len(volumes), across)]
     most_units = max((v.units for v in volumes if v.kind == "map"), default=1)
     most_cells = max(max(v.rows, v.cols) for v in volumes)
     tall = _TALLEST * (1 + _DEPTH) + 8
@@ -100,7 +109,8 @@ def plan(network: NetworkFacts) -> Plan:
         for column, volume in enumerate(row):
             width, height, depth = _sides(volume, most_units, most_cells)
             left = column * _COLUMN + (_COLUMN - width - depth) / 2
-            parts.append(Part(volume.kind, left, bottom, width, height, depth, volume.lines, volume.title))
+            place = (left, bottom, width, height, depth)
+            parts.append(Part(volume.kind, volume.stage, *place, volume.lines, volume.title))
             middles.append((left, left + width + depth))
         height_of_arrows = bottom - 14
         for (_, end), (begin, _) in itertools.pairwise(middles):
@@ -156,12 +166,10 @@ def draw_on_sheet(layout: Plan, sheet: Sheet, x: float, y: float, factor: float)
             sheet.polygon(
                 [at(point) for point in points], fill=(plain if part.kind in ("input", "pool") else shades)[face]
             )
-        middle = part.left + (part.width + part.depth) / 2
-        for row, line in enumerate(part.lines):
-            place = at((middle, part.bottom + 19 + 16 * row))
+        for row, (place, line) in enumerate(part.texts()):
             size = 12 if row == 0 else 11
             sheet.text(
-                *place, line, size=size * factor * 72, bold=row == 0, align="center", room=(_COLUMN - 6) * factor
+                *at(place), line, size=size * factor * 72, bold=row == 0, align="center", room=(_COLUMN - 6) * factor
             )
 
 
@@ -170,6 +178,7 @@ def _volumes(network: NetworkFacts) -> list[_Volume]:
     volumes = [
         _Volume(
             "input",
+            None,
             channels,
             rows,
             cols,
@@ -178,26 +187,29 @@ def _volumes(network: NetworkFacts) -> list[_Volume]:
         )
     ]
     pooled = False
-    for stage in _merged(network.stages):
+    stages = drawn_stages(network)
+    for place, stage in enumerate(stages):
         if len(stage.shape) == 3 and stage.shape[1] * stage.shape[2] > 1:
-            volumes.append(_stage_volume(stage))
+            volumes.append(_stage_volume(place, stage))
         elif len(stage.shape) == 3 and not pooled:
             pooled = True
-            volumes.append(_pool_volume(stage.shape[0], network))
+            volumes.append(_pool_volume(place, stage.shape[0], network))
     head = network.head
     if not pooled and isinstance(head, Head):
-        volumes.append(_pool_volume(head.weight.shape[0 if head.kind == "conv-gap" else 1], network))
+        volumes.append(_pool_volume(None, head.weight.shape[0 if head.kind == "conv-gap" else 1], network))
     ending = "linear layer" if head is not None and head.kind in ("gap-linear", "gap-norm-linear") else "logits"
     classes = plural(network.classes, "class")
-    volumes.append(_Volume("classes", network.classes, 1, 1, (classes, ending), f"{ending}, {classes}"))
+    last = len(stages) - 1 if stages else None
+    volumes.append(_Volume("classes", last, network.classes, 1, 1, (classes, ending), f"{ending}, {classes}"))
     return volumes
 
 
-def _pool_volume(units: int, network: NetworkFacts) -> _Volume:
+def _pool_volume(place: int | None, units: int, network: NetworkFacts) -> _Volume:
     exact = isinstance(network.head, Head)
     what = "global average" if exact else "pooled"
     return _Volume(
         "pool",
+        place,
         units,
         1,
         1,
@@ -206,19 +218,19 @@ def _pool_volume(units: int, network: NetworkFacts) -> _Volume:
     )
 
 
-def _stage_volume(stage: Stage) -> _Volume:
+def _stage_volume(place: int, stage: Stage) -> _Volume:
     units, rows, cols = stage.shape
     convolutions = plural(stage.convolutions, "convolution") if stage.convolutions else "no convolution"
     names = clean(stage.first)
     names = names if len(names) <= 18 else f"…{names[-17:]}"
     title = f"{shape(stage.shape)} ({convolutions}, {clean(stage.first)} to {clean(stage.last)})"
-    return _Volume("map", units, rows, cols, (shape((units, rows, cols)), convolutions, names), title)
+    return _Volume("map", place, units, rows, cols, (shape((units, rows, cols)), convolutions, names), title)
 
 
-def _merged(stages: Sequence[Stage]) -> list[Stage]:
+def drawn_stages(network: NetworkFacts) -> list[Stage]:
     """Stages with (unit, row, col) shapes, neighbours of the same rows and columns drawn as one."""
     merged: list[Stage] = []
-    for stage in stages:
+    for stage in network.stages:
         sides = stage.shape
         # Transformers of the Swin kind keep their units last.
         if (
@@ -263,12 +275,11 @@ def _part(part: Part) -> str:
         'stroke="currentColor" stroke-width=".8" stroke-linejoin="round"/>'
         for face, points in part.faces()
     )
-    middle = part.left + (part.width + part.depth) / 2
     texts = "".join(
-        f'<text x="{middle:.1f}" y="{part.bottom + 19 + 16 * row:.1f}" text-anchor="middle" fill="currentColor"'
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" fill="currentColor"'
         + (' font-weight="600">' if row == 0 else ' font-size="11" fill-opacity=".75">')
         + f"{escape(line)}</text>"
-        for row, line in enumerate(part.lines)
+        for row, ((x, y), line) in enumerate(part.texts())
         if line
     )
     return f"<g><title>{escape(part.title)}</title>{faces}{texts}</g>"

@@ -1,4 +1,4 @@
-"""Atlas pages: whole, self-contained, safe against what labels and files are named, and right in a browser."""
+"""Static copy: whole, self-contained, safe against what labels and files are named, and right in a browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browsing import chromium, watched
 from networks import Gap, seeded
 from unitscope.atlas import Atlas
 from unitscope.datasets import open_dataset
 from unitscope.errors import InputError, OutputError, UnitscopeWarning
+from unitscope.explorer import atlas_contents
+from unitscope.explorer.bundle import bundle
+from unitscope.explorer.static_copy import export
+from unitscope.explorer.tiles import STATES
 from unitscope.geometry import Placement, lay_on_photo
 from unitscope.model import wrap
 from unitscope.preprocessing import Preprocessing
-from unitscope.render import atlas_contents
-from unitscope.render.atlas_pages import write_pages
-from unitscope.render.tiles import STATES
 from unitscope.scanning import scan
 from unitscope.stored_atlas import write_table
 
@@ -53,7 +56,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 @pytest.fixture(scope="module")
 def pages(atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages of that atlas."""
-    return write_pages(atlas, tmp_path_factory.mktemp("pages")).parent
+    return export(atlas, tmp_path_factory.mktemp("pages")).parent
 
 
 def copied(atlas: Atlas, folder: Path) -> Atlas:
@@ -63,9 +66,14 @@ def copied(atlas: Atlas, folder: Path) -> Atlas:
 def data(pages: Path, name: str) -> Any:
     """What a script of data would give a browser."""
     text = (pages / "data" / f"{name}.js").read_text(encoding="ascii")
-    found = re.fullmatch(r'unitscopeAtlas\.add\("([^"]+)",(.*)\);\n', text, re.DOTALL)
+    found = re.fullmatch(r'unitscope\.add\("([^"]+)",(.*)\);\n', text, re.DOTALL)
     assert found is not None and found[1] == name
     return json.loads(found[2])
+
+
+def index_of(pages: Path) -> Any:
+    """What the first document tells of the atlas."""
+    return data(pages, "index")["atlas"]
 
 
 def chunks(pages: Path, kind: str) -> list[Any]:
@@ -83,7 +91,7 @@ def test_everything_that_is_named_is_there(pages: Path, atlas: Atlas) -> None:
     html = (pages / "index.html").read_text()
     for name in re.findall(r'(?:src|href)="([^"#]+)"', html):
         assert (pages / name).is_file()
-    index = data(pages, "index")
+    index = index_of(pages)
     assert [layer["name"] for layer in index["layers"]] == [layer.name for layer in atlas.layers]
     for place, layer in enumerate(index["layers"]):
         assert {len(column) for column in layer["columns"].values()} == {layer["units"]}
@@ -101,7 +109,7 @@ PARTS = ("maximum", "mean", "range")
 
 
 def test_numbers_are_those_of_the_tables(pages: Path, atlas: Atlas) -> None:
-    index, layer = data(pages, "index"), atlas.layers[0]
+    index, layer = index_of(pages), atlas.layers[0]
     columns = index["layers"][0]["columns"]
     rows = atlas.table("units", where=[("layer", "=", layer.name)]).to_pydict()
     for name in ("maximum", "threshold", "selectivity"):
@@ -155,7 +163,7 @@ def test_paths_in_what_is_told_lose_their_folders(atlas: Atlas, tmp_path: Path) 
         "weights": "/home/someone/models/net.pth",
         "notes": ["from https://example.org/a/b", "labels of 'C:\\secret\\labels.txt'", "mean 0.485/0.456/0.406"],
     }
-    about = dict(data(write_pages(other, tmp_path / "pages").parent, "index")["about"])
+    about = dict(index_of(export(other, tmp_path / "pages").parent)["about"])
     assert about["weights"] == "net.pth" and "someone" not in about["model"]
     assert about["notes on the model"] == [
         "from https://example.org/a/b",
@@ -173,7 +181,7 @@ def test_sizes(pages: Path) -> None:
 
 def test_units_done_are_counted(atlas: Atlas, tmp_path: Path) -> None:
     done: list[int] = []
-    page = write_pages(atlas, tmp_path / "out", each=done.append, images=2)
+    page = export(atlas, tmp_path / "out", each=done.append, images=2)
     total = sum(layer.units for layer in atlas.layers)
     assert done == list(range(1, total + 1)) and page == tmp_path / "out" / "index.html"
     assert len(data(page.parent, "units-0-0")["units"][0]["mean"]["images"]) == 2
@@ -186,16 +194,16 @@ def test_whole_or_nothing(atlas: Atlas, tmp_path: Path, trouble: BaseException) 
             raise trouble
 
     with pytest.raises(type(trouble)):
-        write_pages(atlas, tmp_path / "a" / "b", each=fail)
+        export(atlas, tmp_path / "a" / "b", each=fail)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_refusals(atlas: Atlas, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 1 image, not 0"):
-        write_pages(atlas, tmp_path / "out", images=0)
+        export(atlas, tmp_path / "out", images=0)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="it is a file"):
-        write_pages(atlas, tmp_path / "file")
+        export(atlas, tmp_path / "file")
 
 
 @pytest.mark.filterwarnings("ignore:.*could not be shown")
@@ -209,7 +217,7 @@ def test_photos_that_are_gone_changed_or_damaged_leave_a_note(atlas: Atlas, tmp_
     states = {int(image): STATES[row[4]] for image, row in shown}
     assert states[0] == "photo not found" and states[1] == "another photo now" and states[2] == ""
     assert not (tmp_path / "a" / "images" / "0" / "0.webp").exists()
-    assert data(tmp_path / "a", "index")["missing"] == 2
+    assert index_of(tmp_path / "a")["missing"] == 2
 
     photos.rename(tmp_path / "elsewhere")
     shown = [row for chunk in written(atlas, tmp_path / "b", dataset) for row in chunk["images"].items()]
@@ -228,11 +236,11 @@ def test_missing_photos_are_told_and_other_files_left_alone(atlas: Atlas, tmp_pa
     other = copied(atlas, tmp_path / "atlas")
     other.manifest["data"]["paths"] = [str(tmp_path / "nowhere")]
     with pytest.warns(UnitscopeWarning, match=r"30 of 30 images could not be shown"):
-        write_pages(other, tmp_path / "pages")
+        export(other, tmp_path / "pages")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "index.html").write_text("mine")
     with pytest.raises(OutputError, match="holds other files"):
-        write_pages(atlas, tmp_path / "mine")
+        export(atlas, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["index.html"]
 
 
@@ -257,7 +265,7 @@ def test_the_split_that_was_scanned_is_found_again(atlas: Atlas, tmp_path: Path)
 
 
 def written(atlas: Atlas, out: Path, dataset: Any = None) -> list[Any]:
-    write_pages(atlas, out, dataset=dataset)
+    export(atlas, out, dataset=dataset)
     return [*chunks(out, "units"), *chunks(out, "classes")]
 
 
@@ -265,9 +273,7 @@ def test_pages_without_the_optional_tables(atlas: Atlas, tmp_path: Path) -> None
     other = copied(atlas, tmp_path / "atlas")
     for name in OPTIONAL:
         (other.path / f"{name}.parquet").unlink(missing_ok=True)
-    for unit in (
-        unit for chunk in chunks(write_pages(other, tmp_path / "out").parent, "units") for unit in chunk["units"]
-    ):
+    for unit in (unit for chunk in chunks(export(other, tmp_path / "out").parent, "units") for unit in chunk["units"]):
         assert not {"concepts", "hurt", "helped"} & set(unit)
     for one in (one for chunk in chunks(tmp_path / "out", "classes") for one in chunk["classes"]):
         assert not {"removals", "important"} & set(one)
@@ -333,8 +339,8 @@ def full(atlas: Atlas, folder: Path) -> Atlas:
 
 def test_ablation_and_concepts_are_told_where_they_were_measured(atlas: Atlas, tmp_path: Path) -> None:
     other = full(atlas, tmp_path / "atlas")
-    pages = write_pages(other, tmp_path / "pages").parent
-    index = data(pages, "index")
+    pages = export(other, tmp_path / "pages").parent
+    index = index_of(pages)
     place = next(place for place, layer in enumerate(index["layers"]) if layer["head"])
     assert index["layers"][place]["columns"]["category"] == ["object"] * 6
     assert "accuracy_change" not in index["layers"][1 - place]["columns"]
@@ -366,33 +372,15 @@ def test_maps_are_kept_to_a_part_of_their_peak(cells: int) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium; skips where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pages are not opened")
-    program = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    if program is None:
-        pytest.skip("there is no Chromium: pages are not opened")
-    with playwright.sync_playwright() as running:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = running.chromium.launch(executable_path=program, args=flags)
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    """A page that keeps what went wrong in `page.wrong`: errors, console messages, requests that leave the folder."""
-    page = browser.new_page()
-    page.wrong = []
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("console", lambda message: page.wrong.append(message.text))
-    # What was still under way when another address was gone to is no failure.
-    page.on("requestfailed", lambda one: "ABORTED" in one.failure or page.wrong.append(f"failed {one.url}"))
-    page.on("request", lambda request: request.url.startswith("file:") or page.wrong.append(request.url))
-    yield page
-    assert page.wrong == []
-    page.close()
+    """A page that loads files only, and in which nothing goes wrong."""
+    with watched(browser, "file:") as page:
+        yield page
 
 
 def opened(page: Any, pages: Path, address: str) -> str:
@@ -404,11 +392,12 @@ def opened(page: Any, pages: Path, address: str) -> str:
 
 
 def test_every_address_opens_from_disk(page: Any, atlas: Atlas, tmp_path: Path) -> None:
-    pages = write_pages(full(atlas, tmp_path / "atlas"), tmp_path / "pages").parent
-    assert opened(page, pages, "") == f"Units of {atlas.layer().name}"
+    pages = export(full(atlas, tmp_path / "atlas"), tmp_path / "pages").parent
+    assert opened(page, pages, "") == "Ask it about a photo"
+    assert opened(page, pages, "#/layer") == f"Units of {atlas.layer().name}"
     page.wait_for_selector(".card img")
     assert page.locator(".card").count() == 6 and HOSTILE in page.inner_text(".card .name")
-    assert page.eval_on_selector(".card img", "image => image.decode().then(() => image.naturalWidth)") == 36
+    assert page.eval_on_selector(".card img", "image => image.decode().then(() => image.naturalWidth)") == 3 * 36
     assert opened(page, pages, "#/layer/features.0?sort=maximum&show=detectors") == "Units of features.0"
     # The rows of both layers stand in one table: every second unit of all is a detector.
     assert page.inner_text(".count") in ("4 of 8 units", "8 units")
@@ -450,10 +439,16 @@ def test_going_about_by_keys_and_back(page: Any, pages: Path, atlas: Atlas) -> N
 def test_missing_photos_are_told_in_the_page(page: Any, atlas: Atlas, tmp_path: Path) -> None:
     other = copied(atlas, tmp_path / "atlas")
     other.manifest["data"]["paths"] = [str(tmp_path / "nowhere")]
-    pages = write_pages(other, tmp_path / "pages").parent
+    pages = export(other, tmp_path / "pages").parent
     opened(page, pages, "#/unit/features.0/0")
     assert page.locator(".gallery .missing .note").first.inner_text() == "photo not found"
     assert "could not be shown" in page.inner_text("#warnings")
+
+
+def drawing(*names: str) -> str:
+    """A script that gives functions of the pages' own as `drawing`."""
+    modules = resources.files("unitscope.explorer") / "static"
+    return bundle(lambda name: (modules / name).read_text(), "maps.js", "drawing", names)
 
 
 def test_contours_lie_where_the_geometry_lays_them(page: Any, pages: Path, atlas: Atlas) -> None:
@@ -465,14 +460,194 @@ def test_contours_lie_where_the_geometry_lays_them(page: Any, pages: Path, atlas
     size = atlas.manifest["model"]["input_shape"][-1]
     laid = lay_on_photo(cells, layer.grid, Placement.whole((size, size), (size, size)), (800, 800))
     rows, cols = np.nonzero(laid >= 0.5)
-    script = """([values, layer, input]) => {
-      const drawn = unitscopeDraw.contour(values, 0.5, layer, input);
+    script = """(given) => {
+      BUNDLED
+      const [values, layer, input] = given;
+      const drawn = drawing.contour(values, 0.5, layer, input);
       document.body.append(drawn);
       const box = drawn.querySelector("path").getBBox();
       return [box.x, box.y, box.x + box.width, box.y + box.height];
     }"""
-    index = data(pages, "index")
+    index = index_of(pages)
     (told,) = [one for one in index["layers"] if one["name"] == "features.0"]
-    box = page.evaluate(script, [cells.ravel().tolist(), told, index["input"]])
+    box = page.evaluate(
+        script.replace("BUNDLED", drawing("contour")), [cells.ravel().tolist(), told, data(pages, "index")["input"]]
+    )
     wanted = np.array([cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]) / 8
     np.testing.assert_allclose(box, wanted, atol=0.7)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Atlas, Path]:
+    """An atlas of 300 units on eight photos, and its pages."""
+    root = tmp_path_factory.mktemp("wide")
+    noise = np.random.default_rng(3)
+    for number in range(8):
+        path = root / "photos" / f"class {number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (5, 5, 3), np.uint8)).resize((40, 40)).save(path)
+    net = seeded(lambda: Gap(units=300, classes=2))
+    model = wrap(net, labels=["class 0", "class 1"], preprocessing=Preprocessing(resize=36, crop=32))
+    atlas = scan(model, root / "photos", root / "atlas", top=6, sample=4, batch_size=8)
+    return atlas, export(atlas, root / "pages", images=3).parent
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition; the pages' own policy forbids Playwright to look for it from within."""
+    for _ in range(100):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never: {condition}")
+
+
+CORNERS = """(selector) => [...document.querySelectorAll(selector)].map((one) => {
+  const box = one.getBoundingClientRect();
+  return [box.left, box.top, box.right, box.bottom];
+})"""
+
+
+def numbers(page: Any) -> list[int]:
+    return [int(text) for text in page.locator(".cards.many > li .unit").all_inner_texts()]
+
+
+def focused(page: Any) -> int:
+    """The unit of the card that has the focus, which can be seen; −1 where none has it."""
+    script = """() => {
+      const card = document.activeElement.closest(".card");
+      if (!card) return -1;
+      const { top, bottom } = document.activeElement.getBoundingClientRect();
+      return top >= 0 && bottom <= innerHeight ? Number(card.querySelector(".unit").textContent) : -2;
+    }"""
+    return int(page.evaluate(script))
+
+
+def test_only_cards_near_the_window_are_there(page: Any, wide: tuple[Atlas, Path]) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    opened(page, wide[1], "#/layer/features")
+    page.wait_for_selector(".card img")
+    columns, shown = 4, numbers(page)
+    assert shown == list(range(len(shown))) and 8 < len(shown) < 40 and len(shown) % columns == 0
+    first = page.locator(".cards.many > li").first
+    assert (first.get_attribute("aria-posinset"), first.get_attribute("aria-setsize")) == ("1", "300")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    until(page, "document.querySelector('.cards.many').lastChild.innerText.startsWith('299')")
+    last = page.locator(".cards.many > li").last
+    assert last.get_attribute("aria-posinset") == "300" and 0 not in numbers(page)
+    corners = page.evaluate(CORNERS, ".cards.many, .many > li")
+    # All of the list's height is taken up by what it would hold.
+    assert corners[0][3] == pytest.approx(corners[-1][3], abs=1.5)
+    corners = corners[1:]
+    for place, (left, top, _, _) in enumerate(corners[1:], 1):
+        _, _, right, bottom = corners[place - 1] if place % columns else corners[place - columns]
+        assert left > right if place % columns else top > bottom, "cards do not overlap"
+
+
+def test_keys_and_focus_outlast_the_cards_that_go(page: Any, wide: tuple[Atlas, Path]) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    opened(page, wide[1], "#/layer/features")
+    for _ in range(41):
+        page.keyboard.press("j")
+    page.keyboard.press("ArrowLeft")
+    assert focused(page) == 39 and 0 not in numbers(page)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    until(page, "document.querySelector('.cards.many').lastChild.innerText.startsWith('299')")
+    assert focused(page) == -2 and 39 in numbers(page), "the focus stays where it is"
+    page.keyboard.press("j")
+    assert focused(page) == 40
+    for _ in range(50):
+        page.keyboard.press("Tab")
+    assert focused(page) == 90
+    page.keyboard.press("Shift+Tab")
+    assert focused(page) == 89
+    page.set_viewport_size({"width": 700, "height": 800})
+    until(page, "document.querySelector('.cards.many').getBoundingClientRect().width < 700")
+    page.wait_for_timeout(200)
+    assert focused(page) == 89
+    assert len({round(left) for left, *_ in page.evaluate(CORNERS, ".many > li")}) == 2
+    page.wait_for_timeout(200)
+    before = page.evaluate("scrollY")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".stats")
+    assert page.inner_text("h1").startswith("Unit 89")
+    page.go_back()
+    page.wait_for_selector(".cards.many > li")
+    assert page.evaluate("scrollY") == pytest.approx(before, abs=2) and 89 in numbers(page)
+
+
+def test_contours_of_a_card_lie_on_its_images(page: Any, atlas: Atlas, pages: Path) -> None:
+    """The one drawing on a card is that of each image, moved to its place."""
+    opened(page, pages, "#/layer/features.0")
+    page.wait_for_selector(".card:nth-child(6) .strip .contour")
+    whole = page.eval_on_selector(".card:nth-child(6) .line", "one => one.getAttribute('d')")
+    script = """(given) => {
+      BUNDLED
+      const [part, level, layer, input] = given;
+      return drawing.mapsOf(part, layer).map((map) => drawing.contourPath(map, level, layer, input, 32));
+    }"""
+    (place, told) = next(pair for pair in enumerate(index_of(pages)["layers"]) if pair[1]["name"] == "features.0")
+    part = data(pages, f"units-{place}-0")["units"][5]["maximum"]
+    given = [part, told["columns"]["threshold"][5], told, data(pages, "index")["input"]]
+    each = page.evaluate(script.replace("BUNDLED", drawing("contourPath", "mapsOf")), given)
+    assert len(each) == 4 and sum(map(bool, each)) > 1
+
+    def ends(path: str, across: int = 0, down: int = 0) -> list[list[float]]:
+        return [[float(x) + across, float(y) + down] for x, y in re.findall(r"([\d.]+) ([\d.]+)", path)]
+
+    wanted = [point for rank, path in enumerate(each) for point in ends(path, 100 * (rank % 3), 100 * (rank // 3))]
+    np.testing.assert_allclose(ends(whole), wanted, atol=0.06)
+    size = "one => one.decode().then(() => [one.naturalWidth, one.naturalHeight])"
+    assert page.eval_on_selector(".card:nth-child(6) img", size) == [3 * 36, 2 * 36]
+
+
+def test_another_threshold(page: Any, wide: tuple[Atlas, Path]) -> None:
+    atlas, pages = wide
+    opened(page, pages, "#/unit/features/3")
+    (row,) = [row for row in atlas.units() if row["unit"] == 3]
+    own = page.get_attribute("#threshold", "aria-valuetext")
+    assert own == page.inner_text("output") and own.startswith(f"{row['threshold']:.3f},") and "about" not in own
+    lines = "() => [...document.querySelectorAll('.gallery .line')].map(path => path.getAttribute('d')).join('')"
+    before, bar = page.evaluate(lines), page.text_content(".histogram .marked")
+    page.focus("#threshold")
+    for _ in range(60):
+        page.keyboard.press("ArrowLeft")
+    until(page, "location.hash.includes('at=')")
+    level = float(page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('at')"))
+    assert 0 < level < row["threshold"] and page.evaluate(lines) != before
+    assert page.text_content(".histogram .marked") != bar
+    # What the page tells of the histogram's wide bins is what the narrow ones of the atlas say.
+    lower, _, counts = atlas.summary().histogram.buckets()
+    for asked in (level, 0.7 * row["maximum"], 0.3 * row["maximum"]):
+        opened(page, pages, f"#/unit/features/3?at={asked:.4g}")
+        said = page.inner_text("output")
+        share = float(re.search(r"about ([\d.]+)%", said)[1]) / 100
+        wanted = counts[3, lower >= asked].sum() / counts[3].sum()
+        assert share == pytest.approx(wanted, rel=0.12, abs=2e-4)
+    page.click("text=Reset to its own")
+    assert page.inner_text("output") == own and "at=" not in page.url
+    assert page.evaluate("document.activeElement.id") == "threshold"
+    page.go_back()
+    until(page, "document.querySelector('output').innerText.includes('about')")
+
+
+def test_neighbours_are_shown_with_their_correlation(page: Any, wide: tuple[Atlas, Path]) -> None:
+    atlas, pages = wide
+    opened(page, pages, "#/unit/features/70")
+    page.wait_for_selector(".neighbours .card")
+    rows = atlas.neighbours(70)
+    shown = page.locator(".neighbours .card .unit").all_inner_texts()
+    assert [int(text) for text in shown] == [row["unit"] for row in rows] and len(shown) == 8
+    assert page.locator(".neighbours .score").first.inner_text() == f"r = {rows[0]['correlation']:.2f}"
+    assert "over all 8 images" in page.inner_text(".neighbours p")
+    page.locator(".neighbours .card a").first.click()
+    page.wait_for_selector(f"h1:has-text('Unit {rows[0]['unit']}')")
+
+
+def test_scripts_leave_nothing_but_the_way_in(page: Any, pages: Path) -> None:
+    opened(page, pages, "#/about")
+    assert page.evaluate("[typeof show, typeof site, typeof load, Object.keys(unitscope).join()]") == [
+        "undefined",
+        "undefined",
+        "undefined",
+        "add",
+    ]

@@ -1,8 +1,9 @@
-"""StoredAtlas contents: what the pages of a unit atlas tell of layers, units and classes, as plain data."""
+"""Atlas contents: what the pages of a unit atlas tell of layers, units and classes, as plain data."""
 
 from __future__ import annotations
 
 import base64
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,37 +25,42 @@ _OCTAVES = 11
 _THIRDS = (1.0, 1 + 17 / 64, 1 + 38 / 64)
 _MOST_CELLS = 32
 _STEPS = 254
+_CHUNK_BYTES = 400_000
+_CHUNK_UNITS = 64
 _SPARK = "0123456789abcdefghijklmnopqrstuvwxyz"
 _LISTED = 5
 _LABEL = 120
 
 
 class LayerContents:
-    """One layer: what the grid tells of all its units at once, and the page of each unit."""
+    """One layer: what the grid tells of all its units at once, and the page of each unit.
+
+    Of the maps only those of the units that are asked for are read.
+    """
 
     def __init__(self, atlas: StoredAtlas, layer: AtlasLayer, images: int) -> None:
         self.layer = layer
+        self._atlas = atlas
         self._tops = {criterion: _Maps(atlas, layer, f"top.{criterion}", images) for criterion in CRITERIA}
-        self._sample = _Sample(atlas, layer)
-        self.signed = self._sample.signed or any(maps.signed for maps in self._tops.values())
         self._bins = _Bins(atlas, layer)
         self._rows = atlas.table("units", where=[("layer", "=", layer.name)]).to_pydict()
-        self._categories = categories_of(atlas)
-        self._classes = _grouped(
-            atlas, "unit_classes", ("class", "images", "mean", "mean_low", "mean_high"), layer=layer.name
-        )
-        self._concepts = _grouped(
-            atlas,
-            "unit_concepts",
-            ("name", "category", "iou", "iou_low", "iou_high", "chance", "chance_high"),
-            layer=layer.name,
-        )
         self._ablation = _ablation_of_units(atlas) if layer.is_head else {}
-        self._hurt, self._helped = _most_and_least(atlas) if layer.is_head else ({}, {})
+        # Documents of about this many bytes are loaded together, and of not more units than these.
+        maps = (2 * images + RANGE) * -(-layer.cells[0] // self.factor) * -(-layer.cells[1] // self.factor) * 4 / 3
+        self.chunk = int(max(1, min(_CHUNK_UNITS, _CHUNK_BYTES // maps)))
+
+    @property
+    def factor(self) -> int:
+        """Of squares of so many cells a side the largest is told."""
+        return _factor(self.layer.cells)
+
+    @functools.cached_property
+    def _sample(self) -> _Sample:
+        return _Sample(self._atlas, self.layer)
 
     def plain(self) -> dict[str, Any]:
         """The layer itself and one column for each thing told of its units."""
-        layer, factor = self.layer, self._tops[CRITERIA[0]].factor
+        layer, factor = self.layer, self.factor
         rows, cols = (_reduced(axis, factor) for axis in (layer.grid.rows, layer.grid.cols))
         return {
             "name": layer.name,
@@ -62,7 +68,8 @@ class LayerContents:
             "units": layer.units,
             "cells": list(layer.cells),
             "head": layer.is_head,
-            "signed": self.signed,
+            "chunk": self.chunk,
+            "signed": self._bins.signed,
             "factor": factor,
             "map": {
                 "rows": -(-layer.cells[0] // factor),
@@ -77,43 +84,57 @@ class LayerContents:
     def _columns(self) -> dict[str, list[Any]]:
         columns = {name: _plain(values) for name, values in self._rows.items() if name not in _NOT_TOLD}
         if "concept" in columns:
-            columns["category"] = [self._categories.get(concept) for concept in columns["concept"]]
+            categories = categories_of(self._atlas)
+            columns["category"] = [categories.get(concept) for concept in columns["concept"]]
         for name in _ABLATED if self._ablation else ():
             columns[name] = _plain(self._ablation[name])
         return {**columns, "spark": self._bins.sparks()}
 
-    def unit(self, unit: int) -> dict[str, Any]:
-        """What a unit's page tells beyond the columns; absent keys were not measured."""
-        told: dict[str, Any] = {
-            "histogram": _plain(self._bins.shares[unit].tolist()),
-            "zero": _plain([self._bins.zero[unit]])[0],
-            "less": _plain([self._bins.less[unit]])[0],
-            **{criterion: maps.of(unit, self.signed) for criterion, maps in self._tops.items()},
-            "range": self._sample.of(unit, self.signed),
-            "classes": self._classes.get(unit, []),
-        }
-        if self._concepts:
-            told["concepts"] = self._concepts.get(unit, [])
-        if self._hurt:
-            told |= {"hurt": self._hurt.get(unit, []), "helped": self._helped.get(unit, [])}
+    def units(self, begin: int, end: int) -> list[dict[str, Any]]:
+        """What the pages of units tell beyond the columns; absent keys were not measured."""
+        atlas, signed = self._atlas, self._bins.signed
+        tops = {criterion: maps.of(begin, end, signed) for criterion, maps in self._tops.items()}
+        sample = self._sample.of(begin, end, signed)
+        where = [("layer", "=", self.layer.name), ("unit", ">=", begin), ("unit", "<", end)]
+        classes = _grouped(atlas, "unit_classes", _CLASS_MEANS, where=where)
+        concepts = _grouped(atlas, "unit_concepts", _CONCEPTS, where=where)
+        effects = _most_and_least(atlas, where[1:]) if self.layer.is_head else None
+        told = []
+        for unit in range(begin, end):
+            one: dict[str, Any] = {
+                "histogram": _plain(self._bins.shares[unit].tolist()),
+                "zero": _plain([self._bins.zero[unit]])[0],
+                "less": _plain([self._bins.less[unit]])[0],
+                **{criterion: maps[unit - begin] for criterion, maps in tops.items()},
+                "range": sample[unit - begin],
+                "classes": classes.get(unit, []),
+            }
+            if atlas.has("unit_concepts"):
+                one["concepts"] = concepts.get(unit, [])
+            if effects is not None:
+                one |= {name: rows.get(unit, []) for name, rows in effects.items()}
+            told.append(one)
         return told
+
+    def shown(self, unit: int) -> list[int]:
+        """The images on which a unit is most active, as many as are told of."""
+        return self._tops[CRITERIA[0]].images(unit)
 
 
 class ClassContents:
     """The classes: a table of them all, and the page of each."""
 
     def __init__(self, atlas: StoredAtlas, shown: int) -> None:
-        self._shown = shown
+        self._atlas, self._shown = atlas, shown
         self._table = atlas.table("classes").to_pydict()
-        self._removals = _grouped(
-            atlas,
-            "set_ablation",
-            ("removed", "units", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "accuracy"),
-            by="class",
-        )
-        self._important = _important_units(atlas)
-        self._answering = _answering_units(atlas)
-        self._found, self._missed = _images_of_classes(atlas)
+
+    @functools.cached_property
+    def _answering(self) -> Ranked:
+        return _answering_units(self._atlas)
+
+    @functools.cached_property
+    def _images(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        return _images_of_classes(self._atlas)
 
     def plain(self) -> dict[str, list[Any]]:
         """One column for each thing told of all classes."""
@@ -122,64 +143,87 @@ class ClassContents:
     def __len__(self) -> int:
         return len(self._table["class"])
 
-    def of(self, index: int) -> dict[str, Any]:
-        """What a class's page tells beyond the columns."""
-        told: dict[str, Any] = {
-            "found": self._found.get(index, [])[: self._shown],
-            "missed": self._missed.get(index, [])[: self._shown],
-            "answering": self._answering.get(index, []),
-        }
-        if index in self._removals:
-            told["removals"] = self._removals[index]
-        if index in self._important:
-            told["important"] = self._important[index]
+    def of(self, begin: int, end: int) -> list[dict[str, Any]]:
+        """What the pages of classes tell beyond the columns."""
+        where = [("class", ">=", begin), ("class", "<", end)]
+        removals = _grouped(self._atlas, "set_ablation", _REMOVALS, by="class", where=where)
+        important = _important_units(self._atlas, where)
+        found, missed = self._images
+        told = []
+        for index in range(begin, end):
+            one: dict[str, Any] = {
+                "found": found.get(index, [])[: self._shown],
+                "missed": missed.get(index, [])[: self._shown],
+                "answering": self._answering.get(index, []),
+            }
+            if index in removals:
+                one["removals"] = removals[index]
+            if index in important:
+                one["important"] = important[index]
+            told.append(one)
         return told
 
 
 class _Maps:
-    """A unit's maps on its top images, as the summaries keep them: shares of their own peak, in half precision."""
+    """Units' maps on their top images, as the summaries keep them: shares of their own peak, in half precision."""
 
     def __init__(self, atlas: StoredAtlas, layer: AtlasLayer, part: str, images: int) -> None:
-        arrays = atlas.arrays(f"{layer.name}/{part}")
-        self._images, self._scores = arrays["images"][:, :images], arrays["scores"][:, :images]
-        self._peaks, self._maps = arrays["peaks"][:, :images], arrays["maps"][:, :images]
-        self.signed = bool((self._maps < 0).any())
-        self.factor = _factor(layer.cells)
+        self._atlas, self._name, self._most = atlas, f"{layer.name}/{part}", images
+        self._factor = _factor(layer.cells)
 
-    def of(self, unit: int, signed: bool) -> dict[str, Any]:
-        there = np.flatnonzero(self._images[unit] >= 0)
-        return {
-            "images": self._images[unit, there].tolist(),
-            "scores": _plain(self._scores[unit, there].tolist()),
-            "peaks": _plain(self._peaks[unit, there].tolist()),
-            "maps": _packed(self._maps[unit, there], self.factor, signed),
-        }
+    def of(self, begin: int, end: int, signed: bool) -> list[dict[str, Any]]:
+        """Of each unit its images, with scores, peaks and maps."""
+        images, scores, peaks, maps = (self._read(name, begin, end) for name in ("images", "scores", "peaks", "maps"))
+        told = []
+        for unit in range(end - begin):
+            there = np.flatnonzero(images[unit] >= 0)
+            told.append(
+                {
+                    "images": images[unit, there].tolist(),
+                    "scores": _plain(scores[unit, there].tolist()),
+                    "peaks": _plain(peaks[unit, there].tolist()),
+                    "maps": _packed(maps[unit, there], self._factor, signed),
+                }
+            )
+        return told
+
+    def images(self, unit: int) -> list[int]:
+        """A unit's top images."""
+        (images,) = self._read("images", unit, unit + 1)
+        return [int(image) for image in images[images >= 0]]
+
+    def _read(self, array: str, begin: int, end: int) -> np.ndarray:
+        return self._atlas.part(f"{self._name}/{array}", slice(begin, end), slice(self._most))
 
 
 class _Sample:
     """All units' maps on the same images, drawn at random."""
 
     def __init__(self, atlas: StoredAtlas, layer: AtlasLayer) -> None:
-        arrays = atlas.arrays(f"{layer.name}/sample")
-        self._images, self._maxima = arrays["images"], arrays["maxima"]
-        self._peaks, self._maps = arrays["peaks"], arrays["maps"]
-        self.signed = bool((self._maps < 0).any())
-        self._factor = _factor(layer.cells)
+        self._atlas, self._name, self._factor = atlas, f"{layer.name}/sample", _factor(layer.cells)
+        self._images = atlas.part(f"{self._name}/images", slice(None))
 
-    def of(self, unit: int, signed: bool) -> dict[str, Any]:
-        """Images from the unit's lowest score to its highest, evenly spaced in rank."""
-        count = len(self._images)
-        order = np.lexsort((self._images, self._maxima[:, unit]))
+    def of(self, begin: int, end: int, signed: bool) -> list[dict[str, Any]]:
+        """Of each unit images from its lowest score to its highest, evenly spaced in rank."""
+        maxima, peaks, maps = (
+            self._atlas.part(f"{self._name}/{array}", slice(None), slice(begin, end))
+            for array in ("maxima", "peaks", "maps")
+        )
+        count, told = len(self._images), []
         ranks = np.unique(np.linspace(0, count - 1, min(RANGE, count)).round().astype(np.int64))
-        chosen = order[ranks]
-        return {
-            "images": self._images[chosen].tolist(),
-            "scores": _plain(self._maxima[chosen, unit].tolist()),
-            "peaks": _plain(self._peaks[chosen, unit].tolist()),
-            "maps": _packed(self._maps[chosen, unit], self._factor, signed),
-            "ranks": (ranks + 1).tolist(),
-            "of": count,
-        }
+        for unit in range(end - begin):
+            chosen = np.lexsort((self._images, maxima[:, unit]))[ranks]
+            told.append(
+                {
+                    "images": self._images[chosen].tolist(),
+                    "scores": _plain(maxima[chosen, unit].tolist()),
+                    "peaks": _plain(peaks[chosen, unit].tolist()),
+                    "maps": _packed(maps[chosen, unit], self._factor, signed),
+                    "ranks": (ranks + 1).tolist(),
+                    "of": count,
+                }
+            )
+        return told
 
 
 class _Bins:
@@ -202,6 +246,7 @@ class _Bins:
         # Bucket 0, of edges 0 and 0, stands for zero.
         self.zero = (counts[:, (lower == 0) & (upper == 0)].sum(axis=1, keepdims=True) / total)[:, 0]
         self.less = (counts[:, (lower > 0) & (places < 0)].sum(axis=1, keepdims=True) / total)[:, 0]
+        self.signed = bool(counts[:, lower < 0].any())
         self._floor = float(10.0 ** np.floor(np.log10(1 / total.max())))
 
     def plain(self) -> dict[str, Any]:
@@ -226,6 +271,12 @@ def categories_of(atlas: StoredAtlas) -> dict[int, str]:
 
 _NOT_TOLD = ("layer", "unit")
 _ABLATED = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_change")
+_CLASS_MEANS = ("class", "images", "mean", "mean_low", "mean_high")
+_CONCEPTS = ("name", "category", "iou", "iou_low", "iou_high", "chance", "chance_high")
+_REMOVALS = ("removed", "units", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "accuracy")
+
+# Which rows of a table are read, as pyarrow takes it.
+Where = list[tuple[str, str, Any]] | None
 
 
 def _factor(cells: tuple[int, int]) -> int:
@@ -265,12 +316,12 @@ def _plain_one(value: Any, digits: int) -> Any:
 
 
 def _grouped(
-    atlas: StoredAtlas, table: str, columns: Sequence[str], *, by: str = "unit", layer: str | None = None
+    atlas: StoredAtlas, table: str, columns: Sequence[str], *, by: str = "unit", where: Where = None
 ) -> dict[int, list[list[Any]]]:
     """The rows of a table by unit or class, in the table's order; none where the atlas lacks the table."""
     if not atlas.has(table):
         return {}
-    found = atlas.table(table, where=None if layer is None else [("layer", "=", layer)])
+    found = atlas.table(table, [by, *columns], where)
     values = [_plain(found.column(name).to_pylist()) for name in columns]
     groups: dict[int, list[list[Any]]] = defaultdict(list)
     for key, *row in zip(found.column(by).to_pylist(), *values, strict=True):
@@ -278,8 +329,10 @@ def _grouped(
     return dict(groups)
 
 
-def _arrays(atlas: StoredAtlas, table: str, columns: Sequence[str]) -> dict[str, Shaped[np.ndarray, " row"]]:
-    found = atlas.table(table, list(columns))
+def _arrays(
+    atlas: StoredAtlas, table: str, columns: Sequence[str], where: Where
+) -> dict[str, Shaped[np.ndarray, " row"]]:
+    found = atlas.table(table, columns, where)
     return {name: found.column(name).to_numpy(zero_copy_only=False) for name in columns}
 
 
@@ -294,37 +347,44 @@ _IMPORTANCE = ("importance", "importance_low", "importance_high", "balanced_accu
 Ranked = dict[int, list[list[Any]]]
 
 
-def _most_and_least(atlas: StoredAtlas) -> tuple[Ranked, Ranked]:
-    """For every unit the classes that need it most, and those that gain most by its being off."""
+def _most_and_least(atlas: StoredAtlas, where: Where) -> dict[str, Ranked] | None:
+    """For units the classes that need each most, and those that gain most by its being off; None if not measured."""
     if not atlas.has("class_ablation"):
-        return {}, {}
-    found = _arrays(atlas, "class_ablation", ("unit", "class", *_IMPORTANCE))
-    ranked = _ranked(found, "unit", "class", -found["importance"])
-    hurt = {unit: [row for row in rows[:_LISTED] if row[1] > 0] for unit, rows in ranked.items()}
-    helped = {unit: [row for row in reversed(rows[-_LISTED:]) if row[1] < 0] for unit, rows in ranked.items()}
-    return hurt, helped
+        return None
+    found = _arrays(atlas, "class_ablation", ("unit", "class", *_IMPORTANCE), where)
+    hurt = _ranked(found, "unit", "class", -found["importance"], _LISTED)
+    helped = _ranked(found, "unit", "class", found["importance"], _LISTED)
+    return {
+        "hurt": {unit: [row for row in rows if row[1] > 0] for unit, rows in hurt.items()},
+        "helped": {unit: [row for row in rows if row[1] < 0] for unit, rows in helped.items()},
+    }
 
 
-def _important_units(atlas: StoredAtlas, listed: int = 12) -> Ranked:
-    """For every class the units that it needs most."""
+def _important_units(atlas: StoredAtlas, where: Where, listed: int = 12) -> Ranked:
+    """For classes the units that each needs most."""
     if not atlas.has("class_ablation"):
         return {}
-    found = _arrays(atlas, "class_ablation", ("unit", "class", *_IMPORTANCE))
-    ranked = _ranked(found, "class", "unit", -found["importance"])
-    return {index: [row for row in rows[:listed] if row[1] > 0] for index, rows in ranked.items()}
+    found = _arrays(atlas, "class_ablation", ("unit", "class", *_IMPORTANCE), where)
+    ranked = _ranked(found, "class", "unit", -found["importance"], listed)
+    return {index: [row for row in rows if row[1] > 0] for index, rows in ranked.items()}
 
 
 def _ranked(
-    found: Mapping[str, Shaped[np.ndarray, " row"]], group: str, member: str, least: Float[np.ndarray, " row"]
+    found: Mapping[str, Shaped[np.ndarray, " row"]],
+    group: str,
+    member: str,
+    least: Float[np.ndarray, " row"],
+    listed: int,
 ) -> Ranked:
-    """Rows [member, importance, …] of each group, by rising `least`; missing ones are left out."""
+    """The first `listed` rows [member, importance, …] of each group, by rising `least`; missing ones are left out."""
     order = np.lexsort((found[member], least, found[group]))
     order = order[np.isfinite(least[order])]
     keys, starts = np.unique(found[group][order], return_index=True)
     groups = np.split(order, starts[1:]) if len(order) else []
     return {
         int(key): [
-            [int(found[member][row]), *_plain([float(found[name][row]) for name in _IMPORTANCE])] for row in rows
+            [int(found[member][row]), *_plain([float(found[name][row]) for name in _IMPORTANCE])]
+            for row in rows[:listed]
         ]
         for key, rows in zip(keys, groups, strict=True)
     }
@@ -344,13 +404,14 @@ def _answering_units(atlas: StoredAtlas, listed: int = 12) -> Ranked:
     for index, layer, unit, *means in zip(*table.values(), strict=True):
         mean = overall[layer, unit]
         if mean is not None and means[0] is not None and mean > 0:
-            found[index][names.index(layer)].append([unit, *_plain([means[0] / mean, *means])])
+            found[index][names.index(layer)].append([unit, means[0] / mean, *means])
     answering: Ranked = {}
     for index, layers in found.items():
-        rows = [
-            [place, *row] for place in sorted(layers) for row in sorted(layers[place], key=lambda one: -one[1])[:listed]
+        answering[index] = [
+            [place, *_plain(row)]
+            for place in sorted(layers)
+            for row in sorted(layers[place], key=lambda one: -one[1])[:listed]
         ]
-        answering[index] = rows
     return answering
 
 

@@ -1,0 +1,316 @@
+"""Documents: all that the explorer's pages are told, each under a name of its own, as plain data."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from unitscope.account import NetworkFacts
+from unitscope.atlas import Atlas
+from unitscope.datasets import Dataset
+from unitscope.errors import AtlasError, ClassError, MissingError, UnitscopeError
+from unitscope.explanation import Explanation
+from unitscope.explorer import network_contents
+from unitscope.explorer.atlas_documents import AtlasContents
+from unitscope.explorer.photo_contents import (
+    Plain,
+    evidence_contents,
+    head_contents,
+    kept_photo_contents,
+    packed,
+    photo_contents,
+    picture,
+)
+from unitscope.explorer.shelf import Shelf
+from unitscope.layers import check_units
+from unitscope.model import Classifier
+from unitscope.photos import Encoded, open_photo, shown_name
+from unitscope.readout import Readout
+from unitscope.render.colours import HEAT, SIGNED, table
+from unitscope.render.words import shorten
+from unitscope.scanning import fingerprint
+from unitscope.subjects import Subject
+from unitscope.summaries.sample import Sample
+
+SHOWN_AT_HAND = 24
+"""How many images of an atlas are offered on the first page."""
+
+_EXPLAINED = 16
+_OF_ATLAS = re.compile(r"image-(\d+)")
+
+
+class Documents:
+    """What the pages are told of a classifier, of an atlas, or of both.
+
+    `photos` are files that are offered on the first page. `dataset` is where the atlas's images lie, None where they
+    are gone; tiles are drawn into `folder`, when they are asked for or, where `drawn`, as soon as an image is told of;
+    every unit has `images` images by its maximum and by its mean. Every method raises UnitscopeErrors whose text can be
+    shown: MissingError for what is not there, PhotoError for what is no photo.
+
+    Those methods that run the network (network, filters, head, given, photo, picture, evidence, ablated) may be called
+    by one thread at a time, and so may the others, at the same time.
+
+    Raises AtlasError where the atlas is of another model.
+    """
+
+    def __init__(
+        self,
+        model: Classifier | None,
+        atlas: Atlas | None = None,
+        *,
+        dataset: Dataset | None = None,
+        folder: Path,
+        photos: Sequence[Path] = (),
+        images: int = 9,
+        drawn: bool = False,
+    ) -> None:
+        if model is None and atlas is None:
+            raise MissingError("there is nothing to explore: name an atlas, or a model with --model")
+        if model is not None and atlas is not None:
+            _check_same_model(model, atlas)
+        self.model, self.atlas, self.dataset = model, atlas, dataset
+        self.shelf = Shelf()
+        self._at_hand = {f"photo-{place}": path for place, path in enumerate(photos)}
+        self._explained: OrderedDict[tuple[str, str | None], Explanation] = OrderedDict()
+        self.of_atlas = None if atlas is None else AtlasContents(atlas, dataset, folder, images, drawn=drawn)
+
+    # Of the pages' own thread
+
+    @functools.cached_property
+    def _index(self) -> Plain:
+        rows, cols = self._input_size()
+        return {
+            "live": True,
+            "architecture": self._architecture(),
+            "labels": [shorten(label, 120) for label in self._labels()],
+            "input": [rows, cols],
+            "random": "random" in self._weights().lower(),
+            "model": self._model_told(),
+            "head": self._head_told(),
+            "colours": {name: _hex(colours) for name, colours in (("heat", HEAT), ("signed", SIGNED))},
+            "photos": [*self._files_at_hand(), *self._images_at_hand()],
+            "atlas": None if self.of_atlas is None else self.of_atlas.index(),
+        }
+
+    def index(self) -> Plain:
+        """What every page needs: the network, its classes, the photos at hand, and the columns of the atlas."""
+        return self._index
+
+    def units(self, place: int, chunk: int) -> Plain:
+        """The details of some units of the atlas's layer at a place."""
+        return self._atlas_contents().units(place, chunk)
+
+    def neighbours(self, place: int, chunk: int) -> Plain:
+        """The units of a layer that respond most like each of some units."""
+        return self._atlas_contents().neighbours(place, chunk)
+
+    def classes(self, chunk: int) -> Plain:
+        """The details of some classes."""
+        return self._atlas_contents().classes(chunk)
+
+    def tile(self, image: int) -> Path:
+        """The file of an image as the network saw it, small."""
+        return self._atlas_contents().tile(image)
+
+    def sprite(self, place: int, unit: int) -> Path:
+        """The file of a unit's top images, put together."""
+        return self._atlas_contents().sprite(place, unit)
+
+    # Of the model's thread
+
+    def head(self) -> Plain:
+        """How pooled units become logits; raises MissingError where no head is exact."""
+        readout = self._readout()
+        if readout is None:
+            raise MissingError("this network has no exact head: units are switched off by real forward passes")
+        return head_contents(readout)
+
+    def network(self) -> Plain:
+        """The network's stages and layers."""
+        return network_contents.network(self._model())
+
+    def filters(self, layer: str, begin: int = 0) -> Plain:
+        """The filters of a convolution, of a large one as many from `begin` as are told at once; raises LayerError."""
+        return network_contents.filters(self._model(), layer, begin)
+
+    def given(self, data: bytes, name: str) -> Plain:
+        """Keep a photo that somebody gave, under an id of its own; raises PhotoError where it is none."""
+        self._model()
+        return {"photo": self.shelf.add(data, name)}
+
+    def photo(self, id: str, layer: str | None = None) -> Plain:
+        """What the network says of a photo, at its head's layer or another; raises LayerError, HeadError."""
+        if self.model is None:
+            return self._kept(id)
+        told = photo_contents(self._explanation(id, layer))
+        # A photo that was given again under another name has that name now.
+        source = self._source(id)
+        name = source.name if isinstance(source, Encoded) else shown_name(source)
+        return told | {"name": shorten(name, 120), "id": id, "picture": f"data/photos/{id}.jpg"}
+
+    def picture(self, id: str) -> bytes:
+        """A photo as JPEG, upright, of a size to be looked at."""
+        return picture(open_photo(self._source(id), longest=2048).image)
+
+    def evidence(self, id: str, layer: str, which: int) -> Plain:
+        """A local answer for one class: map, contributions, and what they leave out."""
+        explanation = self._explanation(id, layer)
+        if not 0 <= which < len(explanation.labels):
+            raise ClassError(f"there is no class {which}: they are numbered 0 to {len(explanation.labels) - 1}")
+        return evidence_contents(explanation, which)
+
+    def ablated(self, id: str, layer: str, units: list[int]) -> Plain:
+        """The logits of a photo with units of a layer off: by a real forward pass where the head is not exact."""
+        explanation = self._explanation(id, layer)
+        chosen = check_units(units, explanation.feature_map.shape[1], f"layer '{explanation.layer}'") if units else []
+        return {"logits": packed((explanation.ablate(chosen) if chosen else explanation).logits[0])}
+
+    def _model(self) -> Classifier:
+        if self.model is None:
+            raise MissingError("no model is loaded, only its atlas: name the model with --model")
+        return self.model
+
+    def _atlas_contents(self) -> AtlasContents:
+        if self.of_atlas is None:
+            raise MissingError("no atlas is open: make one with `unitscope scan PHOTOS --out ATLAS`, and open that")
+        return self.of_atlas
+
+    def _readout(self) -> Readout | None:
+        if self.model is None:
+            return None if self.atlas is None else self.atlas.readout
+        head = self.model.head_or_refusal()[0]
+        return getattr(head, "readout", None)
+
+    def _explanation(self, id: str, layer: str | None) -> Explanation:
+        """A photo's explanation, computed once as long as it is not forgotten for later ones."""
+        head = self._model().head_or_refusal()[0]
+        if head is not None and layer == head.layer:
+            layer = None
+        if (id, layer) not in self._explained:
+            self._explained[id, layer] = self._model().explain(self._source(id), layer=layer)
+        self._explained.move_to_end((id, layer))
+        while len(self._explained) > _EXPLAINED:
+            self._explained.popitem(last=False)
+        return self._explained[id, layer]
+
+    def _source(self, id: str) -> Path | Encoded:
+        """Where a photo is read from, by its id: a file at hand, an image of the atlas, or one that was given."""
+        if id in self._at_hand:
+            return self._at_hand[id]
+        found = _OF_ATLAS.fullmatch(id)
+        source = self._subject(int(found[1])).source if found else self.shelf.find(id)
+        assert isinstance(source, Encoded)
+        return source
+
+    def _subject(self, image: int) -> Subject:
+        """An image of the atlas, which must be as it was when it was scanned."""
+        if self.atlas is None:
+            raise MissingError(f"there is no image {image}: no atlas is open")
+        if self.dataset is None:
+            raise MissingError(f"image {image} is gone from where it was scanned: say where with --source")
+        return self.atlas.subjects([image], self.dataset)[0]
+
+    def _kept(self, id: str) -> Plain:
+        """What the atlas alone can tell of an image."""
+        found, sample = _OF_ATLAS.fullmatch(id), self._sample
+        if found is None or sample is None or int(found[1]) not in sample.images:
+            raise MissingError(f"there is no photo '{id}' in this atlas: name the model with --model to explain photos")
+        assert self.atlas is not None and self.atlas.readout is not None
+        image = int(found[1])
+        told = kept_photo_contents(self.atlas.layer(), self.atlas.readout, sample, image, self._subject(image))
+        return told | {"id": id, "picture": f"data/photos/{id}.jpg"}
+
+    # What the index tells
+
+    @functools.cached_property
+    def _sample(self) -> Sample | None:
+        """Images of the atlas that were drawn at random, with all that its exact head saw of them."""
+        if self.atlas is None or self.atlas.readout is None:
+            return None
+        return self.atlas.summary(self.atlas.layer().name).sample
+
+    def _images_at_hand(self) -> Iterable[Plain]:
+        if self.atlas is None or self.dataset is None or self._sample is None:
+            return
+        chosen = self._sample.images[:SHOWN_AT_HAND].tolist()
+        rows = self.atlas.table("images", ["image", "id", "class"], where=[("image", "in", chosen)]).to_pylist()
+        for row in rows:
+            if row["id"] in self.dataset.places:
+                of = "" if row["class"] is None else self.atlas.classes[row["class"]]
+                yield {"id": f"image-{row['image']}", "name": shorten(row["id"], 120), "class": of, "kept": True}
+
+    def _files_at_hand(self) -> Iterable[Plain]:
+        for id, path in self._at_hand.items():
+            yield {"id": id, "name": shorten(path.name, 120), "class": "", "kept": False}
+
+    def _labels(self) -> tuple[str, ...]:
+        if self.model is not None:
+            return self.model.labels
+        assert self.atlas is not None
+        return self.atlas.labels
+
+    def _architecture(self) -> str:
+        if self.model is not None:
+            return shorten(type(self.model.network).__name__, 60)
+        assert self.atlas is not None
+        return shorten(self.atlas.manifest["model"]["architecture"], 60)
+
+    def _weights(self) -> str:
+        if self.model is not None:
+            return self.model.provenance.weights
+        assert self.atlas is not None
+        return str(self.atlas.manifest["model"]["weights"])
+
+    def _input_size(self) -> tuple[int, int]:
+        if self.model is not None:
+            return self.model.input_shape[1:]
+        assert self.atlas is not None
+        rows, cols = self.atlas.manifest["model"]["input_shape"][-2:]
+        return int(rows), int(cols)
+
+    def _model_told(self) -> Plain | None:
+        if self.model is None:
+            return None
+        facts = NetworkFacts.of(self.model)
+        return {
+            "spec": shorten(facts.provenance.spec, 200),
+            "weights": shorten(facts.provenance.weights, 200),
+            "preprocessing": facts.preprocessing,
+            "layers": [layer.name for layer in facts.layers if layer.is_map],
+            "notes": [shorten(note, 400) for note in facts.provenance.notes],
+        }
+
+    def _head_told(self) -> Plain | None:
+        """The kind of answers that photos get; None where there is none."""
+        if self.model is None:
+            assert self.atlas is not None
+            head = self.atlas.manifest["model"]["head"]
+            return None if head is None else {"exact": True, "layer": head["layer"], "kind": head["kind"], "reason": ""}
+        head, reason = self.model.head_or_refusal()
+        if head is None:
+            return {"exact": False, "layer": None, "kind": "none", "reason": reason}
+        return {"exact": head.exact, "layer": head.layer, "kind": head.kind, "reason": reason}
+
+
+def photos_of(atlas: Atlas) -> Dataset | None:
+    """The data set that was scanned, or what is in its place by now; None where nothing is."""
+    try:
+        return atlas.photos()
+    except (UnitscopeError, OSError):
+        return None
+
+
+def _check_same_model(model: Classifier, atlas: Atlas) -> None:
+    then, now = atlas.manifest["identity"]["model"], fingerprint(model)
+    if then != now:
+        raise AtlasError(
+            f"the atlas in '{atlas.path}' is of another model ({atlas.manifest['model']['spec']}, fingerprint "
+            f"{then[:8]}, not {now[:8]}): open it with that one, or scan again with this one"
+        )
+
+
+def _hex(colours: str) -> list[str]:
+    return ["".join(f"{value:02x}" for value in colour) for colour in table(colours)]

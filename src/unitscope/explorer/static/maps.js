@@ -1,0 +1,139 @@
+// Maps on pictures: contours, heat and the colour bar.
+import { svg } from "./dom.js";
+import { number } from "./numbers.js";
+
+// Maps: one byte a cell, in steps of the map's own peak
+
+const unpacked = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+export const floats = (text) => new Float32Array(unpacked(text).buffer);
+// The maps of several images, each as activations.
+export const mapsOf = (part, layer) => {
+  const bytes = unpacked(part.maps);
+  const cells = layer.map.rows * layer.map.cols;
+  return part.peaks.map((peak, place) => {
+    const values = new Float32Array(cells);
+    for (let cell = 0; cell < cells; cell++) {
+      const share = bytes[place * cells + cell] / 254;
+      values[cell] = peak * (layer.signed ? 2 * share - 1 : share);
+    }
+    return values;
+  });
+};
+
+// Where parts of the input lie between the centres of a map's cells: held constant beyond the outermost ones.
+const along = (fractions, inputs, [start, step], cells) =>
+  fractions.map((fraction) => {
+    const position = Math.min(cells - 1, Math.max(0, (fraction * inputs - start) / step));
+    const cell = Math.min(Math.floor(position), Math.max(0, cells - 2));
+    return [cell, Math.min(cell + 1, cells - 1), position - cell];
+  });
+
+// A map laid on the input, bilinear between the centres of its cells.
+export const laid = (values, layer, input, down, across) => {
+  const { rows, cols } = layer.map;
+  const ys = along(down, input[0], layer.map.down, rows);
+  const xs = along(across, input[1], layer.map.across, cols);
+  const field = new Float32Array(ys.length * xs.length);
+  const [lefts, rights, shares] = [0, 1, 2].map((part) => Float32Array.from(xs, (x) => x[part]));
+  let place = 0;
+  for (const [above, below, dy] of ys) {
+    const [upper, lower] = [above * cols, below * cols];
+    for (let x = 0; x < shares.length; x++) {
+      const [left, right, dx] = [lefts[x], rights[x], shares[x]];
+      const top = values[upper + left] * (1 - dx) + values[upper + right] * dx;
+      const bottom = values[lower + left] * (1 - dx) + values[lower + right] * dx;
+      field[place++] = top * (1 - dy) + bottom * dy;
+    }
+  }
+  return field;
+};
+
+// The line at a level as an SVG path in a square of 100, moved by so much: marching squares on a lattice of so many
+// squares a side.
+export const contourPath = (values, level, layer, input, squares, [across, down] = [0, 0]) => {
+  let reached = false;
+  for (const value of values) if (value >= level) reached = true;
+  if (!reached) return "";
+  const lines = Array.from({ length: squares + 1 }, (_, place) => place / squares);
+  const field = laid(values, layer, input, lines, lines);
+  const width = squares + 1;
+  const scale = 100 / squares;
+  const parts = [];
+  const at = (x, y) => `${(across + x * scale).toFixed(1)} ${(down + y * scale).toFixed(1)}`;
+  const part = (a, b) => (level - a) / (b - a);
+  for (let y = 0; y < squares; y++) {
+    for (let x = 0; x < squares; x++) {
+      const [a, b] = [field[y * width + x], field[y * width + x + 1]];
+      const [d, c] = [field[(y + 1) * width + x], field[(y + 1) * width + x + 1]];
+      const inside = (a >= level) + (b >= level) + (c >= level) + (d >= level);
+      if (inside === 0 || inside === 4) continue;
+      const cuts = [];
+      if (a >= level !== b >= level) cuts.push(at(x + part(a, b), y));
+      if (b >= level !== c >= level) cuts.push(at(x + 1, y + part(b, c)));
+      if (d >= level !== c >= level) cuts.push(at(x + part(d, c), y + 1));
+      if (a >= level !== d >= level) cuts.push(at(x, y + part(a, d)));
+      if (cuts.length === 4 && a + b + c + d >= 4 * level !== a >= level) cuts.push(cuts.shift());
+      for (let end = 0; end < cuts.length; end += 2) parts.push(`M${cuts[end]}L${cuts[end + 1]}`);
+    }
+  }
+  return parts.join("");
+};
+
+export const contour = (values, level, layer, input, squares = 64) => {
+  const path = contourPath(values, level, layer, input, squares);
+  const box = { class: "contour", viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" };
+  return svg(
+    "svg",
+    box,
+    ...(path ? [svg("path", { class: "halo", d: path }), svg("path", { class: "line", d: path })] : []),
+  );
+};
+
+// Opacity grows with the activation, so that cold places show the plain photo; as in the reports.
+export const heat = (values, largest, layer, input, colours) => {
+  const canvas = document.createElement("canvas");
+  const longest = 144 / Math.max(...input);
+  canvas.height = Math.round(input[0] * longest);
+  canvas.width = Math.round(input[1] * longest);
+  canvas.className = "heat";
+  if (!(largest > 0)) return canvas;
+  const centres = (length) => Array.from({ length }, (_, place) => (place + 0.5) / length);
+  const field = laid(values, layer, input, centres(canvas.height), centres(canvas.width));
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(canvas.width, canvas.height);
+  field.forEach((value, place) => {
+    const strength = Math.min(1, Math.max(0, value / largest));
+    const colour = parseInt(colours[Math.round(255 * strength)], 16);
+    picture.data.set([colour >> 16, (colour >> 8) & 255, colour & 255, 255 * 0.86 * strength ** 0.85], 4 * place);
+  });
+  context.putImageData(picture, 0, 0);
+  return canvas;
+};
+
+export const colourBar = (largest, colours) => {
+  const stops = colours
+    .filter((_, place) => place % 15 === 0)
+    .map((colour, place, all) => svg("stop", { offset: place / (all.length - 1), "stop-color": `#${colour}` }));
+  const [left, wide] = [18, 224];
+  const drawn = svg(
+    "svg",
+    {
+      class: "colour-bar",
+      viewBox: "0 0 260 34",
+      width: 260,
+      height: 34,
+      role: "img",
+      "aria-label": `Colour scale from 0 to ${number(largest)}`,
+    },
+    svg("defs", {}, svg("linearGradient", { id: "ember" }, ...stops)),
+    svg("rect", { x: left, y: 1, width: wide, height: 12, fill: "url(#ember)" }),
+  );
+  for (const share of [0, 0.5, 1]) {
+    const x = left + share * wide;
+    drawn.append(
+      svg("path", { class: "tick", d: `M${x} 13v4` }),
+      svg("text", { x, y: 29, "text-anchor": "middle" }, number(share * largest, share ? 2 : 0)),
+    );
+  }
+  return drawn;
+};
