@@ -1,10 +1,15 @@
-"""What the explorer's server takes: its pages alone, and ten clients at once who have photos explained.
+"""What the explorer takes: its pages alone, ten clients at once who have photos explained, and clicks in a browser.
 
     python benchmarks/explore.py [ATLAS] [--model SPEC] [--clients 10] [--photos 10] [--json FILE]
 
 The server is a process of its own, as `unitscope explore` starts it; the clients are threads of this one. Photos are
 noise of 640×480 pixels, another one each time. Times are from the first byte sent to the last one received, over a
 connection of their own, as the worst case of a browser.
+
+In the browser (playwright, and a Chromium on the path; left out without them) the network is as wide as a ResNet-50 for
+Places365, 2,048 units and 365 classes (benchmarks/wide.py). First view: from going to a photo's address, the photo known
+to the server, until its units are shown. A toggle: from the click on a unit until the page's script is done and the top
+five are changed; what the browser takes to paint that comes on top, and is told beside it.
 """
 
 from __future__ import annotations
@@ -20,11 +25,13 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -118,6 +125,71 @@ def crowd(at: tuple[str, int], clients: int, photos: int) -> dict[str, float]:
     }
 
 
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FIRST = """async () => {
+  while (!document.querySelector(".unit-switch")) await new Promise(requestAnimationFrame);
+  return performance.now();
+}"""
+TOGGLES = """async (count) => {
+  const channel = new MessageChannel();
+  const task = () => new Promise((done) => { channel.port1.onmessage = done; channel.port2.postMessage(0); });
+  const frame = () => new Promise(requestAnimationFrame);
+  const found = [];
+  for (let click = 0; click < count; click++) {
+    const units = document.querySelectorAll(".unit-switch");
+    const top = document.querySelector(".predictions").innerText;
+    await frame();
+    await task();
+    const begin = performance.now();
+    units[click % units.length].click();
+    await task();
+    const changed = performance.now() - begin;
+    await frame();
+    await task();
+    if (document.querySelector(".predictions").innerText === top) throw new Error("nothing changed");
+    found.push([changed, performance.now() - begin]);
+    await new Promise((done) => setTimeout(done, 60));
+  }
+  return found;
+}"""
+
+
+def clicks(rounds: int = 48) -> dict[str, Any]:
+    """How long a browser takes to show a photo's page, and to switch one of 2,048 units off."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return {"reason": "playwright is not installed"}
+    program = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := which(name))), None
+    )
+    if program is None:
+        return {"reason": "there is no Chromium"}
+    wide = Path(__file__).parent / "wide.py"
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder) / "noise.jpg"
+        path.write_bytes(photo(0))
+        with server(["--model", f"python:{wide}:Wide", "--photo", str(path)]) as at:
+            browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+            firsts = []
+            for _ in range(5):
+                page = browser.new_page(viewport={"width": 1280, "height": 900})
+                page.goto(f"http://{at[0]}:{at[1]}/#/photo/photo-0", wait_until="commit")
+                firsts.append(page.evaluate(FIRST))
+                page.wait_for_load_state()
+                found = page.evaluate(TOGGLES, rounds)
+                page.close()
+            browser.close()
+    changed, painted = zip(*found, strict=True)
+    return {
+        "first_view_milliseconds": statistics.median(firsts),
+        "first_view_worst_milliseconds": max(firsts),
+        "toggle_milliseconds": statistics.median(changed),
+        "toggle_quartiles": statistics.quantiles(changed, n=4)[::2],
+        "toggle_painted_milliseconds": statistics.median(painted),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("atlas", nargs="?")
@@ -145,6 +217,15 @@ def main() -> None:
         print(f"a photo: {row['photo_milliseconds']:.0f} ms (worst {row['photo_worst_milliseconds']:.0f})")
         static = f"{row['static_milliseconds']:.1f} ms (worst {row['static_worst_milliseconds']:.0f})"
         print(f"a static file meanwhile: {static}")
+    row = found["browser"] = clicks()
+    if "reason" in row:
+        print(f"no browser: {row['reason']}")
+    else:
+        first = f"{row['first_view_milliseconds']:.0f} ms (worst {row['first_view_worst_milliseconds']:.0f})"
+        quartiles = "–".join(f"{end:.1f}" for end in row["toggle_quartiles"])
+        print(f"first view of a photo, 2,048 units and 365 classes: {first}")
+        print(f"a unit off: {row['toggle_milliseconds']:.1f} ms ({quartiles}), ", end="")
+        print(f"painted after {row['toggle_painted_milliseconds']:.1f} ms")
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -21,10 +21,12 @@ def chromium() -> Iterator[Any]:
     """Headless Chromium; skips, with the reason, where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pages are not opened")
     names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((path for name in names if (path := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("there is no Chromium: pages are not opened")
     with playwright.sync_playwright() as running:
+        # The distribution's, or else the one that playwright itself can fetch.
+        own = running.chromium.executable_path
+        program = next((path for name in (*names, own) if (path := shutil.which(name))), None)
+        if program is None:
+            pytest.skip("there is no Chromium: pages are not opened (`playwright install chromium`)")
         browser = running.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()

@@ -25,6 +25,12 @@ def joined(texts: dict[str, str], gives: list[str] | None = None, instead: dict[
     return bundle(texts.__getitem__, "main.js", "all", gives or [], instead)
 
 
+def test_all_modules_are_asked_for_at_once() -> None:
+    # One that the page does not name is asked for only when another that needs it was read.
+    named = re.findall(r'<link rel="modulepreload" href="static/([\w-]+\.js)">', read("index.html"))
+    assert named == [name for name in modules() if name != "data-scripts.js"]
+
+
 @pytest.mark.parametrize("instead", [COPY, {}], ids=["copy", "live"])
 def test_all_modules_are_joined_each_after_those_that_it_needs(instead: dict[str, str]) -> None:
     script = bundle(read, "main.js", "unitscope", [], instead)

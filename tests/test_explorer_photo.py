@@ -23,6 +23,10 @@ from unitscope.explorer.documents import Documents
 from unitscope.model import Classifier, wrap
 from unitscope.preprocessing import Preprocessing
 from unitscope.scanning import scan
+from unitscope.sources import load
+
+# As many units and classes as a ResNet-50 for Places365 has.
+WIDE = Path(__file__).parent.parent / "benchmarks" / "wide.py"
 
 HOSTILE = "<img src=x onerror=hacked=1>"
 LABELS = (HOSTILE, "a_b", "</script><script>hacked=1</script>", "d", "e/f")
@@ -399,21 +403,8 @@ def test_kept_photos_say_so(browser: Any, atlas: Atlas, tmp_path: Path) -> None:
 # Size
 
 
-class Wide(nn.Module):
-    """As many units and classes as a ResNet-50 for Places365 has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 2048, 8, 8), nn.Linear(2048, 365)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
-
-
 def test_2048_units_and_365_classes_are_switched_while_one_clicks(browser: Any, given: Path, tmp_path: Path) -> None:
-    documents = Documents(
-        wrap(seeded(Wide), preprocessing=Preprocessing(resize=64, crop=56)), folder=tmp_path, photos=[given]
-    )
+    documents = Documents(load(f"python:{WIDE}:Wide"), folder=tmp_path, photos=[given])
     # What a toggle takes is measured in benchmarks/explore.py; here, that it is right at this size.
     assert documents.model is not None
     explanation = documents.model.explain(given)

@@ -106,8 +106,8 @@ export const cards = (rows) => {
 const BEYOND = 700;
 const FLIES_BY = 80;
 
-// All cards of a layer. `show(units, told)` takes them in order, with what is told of each; only those near the window are
-// in the page, at the places where they would lie in a grid of the style's columns. To be shown once it is in the page.
+// All cards of a layer. `show(units, told)` takes them in order, with what is told of each; only those near the window
+// are in the page, at the places where they would lie in a grid of the style's columns. To be called once the list is.
 export const cardGrid = (place) => {
   const list = h("ol", { class: "cards many", role: "list" });
   const there = new Map();

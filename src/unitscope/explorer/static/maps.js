@@ -4,7 +4,13 @@ import { number } from "./numbers.js";
 
 // Maps: one byte a cell, in steps of the map's own peak
 
-const unpacked = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+// A plain loop: a head has millions of weights.
+const unpacked = (text) => {
+  const characters = atob(text);
+  const bytes = new Uint8Array(characters.length);
+  for (let place = 0; place < bytes.length; place++) bytes[place] = characters.charCodeAt(place);
+  return bytes;
+};
 export const floats = (text) => new Float32Array(unpacked(text).buffer);
 // The maps of several images, each as activations.
 export const mapsOf = (part, layer) => {

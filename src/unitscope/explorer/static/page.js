@@ -5,8 +5,8 @@ import { h, link } from "./dom.js";
 
 export const main = document.getElementById("main");
 
-// `keys` are what keys do on this page alone; `told` says so in the help; `leave` is called when another is shown; `refresh` draws it anew after
-// a choice; `render` shows the page of the address.
+// `keys` are what keys do on this page alone; `told` says so in the help; `leave` is called when another is shown;
+// `refresh` draws it anew after a choice; `render` shows the page of the address.
 export const page = { keys: {}, told: [], leave: () => {}, refresh: () => {}, render: () => {} };
 
 // `place` is the part of the navigation that the page belongs to: "photo", "network", a layer's name …

@@ -24,6 +24,8 @@ export const photoPage = async ([id], query) => {
     await PhotoPage.shown.restore(query);
     return true;
   }
+  // The picture comes along with the numbers, rather than after them.
+  new Image().src = `data/photos/${encodeURIComponent(id)}.jpg`;
   const answers = await answersOf(id, layer);
   const made = new PhotoPage(id, layer, answers);
   await made.open(query);
