@@ -344,7 +344,7 @@ def test_local_answers_are_measured_by_the_server(browser: Any, given: Path, tmp
         real = documents.model.forward_without(explanation.inputs(), [unit], layer=explanation.layer)
         shares = torch.softmax(real[0], 0).sort(descending=True).values
         assert page.locator(".ranking").nth(1).locator(".share").all_inner_texts() == [f"{one:.1%}" for one in shares]
-        assert "by a real forward pass" in page.inner_text(".summary")
+        assert "by real forward passes" in page.inner_text(".summary")
 
 
 # Atlases
