@@ -119,7 +119,8 @@ const TOLD = [
   [["?"], "these keys"],
 ];
 const help = () => {
-  const lines = [...(page.told || []), ...TOLD].map(([keys, text]) => [
+  const own = page.told.flatMap(([keys]) => keys);
+  const lines = [...page.told, ...TOLD.filter(([[key]]) => !own.includes(key))].map(([keys, text]) => [
     h("dt", {}, keys.map((key) => [h("kbd", {}, key), " "])),
     h("dd", {}, text),
   ]);

@@ -15,7 +15,7 @@ export const slider = (label, slid, left) => {
     oninput: () => slid(Number(input.value)),
     onchange: left,
   });
-  const shown = h("output", {});
+  const shown = h("span", { class: "shown" });
   const show = (value, text) => {
     input.value = value;
     input.setAttribute("aria-valuetext", text);
