@@ -237,9 +237,10 @@ class Documents:
             return
         chosen = self._sample.images[:SHOWN_AT_HAND].tolist()
         rows = self.atlas.table("images", ["image", "id", "class"], where=[("image", "in", chosen)]).to_pylist()
+        given = self.atlas.manifest["data"]["labels"] == "given"
         for row in rows:
             if row["id"] in self.dataset.places:
-                of = "" if row["class"] is None else self.atlas.classes[row["class"]]
+                of = self.atlas.classes[row["class"]] if given and row["class"] is not None else ""
                 yield {"id": f"image-{row['image']}", "name": shorten(row["id"], 120), "class": of, "kept": True}
 
     def _files_at_hand(self) -> Iterable[Plain]:

@@ -139,6 +139,7 @@ class PhotoPage {
 
   laidOut() {
     const kind = this.answers.exact ? "exact" : "measured";
+    const of = site.photos.find((one) => one.id === this.id);
     return [
       h(
         "div",
@@ -150,7 +151,12 @@ class PhotoPage {
         "div",
         { class: "title" },
         h("h1", { tabindex: "-1" }, breakable(this.told.name)),
-        h("p", { class: "count" }, this.claim()),
+        h(
+          "p",
+          { class: "count" },
+          of && of.class ? ["labelled ", h("strong", {}, breakable(of.class)), " · "] : null,
+          this.claim(),
+        ),
       ),
       h(
         "div",
