@@ -7,9 +7,9 @@ noise of 640×480 pixels, another one each time. Times are from the first byte s
 connection of their own, as the worst case of a browser.
 
 In the browser (playwright, and a Chromium on the path; left out without them) the network is as wide as a ResNet-50 for
-Places365, 2,048 units and 365 classes (benchmarks/wide.py). First view: from going to a photo's address, the photo known
-to the server, until its units are shown. A toggle: from the click on a unit until the page's script is done and the top
-five are changed; what the browser takes to paint that comes on top, and is told beside it.
+Places365, 2,048 units and 365 classes (benchmarks/wide.py). First view: from going to the address of a photo that the
+server has until its units are shown. A toggle: from the click on a unit until the top five are changed and the page's
+script is done; what the browser takes to paint that comes on top, and is told beside it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def server(arguments: list[str]) -> Iterator[tuple[str, int]]:
         program.wait()
 
 
-def ask(at: tuple[str, int], path: str, body: bytes | None = None, encoding: str = "identity") -> bytes:
+def ask(at: tuple[str, int], path: str, body: bytes | None = None) -> bytes:
     connection = http.client.HTTPConnection(*at, timeout=120)
-    headers = {"Accept-Encoding": encoding} | ({"X-Photo-Name": "a.jpg"} if body else {})
+    headers = {"X-Photo-Name": "a.jpg"} if body else {}
     try:
         connection.request("GET" if body is None else "POST", path, body, headers)
         answer = connection.getresponse()
@@ -68,11 +68,11 @@ def ask(at: tuple[str, int], path: str, body: bytes | None = None, encoding: str
     return told
 
 
-def timed(at: tuple[str, int], path: str, encoding: str, rounds: int = 50) -> dict[str, float]:
+def timed(at: tuple[str, int], path: str, rounds: int = 50) -> dict[str, float]:
     seconds = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        body = ask(at, path, encoding=encoding)
+        body = ask(at, path)
         seconds.append(time.perf_counter() - begin)
     middle, worst = 1e3 * statistics.median(seconds), 1e3 * max(seconds)
     return {"bytes": len(body), "milliseconds": middle, "worst_milliseconds": worst}
@@ -96,7 +96,7 @@ def crowd(at: tuple[str, int], clients: int, photos: int) -> dict[str, float]:
             data = photo(1000 * client + number)
             begin = time.perf_counter()
             given = json.loads(ask(at, "/data/photos", data))["photo"]
-            ask(at, f"/data/photos/{given}.json", encoding="gzip")
+            ask(at, f"/data/photos/{given}.json")
             seconds.append(time.perf_counter() - begin)
         return seconds
 
@@ -209,9 +209,8 @@ def main() -> None:
         paths += ["/data/units-0-0.json", "/sprites/0/0.webp"] if options.atlas else []
         documents = found["documents"] = {}
         for path in paths:
-            documents[path] = {encoding: timed(at, path, encoding) for encoding in ("identity", "gzip")}
-            told = [f"{row['bytes']:,} bytes in {row['milliseconds']:.1f} ms" for row in documents[path].values()]
-            print(f"{path}: {told[0]}; gzip {told[1]}")
+            row = documents[path] = timed(at, path)
+            print(f"{path}: {row['bytes']:,} bytes in {row['milliseconds']:.1f} ms")
         row = found["crowd"] = crowd(at, options.clients, options.photos)
         print(f"{row['clients']} clients: {row['photos_a_second']:.1f} photos a second")
         print(f"a photo: {row['photo_milliseconds']:.0f} ms (worst {row['photo_worst_milliseconds']:.0f})")

@@ -40,11 +40,11 @@ export class ExactPhoto {
     this.pooled = told.pooled ? Float64Array.from(floats(told.pooled)) : cellMeans(this.features, this.units);
   }
 
-  // The pooled units over the divisor that they have without those that are off.
+  // The pooled units, 0 where they are off, and what they are divided by then.
   shares(off) {
-    const pooled = Float64Array.from(this.pooled, (value, unit) => (off.has(unit) ? 0 : value));
-    const divisor = divisorOf(this.readout.norm, pooled);
-    return { pooled, divisor };
+    const pooled = this.pooled.slice();
+    for (const unit of off) pooled[unit] = 0;
+    return { pooled, divisor: divisorOf(this.readout.norm, pooled) };
   }
 
   // Σ over units of weight · values, for every class, plus a share of the bias.
@@ -116,8 +116,9 @@ export class ExactPhoto {
 
   // How far maps and bias are from the network's logits, relative to the largest.
   error() {
-    const everywhere = new Set(Array.from({ length: this.cells }, (_, cell) => cell));
-    const rebuilt = this.evidence(everywhere);
+    const { divisor } = this.shares(new Set());
+    const means = this.told.pooled ? cellMeans(this.features, this.units) : this.pooled;
+    const rebuilt = this.through(means.map((value) => value / divisor));
     let [largest, difference] = [0, 0];
     rebuilt.forEach((value, one) => {
       largest = Math.max(largest, Math.abs(this.logits[one]));

@@ -95,25 +95,48 @@ export const contour = (values, level, layer, input, squares = 64) => {
   );
 };
 
-// Opacity grows with the activation, so that cold places show the plain photo; as in the reports.
-export const heat = (values, largest, layer, input, colours) => {
-  const canvas = document.createElement("canvas");
-  const longest = 144 / Math.max(...input);
-  canvas.height = Math.round(input[0] * longest);
-  canvas.width = Math.round(input[1] * longest);
-  canvas.className = "heat";
-  if (!(largest > 0)) return canvas;
+// The pixels of values from −1 to 1 of a scale, in steps. Opacity grows with the distance from 0, so that cold places show
+// the plain photo, as in the reports; below 0 a map that is not signed shows nothing.
+const STEPS = 255;
+const tables = new Map();
+const shadesOf = (colours, signed) => {
+  if (tables.has(colours)) return tables.get(colours);
+  const bytes = new Uint8ClampedArray(4 * (2 * STEPS + 1));
+  for (let step = signed ? -STEPS : 0; step <= STEPS; step++) {
+    const strength = Math.abs(step) / STEPS;
+    const position = signed ? 0.5 + Math.sign(step) * (0.16 + 0.3 * strength) : strength;
+    const colour = parseInt(colours[Math.round(255 * position)], 16);
+    const opacity = 255 * 0.86 * strength ** 0.85;
+    bytes.set([colour >> 16, (colour >> 8) & 255, colour & 255, opacity], 4 * (step + STEPS));
+  }
+  tables.set(colours, new Uint32Array(bytes.buffer));
+  return tables.get(colours);
+};
+
+// Paints a map on a canvas of `side` pixels, `high` at the end of the colours.
+export const paint = (canvas, values, high, layer, input, colours, { signed = false, side = 144 } = {}) => {
+  const longest = side / Math.max(...input);
+  canvas.height = Math.max(1, Math.round(input[0] * longest));
+  canvas.width = Math.max(1, Math.round(input[1] * longest));
+  if (!(high > 0)) return canvas;
   const centres = (length) => Array.from({ length }, (_, place) => (place + 0.5) / length);
   const field = laid(values, layer, input, centres(canvas.height), centres(canvas.width));
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
-  field.forEach((value, place) => {
-    const strength = Math.min(1, Math.max(0, value / largest));
-    const colour = parseInt(colours[Math.round(255 * strength)], 16);
-    picture.data.set([colour >> 16, (colour >> 8) & 255, colour & 255, 255 * 0.86 * strength ** 0.85], 4 * place);
-  });
+  const pixels = new Uint32Array(picture.data.buffer);
+  const shades = shadesOf(colours, signed);
+  for (let place = 0; place < pixels.length; place++) {
+    const step = Math.round((field[place] * STEPS) / high);
+    pixels[place] = shades[STEPS + (step > STEPS ? STEPS : step < -STEPS ? -STEPS : step)];
+  }
   context.putImageData(picture, 0, 0);
   return canvas;
+};
+
+export const heat = (values, largest, layer, input, colours) => {
+  const canvas = document.createElement("canvas");
+  canvas.className = "heat";
+  return paint(canvas, values, largest, layer, input, colours);
 };
 
 export const colourBar = (largest, colours) => {

@@ -7,6 +7,8 @@ import { number } from "./numbers.js";
 import { named } from "./units.js";
 
 const THUMB = 96;
+// Milliseconds of a frame that go to thumbnails.
+const FILLING = 8;
 
 // The network's part of the photo, small and grey, to lay maps of units on.
 const croppedPhoto = (picture, told) => {
@@ -30,25 +32,35 @@ export class UnitList {
     this.element = h("ol", { class: "unit-list" });
   }
 
-  thumb(unit) {
+  fill(frame, unit) {
     const { told } = this.answers;
     const { values, map } = this.answers.mapOfUnit(unit);
     let largest = 0;
     for (const value of values) largest = Math.max(largest, value);
-    const frame = h("span", { class: "thumb" });
     if (this.picture.naturalWidth) frame.append(croppedPhoto(this.picture, told));
     frame.append(heat(values, largest, { map }, told.input, site.colours.heat));
-    return frame;
   }
 
-  item(unit, contribution, most) {
+  // Thumbnails come after all that is read, a few in each frame; those of an earlier list come no more.
+  fillSoon(frames) {
+    this.waiting = frames;
+    const some = () => {
+      if (this.waiting !== frames) return;
+      const end = performance.now() + FILLING;
+      while (frames.length && performance.now() < end) this.fill(...frames.shift());
+      if (frames.length) requestAnimationFrame(some);
+    };
+    requestAnimationFrame(some);
+  }
+
+  item(unit, contribution, most, frame) {
     const who = this.atlasLayer ? named(this.atlasLayer, unit) : null;
     const bar = h("span", { class: contribution < 0 ? "amount against" : "amount" });
     bar.style.width = `${(100 * Math.abs(contribution)) / (most || 1)}%`;
     const button = h(
       "button",
       { type: "button", class: "unit-switch", onclick: () => this.toggle(unit) },
-      this.thumb(unit),
+      frame,
       h(
         "span",
         { class: "unit-said" },
@@ -70,7 +82,9 @@ export class UnitList {
   list(units, contributions) {
     const most = Math.max(...units.map((unit) => Math.abs(contributions[unit])), 0);
     this.buttons.clear();
-    this.element.replaceChildren(...units.map((unit) => this.item(unit, contributions[unit], most)));
+    const frames = units.map((unit) => [h("span", { class: "thumb" }), unit]);
+    this.element.replaceChildren(...frames.map(([frame, unit]) => this.item(unit, contributions[unit], most, frame)));
+    this.fillSoon(frames);
   }
 
   mark(off) {

@@ -1,53 +1,10 @@
 // The photo with what lies over it: a signed map, its contour, the cells of a region, and what the network did not see.
 import { site } from "./data.js";
 import { h, svg } from "./dom.js";
-import { contour, laid } from "./maps.js";
+import { contour, laid, paint } from "./maps.js";
 import { number } from "./numbers.js";
 
 const SIDE = 192;
-// As in the reports: opacity grows with the distance from 0, so that cold places show the plain photo.
-const OPAQUE = 0.86;
-const STEPS = 255;
-
-// The colours and opacities of 2 · STEPS + 1 values from −1 to 1, as the pixels of a canvas: a table, since a map is
-// painted while one clicks.
-let shades = null;
-const shadesOf = () => {
-  if (shades) return shades;
-  const bytes = new Uint8ClampedArray(4 * (2 * STEPS + 1));
-  for (let step = -STEPS; step <= STEPS; step++) {
-    const strength = Math.abs(step) / STEPS;
-    const position = 0.5 + Math.sign(step) * (0.16 + 0.3 * strength);
-    const colour = parseInt(site.colours.signed[Math.round(255 * position)], 16);
-    const alpha = 255 * OPAQUE * strength ** 0.85;
-    bytes.set([colour >> 16, (colour >> 8) & 255, colour & 255, alpha], 4 * (step + STEPS));
-  }
-  shades = new Uint32Array(bytes.buffer);
-  return shades;
-};
-
-const centres = (length) => Array.from({ length }, (_, place) => (place + 0.5) / length);
-const sized = ([rows, cols]) => {
-  const factor = SIDE / Math.max(rows, cols);
-  return [Math.max(1, Math.round(rows * factor)), Math.max(1, Math.round(cols * factor))];
-};
-
-// A signed map in colours: orange for, violet against, `high` at their ends.
-const paintSigned = (canvas, values, told, high) => {
-  [canvas.height, canvas.width] = sized(told.input);
-  const context = canvas.getContext("2d");
-  if (!(high > 0)) return;
-  const field = laid(values, told, told.input, centres(canvas.height), centres(canvas.width));
-  const picture = context.createImageData(canvas.width, canvas.height);
-  const pixels = new Uint32Array(picture.data.buffer);
-  const known = shadesOf();
-  const factor = STEPS / high;
-  for (let place = 0; place < pixels.length; place++) {
-    const step = Math.round(field[place] * factor);
-    pixels[place] = known[STEPS + (step > STEPS ? STEPS : step < -STEPS ? -STEPS : step)];
-  }
-  context.putImageData(picture, 0, 0);
-};
 
 export const signedBar = (high) => {
   const [left, wide] = [26, 268];
@@ -127,7 +84,8 @@ export class PhotoView {
     this.values = values;
     this.element.classList.toggle("mapped", opacity > 0);
     this.canvas.style.opacity = opacity;
-    if (opacity > 0) paintSigned(this.canvas, values, this.told, high);
+    const painted = { signed: true, side: SIDE };
+    if (opacity > 0) paint(this.canvas, values, high, this.told, this.told.input, site.colours.signed, painted);
     const drawn = (which, kind) => {
       const line = contour(which, level, this.told, this.told.input);
       line.classList.add(kind);
