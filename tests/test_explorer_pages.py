@@ -75,7 +75,7 @@ def test_every_page_is_shown(browser: Any, address: str, screenshots: Path, sche
             page.goto("about:blank")
             page.goto(f"{address}/{state}")
             page.locator(there).first.wait_for(timeout=5000)
-            page.wait_for_function("[...document.images].every((one) => one.complete || one.loading === 'lazy')")
+            page.wait_for_function("() => [...document.images].every((one) => one.complete || one.loading === 'lazy')")
             if name == "help":
                 page.keyboard.press("?")
                 assert page.locator("#help").is_visible()

@@ -219,9 +219,9 @@ def test_units_are_switched_off_and_the_top_moves(page: Any, address: str, docum
     real = torch.softmax(documents.model.forward_without(explanation.inputs(), units[:2])[0], 0).sort(descending=True)
     assert shown == [f"{float(share):.1%}" for share in real.values]
     assert "2 of 6 units off" in page.inner_text(".summary") and "exact" in page.inner_text(".summary")
-    assert page.locator(".unit-switch[aria-pressed=true]").count() == 2
+    assert page.locator(".unit-switch[aria-checked=false]").count() == 2
     page.go_back()
-    page.wait_for_function("document.querySelectorAll('.unit-switch[aria-pressed=true]').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('.unit-switch[aria-checked=false]').length === 1")
     page.get_by_role("button", name="All on").click()
     assert page.locator(".ranking").count() == 1
 
@@ -270,7 +270,7 @@ def test_keys(page: Any, address: str) -> None:
         ".unit-list li:nth-child(2) .unit"
     )
     page.keyboard.press("Space")
-    assert page.locator(".unit-switch[aria-pressed=true]").count() == 1
+    assert page.locator(".unit-switch[aria-checked=false]").count() == 1
     page.keyboard.press("2")
     assert page.locator(".ranking >> nth=0").locator(".prediction").nth(1).get_attribute("aria-pressed") == "true"
     page.keyboard.press("m")
@@ -283,7 +283,7 @@ def test_keys(page: Any, address: str) -> None:
     assert page.locator(".region .marked").count() == 3
     page.keyboard.press("0")
     assert page.locator(".region .marked").count() == 0
-    assert page.locator(".unit-switch[aria-pressed=true]").count() == 0
+    assert page.locator(".unit-switch[aria-checked=false]").count() == 0
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.type") == "search"
     page.keyboard.type("a_b")
@@ -322,7 +322,7 @@ def test_what_is_no_photo_is_said_to_be_none(browser: Any, address: str, tmp_pat
     page.wait_for_selector(".said.trouble")
     assert "x.png" in page.inner_text(".said") and "Traceback" not in page.inner_text(".said")
     page.goto(f"{address}/#/photo/nothing-like-it")
-    page.get_by_role("heading", name="Not found").wait_for()
+    page.get_by_role("heading", name="This photo cannot be shown").wait_for()
     page.close()
 
 
@@ -410,7 +410,7 @@ def test_2048_units_and_365_classes_are_switched_while_one_clicks(browser: Any, 
     explanation = documents.model.explain(given)
     with served(documents) as address, watched(browser, address) as page:
         opened(page, address)
-        page.get_by_role("button", name="All but the 10 off").click()
+        page.get_by_role("button", name="All but the first 10 off").click()
         kept = [one.unit for one in explanation.top_units(explanation.top(1)[0][0].index, 10)]
         after = explanation.ablate([unit for unit in range(2048) if unit not in kept])
         assert listed(page, 1) == [one.label for one in after.top(5)[0]]

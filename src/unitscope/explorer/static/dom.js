@@ -12,6 +12,15 @@ export const h = (tag, properties, ...children) => {
   );
   return element;
 };
+// A short notice, for a while; `trouble` stays until the next.
+let noticed = 0;
+export const say = (text, trouble = false) => {
+  const place = document.getElementById("said");
+  place.textContent = text;
+  place.classList.toggle("trouble", trouble);
+  clearTimeout(noticed);
+  if (text && !trouble) noticed = setTimeout(() => say(""), 6000);
+};
 export const link = (href, ...children) => h("a", { href }, ...children);
 // A label may be broken after a slash or an underscore.
 export const breakable = (label) =>

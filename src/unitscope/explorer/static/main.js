@@ -9,15 +9,16 @@ import { filtersPage } from "./filters-page.js";
 import { layerPage } from "./layer-page.js";
 import { networkPage } from "./network-page.js";
 import { count } from "./numbers.js";
-import { lost, main, page } from "./page.js";
+import { SAME_PAGE, lost, main, page } from "./page.js";
 import { photoPage } from "./photo-page.js";
+import { takePhotos } from "./photo-start.js";
 import { unitPage } from "./unit-page.js";
 
 // With an atlas and no model, the units come first; and what needs an atlas says how to make one where there is none.
 const ROUTES = {
   photo: photoPage,
   network: networkPage,
-  filters: filtersPage,
+  filters: (parts, query) => (parts[0] ? filtersPage(parts, query) : networkPage([], query)),
   layer: (parts, query) => needsAtlas(layerPage, parts, query),
   unit: (parts, query) => needsAtlas(unitPage, parts, query),
   classes: (parts, query) => needsAtlas(classesPage, parts, query),
@@ -30,22 +31,24 @@ const needsAtlas = (shown, parts, query) =>
     : lost(
         "This page tells what units do over a data set, and there is no atlas of one: make it with " +
           "`unitscope scan PHOTOS --out ATLAS` and open it with `unitscope explore ATLAS`.",
+        "This page needs an atlas",
       );
 
 let rendered = false;
 const render = async () => {
   const { parts, query } = parsed();
-  const here = location.hash;
+  const turn = ++page.turn;
   const state = history.state;
+  let kept = false;
   const first = site.model || site.photos.length || !index ? "photo" : "layer";
   const [name, ...rest] = parts[0] ? parts : [first];
   try {
-    if (Object.hasOwn(ROUTES, name)) await ROUTES[name](rest, query);
+    if (Object.hasOwn(ROUTES, name)) kept = (await ROUTES[name](rest, query)) === SAME_PAGE;
     else lost(`There is no page ${name}.`);
   } catch (error) {
-    if (here === location.hash) lost(error.message);
+    if (turn === page.turn) lost(error.message);
   }
-  if (here !== location.hash) return;
+  if (turn !== page.turn || kept) return;
   // Whoever goes back finds the place that was left; whoever goes on begins at the top.
   window.scrollTo(0, (state && state.y) || 0);
   const heading = main.querySelector("h1");
@@ -161,6 +164,7 @@ const start = async () => {
   });
   window.addEventListener("scroll", remember, { passive: true });
   document.addEventListener("keydown", pressed);
+  takePhotos();
   render();
 };
 

@@ -113,6 +113,20 @@ const shadesOf = (colours, signed) => {
   return tables.get(colours);
 };
 
+// The same as stops of a gradient, from one end of the scale to the other.
+export const shadeStops = (colours, signed) => {
+  const bytes = new Uint8Array(shadesOf(colours, signed).buffer);
+  const found = [];
+  for (let step = signed ? -STEPS : 0; step <= STEPS; step += STEPS / 15) {
+    const [red, green, blue, opacity] = bytes.subarray(4 * (step + STEPS), 4 * (step + STEPS) + 4);
+    const offset = signed ? (step + STEPS) / (2 * STEPS) : step / STEPS;
+    found.push(
+      svg("stop", { offset, "stop-color": `rgb(${red},${green},${blue})`, "stop-opacity": (opacity / 255).toFixed(3) }),
+    );
+  }
+  return found;
+};
+
 // Paints a map on a canvas of `side` pixels, `high` at the end of the colours.
 export const paint = (canvas, values, high, layer, input, colours, { signed = false, side = 144 } = {}) => {
   const longest = side / Math.max(...input);

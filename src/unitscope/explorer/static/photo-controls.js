@@ -1,7 +1,7 @@
 // What can be chosen on a photo's page: shares, any class, any unit, the layer.
-import { address } from "./addresses.js";
 import { site } from "./data.js";
-import { h } from "./dom.js";
+import { address, parsed } from "./addresses.js";
+import { h, say } from "./dom.js";
 
 const FOUND = 12;
 
@@ -56,6 +56,7 @@ export const classSearch = (labels, choose) => {
       const number = /^\d+$/.test(words) && Number(words) < labels.length ? [Number(words)] : [];
       const [match] = [...number, ...matching(words, 1)];
       if (match !== undefined) chosen(match);
+      else say(`No class has “${input.value.trim()}” in its name.`);
     },
   });
   return h("label", { class: "search" }, h("span", {}, "Another class"), input, options);
@@ -79,8 +80,13 @@ export const unitByNumber = (units, toggle) => {
 export const layerSelect = (id, layer) => {
   if (!site.live || !site.model || !site.model.layers.length) return null;
   const own = site.head && site.head.layer;
+  // What is of this layer alone does not go along.
   const go = (name) => {
-    location.hash = address(["photo", id], name === own ? null : new URLSearchParams({ layer: name }));
+    const { query } = parsed();
+    for (const one of ["off", "region", "list"]) query.delete(one);
+    if (name === own) query.delete("layer");
+    else query.set("layer", name);
+    location.hash = address(["photo", id], query);
   };
   const options = [...new Set([own, ...site.model.layers].filter(Boolean))];
   const select = h(

@@ -6,6 +6,9 @@ import { count, number } from "./numbers.js";
 export const evidenceTable = (rows, marked, cells, exact, clear) => [
   h("h2", {}, "Evidence from the region"),
   h(
+    "div",
+    { class: "scroll" },
+    h(
     "table",
     {},
     h(
@@ -36,6 +39,7 @@ export const evidenceTable = (rows, marked, cells, exact, clear) => [
         ),
       ),
     ),
+  ),
   ),
   h("button", { type: "button", onclick: clear }, "Clear the region"),
 ];

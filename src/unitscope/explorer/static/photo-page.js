@@ -4,12 +4,12 @@ import { largest, probabilities } from "./algebra.js";
 import { site } from "./data.js";
 import { breakable, h, link } from "./dom.js";
 import { count, number, power } from "./numbers.js";
-import { page, show } from "./page.js";
+import { SAME_PAGE, main, page, show } from "./page.js";
 import { answersOf } from "./photo-answers.js";
 import { classSearch, layerSelect, slider, unitByNumber } from "./photo-controls.js";
 import { evidenceTable } from "./photo-evidence.js";
-import { predictionLists, whatBecame } from "./photo-predictions.js";
-import { pickPhoto, startPage, takePhotos } from "./photo-start.js";
+import { inShort, predictionLists, whatBecame } from "./photo-predictions.js";
+import { pickPhoto, startPage } from "./photo-start.js";
 import { addressed, stateOf } from "./photo-state.js";
 import { UnitList } from "./photo-units.js";
 import { PhotoView, signedBar } from "./photo-view.js";
@@ -17,6 +17,8 @@ import { PhotoView, signedBar } from "./photo-view.js";
 const TOP = 5;
 const MANY = 10;
 const NONE = new Set();
+// Milliseconds: before it is said that one has to wait, and before a server is asked for what is only hovered over.
+const PATIENCE = 150;
 const PHOTO_KEYS = [
   [["j", "k"], "next, previous unit of the list"],
   [["Space"], "switch the unit off or on"],
@@ -35,19 +37,38 @@ export const photoPage = async ([id], query) => {
   // Back and forth between states of the page that is shown needs no new page.
   if (shown && shown.id === id && shown.layer === layer) {
     await shown.restore(query);
-    return true;
+    return SAME_PAGE;
   }
-  const asked = location.hash;
+  const { turn } = page;
+  // Nothing more is done on the page that is left.
+  page.leave();
+  page.leave = () => {};
+  main.inert = true;
+  const patience = setTimeout(() => turn === page.turn && explaining(), PATIENCE);
   // The picture comes along with the numbers, rather than after them.
   new Image().src = `data/photos/${encodeURIComponent(id)}.jpg`;
-  const answers = await answersOf(id, layer);
-  // Somebody may have gone elsewhere meanwhile.
-  if (location.hash === asked) await new PhotoPage(id, layer, answers).open(query);
+  try {
+    const answers = await answersOf(id, layer).finally(() => clearTimeout(patience));
+    if (turn === page.turn) await new PhotoPage(id, layer, answers).open(query);
+  } catch (error) {
+    if (turn === page.turn) startPage(error.message);
+  } finally {
+    if (turn === page.turn) main.inert = false;
+  }
 };
+
+const explaining = () =>
+  show(
+    "Explaining",
+    "photo",
+    h("h1", { tabindex: "-1" }, "Explaining the photo …"),
+    h("p", { class: "soft", role: "status" }, "The network is looking at it."),
+  );
 
 class PhotoPage {
   constructor(id, layer, answers) {
-    Object.assign(this, { id, layer, answers, told: answers.told, labels: site.labels, run: 0, highs: new Map() });
+    Object.assign(this, { id, layer, answers, told: answers.told, labels: site.labels });
+    Object.assign(this, { run: 0, look: 0, highs: new Map() });
     this.on = { logits: answers.logits, shares: probabilities(answers.logits) };
     this.first = largest(answers.logits, Math.min(TOP, this.labels.length));
     this.view = new PhotoView(this.told, {
@@ -57,7 +78,8 @@ class PhotoPage {
         if (done) this.write(true);
       },
       point: (value) => {
-        this.pointed.textContent = value === null ? "" : `under the pointer ${number(value, 2, true)}`;
+        const stretched = this.view.stretched ? "The photo is drawn stretched." : "";
+        this.pointed.textContent = value === null ? stretched : `under the pointer ${number(value, 2, true)}`;
       },
     });
     this.units = new UnitList(answers, this.view.photo, (unit) => this.toggle(unit));
@@ -72,6 +94,7 @@ class PhotoPage {
     this.pointed = h("p", { class: "pointed", "aria-hidden": "true" });
     this.predictions = h("div", { class: "predictions" });
     this.became = h("span", {});
+    this.strip = h("span", { class: "strip-of-five", "aria-hidden": "true" });
     this.evidence = h("section", { class: "evidence" });
     this.unitsTitle = h("h2", {});
     this.trouble = h("p", { class: "warning", role: "alert", hidden: true });
@@ -84,7 +107,7 @@ class PhotoPage {
         },
         () => this.write(false),
       );
-    this.sliders = { opacity: shared("Map", "opacity"), level: shared("Contour at", "level") };
+    this.sliders = { opacity: shared("Map opacity", "opacity"), level: shared("Contour at", "level") };
     this.brush = h("button", { type: "button", onclick: () => this.setMarking(!this.view.marking) }, "Mark a region");
     this.more = h("button", { type: "button", onclick: () => this.listMore() }, "More units");
     this.sides = h(
@@ -94,7 +117,11 @@ class PhotoPage {
       h("option", { value: "against" }, "most against it"),
     );
     const act = (text, chosen) => {
-      const switched = async () => this.change({ off: chosen(await this.ranked()) });
+      const switched = async () => {
+        const run = this.run;
+        const ranked = await this.latest(run, this.ranked());
+        if (ranked !== null) await this.change({ off: chosen(ranked) });
+      };
       return h("button", { type: "button", onclick: () => this.attempt(switched) }, text);
     };
     const all = Array.from({ length: this.told.units }, (_, unit) => unit);
@@ -102,15 +129,23 @@ class PhotoPage {
     this.actions = h(
       "div",
       { class: "controls" },
-      classSearch(this.labels, (one) => this.change({ class: one })),
-      h("label", {}, h("span", {}, "Units"), this.sides),
-      act(`Switch the ${MANY} off`, (ranked) => new Set([...this.state.off, ...ranked.slice(0, MANY)])),
-      act(`All but the ${MANY} off`, (ranked) => {
-        const kept = new Set(ranked.slice(0, MANY));
-        return new Set(all.filter((unit) => !kept.has(unit)));
-      }),
-      unitByNumber(this.told.units, (unit) => this.toggle(unit)),
-      this.allOn,
+      h(
+        "div",
+        { class: "group" },
+        classSearch(this.labels, (one) => this.change({ class: one })),
+        h("label", {}, h("span", {}, "Units"), this.sides),
+      ),
+      h(
+        "div",
+        { class: "group" },
+        act(`First ${MANY} off`, (ranked) => new Set([...this.state.off, ...ranked.slice(0, MANY)])),
+        act(`All but the first ${MANY} off`, (ranked) => {
+          const kept = new Set(ranked.slice(0, MANY));
+          return new Set(all.filter((unit) => !kept.has(unit)));
+        }),
+        this.allOn,
+        unitByNumber(this.told.units, (unit) => this.toggle(unit)),
+      ),
     );
   }
 
@@ -119,10 +154,7 @@ class PhotoPage {
     show(this.told.name, "photo", ...this.laidOut());
     page.keys = this.keys();
     page.told = PHOTO_KEYS;
-    takePhotos();
-    const { leave } = page;
     page.leave = () => {
-      leave();
       shown = null;
     };
     shown = this;
@@ -133,8 +165,9 @@ class PhotoPage {
 
   claim() {
     if (!this.answers.exact) return `local: gradient × activation at ${this.told.layer}; switching units off is measured`;
+    const error = this.answers.photo.error();
     const digits = this.told.pooled ? "the digits that the atlas kept, " : "";
-    return `exact: maps and bias give the logits to ${digits}${power(this.answers.photo.error() || 1e-16)}`;
+    return `exact: maps and bias give the logits ${error ? `to ${digits}${power(error)}` : "to the last bit"}`;
   }
 
   laidOut() {
@@ -191,6 +224,7 @@ class PhotoPage {
               " ",
               h("span", { class: `kind ${kind}` }, kind),
               this.answers.exact ? " by algebra on one forward pass, in the browser." : " by real forward passes.",
+              this.strip,
             ),
           ),
           h(
@@ -289,7 +323,8 @@ class PhotoPage {
 
   // One scale for all maps of the photo: the largest value of those of its first classes and of the one that is chosen.
   async scaleOf(one) {
-    for (const needed of this.answers.exact ? [...this.first, one] : [one]) {
+    const shared = this.answers.exact ? [...this.first, one] : [...this.highs.keys(), one];
+    for (const needed of shared) {
       if (this.highs.has(needed)) continue;
       const { map } = await this.answers.evidenceOf(needed, NONE);
       this.highs.set(
@@ -297,7 +332,7 @@ class PhotoPage {
         map.reduce((high, value) => Math.max(high, Math.abs(value)), 0),
       );
     }
-    return Math.max(...this.highs.values());
+    return Math.max(...shared.map((needed) => this.highs.get(needed)));
   }
 
   async attempt(what) {
@@ -313,17 +348,32 @@ class PhotoPage {
   // A later update overtakes an earlier one that still waits for the server.
   update() {
     const run = ++this.run;
+    this.look += 1;
+    this.units.mark(this.state.off);
     return this.attempt(async () => {
       const answered = this.answers.logitsWithout(this.state.off);
-      if (answered instanceof Promise) this.became.textContent = "The network is running …";
-      const logits = answered instanceof Promise ? await this.latest(run, answered) : answered;
+      const logits = answered instanceof Promise ? await this.awaited(run, answered) : answered;
       if (logits === null) return;
       this.without = { logits, shares: probabilities(logits) };
       this.drawPredictions();
       this.drawSummary();
-      this.units.mark(this.state.off);
       await this.drawClass(run);
     });
+  }
+
+  // What the server is asked for takes a while, and may be refused: what stands there meanwhile is of before.
+  async awaited(run, answered) {
+    this.became.textContent = "The network is running …";
+    this.predictions.setAttribute("aria-busy", "true");
+    try {
+      return await this.latest(run, answered);
+    } catch (error) {
+      const again = h("button", { type: "button", onclick: () => this.update() }, "Try again");
+      this.became.replaceChildren(`${this.unitsOff()}could not be measured. `, again);
+      throw error;
+    } finally {
+      if (run === this.run) this.predictions.removeAttribute("aria-busy");
+    }
   }
 
   // What was waited for, or null where something else is asked by now, whatever became of it.
@@ -342,16 +392,16 @@ class PhotoPage {
     const high = await this.latest(run, this.scaleOf(one));
     const found = await this.latest(run, this.answers.evidenceOf(one, off));
     if (high === null || found === null) return;
-    Object.assign(this, { found, high, mapped: one });
+    Object.assign(this, { found, high });
     this.drawMap();
     this.drawEvidence();
-    const of = JSON.stringify([one, against, listed]);
-    if (this.listedOf === of) return;
+    const of = JSON.stringify([one, against]);
+    if (this.listedOf === of && this.listed === listed) return;
     const units = await this.latest(run, this.ranked());
     const all = await this.latest(run, this.answers.evidenceOf(one, NONE));
     if (units === null || all === null) return;
-    this.listedOf = of;
-    this.units.list(units.slice(0, listed), all.contributions);
+    this.units.list(units.slice(0, listed), all.contributions, this.listedOf === of && this.listed < listed);
+    Object.assign(this, { listedOf: of, listed });
     this.units.mark(off);
     this.more.hidden = listed >= this.told.units;
     this.unitsTitle.replaceChildren(
@@ -360,33 +410,36 @@ class PhotoPage {
     );
   }
 
-  // A look at another class's map while the pointer is on its row.
-  preview(one) {
-    const run = this.run;
-    return this.attempt(async () => {
-      const high = await this.latest(run, this.scaleOf(one));
-      const found = await this.latest(run, this.answers.evidenceOf(one, this.state.off));
-      if (high === null || found === null) return;
-      Object.assign(this, { found, high, mapped: one });
-      this.drawMap();
-    });
+  // A look at another class's map while the pointer is on its row; the chosen one's comes back at once.
+  async preview(one) {
+    const look = ++this.look;
+    if (one === this.state.class) return this.drawMap();
+    if (!this.answers.exact) await new Promise((done) => setTimeout(done, PATIENCE));
+    if (look !== this.look) return;
+    try {
+      const high = Math.max(this.high, await this.scaleOf(one));
+      const found = await this.answers.evidenceOf(one, this.state.off);
+      if (look === this.look) this.drawMap(one, found, high);
+    } catch {
+      // Nothing was asked for but a look.
+    }
   }
 
-  drawMap() {
-    if (!this.found) return;
+  drawMap(one = this.state.class, found = this.found, high = this.high) {
+    if (!found) return;
     const { opacity, level } = this.state;
-    const height = (level / 100) * this.high;
-    this.view.draw(this.found.map, this.high, { level: height, opacity: opacity / 100 });
+    const height = (level / 100) * high;
+    this.view.draw(found.map, high, { level: height, opacity: opacity / 100 });
     this.sliders.opacity.show(opacity, `${opacity}%`);
     this.sliders.level.show(level, level ? `±${number(height)}` : "off");
-    if (this.barOf !== this.high) this.bar.replaceChildren(signedBar(this.high));
-    this.barOf = this.high;
-    this.mapSaid.replaceChildren(h("strong", {}, breakable(this.labels[this.mapped])), `: ${this.saidOfMap()}`);
+    if (this.barOf !== high) this.bar.replaceChildren(signedBar(high));
+    this.barOf = high;
+    this.mapSaid.replaceChildren(h("strong", {}, breakable(this.labels[one])), `: ${this.saidOfMap(found)}`);
   }
 
-  saidOfMap() {
+  saidOfMap(found) {
     const { size } = this.state.off;
-    const leftOut = number(this.found.leftOut, 2, true);
+    const leftOut = number(found.leftOut, 2, true);
     if (!this.answers.exact)
       return [
         `gradient × activation of each place; it leaves out ${leftOut} of the logit.`,
@@ -417,11 +470,18 @@ class PhotoPage {
 
   drawSummary() {
     const { size } = this.state.off;
-    this.became.replaceChildren(
-      h("strong", {}, size ? `${size} of ${count(this.told.units, "unit")} off. ` : ""),
-      whatBecame(this.labels, this.on, this.without, size),
-    );
-    this.allOn.disabled = !size;
+    const became = whatBecame(this.labels, this.on, this.without, size);
+    // What is said again in the same words would be read out again.
+    if (this.became.textContent !== `${this.unitsOff()}${became}`)
+      this.became.replaceChildren(h("strong", {}, this.unitsOff()), became);
+    this.strip.textContent = inShort(this.labels, this.without, this.first.length);
+    // Not disabled, or who pressed it would be nowhere.
+    this.allOn.setAttribute("aria-disabled", String(!size));
+  }
+
+  unitsOff() {
+    const { size } = this.state.off;
+    return size ? `${size} of ${count(this.told.units, "unit")} off. ` : "";
   }
 
   drawEvidence() {
@@ -431,7 +491,10 @@ class PhotoPage {
       return;
     }
     const cells = this.told.map.rows * this.told.map.cols;
-    const clear = () => this.change({ region: new Set() });
+    const clear = () => {
+      this.brush.focus();
+      this.change({ region: new Set() });
+    };
     this.evidence.replaceChildren(
       ...evidenceTable(this.evidenceRows(region, off, cells), region.size, cells, this.answers.exact, clear),
     );
@@ -451,6 +514,6 @@ class PhotoPage {
     }
     const of = (chosen) => chosen.reduce((sum, cell) => sum + this.found.map[cell] / cells, 0);
     const [marked, all] = [of([...region]), of([...this.found.map.keys()])];
-    return [[this.labels[this.mapped], marked, all - marked, all]];
+    return [[this.labels[this.state.class], marked, all - marked, all]];
   }
 }

@@ -25,8 +25,7 @@ const predictionRow = (one, label, said, before, { chosen, choose, preview }) =>
       h("span", { class: "label" }, breakable(label)),
       h("span", { class: "share" }, percent(said.shares[one])),
       h("span", { class: "amounts", "aria-hidden": "true" }, amount),
-      h("span", { class: "logit" }, `logit ${number(said.logits[one], 2)}`),
-      before ? h("span", { class: "change" }, changed) : null,
+      h("span", { class: "logit" }, `logit ${number(said.logits[one], 2)}`, before ? ` · ${changed}` : ""),
     ),
   );
 };
@@ -58,6 +57,12 @@ export const predictionLists = (labels, first, on, without, off, actions) => [
         h("p", { class: "soft" }, "Switch units off below: what the network would say then stands here at once."),
       ),
 ];
+
+// The same in a line, for where there is no room for lists.
+export const inShort = (labels, without, count) =>
+  largest(without.logits, count)
+    .map((one) => `${labels[one]} ${percent(without.shares[one])}`)
+    .join(" · ");
 
 export const whatBecame = (labels, on, without, off) => {
   const [was, is] = [largest(on.logits, 1)[0], largest(without.logits, 1)[0]];

@@ -1,28 +1,22 @@
 // Where a photo comes from: dropped, pasted, picked, or one of those at hand.
 import { address } from "./addresses.js";
 import { send, site } from "./data.js";
-import { breakable, h } from "./dom.js";
-import { page, show } from "./page.js";
-
-const said = (text, trouble = false) => {
-  const place = document.getElementById("said");
-  place.textContent = text;
-  place.classList.toggle("trouble", trouble);
-};
+import { breakable, h, say } from "./dom.js";
+import { show } from "./page.js";
 
 const give = async (file) => {
   if (!file) return;
-  said(`Sending ${file.name || "the photo"} …`);
+  say(`Sending ${file.name || "the photo"} …`);
   try {
     const { photo } = await send("photos", file, { "X-Photo-Name": encodeURIComponent(file.name || "pasted photo") });
-    said("");
+    say("");
     location.hash = address(["photo", photo]);
   } catch (error) {
-    said(error.message, true);
+    say(error.message, true);
   }
 };
 
-// Only what a live server can explain is taken; text and addresses that are dropped or pasted are left alone.
+// On every page. Only what a live server can explain is taken; text that is dropped or pasted is left alone.
 const pictureIn = (transfer) => [...((transfer && transfer.files) || [])][0];
 export const takePhotos = () => {
   if (!site.live || !site.model) return;
@@ -46,13 +40,8 @@ export const takePhotos = () => {
     event.preventDefault();
     give(file);
   };
-  const listeners = { dragover: over, dragleave: away, drop, paste };
-  for (const [name, listener] of Object.entries(listeners)) document.addEventListener(name, listener);
-  page.leave = () => {
-    for (const [name, listener] of Object.entries(listeners)) document.removeEventListener(name, listener);
-    document.body.classList.remove("dropping");
-    said("");
-  };
+  for (const [name, listener] of Object.entries({ dragover: over, dragleave: away, drop, paste }))
+    document.addEventListener(name, listener);
 };
 
 export const pickPhoto = (text) =>
@@ -87,7 +76,8 @@ const atHand = () =>
     ),
   );
 
-export const startPage = () => {
+// `trouble` says why a photo that was asked for is not shown.
+export const startPage = (trouble) => {
   const { head, model } = site;
   const how = !head
     ? ""
@@ -97,7 +87,8 @@ export const startPage = () => {
   show(
     "Photo",
     "photo",
-    h("h1", { tabindex: "-1" }, "Ask it about a photo"),
+    h("h1", { tabindex: "-1" }, trouble ? "This photo cannot be shown" : "Ask it about a photo"),
+    trouble ? h("p", { class: "warning", role: "alert" }, trouble) : null,
     h(
       "p",
       { class: "lead" },
@@ -123,5 +114,4 @@ export const startPage = () => {
     site.photos.length ? atHand() : null,
     how ? h("p", { class: "soft how" }, how) : null,
   );
-  takePhotos();
 };

@@ -7,14 +7,14 @@ export const LISTED = 24;
 export const stateOf = (query, told, classes, first) => {
   const asked = query.get("class") || "";
   const share = (name, usual) => {
-    const value = Number(query.get(name) || usual);
-    return value >= 0 && value <= 100 ? value : usual;
+    const value = query.get(name) || "";
+    return /^\d+$/.test(value) && Number(value) <= 100 ? Number(value) : usual;
   };
   return {
     class: /^\d+$/.test(asked) && Number(asked) < classes ? Number(asked) : first,
     off: setOf(query.get("off"), told.units),
     region: setOf(query.get("region"), told.map.rows * told.map.cols),
-    opacity: query.get("opacity") === "0" ? 0 : share("opacity", 100),
+    opacity: share("opacity", 100),
     level: share("level", 0),
     against: query.get("units") === "against",
     listed: Math.min(told.units, Math.max(LISTED, Math.floor(Number(query.get("list"))) || LISTED)),

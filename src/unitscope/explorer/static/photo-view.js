@@ -1,21 +1,23 @@
 // The photo with what lies over it: a signed map, its contour, the cells of a region, and what the network did not see.
 import { site } from "./data.js";
 import { h, svg } from "./dom.js";
-import { contour, laid, paint } from "./maps.js";
+import { contour, laid, paint, shadeStops } from "./maps.js";
 import { number } from "./numbers.js";
 
 const SIDE = 192;
+// Photos that are longer than this many times their width, or wider, are drawn so that there is something to be seen.
+const LONGEST = 8;
 
+// The colours as they lie on the photo: over a grey of middle brightness.
 export const signedBar = (high) => {
   const [left, wide] = [26, 268];
-  const stops = site.colours.signed
-    .filter((_, place) => place % 15 === 0)
-    .map((colour, place, all) => svg("stop", { offset: place / (all.length - 1), "stop-color": `#${colour}` }));
+  const stops = shadeStops(site.colours.signed, true);
   const label = `Colour scale from ${number(-high)} to ${number(high, 2, true)} logits`;
   const drawn = svg(
     "svg",
     { class: "colour-bar", viewBox: "0 0 320 34", width: 320, height: 34, role: "img", "aria-label": label },
     svg("defs", {}, svg("linearGradient", { id: "signed-colours" }, ...stops)),
+    svg("rect", { x: left, y: 1, width: wide, height: 12, class: "middle-grey" }),
     svg("rect", { x: left, y: 1, width: wide, height: 12, fill: "url(#signed-colours)" }),
   );
   for (const share of [-1, -0.5, 0, 0.5, 1]) {
@@ -44,11 +46,14 @@ export class PhotoView {
     this.canvas = h("canvas", { class: "map", "aria-hidden": "true" });
     this.lines = h("div", { class: "lines" });
     this.cells = svg("svg", { class: "region", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img" });
-    this.photo = h("img", { src: told.picture, alt: `The photo ${told.name}`, width: told.size[0], height: told.size[1] });
+    const [width, height] = told.size;
+    this.photo = h("img", { src: told.picture, alt: `The photo ${told.name}`, width, height });
     this.crop = h("div", { class: "crop" }, this.canvas, this.lines, this.cells);
     this.element = h("div", { class: "stage", tabindex: "-1" }, this.photo, ...this.veils(), this.crop);
     // Style attributes are not allowed by the pages' own policy; properties are.
-    this.element.style.aspectRatio = `${told.size[0]} / ${told.size[1]}`;
+    const ratio = told.size[0] / told.size[1];
+    this.stretched = ratio > LONGEST || ratio < 1 / LONGEST;
+    this.element.style.aspectRatio = Math.min(LONGEST, Math.max(1 / LONGEST, ratio));
     this.place(this.crop, told.box);
     this.listen();
   }
@@ -71,7 +76,7 @@ export class PhotoView {
       [0, bottom, width, height],
       [0, Math.max(0, top), left, Math.min(height, bottom)],
       [right, Math.max(0, top), width, Math.min(height, bottom)],
-    ].filter(([x, y, to, end]) => to - x > 0.5 && end - y > 0.5);
+    ].filter(([x, y, to, end]) => to - x > width / 500 && end - y > height / 500);
     return boxes.map((box) => {
       const veil = h("div", { class: "veil" });
       this.place(veil, box);
