@@ -415,3 +415,129 @@ def test_2048_units_and_365_classes_are_switched_while_one_clicks(browser: Any, 
         after = explanation.ablate([unit for unit in range(2048) if unit not in kept])
         assert listed(page, 1) == [one.label for one in after.top(5)[0]]
         assert len(page.url) < 400
+
+
+# What comes late, fails or is pressed twice
+
+
+@pytest.fixture
+def slow(browser: Any, given: Path, tmp_path: Path) -> Iterator[tuple[Any, str, list[Any]]]:
+    """A page of a network without an exact head, and the requests for data that are held back while that is asked."""
+    documents = documents_of(seeded(Mlp), given, tmp_path)
+    documents._at_hand["photo-1"] = photo(tmp_path / "other.png", 9)
+    held: list[Any] = []
+    with served(documents) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.holding = ""
+
+        def pass_or_hold(route: Any) -> None:
+            if page.holding and page.holding in route.request.url:
+                held.append(route)
+            else:
+                route.continue_()
+
+        page.route("**/data/**", pass_or_hold)
+        opened(page, address)
+        yield page, address, held
+        page.close()
+
+
+def test_clicks_while_another_photo_is_explained_change_nothing(slow: tuple[Any, str, list[Any]]) -> None:
+    page, address, held = slow
+    page.holding = "photos/photo-1.json"
+    page.goto(f"{address}/#/photo/photo-1")
+    page.evaluate("() => { for (const one of document.querySelectorAll('.unit-switch')) one.click(); }")
+    page.get_by_role("heading", name="Explaining").wait_for()
+    held.pop().continue_()
+    page.get_by_role("heading", name="other.png").wait_for()
+    page.locator(".unit-switch").first.wait_for()
+    assert page.url.endswith("#/photo/photo-1") and page.locator(".unit-switch[aria-checked=false]").count() == 0
+
+
+def test_a_late_look_never_replaces_what_was_chosen(slow: tuple[Any, str, list[Any]]) -> None:
+    page, _, held = slow
+    chosen = page.inner_text(".map-said strong")
+    page.holding = "evidence.json"
+    page.locator(".prediction").nth(2).hover()
+    page.wait_for_timeout(400)
+    page.mouse.move(2, 2)
+    assert held
+    for route in held:
+        route.continue_()
+    page.wait_for_timeout(300)
+    assert page.inner_text(".map-said strong") == chosen
+
+
+def test_what_was_asked_last_is_shown_and_what_fails_can_be_tried_again(slow: tuple[Any, str, list[Any]]) -> None:
+    page, _, held = slow
+    page.holding = "ablated"
+    for which in (0, 1):
+        page.locator(".unit-switch").nth(which).click()
+        page.wait_for_timeout(50)
+    # What is off is seen at once, whatever the server is doing.
+    assert page.locator(".unit-switch[aria-checked=false]").count() == 2
+    assert page.get_attribute(".predictions", "aria-busy") == "true" and len(held) == 2
+    held[1].fulfill(status=503, content_type="application/json", body='{"error": "busy: 32 wait"}')
+    page.get_by_role("button", name="Try again").wait_for()
+    assert "busy: 32 wait" in page.inner_text(".warning[role=alert]")
+    held[0].continue_()
+    page.wait_for_timeout(200)
+    assert page.get_by_role("button", name="Try again").count() == 1
+    page.holding = ""
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("heading", name="2 units off").wait_for()
+    assert not page.is_visible(".warning[role=alert]") and page.get_attribute(".predictions", "aria-busy") is None
+
+
+def test_a_photo_is_taken_on_every_page(page: Any, address: str, tmp_path: Path) -> None:
+    page.goto(f"{address}/#/network")
+    page.get_by_role("heading", name="The network").wait_for()
+    page.evaluate(
+        """(bytes) => {
+          const data = new DataTransfer();
+          data.items.add(new File([Uint8Array.from(bytes)], "dropped here.png", { type: "image/png" }));
+          document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+        }""",
+        list(photo(tmp_path / "x.png", 30).read_bytes()),
+    )
+    page.get_by_role("heading", name="dropped here.png").wait_for()
+
+
+def test_what_became_of_the_prediction_is_seen_on_narrow_screens(browser: Any, address: str) -> None:
+    with watched(browser, address, viewport={"width": 320, "height": 640}) as page:
+        opened(page, address, "?region=0-6")
+        page.locator(".unit-switch").last.click()
+        box = page.locator(".summary").bounding_box()
+        assert 0 <= box["y"] < 640 and "1 of 6 units off" in page.inner_text(".summary")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_focus_is_never_lost(page: Any, address: str) -> None:
+    opened(page, address, "?region=0-6&off=1")
+    for name in ("Clear the region", "All on"):
+        page.get_by_role("button", name=name).focus()
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(100)
+        assert page.evaluate("document.activeElement !== document.body"), name
+    page.locator(".prediction").nth(1).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(100)
+    assert page.evaluate("document.activeElement.className") == "prediction"
+
+
+def test_longer_lists_keep_what_is_there(browser: Any, given: Path, tmp_path: Path) -> None:
+    documents = Documents(load(f"python:{WIDE}:Wide"), folder=tmp_path, photos=[given])
+    with served(documents) as address, watched(browser, address) as page:
+        opened(page, address)
+        page.evaluate("() => { document.querySelector('.unit-switch').dataset.mine = '1'; }")
+        page.get_by_role("button", name="More units").click()
+        page.wait_for_function("() => document.querySelectorAll('.unit-switch').length === 48")
+        assert page.locator(".unit-switch").first.get_attribute("data-mine") == "1"
+        values = page.locator(".unit-switch .unit").all_inner_texts()
+        assert documents.model is not None
+        explanation = documents.model.explain(given)
+        units = explanation.top_units(explanation.top(1)[0][0].index, 48)
+        assert values == [f"unit {one.unit}" for one in units]
+        # Only pictures near the window are drawn.
+        page.wait_for_timeout(300)
+        assert 0 < page.locator(".thumb canvas.heat").count() < 48

@@ -223,7 +223,11 @@ class PhotoPage {
               this.became,
               " ",
               h("span", { class: `kind ${kind}` }, kind),
-              this.answers.exact ? " by algebra on one forward pass, in the browser." : " by real forward passes.",
+              h(
+                "span",
+                { class: "how-said" },
+                this.answers.exact ? " by algebra on one forward pass, in the browser." : " by real forward passes.",
+              ),
               this.strip,
             ),
           ),
