@@ -19,7 +19,7 @@ from networks import BETWEEN, Between, Gap, Mlp, seeded
 from unitscope.atlas import Atlas
 from unitscope.errors import AtlasError, MissingError, PhotoError
 from unitscope.explanation import Explanation
-from unitscope.explorer.documents import Documents
+from unitscope.explorer.documents import Documents, told_apart
 from unitscope.model import Classifier, wrap
 from unitscope.preprocessing import Preprocessing
 from unitscope.scanning import scan
@@ -415,6 +415,10 @@ def test_2048_units_and_365_classes_are_switched_while_one_clicks(browser: Any, 
         after = explanation.ablate([unit for unit in range(2048) if unit not in kept])
         assert listed(page, 1) == [one.label for one in after.top(5)[0]]
         assert len(page.url) < 400
+
+
+def test_labels_are_told_apart() -> None:
+    assert told_apart(["cat", "", "dog", "cat", "\u200b"]) == ["cat · 0", "class 1", "dog", "cat · 3", "class 4"]
 
 
 # What comes late, fails or is pressed twice

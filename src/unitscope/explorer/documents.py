@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class Documents:
         return {
             "live": True,
             "architecture": self._architecture(),
-            "labels": [shorten(label, 120) for label in self._labels()],
+            "labels": told_apart(self._labels()),
             "input": [rows, cols],
             "random": "random" in self._weights().lower(),
             "model": self._model_told(),
@@ -294,6 +294,16 @@ class Documents:
         if head is None:
             return {"exact": False, "layer": None, "kind": "none", "reason": reason}
         return {"exact": head.exact, "layer": head.layer, "kind": head.kind, "reason": reason}
+
+
+def told_apart(labels: Sequence[str]) -> list[str]:
+    """Labels as they are shown: one that shows nothing is called by its number, and so are those that look the same."""
+    shown = [shorten(label, 120).strip() for label in labels]
+    often = Counter(shown)
+    return [
+        f"class {index}" if not label else f"{label} · {index}" if often[label] > 1 else label
+        for index, label in enumerate(shown)
+    ]
 
 
 def photos_of(atlas: Atlas) -> Dataset | None:
