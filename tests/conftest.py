@@ -63,9 +63,9 @@ def x() -> torch.Tensor:
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(7))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium; skips where there is none."""
+    """Headless Chromium, whose event loop is there until a module's tests are done; skips where there is none."""
     from browsing import chromium
 
     with chromium() as browser:

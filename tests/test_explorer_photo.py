@@ -49,9 +49,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return photo(tmp_path_factory.mktemp("given") / f"{HOSTILE.replace('/', '')}.png")
 
 
-def documents_of(module: nn.Module, given: Path, folder: Path, **options: Any) -> Documents:
-    options.setdefault("labels", LABELS)
-    return Documents(wrap(module, preprocessing=CROPPED, **options), folder=folder, photos=[given])
+def documents_of(module: nn.Module, given: Path, folder: Path, *others: Path) -> Documents:
+    return Documents(wrap(module, labels=LABELS, preprocessing=CROPPED), folder=folder, photos=[given, *others])
 
 
 @pytest.fixture(scope="module")
@@ -427,8 +426,7 @@ def test_labels_are_told_apart() -> None:
 @pytest.fixture
 def slow(browser: Any, given: Path, tmp_path: Path) -> Iterator[tuple[Any, str, list[Any]]]:
     """A page of a network without an exact head, and the requests for data that are held back while that is asked."""
-    documents = documents_of(seeded(Mlp), given, tmp_path)
-    documents._at_hand["photo-1"] = photo(tmp_path / "other.png", 9)
+    documents = documents_of(seeded(Mlp), given, tmp_path, photo(tmp_path / "other.png", 9))
     held: list[Any] = []
     with served(documents) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 900})

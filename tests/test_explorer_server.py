@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import http.client
 import io
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -37,6 +39,7 @@ from networks import Gap, seeded
 from unitscope.atlas import Atlas
 from unitscope.cli import main
 from unitscope.cli.explore import _model_of
+from unitscope.datasets import open_dataset
 from unitscope.errors import BusyError, MissingError, PhotoError, UnitscopeError, UnitscopeWarning
 from unitscope.explorer import server
 from unitscope.explorer.documents import Documents
@@ -46,6 +49,7 @@ from unitscope.explorer.worker import Worker
 from unitscope.model import Classifier, wrap
 from unitscope.photos import Encoded, open_photo
 from unitscope.preprocessing import Preprocessing
+from unitscope.render.words import without_folders
 from unitscope.scanning import scan
 
 SMALL = Preprocessing(resize=36, crop=32)
@@ -291,6 +295,48 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(width: int, heigh
     assert time.perf_counter() - begin < 1
 
 
+def two_pictures(width: int, height: int) -> bytes:
+    """A file that is a TIFF of 20×15 to who looks for that, and an IM of another size to who reads anything."""
+    text = f": x\r\nImage type: 0 1 image\r\nImage size (x*y): {width}*{height}\r\n".encode()
+    text += b"File size (no of images): 1\r\n\x1a"
+    tags = [(256, 4, 20), (257, 4, 15), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 1024)]
+    tags += [(277, 3, 1), (278, 4, 15), (279, 4, 300)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in tags)
+    file = bytearray(1024 + 300)
+    file[:8] = b"II*\0" + struct.pack("<I", 400)
+    file[8 : 8 + len(text)] = text
+    file[400 : 400 + len(directory) + 4] = directory + bytes(4)
+    file[511] = 0x1A
+    return bytes(file) + bytes((width + 7) // 8 * height)
+
+
+def test_a_photo_stays_what_it_was_when_it_was_looked_at() -> None:
+    data = two_pictures(2000, 1500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow is about to give the format up
+        assert Image.open(io.BytesIO(data), formats=["IM"]).size == (2000, 1500)
+    shelf = Shelf()
+    photo = shelf.find(shelf.add(data, "a.tif"))
+    assert photo.formats == ("TIFF",) and open_photo(photo).size == (20, 15)
+
+
+def test_a_photo_is_decoded_before_it_is_kept_and_once_only() -> None:
+    seen: list[str] = []
+
+    def look(id: str, photo: Encoded) -> None:
+        seen.append(id)
+        open_photo(photo)
+
+    shelf = Shelf()
+    id = shelf.add(picture(), "a.png", look)
+    assert shelf.add(picture(), "b.png", look) == id and seen == [id]
+    cut = picture()[:-500]
+    for again in range(2):
+        with pytest.raises(PhotoError, match="damaged or cut short"):
+            shelf.add(cut, "cut.png", look)
+        assert len(seen) == 2 + again
+
+
 def test_a_shelf_may_be_used_from_several_threads() -> None:
     shelf, pictures = Shelf(photos=4), [picture(seed) for seed in range(12)]
 
@@ -393,6 +439,30 @@ def test_the_network_is_told(client: TestClient) -> None:
         assert ": " not in answer.text[:20] and "NaN" not in answer.text
 
 
+def test_the_head_is_told_once_and_asked_about_afterwards(documents: Documents) -> None:
+    times: list[int] = []
+
+    class Counted(Documents):
+        def head(self) -> dict[str, Any]:
+            times.append(1)
+            return super().head()
+
+    assert documents.model is not None
+    counted = Counted(documents.model, folder=Path())
+    with TestClient(create_app(counted), base_url=AT) as client:
+        answers = [client.get("/data/head.json", headers={"Accept-Encoding": "identity"}) for _ in range(3)]
+        assert len(times) == 1 and len({answer.text for answer in answers}) == 1
+        first = answers[0]
+        assert first.headers["cache-control"] == "private, no-cache" and first.headers["vary"] == "accept-encoding"
+        again = client.get(
+            "/data/head.json", headers={"If-None-Match": first.headers["etag"]} | {"Accept-Encoding": ""}
+        )
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+        small = client.get("/data/head.json", headers={"Accept-Encoding": "gzip"})
+        assert small.headers["content-encoding"] == "gzip" and small.headers["etag"] != first.headers["etag"]
+        assert small.json() == first.json() == counted.head()
+
+
 def test_documents_are_compressed_for_who_understands_that(client: TestClient) -> None:
     plain, small = (client.get("/data/index.json", headers={"Accept-Encoding": kind}) for kind in ("identity", "gzip"))
     assert "content-encoding" not in plain.headers and small.headers["content-encoding"] == "gzip"
@@ -468,6 +538,73 @@ def test_the_pages_are_served_from_a_table_and_nothing_else_is(client: TestClien
 )
 def test_what_is_not_there_is_told_in_one_line(client: TestClient, path: str) -> None:
     assert len(told(client.get(path), 404)) > 20
+
+
+def test_a_layer_without_a_name_is_none(client: TestClient) -> None:
+    assert "no layer is named ''" in told(client.get("/data/filters/.json"), 404)
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\0", "a\0b", "\udfff/..", "\u202e", "\n", "' \" <b>"])
+def test_odd_characters_are_told_like_any_others(client: TestClient, of_atlas: TestClient, odd: str) -> None:
+    photo = given(client, picture())
+    escaped = quote(odd.encode("utf-8", "surrogatepass"), safe="")
+    for at in (client, of_atlas):
+        for path in (
+            f"/data/photos/{escaped}.json",
+            f"/data/photos/{escaped}.jpg",
+            f"/data/photos/{photo}.json?layer={escaped}",
+            f"/data/filters/{escaped}.json",
+            f"/data/filters/features.0.json?from={escaped}",
+            f"/data/evidence.json?photo={photo}&layer={escaped}&class=1",
+            f"/data/evidence.json?photo={escaped}&layer=features.0&class={escaped}",
+            f"/data/units-{escaped}-0.json",
+            f"/static/{escaped}",
+            f"/images/0/{escaped}.webp",
+        ):
+            assert at.get(path).status_code in (404, 422), path
+        for question in ({"photo": photo, "layer": odd}, {"photo": odd, "layer": "features.0"}):
+            body = json.dumps(question | {"units": [0]})
+            told(at.post("/data/ablated", content=body, headers={"Content-Type": "application/json"}), 404)
+    named = client.post("/data/photos", content=picture(), headers={"X-Photo-Name": escaped})
+    assert client.get(f"/data/photos/{named.json()['photo']}.json").status_code == 200
+
+
+def test_no_answer_names_a_folder(model: Classifier, atlas: Atlas, tmp_path: Path) -> None:
+    mine = tmp_path / "some one's folder" / "mine.ppm"
+    mine.parent.mkdir()
+    mine.write_bytes(picture(kind="ppm"))  # of one's own files all kinds are read
+    photos = tmp_path / "moved here" / "photos"
+    shutil.copytree(atlas.manifest["data"]["source"], photos)
+    documents = Documents(model, atlas, dataset=open_dataset(photos), folder=tmp_path / "drawn", photos=[mine])
+    with TestClient(create_app(documents), base_url=AT) as client:
+        index = client.get("/data/index.json").json()
+        assert index["photos"][0] == {"id": "photo-0", "name": "mine.ppm", "class": "", "kept": False}
+        assert client.get("/data/photos/photo-0.json").json()["name"] == "mine.ppm"
+        of_atlas = [photo["id"] for photo in index["photos"] if photo["kept"]][:2]
+        mine.unlink()
+        shutil.rmtree(photos)
+        lines = [told(client.get("/data/photos/photo-0.jpg"), 422)]
+        lines += [
+            told(client.get(f"/data/photos/{photo}.{kind}"), 422) for photo in of_atlas for kind in ("json", "jpg")
+        ]
+        lines += [told(client.get("/data/photos/image-99999.json"), 404)]
+        mine.mkdir()
+        lines += [told(client.get("/data/photos/photo-0.json?layer=features.0"), 422)]
+    assert lines[0].startswith("there is no photo 'mine.ppm' (any more)") and "'mine.ppm' is a folder" in lines[-1]
+    assert "there is no photo '" in lines[1]
+    for line in lines:
+        assert "/" not in line.replace("a/", "").replace("b/", ""), line
+        assert "folder/" not in line and "moved" not in line and "some one" not in line, line
+
+
+def test_folders_are_left_out_of_what_is_shown() -> None:
+    for text, shown in (
+        ("there is no '/home/a b/c d.jpg': look", "there is no 'c d.jpg': look"),
+        (r"there is no 'C:\\Users\\a b\\c.jpg': look", "there is no 'c.jpg': look"),
+        ("of /home/me/x.pt (looked in /srv/data)", "of x.pt (looked in data)"),
+        ("'a/b.jpg' is at https://example.org/x/y", "'a/b.jpg' is at https://example.org/x/y"),
+    ):
+        assert without_folders(text) == shown
 
 
 def test_a_photo_that_was_never_given_is_asked_for_again(client: TestClient) -> None:
@@ -601,8 +738,14 @@ def test_photos_that_are_none_or_too_large_are_refused(client: TestClient) -> No
     assert line in told(client.post("/data/photos", content=bytes(100_001), headers=named), 413)
     chunks = (bytes(10_000) for _ in range(50))
     assert line in told(client.post("/data/photos", content=chunks, headers=named), 413)
-    photo = given(client, picture()[:200])  # the header alone is right
-    assert "cut short" in told(client.get(f"/data/photos/{photo}.json"), 422)
+    for kind in ("png", "jpeg", "webp", "tiff", "bmp", "gif"):
+        whole = picture(kind=kind)
+        cut = client.post("/data/photos", content=whole[: len(whole) - 1000], headers=named)
+        assert re.search("'a b.png' (is damaged|cannot be read)", told(cut, 422)), kind
+    # What was refused is not kept either.
+    assert "give it again" in told(
+        client.get(f"/data/photos/{hashlib.sha256(cut.request.content).hexdigest()[:24]}.jpg"), 404
+    )
 
 
 @pytest.mark.parametrize(
@@ -731,6 +874,29 @@ def test_ten_clients_at_once_are_all_answered_rightly(tmp_path: Path) -> None:
     assert sorted(waits)[len(waits) // 2] < 0.1 and max(waits) < 1.5, sorted(waits)[-5:]
 
 
+def test_pictures_and_uploads_do_not_wait_for_the_network(tmp_path: Path) -> None:
+    documents = Documents(wrap(seeded(Slow), preprocessing=SMALL), folder=tmp_path)
+    documents.index()
+    with running(documents) as at, ThreadPoolExecutor(6) as clients:
+        photos = [give(at, picture(seed)) for seed in range(6)]
+        busy = [clients.submit(ask, at, f"/data/photos/{photo}.json") for photo in photos]
+        time.sleep(0.05)
+        begin = time.perf_counter()
+        assert all(ask(at, f"/data/photos/{photo}.jpg")[0] == 200 for photo in photos)
+        give(at, picture(7))
+        seconds = time.perf_counter() - begin
+        assert seconds < 0.5 and not all(one.done() for one in busy)
+        assert {one.result()[0] for one in busy} == {200}
+
+
+def test_few_pictures_are_kept_and_drawn_once(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unitscope.explorer.documents._PICTURES", 2)
+    ids = [documents.given(picture(seed), "a.png")["photo"] for seed in range(3)]
+    seen = documents.picture(ids[2])
+    assert documents.picture(ids[2]) is seen and Image.open(io.BytesIO(seen)).size == (60, 48)
+    assert documents.picture(ids[0]) == documents.picture(ids[0])  # drawn again, as it had made room
+
+
 def test_too_many_at_once_are_refused_in_one_line_and_answered_later(tmp_path: Path) -> None:
     documents = Documents(wrap(seeded(Slow), preprocessing=SMALL), folder=tmp_path)
     documents.index()
@@ -837,17 +1003,91 @@ def test_whoever_does_not_take_the_answer_is_let_go(documents: Documents, monkey
         assert ask(at, "/")[0] == 200
 
 
+HEAD = b"POST /data/photos HTTP/1.1\r\nHost: localhost\r\nX-Photo-Name: a\r\nContent-Length: 1000000\r\n\r\n"
+
+
 def test_no_more_photos_are_read_at_once_than_there_is_room_for(
     documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_UPLOADS_AT_ONCE", 2)
+    monkeypatch.setattr(server, "_UPLOADS_AT_ONCE", 8)  # a quarter for each client
     monkeypatch.setattr(server, "_GRACE", 1.0)
-    head = b"POST /data/photos HTTP/1.1\r\nHost: localhost\r\nX-Photo-Name: a\r\nContent-Length: 1000\r\n\r\n"
+    monkeypatch.setattr(server, "_SLOWEST", 1 << 20)
+    large = picture(size=(400, 400))
+    assert len(large) > server._SMALL_BYTES
     with running(documents) as at, ThreadPoolExecutor(4) as clients:
-        slow = [clients.submit(raw, at, head) for _ in range(2)]
-        time.sleep(0.2)
-        assert give(at, picture())  # waits until one of them was given up
+        slow = [clients.submit(raw, at, HEAD + bytes(300_000)) for _ in range(2)]
+        time.sleep(0.3)
+        begin = time.perf_counter()
+        give(at, picture())  # a small one needs no room
+        assert time.perf_counter() - begin < 0.3
+        assert give(at, large)  # waits until one of them was given up
+        assert time.perf_counter() - begin > 0.3
         assert all(b"408" in one.result() for one in slow)
+
+
+def test_who_sends_nothing_holds_no_room(documents: Documents) -> None:
+    with running(documents) as at, contextlib.ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(socket.create_connection(at)).sendall(HEAD + bytes(1000))
+        time.sleep(0.2)
+        begin = time.perf_counter()
+        give(at, picture(size=(400, 400)))
+        assert time.perf_counter() - begin < 1
+
+
+def test_whoever_finds_no_room_is_told_to_come_again(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_GRACE", 0.5)
+    monkeypatch.setattr(server, "_SLOWEST", 64 << 10)
+    with running(documents) as at, ThreadPoolExecutor(2) as clients:
+        slow = [clients.submit(raw, at, HEAD + bytes(400_000)) for _ in range(2)]
+        time.sleep(0.2)
+        status, body = ask(at, "/data/photos", picture(size=(400, 400)), X_Photo_Name="a.png")
+        assert (status, json.loads(body)["error"]) == (
+            503,
+            "too many photos are being sent already: try again in a moment",
+        )
+        assert all(b"408" in one.result() for one in slow)
+
+
+def test_nobody_may_take_forever_however_steadily(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_LONGEST", 0.6)
+    with running(documents) as at:
+        begin = time.perf_counter()
+        assert b"408" in raw(at, HEAD, *[bytes(20_000)] * 20, pause=0.1)
+        assert time.perf_counter() - begin < 5
+
+
+def test_one_client_has_a_quarter_of_the_room() -> None:
+    async def taken() -> list[str]:
+        uploads, begun = server._Uploads(8), []
+        leave = asyncio.Event()
+
+        async def one(client: str) -> None:
+            async with uploads.room(client):
+                begun.append(client)
+                await leave.wait()
+
+        tasks = [asyncio.ensure_future(one(client)) for client in ("a" * 9 + "b" * 9 + "c" + "d" * 2 + "e" * 3)]
+        await asyncio.sleep(0.05)
+        first = list(begun)
+        leave.set()
+        await asyncio.gather(*tasks)
+        assert len(begun) == 24 and not uploads._of
+        return first
+
+    assert sorted(asyncio.run(taken())) == list("aabbcdde")
+
+
+def test_small_answers_do_not_wait_for_each_other(documents: Documents) -> None:
+    with running(documents) as at:
+        connection = http.client.HTTPConnection(*at)
+        begin = time.perf_counter()
+        for _ in range(30):
+            connection.request("GET", "/static/main.js")
+            connection.getresponse().read()
+        connection.close()
+        # With Nagle's algorithm each would wait for the client's delayed acknowledgement of the header: 40 ms.
+        assert time.perf_counter() - begin < 0.6
 
 
 # Listening
@@ -977,6 +1217,14 @@ def test_the_verb_serves_until_interrupted_and_says_nothing_else(named: list[str
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=10)
         assert (program.returncode, out, err.strip()) == (130, "", "unitscope: interrupted")
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.2])
+def test_the_verb_can_be_interrupted_while_it_still_loads(seconds: float) -> None:
+    code = f"import _thread, runpy, sys, threading; threading.Timer({seconds}, _thread.interrupt_main).start(); "
+    code += "sys.argv = ['unitscope', 'explore', '--port', '0']; runpy.run_module('unitscope', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "unitscope: interrupted")
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])

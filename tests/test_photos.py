@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from unitscope.errors import PhotoError
-from unitscope.photos import open_photo
+from unitscope.photos import Encoded, open_photo
 from unitscope.preprocessing import Preprocessing
 
 # Red, green / blue, white: every orientation of it can be told from the others.
@@ -194,6 +194,16 @@ def test_random_damage_gives_a_photo_or_a_clear_refusal(tmp_path: Path, seed: in
         assert str(path) in str(refusal)
     except Warning:
         pass  # Pillow's own remark, which is an error only in these tests
+
+
+def test_encoded_bytes_are_opened_as_the_formats_that_they_may_have_only() -> None:
+    buffer = io.BytesIO()
+    CORNERS.save(buffer, "png")
+    data = buffer.getvalue()
+    for formats in (None, ("PNG",), ("JPEG", "PNG")):
+        assert open_photo(Encoded("a.png", lambda: data, len(data), formats)).size == (3, 2)
+    with pytest.raises(PhotoError, match=r"'a\.png' is not a picture that Pillow can read"):
+        open_photo(Encoded("a.png", lambda: data, len(data), ("TIFF", "JPEG")))
 
 
 def test_what_is_no_photo_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,17 @@
 
 import sys
 
-from unitscope.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line and return the exit status; interrupted, too, while that is still imported."""
+    try:
+        from unitscope.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("unitscope: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -170,6 +170,8 @@ def find_convolution(module: nn.Module, layer: str | int) -> tuple[str, nn.modul
                 f"there is no convolution {layer}: the network has {len(names)}, numbered 0 to {len(names) - 1}"
             )
         layer = names[layer]
+    if not layer:
+        raise LayerError(f"no layer is named '': name a convolution, such as '{names[0]}'")
     if layer not in known:
         other = dict(module.named_modules()).get(layer)
         inside = [name for name in names if name.startswith(f"{layer}.")]

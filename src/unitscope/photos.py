@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,16 +22,23 @@ from unitscope.errors import PhotoError, one_line
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A photo that is no file of its own: `read` gives its encoded bytes, `size` of them, whenever they are needed."""
+    """A photo that is no file of its own: `read` gives its encoded bytes, `size` of them, whenever they are needed.
+
+    `formats` are those, by Pillow's names, that it may have; None for all that Pillow reads.
+    """
 
     name: str
     read: Callable[[], bytes]
     size: int
+    formats: tuple[str, ...] | None = None
 
 
 PhotoSource: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded
 
 _LARGE_FILE = 64 << 20
+
+# Filters of warnings belong to all threads: two that put back what they found would put back each other's.
+_WARNINGS = threading.Lock()
 
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
@@ -72,7 +81,8 @@ def opened(source: PhotoSource, longest: int | None = None) -> Callable[[], Phot
         return partial(_from_image, source)
     if isinstance(source, Encoded):
         with _told(source.name):
-            return partial(_from_file, _header(io.BytesIO(source.read())), source.name, source, longest)
+            image = open_header(io.BytesIO(source.read()), source.formats)
+            return partial(_from_file, image, source.name, source, longest)
     if not isinstance(source, (str, os.PathLike)):
         raise PhotoError(f"a photo is a path or a PIL image, not {type(source).__name__}: open it with PIL.Image first")
     if not os.fspath(source):
@@ -82,15 +92,15 @@ def opened(source: PhotoSource, longest: int | None = None) -> Callable[[], Phot
         if path.is_dir():
             raise PhotoError(f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg")
         # Absolute, as it is opened again when it is drawn, wherever the program has gone meanwhile.
-        return partial(_from_file, _header(_contents(path)), path, path.absolute(), longest)
+        return partial(_from_file, open_header(_contents(path)), path, path.absolute(), longest)
 
 
-def _header(contents: Path | io.BytesIO) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal. Not in
-        # another thread: the filters belong to all of them.
+def open_header(contents: Path | io.BytesIO, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """A picture of one of the formats, or of any, of which only the header was read; raises what Pillow raises."""
+    with _WARNINGS, warnings.catch_warnings():
+        # Pillow warns from 89 megapixels on and refuses from 179 on; we serve everything up to its refusal.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(contents)
+        return Image.open(contents, formats=formats)
 
 
 def _from_image(source: Image.Image) -> Photo:
@@ -129,7 +139,9 @@ def _told(path: Path | str) -> Iterator[None]:
 
 def shown_name(path: str | os.PathLike[str]) -> str:
     """The last part of a path as text that can be shown anywhere: one line, and no bytes that are not characters."""
-    name = Path(path).name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    # Bytes that are no characters are half surrogates in Python, and whoever writes JSON may put in others.
+    name = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", Path(path).name)
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return " ".join(name.split()) or "photo"
 
 

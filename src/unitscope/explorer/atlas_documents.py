@@ -15,7 +15,7 @@ from unitscope.errors import InputError, MissingError
 from unitscope.explorer.atlas_contents import ClassContents, LayerContents
 from unitscope.explorer.tiles import DRAWN, PER_FOLDER, STATES, Tiles
 from unitscope.neighbours import correlations
-from unitscope.render.words import clean, number, percent, plural, power, shape, shorten
+from unitscope.render.words import number, percent, plural, power, shape, shorten, without_folders
 
 NEIGHBOURS = 8
 """How many neighbours are told of a unit."""
@@ -237,12 +237,7 @@ def _value(value: Any) -> str:
 
 
 def _shown(said: str | list[str]) -> str | list[str]:
-    return [_shown_line(line) for line in said] if isinstance(said, list) else _shown_line(said)
-
-
-def _shown_line(text: str) -> str:
-    """The text without the folders of absolute paths, which are nobody's business but the writer's."""
-    return re.sub(r"(?<![\w/.])(?<!:(?=//))(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])", "", clean(text))
+    return [without_folders(line) for line in said] if isinstance(said, list) else without_folders(said)
 
 
 def _last(path: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from unitscope.account import NetworkFacts
 from unitscope.atlas import Atlas
 from unitscope.datasets import Dataset
-from unitscope.errors import AtlasError, ClassError, MissingError, UnitscopeError
+from unitscope.errors import AtlasError, ClassError, MissingError, PhotoError, UnitscopeError
 from unitscope.explanation import Explanation
 from unitscope.explorer import network_contents
 from unitscope.explorer.atlas_documents import AtlasContents
@@ -39,6 +39,10 @@ SHOWN_AT_HAND = 24
 """How many images of an atlas are offered on the first page."""
 
 _EXPLAINED = 16
+# Pictures that are kept as they are sent, and how many bytes of them.
+_PICTURES, _PICTURE_BYTES = 64, 16 << 20
+# They are drawn from photos decoded to so many pixels a side, or more where a format knows no smaller ones.
+_DECODED = 2048
 _OF_ATLAS = re.compile(r"image-(\d+)")
 
 
@@ -50,8 +54,9 @@ class Documents:
     every unit has `images` images by its maximum and by its mean. Every method raises UnitscopeErrors whose text can be
     shown: MissingError for what is not there, PhotoError for what is no photo.
 
-    Those methods that run the network (network, filters, head, given, photo, picture, evidence, ablated) may be called
-    by one thread at a time, and so may the others, at the same time.
+    Those methods that run the network (network, filters, head, photo, evidence, ablated) may be called by one thread at
+    a time, and so may the others, at the same time. What both use may be used by any: the shelf, the files at hand, an
+    atlas's tables and its data set, all of which are opened anew for each reading or have a lock.
 
     Raises AtlasError where the atlas is of another model.
     """
@@ -73,7 +78,8 @@ class Documents:
             _check_same_model(model, atlas)
         self.model, self.atlas, self.dataset = model, atlas, dataset
         self.shelf = Shelf()
-        self._at_hand = {f"photo-{place}": path for place, path in enumerate(photos)}
+        self._at_hand = {f"photo-{place}": _at_hand(path) for place, path in enumerate(photos)}
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
         self._explained: OrderedDict[tuple[str, str | None], Explanation] = OrderedDict()
         self.of_atlas = None if atlas is None else AtlasContents(atlas, dataset, folder, images, drawn=drawn)
 
@@ -119,6 +125,19 @@ class Documents:
         """The file of a unit's top images, put together."""
         return self._atlas_contents().sprite(place, unit)
 
+    def given(self, data: bytes, name: str) -> Plain:
+        """Keep a photo that somebody gave, under an id of its own; raises PhotoError where it is none, or damaged."""
+        self._model()
+        # Decoding it whole shows whether it is; what comes of that is asked for next.
+        return {"photo": self.shelf.add(data, name, self._draw)}
+
+    def picture(self, id: str) -> bytes:
+        """A photo as JPEG, upright, of a size to be looked at."""
+        if id not in self._pictures:
+            self._draw(id, self._source(id))
+        self._pictures.move_to_end(id)
+        return self._pictures[id]
+
     # Of the model's thread
 
     def head(self) -> Plain:
@@ -136,24 +155,14 @@ class Documents:
         """The filters of a convolution, of a large one as many from `begin` as are told at once; raises LayerError."""
         return network_contents.filters(self._model(), layer, begin)
 
-    def given(self, data: bytes, name: str) -> Plain:
-        """Keep a photo that somebody gave, under an id of its own; raises PhotoError where it is none."""
-        self._model()
-        return {"photo": self.shelf.add(data, name)}
-
     def photo(self, id: str, layer: str | None = None) -> Plain:
         """What the network says of a photo, at its head's layer or another; raises LayerError, HeadError."""
         if self.model is None:
             return self._kept(id)
         told = photo_contents(self._explanation(id, layer))
         # A photo that was given again under another name has that name now.
-        source = self._source(id)
-        name = source.name if isinstance(source, Encoded) else shown_name(source)
+        name = self._source(id).name
         return told | {"name": shorten(name, 120), "id": id, "picture": f"data/photos/{id}.jpg"}
-
-    def picture(self, id: str) -> bytes:
-        """A photo as JPEG, upright, of a size to be looked at."""
-        return picture(open_photo(self._source(id), longest=2048).image)
 
     def evidence(self, id: str, layer: str, which: int) -> Plain:
         """A local answer for one class: map, contributions, and what they leave out."""
@@ -196,7 +205,14 @@ class Documents:
             self._explained.popitem(last=False)
         return self._explained[id, layer]
 
-    def _source(self, id: str) -> Path | Encoded:
+    def _draw(self, id: str, source: Encoded) -> None:
+        """Draw a picture, and keep it in place of those not asked for longest; raises PhotoError."""
+        self._pictures[id] = picture(open_photo(source, longest=_DECODED).image)
+        # One is no larger than a few megabytes, so that the last always stays.
+        while len(self._pictures) > _PICTURES or sum(map(len, self._pictures.values())) > _PICTURE_BYTES:
+            self._pictures.popitem(last=False)
+
+    def _source(self, id: str) -> Encoded:
         """Where a photo is read from, by its id: a file at hand, an image of the atlas, or one that was given."""
         if id in self._at_hand:
             return self._at_hand[id]
@@ -244,8 +260,8 @@ class Documents:
                 yield {"id": f"image-{row['image']}", "name": shorten(row["id"], 120), "class": of, "kept": True}
 
     def _files_at_hand(self) -> Iterable[Plain]:
-        for id, path in self._at_hand.items():
-            yield {"id": id, "name": shorten(path.name, 120), "class": "", "kept": False}
+        for id, photo in self._at_hand.items():
+            yield {"id": id, "name": shorten(photo.name, 120), "class": "", "kept": False}
 
     def _labels(self) -> tuple[str, ...]:
         if self.model is not None:
@@ -304,6 +320,28 @@ def told_apart(labels: Sequence[str]) -> list[str]:
         f"class {index}" if not label else f"{label} · {index}" if often[label] > 1 else label
         for index, label in enumerate(shown)
     ]
+
+
+def _at_hand(path: Path) -> Encoded:
+    """A file of the user's own, in any format there is; what goes wrong with it is told without its folder."""
+    path, name = path.absolute(), shown_name(path)
+
+    def read() -> bytes:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise PhotoError(f"there is no photo '{name}' (any more): check the path that it was named by") from None
+        except IsADirectoryError:
+            raise PhotoError(f"'{name}' is a folder: name the photos in it") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise PhotoError(f"'{name}' cannot be read ({reason}): check the file and its permissions") from None
+
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        size = 0
+    return Encoded(name, read, size)
 
 
 def photos_of(atlas: Atlas) -> Dataset | None:

@@ -17,12 +17,13 @@ import socket
 import tempfile
 import traceback
 import warnings
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from importlib import resources
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote
+from weakref import WeakValueDictionary
 
 from unitscope.atlas import Atlas
 from unitscope.datasets import Dataset
@@ -41,6 +42,7 @@ from unitscope.errors import (
 from unitscope.explorer.documents import Documents, photos_of
 from unitscope.explorer.worker import Worker
 from unitscope.model import Classifier
+from unitscope.render.words import without_folders
 
 try:
     import uvicorn
@@ -60,11 +62,13 @@ UPLOAD_BYTES = 32 << 20
 WAITING = 32
 
 _PORTS_TRIED = 20
+# So many large bodies are in memory at once, a quarter of them of one client's; small ones are taken at any time.
 _UPLOADS_AT_ONCE = 8
+_SMALL_BYTES = 256 << 10
 _QUESTION_BYTES = 256 << 10
 _GZIP_LEVEL = 3
-# A client may take so many seconds, and one more for every so many bytes that it sent.
-_GRACE, _SLOWEST = 20.0, 32 << 10
+# A client may take so many seconds, and one more for every so many bytes that it sent, but never longer than the last.
+_GRACE, _SLOWEST, _LONGEST = 15.0, 64 << 10, 60.0
 # Seconds after which a connection on which nothing moves is given up.
 _PATIENCE = 20.0
 # Seconds that those who still wait get when the program is interrupted.
@@ -148,8 +152,9 @@ class _Site:
     def __init__(self, documents: Documents, upload_bytes: int, waiting: int) -> None:
         self._documents, self._upload_bytes = documents, upload_bytes
         self._model, self._pages = Worker("model", waiting), Worker("pages", 8 * waiting)
-        self._uploads = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+        self._uploads = _Uploads(_UPLOADS_AT_ONCE)
         self._static = _static_files()
+        self._heads: dict[bool, _Kept] = {}
 
     @contextlib.asynccontextmanager
     async def open(self, _app: Starlette) -> AsyncIterator[None]:
@@ -174,11 +179,10 @@ class _Site:
             Route("/data/index.json", asked(pages, lambda _: (told.index,))),
             Route("/data/units-{place}-{chunk}.json", asked(pages, lambda r: (told.units, *_numbers(r)))),
             Route("/data/neighbours-{place}-{chunk}.json", asked(pages, lambda r: (told.neighbours, *_numbers(r)))),
-            Route("/data/neighbours-{place}-{chunk}.json", asked(pages, lambda r: (told.neighbours, *_numbers(r)))),
             Route("/data/classes-{chunk}.json", asked(pages, lambda r: (told.classes, *_numbers(r)))),
             Route("/images/{folder}/{image}.{suffix}", self._tile),
             Route("/sprites/{place}/{unit}.{suffix}", self._sprite),
-            Route("/data/head.json", asked(model, lambda _: (told.head,))),
+            Route("/data/head.json", self._head),
             Route("/data/network.json", asked(model, lambda _: (told.network,))),
             Route("/data/filters/{layer:path}.json", asked(model, self._filters)),
             Route("/data/photos/{photo}.json", asked(model, self._photo)),
@@ -201,6 +205,20 @@ class _Site:
 
         return answer
 
+    async def _head(self, request: Request) -> Response:
+        # It stays the same, and may have a hundred megabytes.
+        small = _shrinks(request)
+
+        def made() -> _Kept:
+            body = _written(self._documents.head(), small)
+            return _Kept(_tag(body), "application/json", body)
+
+        if small not in self._heads:
+            self._heads[small] = await _done(request, self._model, made, key=("head", small))
+        answer = self._heads[small].response(request)
+        answer.headers.update(_encoding(small))
+        return answer
+
     def _filters(self, request: Request) -> tuple[Any, ...]:
         begin = request.query_params.get("from")
         return self._documents.filters, request.path_params["layer"], *([] if begin is None else [_number(begin)])
@@ -217,7 +235,7 @@ class _Site:
 
     async def _picture(self, request: Request) -> Response:
         photo = request.path_params["photo"]
-        body = await _done(request, self._model, self._documents.picture, photo, key=("picture", photo))
+        body = await _done(request, self._pages, self._documents.picture, photo, key=("picture", photo))
         kind = next((kind for begin, kind in _PICTURES if body.startswith(begin)), "application/octet-stream")
         return Response(body, media_type=kind, headers=_KEEP_NOT)
 
@@ -243,17 +261,10 @@ class _Site:
         name = request.headers.get("x-photo-name")
         if name is None:
             raise HTTPException(400, "a photo is sent with its name in the header X-Photo-Name: add it")
-        try:
-            # So many at once are in memory; whoever comes later is read from when one is done.
-            async with asyncio.timeout(_GRACE):
-                await self._uploads.acquire()
-        except TimeoutError:
-            raise BusyError(f"{_UPLOADS_AT_ONCE} photos are being sent already: try again in a moment") from None
-        try:
-            data = await _body(request, self._upload_bytes, "a photo")
-            return await _json(request, self._model, self._documents.given, data, unquote(name, errors="replace"))
-        finally:
-            self._uploads.release()
+        async with contextlib.AsyncExitStack() as held:
+            room = self._uploads.room("" if request.client is None else request.client.host)
+            data = await _body(request, self._upload_bytes, "a photo", lambda: held.enter_async_context(room))
+            return await _json(request, self._pages, self._documents.given, data, unquote(name, errors="replace"))
 
     async def _ablated(self, request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -261,6 +272,27 @@ class _Site:
         photo, layer, units = _question(await _body(request, _QUESTION_BYTES, "a list of units"))
         key = (self._documents.ablated, photo, layer, tuple(units))
         return await _json(request, self._model, self._documents.ablated, photo, layer, units, key=key)
+
+
+class _Uploads:
+    """Room for so many large uploads at once, a quarter of it for one client, so that none keeps out the others."""
+
+    def __init__(self, most: int) -> None:
+        self._each, self._all = max(1, most // 4), asyncio.Semaphore(most)
+        self._of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @contextlib.asynccontextmanager
+    async def room(self, client: str) -> AsyncIterator[None]:
+        """Room for one of a client's, for which it may have to wait; raises BusyError when that takes too long."""
+        own = self._of.setdefault(client, asyncio.Semaphore(self._each))
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(_GRACE):
+                    await held.enter_async_context(own)
+                    await held.enter_async_context(self._all)
+            except TimeoutError:
+                raise BusyError("too many photos are being sent already: try again in a moment") from None
+            yield
 
 
 class _Guard:
@@ -332,7 +364,7 @@ async def _refused(_request: Request, error: Exception) -> Response:
         usual = {404: "there is nothing at this address: begin at /", 405: "this address does not take that method"}
         return _error(error.status_code, usual.get(error.status_code, error.detail), error.headers)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 422)
-    return _error(status, " ".join(str(error).split()), {"retry-after": "2"} if status == 503 else None)
+    return _error(status, without_folders(str(error)), {"retry-after": "2"} if status == 503 else None)
 
 
 def _error(status: int, line: str, headers: Any = None) -> Response:
@@ -350,17 +382,31 @@ def _where(scope: Scope, error: Exception) -> str:
 async def _json(
     request: Request, worker: Worker, function: Callable[..., Any], *arguments: Any, key: Any = None
 ) -> Response:
-    # Base64 and tables shrink to a third or less, which matters on the way from another machine, and only there: a
-    # head's weights take a tenth of a second to be compressed.
-    small = "gzip" in request.headers.get("accept-encoding", "") and not _is_here(request)
+    small = _shrinks(request)
 
     def written() -> bytes:
-        body = json.dumps(function(*arguments), allow_nan=False, separators=(",", ":")).encode()
-        return gzip.compress(body, _GZIP_LEVEL, mtime=0) if small else body
+        return _written(function(*arguments), small)
 
     body = await _done(request, worker, written, key=None if key is None else (key, small))
-    headers = {**_KEEP_NOT, "vary": "accept-encoding"} | ({"content-encoding": "gzip"} if small else {})
-    return Response(body, media_type="application/json", headers=headers)
+    return Response(body, media_type="application/json", headers={**_KEEP_NOT, **_encoding(small)})
+
+
+def _shrinks(request: Request) -> bool:
+    """Whether an answer is compressed.
+
+    Base64 and tables shrink to a third or less, which matters on the way from another machine, and only there: a head's
+    weights take a tenth of a second to be compressed.
+    """
+    return "gzip" in request.headers.get("accept-encoding", "") and not _is_here(request)
+
+
+def _written(plain: Any, small: bool) -> bytes:
+    body = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
+    return gzip.compress(body, _GZIP_LEVEL, mtime=0) if small else body
+
+
+def _encoding(small: bool) -> dict[str, str]:
+    return {"vary": "accept-encoding"} | ({"content-encoding": "gzip"} if small else {})
 
 
 def _is_here(request: Request) -> bool:
@@ -390,8 +436,11 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _body(request: Request, limit: int, what: str) -> bytes:
-    """The body of a request of at most so many bytes, whatever it says of its length, sent without long pauses."""
+async def _body(request: Request, limit: int, what: str, room: Callable[[], Awaitable[None]] | None = None) -> bytes:
+    """The body of a request of at most so many bytes, whatever it says of its length, sent without long pauses.
+
+    Before more of it than a little is read, `room` is waited for, once.
+    """
     too_large = HTTPException(413, f"{what} of more than {limit:,} bytes is not taken: send a smaller one")
     if int(request.headers.get("content-length", "0")) > limit:
         raise too_large
@@ -403,7 +452,12 @@ async def _body(request: Request, limit: int, what: str) -> bytes:
                 body += piece
                 if len(body) > limit:
                     raise too_large
-                timer.reschedule(begin + _GRACE + len(body) / _SLOWEST)
+                if room is not None and len(body) > _SMALL_BYTES:
+                    timer.reschedule(None)
+                    came = clock()
+                    await room()
+                    room, begin = None, begin + clock() - came
+                timer.reschedule(begin + min(_GRACE + len(body) / _SLOWEST, _LONGEST))
     except TimeoutError:
         told = f"{what} took too long to arrive: send it again over a faster connection"
         raise HTTPException(408, told, {"connection": "close"}) from None
@@ -523,7 +577,9 @@ def listening(host: str, port: int | None) -> socket.socket:
         raise UnitscopeError(f"there is no host '{host}': name an address of this machine, such as 127.0.0.1") from None
     tried = range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED) if port is None else [port]
     for one in tried:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol by its name, which connections inherit: asyncio sends small packets at once (TCP_NODELAY) only
+        # where it sees that, and otherwise every other answer waits 40 ms for the browser to acknowledge its header.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             if os.name == "posix":
                 # What was closed a moment ago does not hold the port; elsewhere this would let two have the same.

@@ -5,18 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 
 from PIL import Image, UnidentifiedImageError
 
 from unitscope.errors import MissingError, PhotoError, one_line
-from unitscope.photos import Encoded, shown_name
+from unitscope.photos import Encoded, open_header, open_photo, shown_name
 
 # Nothing that Pillow hands to another program (EPS), and nothing rare that few have tried to break.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 
+# What these formats are opened by, where they go by another name once they are open.
+_OPENED_BY = {"MPO": "JPEG"}
+
 _LONGEST_NAME = 80
+
+
+def _whole(_id: str, photo: Encoded) -> None:
+    """Decode all of a photo, as small as may be."""
+    open_photo(photo, longest=1)
 
 
 class Shelf:
@@ -30,20 +38,26 @@ class Shelf:
         self._photos: OrderedDict[str, Encoded] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, data: bytes, name: str) -> str:
+    def add(self, data: bytes, name: str, look: Callable[[str, Encoded], object] = _whole) -> str:
         """Keep a photo and return its id: the first 24 hexadecimal digits of its SHA-256.
 
-        `name` is shortened to one line that can be shown. Only the header is read: a photo that is cut short is told
-        when it is decoded. Raises PhotoError for what is no picture of a usual kind, or too large.
+        `name` is shortened to one line that can be shown. A photo that is not kept yet is decoded first, by `look`,
+        which is given its id and itself. Raises PhotoError for what is no picture of a usual kind, too large, damaged
+        or cut short.
         """
         name = _short(name)
         if len(data) > self._room:
             room = f"{self._room:,} bytes there is room for"
             raise PhotoError(f"'{name}' has {len(data):,} bytes, more than the {room}: shrink it")
-        check_picture(data, name, self._pixels)
-        photo = hashlib.sha256(data).hexdigest()[:24]
+        # What else the file may be a picture of, in another format and of another size, it is not for us.
+        format = check_picture(data, name, self._pixels)
+        photo, given = hashlib.sha256(data).hexdigest()[:24], Encoded(name, lambda: data, len(data), (format,))
         with self._lock:
-            self._photos[photo] = Encoded(name, lambda: data, len(data))
+            is_known = photo in self._photos
+        if not is_known:
+            look(photo, given)
+        with self._lock:
+            self._photos[photo] = given
             self._photos.move_to_end(photo)
             while len(self._photos) > self._most or sum(kept.size for kept in self._photos.values()) > self._room:
                 self._photos.popitem(last=False)
@@ -58,16 +72,13 @@ class Shelf:
             return self._photos[photo]
 
 
-def check_picture(data: bytes, name: str, pixels: int) -> None:
-    """Raise PhotoError unless `data` begins as a picture of one of `FORMATS`, of at most so many pixels."""
+def check_picture(data: bytes, name: str, pixels: int) -> str:
+    """The format, one of `FORMATS`, as which `data` begins; raises PhotoError, also for more than so many pixels."""
     Image.init()
-    formats = [known for known in FORMATS if known in Image.OPEN]
+    formats = tuple(known for known in FORMATS if known in Image.OPEN)
     try:
-        with warnings.catch_warnings():
-            # Pillow's own limits lie higher than ours; the size is looked at below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=formats) as image:
-                width, height = image.size
+        with open_header(io.BytesIO(data), formats) as image:
+            (width, height), format = image.size, str(image.format)
     except UnidentifiedImageError:
         kinds = ", ".join(formats)
         raise PhotoError(f"'{name}' is no picture of a kind that is read here ({kinds}): make it a JPEG") from None
@@ -78,6 +89,7 @@ def check_picture(data: bytes, name: str, pixels: int) -> None:
     if width * height > pixels:
         limit = f"{pixels / 1e6:g} megapixels"
         raise PhotoError(f"'{name}' has {width}×{height} pixels, more than {limit}: shrink it first")
+    return _OPENED_BY.get(format, format)
 
 
 def _short(name: str) -> str:

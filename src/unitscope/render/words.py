@@ -68,6 +68,12 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
+def without_folders(text: str) -> str:
+    """The text, clean, without the folders of absolute paths, which are nobody's business but the writer's."""
+    quoted = re.sub(r"'(?:[A-Za-z]:)?[/\\][^']*[/\\]([^'/\\]+)[/\\]?'", r"'\1'", clean(text))
+    return re.sub(r"(?<![\w/.])(?<!:(?=//))(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])", "", quoted)
+
+
 def slug(text: str, length: int = 60) -> str:
     """The text as part of a file name: letters and digits of any script, dots, dashes; "photo" if nothing is left."""
     text = re.sub(r"[^\w.-]+", "-", clean(text)).strip("-._")

@@ -1,5 +1,5 @@
 // One photo: what the network says of it, where the evidence lies, which units carry it, and what is left without them.
-import { choose } from "./addresses.js";
+import { choose, parsed } from "./addresses.js";
 import { largest, probabilities } from "./algebra.js";
 import { site } from "./data.js";
 import { breakable, h, link } from "./dom.js";
@@ -277,7 +277,13 @@ class PhotoPage {
   write(step) {
     const state = addressed(this.state, this.first[0]);
     // After what was chosen is seen: to write an address takes as long as all the algebra.
-    setTimeout(() => shown === this && choose(state, step));
+    setTimeout(() => shown === this && this.isHere() && choose(state, step));
+  }
+
+  // Whether the address is still this photo's: another's is there a moment before its page is.
+  isHere() {
+    const { parts, query } = parsed();
+    return parts[0] === "photo" && parts[1] === this.id && query.get("layer") === this.layer;
   }
 
   change(chosen) {
