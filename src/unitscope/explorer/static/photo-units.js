@@ -28,7 +28,7 @@ export class UnitList {
   constructor(answers, picture, toggle) {
     Object.assign(this, { answers, picture, toggle, switches: new Map(), waiting: new Set(), cropped: null });
     this.atlasLayer = index ? index.layers.find((layer) => layer.name === answers.told.layer) : null;
-    this.element = h("ol", { class: "unit-list" });
+    this.element = h("ol", { class: this.atlasLayer ? "unit-list linked" : "unit-list" });
     // Thumbnails are drawn when they come near the window.
     this.watcher = new IntersectionObserver((entries) => this.seen(entries), { rootMargin: "300px 0px" });
   }
