@@ -67,8 +67,15 @@ def screenshots(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "size"),
+    [
+        ("light", "wide"),
+        ("dark", "narrow"),
+        pytest.param("light", "narrow", marks=pytest.mark.slow),
+        pytest.param("dark", "wide", marks=pytest.mark.slow),
+    ],
+)
 def test_every_page_is_shown(browser: Any, address: str, screenshots: Path, scheme: str, size: str) -> None:
     with watched(browser, address, viewport=SIZES[size], color_scheme=scheme) as page:
         for name, (state, there) in PAGES.items():

@@ -897,6 +897,7 @@ def test_few_pictures_are_kept_and_drawn_once(documents: Documents, monkeypatch:
     assert documents.picture(ids[0]) == documents.picture(ids[0])  # drawn again, as it had made room
 
 
+@pytest.mark.slow
 def test_too_many_at_once_are_refused_in_one_line_and_answered_later(tmp_path: Path) -> None:
     documents = Documents(wrap(seeded(Slow), preprocessing=SMALL), folder=tmp_path)
     documents.index()
@@ -1035,6 +1036,7 @@ def test_who_sends_nothing_holds_no_room(documents: Documents) -> None:
         assert time.perf_counter() - begin < 1
 
 
+@pytest.mark.slow
 def test_whoever_finds_no_room_is_told_to_come_again(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_GRACE", 0.5)
     monkeypatch.setattr(server, "_SLOWEST", 64 << 10)
@@ -1227,6 +1229,7 @@ def test_the_verb_can_be_interrupted_while_it_still_loads(seconds: float) -> Non
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "unitscope: interrupted")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_the_verb_ends_soon_while_the_model_works(tmp_path: Path, sent: signal.Signals, status: int) -> None:
     path = tmp_path / "net.py"

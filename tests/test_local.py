@@ -378,7 +378,13 @@ def test_an_error_of_the_network_is_told_on_one_line() -> None:
         ("alexnet", "avgpool", (256, 6, 6), "avgpool"),
         ("vgg11", "avgpool", (512, 7, 7), "avgpool"),
         ("mobilenet_v3_small", "features", (576, 3, 3), "features"),
-        ("vit_b_16", "encoder.layers.encoder_layer_11.ln_1", (768, 14, 14), "encoder.layers.encoder_layer_10"),
+        pytest.param(
+            "vit_b_16",
+            "encoder.layers.encoder_layer_11.ln_1",
+            (768, 14, 14),
+            "encoder.layers.encoder_layer_10",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_torchvisions_other_networks(name: str, layer: str, shape: tuple[int, ...], start: str) -> None:

@@ -243,6 +243,7 @@ def test_a_plateau_may_be_made_longer_but_not_what_is_done(archive: Path, tmp_pa
     assert train_miniplaces.main(arguments(archive, tmp_path / "late", *long)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_a_student_trains_on_parquet_beside_its_teacher(archive: Path, shards: Path, tmp_path: Path) -> None:
     assert train_miniplaces.main(arguments(archive, tmp_path / "teacher", "--hold-out", "6")) == 0
