@@ -134,13 +134,12 @@ export const cardGrid = (place) => {
     const { top } = list.getBoundingClientRect();
     const from = grid.columns * Math.max(0, Math.floor((-top - BEYOND) / grid.down));
     const to = Math.min(units.length, grid.columns * Math.ceil((window.innerHeight - top + BEYOND) / grid.down));
-    // The card that has the focus stays, wherever it is.
+    // The card that has the focus stays, wherever it is, with those beside it, which the tab key goes to.
     const kept = focused();
-    const wanted = [];
-    for (let at = from; at < to; at++) wanted.push(at);
-    if (kept >= 0 && kept < from) wanted.unshift(kept);
-    if (kept >= Math.max(from, to)) wanted.push(kept);
-    const now = new Set(wanted);
+    const now = new Set();
+    for (let at = from; at < to; at++) now.add(at);
+    if (kept >= 0) for (let at = Math.max(0, kept - 1); at < Math.min(units.length, kept + 2); at++) now.add(at);
+    const wanted = [...now].sort((a, b) => a - b);
     for (const [at, element] of there) {
       if (now.has(at)) continue;
       element.remove();
@@ -198,6 +197,8 @@ export const cardGrid = (place) => {
   });
   resized.observe(list);
   window.addEventListener("scroll", later, { passive: true });
+  // The tab key may come faster than frames, too.
+  list.addEventListener("focusin", update);
 
   const go = (at) => {
     // Keys may come faster than frames.
