@@ -87,13 +87,9 @@ class Documents:
 
     @functools.cached_property
     def _index(self) -> Plain:
-        rows, cols = self._input_size()
         return {
             "live": True,
-            "architecture": self._architecture(),
-            "labels": told_apart(self._labels()),
-            "input": [rows, cols],
-            "random": "random" in self._weights().lower(),
+            **self._network_told(),
             "model": self._model_told(),
             "head": self._head_told(),
             "colours": {name: _hex(colours) for name, colours in (("heat", HEAT), ("signed", SIGNED))},
@@ -263,30 +259,22 @@ class Documents:
         for id, photo in self._at_hand.items():
             yield {"id": id, "name": shorten(photo.name, 120), "class": "", "kept": False}
 
-    def _labels(self) -> tuple[str, ...]:
+    def _network_told(self) -> Plain:
+        """The network, as the model itself has it, or else as the atlas noted it."""
         if self.model is not None:
-            return self.model.labels
-        assert self.atlas is not None
-        return self.atlas.labels
-
-    def _architecture(self) -> str:
-        if self.model is not None:
-            return shorten(type(self.model.network).__name__, 60)
-        assert self.atlas is not None
-        return shorten(self.atlas.manifest["model"]["architecture"], 60)
-
-    def _weights(self) -> str:
-        if self.model is not None:
-            return self.model.provenance.weights
-        assert self.atlas is not None
-        return str(self.atlas.manifest["model"]["weights"])
-
-    def _input_size(self) -> tuple[int, int]:
-        if self.model is not None:
-            return self.model.input_shape[1:]
-        assert self.atlas is not None
-        rows, cols = self.atlas.manifest["model"]["input_shape"][-2:]
-        return int(rows), int(cols)
+            architecture, labels = type(self.model.network).__name__, self.model.labels
+            weights, shape = self.model.provenance.weights, self.model.input_shape
+        else:
+            assert self.atlas is not None
+            noted = self.atlas.manifest["model"]
+            architecture, labels = noted["architecture"], self.atlas.labels
+            weights, shape = noted["weights"], noted["input_shape"]
+        return {
+            "architecture": shorten(architecture, 60),
+            "labels": told_apart(labels),
+            "input": [int(side) for side in shape[-2:]],
+            "random": "random" in weights.lower(),
+        }
 
     def _model_told(self) -> Plain | None:
         if self.model is None:

@@ -53,7 +53,7 @@ const fill = async (card) => {
 };
 
 // `told` may give a score and why the unit is here, another address, and its place in a list of so many.
-export const card = (place, unit, told) => {
+const card = (place, unit, told) => {
   const layer = index.layers[place];
   const who = named(layer, unit);
   const element = h(

@@ -114,7 +114,7 @@ const shadesOf = (colours, signed) => {
 };
 
 // The same as stops of a gradient, from one end of the scale to the other.
-export const shadeStops = (colours, signed) => {
+const shadeStops = (colours, signed) => {
   const bytes = new Uint8Array(shadesOf(colours, signed).buffer);
   const found = [];
   for (let step = signed ? -STEPS : 0; step <= STEPS; step += STEPS / 15) {
@@ -153,30 +153,38 @@ export const heat = (values, largest, layer, input, colours) => {
   return paint(canvas, values, largest, layer, input, colours);
 };
 
+// A scale in colours: `stops` of its gradient, of this `id`, and values at shares of its length.
+const barOfColours = (id, label, stops, [left, wide], marks) => {
+  const box = { viewBox: `0 0 ${2 * left + wide} 34`, width: 2 * left + wide, height: 34 };
+  const rect = (more) => svg("rect", { x: left, y: 1, width: wide, height: 12, ...more });
+  const drawn = svg("svg", { class: "colour-bar", ...box, role: "img", "aria-label": label });
+  drawn.append(
+    svg("defs", {}, svg("linearGradient", { id }, ...stops)),
+    // What is seen through colours that are not opaque.
+    rect({ class: "middle-grey" }),
+    rect({ fill: `url(#${id})` }),
+  );
+  for (const [share, text] of marks) {
+    const x = left + share * wide;
+    drawn.append(
+      svg("path", { class: "tick", d: `M${x} 13v4` }),
+      svg("text", { x, y: 29, "text-anchor": "middle" }, text),
+    );
+  }
+  return drawn;
+};
+
 export const colourBar = (largest, colours) => {
   const stops = colours
     .filter((_, place) => place % 15 === 0)
     .map((colour, place, all) => svg("stop", { offset: place / (all.length - 1), "stop-color": `#${colour}` }));
-  const [left, wide] = [18, 224];
-  const drawn = svg(
-    "svg",
-    {
-      class: "colour-bar",
-      viewBox: "0 0 260 34",
-      width: 260,
-      height: 34,
-      role: "img",
-      "aria-label": `Colour scale from 0 to ${number(largest)}`,
-    },
-    svg("defs", {}, svg("linearGradient", { id: "ember" }, ...stops)),
-    svg("rect", { x: left, y: 1, width: wide, height: 12, fill: "url(#ember)" }),
-  );
-  for (const share of [0, 0.5, 1]) {
-    const x = left + share * wide;
-    drawn.append(
-      svg("path", { class: "tick", d: `M${x} 13v4` }),
-      svg("text", { x, y: 29, "text-anchor": "middle" }, number(share * largest, share ? 2 : 0)),
-    );
-  }
-  return drawn;
+  const marks = [0, 0.5, 1].map((share) => [share, number(share * largest, share ? 2 : 0)]);
+  return barOfColours("ember", `Colour scale from 0 to ${number(largest)}`, stops, [18, 224], marks);
+};
+
+// The colours of a signed map as they lie on the photo: over a grey of middle brightness.
+export const signedBar = (high, colours) => {
+  const marks = [-1, -0.5, 0, 0.5, 1].map((share) => [(share + 1) / 2, number(share * high, share ? 2 : 0, true)]);
+  const label = `Colour scale from ${number(-high)} to ${number(high, 2, true)} logits`;
+  return barOfColours("signed-colours", label, shadeStops(colours, true), [26, 268], marks);
 };

@@ -3,6 +3,7 @@ import { choose, parsed } from "./addresses.js";
 import { largest, probabilities } from "./algebra.js";
 import { site } from "./data.js";
 import { breakable, h, link } from "./dom.js";
+import { signedBar } from "./maps.js";
 import { count, number, power } from "./numbers.js";
 import { SAME_PAGE, main, page, show } from "./page.js";
 import { answersOf } from "./photo-answers.js";
@@ -12,7 +13,7 @@ import { inShort, predictionLists, whatBecame } from "./photo-predictions.js";
 import { pickPhoto, startPage } from "./photo-start.js";
 import { addressed, stateOf } from "./photo-state.js";
 import { UnitList } from "./photo-units.js";
-import { PhotoView, signedBar } from "./photo-view.js";
+import { PhotoView } from "./photo-view.js";
 
 const TOP = 5;
 const MANY = 10;
@@ -442,7 +443,7 @@ class PhotoPage {
     this.view.draw(found.map, high, { level: height, opacity: opacity / 100 });
     this.sliders.opacity.show(opacity, `${opacity}%`);
     this.sliders.level.show(level, level ? `±${number(height)}` : "off");
-    if (this.barOf !== high) this.bar.replaceChildren(signedBar(high));
+    if (this.barOf !== high) this.bar.replaceChildren(signedBar(high, site.colours.signed));
     this.barOf = high;
     this.mapSaid.replaceChildren(h("strong", {}, breakable(this.labels[one])), `: ${this.saidOfMap(found)}`);
   }

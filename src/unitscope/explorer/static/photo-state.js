@@ -1,7 +1,7 @@
 // What is chosen on a photo's page, as it stands in the address.
 import { setOf, written } from "./sets.js";
 
-export const LISTED = 24;
+const LISTED = 24;
 
 // `first` is the class that is shown when none is chosen. What is typed wrong, or is of another photo, is left out.
 export const stateOf = (query, told, classes, first) => {

@@ -1,34 +1,11 @@
 // The photo with what lies over it: a signed map, its contour, the cells of a region, and what the network did not see.
 import { site } from "./data.js";
 import { h, svg } from "./dom.js";
-import { contour, laid, paint, shadeStops } from "./maps.js";
-import { number } from "./numbers.js";
+import { contour, laid, paint } from "./maps.js";
 
 const SIDE = 192;
 // Photos that are longer than this many times their width, or wider, are drawn so that there is something to be seen.
 const LONGEST = 8;
-
-// The colours as they lie on the photo: over a grey of middle brightness.
-export const signedBar = (high) => {
-  const [left, wide] = [26, 268];
-  const stops = shadeStops(site.colours.signed, true);
-  const label = `Colour scale from ${number(-high)} to ${number(high, 2, true)} logits`;
-  const drawn = svg(
-    "svg",
-    { class: "colour-bar", viewBox: "0 0 320 34", width: 320, height: 34, role: "img", "aria-label": label },
-    svg("defs", {}, svg("linearGradient", { id: "signed-colours" }, ...stops)),
-    svg("rect", { x: left, y: 1, width: wide, height: 12, class: "middle-grey" }),
-    svg("rect", { x: left, y: 1, width: wide, height: 12, fill: "url(#signed-colours)" }),
-  );
-  for (const share of [-1, -0.5, 0, 0.5, 1]) {
-    const x = left + ((share + 1) / 2) * wide;
-    drawn.append(
-      svg("path", { class: "tick", d: `M${x} 13v4` }),
-      svg("text", { x, y: 29, "text-anchor": "middle" }, number(share * high, share ? 2 : 0, true)),
-    );
-  }
-  return drawn;
-};
 
 // Where each cell reaches on the input, as shares of it: to the middle between its centre and the next one.
 const edges = ([start, step], cells, inputs) =>
