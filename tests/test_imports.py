@@ -18,10 +18,10 @@ ROOT = Path(unitscope.__file__).parent
 # From the ground up: a part may import what stands before it, and nothing else. Folders count as one part.
 ORDER = """
     errors files intervals drawable geometry photos preprocessing batches subjects axes trace layers readout head
-    prepared local classes unit_maps activations explanation ablation labels model verification kernels account record
-    downloads weights scenes sources datasets matching summaries ablation_study stored_atlas runners observing
-    dissection findings neighbours atlas scanning merging
-    render reporting explorer write_up cli
+    replay guards prepared local classes unit_maps activations explanation ablation labels model verification
+    kernels account record downloads weights scenes sources datasets matching summaries ablation_study
+    stored_atlas runners observing dissection findings neighbours atlas scanning merging render reporting explorer
+    write_up cli
 """.split()
 
 # Module-level imports of heavy libraries: who may have them.

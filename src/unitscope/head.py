@@ -196,6 +196,13 @@ class HeadPath:
             axes.units_first(tap.results[index]).to(torch.float32).contiguous() for index, _, axes in self.layers
         )
 
+    def mapped(self, tap: Tap, logits: Float[Tensor, "batch class"], photos: int) -> tuple[Tensor, Tensor, Tap]:
+        """Logits (batch, class) and feature map of a tapped forward of `photos` photos, both float32, and the tap."""
+        feature_map = self.feature_map(tap)
+        if feature_map.shape[0] != photos:
+            raise another_path()
+        return logits.to(torch.float32).clone(), feature_map, tap
+
     def readout(self, tap: Tap, feature_map: Float[Tensor, "batch unit row col"]) -> Readout:
         """The readout, from a tapped forward that gave such a feature map."""
         return _readout(self.last, tap.caught, feature_map)
@@ -224,24 +231,14 @@ class Passed(NamedTuple):
 
 def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> Passed:
     """One forward pass, watched along a path."""
-    logits, feature_map, tap = run_to_map(module, x, path)
+    x = x.clone()  # some networks normalise their input in place; before the tap, which counts calls
+    with path.tap() as tap:
+        logits = logits_of(module(x), len(x))
+    logits, feature_map, tap = path.mapped(tap, logits, len(x))
     readout = path.readout(tap, feature_map)
     if readout.weight.shape != (logits.shape[1], feature_map.shape[1]):
         raise another_path()
     return Passed(logits, feature_map, readout, path.layer_maps(tap))
-
-
-def run_to_map(
-    module: nn.Module, x: Tensor, path: HeadPath, runner: Runner | None = None
-) -> tuple[Tensor, Tensor, Tap]:
-    """One forward pass: logits (batch, class) and feature map, both float32, and what was tapped."""
-    x = x.clone()  # some networks normalise their input in place; before the tap, which counts calls
-    with path.tap(runner) as tap:
-        logits = logits_of(module(x), len(x))
-    feature_map = path.feature_map(tap)
-    if feature_map.shape[0] != len(x):
-        raise another_path()
-    return logits.to(torch.float32).clone(), feature_map, tap
 
 
 def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -> tuple[Head, HeadPath]:

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitscope.head import HeadPath, Passed, run_tapped, run_to_map
+from unitscope.guards import Guard, UnsteadyError, Witness
+from unitscope.head import HeadPath, Passed, run_tapped
 from unitscope.readout import relative_difference
-from unitscope.trace import ASKERS, Call, trace
+from unitscope.replay import NotReplayableError, Recording, Replay
+from unitscope.trace import ASKERS, Call, Tap, logits_of, trace
 
 # Relative to the largest logit, and to the largest activation of the map: what preparing may change in float32.
 ALLOWED = 1e-5
@@ -26,9 +28,13 @@ ROUNDED = 0.05
 # the allocator ask the system for fresh memory.
 _CHUNK_BYTES = 32 << 20
 
+# In which pass with so many photos together it is written down: one of a kind need not pay for that.
+_RECORDED = 2
+
 # Functions that the library behind convolutions on the processor computes together with them, and its names for them.
 _ACTIVATIONS = {"relu": "relu", "relu_": "relu", "silu": "swish", "hardswish": "hardswish"}
-_SUMS = frozenset({"add", "add_", "__add__", "__iadd__"})
+_IN_PLACE_SUMS = frozenset({"add_", "__iadd__"})
+_SUMS = _IN_PLACE_SUMS | {"add", "__add__"}
 
 
 class StaleError(Exception):
@@ -45,6 +51,11 @@ class _Chain:
     other: Call | None = None
     activation: Call | None = None
 
+    @property
+    def writes_into_other(self) -> bool:
+        """Whether the sum is written into the summand that the convolution did not make."""
+        return self.sum is not None and self.sum.name in _IN_PLACE_SUMS and self.sum.inputs[0] is self.other
+
     def tensors(self) -> tuple[Tensor, ...]:
         """The network's numbers in it."""
         given = (*_given(self.convolution), *(_given(self.norm) if self.norm else ()))
@@ -54,6 +65,8 @@ class _Chain:
 @dataclass(frozen=True, eq=False)
 class _Fused:
     """One call that computes a chain: `name` is the convolution's, `given` what it is called with behind the map.
+
+    The sum is written `into` the other summand where the network's own code does so.
 
     `norm` are mean, variance, scale and shift of the normalisation that is folded in. `packs` holds the filters in the
     order in which the processor reads them, which depends on how many photos go through together.
@@ -70,6 +83,7 @@ class _Fused:
     activation: str
     scalars: list[float]
     other: int | None
+    into: bool
     packs: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -100,6 +114,7 @@ class _Fused:
             activation,
             scalars,
             chain.other.index if chain.other else None,
+            chain.writes_into_other,
         )
 
     def __call__(self, x: Tensor, other: Tensor | None) -> Tensor:
@@ -111,9 +126,22 @@ class _Fused:
         if other is None:
             made: Tensor = run.default(x, filters, self.bias, *self.shape, self.activation, self.scalars, "")
             return made
-        after = (None if self.activation == "none" else self.activation, self.scalars, "")
-        made = run.binary(x, other, filters, self.bias, *self.shape, "add", 1.0, *after)
+        after = ("add", 1.0, None if self.activation == "none" else self.activation, self.scalars, "")
+        if self.into:
+            run = torch.ops.mkldnn._convolution_pointwise_
+            made = run.binary(other, x, filters, self.bias, *self.shape, *after)
+        else:
+            made = run.binary(x, other, filters, self.bias, *self.shape, *after)
         return made
+
+    def checked(self, x: Tensor, other: Tensor | None) -> Tensor:
+        """The same, but raises StaleError where numbers come in that are not finite.
+
+        The library's rectifiers make numbers of NaN: where one could come from, the plain pass shall meet it.
+        """
+        if not _is_finite(x):
+            raise StaleError
+        return self(x, other)
 
     def _packed(self, photos: int) -> Tensor:
         filters = self.weight.detach().to(torch.float64)
@@ -159,6 +187,9 @@ class Prepared:
     maps have their units last in memory. The module is not touched: its own code runs, and its calls are watched. Fused
     is only what no other call reads, and only where the weights are the module's own.
 
+    A pass whose code depends on nothing that could change unseen (see `Guard`) is written down the second time it is
+    run with as many photos, and replayed from then on, without the code, for as long as its guard holds.
+
     `error` is the largest difference from a plain pass, relative to the largest logit and the largest activation, that
     was found when it was tried, on `tried` photos.
     """
@@ -169,6 +200,9 @@ class Prepared:
         self._needless: dict[int, _Needless] = {}
         self._numbers: list[Tensor] = []
         self._kept: list[weakref.ref[Tensor]] = []
+        # By the number of photos that go through together: how often they did, and how they are replayed.
+        self._passes: dict[int, int] = {}
+        self._replays: dict[int, tuple[Guard, Replay]] = {}
         self.error, self.tried = math.nan, len(example)
         traced = trace(module, example[:1])
         largest = max((math.prod(call.shape) for call in traced.calls if call.inputs), default=1)
@@ -203,24 +237,66 @@ class Prepared:
         Raises StaleError where the network has changed since.
         """
         versions, sample = self._fingerprint()
-        if versions != self._versions or not torch.equal(sample, self._sample) or _is_hooked(module):
+        if versions != self._versions or not torch.equal(sample, self._sample):
             raise StaleError
-        logits, maps, layers = [], [], []
+        parts: list[tuple[Tensor, Tensor, Tap]] = []
         reduced = self._dtype is not torch.float32
         with torch.autocast("cpu", dtype=self._dtype if reduced else None, enabled=reduced):
             laid = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
             for part in torch.split(laid, _parts(len(x), self.chunk)):
-                one = _Pass(self._fused, self._needless)
-                found, feature_map, tap = run_to_map(module, part, self._path, one)
-                logits.append(found)
-                maps.append(feature_map)
-                layers.append(self._path.layer_maps(tap))
-        feature_map = torch.cat(maps)
-        readout = self._path.readout(tap, feature_map)
+                parts.append(self._passed(module, part))
+        logits, maps, taps = zip(*parts, strict=True)
+        feature_map = _joined(maps)
+        readout = self._path.readout(taps[-1], feature_map)
         # The network would round its logits once more.
-        all_logits = readout.logits(feature_map.mean(dim=(2, 3))) if reduced else torch.cat(logits)
+        all_logits = readout.logits(feature_map.mean(dim=(2, 3))) if reduced else _joined(logits)
+        layers = zip(*map(self._path.layer_maps, taps), strict=True)
+        return Passed(all_logits, feature_map, readout, tuple(map(_joined, layers)))
+
+    def _passed(self, module: nn.Module, part: Tensor) -> tuple[Tensor, Tensor, Tap]:
+        """Logits, feature map and what was tapped of photos that go through together."""
+        photos = len(part)
+        guard, replay = self._replays.get(photos, (None, None))
+        if guard is not None and replay is not None:
+            if guard.holds():
+                return self._replayed(replay, part)
+            del self._replays[photos]
+        if _is_hooked(module):
+            raise StaleError
+        self._passes[photos] = self._passes.get(photos, 0) + 1
+        if self._passes[photos] == _RECORDED:
+            recorded = self._recorded(module, part)
+            if recorded is not None:
+                return recorded
+        one, x = _Pass(self._fused, self._needless), part.clone()
+        with self._path.tap(one) as tap:
+            logits = logits_of(module(x), photos)
         self._kept = one.kept
-        return Passed(all_logits, feature_map, readout, tuple(torch.cat(parts) for parts in zip(*layers, strict=True)))
+        return self._path.mapped(tap, logits, photos)
+
+    def _replayed(self, replay: Replay, part: Tensor) -> tuple[Tensor, Tensor, Tap]:
+        tap = self._path.tap()
+        return self._path.mapped(tap, logits_of(replay(part.clone(), tap), len(part)), len(part))
+
+    def _recorded(self, module: nn.Module, part: Tensor) -> tuple[Tensor, Tensor, Tap] | None:
+        """A pass that is written down, to be replayed if that gives the very same; None where it cannot be written."""
+        witness, x, photos = Witness(), part.clone(), len(part)
+        try:
+            guard = Guard(module)
+            recording = Recording(x, guard.tensors())
+            with self._path.tap(_Pass(self._fused, self._needless, recording)) as tap:
+                logits = logits_of(witness.call(module, x), photos)
+            guard.witnessed(witness)
+            replay = recording.ended(logits)
+        except (NotReplayableError, UnsteadyError):
+            return None
+        found = self._path.mapped(tap, logits, photos)
+        again = self._replayed(replay, part)
+        same = torch.equal(found[0], again[0]) and torch.equal(found[1], again[1])
+        pairs = zip(self._path.layer_maps(tap), self._path.layer_maps(again[2]), strict=True)
+        if same and all(torch.equal(*pair) for pair in pairs) and guard.holds():
+            self._replays[photos] = guard, replay
+        return found
 
     def is_kept(self) -> bool:
         """Whether somebody still holds, after a pass, what a fused call gave: it is not what that call is named for."""
@@ -282,11 +358,14 @@ class _Pass:
     """Runs the calls of one prepared forward pass, and sees to it that tensors go the way they went when it was tried.
 
     What a convolution gives is already what the calls behind it will give, so that nobody else may read it before
-    them. `kept` are weak references to what was fused, by which to see whether somebody keeps it.
+    them. `kept` are weak references to what was fused, by which to see whether somebody keeps it. The `recording` is
+    told of every call that was made.
     """
 
-    def __init__(self, fused: Mapping[int, _Fused], needless: Mapping[int, _Needless]) -> None:
-        self._fused, self._needless = fused, needless
+    def __init__(
+        self, fused: Mapping[int, _Fused], needless: Mapping[int, _Needless], recording: Recording | None = None
+    ) -> None:
+        self._fused, self._needless, self._recording = fused, needless, recording
         self._wanted = {one.other for one in fused.values()} - {None}
         # The last call of every chain: what it gives anybody may read.
         self._last = {one.chain: index for index, one in sorted(needless.items())}
@@ -301,10 +380,17 @@ class _Pass:
         fused, needless = self._fused.get(index), self._needless.get(index)
         if needless is not None:
             result = self._given_back(index, needless, name, args, kwargs)
+            if self._recording is not None:
+                self._recording.same(result, args[needless.position])
         else:
             if self._pending and name not in ASKERS and self._reads_pending((*args, *kwargs.values())):
                 raise StaleError
-            result = func(*args, **kwargs) if fused is None else self._computed(index, fused, name, args, kwargs)
+            if fused is not None:
+                result = self._computed(index, fused, name, args, kwargs)
+            else:
+                result = func(*args, **kwargs)
+                if self._recording is not None:
+                    self._recording.call(index, name, func, args, kwargs, result)
         if index in self._wanted:
             self._results[index] = result
         return result
@@ -312,11 +398,18 @@ class _Pass:
     def _computed(self, index: int, fused: _Fused, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         if name != fused.name or not _same((*args[1:], *kwargs.values()), fused.given):
             raise StaleError
-        # The library's rectifiers make numbers of NaN: where one could come from, the plain pass shall meet it.
-        if not _is(self._final.get(id(args[0])), args[0]) and not bool(torch.isfinite(args[0]).all()):
-            raise StaleError
         other = None if fused.other is None else self._results[fused.other]
-        result = fused(args[0], other)
+        if fused.into and (other is None or not _is(self._final.pop(id(other), None), other)):
+            raise StaleError
+        run = fused if _is(self._final.get(id(args[0])), args[0]) else fused.checked
+        result = run(args[0], other)
+        if self._recording is not None:
+            self._recording.call(index, name, run, (args[0], other), {}, result)
+        if other is not None and fused.into:
+            self._pending[id(other)] = weakref.ref(other)  # it holds the sum already
+            result = other.detach()
+            if self._recording is not None:
+                self._recording.same(result, other)
         reference = weakref.ref(result)
         self._made[index] = (reference, other, 0 if other is None else other._version)
         (self._pending if index in self._last else self._final)[id(result)] = reference
@@ -340,11 +433,13 @@ class _Pass:
         if not same:
             raise StaleError
         self._pending.pop(id(made), None)
-        if not call.in_place:
+        if not call.in_place or call.position > 0:
             self._pending[id(made)] = reference  # it still stands for what came before this call
-            made = made.detach()
+            # The summand that the sum was written into, or a tensor of its own.
+            made = args[0] if call.in_place else made.detach()
             reference = weakref.ref(made)
             self._made[call.chain] = (reference, other, version)
+            self._pending.pop(id(made), None)
             self.kept.append(reference)
         (self._final if self._last[call.chain] == index else self._pending)[id(made)] = reference
         return made
@@ -359,8 +454,17 @@ class _Pass:
         return False
 
 
+def _is_finite(numbers: Tensor) -> bool:
+    # One number that is not makes the sum such a one; a sum of large ones may be, too.
+    return bool(torch.isfinite(numbers.sum())) or bool(torch.isfinite(numbers).all())
+
+
 def _is(reference: weakref.ref[Tensor] | None, one: Tensor) -> bool:
     return reference is not None and reference() is one
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _parts(photos: int, chunk: int) -> list[int]:
@@ -385,6 +489,7 @@ def _chains(calls: Sequence[Call], output: Call | None, path: HeadPath) -> Itera
         lone = len(found) == 1 and call is not output and found[0].index > 0 and found[0].index not in tapped
         return found[0] if lone and call.index not in ends else None  # what is kept must be what it is named for
 
+    ends_of_chains: set[int] = set()
     for call in calls:
         if call.index in tapped or not _can_be_packed(call):
             continue
@@ -393,14 +498,16 @@ def _chains(calls: Sequence[Call], output: Call | None, path: HeadPath) -> Itera
         if reader is not None and _can_be_folded(reader, last):
             made, last, reader = replace(made, norm=reader), reader, only_reader(reader)
         other = None if reader is None else _other_of_sum(reader, last)
-        # Where it is written into the other summand, that one's own name must not be used any more.
-        free = reader is not None and (reader.name not in ("add_", "__iadd__") or reader.inputs[0] is last)
-        if reader is not None and other is not None and free and 0 < other.index < call.index:
-            made, last, reader = replace(made, sum=reader, other=other), reader, only_reader(reader)
+        if reader is not None and other is not None and 0 < other.index < call.index:
+            summed = replace(made, sum=reader, other=other)
+            # What is written into before its time must be ours alone.
+            if not summed.writes_into_other or (id(other) in ends_of_chains and only_reader(other) is reader):
+                made, last, reader = summed, reader, only_reader(reader)
         if reader is not None and reader.inputs == (last,) and _activation(reader)[0] != "none":
             # Behind a sum the library knows no other.
             if made.sum is None or _activation(reader)[0] == "relu":
-                made = replace(made, activation=reader)
+                made, last = replace(made, activation=reader), reader
+        ends_of_chains.add(id(last))
         yield made
 
 

@@ -1,0 +1,170 @@
+"""Replay: the calls of a forward pass, written down to be made again without the code that made them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unitscope.trace import ASKERS, Tap
+
+# What a call may be given beside tensors: numbers and names, which are always the same.
+_CONSTANTS = (
+    bool, int, float, complex, str, type(None), type(...), slice, torch.dtype, torch.device, torch.layout,
+    torch.memory_format,
+)  # fmt: skip
+
+
+class NotReplayableError(Exception):
+    """A pass cannot be written down: numbers leave torch, or come from elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor of the pass stands."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A list or tuple with tensors of the pass in it."""
+
+    kind: type
+    parts: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class _Step:
+    """One call: what it is given, at which place each tensor that it gives stands, which are read here last."""
+
+    index: int
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    made: int | tuple[int | None, ...] | None
+    last: tuple[int, ...] = ()
+
+
+class Recording:
+    """Notes the calls of a pass on `x`; `constants` are the tensors that are the network's own.
+
+    Raises NotReplayableError, from any of its methods, where the pass cannot be made again from its calls alone.
+    """
+
+    def __init__(self, x: Tensor, constants: Mapping[int, Tensor]) -> None:
+        self._constants = constants
+        self._places: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self._count = 0
+        self._steps: list[_Step] = []
+        self._place(x)
+
+    def same(self, tensor: Tensor, other: Tensor) -> None:
+        """Note that a tensor stands for another."""
+        self._places[id(tensor)] = weakref.ref(tensor), self._known(other)
+
+    def call(self, index: int, name: str, function: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+        """Note a call and what it gave."""
+        if name in ASKERS or name == "_assert":  # what was asserted of numbers would have left torch first
+            return
+        given = tuple(map(self._noted, args))
+        named = {key: self._noted(value) for key, value in kwargs.items()}
+        made: int | tuple[int | None, ...] | None = None
+        if isinstance(result, Tensor):
+            made = self._place(result)
+        elif isinstance(result, (tuple, list)) and any(isinstance(one, Tensor) for one in result):
+            if not all(one is None or isinstance(one, Tensor) for one in result):
+                raise NotReplayableError(f"{name} gives more than tensors")
+            made = tuple(None if one is None else self._place(one) for one in result)
+        elif name != "__setitem__":
+            raise NotReplayableError(f"{name} gives {type(result).__name__}, no tensor")
+        self._steps.append(_Step(index, name, function, given, named, made))
+
+    def ended(self, output: Tensor) -> Replay:
+        """The pass as a replay that gives the tensor `output`."""
+        final, seen = self._known(output), {self._known(output)}
+        for step in reversed(self._steps):
+            touched = {place.number for part in (*step.args, *step.kwargs.values()) for place in _places(part)}
+            made = step.made if isinstance(step.made, tuple) else (step.made,)
+            touched |= {place for place in made if place is not None}
+            step.last = tuple(touched - seen)
+            seen |= touched
+        return Replay(tuple(self._steps), self._count, final)
+
+    def _noted(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._constants[id(value)] if id(value) in self._constants else _Place(self._known(value))
+        if isinstance(value, (tuple, list)):
+            parts = tuple(map(self._noted, value))
+            # A list may be changed later: a copy.
+            whole = any(isinstance(part, (_Place, _Parts)) for part in parts) or isinstance(value, list)
+            return _Parts(list if isinstance(value, list) else tuple, parts) if whole else value
+        bounds = (value.start, value.stop, value.step) if isinstance(value, slice) else ()
+        if not isinstance(value, _CONSTANTS) or any(isinstance(part, Tensor) for part in bounds):
+            raise NotReplayableError(f"a call is given a {type(value).__name__}")
+        return value
+
+    def _known(self, tensor: Tensor) -> int:
+        reference, place = self._places.get(id(tensor), (None, -1))
+        if reference is None or reference() is not tensor:
+            raise NotReplayableError("a tensor comes from elsewhere")
+        return place
+
+    def _place(self, tensor: Tensor) -> int:
+        reference, place = self._places.get(id(tensor), (None, -1))
+        if reference is None or reference() is not tensor:
+            place, self._count = self._count, self._count + 1
+            self._places[id(tensor)] = weakref.ref(tensor), place
+        return place
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """The calls of a pass, in order; calling it on an input makes them again and gives the output."""
+
+    _steps: tuple[_Step, ...]
+    _count: int
+    _output: int
+
+    def __call__(self, x: Tensor, tap: Tap) -> Tensor:
+        """Make the calls, and show `tap` those that it waits for."""
+        places: list[Any] = [None] * self._count
+        places[0] = x
+        for step in self._steps:
+            args = [
+                places[part.number] if type(part) is _Place else _filled(part, places) if type(part) is _Parts else part
+                for part in step.args
+            ]
+            kwargs = {name: _filled(part, places) for name, part in step.kwargs.items()} if step.kwargs else {}
+            tap.meet(step.index, step.name, tuple(args), kwargs)
+            result = step.function(*args, **kwargs)
+            tap.made(step.index, step.name, result)
+            if isinstance(step.made, tuple):
+                for place, one in zip(step.made, result, strict=True):
+                    if place is not None:
+                        places[place] = one
+            elif step.made is not None:
+                places[step.made] = result
+            for place in step.last:
+                places[place] = None
+        output: Tensor = places[self._output]
+        return output
+
+
+def _filled(part: Any, places: list[Any]) -> Any:
+    if type(part) is _Place:
+        return places[part.number]
+    return part.kind(_filled(one, places) for one in part.parts) if type(part) is _Parts else part
+
+
+def _places(part: Any) -> Iterator[_Place]:
+    if isinstance(part, _Place):
+        yield part
+    elif isinstance(part, _Parts):
+        for one in part.parts:
+            yield from _places(one)

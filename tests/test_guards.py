@@ -1,0 +1,330 @@
+"""A pass is replayed without the network's code only while that code could do nothing else."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks import ResNet20, seeded
+from unitscope.guards import Guard, UnsteadyError, Witness
+from unitscope.model import Classifier, wrap
+from unitscope.prepared import Prepared
+from unitscope.preprocessing import Preprocessing
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+
+X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+SCALE = 1.0
+SETTINGS = {"scale": 1.0}
+helpers, elsewhere = types.ModuleType("test_guards.helpers"), types.ModuleType("elsewhere")
+helpers.scale = elsewhere.scale = 1.0  # type: ignore[attr-defined]
+
+
+@dataclass
+class Config:
+    """What somebody's network reads its numbers from."""
+
+    scale: float = 1.0
+
+
+class Slotted:
+    """An object whose numbers no dictionary holds."""
+
+    __slots__ = ("scale",)
+
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+
+class Net(nn.Module):
+    """A convolution and, between it and the head, whatever `between` does."""
+
+    def __init__(self, between: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5)
+        self.between = between
+        self.scale, self.scales, self.nested = 1.0, [1.0], {"deep": ({"scale": 1.0},)}
+        self.config, self.slotted, self.offset, self.calls = Config(), Slotted(), torch.zeros(1), 0
+        self.array, self.unregistered = np.ones(1), [nn.ReLU()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.between(self, self.bn(self.conv(x)).relu()).mean((2, 3)))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * 1.0
+
+
+def model_of(between: Callable[[Any, Tensor], Tensor], without: tuple[str, ...] = ("array", "slotted")) -> Classifier:
+    net = seeded(lambda: Net(between)).eval()
+    for name in without:
+        delattr(net, name)
+    return wrap(net, preprocessing=Preprocessing(resize=16, crop=16))
+
+
+def replays(model: Classifier, x: Tensor = X) -> int:
+    """How many passes are replayed after a few explanations."""
+    for _ in range(5):
+        model.explain(x)
+    found = model._structure(tuple(x.shape[1:])).prepared[torch.float32, ()]
+    assert isinstance(found, Prepared)
+    return len(found._replays)
+
+
+def is_as_it_is_now(model: Classifier, x: Tensor = X) -> None:
+    for _ in range(4):
+        explained = model.explain(x).logits
+        with torch.no_grad():
+            torch.testing.assert_close(explained, model.network(x), rtol=1e-4, atol=1e-5)
+
+
+def set_global(name: str, value: Any) -> None:
+    globals()[name] = value
+
+
+def read_global(net: Any, x: Tensor) -> Tensor:
+    return x * SCALE
+
+
+def helped(x: Tensor) -> Tensor:
+    return x * 1.0
+
+
+def call_helper(net: Any, x: Tensor) -> Tensor:
+    return helped(x)
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    before, method = dict(globals()), Net.scaled
+    yield
+    globals().update(before)
+    SETTINGS["scale"], Net.scaled = 1.0, method  # type: ignore[method-assign]
+    helpers.scale = elsewhere.scale = 1.0  # type: ignore[attr-defined]
+
+
+def twice(self: Any, x: Tensor) -> Tensor:
+    return 2 * x
+
+
+# What a network's code reads, and how it changes: replayed before, and noticed after.
+SEEN: dict[str, tuple[Callable[[Any, Tensor], Tensor], Callable[[Any], object]]] = {
+    "an attribute": (lambda net, x: x * net.scale, lambda net: setattr(net, "scale", 2.0)),
+    "a number in a list": (lambda net, x: x * net.scales[0], lambda net: net.scales.__setitem__(0, 2.0)),
+    "one number more in a list": (lambda net, x: x * sum(net.scales), lambda net: net.scales.append(2.0)),
+    "a number deep in containers": (
+        lambda net, x: x * net.nested["deep"][0]["scale"],
+        lambda net: net.nested["deep"][0].__setitem__("scale", 2.0),
+    ),
+    "an attribute of an object": (lambda net, x: x * net.config.scale, lambda net: setattr(net.config, "scale", 2.0)),
+    "a flag": (lambda net, x: x if net.scale else -x, lambda net: setattr(net, "scale", 0.0)),
+    "an attribute that was not there": (
+        lambda net, x: x * getattr(net, "extra", 1.0),
+        lambda net: setattr(net, "extra", 3.0),
+    ),
+    "an attribute that is gone": (lambda net, x: x * (2 - hasattr(net, "calls")), lambda net: delattr(net, "calls")),
+    "two names that changed places": (
+        lambda net, x: x * net.scale + net.calls,
+        lambda net: net.__dict__.update(scale=net.calls, calls=net.scale),
+    ),
+    "a global number": (read_global, lambda net: set_global("SCALE", 2.0)),
+    "a function of the file": (call_helper, lambda net: set_global("helped", lambda x: x * 2.0)),
+    "a number of another file": (
+        lambda net, x: x * helpers.scale,  # type: ignore[attr-defined]
+        lambda net: setattr(helpers, "scale", 2.0),
+    ),
+    "a method": (lambda net, x: net.scaled(x), lambda net: setattr(Net, "scaled", twice)),
+    "a method of one object": (
+        lambda net, x: net.scaled(x),
+        lambda net: setattr(net, "scaled", types.MethodType(twice, net)),
+    ),
+    "the class": (
+        lambda net, x: net.scaled(x),
+        lambda net: setattr(net, "__class__", type("Other", (Net,), {"scaled": twice})),
+    ),
+    "a tensor's numbers": (lambda net, x: x + net.offset, lambda net: net.offset.add_(3)),
+    "another tensor": (lambda net, x: x + net.offset, lambda net: setattr(net, "offset", torch.ones(1))),
+    "a module in a list": (
+        lambda net, x: net.unregistered[0](x - 1),
+        lambda net: net.unregistered.__setitem__(0, nn.Tanh()),
+    ),
+    "the state of a module in a list": (
+        lambda net, x: net.unregistered[0](x - 1),
+        lambda net: setattr(net.unregistered[0], "forward", lambda x: x),
+    ),
+    "a hook": (
+        lambda net, x: net.unregistered[0](x - 1),
+        lambda net: net.unregistered[0].register_forward_hook(lambda *given: 2 * given[2]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_what_the_code_reads_is_watched(name: str) -> None:
+    between, change = SEEN[name]
+    model = model_of(between)
+    assert replays(model) == 1
+    is_as_it_is_now(model)
+    change(model.network)
+    is_as_it_is_now(model)
+
+
+def closing(scale: float) -> tuple[Callable[[Any, Tensor], Tensor], Callable[[Any], None]]:
+    def between(net: Any, x: Tensor) -> Tensor:
+        return x * scale
+
+    def change(net: Any) -> None:
+        nonlocal scale
+        scale = 2.0
+
+    return between, change
+
+
+def count(net: Any, x: Tensor) -> Tensor:
+    net.calls += 1
+    return x
+
+
+def imported(net: Any, x: Tensor) -> Tensor:
+    import random
+
+    return x * (1 if random is sys.modules["random"] else 2)
+
+
+# Code that may do something else, or something more, without a trace in the network: never replayed.
+NEVER: dict[str, tuple[Callable[[Any, Tensor], Tensor], Callable[[Any], object], tuple[str, ...]]] = {
+    "closes over a number": (*closing(1.0), ("array", "slotted")),
+    "counts its calls": (count, lambda net: None, ("array", "slotted")),
+    "keeps what it saw": (
+        lambda net, x: net.__dict__.__setitem__("kept", x.sigmoid()) or x,
+        lambda net: None,
+        ("array", "slotted"),
+    ),
+    "reads a global dictionary": (
+        lambda net, x: x * SETTINGS["scale"],
+        lambda net: SETTINGS.update(scale=2.0),
+        ("array", "slotted"),
+    ),
+    "reads another package": (
+        lambda net, x: x * elsewhere.scale,  # type: ignore[attr-defined]
+        lambda net: setattr(elsewhere, "scale", 2.0),
+        ("array", "slotted"),
+    ),
+    "asks the clock": (lambda net, x: x + 0 * time.time(), lambda net: None, ("array", "slotted")),
+    "draws a number": (lambda net, x: x + 0 * random.random(), lambda net: None, ("array", "slotted")),
+    "asks numpy": (lambda net, x: x + 0 * float(np.float32(1)), lambda net: None, ("array", "slotted")),
+    "imports": (imported, lambda net: None, ("array", "slotted")),
+    "writes to the terminal": (lambda net, x: print(end="") or x, lambda net: None, ("array", "slotted")),
+    "looks at numbers": (lambda net, x: x if bool(x.sum() > -1e9) else -x, lambda net: None, ("array", "slotted")),
+    "takes a number out": (lambda net, x: x + 0 * x.amax().item(), lambda net: None, ("array", "slotted")),
+    "has an array": (lambda net, x: x * float(net.array[0]), lambda net: net.array.__setitem__(0, 2.0), ("slotted",)),
+    "has an object with slots": (
+        lambda net, x: x * net.slotted.scale,
+        lambda net: setattr(net.slotted, "scale", 2.0),
+        ("array",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_code_that_cannot_be_watched_runs(name: str) -> None:
+    between, change, without = NEVER[name]
+    model = model_of(between, without)
+    assert replays(model) == 0
+    is_as_it_is_now(model)
+    change(model.network)
+    is_as_it_is_now(model)
+
+
+def test_what_the_code_does_beside_its_result_is_still_done() -> None:
+    model = model_of(count)
+    assert replays(model) == 0
+    before = model.network.calls
+    model.explain(X)
+    assert model.network.calls == before + 1
+
+
+# Calls that a replay must make again as they were: several results, writing in place, lists of tensors.
+CALLS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "chunks": lambda net, x: torch.cat([part * place for place, part in enumerate(x.chunk(3, 1))], 1),
+    "one of two results": lambda net, x: x + x.max(3, keepdim=True)[0] + x.topk(1, 2).values,
+    "written into a part": lambda net, x: (x.__setitem__((slice(None), 0), 1.0), x)[1],
+    "written in place, read before": lambda net, x: (x.clone().mul_(2), x.add_(1))[0],
+    "an alias": lambda net, x: (y := x[:, :4], x.mul_(3), torch.cat([y, y], 1))[-1],
+    "made of nothing": lambda net, x: x + torch.arange(14.0) + torch.zeros(14, dtype=x.dtype, device=x.device),
+    "an own tensor": lambda net, x: x + net.offset * net.fc.bias.mean(),
+    "a condition on shapes": lambda net, x: x if x.shape[1] == 8 and x.dim() == 4 and len(x.size()) else -x,
+    "a list comprehension": lambda net, x: torch.stack([x * scale for scale in net.scales]).sum(0),
+    "pooled and grown": lambda net, x: F.interpolate(F.max_pool2d(x, 2), size=x.shape[-2:], mode="nearest"),
+    "keywords": lambda net, x: torch.add(input=x, other=x, alpha=2).clamp(min=0.1),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_replay_makes_the_same_calls(name: str) -> None:
+    model = model_of(CALLS[name])
+    assert replays(model) == 1
+    is_as_it_is_now(model)
+    is_as_it_is_now(model, torch.randn(4, 3, 16, 16))
+    is_as_it_is_now(model, torch.randn(3, 3, 16, 16))
+    is_as_it_is_now(model, torch.randn(1, 3, 16, 16))
+
+
+def test_a_replay_gives_the_very_numbers_of_the_pass() -> None:
+    net = seeded(ResNet20).eval()
+    model = wrap(net, preprocessing=Preprocessing(resize=32, crop=32))
+    x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    seen = [model.explain(x) for _ in range(6)]
+    found = model._structure((3, 32, 32)).prepared[torch.float32, ()]
+    assert isinstance(found, Prepared) and sorted(found._replays) == [2, 4]
+    for one in seen[2:]:
+        assert torch.equal(one.logits, seen[1 + 1].logits) and torch.equal(one.feature_map, seen[2].feature_map)
+
+
+def test_a_network_that_flips_between_two_states_is_followed() -> None:
+    model = model_of(lambda net, x: x * net.scale)
+    for turn in range(12):
+        model.network.scale = float(turn % 3 + 1)
+        is_as_it_is_now(model)
+
+
+def test_a_profiler_of_the_caller_goes_on() -> None:
+    events: list[str] = []
+
+    def profile(_frame: Any, event: str, _arg: Any) -> None:
+        events.append(event)
+
+    model = model_of(lambda net, x: x)
+    sys.setprofile(profile)
+    try:
+        for _ in range(4):
+            model.explain(X)
+        assert sys.getprofile() is profile
+    finally:
+        sys.setprofile(None)
+    assert events
+
+
+def test_a_guard_says_why_it_cannot_watch() -> None:
+    net = seeded(lambda: Net(lambda net, x: x))
+    for name, why in (("slotted", "slotted is a Slotted"), ("array", "array is a ndarray")):
+        with pytest.raises(UnsteadyError, match=why):
+            Guard(net)
+        delattr(net, name)
+    guard, witness = Guard(net), Witness()
+    net.between = lambda net, x: x + 0 * time.perf_counter()
+    with torch.no_grad():
+        witness.call(net, X)
+    with pytest.raises(UnsteadyError, match="calls perf_counter"):
+        guard.witnessed(witness)
