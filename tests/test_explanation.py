@@ -161,6 +161,24 @@ def test_ablate_each_is_a_loop_over_ablate(case: Case) -> None:
     classes = list(range(slow.shape[2]))[::-2]
     assert float((e.ablate_each(classes) - slow[:, :, classes]).abs().max()) <= 1e-5 * scale
     assert e.ablate_each("class 0").shape == (*slow.shape[:2], 1)
+    assert e.ablate_each(classes, units=[]).shape == (len(e), 0, len(classes))
+
+
+@for_any_case
+def test_ablations_told_a_few_at_a_time_are_those_of_each(case: Case) -> None:
+    e, units = case.explanation, case.some_units()
+    each = e.ablate_each()
+    scale = float(torch.cat([each.flatten(), e.logits.flatten()]).abs().max())
+    for at_once in (None, 1, 3):
+        told = list(e.ablations(units=units, at_once=at_once))
+        assert [unit for few, _ in told for unit in few] == list(dict.fromkeys(units))
+        assert at_once is None or max((len(few) for few, _ in told), default=0) <= at_once
+        for few, logits in told:
+            assert float((logits - each[:, few]).abs().max()) <= 1e-6 * scale
+    everything = torch.cat([logits for _, logits in e.ablations([0], at_once=2)], dim=1)
+    assert float((everything - each[:, :, :1]).abs().max()) <= 1e-6 * scale
+    with pytest.raises(InputError, match="at least 1 unit is told of at once, not 0"):
+        e.ablations(at_once=0)
 
 
 @for_any_case

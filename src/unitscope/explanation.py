@@ -26,6 +26,9 @@ from unitscope.readout import blank, relative_difference, rounding_allowance, ro
 from unitscope.subjects import Subject
 from unitscope.unit_maps import UnitMaps
 
+# How many units' real forward passes are told of together.
+_UNITS_AT_ONCE = 16
+
 AnyHead: TypeAlias = Head | LocalHead
 Units: TypeAlias = int | Sequence[int] | Tensor
 
@@ -126,6 +129,17 @@ class Explanation(Drawable, ABC):
         self, classes: Classes | None = None, units: Units | None = None
     ) -> Float[Tensor, "batch unit class"]:
         """The logits with every unit (or each of `units`) off in turn, for the named classes or all."""
+
+    def ablations(
+        self, classes: Classes | None = None, units: Units | None = None, at_once: int | None = None
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch few class"]]]:
+        """What `ablate_each` gives, a few units at a time: which units, and the logits with each of them off in turn.
+
+        Memory is that of `at_once` units (by default a few megabytes' worth), however many there are.
+        """
+        chosen, count = self._every(units), _checked_count(at_once) or _UNITS_AT_ONCE
+        parts = (chosen[begin : begin + count] for begin in range(0, len(chosen), count))
+        return ((part, self.ablate_each(classes, part)) for part in parts)
 
     @abstractmethod
     def maximal_unit(self, which: int | str) -> int:
@@ -245,6 +259,9 @@ class Explanation(Drawable, ABC):
         where = "the last feature map" if self.exact else f"layer '{self.layer}'"
         return check_units(units, self.feature_map.shape[1], where)
 
+    def _every(self, units: Units | None) -> list[int]:
+        return list(range(self.feature_map.shape[1])) if units is None else self._units(units)
+
     def _without(self, units: list[int]) -> Float[Tensor, "batch unit row col"]:
         feature_map = self.feature_map.clone()
         feature_map[:, units] = 0
@@ -303,8 +320,20 @@ class ExactExplanation(Explanation):
     ) -> Float[Tensor, "batch unit class"]:
         """The logits with every unit (or each of `units`) off in turn: logit[c] − contribution[c,u], in closed form."""
         chosen = None if classes is None else class_indices(self.labels, classes)
-        each = self.head.readout.logits_without_each(self.pooled, self.logits, chosen)
-        return each if units is None else each[:, self._units(units)]
+        if units is None:
+            return self.head.readout.logits_without_each(self.pooled, self.logits, chosen)
+        parts = [each for _, each in self.ablations(classes, units)]
+        count = len(self.labels) if chosen is None else len(chosen)
+        return torch.cat(parts, dim=1) if parts else self.logits.new_empty((len(self), 0, count))
+
+    def ablations(
+        self, classes: Classes | None = None, units: Units | None = None, at_once: int | None = None
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch few class"]]]:
+        """See Explanation."""
+        chosen = None if classes is None else class_indices(self.labels, classes)
+        return self.head.readout.logits_without_few(
+            self.pooled, self.logits, chosen, self._every(units), _checked_count(at_once)
+        )
 
     def maximal_unit(self, which: int | str) -> int:
         """The unit with the largest weight for a class, argmax_u W[class, u]: the same for every photo."""
@@ -388,8 +417,7 @@ class LocalExplanation(Explanation):
         self, classes: Classes | None = None, units: Units | None = None
     ) -> Float[Tensor, "batch unit class"]:
         """The logits with every unit (or each of `units`) off in turn: one real forward of the rest for each."""
-        count = self.feature_map.shape[1]
-        chosen = self._units(range(count) if units is None else units)
+        chosen = self._every(units)
         self.suffix.check_unchanged(self.feature_map, self.logits)
         each = torch.stack(
             [
@@ -457,6 +485,13 @@ class LocalExplanation(Explanation):
                 return torch.einsum("bu,buyx->byx", weights, self.feature_map), weights * self.pooled, weights
         product = gradient * self.feature_map
         return product.sum(dim=1) * (product.shape[2] * product.shape[3]), product.sum(dim=(2, 3)), weights
+
+
+def _checked_count(at_once: int | None) -> int | None:
+    """The number of units to be told of together; raises InputError below one."""
+    if at_once is not None and at_once < 1:
+        raise InputError(f"at least 1 unit is told of at once, not {at_once}")
+    return at_once
 
 
 _Parts: TypeAlias = tuple[Tensor, Tensor, tuple[Subject, ...]]

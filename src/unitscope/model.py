@@ -392,16 +392,19 @@ class Classifier:
             del self._structures[shape]  # the network may have changed since its head was found
             return self._explain_batch(batch, subjects, layer, method, reduced, again=True)
         logits, feature_map, readout = passed[:3]
-        self._check_adds_up(passed, batch)
+        self._check_adds_up(passed, batch, feature_map.mean(dim=(2, 3)))
         self._warn_of_nothing(logits, feature_map, batch, subjects)
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
         current = dataclasses.replace(head, readout=readout)
         labels = self._labels_for(logits.shape[1])
         return ExactExplanation(logits, feature_map, current, labels, subjects, _size(batch), rounded=rounded)
 
-    def _check_adds_up(self, passed: Passed, batch: Tensor) -> None:
-        """Raise where a pass gave numbers that are not finite, or maps that do not add up to the logits."""
+    def _check_adds_up(self, passed: Passed, batch: Tensor, units: Float[Tensor, "batch unit"]) -> None:
+        """Raise where a pass gave numbers that are not finite, or maps whose means `units` do not give the logits."""
         logits, feature_map, readout = passed[:3]
+        # A mean is finite where all that it is of is, and the difference where both are: else it is looked into.
+        if bool((relative_difference(readout.logits(units), logits) <= LEAST_ROUNDING).all()):
+            return
         self._check_finite(logits, batch, "the logits")
         self._check_finite(feature_map, batch, "the feature maps")
         error = completeness_error(logits, feature_map, readout)
@@ -485,8 +488,7 @@ class Classifier:
             return Activations(passed, maps, pooled)
         logits, feature_map, readout = passed[:3]
         units = feature_map.mean(dim=(2, 3))
-        if not bool((relative_difference(readout.logits(units), logits) <= LEAST_ROUNDING).all()):
-            self._check_adds_up(passed, batch)
+        self._check_adds_up(passed, batch, units)
         return Activations(logits, maps, pooled, feature_map, units, readout)
 
     def settle(self, layers: Sequence[str] = (), batch_size: int = 16) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,8 @@ from unitscope.errors import HeadError
 
 _TINY = torch.finfo(torch.float32).tiny
 
-# How many units are switched off in turn at once.
-_UNITS_AT_ONCE = 64
+# How many numbers are computed at once where units are switched off in turn: they stay in the processor's cache.
+_AT_ONCE = 1 << 20
 
 # Relative to the largest logit: what rounding may always do.
 LEAST_ROUNDING = 1e-5
@@ -104,22 +105,40 @@ class Readout:
 
         `logits` are those with all units on. Beside the result, memory for a few units at a time is used.
         """
+        units = list(range(self.weight.shape[1]))
+        classes_count = len(self.weight) if classes is None else len(classes)
+        # Laid out as the weights are, so that nothing is transposed in memory.
+        each = blank((len(pooled), classes_count, len(units)), logits)
+        for few, without in self.logits_without_few(pooled, logits, classes, units):
+            each[:, :, few[0] : few[-1] + 1] = without.transpose(1, 2)
+        return each.transpose(1, 2)
+
+    def logits_without_few(
+        self,
+        pooled: Float[Tensor, "batch unit"],
+        logits: Float[Tensor, "batch class"],
+        classes: list[int] | None,
+        units: list[int],
+        at_once: int | None = None,
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch few chosen"]]]:
+        """The same for chosen units, a few of them (`at_once`) at a time: which, and their logits."""
         weight, bias = self.weight, self.bias
         if classes is not None:
             weight, bias, logits = weight[classes], bias[classes], logits[:, classes]
-        # Laid out as the weights are, so that nothing is transposed in memory.
-        each = blank((len(pooled), *weight.shape), logits)
-        if self.norm is None:
-            torch.addcmul(logits[:, :, None], pooled[:, None, :], weight, value=-1, out=each)
-            return each.transpose(1, 2)
-        # In float64, since one unit may be most of the sum that it is taken from.
-        precise = pooled.to(torch.float64)
-        total, divisor = precise @ weight.T.to(torch.float64), self.norm.divisor_without_each(precise)
-        for begin in range(0, weight.shape[1], _UNITS_AT_ONCE):
-            few = slice(begin, begin + _UNITS_AT_ONCE)
-            rest = total[:, :, None] - precise[:, None, few] * weight[:, few].to(torch.float64)
-            each[:, :, few] = (rest / divisor[:, None, few] + bias[:, None]).to(each.dtype)
-        return each.transpose(1, 2)
+        count = at_once or max(1, _AT_ONCE // max(1, len(pooled) * len(weight)))
+        precise, total, divisor = pooled, logits, None
+        if self.norm is not None:
+            # In float64, since one unit may be most of the sum that it is taken from.
+            precise = pooled.to(torch.float64)
+            total, divisor = precise @ weight.T.to(torch.float64), self.norm.divisor_without_each(precise)
+        for begin in range(0, len(units), count):
+            few = units[begin : begin + count]
+            chosen = slice(few[0], few[-1] + 1) if few == list(range(few[0], few[-1] + 1)) else few
+            lost = weight[:, chosen].to(precise.dtype)
+            each = torch.addcmul(total[:, :, None], precise[:, None, chosen], lost, value=-1)
+            if divisor is not None:
+                each = (each / divisor[:, None, chosen] + bias[:, None]).to(logits.dtype)
+            yield few, each.transpose(1, 2)
 
 
 def blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
