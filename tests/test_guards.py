@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import random
 import sys
 import time
@@ -299,21 +300,27 @@ def test_a_network_that_flips_between_two_states_is_followed() -> None:
         is_as_it_is_now(model)
 
 
+def test_a_changed_network_is_written_down_again() -> None:
+    model = model_of(lambda net, x: x * net.scale)
+    assert replays(model) == 1
+    model.network.scale = 3.0
+    model.explain(X)
+    assert replays(model) == 0
+    assert replays(model) == 1
+    is_as_it_is_now(model)
+
+
 def test_a_profiler_of_the_caller_goes_on() -> None:
-    events: list[str] = []
-
-    def profile(_frame: Any, event: str, _arg: Any) -> None:
-        events.append(event)
-
-    model = model_of(lambda net, x: x)
-    sys.setprofile(profile)
+    model, profiler = model_of(lambda net, x: x), cProfile.Profile()
+    profiler.enable()
     try:
-        for _ in range(4):
-            model.explain(X)
-        assert sys.getprofile() is profile
+        assert replays(model) == 0
+        assert sys.getprofile() is profiler
     finally:
-        sys.setprofile(None)
-    assert events
+        profiler.disable()
+    assert any(code.co_name == "forward" for code, *_ in profiler.getstats() if not isinstance(code, str))
+    for batch in (X, X[:2]):
+        is_as_it_is_now(model, batch)
 
 
 def test_a_guard_says_why_it_cannot_watch() -> None:

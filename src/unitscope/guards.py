@@ -7,11 +7,11 @@ import enum
 import functools
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from operator import is_
+from operator import is_, methodcaller
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ _SETTLED = (
 )  # fmt: skip
 
 
+_values_of = methodcaller("values")
+
+
 class UnsteadyError(Exception):
     """The network's code depends on what is not watched, or has an effect beside its result: `str` says which."""
 
@@ -59,14 +62,16 @@ class Witness:
         self._ours: FrameType | None = None
 
     def call(self, module: nn.Module, x: Tensor) -> Any:
-        """What the module gives, with this looking on."""
-        before = sys.getprofile()
+        """What the module gives, with this looking on; raises UnsteadyError where somebody else's profiler does."""
+        if sys.getprofile() is not None:
+            raise UnsteadyError("a profiler is at work")
         sys.setprofile(self._see)
         try:
             return module(x)
         finally:
-            sys.setprofile(before)
+            sys.setprofile(None)
 
+    @no_type_check  # called for everything that happens: not to be checked each time
     def _see(self, frame: FrameType, event: str, arg: Any) -> None:
         if self._ours is not None:
             if event == "return" and frame is self._ours:
@@ -102,7 +107,7 @@ class Witness:
 class Guard:
     """What the code of a network's forward pass can read: whether all of it is still what it was.
 
-    Watched are the attributes of all modules, in containers too, by identity; what their own classes define; and the
+    Watched are the attributes of all modules, in containers too, by identity; what their classes define; and the
     globals that the code names which ran. Tensors are watched as objects: their numbers may change. Not watched is the
     code of the libraries (torch and those built on it), which is taken to read nothing but its arguments and modules.
 
@@ -114,16 +119,18 @@ class Guard:
         self._dicts: list[Any] = []
         self._lists: list[Any] = []
         self._sets: list[Any] = []
-        self._globals: list[tuple[dict[str, Any], str, Any]] = []
+        self._globals: list[tuple[Mapping[str, Any], str, Any]] = []
         self._seen: set[int] = set()
         self._look_into(module, type(module).__name__)
         self._types = list(map(type, self._objects))
-        for kind in dict.fromkeys(chain.from_iterable(kind.__mro__[:-1] for kind in self._types)):
-            if _root(kind.__module__) in _TRUSTED:
-                self._globals.append((_Attributes(kind), "forward", getattr(kind, "forward", None)))
-            else:
-                self._dicts.append(kind.__dict__)
-        self._freeze()
+        classes = dict.fromkeys(chain.from_iterable(kind.__mro__[:-1] for kind in self._types))
+        self._dicts += [kind.__dict__ for kind in classes]
+        # Most are empty: of these only the length is asked.
+        self._filled = [one for one in self._dicts if one]
+        self._lengths = list(map(len, chain(self._dicts, self._lists)))
+        self._keys = list(chain.from_iterable(self._filled))
+        self._values = list(self._values_now())
+        self._members = [set(one) for one in self._sets]
 
     def witnessed(self, witness: Witness) -> None:
         """Watch also what the code that ran names; raises UnsteadyError where that cannot be."""
@@ -144,20 +151,14 @@ class Guard:
             and not everywhere._global_forward_pre_hooks
             and list(map(type, self._objects)) == self._types
             and list(map(len, chain(self._dicts, self._lists))) == self._lengths
-            and all(map(is_, chain.from_iterable(self._dicts), self._keys))
+            and all(map(is_, chain.from_iterable(self._filled), self._keys))
             and all(map(is_, self._values_now(), self._values))
             and self._sets == self._members
             and all(named.get(name) is value for named, name, value in self._globals)
         )
 
-    def _freeze(self) -> None:
-        self._lengths = list(map(len, chain(self._dicts, self._lists)))
-        self._keys = list(chain.from_iterable(self._dicts))
-        self._values = list(self._values_now())
-        self._members = [set(one) for one in self._sets]
-
     def _values_now(self) -> Iterator[Any]:
-        return chain(chain.from_iterable(one.values() for one in self._dicts), chain.from_iterable(self._lists))
+        return chain(chain.from_iterable(map(_values_of, self._filled)), chain.from_iterable(self._lists))
 
     def _look_into(self, value: Any, where: str) -> None:
         if isinstance(value, _SETTLED) or id(value) in self._seen:
@@ -215,17 +216,6 @@ def _is_python(kind: type) -> bool:
 
 # Of classes that a program makes, other than those that libraries in C bring along.
 _ON_THE_HEAP = 1 << 9
-
-
-class _Attributes(dict[str, Any]):
-    """The attributes of a class, asked for one at a time."""
-
-    def __init__(self, kind: type) -> None:
-        super().__init__()
-        self._kind = kind
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return getattr(self._kind, name, default)
 
 
 def _is_settled(value: Any) -> bool:

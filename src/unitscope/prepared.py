@@ -31,6 +31,9 @@ _CHUNK_BYTES = 32 << 20
 # In which pass with so many photos together it is written down: one of a kind need not pay for that.
 _RECORDED = 2
 
+# After how many passes it is written down again where the network has changed: it may change all the time.
+_AGAIN = 8
+
 # Functions that the library behind convolutions on the processor computes together with them, and its names for them.
 _ACTIVATIONS = {"relu": "relu", "relu_": "relu", "silu": "swish", "hardswish": "hardswish"}
 _IN_PLACE_SUMS = frozenset({"add_", "__iadd__"})
@@ -118,9 +121,10 @@ class _Fused:
         )
 
     def __call__(self, x: Tensor, other: Tensor | None) -> Tensor:
-        filters = self.packs.get(len(x))
+        photos = x.shape[0]
+        filters = self.packs.get(photos)
         if filters is None:
-            filters = self.packs[len(x)] = self._packed(len(x))
+            filters = self.packs[photos] = self._packed(photos)
         x = x if x.dtype == self.bias.dtype else x.to(self.bias.dtype)
         run: Any = torch.ops.mkldnn._convolution_pointwise
         if other is None:
@@ -261,6 +265,7 @@ class Prepared:
             if guard.holds():
                 return self._replayed(replay, part)
             del self._replays[photos]
+            self._passes[photos] = _RECORDED - _AGAIN
         if _is_hooked(module):
             raise StaleError
         self._passes[photos] = self._passes.get(photos, 0) + 1

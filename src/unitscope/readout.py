@@ -105,11 +105,10 @@ class Readout:
 
         `logits` are those with all units on. Beside the result, memory for a few units at a time is used.
         """
-        units = list(range(self.weight.shape[1]))
-        classes_count = len(self.weight) if classes is None else len(classes)
+        count, units = len(self.weight) if classes is None else len(classes), self.weight.shape[1]
         # Laid out as the weights are, so that nothing is transposed in memory.
-        each = blank((len(pooled), classes_count, len(units)), logits)
-        for few, without in self.logits_without_few(pooled, logits, classes, units):
+        each = blank((len(pooled), count, units), logits)
+        for few, without in self.logits_without_few(pooled, logits, classes, list(range(units))):
             each[:, :, few[0] : few[-1] + 1] = without.transpose(1, 2)
         return each.transpose(1, 2)
 
