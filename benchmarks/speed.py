@@ -5,10 +5,10 @@
 Every round times each contender once, in random order; a ratio is that to the plain pass of the same round, and the
 table gives the median and the quartiles of the ratios. "everything" reads the maps of all classes, the contributions of
 all units to all classes, photo by photo, and the logits with every unit off in turn, a few units at a time; "held in
-memory" keeps the last two for all photos at once, batch × unit × class numbers each. Peers are timed where they are installed, on five classes of each photo, as
-people use them. The floor is the network's multiplications over what this machine's own convolutions reach at their
-best. Photos are made of noise and shapes, so that nothing need be downloaded. Where there is a GPU, the same is
-measured on it.
+memory" keeps the last two for all photos at once, batch × unit × class numbers each. Peers are timed where they are
+installed, on five classes of each photo, as people use them. The floor is the network's multiplications over what this
+machine's own convolutions reach at their best. Photos are made of noise and shapes, so that nothing need be downloaded.
+Where there is a GPU, the same is measured on it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 import unitscope
-from unitscope.batches import batches
+from unitscope import jpegs
+from unitscope.batches import batches, stacked
 from unitscope.preprocessing import Preprocessing
 
 CLASSES = [0, 1, 2, 3, 4]
@@ -257,7 +258,7 @@ def reading(rounds: int, folder: Path) -> list[dict[str, Any]]:
 
         def read(paths: list[str] = paths, ours: Preprocessing = ours) -> None:
             for batch in batches(paths, ours, 16):
-                torch.stack([tensor for _, tensor in batch])
+                stacked([tensor for _, tensor in batch])
 
         timed: Timed = {
             "ImageFolder + DataLoader": lambda: loaded(0),
@@ -367,10 +368,10 @@ def page(found: dict[str, Any]) -> str:
         lines.append(f"| {row['photos']} | {row['what']} | {1000 * row['seconds']:.2f} | {_ratio(row)} |")
     lines += [
         "",
-        "The pixels are those of Pillow, bit for bit what torchvision's transforms give: decoding and resizing",
-        "",
+        f"JPEG files were decoded by {'simplejpeg' if jpegs.decode_jpeg else 'Pillow'} and resized by torch's kernel for bytes "
+        "where that is within one of 255 levels",
+        "of Pillow's (bilinear; the rows of small photos are Pillow's own), by Pillow elsewhere.",
     ]
-    lines[-1] = "are Pillow's own, so that only threads and a leaner arithmetic are won."
     lines += ["", "## Starting", "", "| what | seconds |", "|---|---:|"]
     lines += [f"| {row['what']} | {row['seconds']:.3f} |" for row in found["starting"]]
     lines += ["", "## Memory", "", "Everything of the bundled network, 16 photos at a time.", ""]

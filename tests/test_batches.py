@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unitscope.batches import batches
+from unitscope.batches import batches, stacked
 from unitscope.errors import PhotoError
 from unitscope.photos import open_photo
 from unitscope.preprocessing import MeasuredPreprocessing, Preprocessing
@@ -88,3 +88,42 @@ def test_one_image_may_be_in_a_list_many_times(photos: list[Path], monkeypatch: 
     image = Image.open(photos[0])
     read = [one for batch in batches([image] * 20, SMALL, 16) for one in batch]
     assert len(read) == 20 and all(torch.equal(tensor, read[0][1]) for _, tensor in read)
+
+
+@pytest.mark.parametrize("small", [0, 1 << 20])
+def test_a_batch_holds_inputs_and_no_pixels_and_its_photos_can_still_be_drawn(
+    photos: list[Path], small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitscope.batches._SMALL", small)
+    for batch in batches(photos, SMALL, 4):
+        for photo, _ in batch:
+            assert photo.pixels is None and photo.size == (40, 30) == photo.image.size
+
+
+def test_photos_of_many_sizes_are_each_themselves(tmp_path: Path) -> None:
+    paths = []
+    for index, size in enumerate([(30, 20), (40, 30), (30, 20), (9, 50), (5000, 1), (40, 30), (30, 20)]):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(paths[-1])
+    ours, failed = Preprocessing(resize=200, crop=16), []
+    read = [one for batch in batches(paths, ours, 16, lambda place, error: failed.append(place)) for one in batch]
+    assert failed == [4] and [photo.name for photo, _ in read] == [f"{index}.png" for index in (0, 1, 2, 3, 5, 6)]
+    assert all(torch.equal(tensor, ours(open_photo(tmp_path / photo.name).held)) for photo, tensor in read)
+
+
+def test_inputs_are_stacked_as_torch_stacks_them(photos: list[Path]) -> None:
+    (read,) = batches(photos, SMALL, 20)
+    together = [tensor for _, tensor in read]
+    assert torch.equal(stacked(together), torch.stack(together))
+    assert stacked(together).data_ptr() == together[0].data_ptr()
+    many = torch.randn(6, 3, 8, 8)
+    for inputs in (list(many)[::-1], list(many)[::2], [many[2]] * 3, list(many.mT), [many[1]], list(many.double())):
+        assert torch.equal(stacked(inputs), torch.stack(inputs))
+    alone = [torch.randn(3, 8, 8) for _ in range(3)]
+    assert torch.equal(stacked(alone), torch.stack(alone))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_inputs_of_several_sizes_cannot_be_stacked() -> None:
+    with pytest.raises(RuntimeError, match="equal size"):
+        stacked([torch.zeros(3, 8, 8), torch.zeros(3, 8, 9)])

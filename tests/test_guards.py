@@ -293,6 +293,19 @@ def test_a_replay_gives_the_very_numbers_of_the_pass() -> None:
         assert torch.equal(one.logits, seen[1 + 1].logits) and torch.equal(one.feature_map, seen[2].feature_map)
 
 
+def test_maps_of_layers_are_kept_of_a_replay_too() -> None:
+    model = wrap(seeded(ResNet20).eval(), preprocessing=Preprocessing(resize=32, crop=32))
+    layers = ["layer1.0", "layer2.1.bn2", "layer3"]
+    x = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    model.settle(layers, 5)
+    seen = [model.activations(x, layers) for _ in range(5)]
+    found = model._structure((3, 32, 32)).prepared[torch.float32, tuple(layers)]
+    assert isinstance(found, Prepared) and sorted(found._replays) == [1, 4]
+    for one in seen[1:]:
+        assert all(torch.equal(one.layers[name], seen[0].layers[name]) for name in layers)
+        assert torch.equal(one.logits, seen[0].logits)
+
+
 def test_a_network_that_flips_between_two_states_is_followed() -> None:
     model = model_of(lambda net, x: x * net.scale)
     for turn in range(12):

@@ -332,7 +332,8 @@ def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:
         wrap(seeded(Gap), None, Preprocessing(36, 32, (0.0,) * 3, (1.0,) * 3)),
     )
     found, expected = own.explain(path), same.explain(path)
-    assert torch.equal(found.logits, expected.logits)
+    # Their pixels may be a level apart.
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=0.01)
     assert own.input_shape == (3, 32, 32)
     difference = np.nanmax(np.abs(found.cams_on_photo(0, 1) - expected.cams_on_photo(0, 1)))
     assert difference <= 0.1 * float(expected.cams[0, 1].abs().max())

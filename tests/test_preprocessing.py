@@ -1,4 +1,4 @@
-"""Preprocessing: torchvision's arithmetic bit for bit, and the measuring of anybody else's."""
+"""Preprocessing: torchvision's arithmetic to one level, and the measuring of anybody else's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -42,11 +42,32 @@ def torchvisions(ours: Preprocessing):
     return T.Compose([*steps, T.ToTensor(), T.Normalize(ours.mean, ours.std)])
 
 
+def levels_apart(made: Tensor, expected: Tensor) -> float:
+    """The largest difference in levels of 255; both are normalised as ImageNet's are."""
+    assert made.shape == expected.shape
+    apart = (made - expected).abs() * torch.tensor(IMAGENET_STD).view(-1, 1, 1) * 255
+    return float(apart.max())
+
+
+def patterned(width: int, height: int, pattern: str, seed: int = 0) -> Image.Image:
+    """Pictures on which roundings fall hard: noise, two levels only, stripes, or smooth ones."""
+    noise = np.asarray(photo(width, height, seed))
+    if pattern == "levels":
+        noise = np.where(noise > 127, np.uint8(255), np.uint8(seed % 255))
+    if pattern == "columns":
+        noise = np.broadcast_to(noise[:1], noise.shape)
+    if pattern == "rows":
+        noise = np.broadcast_to(noise[:, :1], noise.shape)
+    if pattern == "smooth":
+        return Image.fromarray(noise[: height // 6 + 1, : width // 6 + 1]).resize((width, height), 3)
+    return Image.fromarray(np.ascontiguousarray(noise))
+
+
 @given(
     pairs,
     st.none() | sides | pairs,
     st.none() | sides | pairs,
-    st.sampled_from(["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]),
+    st.sampled_from(["bicubic", "nearest", "lanczos", "box", "hamming"]),
 )
 def test_it_is_torchvisions_pipeline_bit_for_bit(size, resize, crop, interpolation) -> None:
     ours = Preprocessing(resize, crop, interpolation=interpolation)
@@ -57,6 +78,47 @@ def test_it_is_torchvisions_pipeline_bit_for_bit(size, resize, crop, interpolati
     assert (made.shape[1], made.shape[2]) == ours.placement(size).input_size
     if ours.input_size is not None:
         assert ours.input_size == made.shape[1:]
+
+
+several_sides = st.integers(1, 60) | st.integers(1, 400)
+patterns = st.sampled_from(["noise", "levels", "columns", "rows", "smooth"])
+
+
+@given(
+    st.tuples(several_sides, several_sides),
+    st.none() | several_sides | st.tuples(several_sides, several_sides),
+    st.none() | sides | pairs,
+    patterns,
+    st.integers(0, 1000),
+)
+def test_the_bilinear_filter_is_within_one_level_of_torchvisions(size, resize, crop, pattern, seed) -> None:
+    ours = Preprocessing(resize, crop)
+    width, height = ours._resized(size)
+    assume(width * height < 1_000_000)
+    image = patterned(*size, pattern, seed)
+    made, expected = ours(image), torchvisions(ours)(image)
+    assert made.dtype == torch.float32 and made.is_contiguous()
+    assert levels_apart(made, expected) < 1.001
+    assert torch.equal(ours(np.array(image)), made)
+    # Levels are whole: what differs is a level, and all else is the same to the last bit.
+    assert torch.equal(made, expected) or levels_apart(made, expected) > 0.999
+
+
+def test_without_the_instructions_for_it_everything_is_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    for size in ((300, 500), (30, 20), (1, 43)):
+        ours = Preprocessing(64, 48)
+        assert torch.equal(ours(photo(*size)), torchvisions(ours)(photo(*size)))
+
+
+@pytest.mark.parametrize("size", [(128, 128), (97, 131), (640, 480), (2, 9)])
+@pytest.mark.parametrize(
+    "ours", [Preprocessing(144, 128), Preprocessing(60, None), Preprocessing(20, 40, (0.5,), (1.0,))]
+)
+def test_photos_of_one_size_together_are_the_same_as_one_by_one(ours: Preprocessing, size: tuple[int, int]) -> None:
+    photos = [photo(*size, seed) for seed in range(5)]
+    mixed = [np.array(one) if index % 2 else one for index, one in enumerate(photos)]
+    assert torch.equal(ours.together(mixed), torch.stack([ours(one) for one in photos]))
 
 
 @given(pairs, sides)
@@ -166,7 +228,7 @@ def test_measuring_recovers_the_geometry(ours: Preprocessing, size: tuple[int, i
     for edge in ("top", "bottom"):
         assert getattr(found, edge) == pytest.approx(getattr(expected, edge), abs=max(0.003 * size[1], 0.5))
     image = photo(*size)
-    assert torch.equal(measured(image), ours(image))
+    assert levels_apart(measured(image), ours(image)) < 1.001
 
 
 def test_measuring_needs_neither_rgb_nor_the_cpus_dtype_nor_three_axes() -> None:
@@ -270,7 +332,8 @@ def test_what_people_pass_becomes_a_preprocessing() -> None:
     for weights in (ResNet50_Weights.IMAGENET1K_V2, Swin_T_Weights.IMAGENET1K_V1):
         preset = weights.transforms()
         found = as_preprocessing(preset)
-        assert isinstance(found, Preprocessing) and torch.equal(found(photo(300, 200)), preset(photo(300, 200)))
+        image = photo(300, 200)
+        assert isinstance(found, Preprocessing) and levels_apart(found(image), preset(image)) < 1.001
     own = as_preprocessing(T.Compose(NORMAL))
     assert isinstance(own, MeasuredPreprocessing) and own.describe().startswith("own callable Compose(")
     assert "\n" not in own.describe()

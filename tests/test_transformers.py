@@ -172,7 +172,8 @@ def test_a_folder_of_timms_is_loaded(tmp_path: Path, photo: Image.Image) -> None
     timm.models.save_for_hf(trained, tmp_path, model_config={"label_names": NAMES}, safe_serialization=True)
     classifier = load(f"transformers:{tmp_path}")
     data = timm.data.resolve_model_data_config(trained)
-    assert torch.equal(classifier.preprocessing(photo), timm.data.create_transform(**data, is_training=False)(photo))
+    apart = classifier.preprocessing(photo) - timm.data.create_transform(**data, is_training=False)(photo)
+    assert float((apart * torch.tensor(data["std"]).view(-1, 1, 1)).abs().max()) * 255 < 1.001  # one level
     x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.allclose(classifier.module(x).logits, trained(x), atol=1e-6)

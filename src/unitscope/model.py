@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unitscope.ablation import Ablation
 from unitscope.activations import Activations
-from unitscope.batches import batches
+from unitscope.batches import batches, stacked
 from unitscope.errors import (
     HeadError,
     InputError,
@@ -647,7 +647,7 @@ class Classifier:
             tensors = [tensor for _, tensor in read]
             self._check_sizes((int(tensor.shape[1]), int(tensor.shape[2])) for tensor in tensors)
             subjects = tuple(Subject.of_photo(photo, self.preprocessing) for photo, _ in read)
-            yield torch.stack(tensors).to(self.like.device, self.like.dtype), subjects
+            yield stacked(tensors).to(self.like.device, self.like.dtype), subjects
 
     def _tensor_batches(self, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, tuple[Subject, ...]]]:
         if x.ndim != 4 or 0 in x.shape:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unitscope.activations import Activations
-from unitscope.batches import batches
+from unitscope.batches import batches, stacked
 from unitscope.datasets import Dataset, shown_id
 from unitscope.errors import InputError, NonFiniteError, UnitscopeError
 from unitscope.model import Classifier
@@ -84,7 +84,7 @@ class Observer:
                 )
         like = self.model.like
         try:
-            found = self.model.activations(torch.stack(tensors).to(like.device, like.dtype), self._names)
+            found = self.model.activations(stacked(tensors).to(like.device, like.dtype), self._names)
         except NonFiniteError as error:
             if any(not bool(torch.isfinite(one).all()) for one in self.model.network.parameters()):
                 raise

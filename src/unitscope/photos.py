@@ -9,15 +9,17 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unitscope.errors import PhotoError, one_line
+from unitscope.jpegs import decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +45,42 @@ _WARNINGS = threading.Lock()
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
+# A photo's pixels, upright and RGB: a PIL image, or an array (row, col, channel) of uint8, as the decoder gave them.
+Pixels: TypeAlias = Image.Image | UInt8[np.ndarray, "photo_row photo_col 3"]
+
+
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One decoded photo: upright, RGB, 8 bits, with the name to show for it.
+    """One photo that could be decoded: upright, RGB, 8 bits, with the name to show for it.
 
-    `image` is a PIL image of mode RGB whose size is (width, height) after the EXIF rotation was applied;
-    `name` is the file's name, or "photo" for an image that came from memory; `source` is what it was opened from.
+    `name` is the file's name, or "photo" for an image that came from memory; `source` is what it was opened from;
+    `size` is (width, height) in pixels, after the EXIF rotation was applied. `pixels` are None where they were needed
+    no more.
     """
 
-    image: Image.Image
     name: str
     source: PhotoSource
+    size: tuple[int, int]
+    pixels: Pixels | None = field(default=None, repr=False)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels, upright."""
-        return self.image.size
+    def held(self) -> Pixels:
+        """The pixels, decoded again where they were let go."""
+        return open_photo(self.source).held if self.pixels is None else self.pixels
+
+    @property
+    def image(self) -> Image.Image:
+        """The photo as a PIL image of mode RGB, decoded again where its pixels were let go."""
+        return image_of(self.held)
+
+    def without_pixels(self) -> Photo:
+        """The same photo, without keeping its pixels in memory."""
+        return replace(self, pixels=None)
+
+
+def image_of(pixels: Pixels) -> Image.Image:
+    """A photo's pixels as a PIL image."""
+    return pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
 
 
 def open_photo(source: PhotoSource, longest: int | None = None) -> Photo:
@@ -81,18 +103,24 @@ def opened(source: PhotoSource, longest: int | None = None) -> Callable[[], Phot
         return partial(_from_image, source)
     if isinstance(source, Encoded):
         with _told(source.name):
-            image = open_header(io.BytesIO(source.read()), source.formats)
-            return partial(_from_file, image, source.name, source, longest)
+            data = source.read()
+            image = open_header(io.BytesIO(data), source.formats)
+            return partial(_from_file, image, data, source.name, source, longest)
     if not isinstance(source, (str, os.PathLike)):
         raise PhotoError(f"a photo is a path or a PIL image, not {type(source).__name__}: open it with PIL.Image first")
     if not os.fspath(source):
         raise PhotoError("a photo's path is empty: name a file")
     path = Path(source)
     with _told(path):
-        if path.is_dir():
-            raise PhotoError(f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg")
-        # Absolute, as it is opened again when it is drawn, wherever the program has gone meanwhile.
-        return partial(_from_file, open_header(_contents(path)), path, path.absolute(), longest)
+        try:
+            contents = _contents(path)
+        except OSError:
+            if path.is_dir():
+                raise PhotoError(f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg") from None
+            raise
+        # Absolute below, as it is opened again when it is drawn, wherever the program has gone meanwhile.
+        image = open_header(io.BytesIO(contents) if isinstance(contents, bytes) else contents)
+        return partial(_from_file, image, contents, path, path.absolute(), longest)
 
 
 def open_header(contents: Path | io.BytesIO, formats: tuple[str, ...] | None = None) -> Image.Image:
@@ -105,17 +133,22 @@ def open_header(contents: Path | io.BytesIO, formats: tuple[str, ...] | None = N
 
 def _from_image(source: Image.Image) -> Photo:
     name = shown_name(str(getattr(source, "filename", "") or "photo"))
-    decoded = _decode(source, name)
     # Not the user's own image: they may close it, or turn to another frame, before the photo is drawn.
-    return Photo(decoded, name, decoded)
+    image = _decode(source, name)
+    return Photo(name, image, image.size, image)
 
 
-def _from_file(image: Image.Image, path: Path | str, source: PhotoSource, longest: int | None) -> Photo:
+def _from_file(
+    image: Image.Image, contents: bytes | Path, path: Path | str, source: PhotoSource, longest: int | None
+) -> Photo:
     with _told(path), image:
         if longest is not None:
             # Of a JPEG only as much is decoded as is drawn, to the next of an eighth, a quarter and a half.
             image.draft(None, (longest, longest))
-        return Photo(_decode(image, str(path)), shown_name(path), source)
+        elif isinstance(contents, bytes) and (pixels := decoded(image, contents)) is not None:
+            return Photo(shown_name(path), source, image.size, pixels)
+        upright = _decode(image, str(path))
+        return Photo(shown_name(path), source, upright.size, upright)
 
 
 @contextlib.contextmanager
@@ -145,13 +178,13 @@ def shown_name(path: str | os.PathLike[str]) -> str:
     return " ".join(name.split()) or "photo"
 
 
-def _contents(path: Path) -> Path | io.BytesIO:
+def _contents(path: Path) -> bytes | Path:
     """The file's bytes, read at once: headers are read in dozens of pieces, at each of which threads would change over.
 
     A pipe, which cannot be read twice, too; of a very large file the path itself.
     """
-    large = path.is_file() and path.stat().st_size > _LARGE_FILE
-    return path if large else io.BytesIO(path.read_bytes())
+    with path.open("rb", buffering=0) as file:
+        return path if os.fstat(file.fileno()).st_size > _LARGE_FILE else file.read()
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:

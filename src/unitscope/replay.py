@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,21 +52,27 @@ class _Step:
 
 
 class Recording:
-    """Notes the calls of a pass on `x`; `constants` are the tensors that are the network's own.
+    """Notes the calls of a pass on `x`.
+
+    `constants` are the tensors that are the network's own, by identity; `kept` the calls whose results somebody waits
+    for, by index.
 
     Raises NotReplayableError, from any of its methods, where the pass cannot be made again from its calls alone.
     """
 
-    def __init__(self, x: Tensor, constants: Mapping[int, Tensor]) -> None:
-        self._constants = constants
+    def __init__(self, x: Tensor, constants: Mapping[int, Tensor], kept: Container[int]) -> None:
+        self._constants, self._kept = constants, kept
         self._places: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._count = 0
         self._steps: list[_Step] = []
         self._place(x)
 
-    def same(self, tensor: Tensor, other: Tensor) -> None:
-        """Note that a tensor stands for another."""
-        self._places[id(tensor)] = weakref.ref(tensor), self._known(other)
+    def same(self, index: int, name: str, tensor: Tensor, other: Tensor) -> None:
+        """Note a call that gave another tensor, or a stand-in for it."""
+        place = self._known(other)
+        self._places[id(tensor)] = weakref.ref(tensor), place
+        if index in self._kept:
+            self._steps.append(_Step(index, name, _itself, (_Place(place),), {}, place))
 
     def call(self, index: int, name: str, function: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         """Note a call and what it gave."""
@@ -154,6 +160,10 @@ class Replay:
                 places[place] = None
         output: Tensor = places[self._output]
         return output
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _filled(part: Any, places: list[Any]) -> Any:
