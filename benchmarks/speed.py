@@ -368,9 +368,9 @@ def page(found: dict[str, Any]) -> str:
         lines.append(f"| {row['photos']} | {row['what']} | {1000 * row['seconds']:.2f} | {_ratio(row)} |")
     lines += [
         "",
-        f"JPEG files were decoded by {'simplejpeg' if jpegs.decode_jpeg else 'Pillow'} and resized by torch's kernel for bytes "
-        "where that is within one of 255 levels",
-        "of Pillow's (bilinear; the rows of small photos are Pillow's own), by Pillow elsewhere.",
+        f"JPEG files were decoded by {'simplejpeg' if jpegs.decode_jpeg else 'Pillow'}, and resized by torch's kernel "
+        "for bytes where that is within",
+        "one of 255 levels of Pillow's (bilinear; of photos resized to more than half the rows are Pillow's own).",
     ]
     lines += ["", "## Starting", "", "| what | seconds |", "|---|---:|"]
     lines += [f"| {row['what']} | {row['seconds']:.3f} |" for row in found["starting"]]

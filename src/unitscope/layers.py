@@ -185,7 +185,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     Compiled parts run as the Python they were made from, where their calls can be watched. Random numbers that the
     network draws leave the caller's generators as they were.
     """
-    training = [submodule for submodule in module.modules() if submodule.training]
+    training = [submodule for submodule in _parts(module) if submodule.training]
     try:
         for submodule in training:
             submodule.training = False
@@ -200,6 +200,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for submodule in training:
             submodule.training = True
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """The module and all modules in it: `Module.modules` without the names, which take several times as long."""
+    found = {id(module): module}
+    waiting = [module]
+    while waiting:
+        for child in waiting.pop()._modules.values():
+            if child is not None and id(child) not in found:
+                found[id(child)] = child
+                waiting.append(child)
+    return list(found.values())
 
 
 def _generators(module: nn.Module) -> list[torch.device]:

@@ -48,7 +48,7 @@ from unitscope.local import METHODS, LocalHead, find_local, started
 from unitscope.photos import Encoded, Photo
 from unitscope.prepared import Prepared, StaleError, prepare
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
-from unitscope.readout import LEAST_ROUNDING, completeness_error, relative_difference, rounding_error
+from unitscope.readout import LEAST_ROUNDING, completeness_error, is_finite, relative_difference, rounding_error
 from unitscope.subjects import Subject
 from unitscope.trace import Trace, logits_of, trace
 from unitscope.unit_maps import UnitMaps
@@ -392,8 +392,11 @@ class Classifier:
             del self._structures[shape]  # the network may have changed since its head was found
             return self._explain_batch(batch, subjects, layer, method, reduced, again=True)
         logits, feature_map, readout = passed[:3]
-        self._check_adds_up(passed, batch, feature_map.mean(dim=(2, 3)))
-        self._warn_of_nothing(logits, feature_map, batch, subjects)
+        units = feature_map.mean(dim=(2, 3))
+        # Rounded logits are the algebra's own, of these very units.
+        if not rounded or not is_finite(logits):
+            self._check_adds_up(passed, batch, units)
+        self._warn_of_nothing(logits, feature_map, units, batch, subjects)
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
         current = dataclasses.replace(head, readout=readout)
         labels = self._labels_for(logits.shape[1])
@@ -559,7 +562,7 @@ class Classifier:
                 stacklevel=4,
             )
         self._check_finite(feature_map, batch, f"the feature maps of layer '{layer.name}'")
-        self._warn_of_nothing(logits, feature_map, batch, subjects)
+        self._warn_of_nothing(logits, feature_map, feature_map.mean(dim=(2, 3)), batch, subjects)
         labels = self._labels_for(logits.shape[1])
         return LocalExplanation(logits, feature_map, head, labels, subjects, _size(batch), suffix=suffix)
 
@@ -659,8 +662,8 @@ class Classifier:
             raise InputError(
                 f"a tensor of inputs holds preprocessed floating-point numbers, not {x.dtype}: scale it first"
             )
-        bad = ~torch.isfinite(x).flatten(1).all(dim=1)
-        if bool(bad.any()):
+        if not is_finite(x):
+            bad = ~torch.isfinite(x).flatten(1).all(dim=1)
             raise NonFiniteError(
                 f"input {int(bad.nonzero()[0])} of the batch holds NaN or infinite numbers: check what made it"
             )
@@ -695,9 +698,11 @@ class Classifier:
         raise NonFiniteError(f"{what} are NaN or infinite, first in the output of {self._first_broken(batch)}")
 
     def _warn_of_nothing(
-        self, logits: Tensor, feature_map: Tensor, batch: Tensor, subjects: tuple[Subject, ...]
+        self, logits: Tensor, feature_map: Tensor, units: Tensor, batch: Tensor, subjects: tuple[Subject, ...]
     ) -> None:
         """Warn of photos on which no unit fires, or all classes get the same logit: right, and nothing to look at."""
+        if bool((units.any(dim=1) & (logits != logits[:, :1]).any(dim=1)).all()):
+            return
         for image, subject in enumerate(subjects):
             one = batch[image : image + 1]
             if not bool(feature_map[image].any()):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unitscope.guards import Guard, UnsteadyError, Witness
 from unitscope.head import HeadPath, Passed, run_tapped
-from unitscope.readout import relative_difference
+from unitscope.readout import is_finite, relative_difference
 from unitscope.replay import NotReplayableError, Recording, Replay
 from unitscope.trace import ASKERS, Call, Tap, logits_of, trace
 
@@ -144,7 +144,7 @@ class _Fused:
 
         The library's rectifiers make numbers of NaN: where one could come from, the plain pass shall meet it.
         """
-        if not _is_finite(x):
+        if not is_finite(x):
             raise StaleError
         return self(x, other)
 
@@ -227,8 +227,7 @@ class Prepared:
         # of these a number of every filter and of every input channel does, and all of every vector. Views, so that
         # they show what the network holds.
         for one in self._watched:
-            sample = [one[:, 0, 0, 0], one[0, :, -1, -1]] if one.ndim == 4 else [one.flatten()]
-            self._numbers += [numbers.detach() for numbers in sample]
+            self._numbers += _sample(one.detach())
         self._versions, self._sample = self._fingerprint()
 
     @property
@@ -463,13 +462,19 @@ class _Pass:
         return False
 
 
-def _is_finite(numbers: Tensor) -> bool:
-    # One number that is not makes the sum such a one; a sum of large ones may be, too.
-    return bool(torch.isfinite(numbers.sum())) or bool(torch.isfinite(numbers).all())
-
-
 def _is(reference: weakref.ref[Tensor] | None, one: Tensor) -> bool:
     return reference is not None and reference() is one
+
+
+def _sample(numbers: Tensor) -> list[Tensor]:
+    """Views that hold a number of every filter and of every input channel, or all numbers of a vector."""
+    if numbers.ndim != 4:
+        return [numbers.flatten()]
+    # Diagonals, as few as there can be: every number comes from another part of memory.
+    plane, (filters, channels) = numbers[:, :, 0, -1], numbers.shape[:2]
+    if filters >= channels:
+        return [plane[begin : begin + channels].diagonal() for begin in range(0, filters, channels)]
+    return [plane[:, begin : begin + filters].diagonal() for begin in range(0, channels, filters)]
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -151,6 +151,11 @@ def blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
+def is_finite(numbers: Tensor) -> bool:
+    """Whether all numbers are finite: their sum, of one reading, says so for all but very large ones."""
+    return bool(torch.isfinite(numbers.sum())) or bool(torch.isfinite(numbers).all())
+
+
 def unrounded(like: Tensor) -> contextlib.AbstractContextManager[Any]:
     """A context in which a caller's autocast does not round the algebra, on the device of a tensor."""
     if like.device.type in ("cpu", "cuda"):
