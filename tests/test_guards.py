@@ -248,6 +248,21 @@ def test_code_that_cannot_be_watched_runs(name: str) -> None:
     is_as_it_is_now(model)
 
 
+def test_the_code_runs_once_a_pass_whatever_comes_of_it() -> None:
+    for name in ("counts its calls", "takes a number out", "asks the clock"):
+        between, _, without = NEVER[name]
+        model, runs = model_of(between, without), []
+        forward = model.network.conv.forward
+        replays(model)
+        model.network.conv.forward = lambda x, forward=forward, runs=runs: (runs.append(1), forward(x))[1]
+        model.explain(X), model.explain(X)
+        runs.clear()
+        for size in (4, 2, 2, 2, 1, 1, 1):
+            runs.clear()
+            model.explain(X[:size])
+            assert len(runs) == 1, (name, size)
+
+
 def test_what_the_code_does_beside_its_result_is_still_done() -> None:
     model = model_of(count)
     assert replays(model) == 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unitscope.guards import Guard, UnsteadyError, Witness
 from unitscope.head import HeadPath, Passed, run_tapped
 from unitscope.readout import is_finite, relative_difference
-from unitscope.replay import NotReplayableError, Recording, Replay
+from unitscope.replay import Recording, Replay
 from unitscope.trace import ASKERS, Call, Tap, logits_of, trace
 
 # Relative to the largest logit, and to the largest activation of the map: what preparing may change in float32.
@@ -284,23 +284,23 @@ class Prepared:
         return self._path.mapped(tap, logits_of(replay(part.clone(), tap), len(part)), len(part))
 
     def _recorded(self, module: nn.Module, part: Tensor) -> tuple[Tensor, Tensor, Tap] | None:
-        """A pass that is written down, to be replayed if that gives the very same; None where it cannot be written."""
-        witness, x, photos = Witness(), part.clone(), len(part)
+        """A pass that is written down, to be replayed if that gives the very same; None where the network cannot be."""
         try:
             guard = Guard(module)
-            recording = Recording(x, guard.tensors(), self._path.results())
-            with self._path.tap(_Pass(self._fused, self._needless, recording)) as tap:
-                logits = logits_of(witness.call(module, x), photos)
+        except UnsteadyError:
+            return None
+        witness, x, photos = Witness(), part.clone(), len(part)
+        recording = Recording(x, guard.tensors(), self._path.results())
+        with self._path.tap(_Pass(self._fused, self._needless, recording)) as tap:
+            logits = logits_of(witness.call(module, x), photos)
+        found = self._path.mapped(tap, logits, photos)
+        with contextlib.suppress(Exception):  # it cannot be watched or written down, or is not what it was written from
             guard.witnessed(witness)
             replay = recording.ended(logits)
-        except (NotReplayableError, UnsteadyError):
-            return None
-        found = self._path.mapped(tap, logits, photos)
-        with contextlib.suppress(Exception):  # it is not what it was written down from
-            again = self._replayed(replay, part)
-            pairs = zip(self._numbers_of(found), self._numbers_of(again), strict=True)
-            if all(torch.equal(*pair) for pair in pairs) and guard.holds():
-                self._replays[photos] = guard, replay
+            if guard.holds():
+                pairs = zip(self._numbers_of(found), self._numbers_of(self._replayed(replay, part)), strict=True)
+                if all(torch.equal(*pair) for pair in pairs):
+                    self._replays[photos] = guard, replay
         return found
 
     def _numbers_of(self, passed: tuple[Tensor, Tensor, Tap]) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Recording:
     `constants` are the tensors that are the network's own, by identity; `kept` the calls whose results somebody waits
     for, by index.
 
-    Raises NotReplayableError, from any of its methods, where the pass cannot be made again from its calls alone.
+    Where the pass cannot be made again from its calls alone, no more is noted, and `ended` says why.
     """
 
     def __init__(self, x: Tensor, constants: Mapping[int, Tensor], kept: Container[int]) -> None:
@@ -65,17 +66,35 @@ class Recording:
         self._places: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._count = 0
         self._steps: list[_Step] = []
+        self._why: NotReplayableError | None = None
         self._place(x)
 
     def same(self, index: int, name: str, tensor: Tensor, other: Tensor) -> None:
         """Note a call that gave another tensor, or a stand-in for it."""
+        if self._why is None:
+            with self._noticed():
+                self._same(index, name, tensor, other)
+
+    def call(self, index: int, name: str, function: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+        """Note a call and what it gave."""
+        if self._why is None:
+            with self._noticed():
+                self._call(index, name, function, args, kwargs, result)
+
+    @contextlib.contextmanager
+    def _noticed(self) -> Iterator[None]:
+        try:
+            yield
+        except NotReplayableError as why:
+            self._why = why
+
+    def _same(self, index: int, name: str, tensor: Tensor, other: Tensor) -> None:
         place = self._known(other)
         self._places[id(tensor)] = weakref.ref(tensor), place
         if index in self._kept:
             self._steps.append(_Step(index, name, _itself, (_Place(place),), {}, place))
 
-    def call(self, index: int, name: str, function: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
-        """Note a call and what it gave."""
+    def _call(self, index: int, name: str, function: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         if name in ASKERS or name == "_assert":  # what was asserted of numbers would have left torch first
             return
         given = tuple(map(self._noted, args))
@@ -92,7 +111,9 @@ class Recording:
         self._steps.append(_Step(index, name, function, given, named, made))
 
     def ended(self, output: Tensor) -> Replay:
-        """The pass as a replay that gives the tensor `output`."""
+        """The pass as a replay that gives the tensor `output`; raises NotReplayableError where there is none."""
+        if self._why is not None:
+            raise self._why
         final, seen = self._known(output), {self._known(output)}
         for step in reversed(self._steps):
             touched = {place.number for part in (*step.args, *step.kwargs.values()) for place in _places(part)}
