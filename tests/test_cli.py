@@ -353,6 +353,13 @@ def test_json_loses_no_character_where_standard_output_is_ascii(photo: Path, mod
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = command("ablate", path, *model, "--json", env=environment, capture_output=True)
     assert json.loads(done.stdout.decode("ascii"))["photos"][0]["photo"] == "ünï.png"
+
+
+@pytest.mark.slow
+def test_text_is_told_where_standard_output_is_ascii(photo: Path, model: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "ünï.png"
+    path.write_bytes(photo.read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = command("ablate", path, *model, env=environment, capture_output=True)
     assert done.returncode == 0 and b"Traceback" not in done.stderr
 

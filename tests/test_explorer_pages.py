@@ -70,7 +70,7 @@ def screenshots(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("scheme", "size"),
     [
-        ("light", "wide"),
+        pytest.param("light", "wide", marks=pytest.mark.slow),
         ("dark", "narrow"),
         pytest.param("light", "narrow", marks=pytest.mark.slow),
         pytest.param("dark", "wide", marks=pytest.mark.slow),

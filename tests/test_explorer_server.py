@@ -1283,7 +1283,7 @@ def labelled(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+@pytest.mark.parametrize("package", ["starlette", pytest.param("uvicorn", marks=pytest.mark.slow)])
 def test_a_missing_extra_is_told_with_the_command_that_installs_it(package: str) -> None:
     code = "import sys; sys.modules[sys.argv[1]] = None; from unitscope.cli import main; sys.exit(main(['explore']))"
     done = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True)

@@ -379,7 +379,7 @@ def test_an_error_of_the_network_is_told_on_one_line() -> None:
     ("name", "layer", "shape", "start"),
     [
         ("alexnet", "avgpool", (256, 6, 6), "avgpool"),
-        ("vgg11", "avgpool", (512, 7, 7), "avgpool"),
+        pytest.param("vgg11", "avgpool", (512, 7, 7), "avgpool", marks=pytest.mark.slow),
         ("mobilenet_v3_small", "features", (576, 3, 3), "features"),
         pytest.param(
             "vit_b_16",

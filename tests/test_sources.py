@@ -420,6 +420,7 @@ def test_places365_is_downloaded_once_resumed_checked_and_labelled(site: Site, t
     assert "is not the file it was on first use" in refusal("places365:resnet18", DownloadError, base_url=site.url)
 
 
+@pytest.mark.slow
 def test_densenets_old_spelling_is_read(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = serve_places(site, "densenet161", tmp_path)
     monkeypatch.setenv("UNITSCOPE_PLACES365_URL", site.url)

@@ -594,6 +594,7 @@ def test_contours_of_a_card_lie_on_its_images(page: Any, atlas: Atlas, pages: Pa
     assert page.eval_on_selector(".card:nth-child(6) img", size) == [3 * 36, 2 * 36]
 
 
+@pytest.mark.slow
 def test_another_threshold(page: Any, wide: tuple[Atlas, Path]) -> None:
     atlas, pages = wide
     opened(page, pages, "#/unit/features/3")
