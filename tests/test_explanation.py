@@ -177,8 +177,9 @@ def test_ablations_told_a_few_at_a_time_are_those_of_each(case: Case) -> None:
             assert float((logits - each[:, few]).abs().max()) <= 1e-6 * scale
     everything = torch.cat([logits for _, logits in e.ablations([0], at_once=2)], dim=1)
     assert float((everything - each[:, :, :1]).abs().max()) <= 1e-6 * scale
-    with pytest.raises(InputError, match="at least 1 unit is told of at once, not 0"):
-        e.ablations(at_once=0)
+    for wrong in (0, -1):
+        with pytest.raises(InputError, match=f"at_once is how many units are told of together, 1 or more, not {wrong}"):
+            e.ablations(at_once=wrong)
 
 
 @for_any_case

@@ -489,8 +489,8 @@ class LocalExplanation(Explanation):
 
 def _checked_count(at_once: int | None) -> int | None:
     """The number of units to be told of together; raises InputError below one."""
-    if at_once is not None and at_once < 1:
-        raise InputError(f"at least 1 unit is told of at once, not {at_once}")
+    if at_once is not None and (isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1):
+        raise InputError(f"at_once is how many units are told of together, 1 or more, not {at_once!r}")
     return at_once
 
 

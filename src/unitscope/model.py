@@ -439,7 +439,10 @@ class Classifier:
             prepared = None
         if prepared is not None and self.prepares:
             try:
-                return prepared.run(self.network, batch), prepared.error if reduced else 0.0
+                passed = prepared.run(self.network, batch)
+                if prepared.is_kept():
+                    raise StaleError
+                return passed, prepared.error if reduced else 0.0
             except StaleError:
                 del structure.prepared[key]
                 structure.passes = 0

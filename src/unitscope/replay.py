@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class _Parts:
 
 @dataclass(slots=True)
 class _Step:
-    """One call: what it is given, at which place each tensor that it gives stands, which are read here last."""
+    """One call: what it is given, where and of which kinds the tensors are that it gives, which are read here last."""
 
     index: int
     name: str
@@ -49,6 +49,7 @@ class _Step:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     made: int | tuple[int | None, ...] | None
+    kinds: tuple[tuple[torch.Size, torch.dtype], ...]
     last: tuple[int, ...] = ()
 
 
@@ -92,7 +93,7 @@ class Recording:
         place = self._known(other)
         self._places[id(tensor)] = weakref.ref(tensor), place
         if index in self._kept:
-            self._steps.append(_Step(index, name, _itself, (_Place(place),), {}, place))
+            self._steps.append(_Step(index, name, _itself, (_Place(place),), {}, place, _kinds(tensor)))
 
     def _call(self, index: int, name: str, function: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         if name in ASKERS or name == "_assert":  # what was asserted of numbers would have left torch first
@@ -108,7 +109,7 @@ class Recording:
             made = tuple(None if one is None else self._place(one) for one in result)
         elif name != "__setitem__":
             raise NotReplayableError(f"{name} gives {type(result).__name__}, no tensor")
-        self._steps.append(_Step(index, name, function, given, named, made))
+        self._steps.append(_Step(index, name, function, given, named, made, _kinds(result)))
 
     def ended(self, output: Tensor) -> Replay:
         """The pass as a replay that gives the tensor `output`; raises NotReplayableError where there is none."""
@@ -152,9 +153,12 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """The calls of a pass, in order; calling it on an input makes them again and gives the output."""
+    """The calls of a pass, in order; calling it on an input makes them again and gives the output.
 
-    _steps: tuple[_Step, ...]
+    Raises NotReplayableError where a call gives another shape than it gave: the code may have asked for it.
+    """
+
+    _steps: tuple[_Step, ...] = field(repr=False)
     _count: int
     _output: int
 
@@ -170,6 +174,8 @@ class Replay:
             kwargs = {name: _filled(part, places) for name, part in step.kwargs.items()} if step.kwargs else {}
             tap.meet(step.index, step.name, tuple(args), kwargs)
             result = step.function(*args, **kwargs)
+            if _kinds(result) != step.kinds:
+                raise NotReplayableError(f"{step.name} gives another shape")
             tap.made(step.index, step.name, result)
             if isinstance(step.made, tuple):
                 for place, one in zip(step.made, result, strict=True):
@@ -181,6 +187,14 @@ class Replay:
                 places[place] = None
         output: Tensor = places[self._output]
         return output
+
+
+def _kinds(result: Any) -> tuple[tuple[torch.Size, torch.dtype], ...]:
+    if isinstance(result, Tensor):
+        return ((result.shape, result.dtype),)
+    if isinstance(result, (tuple, list)):
+        return tuple((one.shape, one.dtype) for one in result if isinstance(one, Tensor))
+    return ()
 
 
 def _itself(tensor: Tensor) -> Tensor:

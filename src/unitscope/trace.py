@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float
@@ -301,6 +301,7 @@ class _Watcher(TorchFunctionMode):
     def made(self, index: int, name: str, result: Any) -> None:
         """Look at what a call gave."""
 
+    @no_type_check  # called for everything that happens: what checks it would be seen among the network's own code
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
