@@ -97,6 +97,7 @@ def test_ablations_are_real_forward_passes(make: type[nn.Module]) -> None:
         torch.testing.assert_close(each[:, unit], real, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(explanation.ablate([unit]).logits, real, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(explanation.ablate_each([2, 0], [1, 3]), each[:, [1, 3]][:, :, [2, 0]])
+    assert explanation.ablate_each([2, 0], []).shape == (3, 0, 2)
     told = [logits for _, logits in explanation.ablations(at_once=3)]
     assert [len(logits[0]) for logits in told[:-1]] == [3] * (len(told) - 1)
     torch.testing.assert_close(torch.cat(told, dim=1), each)

@@ -419,6 +419,8 @@ class LocalExplanation(Explanation):
         """The logits with every unit (or each of `units`) off in turn: one real forward of the rest for each."""
         chosen = self._every(units)
         self.suffix.check_unchanged(self.feature_map, self.logits)
+        if not chosen:
+            return self.logits.new_empty((len(self), 0, len(self._classes(classes))))
         each = torch.stack(
             [
                 self.suffix[image].logits_without_each(one, self.logits[image], chosen)

@@ -214,7 +214,8 @@ class Prepared:
             self.chunk *= 2
         own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
         for found in _chains(traced.calls, traced.output, path):
-            if all(id(tensor) in own for tensor in found.tensors()):
+            # A tensor of somebody's own class may compute otherwise.
+            if all(id(tensor) in own and type(tensor) in (Tensor, nn.Parameter) for tensor in found.tensors()):
                 self._fuse(found)
         given = chain(
             *(fused.given for fused in self._fused.values()),
