@@ -171,6 +171,35 @@ def networks(names: list[str], sizes: list[int], rounds: int, device: str) -> li
     return rows
 
 
+# Kinds of work by the names that torch's profiler gives them.
+_WORK = {
+    "convolutions": ("mkldnn::_convolution", "aten::mkldnn_convolution"),
+    "matrix products": ("aten::bmm", "aten::mm", "aten::addmm"),
+    "pooling and means": ("pool", "aten::mean", "aten::sum"),
+    "products and differences of the algebra": ("aten::mul", "aten::addcmul", "aten::sub"),
+    "copies": ("aten::copy_", "aten::clone", "aten::cat", "aten::to"),
+}
+
+
+def profile(batches: list[int], rounds: int) -> list[dict[str, Any]]:
+    """Where the time of everything goes on ResNet-50: seconds by kind of work; Python's is what is left."""
+    module, rows = torchvision.models.resnet50().eval(), []
+    for batch in batches:
+        everything = contenders(module, torch.randn(batch, 3, 224, 224))["unitscope: everything"]
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            whole = statistics.mean(_seconds(everything) for _ in range(rounds))
+        spent = dict.fromkeys((*_WORK, "other functions of torch"), 0.0)
+        for event in seen.key_averages():
+            kind = next((kind for kind, names in _WORK.items() if any(name in event.key for name in names)), None)
+            spent[kind or "other functions of torch"] += event.self_cpu_time_total / rounds / 1e6
+        spent["Python, and torch's way from it to its functions"] = max(0.0, whole - sum(spent.values()))
+        rows += [
+            {"batch": batch, "what": what, "seconds": seconds, "share": seconds / whole}
+            for what, seconds in spent.items()
+        ]
+    return rows
+
+
 def multiplications(module: nn.Module, x: Tensor) -> float:
     """Multiplications (with an addition each) of the convolutions and linear layers of one forward pass."""
     total = 0.0
@@ -360,7 +389,21 @@ def page(found: dict[str, Any]) -> str:
         lines.append(
             f"| {row['network']} | {row['batch']} | {row['what']} | {1000 * row['seconds']:.1f} | {_ratio(row)} |"
         )
-    lines += ["", _bound(found), "", "## Growth", "", "| what (bundled network) | milliseconds |", "|---|---:|"]
+    lines += ["", _bound(found), "", "## Where the time of everything goes", ""]
+    lines += ["| ResNet-50, photos | what | milliseconds | share |", "|---:|---|---:|---:|"]
+    lines += [
+        f"| {row['batch']} | {row['what']} | {1000 * row['seconds']:.1f} | {100 * row['share']:.0f} % |"
+        for row in found["profile"]
+    ]
+    lines += [
+        "",
+        "By torch's profiler, whose own time is in the last row.",
+        "",
+        "## Growth",
+        "",
+        "| what (bundled network) | milliseconds |",
+        "|---|---:|",
+    ]
     lines += [f"| {row['what']} | {1000 * row['seconds']:.2f} |" for row in found["growth"]]
     lines += ["", "## Photos from files to inputs", ""]
     lines += ["| JPEG photos | what | milliseconds a photo | × ImageFolder + DataLoader |", "|---|---|---:|---|"]
@@ -445,6 +488,7 @@ def main() -> None:
         f"{torch.__version__}, float32, 224×224 (miniplaces 128×128)",
         "peaks": peaks(),
         "networks": networks(arguments.networks, arguments.batch, arguments.rounds, "cpu"),
+        "profile": profile(arguments.batch, arguments.rounds),
         "growth": growth(arguments.rounds),
     }
     gc.collect()

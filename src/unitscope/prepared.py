@@ -190,8 +190,8 @@ class Prepared:
     maps have their units last in memory. The module is not touched: its own code runs, and its calls are watched. Fused
     is only what no other call reads, and only where the weights are the module's own.
 
-    A pass whose code depends on nothing that could change unseen (see `Guard`) is written down the second time it is
-    run with as many photos, and replayed from then on, without the code, for as long as its guard holds.
+    A pass of libraries' own code is written down the second time it is run with as many photos, and replayed from then
+    on, without the code, for as long as its guard holds (see `Guard`).
 
     `error` is the largest difference from a plain pass, relative to the largest logit and the largest activation, that
     was found when it was tried, on `tried` photos.
