@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -273,16 +273,24 @@ class Prepared:
                 raise StaleError from None
         if _is_hooked(module):
             raise StaleError
-        self._passes[photos] = self._passes.get(photos, 0) + (sys.getprofile() is None)
-        if self._passes[photos] == _RECORDED and sys.getprofile() is None:
-            recorded = self._recorded(module, part)
-            if recorded is not None:
-                return recorded
-        one, x = _Pass(self._fused, self._needless), part.clone()
+        if sys.getprofile() is None:  # else nobody can see which code runs
+            self._passes[photos] = self._passes.get(photos, 0) + 1
+            if self._passes[photos] == _RECORDED:
+                recorded = self._recorded(module, part)
+                if recorded is not None:
+                    return recorded
+        return self._coded(module, part.clone())[1]
+
+    def _coded(
+        self, run: Callable[[Tensor], Any], x: Tensor, recording: Recording | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tap]]:
+        """The network's own logits, and logits, feature map and what was tapped, of a pass of its code."""
+        one, photos = _Pass(self._fused, self._needless, recording), len(x)
         with self._path.tap(one) as tap:
-            logits = logits_of(module(x), photos)
-        self._kept = one.kept
-        return self._path.mapped(tap, logits, photos)
+            logits = logits_of(run(x), photos)
+        # What was written down holds on to some for a while.
+        self._kept = one.kept if recording is None else []
+        return logits, self._path.mapped(tap, logits, photos)
 
     def _replayed(self, replay: Replay, part: Tensor) -> tuple[Tensor, Tensor, Tap]:
         tap = self._path.tap()
@@ -294,17 +302,15 @@ class Prepared:
             guard = Guard(module)
         except UnsteadyError:
             return None
-        witness, x, photos = Witness(), part.clone(), len(part)
+        witness, x = Witness(), part.clone()
         recording = Recording(x, guard.tensors(), self._path.results())
-        with self._path.tap(_Pass(self._fused, self._needless, recording)) as tap:
-            logits = logits_of(witness.call(module, x), photos)
-        found = self._path.mapped(tap, logits, photos)
+        logits, found = self._coded(lambda given: witness.call(module, given), x, recording)
         with contextlib.suppress(Exception):  # it cannot be watched or written down, or is not what it was written from
             replay = recording.ended(logits)
             if witness.why is None and guard.holds():
                 pairs = zip(self._numbers_of(found), self._numbers_of(self._replayed(replay, part)), strict=True)
                 if all(torch.equal(*pair) for pair in pairs):
-                    self._replays[photos] = guard, replay
+                    self._replays[len(part)] = guard, replay
         return found
 
     def _numbers_of(self, passed: tuple[Tensor, Tensor, Tap]) -> tuple[Tensor, ...]:
