@@ -19,7 +19,7 @@ ROOT = Path(unitscope.__file__).parent
 ORDER = """
     errors files intervals drawable geometry jpegs photos resizing preprocessing batches subjects axes trace layers
     readout head
-    replay guards prepared local classes unit_maps activations explanation ablation labels model verification
+    replay graphs guards prepared local classes unit_maps activations explanation ablation labels model verification
     kernels account record downloads weights scenes sources datasets matching summaries ablation_study
     stored_atlas runners observing dissection findings neighbours atlas scanning merging render reporting explorer
     write_up cli

@@ -501,10 +501,16 @@ def _float(affine: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]
 def _composed(before: Readout, weight: Tensor, bias: Tensor | None) -> Readout:
     """The readout with a linear layer behind it."""
     constant = weight @ before.bias
-    through = weight @ before.weight
+    through = weight * before.weight.diagonal() if _is_diagonal(before.weight) else weight @ before.weight
     if before.norm is not None and before.norm.centred:
         through = through - through.mean(dim=1, keepdim=True)
     return Readout(through, constant if bias is None else constant + bias, before.norm)
+
+
+def _is_diagonal(matrix: Tensor) -> bool:
+    """Whether a matrix scales and mixes nothing, as that of a normalisation does."""
+    square = matrix.shape[0] == matrix.shape[1]
+    return square and int(matrix.count_nonzero()) == int(matrix.diagonal().count_nonzero())
 
 
 def _normalised(name: str, call: Caught, before: Readout) -> Readout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -514,7 +515,12 @@ class Classifier:
                 self.activations(noise.to(self.like.device, self.like.dtype), names)
                 if structure.paths.get(names, structure.path) is None:
                     break
-            structure.steady[names] = structure.prepared.get(key)
+            prepared = structure.steady[names] = structure.prepared.get(key)
+            if prepared is not None:
+                prepared.compiled_in = 0
+                for _ in range(2):  # once to be written down, once to be compiled
+                    self.activations(noise[: prepared.chunk].to(self.like.device, self.like.dtype), names)
+                prepared.compiled_in = math.inf  # what goes through in other numbers is not, or later it would be
         if key in structure.prepared or structure.steady[names] is not None:
             structure.prepared[key] = structure.steady[names]
 

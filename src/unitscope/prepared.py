@@ -6,14 +6,16 @@ import contextlib
 import math
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unitscope.graphs import Graph
 from unitscope.guards import Guard, UnsteadyError, Witness
 from unitscope.head import HeadPath, Passed, run_tapped
 from unitscope.readout import is_finite, relative_difference
@@ -33,8 +35,20 @@ _CHUNK_BYTES = 32 << 20
 # In which pass with so many photos together it is written down: one of a kind need not pay for that.
 _RECORDED = 2
 
+# In which pass it is compiled, which takes the time of some ten passes.
+_COMPILED = 8
+
+# Of filters with so few channels, or so few filters, all are looked at to see whether they have changed.
+_THIN = 4
+
 # Functions that the library behind convolutions on the processor computes together with them, and its names for them.
 _ACTIVATIONS = {"relu": "relu", "relu_": "relu", "silu": "swish", "hardswish": "hardswish"}
+_SPELLED: dict[str, Callable[..., Tensor]] = {
+    "relu": F.relu,
+    "swish": F.silu,
+    "hardswish": F.hardswish,
+    "hardtanh": F.hardtanh,
+}
 _IN_PLACE_SUMS = frozenset({"add_", "__iadd__"})
 _SUMS = _IN_PLACE_SUMS | {"add", "__add__"}
 
@@ -137,22 +151,46 @@ class _Fused:
             made = run.binary(x, other, filters, self.bias, *self.shape, *after)
         return made
 
-    def checked(self, x: Tensor, other: Tensor | None) -> Tensor:
-        """The same, but raises StaleError where numbers come in that are not finite.
+    def spelled(self) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """The same in torch's own functions, with the normalisation folded in."""
+        filters, (padding, stride, dilation, groups) = self._filters(), self.shape
 
-        The library's rectifiers make numbers of NaN: where one could come from, the plain pass shall meet it.
-        """
-        if not is_finite(x):
-            raise StaleError
-        return self(x, other)
+        def run(x: Tensor, other: Tensor | None) -> Tensor:
+            made = torch.conv2d(x.to(filters.dtype), filters, self.bias, stride, padding, dilation, groups)
+            made = made if other is None else made + other
+            return made if self.activation == "none" else _SPELLED[self.activation](made, *self.scalars)
+
+        return run
 
     def _packed(self, photos: int) -> Tensor:
+        pack: Any = torch.ops.mkldnn._reorder_convolution_weight
+        packed: Tensor = pack(self._filters(), *self.shape, [photos, *self.input_shape])
+        return packed
+
+    def _filters(self) -> Tensor:
         filters = self.weight.detach().to(torch.float64)
         if self.norm:
             filters = filters * _scale(self.norm, self.eps)[:, None, None, None]
-        pack: Any = torch.ops.mkldnn._reorder_convolution_weight
-        packed: Tensor = pack(filters.to(self.bias.dtype), *self.shape, [photos, *self.input_shape])
-        return packed
+        return filters.to(self.bias.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """A fused call that raises StaleError where numbers come in that are not finite.
+
+    The library's rectifiers make numbers of NaN: where one could come from, the plain pass shall meet it.
+    """
+
+    fused: _Fused
+
+    def __call__(self, x: Tensor, other: Tensor | None) -> Tensor:
+        if not is_finite(x):
+            raise StaleError
+        return self.fused(x, other)
+
+    def spelled(self) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """The fused call's; what comes in is looked at elsewhere."""
+        return self.fused.spelled()
 
 
 def _scale(norm: tuple[Tensor | None, ...], eps: float) -> Tensor:
@@ -205,8 +243,11 @@ class Prepared:
         self._kept: list[weakref.ref[Tensor]] = []
         # By the number of photos that go through together: how often they did, and how they are replayed.
         self._passes: dict[int, int] = {}
-        self._replays: dict[int, tuple[Guard, Replay]] = {}
-        self.error, self.tried = math.nan, len(example)
+        self._replays: dict[int, tuple[Guard, Replay | Graph]] = {}
+        # In which pass with as many photos together a replay is compiled, and of how many photos it was tried.
+        self.compiled_in: float = _COMPILED
+        self._tried: set[int] = set()
+        self.error, self._error, self.tried = math.nan, math.nan, len(example)
         traced = trace(module, example[:1])
         largest = max((math.prod(call.shape) for call in traced.calls if call.inputs), default=1)
         self.chunk = 1
@@ -221,13 +262,8 @@ class Prepared:
             *(fused.given for fused in self._fused.values()),
             *(needless.given or () for needless in self._needless.values()),
         )
-        self._watched = list({id(one): one for one in given if isinstance(one, Tensor)}.values())
-        # Versions tell of every write but those of batch normalisations in training and those through `.data` or numpy;
-        # of these a number of every filter and of every input channel does, and all of every vector. Views, so that
-        # they show what the network holds.
-        for one in self._watched:
-            self._numbers += _sample(one.detach())
-        self._versions, self._sample = self._fingerprint()
+        self._watched: dict[int, Tensor] = {}
+        self._watch(one for one in given if isinstance(one, Tensor))
 
     @property
     def convolutions(self) -> int:
@@ -268,9 +304,14 @@ class Prepared:
                 raise StaleError
             self._kept = []
             try:
-                return self._replayed(replay, part)
+                found = self._replayed(replay, part)
             except NotReplayableError:
                 raise StaleError from None
+            self._passes[photos] += 1
+            if self._passes[photos] >= self.compiled_in and photos not in self._tried:
+                self._tried.add(photos)
+                self._compile(guard, replay, part, found)
+            return found
         if _is_hooked(module):
             raise StaleError
         if sys.getprofile() is None:  # else nobody can see which code runs
@@ -292,7 +333,7 @@ class Prepared:
         self._kept = one.kept if recording is None else []
         return logits, self._path.mapped(tap, logits, photos)
 
-    def _replayed(self, replay: Replay, part: Tensor) -> tuple[Tensor, Tensor, Tap]:
+    def _replayed(self, replay: Replay | Graph, part: Tensor) -> tuple[Tensor, Tensor, Tap]:
         tap = self._path.tap()
         return self._path.mapped(tap, logits_of(replay(part.clone(), tap), len(part)), len(part))
 
@@ -313,6 +354,17 @@ class Prepared:
                     self._replays[len(part)] = guard, replay
         return found
 
+    def _compile(self, guard: Guard, replay: Replay, part: Tensor, found: tuple[Tensor, Tensor, Tap]) -> None:
+        """Compile a replay that `found` such numbers for a part, and run that in its place where it finds the same."""
+        with contextlib.suppress(Exception):  # where it cannot be compiled it stays as it is
+            graph = Graph(replay, part.clone(memory_format=torch.channels_last), self._path)
+            again = _difference(self._numbers_of(self._replayed(graph, part)), self._numbers_of(found))
+            if self._error + again <= self._allowed:
+                self._watch(graph.constants)
+                self._replays[len(part)], self.error = (guard, graph), max(self.error, self._error + again)
+                for fused in self._fused.values():
+                    fused.packs.pop(len(part), None)
+
     def _numbers_of(self, passed: tuple[Tensor, Tensor, Tap]) -> tuple[Tensor, ...]:
         return (*passed[:2], *self._path.layer_maps(passed[2]))
 
@@ -322,10 +374,13 @@ class Prepared:
 
     def agrees(self, plain: Passed, found: Passed) -> bool:
         """Whether a prepared pass gives what the plain one gave; notes in `error` how far it is off."""
-        pairs = [(found.logits, plain.logits), (found.feature_map, plain.feature_map)]
-        pairs += zip(found.layers, plain.layers, strict=True)
-        self.error = max(float(relative_difference(one.flatten(1), other.flatten(1)).max()) for one, other in pairs)
-        return self.error <= (ALLOWED if self._dtype is torch.float32 else ROUNDED)
+        numbers, others = ((one.logits, one.feature_map, *one.layers) for one in (found, plain))
+        self.error = self._error = _difference(numbers, others)
+        return self.error <= self._allowed
+
+    @property
+    def _allowed(self) -> float:
+        return ALLOWED if self._dtype is torch.float32 else ROUNDED
 
     def _fuse(self, chain: _Chain) -> None:
         index = chain.convolution.index
@@ -339,8 +394,18 @@ class Prepared:
             given = _given(chain.activation)
             self._needless[chain.activation.index] = _Needless(chain.activation.name, given, 0, index)
 
+    def _watch(self, tensors: Iterable[Tensor]) -> None:
+        """Watch tensors of the network from now on."""
+        # Versions tell of every write but those of batch normalisations in training and those through `.data` or numpy;
+        # of these a number of every filter and of every input channel does, and all of every vector. Views, so that
+        # they show what the network holds.
+        new = {id(one): one for one in tensors if id(one) not in self._watched}
+        self._watched |= new
+        self._numbers += chain.from_iterable(_sample(one.detach()) for one in new.values())
+        self._versions, self._sample = self._fingerprint()
+
     def _fingerprint(self) -> tuple[list[tuple[int, int]], Tensor]:
-        versions = [(tensor.data_ptr(), tensor._version) for tensor in self._watched]
+        versions = [(tensor.data_ptr(), tensor._version) for tensor in self._watched.values()]
         return versions, torch.cat(self._numbers) if self._numbers else torch.zeros(0)
 
 
@@ -421,7 +486,7 @@ class _Pass:
         other = None if fused.other is None else self._results[fused.other]
         if fused.into and (other is None or not _is(self._final.pop(id(other), None), other)):
             raise StaleError
-        run = fused if _is(self._final.get(id(args[0])), args[0]) else fused.checked
+        run = fused if _is(self._final.get(id(args[0])), args[0]) else _Checked(fused)
         result = run(args[0], other)
         if self._recording is not None:
             self._recording.call(index, name, run, (args[0], other), {}, result)
@@ -480,13 +545,22 @@ def _is(reference: weakref.ref[Tensor] | None, one: Tensor) -> bool:
 
 def _sample(numbers: Tensor) -> list[Tensor]:
     """Views that hold a number of every filter and of every input channel, or all numbers of a vector."""
-    if numbers.ndim != 4:
+    if numbers.ndim < 2 or not numbers.numel():
         return [numbers.flatten()]
     # Diagonals, as few as there can be: every number comes from another part of memory.
-    plane, (filters, channels) = numbers[:, :, 0, -1], numbers.shape[:2]
+    plane = numbers[(..., *[0] * (numbers.ndim - 3), *[-1] * (numbers.ndim > 2))]
+    filters, channels = plane.shape
+    if min(filters, channels) <= _THIN:
+        return list(plane.unbind(int(channels < filters)))
     if filters >= channels:
         return [plane[begin : begin + channels].diagonal() for begin in range(0, filters, channels)]
     return [plane[:, begin : begin + filters].diagonal() for begin in range(0, channels, filters)]
+
+
+def _difference(numbers: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """The largest difference of tensors from others, photo by photo, relative to the largest of these."""
+    pairs = zip(numbers, others, strict=True)
+    return max(float(relative_difference(one.flatten(1), other.flatten(1)).max()) for one, other in pairs)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

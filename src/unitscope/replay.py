@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,17 @@ _CONSTANTS = (
     bool, int, float, complex, str, type(None), type(...), slice, torch.dtype, torch.device, torch.layout,
     torch.memory_format,
 )  # fmt: skip
+
+
+@runtime_checkable
+class Fused(Protocol):
+    """A call that computes several of torch's at once."""
+
+    def __call__(self, x: Tensor, other: Tensor | None) -> Tensor:
+        """Compute them."""
+
+    def spelled(self) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """The same in torch's own functions."""
 
 
 class NotReplayableError(Exception):
@@ -41,7 +52,10 @@ class _Parts:
 
 @dataclass(slots=True)
 class _Step:
-    """One call: what it is given, where and of which kinds the tensors are that it gives, which are read here last."""
+    """One call: what it is given, where and of which kinds the tensors are that it gives, which are read here last.
+
+    Without `kinds` it may give others.
+    """
 
     index: int
     name: str
@@ -49,7 +63,7 @@ class _Step:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     made: int | tuple[int | None, ...] | None
-    kinds: tuple[tuple[torch.Size, torch.dtype], ...]
+    kinds: tuple[tuple[torch.Size, torch.dtype], ...] | None
     last: tuple[int, ...] = ()
 
 
@@ -174,7 +188,7 @@ class Replay:
             kwargs = {name: _filled(part, places) for name, part in step.kwargs.items()} if step.kwargs else {}
             tap.meet(step.index, step.name, tuple(args), kwargs)
             result = step.function(*args, **kwargs)
-            if _kinds(result) != step.kinds:
+            if step.kinds is not None and _kinds(result) != step.kinds:
                 raise NotReplayableError(f"{step.name} gives another shape")
             tap.made(step.index, step.name, result)
             if isinstance(step.made, tuple):
@@ -187,6 +201,32 @@ class Replay:
                 places[place] = None
         output: Tensor = places[self._output]
         return output
+
+
+    def spelled(self) -> tuple[Replay, dict[int, Tensor]]:
+        """The same in torch's own functions, and the tensors of the network in it.
+
+        Its calls are given tensors that share their numbers and ask for no gradients, as a compiler wants its
+        constants: by the identity of these the network's own are told.
+        """
+        constants: dict[int, Tensor] = {}
+        own: dict[int, Tensor] = {}
+
+        def constant(value: Any) -> Any:
+            if isinstance(value, _Parts):
+                return _Parts(value.kind, tuple(map(constant, value.parts)))
+            if not isinstance(value, Tensor):
+                return value
+            found = constants.setdefault(id(value), value.detach())
+            own[id(found)] = value
+            return found
+
+        steps = []
+        for step in self._steps:
+            function = step.function.spelled() if isinstance(step.function, Fused) else step.function
+            args, kwargs = tuple(map(constant, step.args)), {name: constant(one) for name, one in step.kwargs.items()}
+            steps.append(replace(step, function=function, args=args, kwargs=kwargs, kinds=None))
+        return replace(self, _steps=tuple(steps)), own
 
 
 def _kinds(result: Any) -> tuple[tuple[torch.Size, torch.dtype], ...]:
