@@ -168,13 +168,7 @@ SEEN: dict[str, tuple[Callable[[Any, Tensor], Tensor], Callable[[Any], object]]]
 }
 
 
-@pytest.fixture
-def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code of the tests counts as a library's."""
-    monkeypatch.setattr(guards, "_TRUSTED", guards._TRUSTED | {__name__, "networks"})
-
-
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("name", SEEN)
 def test_what_the_code_reads_is_watched(name: str) -> None:
     between, change = SEEN[name]
@@ -284,7 +278,7 @@ CALLS: dict[str, Callable[[Any, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_replay_makes_the_same_calls(name: str) -> None:
     model = model_of(CALLS[name])
@@ -321,7 +315,7 @@ def test_maps_of_layers_are_kept_of_a_replay_too() -> None:
         assert torch.equal(one.logits, seen[0].logits)
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("compiled")
 def test_a_network_that_flips_between_two_states_is_followed() -> None:
     model = model_of(lambda net, x: x * net.scale)
     for turn in range(12):
@@ -329,7 +323,7 @@ def test_a_network_that_flips_between_two_states_is_followed() -> None:
         is_as_it_is_now(model)
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("compiled")
 def test_a_changed_network_is_written_down_again() -> None:
     model = model_of(lambda net, x: x * net.scale)
     assert replays(model) == 1
@@ -354,7 +348,7 @@ def test_a_profiler_of_the_caller_goes_on() -> None:
         is_as_it_is_now(model, batch)
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("compiled")
 def test_shapes_that_depend_on_values_are_asked_each_time() -> None:
     def lit(net: Any, x: Tensor) -> Tensor:
         return x / (1 + x[x > net.threshold].shape[0])

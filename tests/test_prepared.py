@@ -31,8 +31,8 @@ def small(net: nn.Module) -> Classifier:
 
 
 def prepared(model: Classifier, x: Tensor = X) -> Prepared | None:
-    """What a network was prepared to, after three passes."""
-    for _ in range(3):
+    """What a network was prepared to, after a few passes."""
+    for _ in range(5):
         model.explain(x)
     return model._structure(tuple(x.shape[1:])).prepared.get((x.dtype, ()))
 
@@ -104,6 +104,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("name", NETS)
 def test_a_prepared_pass_is_the_plain_one(name: str) -> None:
     make, convolutions = NETS[name]
@@ -166,6 +167,7 @@ CHANGES: dict[str, Callable[[nn.Module], object]] = {
 }
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_network_that_changes_is_explained_as_it_is_now(name: str) -> None:
     body = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
@@ -180,6 +182,7 @@ def test_a_network_that_changes_is_explained_as_it_is_now(name: str) -> None:
         torch.testing.assert_close(model.explain(X).logits, real, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_batch_statistics_that_training_moves_are_seen() -> None:
     net = trained(seeded(lambda: Headed(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)))).eval())
     model = small(net)
@@ -251,6 +254,7 @@ def test_preparing_leaves_the_module_alone_and_keeps_no_activations() -> None:
     assert all(value.is_contiguous() for value in net.state_dict().values())
 
 
+@pytest.mark.usefixtures("compiled")
 def test_parts_of_every_length_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unitscope.prepared._CHUNK_BYTES", 4 * 16 * 32 * 32 * 4)
     net = trained(seeded(ResNet20).eval())
@@ -352,6 +356,7 @@ ROUTES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
 }
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("name", ROUTES)
 def test_what_goes_another_way_than_it_went_is_not_mistaken(name: str) -> None:
     before, after = ROUTES[name]
@@ -409,6 +414,7 @@ def test_hooks_on_all_modules_run_on_the_plain_network() -> None:
         hook.remove()
 
 
+@pytest.mark.usefixtures("compiled")
 def test_a_convolutions_result_that_somebody_else_comes_to_read_is_not_what_was_fused() -> None:
     before = lambda net, x, a, b: net.bn(a).relu() + b.tanh()  # noqa: E731
     net = trained(seeded(lambda: Routed(before)).eval())
@@ -424,6 +430,7 @@ def test_a_convolutions_result_that_somebody_else_comes_to_read_is_not_what_was_
                 torch.testing.assert_close(model.explain(X).logits, net(X), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_nan_is_not_rectified_away() -> None:
     def route(net: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return net.bn(net.three(x / x.abs().amax((2, 3), keepdim=True))).relu() + 0 * a + b

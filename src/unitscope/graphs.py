@@ -50,8 +50,8 @@ class Graph:
         spelled, own = replay.spelled()
         self.constants = tuple(own.values())
         self._threads = torch.get_num_threads()
-        # What is tapped, with the places of tensors that the graph gives.
-        self._caught: dict[int, Caught] = {}
+        # What is tapped (of calls a copy of what they are given first, and all arguments), `_Given` for tensors of it.
+        self._caught: dict[int, tuple[Any, Any, dict[str, Any]]] = {}
         self._results: dict[int, Any] = {}
 
         def calls(x: Tensor) -> tuple[Tensor, ...]:
@@ -69,9 +69,9 @@ class Graph:
                 # What such a call is given first is what was caught of it.
                 args = tuple(_mapped(place, one) if at else first for at, one in enumerate(caught.args))
                 kwargs = {key: first if key == "input" else _mapped(place, one) for key, one in caught.kwargs.items()}
-                self._caught[index] = Caught(first, args, kwargs)
+                self._caught[index] = first, args, kwargs
             self._results = {index: place(result) for index, result in ear.results.items()}
-            return (*given, torch.stack([x.to(torch.float32).sum(), *ear.sums]))
+            return (*given, torch.stack([x.sum(dtype=torch.float32), *ear.sums]))
 
         self._run = _compiled(calls, x)
 
@@ -90,9 +90,9 @@ class Graph:
         def filled(value: Any) -> Any:
             return given[value.number] if isinstance(value, _Given) else value
 
-        for index, caught in self._caught.items():
-            kwargs = {key: _mapped(filled, one) for key, one in caught.kwargs.items()}
-            tap.caught[index] = Caught(filled(caught.first), _mapped(filled, caught.args), kwargs)
+        for index, (first, args, kwargs) in self._caught.items():
+            named = {key: _mapped(filled, one) for key, one in kwargs.items()}
+            tap.caught[index] = Caught(filled(first), _mapped(filled, args), named)
         for index, result in self._results.items():
             tap.results[index] = filled(result)
         output: Tensor = given[0]
@@ -112,7 +112,7 @@ class _Ear(Tap):
         if name not in _TAME:
             for one in result if isinstance(result, (tuple, list)) else (result,):
                 if isinstance(one, Tensor) and (one.is_floating_point() or one.is_complex()):
-                    self.sums.append(one.abs().to(torch.float32).sum())
+                    self.sums.append(one.abs().sum(dtype=torch.float32))
 
 
 def _mapped(change: Callable[[Any], Any], value: Any) -> Any:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -37,6 +38,10 @@ _RECORDED = 2
 
 # In which pass it is compiled, which takes the time of some ten passes.
 _COMPILED = 8
+
+# For some functions the compiler has slow code only. No graph is used that takes so many times what the replay takes: far
+# from 1, so that the same network fares the same on every machine.
+_SLOWER = 1.5
 
 # Of filters with so few channels, or so few filters, all are looked at to see whether they have changed.
 _THIN = 4
@@ -156,7 +161,8 @@ class _Fused:
         filters, (padding, stride, dilation, groups) = self._filters(), self.shape
 
         def run(x: Tensor, other: Tensor | None) -> Tensor:
-            made = torch.conv2d(x.to(filters.dtype), filters, self.bias, stride, padding, dilation, groups)
+            x = x if x.dtype == filters.dtype else x.to(filters.dtype)
+            made = torch.conv2d(x, filters, self.bias, stride, padding, dilation, groups)
             made = made if other is None else made + other
             return made if self.activation == "none" else _SPELLED[self.activation](made, *self.scalars)
 
@@ -358,12 +364,19 @@ class Prepared:
         """Compile a replay that `found` such numbers for a part, and run that in its place where it finds the same."""
         with contextlib.suppress(Exception):  # where it cannot be compiled it stays as it is
             graph = Graph(replay, part.clone(memory_format=torch.channels_last), self._path)
-            again = _difference(self._numbers_of(self._replayed(graph, part)), self._numbers_of(found))
-            if self._error + again <= self._allowed:
+            off = _difference(self._numbers_of(self._replayed(graph, part)), self._numbers_of(found))
+            # One of three must be soon enough, as other work may come between.
+            pays = any(self._time(graph, part) <= _SLOWER * self._time(replay, part) for _ in range(3))
+            if pays and self._error + off <= self._allowed:
                 self._watch(graph.constants)
-                self._replays[len(part)], self.error = (guard, graph), max(self.error, self._error + again)
+                self._replays[len(part)], self.error = (guard, graph), max(self.error, self._error + off)
                 for fused in self._fused.values():
                     fused.packs.pop(len(part), None)
+
+    def _time(self, replay: Replay | Graph, part: Tensor) -> float:
+        begun = perf_counter()
+        self._replayed(replay, part)
+        return perf_counter() - begun
 
     def _numbers_of(self, passed: tuple[Tensor, Tensor, Tap]) -> tuple[Tensor, ...]:
         return (*passed[:2], *self._path.layer_maps(passed[2]))

@@ -224,9 +224,26 @@ class Replay:
         steps = []
         for step in self._steps:
             function = step.function.spelled() if isinstance(step.function, Fused) else step.function
+            function = _strided(function) if step.name in _POOLS else function
             args, kwargs = tuple(map(constant, step.args)), {name: constant(one) for name, one in step.kwargs.items()}
             steps.append(replace(step, function=function, args=args, kwargs=kwargs, kinds=None))
         return replace(self, _steps=tuple(steps)), own
+
+
+# Where these are given no stride, the graph compiler finds none.
+_POOLS = frozenset({"max_pool2d", "avg_pool2d"})
+
+
+def _strided(pool: Callable[..., Any]) -> Callable[..., Any]:
+    """A pooling function that says its stride: where none is given, its kernel's size."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        size = args[1] if len(args) > 1 else kwargs["kernel_size"]
+        if len(args) > 2:
+            return pool(*args[:2], args[2] or size, *args[3:], **kwargs)
+        return pool(*args, **{**kwargs, "stride": kwargs.get("stride") or size})
+
+    return run
 
 
 def _kinds(result: Any) -> tuple[tuple[torch.Size, torch.dtype], ...]:
