@@ -2,7 +2,8 @@
 
     python benchmarks/speed.py [--out docs/speed.md] [--json FILE] [--rounds 15] [--networks resnet50 ...]
 
-Every round times each contender once, in random order; a ratio is that to the plain pass of the same round, and the
+Every round times each contender once, in random order (peers that run the network backward in rounds of their own); a
+ratio is that to the plain pass of the same round, and the
 table gives the median and the quartiles of the ratios. "everything" reads the maps of all classes, the contributions of
 all units to all classes, photo by photo, and the logits with every unit off in turn, a few units at a time; "held in
 memory" keeps the last two for all photos at once, batch × unit × class numbers each. Peers are timed where they are
@@ -40,6 +41,9 @@ from unitscope.batches import batches, stacked
 from unitscope.preprocessing import Preprocessing
 
 CLASSES = [0, 1, 2, 3, 4]
+
+# After so many explanations of as many photos a network is as ready as it will be.
+_READY = 10
 Timed = dict[str, Callable[[], object]]
 
 
@@ -47,14 +51,14 @@ def measure(timed: Timed, rounds: int, device: str = "cpu") -> dict[str, dict[st
     """Seconds, and the ratio to the first contender in the same round: median and quartiles."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     names, order = list(timed), random.Random(0)
-    for round_ in range(rounds + 2):
+    for round_ in range(rounds + 1):
         # In another order each round: what runs before leaves caches and memory in a state of its own.
         for name in order.sample(names, len(names)):
             _wait(device)
             begin = time.perf_counter()
             result = timed[name]()
             _wait(device)
-            if round_ > 1:  # The first rounds warm up.
+            if round_ > 0:  # The first round warms up.
                 seconds[name].append(time.perf_counter() - begin)
             del result
     results = {}
@@ -71,12 +75,8 @@ def _wait(device: str) -> None:
 
 
 def contenders(module: nn.Module, x: Tensor) -> Timed:
-    """What is timed on one network: the plain forward pass first."""
+    """What is timed on one network: the plain forward pass first, and the peers that run none backward."""
     model = unitscope.wrap(module)
-
-    def plain() -> object:
-        with torch.no_grad():
-            return module(x)
 
     def everything(**options: Any) -> object:
         explanation = model.explain(x, **options)
@@ -91,17 +91,28 @@ def contenders(module: nn.Module, x: Tensor) -> Timed:
         explanation = model.explain(x)
         return explanation.cams, explanation.contributions, explanation.ablate_each()
 
-    timed: Timed = {"plain forward": plain, "unitscope: explain": lambda: model.explain(x)}
+    timed: Timed = {"plain forward": lambda: _plain(module, x), "unitscope: explain": lambda: model.explain(x)}
     if model.head.exact:
         timed["unitscope: everything"] = everything
         timed["unitscope: everything, held in memory"] = held
         if x.device.type == "cpu" and _has_bfloat16():
             timed["unitscope: everything, bfloat16"] = lambda: everything(precision="bfloat16")
     timed["unitscope: 5 classes locally"] = lambda: model.explain(x, method="hirescam").cams_of(CLASSES)
-    for run in timed.values():  # heads are found, networks prepared and their passes written down, once
-        for _ in range(3):
+    for run in timed.values():  # heads are found, networks prepared, their passes written down and compiled, once
+        for _ in range(_READY):
             run()
-    return {**timed, **_torchcam(module, x), **_grad_cam(module, x), **_captum(module, x)}
+    return {**timed, **_torchcam(module, x)}
+
+
+def backward_peers(module: nn.Module, x: Tensor) -> Timed:
+    """The plain forward pass, and the peers that run the network backward."""
+    return {"plain forward": lambda: _plain(module, x), **_grad_cam(module, x), **_captum(module, x)}
+
+
+def _plain(module: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = module(x)
+        return logits
 
 
 def _has_bfloat16() -> bool:
@@ -166,14 +177,17 @@ def networks(names: list[str], sizes: list[int], rounds: int, device: str) -> li
         for batch in sizes:
             x = torch.randn(batch, 3, side, side, device=device)
             work = multiplications(module, x)
-            for what, result in measure(contenders(module, x), rounds, device).items():
+            found = measure(contenders(module, x), rounds, device)
+            # Apart, and in fewer rounds: they take tens of times as long, and gigabytes, which upsets what runs next.
+            found = {**measure(backward_peers(module, x), max(2, rounds // 3), device), **found}
+            for what, result in found.items():
                 rows.append({"network": name, "batch": batch, "what": what, "multiplications": work, **result})
     return rows
 
 
 # Kinds of work by the names that torch's profiler gives them.
 _WORK = {
-    "convolutions": ("mkldnn::_convolution", "aten::mkldnn_convolution"),
+    "convolutions, and what is computed with them": ("Llga", "mkldnn::_convolution", "aten::mkldnn_convolution"),
     "matrix products": ("aten::bmm", "aten::mm", "aten::addmm"),
     "pooling and means": ("pool", "aten::mean", "aten::sum"),
     "products and differences of the algebra": ("aten::mul", "aten::addcmul", "aten::sub"),
@@ -241,6 +255,38 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def readiness(batches: list[int]) -> list[dict[str, Any]]:
+    """What getting ready costs: time beside that of as many later explanations, and memory beside the plain network's.
+
+    Each in a process of its own.
+    """
+    code = (
+        "import gc, pathlib, statistics, sys, time, torch, unitscope\n"
+        "batch, ready = int(sys.argv[2]), int(sys.argv[3])\n"
+        "model = unitscope.load(sys.argv[1], **({} if sys.argv[1] == 'miniplaces' else {'weights': None}))\n"
+        "x = torch.randn(batch, *model.input_shape)\n"
+        "def used():\n"
+        "    gc.collect()\n"
+        "    status = pathlib.Path('/proc/self/status')\n"
+        "    return int(status.read_text().split('VmRSS:')[1].split()[0]) / 1024 if status.exists() else float('nan')\n"
+        "with torch.no_grad():\n"
+        "    for _ in range(3): model.module.eval()(x)\n"
+        "before, times = used(), []\n"
+        "for _ in range(2 * ready):\n"
+        "    begin = time.perf_counter(); model.explain(x); times.append(time.perf_counter() - begin)\n"
+        "later = statistics.median(times[ready:])\n"
+        "print(sum(times[:ready]) - ready * later, later, used() - before)\n"
+    )
+    rows = []
+    for name in ("torchvision:resnet50", "miniplaces"):
+        for batch in batches:
+            command = [sys.executable, "-W", "ignore", "-c", code, name, str(batch), str(_READY)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            seconds, later, mebibytes = map(float, done.split())
+            rows.append({"network": name, "batch": batch, "seconds": seconds, "later": later, "mebibytes": mebibytes})
+    return rows
+
+
 def growth(rounds: int) -> list[dict[str, Any]]:
     """How the bundled network's explanation grows with photos, and with the classes whose maps are read."""
     model = unitscope.load()
@@ -254,7 +300,8 @@ def growth(rounds: int) -> list[dict[str, Any]]:
             list(range(n))
         )
     for run in timed.values():
-        run(), run()
+        for _ in range(_READY):
+            run()
     return [{"what": name, **result} for name, result in measure(timed, rounds).items()]
 
 
@@ -347,7 +394,7 @@ def memory() -> list[dict[str, Any]]:
         "status = pathlib.Path('/proc/self/status')\n"
         "def peak(): return int(status.read_text().split('VmHWM:')[1].split()[0]) / 1024\n"
         "x = torch.randn(16, 3, 128, 128)\n"
-        "for _ in range(3): model.explain(x).cams\n"
+        "for _ in range(10): model.explain(x).cams\n"
         "before = peak()\n"
         "for _ in range(n // 16):\n"
         "    e = model.explain(x); e.cams, e.contributions, e.ablate_each()\n"
@@ -398,6 +445,20 @@ def page(found: dict[str, Any]) -> str:
     lines += [
         "",
         "By torch's profiler, whose own time is in the last row.",
+        "",
+        "## Getting ready",
+        "",
+        f"What the first {_READY} explanations take beside the time of as many later ones (the head is found and proved,",
+        "the network prepared, its passes written down and compiled), and what the process then holds beside the plain",
+        "network.",
+        "",
+        "| network | photos | seconds | milliseconds of a later one | MiB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in found["readiness"]:
+        later, more = f"{1000 * row['later']:.1f}", f"{row['mebibytes']:.0f}"
+        lines.append(f"| {row['network']} | {row['batch']} | {row['seconds']:.1f} | {later} | {more} |")
+    lines += [
         "",
         "## Growth",
         "",
@@ -489,6 +550,7 @@ def main() -> None:
         "peaks": peaks(),
         "networks": networks(arguments.networks, arguments.batch, arguments.rounds, "cpu"),
         "profile": profile(arguments.batch, arguments.rounds),
+        "readiness": readiness(arguments.batch),
         "growth": growth(arguments.rounds),
     }
     gc.collect()

@@ -202,7 +202,6 @@ class Replay:
         output: Tensor = places[self._output]
         return output
 
-
     def spelled(self) -> tuple[Replay, dict[int, Tensor]]:
         """The same in torch's own functions, and the tensors of the network in it.
 
