@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from networks import ResNet20, seeded
-from unitscope import guards
 from unitscope.guards import Guard, UnsteadyError, Witness
 from unitscope.model import Classifier, wrap
 from unitscope.prepared import Prepared

@@ -208,13 +208,9 @@ class HeadPath:
         return _readout(self.last, tap.caught, feature_map)
 
 
-class PathError(HeadError):
-    """A forward pass made other calls than the one in which the head was found."""
-
-
-def another_path() -> PathError:
+def another_path() -> HeadError:
     """Say that this forward pass made other calls than the one in which the head was found."""
-    return PathError(
+    return HeadError(
         "the network took another path on this input than on the one its head was found with: "
         "wrap a network whose forward does not depend on the values of its input"
     )

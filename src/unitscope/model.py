@@ -32,7 +32,7 @@ from unitscope.errors import (
     UnitscopeWarning,
 )
 from unitscope.explanation import AnyHead, ExactExplanation, Explanation, LocalExplanation
-from unitscope.head import Head, HeadPath, Passed, PathError, another_path, find_head, is_of_probabilities, run_tapped
+from unitscope.head import Head, HeadPath, Passed, another_path, find_head, is_of_probabilities, run_tapped
 from unitscope.labels import read_labels
 from unitscope.layers import (
     Layer,
@@ -387,16 +387,17 @@ class Classifier:
         try:
             with evaluating(self.network):
                 passed, rounded = self._guarded(lambda: self._forward(batch, reduced), shape)
-        except PathError:
+            logits, feature_map, readout = passed[:3]
+            units = feature_map.mean(dim=(2, 3))
+            # Rounded logits are the algebra's own, of these very units.
+            if not rounded or not is_finite(logits):
+                self._check_adds_up(passed, batch, units)
+        except HeadError:
             if again:
                 raise
-            del self._structures[shape]  # the network may have changed since its head was found
+            # The network may have changed since its head was found, or was prepared: once more, from the beginning.
+            del self._structures[shape]
             return self._explain_batch(batch, subjects, layer, method, reduced, again=True)
-        logits, feature_map, readout = passed[:3]
-        units = feature_map.mean(dim=(2, 3))
-        # Rounded logits are the algebra's own, of these very units.
-        if not rounded or not is_finite(logits):
-            self._check_adds_up(passed, batch, units)
         self._warn_of_nothing(logits, feature_map, units, batch, subjects)
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
         current = dataclasses.replace(head, readout=readout)

@@ -31,7 +31,7 @@ ROUNDED = 0.05
 
 # Photos go through together while the largest map of them stays below this, so that it need not leave the cache, nor
 # the allocator ask the system for fresh memory.
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 16 << 20
 
 # In which pass with so many photos together it is written down: one of a kind need not pay for that.
 _RECORDED = 2
@@ -39,8 +39,8 @@ _RECORDED = 2
 # In which pass it is compiled, which takes the time of some ten passes.
 _COMPILED = 8
 
-# For some functions the compiler has slow code only. No graph is used that takes so many times what the replay takes: far
-# from 1, so that the same network fares the same on every machine.
+# For some functions the compiler has slow code only: no graph is used that takes so many times what the replay takes.
+# Far from 1, so that the same network always fares the same.
 _SLOWER = 1.5
 
 # Of filters with so few channels, or so few filters, all are looked at to see whether they have changed.
@@ -314,7 +314,8 @@ class Prepared:
             except NotReplayableError:
                 raise StaleError from None
             self._passes[photos] += 1
-            if self._passes[photos] >= self.compiled_in and photos not in self._tried:
+            due = self._passes[photos] >= self.compiled_in and photos not in self._tried
+            if due and isinstance(replay, Replay):
                 self._tried.add(photos)
                 self._compile(guard, replay, part, found)
             return found
@@ -560,11 +561,13 @@ def _sample(numbers: Tensor) -> list[Tensor]:
     """Views that hold a number of every filter and of every input channel, or all numbers of a vector."""
     if numbers.ndim < 2 or not numbers.numel():
         return [numbers.flatten()]
-    # Diagonals, as few as there can be: every number comes from another part of memory.
-    plane = numbers[(..., *[0] * (numbers.ndim - 3), *[-1] * (numbers.ndim > 2))]
+    plane = numbers
+    while plane.ndim > 2:
+        plane = plane.select(-1, -1)
     filters, channels = plane.shape
     if min(filters, channels) <= _THIN:
         return list(plane.unbind(int(channels < filters)))
+    # Diagonals, as few as there can be: every number comes from another part of memory.
     if filters >= channels:
         return [plane[begin : begin + channels].diagonal() for begin in range(0, filters, channels)]
     return [plane[:, begin : begin + filters].diagonal() for begin in range(0, channels, filters)]

@@ -144,7 +144,7 @@ class Recording:
         if isinstance(value, (tuple, list)):
             parts = tuple(map(self._noted, value))
             # A list may be changed later: a copy.
-            whole = any(isinstance(part, (_Place, _Parts)) for part in parts) or isinstance(value, list)
+            whole = any(isinstance(part, (_Place, _Parts, Tensor)) for part in parts) or isinstance(value, list)
             return _Parts(list if isinstance(value, list) else tuple, parts) if whole else value
         bounds = (value.start, value.stop, value.step) if isinstance(value, slice) else ()
         if not isinstance(value, _CONSTANTS) or any(isinstance(part, Tensor) for part in bounds):
@@ -202,6 +202,13 @@ class Replay:
         output: Tensor = places[self._output]
         return output
 
+    def names(self) -> set[str]:
+        """What the functions that are called are named; a choice by a tensor has a name of its own."""
+        return {
+            "a choice by a tensor" if step.name == "__getitem__" and _holds_a_tensor(step.args[1]) else step.name
+            for step in self._steps
+        }
+
     def spelled(self) -> tuple[Replay, dict[int, Tensor]]:
         """The same in torch's own functions, and the tensors of the network in it.
 
@@ -223,7 +230,7 @@ class Replay:
         steps = []
         for step in self._steps:
             function = step.function.spelled() if isinstance(step.function, Fused) else step.function
-            function = _strided(function) if step.name in _POOLS else function
+            function = _apart(_strided(function) if step.name in _POOLS else function)
             args, kwargs = tuple(map(constant, step.args)), {name: constant(one) for name, one in step.kwargs.items()}
             steps.append(replace(step, function=function, args=args, kwargs=kwargs, kinds=None))
         return replace(self, _steps=tuple(steps)), own
@@ -231,6 +238,26 @@ class Replay:
 
 # Where these are given no stride, the graph compiler finds none.
 _POOLS = frozenset({"max_pool2d", "avg_pool2d"})
+
+
+def _holds_a_tensor(part: Any) -> bool:
+    inner = part.parts if isinstance(part, _Parts) else part if isinstance(part, (tuple, list)) else ()
+    return isinstance(part, (Tensor, _Place)) or any(map(_holds_a_tensor, inner))
+
+
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that gives tensors that share the numbers of what it computed: no compiler fuses across them.
+
+    (oneDNN's writes past the end of memory where two sums follow a convolution.)
+    """
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if isinstance(result, Tensor):
+            return result.detach()
+        return [one.detach() if isinstance(one, Tensor) else one for one in result] if result is not None else None
+
+    return run
 
 
 def _strided(pool: Callable[..., Any]) -> Callable[..., Any]:
