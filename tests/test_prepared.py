@@ -100,6 +100,10 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
         ),
         2,
     ),
+    "groups normalised": (
+        lambda: Headed(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU())),
+        2,
+    ),
     "padding by name": (lambda: Headed(nn.Sequential(nn.Conv2d(3, 8, 3, padding="same"), nn.Conv2d(8, 8, 1))), 1),
 }
 
@@ -123,6 +127,18 @@ def test_a_prepared_pass_is_the_plain_one(name: str) -> None:
     assert float((explained.feature_map - expected).abs().max() / expected.abs().max()) < 1e-5
     assert torch.equal(explained.head.weight, plain.explain(X).head.weight)
     torch.testing.assert_close(model.explain(X[:1]).logits[0], real[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_photos_of_little_contrast_are_normalised_as_the_network_does() -> None:
+    """Torch's group normalisation loses digits where units are last in memory."""
+    body = [nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU()]
+    net = seeded(lambda: Headed(nn.Sequential(*body))).eval()
+    model = small(net)
+    assert prepared(model, 4 * X) is not None
+    for x in (3 + 1e-3 * X, torch.ones_like(X), 0 * X):
+        with torch.no_grad():
+            torch.testing.assert_close(model.explain(x).logits, net(x), rtol=1e-4, atol=1e-5)
 
 
 def test_normalisations_sums_and_activations_are_folded() -> None:

@@ -396,7 +396,7 @@ class Classifier:
             if again:
                 raise
             # The network may have changed since its head was found, or was prepared: once more, from the beginning.
-            del self._structures[shape]
+            self._structures.pop(shape, None)
             return self._explain_batch(batch, subjects, layer, method, reduced, again=True)
         self._warn_of_nothing(logits, feature_map, units, batch, subjects)
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
