@@ -515,6 +515,8 @@ def _bound(found: dict[str, Any]) -> str:
 # What was aimed at on ResNet-50: at one photo, and at more.
 _AIMED = {"unitscope: everything": (0.75, 0.70), "unitscope: everything, bfloat16": (0.45, 0.45)}
 
+_STARTING = {"unitscope --help": 0.15, "import unitscope": 0.1, "first photo explained": 0.7}
+
 
 def _losses(found: dict[str, Any]) -> list[str]:
     """Every row in which unitscope is slower than what it is measured against, in words."""
@@ -531,6 +533,10 @@ def _losses(found: dict[str, Any]) -> list[str]:
     for row in found["reading"]:
         if row["what"] == "unitscope" and row["ratio"] > 0.5:
             said.append(f"- reading photos of {row['photos']}: {1 / row['ratio']:.1f} times as fast, aimed at 2.")
+    for row in found["starting"]:
+        target = next((seconds for what, seconds in _STARTING.items() if row["what"].startswith(what)), row["seconds"])
+        if row["seconds"] > target:
+            said.append(f"- {row['what']}: {row['seconds']:.2f} seconds, aimed at {target:.2f}.")
     return said or ["Nowhere in this run."]
 
 

@@ -251,9 +251,12 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
     assert traced.output is not None
     path, source = _walk_back(traced)
     inputs = probes(example)
+    layer, is_map = _layer_of(traced, source)
     error = 0.0
     for batch in inputs:
-        numbers = logits, feature_map, readout = run_tapped(module, batch, path)[:3]
+        # What the layer gives is looked at in the last one.
+        with captured(module, [layer] if is_map and batch is inputs[-1] else []) as outputs:
+            numbers = logits, feature_map, readout = run_tapped(module, batch, path)[:3]
         found, allowed = float(completeness_error(*numbers)), float(rounding_error(*numbers, example.dtype))
         if not found <= allowed:
             raise HeadError(
@@ -264,8 +267,7 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
     _prove_ablation(module, batch, path, logits, feature_map, readout)
     if path.assumed:
         _prove_places(module, batch, path, feature_map)
-    layer, is_map = _layer_of(traced, source)
-    is_map = is_map and _gives(module, layer, batch, feature_map)
+    is_map = is_map and _is_pooled(outputs.get(layer), feature_map)
     rows, cols = (int(side) for side in feature_map.shape[2:])
     grid = source.grid or Grid.tiling(traced.input_size, (rows, cols))
     shape = (int(feature_map.shape[1]), rows, cols)
@@ -441,11 +443,8 @@ def _prove_places(module: nn.Module, x: Tensor, path: HeadPath, feature_map: Ten
             )
 
 
-def _gives(module: nn.Module, layer: str, x: Tensor, feature_map: Tensor) -> bool:
-    """Whether a layer's output on `x` is the map that is pooled, also where something was written into it since."""
-    with captured(module, [layer]) as outputs:
-        module(x.clone())
-    output = outputs.get(layer)
+def _is_pooled(output: Tensor | None, feature_map: Tensor) -> bool:
+    """Whether a layer's output is the map that is pooled, also where something was written into it since."""
     if output is None or output.numel() != feature_map.numel():
         return output is not None  # the same numbers with tokens before them
     # Sorted: a layer may give its axes in another order.
