@@ -3,13 +3,13 @@
     python benchmarks/speed.py [--out docs/speed.md] [--json FILE] [--rounds 15] [--networks resnet50 ...]
 
 Every round times each contender once, in random order (peers that run the network backward in rounds of their own); a
-ratio is that to the plain pass of the same round, and the
-table gives the median and the quartiles of the ratios. "everything" reads the maps of all classes, the contributions of
-all units to all classes, photo by photo, and the logits with every unit off in turn, a few units at a time; "held in
-memory" keeps the last two for all photos at once, batch × unit × class numbers each. Peers are timed where they are
-installed, on five classes of each photo, as people use them. The floor is the network's multiplications over what this
-machine's own convolutions reach at their best. Photos are made of noise and shapes, so that nothing need be downloaded.
-Where there is a GPU, the same is measured on it.
+ratio is that to the plain pass of the same round, and the table gives the median and the quartiles of the ratios.
+"everything" reads the maps of all classes, the contributions of all units to all classes, photo by photo, and the
+logits with every unit off in turn, a few units at a time; "held in memory" keeps the last two for all photos at once,
+batch × unit × class numbers each. Peers are timed where they are installed, on five classes of each photo, as people
+use them. The floor is the network's multiplications over what this machine's own convolutions reach at their best.
+Photos are made of noise and shapes, so that nothing need be downloaded. Where there is a GPU, the same is measured on
+it.
 """
 
 from __future__ import annotations
@@ -394,7 +394,7 @@ def memory() -> list[dict[str, Any]]:
         "status = pathlib.Path('/proc/self/status')\n"
         "def peak(): return int(status.read_text().split('VmHWM:')[1].split()[0]) / 1024\n"
         "x = torch.randn(16, 3, 128, 128)\n"
-        "for _ in range(10): model.explain(x).cams\n"
+        f"for _ in range({_READY}): model.explain(x).cams\n"
         "before = peak()\n"
         "for _ in range(n // 16):\n"
         "    e = model.explain(x); e.cams, e.contributions, e.ablate_each()\n"
@@ -515,6 +515,7 @@ def _bound(found: dict[str, Any]) -> str:
 # What was aimed at on ResNet-50: at one photo, and at more.
 _AIMED = {"unitscope: everything": (0.75, 0.70), "unitscope: everything, bfloat16": (0.45, 0.45)}
 
+# And of starting, in seconds.
 _STARTING = {"unitscope --help": 0.15, "import unitscope": 0.1, "first photo explained": 0.7}
 
 

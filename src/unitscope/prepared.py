@@ -48,16 +48,18 @@ _THIN = 4
 
 # Functions that the library behind convolutions on the processor computes together with them, and its names for them.
 _ACTIVATIONS = {"relu": "relu", "relu_": "relu", "silu": "swish", "hardswish": "hardswish"}
+# Torch's own functions, by these names.
 _SPELLED: dict[str, Callable[..., Tensor]] = {
     "relu": F.relu,
     "swish": F.silu,
     "hardswish": F.hardswish,
     "hardtanh": F.hardtanh,
 }
-# Where units are last in memory, torch's variances of groups lose all digits on photos of little contrast.
-_ROWS_LAST = frozenset({"group_norm"})
 _IN_PLACE_SUMS = frozenset({"add_", "__iadd__"})
 _SUMS = _IN_PLACE_SUMS | {"add", "__add__"}
+
+# Where units are last in memory, torch's variances of groups lose all digits on photos of little contrast.
+_ROWS_LAST = frozenset({"group_norm"})
 
 
 class StaleError(Exception):
@@ -237,7 +239,8 @@ class Prepared:
     is only what no other call reads, and only where the weights are the module's own.
 
     A pass of libraries' own code is written down the second time it is run with as many photos, and replayed from then
-    on, without the code, for as long as its guard holds (see `Guard`).
+    on, without the code, for as long as its guard holds (see `Guard`). A replay is compiled the eighth time, where that
+    can be and pays (see `Graph`).
 
     `error` is the largest difference from a plain pass, relative to the largest logit and the largest activation, that
     was found when it was tried, on `tried` photos.
