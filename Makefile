@@ -20,7 +20,7 @@ setup: $(STAMP)
 # Pinned by requirements.lock (versions only, used as constraints, so that it serves every platform).
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[torchvision,demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[torchvision,fast,demo,dev]'
 	touch $(STAMP)
 
 lint: setup
@@ -35,7 +35,7 @@ check: lint types test
 # After changing dependencies: install what pyproject.toml allows, and write down what came.
 lock:
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[torchvision,demo,dev,peers]'
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[torchvision,fast,demo,dev,peers]'
 	.venv-lock/bin/python -m pip freeze --exclude-editable | sed -e '/@/d' -e 's/+[A-Za-z0-9.]*$$//' > requirements.lock
 	rm -rf .venv-lock
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,25 @@ import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from networks import Gap, seeded  # noqa: E402
-from unitscope import guards, prepared  # noqa: E402
 from unitscope.model import Classifier, wrap  # noqa: E402
 from unitscope.preprocessing import Preprocessing  # noqa: E402
 
 # Small networks gain nothing from a second thread, and lose much waiting for it where other work runs beside the tests.
 torch.set_num_threads(1)
+
+_export = torch.export.export
+
+
+def _unchecked_export(*arguments: Any, **options: Any) -> Any:
+    """torch.export without the checks of shapes, which would make a number of a batch's unknown length."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        return _export(*arguments, **options)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+torch.export.export = _unchecked_export
 
 settings.register_profile("default", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
@@ -45,20 +57,6 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture
-def trusted(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """The code of the tests counts as a library's, so that passes of it are replayed."""
-    monkeypatch.setattr(guards, "_TRUSTED", guards._TRUSTED | {request.module.__name__, "networks"})
-
-
-@pytest.fixture(params=["replayed", "compiled"])
-def compiled(trusted: None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> bool:
-    """Whether replays are compiled as soon as they can be, or never."""
-    monkeypatch.setattr(prepared, "_COMPILED", 3 if request.param == "compiled" else math.inf)
-    monkeypatch.setattr(prepared, "_SLOWER", math.inf)  # so small a network gains little
-    return bool(request.param == "compiled")
 
 
 @pytest.fixture

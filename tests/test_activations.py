@@ -1,4 +1,4 @@
-"""Maps of several layers from one pass: those that hooks see, prepared or plain, and always the same once settled."""
+"""Maps of several layers from one pass: those that hooks see, of the network as it is and compiled."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from unitscope.layers import captured, evaluating
 from unitscope.model import Classifier, wrap
 from unitscope.preprocessing import Preprocessing
 
+# Some are enough for what takes seconds.
+COMPILED = (Dense, ChannelsLast, ResNet20, Flattened)
 NETWORKS = (Gap, Dense, ChannelsLast, ConvNextLike, ResNet20, Tokens, Flattened)
 
 
@@ -30,9 +32,11 @@ def test_layers_are_what_hooks_see(kind: type[nn.Module], x: Tensor) -> None:
     layers = {layer.name: layer for layer in model.layers()}
     with evaluating(model.network), captured(model.network, names) as outputs:
         logits = model.network(x.clone())
-    model.settle(names, len(x))
-    for _ in range(2):
-        found = model.activations(x, names)
+    for compiled in (False, True):
+        if compiled and kind not in COMPILED:
+            continue
+        with model.frozen(names, required=True) if compiled else model.thawed():
+            found = model.activations(x, names)
         assert list(found.layers) == list(found.pooled) == names
         assert torch.allclose(found.logits, logits, atol=1e-5 * float(logits.abs().max()))
         for name in names:
@@ -44,39 +48,6 @@ def test_layers_are_what_hooks_see(kind: type[nn.Module], x: Tensor) -> None:
             assert torch.allclose(found.readout.logits(found.units), logits, atol=1e-5 * float(logits.abs().max()))
         else:
             assert found.feature_map is None and found.readout is None
-
-
-@pytest.mark.parametrize("kind", [Gap, ResNet20], ids=lambda kind: kind.__name__)
-def test_once_settled_the_same_batch_gives_the_same_bits(kind: type[nn.Module], x: Tensor) -> None:
-    one, other = model_of(kind), model_of(kind)
-    names = maps_of(one)[:3]
-    one.explain(x)  # whatever was run before
-    one.activations(x[:1], names)
-    found = []
-    for model in (one, other):
-        model.settle(names, len(x))
-        found.append(model.activations(x, names))
-        # What goes wrong in between changes nothing either.
-        with pytest.raises(NonFiniteError):
-            model.activations(x * torch.inf, names)
-        model.settle(names, len(x))
-        found.append(model.activations(x, names))
-    for again in found[1:]:
-        assert torch.equal(again.logits, found[0].logits)
-        assert all(torch.equal(again.layers[name], found[0].layers[name]) for name in names)
-
-
-def test_a_prepared_pass_keeps_layers_in_the_middle_of_what_it_fuses(x: Tensor) -> None:
-    model = model_of(ResNet20)
-    names = [name for name in maps_of(model) if name.endswith(("bn1", "conv1", "bn2"))]
-    model.settle(names, len(x))
-    assert model._structure((3, 32, 32)).prepared[torch.float32, tuple(names)] is not None
-    plain = model_of(ResNet20)
-    plain.prepares = False
-    real = plain.activations(x, names)
-    found = model.activations(x, names)
-    for name in names:
-        assert torch.allclose(found.layers[name], real.layers[name], atol=1e-5 * float(real.layers[name].abs().max()))
 
 
 def test_what_cannot_be_had(x: Tensor) -> None:

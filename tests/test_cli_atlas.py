@@ -21,7 +21,7 @@ from unitscope.cli import cli
 
 __all__ = ["model", "photo"]
 
-SMALL = ["--batch-size", 4, "--shard-size", 8, "--top", 3, "--sample", 4]
+SMALL = ["--engine", "torch", "--batch-size", 4, "--shard-size", 8, "--top", 3, "--sample", 4]
 
 
 @pytest.fixture

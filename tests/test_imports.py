@@ -18,8 +18,7 @@ ROOT = Path(unitscope.__file__).parent
 # From the ground up: a part may import what stands before it, and nothing else. Folders count as one part.
 ORDER = """
     errors files intervals drawable geometry jpegs photos resizing preprocessing batches subjects axes trace layers
-    readout head
-    replay graphs guards prepared local classes unit_maps activations explanation ablation labels model verification
+    readout head engine local classes unit_maps activations explanation ablation labels model verification
     kernels account record downloads weights scenes sources datasets matching summaries ablation_study
     stored_atlas runners observing dissection findings neighbours atlas scanning merging render reporting explorer
     write_up cli
@@ -38,6 +37,9 @@ LEAVES = {
     "starlette": ("explorer/server.py",),
     "uvicorn": ("explorer/server.py",),
     "simplejpeg": ("jpegs.py",),
+    "onnxruntime": (),
+    "onnx": (),
+    "onnxscript": (),
 }
 
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))

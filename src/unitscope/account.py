@@ -16,13 +16,13 @@ from PIL import Image
 from unitscope.ablation import Ablation
 from unitscope.classes import Prediction, class_indices
 from unitscope.drawable import Drawable
+from unitscope.engine.passes import ROUNDED
 from unitscope.errors import LayerError
 from unitscope.explanation import AnyHead, Explanation, UnitContribution
 from unitscope.kernels import Filters, convolutions, filters
 from unitscope.layers import Layer, Stage
 from unitscope.model import Classifier, OnePhoto, Provenance
 from unitscope.photos import Encoded, Photo
-from unitscope.prepared import ROUNDED
 from unitscope.readout import ablation_difference, relative_difference
 from unitscope.subjects import Subject
 

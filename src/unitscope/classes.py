@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.errors import ClassError, near_matches
+from unitscope.readout import in_float64
 
 # Classes to choose: one, or several in the order given, each by label or by index.
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor
@@ -68,8 +69,13 @@ def ranked(logits: Float[Tensor, "class"], labels: Sequence[str], count: int) ->
     if count < 1:
         raise ClassError(f"the number of classes to list is at least 1, not {count}")
     order = torch.argsort(logits, descending=True, stable=True)[:count].tolist()
-    probabilities = torch.softmax(logits.to(torch.float64), dim=0)
+    probabilities = probabilities_of(logits)
     return [Prediction(labels[i], i, float(logits[i]), float(probabilities[i])) for i in order]
+
+
+def probabilities_of(logits: Float[Tensor, "*batch class"]) -> Float[Tensor, "*batch class"]:
+    """The softmax probabilities (0–1) of logits, in float64, on the processor."""
+    return in_float64(logits).softmax(dim=-1)
 
 
 def _listing(indices: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ from unitscope.head import Head
 from unitscope.layers import check_units
 from unitscope.local import LocalHead, Suffix
 from unitscope.photos import PhotoSource
-from unitscope.readout import blank, relative_difference, rounding_allowance, rounding_error, unrounded
+from unitscope.readout import blank, cell_means, relative_difference, rounding_allowance, rounding_error, unrounded
 from unitscope.subjects import Subject
 from unitscope.unit_maps import UnitMaps
 
@@ -171,7 +171,7 @@ class Explanation(Drawable, ABC):
     @cached_property
     def pooled(self) -> Float[Tensor, "batch unit"]:
         """The mean of every unit's feature map over its cells."""
-        return self.feature_map.mean(dim=(2, 3))
+        return cell_means(self.feature_map)
 
     @cached_property
     def cams(self) -> Float[Tensor, "batch class row col"]:
@@ -311,7 +311,7 @@ class ExactExplanation(Explanation):
         """
         chosen = self._units(units)
         feature_map = self._without(chosen)
-        logits = self.head.readout.logits(feature_map.mean(dim=(2, 3)))
+        logits = self.head.readout.logits(cell_means(feature_map))
         off = tuple(dict.fromkeys((*self.off, *chosen)))
         return dataclasses.replace(self, logits=logits, feature_map=feature_map, off=off)
 

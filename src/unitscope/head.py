@@ -20,12 +20,13 @@ from unitscope.readout import (
     Readout,
     ablation_difference,
     added,
+    cell_means,
     completeness_error,
     rounding_error,
     scaled,
     shifted,
 )
-from unitscope.trace import Call, Caught, Runner, Switch, Tap, Trace, logits_of, trace
+from unitscope.trace import Call, Caught, Switch, Tap, Trace, logits_of, trace
 
 # What moves numbers about without changing them (dropout does nothing in evaluation mode).
 _CARRIERS = frozenset(
@@ -155,8 +156,7 @@ class HeadPath:
     """Where the head's numbers pass in every forward: which calls to tap, and how to read map and weights there.
 
     Calls are known by (index, name); it holds none of the traced tensors. `assumed` says that the places of tokens
-    could not be followed, and were taken for those of squares that tile the input. `layers` are calls whose results are
-    kept beside, as the maps of layers, with how their axes lie.
+    could not be followed, and were taken for those of squares that tile the input.
     """
 
     kind: str
@@ -164,15 +164,10 @@ class HeadPath:
     last: Step
     axes: Axes
     assumed: bool = False
-    layers: tuple[tuple[int, str, Axes], ...] = ()
 
-    def tap(self, runner: Runner | None = None) -> Tap:
+    def tap(self) -> Tap:
         """A fresh tap for one forward pass."""
-        return Tap(self.calls(), self.results(), runner)
-
-    def results(self) -> dict[int, str]:
-        """The calls whose results are kept: index and name."""
-        return {index: name for index, name, _ in self.layers}
+        return Tap(self.calls())
 
     def calls(self) -> dict[int, str]:
         """The calls that are tapped: index and name."""
@@ -188,21 +183,6 @@ class HeadPath:
             raise another_path()
         return self.axes.units_first(tap.caught[self.map_call[0]].first).to(torch.float32).contiguous()
 
-    def layer_maps(self, tap: Tap) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
-        """The maps of `layers`, float32, from a tapped forward."""
-        if any(index not in tap.results for index, _, _ in self.layers):
-            raise another_path()
-        return tuple(
-            axes.units_first(tap.results[index]).to(torch.float32).contiguous() for index, _, axes in self.layers
-        )
-
-    def mapped(self, tap: Tap, logits: Float[Tensor, "batch class"], photos: int) -> tuple[Tensor, Tensor, Tap]:
-        """Logits (batch, class) and feature map of a tapped forward of `photos` photos, both float32, and the tap."""
-        feature_map = self.feature_map(tap)
-        if feature_map.shape[0] != photos:
-            raise another_path()
-        return logits.to(torch.float32).clone(), feature_map, tap
-
     def readout(self, tap: Tap, feature_map: Float[Tensor, "batch unit row col"]) -> Readout:
         """The readout, from a tapped forward that gave such a feature map."""
         return _readout(self.last, tap.caught, feature_map)
@@ -217,24 +197,32 @@ def another_path() -> HeadError:
 
 
 class Passed(NamedTuple):
-    """What one forward pass gave, in float32: logits, feature map, the readout of this very pass, maps of layers."""
+    """What one forward pass gave, in float32: logits, feature map, and the readout of this very pass."""
 
     logits: Float[Tensor, "batch class"]
     feature_map: Float[Tensor, "batch unit row col"]
     readout: Readout
-    layers: tuple[Float[Tensor, "batch _ _ _"], ...] = ()
+
+
+def run_watched(module: nn.Module, x: Tensor, path: HeadPath) -> tuple[Tensor, Tensor, Tap]:
+    """One forward pass, watched along a path: logits (batch, class) and feature map, float32, and the tap."""
+    photos = x.shape[0]  # not len(x), which would make it a fixed number where the pass is exported as a graph
+    x = x.clone()  # some networks normalise their input in place; before the tap, which counts calls
+    with path.tap() as tap:
+        logits = logits_of(module(x), photos)
+    feature_map = path.feature_map(tap)
+    if feature_map.shape[0] != photos:
+        raise another_path()
+    return logits.to(torch.float32).clone(), feature_map, tap
 
 
 def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> Passed:
-    """One forward pass, watched along a path."""
-    x = x.clone()  # some networks normalise their input in place; before the tap, which counts calls
-    with path.tap() as tap:
-        logits = logits_of(module(x), len(x))
-    logits, feature_map, tap = path.mapped(tap, logits, len(x))
+    """One forward pass, watched along a path, with the readout of this very pass."""
+    logits, feature_map, tap = run_watched(module, x, path)
     readout = path.readout(tap, feature_map)
     if readout.weight.shape != (logits.shape[1], feature_map.shape[1]):
         raise another_path()
-    return Passed(logits, feature_map, readout, path.layer_maps(tap))
+    return Passed(logits, feature_map, readout)
 
 
 def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -> tuple[Head, HeadPath]:
@@ -256,7 +244,7 @@ def find_head(module: nn.Module, example: Tensor, traced: Trace | None = None) -
     for batch in inputs:
         # What the layer gives is looked at in the last one.
         with captured(module, [layer] if is_map and batch is inputs[-1] else []) as outputs:
-            numbers = logits, feature_map, readout = run_tapped(module, batch, path)[:3]
+            numbers = logits, feature_map, readout = run_tapped(module, batch, path)
         found, allowed = float(completeness_error(*numbers)), float(rounding_error(*numbers, example.dtype))
         if not found <= allowed:
             raise HeadError(
@@ -412,7 +400,7 @@ def _prove_ablation(
     with path.without_units(off):
         real = logits_of(module(fresh), len(x)).to(torch.float32)
     feature_map = Axes().without(feature_map, off)
-    error = ablation_difference(readout.logits(feature_map.mean(dim=(2, 3))), real, logits)
+    error = ablation_difference(readout.logits(cell_means(feature_map)), real, logits)
     allowed = torch.maximum(
         rounding_error(real, feature_map, readout, x.dtype), rounding_error(logits, feature_map, readout, x.dtype)
     )

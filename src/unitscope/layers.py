@@ -185,7 +185,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     Compiled parts run as the Python they were made from, where their calls can be watched. Random numbers that the
     network draws leave the caller's generators as they were.
     """
-    training = [submodule for submodule in _parts(module) if submodule.training]
+    training = [submodule for submodule in parts_of(module) if submodule.training]
     try:
         for submodule in training:
             submodule.training = False
@@ -202,7 +202,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             submodule.training = True
 
 
-def _parts(module: nn.Module) -> list[nn.Module]:
+def parts_of(module: nn.Module) -> list[nn.Module]:
     """The module and all modules in it: `Module.modules` without the names, which take several times as long."""
     found = {id(module): module}
     waiting = [module]

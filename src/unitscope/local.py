@@ -245,8 +245,15 @@ class _Shapes(TorchFunctionMode):
             dtypes = [item.dtype if isinstance(item, Tensor) else item for item in (*args[1:], *kwargs.values())]
             dtype = next((item for item in dtypes if isinstance(item, torch.dtype)), args[0].dtype)
             return torch.empty_like(args[0], dtype=dtype)
+        if name in _SAME_SHAPE and isinstance(args[0], Tensor):
+            return torch.empty_like(args[0], device="meta")
         args, kwargs = _map_tensors(_without_numbers, (args, kwargs))
         return func(*args, **kwargs)
+
+
+# What they give has the shape and dtype of their first argument. Torch would work that out by running, without numbers,
+# everything that they are made of, which takes longer than the network takes.
+_SAME_SHAPE = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "relu", "gelu", "silu", "dropout"})
 
 
 def _any_meta(value: Any) -> bool:

@@ -11,7 +11,15 @@ from unitscope.atlas import Atlas
 from unitscope.errors import AtlasError
 from unitscope.files import folder_written_whole
 from unitscope.findings import write_ablation, write_findings
-from unitscope.stored_atlas import HEAD, pooled_file, rows_file, same_answers, write_manifest, write_summaries
+from unitscope.stored_atlas import (
+    HEAD,
+    identity_of,
+    pooled_file,
+    rows_file,
+    same_answers,
+    write_manifest,
+    write_summaries,
+)
 
 
 def merge(parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Atlas:
@@ -66,9 +74,8 @@ def _owners(atlases: Sequence[Atlas]) -> dict[int, Path]:
     first = atlases[0]
     owners: dict[int, Path] = {}
     for atlas in atlases:
-        different = [
-            name for name, value in first.manifest["identity"].items() if atlas.manifest["identity"].get(name) != value
-        ]
+        one, other = identity_of(first.manifest), identity_of(atlas.manifest)
+        different = [name for name, value in one.items() if other.get(name) != value]
         if not same_answers(first.manifest, atlas.manifest):
             different.append("what the model answers to noise")
         if different or atlas.manifest["layers"] != first.manifest["layers"]:

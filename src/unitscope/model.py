@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,9 @@ from torch import Tensor, nn
 from unitscope.ablation import Ablation
 from unitscope.activations import Activations
 from unitscope.batches import batches, stacked
+from unitscope.engine.compiled import Compiled, compile_network
+from unitscope.engine.frozen import Frozen
+from unitscope.engine.passes import ROUNDED, ForwardPass, Watched, run_bfloat16, run_plain
 from unitscope.errors import (
     HeadError,
     InputError,
@@ -32,7 +34,7 @@ from unitscope.errors import (
     UnitscopeWarning,
 )
 from unitscope.explanation import AnyHead, ExactExplanation, Explanation, LocalExplanation
-from unitscope.head import Head, HeadPath, Passed, another_path, find_head, is_of_probabilities, run_tapped
+from unitscope.head import Head, HeadPath, another_path, find_head, is_of_probabilities
 from unitscope.labels import read_labels
 from unitscope.layers import (
     Layer,
@@ -47,18 +49,22 @@ from unitscope.layers import (
 )
 from unitscope.local import METHODS, LocalHead, find_local, started
 from unitscope.photos import Encoded, Photo
-from unitscope.prepared import Prepared, StaleError, prepare
 from unitscope.preprocessing import AnyPreprocessing, as_preprocessing
-from unitscope.readout import LEAST_ROUNDING, completeness_error, is_finite, relative_difference, rounding_error
+from unitscope.readout import (
+    LEAST_ROUNDING,
+    cell_means,
+    completeness_error,
+    copied,
+    is_finite,
+    relative_difference,
+    rounding_error,
+)
 from unitscope.subjects import Subject
 from unitscope.trace import Trace, logits_of, trace
 from unitscope.unit_maps import UnitMaps
 
 OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded | Photo
 Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
-
-# A network is prepared for a dtype, and for the layers whose maps are kept beside the head's.
-_Kept: TypeAlias = tuple[torch.dtype, tuple[str, ...]]
 
 _USUAL_INPUT = (224, 224)
 # Photos that go through uncropped come in any number of sizes; what was learnt of the least recent is learnt again.
@@ -85,10 +91,8 @@ class _Structure:
     """What one traced forward pass taught about the network at one input shape.
 
     Without an exact `head`, `refusal` says why; `probabilities` says that the network ends in them, not in logits.
-    `local` holds the local answers prepared so far, by layer and method (the layer None is the best one), or the reason
-    why there is none. `prepared` holds what the network was prepared to from the second of its `passes` on, by dtype
-    and the layers that are kept, None where it could not be; `paths` are the paths that keep layers, None where their
-    calls do not give what the layers' hooks do; `steady` is what `settle` made ready.
+    `local` holds the local answers found so far, by layer and method (the layer None is the best one), or the reason
+    why there is none. `rounded` is how far bfloat16 was off, measured on the first photos.
     """
 
     layers: list[Layer]
@@ -98,14 +102,14 @@ class _Structure:
     refusal: str
     probabilities: bool
     local: dict[tuple[str | None, str], LocalHead | str] = field(default_factory=dict)
-    prepared: dict[_Kept, Prepared | None] = field(default_factory=dict)
-    paths: dict[tuple[str, ...], HeadPath | None] = field(default_factory=dict)
-    steady: dict[tuple[str, ...], Prepared | None] = field(default_factory=dict)
-    passes: int = 0
+    rounded: float | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Packed filters cannot be copied or written down; a copy prepares its own network when it runs.
-        return {**vars(self), "prepared": {}, "steady": {}, "passes": 0}
+    def local_layers(self) -> tuple[str, ...]:
+        """The layers whose outputs the best local answer reads, where no head is exact."""
+        local = None if self.head is not None else self.local.get((None, METHODS[0]))
+        if not isinstance(local, LocalHead):
+            return ()
+        return (local.layer,) if local.start in (None, local.layer) else (local.layer, local.start)
 
 
 class Classifier:
@@ -128,7 +132,7 @@ class Classifier:
         self.module = module
         self.preprocessing = as_preprocessing(preprocessing)
         self.provenance = provenance or Provenance("wrapped", f"as in the {type(module).__name__} that was wrapped")
-        self.prepares = True
+        self._frozen: Frozen | None = None
         self._labels = None if labels is None else tuple(labels)
         self._structures: dict[tuple[int, ...], _Structure] = {}
         # Where no preprocessing was given, the inputs themselves say what shape is usual.
@@ -207,9 +211,8 @@ class Classifier:
         (the default: its cells add up to gradient · activation) or "gradcam" (gradients averaged over the cells first);
         asking for one asks for a local answer.
 
-        From the second pass on, a float32 network on the processor runs prepared (see `unitscope.prepared`): the same
-        numbers to 1e-5, sooner; `prepares = False` keeps it as it is. With `precision` "bfloat16" exact answers are
-        computed in that, sooner still, and `rounded` says how far they are off.
+        With `precision` "bfloat16" exact answers are computed in that, sooner where the processor has it, and `rounded`
+        says how far they are off. A frozen network (see `freeze`) runs compiled.
 
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not exist or has no map;
         HeadError where there is neither an exact nor a local answer.
@@ -239,9 +242,7 @@ class Classifier:
         maps: list[UnitMaps] = []
         for batch, subjects in self._batches(x, batch_size):
             found, chosen = self._layer_and_units(batch, layer, units)
-            with evaluating(self.network), captured(self.network, [layer]) as outputs:
-                self._logits(batch.clone())
-            chosen_maps = _maps_of(found, outputs, chosen)
+            chosen_maps = _maps_of(found, self._pass(batch, (layer,), head=False), chosen)
             self._check_finite(chosen_maps, batch, f"the maps of layer '{layer}'")
             maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
         self._check_sizes(part.input_size for part in maps)
@@ -263,20 +264,72 @@ class Classifier:
         befores, afters, maps = [], [], []
         for batch, subjects in self._batches(x, batch_size):
             found, chosen = self._layer_and_units(batch, layer, units)
-            with evaluating(self.network), captured(self.network, [layer]) as outputs:
-                before = self._logits(batch.clone())
+            passed = self._pass(batch, (layer,), head=False)
+            before = passed.logits
             with evaluating(self.network), without_units(self.network, found, chosen):
                 after = self._logits(batch.clone())
             self._check_finite(before, batch, "the logits")
             self._check_finite(after, batch, f"the logits with units of '{layer}' off")
             befores.append(before)
             afters.append(after)
-            chosen_maps = _maps_of(found, outputs, chosen)
+            chosen_maps = _maps_of(found, passed, chosen)
             maps.append(UnitMaps(layer, tuple(chosen), chosen_maps, found.grid, _size(batch), subjects))
         self._check_sizes(part.input_size for part in maps)
         joined = _joined(maps)
         labels = self._labels_for(befores[0].shape[1])
         return Ablation(layer, joined.units, torch.cat(befores), torch.cat(afters), joined, labels, exact=False)
+
+    def freeze(self, layers: str | Sequence[str] = ()) -> Classifier:
+        """Promise that weights, code and mode stay as they are until `thaw`: passes run compiled, the sooner for it.
+
+        `explain`, `activations`, `units` and scans then run by ONNX Runtime, which needs the extra `fast`, a float32
+        network on the processor, and some seconds when inputs of a new shape first come. What is compiled must give
+        what the network gives, to 1e-5 of the largest number; where that cannot be, the network runs as it is, and a
+        warning says why. `layers` are compiled beside the head's input; passes for other layers run as they are.
+
+        A change that torch counts is seen before every pass: the network is then compiled anew, with a warning. A write
+        through `.data` or numpy is not seen.
+        """
+        self._frozen = Frozen(self.network, self._named(layers))
+        return self
+
+    def thaw(self) -> None:
+        """Take the promise of `freeze` back: every pass runs the network as it is."""
+        self._frozen = None
+
+    @contextlib.contextmanager
+    def frozen(self, layers: str | Sequence[str] = (), *, required: bool = False) -> Iterator[Classifier]:
+        """A `with` inside which the network is frozen; afterwards it is as it was before.
+
+        Where it is `required` to run compiled, ModelError is raised where it cannot.
+        """
+        before, names = self._frozen, self._named(layers)
+        if before is None or (before.layers, before.required) != (names, required):
+            self._frozen = Frozen(self.network, names, required)
+        try:
+            yield self
+        finally:
+            self._frozen = before
+
+    @contextlib.contextmanager
+    def thawed(self) -> Iterator[Classifier]:
+        """A `with` inside which every pass runs the network as it is; afterwards it is frozen as it was before."""
+        before, self._frozen = self._frozen, None
+        try:
+            yield self
+        finally:
+            self._frozen = before
+
+    def engine(self) -> str:
+        """What runs the network on its usual inputs: "onnxruntime" where it is frozen and can be compiled, or "torch".
+
+        Compiles a frozen network that has not run yet.
+        """
+        return "torch" if self._compiled(self.input_shape, ()) is None else "onnxruntime"
+
+    def _named(self, layers: str | Sequence[str]) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
+        return tuple(find_map_layer(self.layers(), name).name for name in names)
 
     @property
     def network(self) -> nn.Module:
@@ -385,28 +438,31 @@ class Classifier:
                 _warn_of_precision("local answers are computed in that", 4)
             return self._explain_locally(batch, subjects, head)
         try:
-            with evaluating(self.network):
-                passed, rounded = self._guarded(lambda: self._forward(batch, reduced), shape)
-            logits, feature_map, readout = passed[:3]
-            units = feature_map.mean(dim=(2, 3))
+            passed, rounded = self._reduced(batch) if reduced else (self._pass(batch), 0.0)
+            assert passed.feature_map is not None and passed.readout is not None
+            logits, feature_map = passed.logits, passed.feature_map
+            units = cell_means(feature_map)
             # Rounded logits are the algebra's own, of these very units.
             if not rounded or not is_finite(logits):
                 self._check_adds_up(passed, batch, units)
         except HeadError:
             if again:
                 raise
-            # The network may have changed since its head was found, or was prepared: once more, from the beginning.
+            # The network may have changed since its head was found: once more, from the beginning.
             self._structures.pop(shape, None)
+            if self._frozen is not None:
+                self._frozen.forget(shape)
             return self._explain_batch(batch, subjects, layer, method, reduced, again=True)
         self._warn_of_nothing(logits, feature_map, units, batch, subjects)
         # The weights are those of this very pass: a network that is being trained is explained as it is now.
-        current = dataclasses.replace(head, readout=readout)
+        current = dataclasses.replace(head, readout=passed.readout)
         labels = self._labels_for(logits.shape[1])
         return ExactExplanation(logits, feature_map, current, labels, subjects, _size(batch), rounded=rounded)
 
-    def _check_adds_up(self, passed: Passed, batch: Tensor, units: Float[Tensor, "batch unit"]) -> None:
+    def _check_adds_up(self, passed: ForwardPass, batch: Tensor, units: Float[Tensor, "batch unit"]) -> None:
         """Raise where a pass gave numbers that are not finite, or maps whose means `units` do not give the logits."""
-        logits, feature_map, readout = passed[:3]
+        logits, feature_map, readout = passed.logits, passed.feature_map, passed.readout
+        assert feature_map is not None and readout is not None
         # A mean is finite where all that it is of is, and the difference where both are: else it is looked into.
         if bool((relative_difference(readout.logits(units), logits) <= LEAST_ROUNDING).all()):
             return
@@ -423,51 +479,60 @@ class Classifier:
                 "largest logit): something else contributes to them"
             )
 
-    def _forward(self, batch: Tensor, reduced: bool, kept: tuple[str, ...] = ()) -> tuple[Passed, float]:
-        """What one forward pass gave, with the maps of the layers `kept`, and how far it was rounded.
+    def _pass(self, batch: Tensor, layers: tuple[str, ...] = (), head: bool = True) -> ForwardPass:
+        """One forward pass with the outputs of layers, and the head's input unless that is not wanted.
 
-        In float32 the network is prepared from the second pass on; in bfloat16 (`reduced`) from the first on, since it
-        cannot be had otherwise.
+        Compiled while the network is frozen, else of the network as it is.
         """
-        structure = self._structure(tuple(batch.shape[1:]))
-        dtype = torch.bfloat16 if reduced else torch.float32
-        path = structure.paths[kept] if kept else structure.path
-        assert path is not None
-        key = dtype, kept
-        prepared = structure.prepared.get(key)
-        if prepared is not None and prepared.tried == 1 and len(batch) > 1:
-            # Whether photos may go through in other company is seen in a batch only.
-            del structure.prepared[key]
-            prepared = None
-        if prepared is not None and self.prepares:
-            try:
-                passed = prepared.run(self.network, batch)
-                if prepared.is_kept():
-                    raise StaleError
-                return passed, prepared.error if reduced else 0.0
-            except StaleError:
-                del structure.prepared[key]
-                structure.passes = 0
-            except Exception:  # the user's code, which may take such a batch as it is
-                structure.prepared[key] = None
-        plain = run_tapped(self.network, batch, path)
-        structure.passes += 1
-        if self.prepares and key not in structure.prepared and (reduced or structure.passes > 1):
-            prepared = structure.prepared[key] = prepare(self.network, batch, path, plain, dtype)
-            if reduced and prepared is not None:
-                return prepared.run(self.network, batch), prepared.error
-        if reduced:
-            _warn_of_precision(
-                "it cannot be prepared: that needs float32 weights on the processor, no hooks, and "
-                "numbers within 5 % of float32's",
-                7,
-            )
-        return plain, 0.0
+        shape = tuple(batch.shape[1:])
+        compiled = self._compiled(shape, layers)
+        if compiled is not None:
+            return compiled.run(batch)
+        watched = Watched(self._structure(shape).path if head else None, layers)
+        with evaluating(self.network):
+            passed: ForwardPass = self._guarded(lambda: run_plain(self.network, batch, watched), shape)
+        return passed
+
+    def _compiled(self, shape: tuple[int, ...], layers: tuple[str, ...]) -> Compiled | None:
+        """The frozen network compiled for inputs of a shape, where that gives out these layers."""
+        if self._frozen is None:
+            return None
+        structure = self._structure(shape)
+        given = (*self._frozen.layers, *structure.local_layers())
+        if not set(layers) <= set(given):
+            return None
+        watched = Watched(structure.path, tuple(dict.fromkeys(given)))
+
+        def compile_() -> Compiled:
+            example = torch.zeros((1, *shape), dtype=self.like.dtype, device=self.like.device)
+            with evaluating(self.network):
+                return compile_network(self.network, example, watched)
+
+        return self._frozen.compiled(shape, compile_)
+
+    def _reduced(self, batch: Tensor) -> tuple[ForwardPass, float]:
+        """One forward pass in bfloat16, and how far it is rounded; in the network's own precision where it cannot be.
+
+        What is off is relative to the largest logit and activation, and measured on the first photos.
+        """
+        shape = tuple(batch.shape[1:])
+        structure = self._structure(shape)
+        if batch.dtype is not torch.float32 or batch.device.type not in ("cpu", "cuda"):
+            _warn_of_precision("that needs float32 weights, on the processor or a CUDA device", 5)
+            return self._pass(batch), 0.0
+        if structure.rounded is None or structure.rounded <= ROUNDED:
+            watched = Watched(structure.path)
+            with evaluating(self.network):
+                found = self._guarded(lambda: run_bfloat16(self.network, batch, watched), shape)
+            if structure.rounded is None:
+                structure.rounded = found.difference(self._pass(batch))
+            if structure.rounded <= ROUNDED:
+                return found, structure.rounded
+        _warn_of_precision(f"its numbers would be off by {structure.rounded:.0%}, more than {ROUNDED:.0%}", 5)
+        return self._pass(batch), 0.0
 
     def activations(self, batch: Float[Tensor, "batch channel row col"], layers: Sequence[str] = ()) -> Activations:
         """What layers did on inputs already preprocessed, with logits and the head's feature map, from one pass.
-
-        With an exact head the network runs prepared (see `explain`), whatever layers are asked for.
 
         Raises LayerError for a layer that does not exist or has no map, NonFiniteError, and HeadError where the maps do
         not add up to the logits.
@@ -475,95 +540,32 @@ class Classifier:
         shape, names = tuple(batch.shape[1:]), tuple(dict.fromkeys(layers))
         structure = self._structure(shape)
         chosen = [find_map_layer(structure.layers, name) for name in names]
-        with evaluating(self.network):
-            path = self._path_keeping(structure, chosen, shape)
-            if path is not None:
-                passed, _ = self._guarded(lambda: self._forward(batch, False, names), shape)
-                maps = dict(zip(names, passed.layers, strict=True))
-            else:
-                with captured(self.network, names) as outputs:
-                    passed = self._guarded(lambda: self._plainly(batch, structure), shape)
-                for layer in chosen:
-                    _check_ran(layer, outputs)
-                maps = {layer.name: layer.units_first(outputs[layer.name]).float().contiguous() for layer in chosen}
-        pooled = {name: map_.mean(dim=(2, 3)) for name, map_ in maps.items()}
+        passed = self._pass(batch, names)
+        maps = {layer.name: _map_of(layer, passed).contiguous() for layer in chosen}
+        pooled = {name: cell_means(map_) for name, map_ in maps.items()}
         # A mean is finite where all that it is of is: the maps themselves are looked at where something is wrong.
         for name, means in pooled.items():
             if not bool(torch.isfinite(means).all()):
                 self._check_finite(maps[name], batch, f"the maps of layer '{name}'")
-        if not isinstance(passed, Passed):
-            self._check_finite(passed, batch, "the logits")
-            return Activations(passed, maps, pooled)
-        logits, feature_map, readout = passed[:3]
-        units = feature_map.mean(dim=(2, 3))
+        logits, feature_map = passed.logits, passed.feature_map
+        if feature_map is None:
+            self._check_finite(logits, batch, "the logits")
+            return Activations(logits, maps, pooled)
+        units = cell_means(feature_map)
         self._check_adds_up(passed, batch, units)
-        return Activations(logits, maps, pooled, feature_map, units, readout)
-
-    def settle(self, layers: Sequence[str] = (), batch_size: int = 16) -> None:
-        """Bring the network into the state in which `activations` always gives the same numbers for the same batch.
-
-        The first passes run plain and later ones prepared, which differ in the last digits: here they run on noise,
-        once, and what was prepared then is taken up again at each further call.
-        """
-        shape, names = self.input_shape, tuple(dict.fromkeys(layers))
-        generator = torch.Generator().manual_seed(2)
-        noise = torch.randn((max(2, batch_size), *shape), generator=generator, dtype=torch.float32, device="cpu")
-        key = torch.float32, names
-        structure = self._structure(shape)
-        if names not in structure.steady:
-            structure.prepared.pop(key, None)  # what others have prepared it for depends on what they sent through
-            while structure.path is not None and self.prepares and key not in structure.prepared:
-                self.activations(noise.to(self.like.device, self.like.dtype), names)
-                if structure.paths.get(names, structure.path) is None:
-                    break
-            prepared = structure.steady[names] = structure.prepared.get(key)
-            if prepared is not None:
-                prepared.compiled_in = 0
-                for _ in range(2):  # once to be written down, once to be compiled
-                    self.activations(noise[: prepared.chunk].to(self.like.device, self.like.dtype), names)
-                prepared.compiled_in = math.inf  # what goes through in other numbers is not, or later it would be
-        if key in structure.prepared or structure.steady[names] is not None:
-            structure.prepared[key] = structure.steady[names]
-
-    def _path_keeping(self, structure: _Structure, layers: Sequence[Layer], shape: tuple[int, ...]) -> HeadPath | None:
-        """The head's path that also keeps the maps of layers; None where there is no exact head, or it would not.
-
-        Its calls must give, on noise, what the layers' hooks see.
-        """
-        names = tuple(layer.name for layer in layers)
-        if structure.path is None or not names:
-            return structure.path
-        if names not in structure.paths:
-            calls = tuple((*layer.call, layer.axes) for layer in layers if layer.axes is not None)
-            path = dataclasses.replace(structure.path, layers=calls)
-            example, _ = self._traced(shape)
-            try:
-                with captured(self.network, names) as outputs:
-                    passed = self._guarded(lambda: run_tapped(self.network, example, path), shape)
-                seen = [layer.units_first(outputs[layer.name]).float() for layer in layers]
-                same = all(torch.equal(one, other) for one, other in zip(passed.layers, seen, strict=True))
-            except (HeadError, KeyError):
-                same = False
-            structure.paths[names] = path if same else None
-        return structure.paths[names]
-
-    def _plainly(self, batch: Tensor, structure: _Structure) -> Passed | Tensor:
-        """One pass of the network as it is: along the head's path, or its logits alone where there is none."""
-        if structure.path is not None:
-            return run_tapped(self.network, batch, structure.path)
-        return self._logits(batch.clone())
+        return Activations(logits, maps, pooled, feature_map, units, passed.readout)
 
     def _explain_locally(self, batch: Tensor, subjects: tuple[Subject, ...], head: LocalHead) -> LocalExplanation:
         layers = self._structure(tuple(batch.shape[1:])).layers
         layer = find_map_layer(layers, head.layer)
         start = find_map_layer(layers, head.start) if head.start else None
         needed = [layer, *([start] if start else [])]
-        with evaluating(self.network), captured(self.network, [one.name for one in needed]) as outputs:
-            logits = self._logits(batch.clone())
+        passed = self._pass(batch, tuple(dict.fromkeys(one.name for one in needed)), head=False)
+        logits = passed.logits
         self._check_finite(logits, batch, "the logits")
         for one in needed:
-            _check_ran(one, outputs)
-        feature_map, suffix = started(self.network, layer, outputs, batch, start)
+            _check_ran(one, passed)
+        feature_map, suffix = started(self.network, layer, passed.outputs, batch, start)
         if head.silent and head.method == "hirescam":
             warnings.warn(
                 f"a normalisation reads every cell of layer '{layer.name}' by itself, so that gradient · activation is "
@@ -572,7 +574,7 @@ class Classifier:
                 stacklevel=4,
             )
         self._check_finite(feature_map, batch, f"the feature maps of layer '{layer.name}'")
-        self._warn_of_nothing(logits, feature_map, feature_map.mean(dim=(2, 3)), batch, subjects)
+        self._warn_of_nothing(logits, feature_map, cell_means(feature_map), batch, subjects)
         labels = self._labels_for(logits.shape[1])
         return LocalExplanation(logits, feature_map, head, labels, subjects, _size(batch), suffix=suffix)
 
@@ -684,7 +686,7 @@ class Classifier:
             batch = x[start : start + batch_size].detach()
             subjects = tuple(
                 # A copy: the user may write over the tensor, and a view would keep the whole batch alive.
-                Subject.of_tensor(item.cpu().clone(), f"input {start + position}", self.preprocessing)
+                Subject.of_tensor(copied(item.cpu()), f"input {start + position}", self.preprocessing)
                 for position, item in enumerate(batch)
             )
             yield batch.to(self.like.device, self.like.dtype), subjects
@@ -778,17 +780,21 @@ def _size(batch: Tensor) -> tuple[int, int]:
     return int(batch.shape[2]), int(batch.shape[3])
 
 
-def _check_ran(layer: Layer, outputs: dict[str, Tensor]) -> None:
-    if layer.name not in outputs:
+def _check_ran(layer: Layer, passed: ForwardPass) -> None:
+    if layer.name not in passed.outputs:
         raise LayerError(
             f"layer '{layer.name}' did not run on this input, though it did on the first: "
             "choose a layer that always runs"
         )
 
 
-def _maps_of(layer: Layer, outputs: dict[str, Tensor], units: list[int]) -> Tensor:
-    _check_ran(layer, outputs)
-    return layer.units_first(outputs[layer.name])[:, units].to(torch.float32).contiguous()
+def _map_of(layer: Layer, passed: ForwardPass) -> Tensor:
+    _check_ran(layer, passed)
+    return layer.units_first(passed.outputs[layer.name]).to(torch.float32)
+
+
+def _maps_of(layer: Layer, passed: ForwardPass, units: list[int]) -> Tensor:
+    return _map_of(layer, passed)[:, units].contiguous()
 
 
 def _joined(parts: list[UnitMaps]) -> UnitMaps:

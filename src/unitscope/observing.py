@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unitscope.activations import Activations
 from unitscope.batches import batches, stacked
+from unitscope.classes import probabilities_of
 from unitscope.datasets import Dataset, shown_id
 from unitscope.errors import InputError, NonFiniteError, UnitscopeError
 from unitscope.model import Classifier
@@ -55,7 +56,6 @@ class Observer:
 
     def run(self, images: Sequence[int], skip: Callable[[int, UnitscopeError], None]) -> Iterator[Seen]:
         """The images in batches; `skip` is told of each that cannot be read, or on which the network fails."""
-        self.model.settle(self._names, self._batch_size)
         encoded = [self._encoded(image) for image in images]
         position = {id(one): image for one, image in zip(encoded, images, strict=True)}
 
@@ -165,7 +165,7 @@ class ShardWork(Telling):
         entries = self.observer.dataset.entries
         logits = seen.activations.logits
         best = logits.argmax(dim=1).tolist()
-        probabilities = logits.double().softmax(dim=1).amax(dim=1).tolist()
+        probabilities = probabilities_of(logits).amax(dim=1).tolist()
         labels = [entries[image].label for image in seen.images]
         classes = [-1 if label is None else label for label in labels] if self.labelled else best
         for image, photo, prediction, probability in zip(seen.images, seen.photos, best, probabilities, strict=True):

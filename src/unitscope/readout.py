@@ -55,10 +55,10 @@ class Normalisation:
         Σ over the others = S − p[u], and Σ of squares over the others = Q − p[u]²; the unit itself still counts, as 0.
         Without the largest unit, which may be next to all of the sums, it is computed anew.
         """
-        values = pooled.to(torch.float64)  # the difference of two sums loses digits
+        values = in_float64(pooled)  # the difference of two sums loses digits
         found = self._without_each(values)
         largest = values.abs().argmax(dim=1, keepdim=True)
-        return found.scatter(1, largest, self.divisor(values.scatter(1, largest, 0.0))).to(pooled.dtype)
+        return found.scatter(1, largest, self.divisor(values.scatter(1, largest, 0.0))).to(pooled)
 
     def _without_each(self, values: Float[Tensor, "batch unit"]) -> Float[Tensor, "batch unit"]:
         count = values.shape[1]
@@ -128,7 +128,7 @@ class Readout:
         precise, total, divisor = pooled, logits, None
         if self.norm is not None:
             # In float64, since one unit may be most of the sum that it is taken from.
-            precise = pooled.to(torch.float64)
+            precise, weight, bias = in_float64(pooled), weight.cpu(), bias.cpu()
             total, divisor = precise @ weight.T.to(torch.float64), self.norm.divisor_without_each(precise)
         for begin in range(0, len(units), count):
             few = units[begin : begin + count]
@@ -136,8 +136,14 @@ class Readout:
             lost = weight[:, chosen].to(precise.dtype)
             each = torch.addcmul(total[:, :, None], precise[:, None, chosen], lost, value=-1)
             if divisor is not None:
-                each = (each / divisor[:, None, chosen] + bias[:, None]).to(logits.dtype)
+                each = (each / divisor[:, None, chosen] + bias[:, None]).to(logits)
             yield few, each.transpose(1, 2)
+
+
+def in_float64(values: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """The values in float64, on the processor, since not every device has float64."""
+    # Through numpy: a tensor of a subclass that stands for a device keeps its restrictions also when it is copied.
+    return torch.from_numpy(values.detach().cpu().numpy()).to(torch.float64)
 
 
 def blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -151,9 +157,31 @@ def blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
-def is_finite(numbers: Tensor) -> bool:
+# Small work beside every pass is numpy's on the processor: torch would wake its threads for it, which then stay busy
+# for some milliseconds and keep the network's next pass waiting.
+
+
+def copied(numbers: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """A copy of a tensor on the processor, without its gradient."""
+    if numbers.dtype is not torch.float32:
+        return numbers.detach().clone()
+    return torch.from_numpy(numbers.detach().numpy().copy())
+
+
+def is_finite(numbers: Float[Tensor, "*axes"]) -> bool:
     """Whether all numbers are finite: their sum, of one reading, says so for all but very large ones."""
-    return bool(torch.isfinite(numbers.sum())) or bool(torch.isfinite(numbers).all())
+    if numbers.device.type == "cpu" and numbers.dtype is torch.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(numbers.detach().numpy().sum()):
+                return True
+    return bool(torch.isfinite(numbers).all())
+
+
+def cell_means(feature_map: Float[Tensor, "batch unit row col"]) -> Float[Tensor, "batch unit"]:
+    """The mean of every unit's map over its cells: what a global average pool gives."""
+    if feature_map.device.type == "cpu" and feature_map.dtype is torch.float32:
+        return torch.from_numpy(feature_map.detach().numpy().mean(axis=(2, 3)))
+    return feature_map.mean(dim=(2, 3))
 
 
 def unrounded(like: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -167,7 +195,7 @@ def completeness_error(
     logits: Float[Tensor, "batch class"], feature_map: Float[Tensor, "batch unit row col"], readout: Readout
 ) -> Float[Tensor, " batch"]:
     """How far the readout of the pooled map is from the logits: largest difference over classes / largest |logit|."""
-    return relative_difference(readout.logits(feature_map.mean(dim=(2, 3))), logits)
+    return relative_difference(readout.logits(cell_means(feature_map)), logits)
 
 
 def relative_difference(
@@ -199,7 +227,7 @@ def rounding_error(
     It is 1e-5, or four units in the last place of the terms that are summed up, |W|·mean|A| / divisor + |b|, where that
     is more: in half precision, and where large contributions all but cancel, as near the boundary between two classes.
     """
-    divisor = readout.divisor(feature_map.mean(dim=(2, 3)))
+    divisor = readout.divisor(cell_means(feature_map))
     with unrounded(feature_map):
         summed = feature_map.abs().mean(dim=(2, 3)) / divisor @ readout.weight.abs().T + readout.bias.abs()
     return rounding_allowance(summed.amax(dim=1), logits, dtype)

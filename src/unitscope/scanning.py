@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from unitscope.stored_atlas import (
     WORK,
     AtlasLayer,
     StoredAtlas,
+    identity_of,
     parquet,
     read_table,
     rows_file,
@@ -82,6 +84,7 @@ def scan(
     shard_size: int | None = None,
     workers: int = 1,
     runner: Runner | None = None,
+    engine: str | None = None,
     concepts: str | os.PathLike[str] | MaskedDataset | None = None,
     concept_names: LabelsSource | None = None,
     concept_split: str | None = None,
@@ -98,6 +101,10 @@ def scan(
     without the stop, and does not depend on the number of `workers`. `part` (1, 4) scans the first quarter of the
     shards: `merge` puts parts together. Images that cannot be read are skipped, and listed with the reason.
 
+    The model is frozen meanwhile. `engine` is what runs it, "onnxruntime" or "torch": by default that of the scan that
+    is gone on with; for a new one ONNX Runtime where it is installed and can run the network, else torch, with a
+    warning. The manifest names it. With the same engine the same scan gives the same bytes.
+
     `concepts` are photos with masks, as `open_masks` opens them (`concept_names` and `concept_split` are its `names`
     and `split`): at the units' thresholds their IoU with every concept is measured, over those photos, with a
     permutation null. They can be added to an atlas that is there, by the same command with them.
@@ -111,32 +118,60 @@ def scan(
     given = {"top": top, "sample": sample, "quantile": quantile, "batch_size": batch_size, "shard_size": shard_size}
     runner = runner or LocalRunner(workers)
     settings = _settings(folder, given, len(dataset))
-    plan = _Plan.of(model, dataset, [layers] if isinstance(layers, str) else layers, settings)
-    shards = plan.shards(part)
-    # Before anything is made, and again when nobody else can write there.
-    _check_same(folder, plan)
-    made = not folder.exists()
-    with _locked(folder):
+    chosen = _layers(model, [layers] if isinstance(layers, str) else layers)
+    with _engine(model, chosen, folder, engine) as engine:
+        plan = _Plan.of(model, dataset, chosen, settings, engine)
+        todo = plan.shards(part)
+        # Before anything is made, and again when nobody else can write there.
         _check_same(folder, plan)
-        _check_unchanged(folder, dataset)
-        done = shards_in(folder)
-        todo = [shard for shard in shards if shard not in done]
-        started = time.time()
-        if todo:
-            write_manifest(folder, plan.manifest("scanning", 0, 0))
-            counts = plan.run(folder, todo, done, runner, progress)
-            _log(folder, "scan", started, counts, workers)
-        unfinished = Atlas.open(folder).manifest["status"] == "scanning"
-        nothing = _nothing_read(folder) if unfinished else ""
-        if unfinished and not nothing:
-            _finish(folder, plan)
-        if not nothing and masked is not None:
-            _add_concepts(folder, model, masked, runner, progress, workers)
+        made = not folder.exists()
+        with _locked(folder):
+            nothing = _scanned(folder, plan, todo, masked, runner, progress, workers)
     if nothing:
         for path in [folder] if made else [folder / name for name in (MANIFEST, SUMMARIES, POOLED, ROWS, _RUNS, WORK)]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         raise AtlasError(nothing)
     return Atlas.open(folder)
+
+
+def _scanned(
+    folder: Path,
+    plan: _Plan,
+    shards: Sequence[int],
+    masked: MaskedDataset | None,
+    runner: Runner,
+    progress: Callable[[Progress], None] | None,
+    workers: int,
+) -> str:
+    """Scan what is left of some shards, and finish; says what to tell where not one image could be read."""
+    _check_same(folder, plan)
+    _check_unchanged(folder, plan.dataset)
+    done = shards_in(folder)
+    todo = [shard for shard in shards if shard not in done]
+    started = time.time()
+    if todo:
+        write_manifest(folder, plan.manifest("scanning", 0, 0))
+        counts = plan.run(folder, todo, done, runner, progress)
+        _log(folder, "scan", started, counts, workers)
+    unfinished = Atlas.open(folder).manifest["status"] == "scanning"
+    nothing = _nothing_read(folder) if unfinished else ""
+    if unfinished and not nothing:
+        _finish(folder, plan)
+    if not nothing and masked is not None:
+        _add_concepts(folder, plan.model, masked, runner, progress, workers)
+    return nothing
+
+
+@contextlib.contextmanager
+def _engine(model: Classifier, layers: Sequence[AtlasLayer], folder: Path, asked: str | None) -> Iterator[str]:
+    """A `with` inside which the model runs on the engine asked for, else that of the scan begun, else the best."""
+    if asked not in (None, "onnxruntime", "torch"):
+        raise InputError(f"there is no engine '{asked}': choose 'onnxruntime' or 'torch'")
+    begun = _manifest(folder)
+    wanted = asked or (None if begun is None else identity_of(begun)["engine"])
+    names = [layer.name for layer in layers if not layer.is_head]
+    with model.thawed() if wanted == "torch" else model.frozen(names, required=wanted is not None):
+        yield model.engine()
 
 
 def _nothing_read(folder: Path) -> str:
@@ -200,15 +235,23 @@ class _Plan:
     layers: list[AtlasLayer]
     settings: dict[str, Any]
     matching: Matching
+    engine: str
     identity: dict[str, Any]
     probe: list[float]
 
     @classmethod
-    def of(cls, model: Classifier, dataset: Dataset, names: Sequence[str] | None, settings: dict[str, Any]) -> _Plan:
-        """The plan for a model, a data set and layers by name."""
+    def of(
+        cls,
+        model: Classifier,
+        dataset: Dataset,
+        layers: Sequence[AtlasLayer],
+        settings: dict[str, Any],
+        engine: str,
+    ) -> _Plan:
+        """The plan for a model that runs on an engine, a data set and layers."""
         head = model.head_or_refusal()[0]
         exact = head if isinstance(head, Head) else None
-        chosen, probe = _layers(model, names)
+        chosen, probe = _with_scales(model, layers)
         matching = matched(dataset, model.labels)
         identity = {
             "model": fingerprint(model),
@@ -218,8 +261,9 @@ class _Plan:
             "layers": [layer.name for layer in chosen],
             "head": exact is not None,
             "parameters": settings,
+            "engine": engine,
         }
-        return cls(model, dataset, chosen, settings, matching, identity, probe)
+        return cls(model, dataset, chosen, settings, matching, engine, identity, probe)
 
     @property
     def shard_count(self) -> int:
@@ -322,6 +366,7 @@ class _Plan:
             "scanned": {"images": images, "skipped": skipped},
             "concepts": None,
             "ablation": None,
+            "engine": {"name": self.engine, "version": version(self.engine)},
             "versions": dict(facts.versions),
         }
 
@@ -338,8 +383,8 @@ def fingerprint(model: Classifier) -> str:
     return digest.hexdigest()
 
 
-def _layers(model: Classifier, names: Sequence[str] | None) -> tuple[list[AtlasLayer], list[float]]:
-    """The layers to scan, the head's feature map always among them where a head is exact; and logits on noise."""
+def _layers(model: Classifier, names: Sequence[str] | None) -> list[AtlasLayer]:
+    """The layers to scan, the head's feature map always among them where a head is exact."""
     head = model.head_or_refusal()[0]
     exact = head if isinstance(head, Head) else None
     found: dict[str, AtlasLayer] = {}
@@ -360,14 +405,13 @@ def _layers(model: Classifier, names: Sequence[str] | None) -> tuple[list[AtlasL
         kind = next((layer.kind for layer in layers if layer.name == exact.layer), "")
         units, rows, cols = exact.map_shape
         found[name] = AtlasLayer(name, kind, units, (rows, cols), exact.grid, True, 1.0)
-    return _with_scales(model, list(found.values()))
+    return list(found.values())
 
 
 def _with_scales(model: Classifier, layers: Sequence[AtlasLayer]) -> tuple[list[AtlasLayer], list[float]]:
     """The layers with the power of two next to their largest activation on noise, and the logits on it."""
     names = [layer.name for layer in layers if not layer.is_head]
     noise = torch.randn((2, *model.input_shape), generator=torch.Generator().manual_seed(3), device="cpu")
-    model.settle(names)
     found = model.activations(noise.to(model.like.device, model.like.dtype), names)
     probe = [float(f"{logit:.6g}") for logit in found.logits[0].tolist()]
     scaled = []
@@ -418,7 +462,7 @@ def _check_same(folder: Path, plan: _Plan) -> None:
             raise AtlasError(f"'{folder}' holds other files ({sorted(others)[0]} …) and no atlas: {_REMEDY}")
         return
     for what, now in plan.identity.items():
-        then = begun["identity"].get(what)
+        then = identity_of(begun).get(what)
         if then != now:
             raise AtlasError(f"'{folder}' holds a scan of {_difference(what, then, now)}: {_REMEDY}")
     # The fingerprint knows the numbers of a network; what its code does with them is seen in its answers.

@@ -250,6 +250,11 @@ def pooled_file(folder: Path, shard: int) -> Path:
     return folder / POOLED / f"{shard:05d}.safetensors"
 
 
+def identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What an atlas is of: all that two scans must have in common to be one; the first atlases named no engine."""
+    return {"engine": "torch", **manifest["identity"]}
+
+
 def same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether the models of two manifests gave the same logits for noise, but for what rounding may do elsewhere."""
     before, now = np.array(one.get("probe", [])), np.array(other.get("probe", []))

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, no_type_check
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,6 @@ KEPT = frozenset(
     }
     | {"view", "reshape", "squeeze", "permute", "adaptive_avg_pool1d", "layer_norm", "group_norm", "rms_norm"}
     | {"normalize", "batch_norm", "add", "add_", "__add__", "__iadd__"}
-    | {"hardtanh", "relu", "relu_", "relu6", "silu", "hardswish"}
 )
 
 
@@ -279,58 +278,36 @@ class Caught:
         return self.args[position] if len(self.args) > position else self.kwargs.get(keyword)
 
 
-# Runs a call, by its index and name when it was traced, or something that stands in for it.
-Runner = Callable[[int, str, Any, tuple[Any, ...], dict[str, Any]], Any]
-
-
 class _Watcher(TorchFunctionMode):
-    """Counts the calls of a forward pass as they were counted when it was traced, and is told of each by `meet`.
+    """Counts the calls of a forward pass as they were counted when it was traced, and meets each before it runs."""
 
-    `runner` runs the calls; without one they run as they are.
-    """
-
-    def __init__(self, runner: Runner | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._count = 0
-        self._runner = runner
 
     def meet(self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Look at a call before it runs, and return the positional arguments that it shall run with."""
         raise NotImplementedError
 
-    def made(self, index: int, name: str, result: Any) -> None:
-        """Look at what a call gave."""
-
-    @no_type_check  # called for everything that happens: what checks it would be seen among the network's own code
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
-        if name != "__get__":
-            self._count += 1
-            index = self._count
-            args = self.meet(index, name, args, kwargs)
-            run = self._runner
-            result = func(*args, **kwargs) if run is None else run(index, name, func, args, kwargs)
-            self.made(index, name, result)
-            return result
+        if name == "__get__":
+            return func(*args, **kwargs)
+        self._count += 1
+        args = self.meet(self._count, name, args, kwargs)
         return func(*args, **kwargs)
 
 
 class Tap(_Watcher):
-    """Catches the arguments of chosen calls of a forward pass, by the index and name they had when it was traced.
+    """Catches the arguments of chosen calls of a forward pass, by the index and name they had when it was traced."""
 
-    Of the calls in `given` it keeps copies of the results instead.
-    """
-
-    def __init__(
-        self, wanted: Mapping[int, str], given: Mapping[int, str] | None = None, runner: Runner | None = None
-    ) -> None:
-        super().__init__(runner)
-        self._wanted, self._given = wanted, given or {}
+    def __init__(self, wanted: Mapping[int, str]) -> None:
+        super().__init__()
+        self._wanted = wanted
         self.caught: dict[int, Caught] = {}
-        self.results: dict[int, Tensor] = {}
 
     def meet(self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Catch the call when it is a wanted one."""
@@ -339,11 +316,6 @@ class Tap(_Watcher):
             first = args[0] if args else kwargs["input"]
             self.caught[index] = Caught(first.detach().clone(), args, kwargs)
         return args
-
-    def made(self, index: int, name: str, result: Any) -> None:
-        """Keep a copy of what the call gave when it is one of those."""
-        if self._given.get(index) == name and isinstance(result, Tensor):
-            self.results[index] = result.detach().clone()
 
 
 class Switch(_Watcher):

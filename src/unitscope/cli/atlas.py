@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Images in one forward pass [default: 32].")
 @click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Images committed together [default: 1024].")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes to share the work.")
+@click.option(
+    "--engine", type=click.Choice(["onnxruntime", "torch"]), help="What runs the network [default: the faster one]."
+)
 @click.option("--resume", is_flag=True, hidden=True, help="A scan that was stopped always goes on.")
 @JSON
 def scan(

@@ -89,7 +89,17 @@ def explore(
             # A browser of the terminal would keep us until it is left.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    serve(model, atlas, dataset=dataset, photos=photos, host=host, port=port, allow_hosts=allow_hosts, ready=ready)
+    serve(
+        model,
+        atlas,
+        dataset=dataset,
+        photos=photos,
+        host=host,
+        port=port,
+        allow_hosts=allow_hosts,
+        ready=ready,
+        freeze=True,
+    )
 
 
 def _spec(atlas: Atlas) -> str:

@@ -94,7 +94,7 @@ def explain(
     options: dict[str, Any] = {"top": top, "classes": list(classes) or None, "units": list(units) or None}
     options |= {"layer": layer, "method": method, "precision": precision}
     out = folder_for(out, None if as_json else "unitscope-report")
-    model = load_model(source)
+    model = load_model(source, len(photos), layer)
     reader = Reader(photos)
     told: list[Any] = []
     network: dict[str, Any] | None = None
@@ -217,7 +217,7 @@ def units_command(
     if not units:
         raise click.UsageError("name at least one unit with --unit N")
     out = folder_for(out, None if as_json else "unitscope-units")
-    model = load_model(source)
+    model = load_model(source, len(photos), layer)
     reader = Reader(photos)
     results = []
     with reader.bar() as progress:
@@ -275,7 +275,7 @@ def ablate(
     if layer is not None and not units:
         raise click.UsageError("--maximal is about the last feature map: with --layer, name units with --unit")
     out = folder_for(out)
-    model = load_model(source)
+    model = load_model(source, len(photos), layer)
     reader = Reader(photos)
     results = []
     with reader.bar() as progress:

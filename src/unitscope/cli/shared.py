@@ -99,17 +99,22 @@ class Reader:
             raise click.exceptions.Exit(1)
 
 
-def load_model(source: dict[str, str | None]) -> Classifier:
-    """The model that those options name."""
+# Compiling takes as long as some hundred photos save.
+_FROZEN_FROM = 256
+
+
+def load_model(source: dict[str, str | None], photos: int = 0, layer: str | None = None) -> Classifier:
+    """The model that those options name; frozen, with a layer beside the head's, where many photos are to come."""
     from unitscope.sources import load
 
-    return load(
+    model = load(
         source["spec"],
         weights=source["weights"],
         arch=source["arch"],
         labels=source["labels"],
         preprocessing=source["preprocessing"],
     )
+    return model if photos < _FROZEN_FROM else model.freeze(() if layer is None else layer)
 
 
 def folder_for(out: Path | None, default: str | None = None) -> Path | None:

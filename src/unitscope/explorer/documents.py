@@ -71,12 +71,13 @@ class Documents:
         photos: Sequence[Path] = (),
         images: int = 9,
         drawn: bool = False,
+        freezes: bool = False,
     ) -> None:
         if model is None and atlas is None:
             raise MissingError("there is nothing to explore: name an atlas, or a model with --model")
         if model is not None and atlas is not None:
             _check_same_model(model, atlas)
-        self.model, self.atlas, self.dataset = model, atlas, dataset
+        self.model, self.atlas, self.dataset, self._freezes = model, atlas, dataset, freezes
         self.shelf = Shelf()
         self._at_hand = {f"photo-{place}": _at_hand(path) for place, path in enumerate(photos)}
         self._pictures: OrderedDict[str, bytes] = OrderedDict()
@@ -172,6 +173,11 @@ class Documents:
         explanation = self._explanation(id, layer)
         chosen = check_units(units, explanation.feature_map.shape[1], f"layer '{explanation.layer}'") if units else []
         return {"logits": packed((explanation.ablate(chosen) if chosen else explanation).logits[0])}
+
+    def freeze(self) -> None:
+        """Freeze and compile the model, where that was asked for."""
+        if self.model is not None and self._freezes:
+            self.model.freeze().engine()
 
     def _model(self) -> Classifier:
         if self.model is None:

@@ -155,6 +155,7 @@ class _Site:
         self._uploads = _Uploads(_UPLOADS_AT_ONCE)
         self._static = _static_files()
         self._heads: dict[bool, _Kept] = {}
+        self._freezing: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def open(self, _app: Starlette) -> AsyncIterator[None]:
@@ -185,7 +186,7 @@ class _Site:
             Route("/data/head.json", self._head),
             Route("/data/network.json", asked(model, lambda _: (told.network,))),
             Route("/data/filters/{layer:path}.json", asked(model, self._filters)),
-            Route("/data/photos/{photo}.json", asked(model, self._photo)),
+            Route("/data/photos/{photo}.json", self._photo),
             Route("/data/photos/{photo}.jpg", self._picture),
             Route("/data/evidence.json", asked(model, self._evidence)),
             Route("/data/photos", self._given, methods=["POST"]),
@@ -223,8 +224,18 @@ class _Site:
         begin = request.query_params.get("from")
         return self._documents.filters, request.path_params["layer"], *([] if begin is None else [_number(begin)])
 
-    def _photo(self, request: Request) -> tuple[Any, ...]:
-        return self._documents.photo, request.path_params["photo"], request.query_params.get("layer") or None
+    async def _photo(self, request: Request) -> Response:
+        asked = request.path_params["photo"], request.query_params.get("layer") or None
+        function = self._documents.photo
+        answer = await _json(request, self._model, function, *asked, key=(function, *asked))
+        if self._freezing is None:
+            # After the first photo, which need not wait for it: the network is compiled while that is looked at.
+            self._freezing = asyncio.create_task(self._freeze())
+        return answer
+
+    async def _freeze(self) -> None:
+        with contextlib.suppress(BusyError):  # the server ends
+            await self._model.run(self._documents.freeze)
 
     def _evidence(self, request: Request) -> tuple[Any, ...]:
         asked = request.query_params
@@ -549,11 +560,13 @@ def explore(
     port: int | None = None,
     allow_hosts: Collection[str] = (),
     ready: Callable[[str], None] | None = None,
+    freeze: bool = False,
 ) -> None:
     """Explore a classifier, an atlas, or both, in a browser: serve their pages until interrupted.
 
     `photos` are files to begin with; `dataset` is where the atlas's images lie, where that is not where they were
-    scanned. The other options are those of `serve`.
+    scanned. With `freeze` the model is frozen behind the first photo, see `Classifier.freeze`. The other options are
+    those of `serve`.
 
     Raises what `serve` raises, MissingError where there is nothing to explore, and AtlasError where the atlas is of
     another model.
@@ -565,7 +578,7 @@ def explore(
             warnings.warn(f"{told}: say where they lie with --source", UnitscopeWarning, stacklevel=2)
     with tempfile.TemporaryDirectory(prefix="unitscope-", ignore_cleanup_errors=True) as folder:
         files = [Path(photo) for photo in photos]
-        documents = Documents(model, atlas, dataset=dataset, folder=Path(folder), photos=files)
+        documents = Documents(model, atlas, dataset=dataset, folder=Path(folder), photos=files, freezes=freeze)
         serve(documents, host=host, port=port, allow_hosts=allow_hosts, ready=ready)
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from unitscope.ablation import Ablation, Change
 from unitscope.account import Account, NetworkFacts
-from unitscope.classes import class_indices
+from unitscope.classes import class_indices, probabilities_of
 from unitscope.explanation import Explanation
 from unitscope.kernels import Filters
 from unitscope.render import diagram
@@ -155,7 +155,7 @@ def cam_panels(
     """A panel for every class's map on one photo, on the `common` scale or each on its own."""
     view = View.of(explanation.subjects[image], explanation.input_size, pixels)
     laid = explanation.cams_on_photo(image, list(classes), view.size)
-    probabilities = explanation.logits[image].double().softmax(0)
+    probabilities = probabilities_of(explanation.logits[image])
     signed = style not in ("heat", "write-up")
     panels = []
     for index, one in zip(classes, laid, strict=True):

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from markupsafe import Markup
 
 from unitscope.account import Account
+from unitscope.classes import probabilities_of
 from unitscope.errors import InputError
 from unitscope.files import folder_written_whole
 from unitscope.kernels import Filters
@@ -229,7 +230,7 @@ def _class_maps(account: Account, scale: Scale, size: tuple[int, int]) -> list[d
     explanation, chosen = account.explanation, list(account.classes)
     laid = explanation.cams_on_photo(0, chosen, size)
     maps = explanation.cams_of(chosen)[0]
-    probabilities = explanation.logits[0].double().softmax(0)
+    probabilities = probabilities_of(explanation.logits[0])
     rows = []
     for index, one, cells in zip(chosen, laid, maps, strict=True):
         mean, bias = float(cells.mean()), float(explanation.left_out_of(index)[0, 0])
