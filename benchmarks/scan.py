@@ -1,4 +1,4 @@
-"""What a scan costs, against a bare loop that only decodes and runs the same prepared network: one run, paired.
+"""What a scan costs, against a bare loop that only decodes and runs the same compiled network: one run, paired.
 
     python benchmarks/scan.py [SOURCE] [--model SPEC] [--layer LAYER ...] [--rounds 5] [--memory 1000,10000]
 
@@ -27,7 +27,7 @@ from PIL import Image
 
 import unitscope
 from unitscope.atlas import Atlas
-from unitscope.batches import batches
+from unitscope.batches import batches, stacked
 from unitscope.datasets import Dataset, open_dataset
 from unitscope.model import Classifier
 from unitscope.photos import Encoded
@@ -36,20 +36,17 @@ BATCH = 32
 
 
 def bare(model: Classifier, dataset: Dataset) -> float:
-    """Seconds of a loop that decodes, preprocesses and runs the prepared network, and keeps nothing."""
-    structure = model._structure(model.input_shape)
-    model.settle((), BATCH)
-    prepared = structure.prepared.get((torch.float32, ()))
-    if prepared is None:
-        raise SystemExit("the network could not be prepared: there is nothing to compare with")
+    """Seconds of a loop that decodes, preprocesses and runs the compiled network, and keeps nothing."""
     photos = [
         Encoded(entry.id, lambda index=index: dataset.read(index), entry.size)  # type: ignore[misc]
         for index, entry in enumerate(dataset.entries)
     ]
+    compiled = model._compiled(model.input_shape, ())
+    if compiled is None:
+        raise SystemExit("the network could not be compiled: there is nothing to compare with")
     begin = time.perf_counter()
-    with torch.no_grad():
-        for read in batches(photos, model.preprocessing, BATCH):
-            prepared.run(model.network, torch.stack([tensor for _, tensor in read]))
+    for read in batches(photos, model.preprocessing, BATCH):
+        compiled.run(stacked([tensor for _, tensor in read]))
     return time.perf_counter() - begin
 
 
@@ -64,6 +61,7 @@ def scanned(model: Classifier, source: str, layers: list[str], folder: Path) -> 
 
 def compare(spec: str | None, source: str, layers: list[str], rounds: int) -> dict[str, Any]:
     model, dataset = unitscope.load(spec), open_dataset(source)
+    model.freeze()
     loops, passes, totals = [], [], []
     for _ in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:

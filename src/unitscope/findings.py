@@ -14,7 +14,16 @@ from unitscope.datasets import Concept
 from unitscope.dissection import RESOLUTION
 from unitscope.intervals import mean_interval, proportion, selectivity
 from unitscope.observing import draw_of
-from unitscope.stored_atlas import AtlasLayer, StoredAtlas, read_table, rows_file, shards_in, write_table
+from unitscope.stored_atlas import (
+    AtlasLayer,
+    StoredAtlas,
+    read_table,
+    rows_file,
+    shards_in,
+    streamed_table,
+    table_batches,
+    write_table,
+)
 from unitscope.summaries.class_sums import ClassSums
 from unitscope.summaries.concepts import DETECTOR_THRESHOLD, SIGNIFICANCE, ConceptCounts
 from unitscope.summaries.layer import LayerSummary
@@ -47,29 +56,58 @@ def write_findings(atlas: StoredAtlas) -> tuple[int, int]:
     return counts
 
 
-def rows_of(folder: Path) -> Any:
-    """The rows of all images that were scanned, in the data set's order, as a pyarrow.Table."""
-    import pyarrow
-
-    tables = [read_table(rows_file(folder, shard)) for shard in shards_in(folder)]
-    # A column of nothing but missing values has no kind of its own.
-    return pyarrow.concat_tables(tables, promote_options="default")
+def rows_of(folder: Path) -> Iterator[Any]:
+    """The rows of all images that were scanned, in the data set's order, as one pyarrow.Table a shard."""
+    return (read_table(rows_file(folder, shard)) for shard in shards_in(folder))
 
 
 def _write_images(atlas: StoredAtlas) -> tuple[int, int]:
-    rows = rows_of(atlas.path)
-    reason = rows.column("reason").to_numpy(zero_copy_only=False)
-    seen = np.array([one is None for one in reason])
-    skipped = rows.filter(~seen)
-    write_table(atlas.path / "skipped.parquet", {name: skipped.column(name) for name in ("image", "id", "reason")})
-    kept = rows.filter(seen)
-    columns: dict[str, Any] = {name: kept.column(name) for name in ("image", "id")}
+    """Write the tables of images, of those skipped, and of classes: shard by shard, so that memory does not grow."""
+    seen = skipped = 0
+    tally = _ClassTally(atlas)
+    with (
+        streamed_table(atlas.path / "images.parquet", _IMAGES) as write_images,
+        streamed_table(atlas.path / "skipped.parquet", _SKIPPED) as write_skipped,
+    ):
+        for rows in rows_of(atlas.path):
+            reason = rows.column("reason").to_pylist()
+            read = np.array([one is None for one in reason], bool)
+            left_out, kept = rows.filter(~read), rows.filter(read)
+            write_skipped({name: left_out.column(name) for name in _SKIPPED})
+            write_images(_images(atlas, kept, tally))
+            seen, skipped = seen + kept.num_rows, skipped + left_out.num_rows
+    write_table(atlas.path / "classes.parquet", tally.columns())
+    return seen, skipped
+
+
+_SKIPPED = {"image": "int64", "id": "string", "reason": "string"}
+_PLACE = {"width": "int64", "height": "int64", "left": "double", "top": "double", "right": "double", "bottom": "double"}
+_IMAGES = {
+    "image": "int64",
+    "id": "string",
+    "class": "int64",
+    "class_name": "string",
+    "target": "int64",
+    "prediction": "int64",
+    "prediction_name": "string",
+    "probability": "double",
+    "correct": "bool",
+    **_PLACE,
+    "digest": "string",
+}
+
+
+def _images(atlas: StoredAtlas, kept: Any, tally: _ClassTally) -> dict[str, Any]:
+    """The columns of the table of images, for the rows of one shard; they are counted too."""
     classes, targets, labels = atlas.classes, atlas.manifest["data"]["targets"], atlas.labels
     given = atlas.manifest["data"]["labels"] == "given"
     predicted = kept.column("prediction").to_pylist()
     own = kept.column("label").to_pylist() if given else predicted
     truth = [None if label is None or not given else targets[label] for label in own]
-    columns |= {
+    tally.add(own, truth, predicted)
+    return {
+        "image": kept.column("image"),
+        "id": kept.column("id"),
         "class": own,
         "class_name": [None if label is None else classes[label] for label in own],
         "target": truth,
@@ -77,36 +115,45 @@ def _write_images(atlas: StoredAtlas) -> tuple[int, int]:
         "prediction_name": [labels[index] for index in predicted],
         "probability": kept.column("probability"),
         "correct": [None if one is None else one == other for one, other in zip(truth, predicted, strict=True)],
+        **{name: kept.column(name) for name in (*_PLACE, "digest")},
     }
-    columns |= {name: kept.column(name) for name in ("width", "height", "left", "top", "right", "bottom", "digest")}
-    write_table(atlas.path / "images.parquet", columns)
-    _write_classes(atlas, own, truth, predicted)
-    return kept.num_rows, skipped.num_rows
 
 
-def _write_classes(atlas: StoredAtlas, own: list[Any], truth: list[Any], predicted: list[Any]) -> None:
-    """Of every class how many images there are, and how many of them the model finds."""
-    count, targets = len(atlas.classes), atlas.manifest["data"]["targets"]
-    images = np.bincount([one for one in own if one is not None], minlength=count)
-    told = zip(own, truth, predicted, strict=True)
-    judgements = [(one, target == guess) for one, target, guess in told if target is not None]
-    found = np.bincount([one for one, right in judgements if right], minlength=count)
-    judged = np.bincount([one for one, _ in judgements], minlength=count)
-    share = proportion(found, judged)
-    guesses = np.bincount(predicted, minlength=len(atlas.labels))
-    columns = {
-        "class": np.arange(count),
-        "name": list(atlas.classes),
-        "target": list(targets),
-        "images": images,
-        "judged": judged,
-        "found": found,
-        "accuracy": share.value,
-        "accuracy_low": share.low,
-        "accuracy_high": share.high,
-        "predicted": [None if target is None else int(guesses[target]) for target in targets],
-    }
-    write_table(atlas.path / "classes.parquet", columns)
+class _ClassTally:
+    """Of every class of the data set how many images there are, and how many of them the model finds."""
+
+    def __init__(self, atlas: StoredAtlas) -> None:
+        self._names, self._targets = atlas.classes, atlas.manifest["data"]["targets"]
+        count = len(self._names)
+        self._images, self._judged, self._found = (np.zeros(count, np.int64) for _ in range(3))
+        self._guesses = np.zeros(len(atlas.labels), np.int64)
+
+    def add(self, own: list[int | None], truth: list[int | None], predicted: list[int]) -> None:
+        """Count some images."""
+        for label, target, guess in zip(own, truth, predicted, strict=True):
+            self._guesses[guess] += 1
+            if label is None:
+                continue
+            self._images[label] += 1
+            if target is not None:
+                self._judged[label] += 1
+                self._found[label] += target == guess
+
+    def columns(self) -> dict[str, Any]:
+        """The table of classes."""
+        share = proportion(self._found, self._judged)
+        return {
+            "class": np.arange(len(self._names)),
+            "name": list(self._names),
+            "target": list(self._targets),
+            "images": self._images,
+            "judged": self._judged,
+            "found": self._found,
+            "accuracy": share.value,
+            "accuracy_low": share.low,
+            "accuracy_high": share.high,
+            "predicted": [None if target is None else int(self._guesses[target]) for target in self._targets],
+        }
 
 
 def _units(atlas: StoredAtlas, layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
@@ -234,15 +281,16 @@ def pooled_features(atlas: StoredAtlas) -> PooledSource | None:
 
     Where the data set has no labels, the model's own predictions stand for them.
     """
-    images = atlas.table("images", ["image", "id", "target", "prediction"]).to_pydict()
     given = atlas.manifest["data"]["labels"] == "given"
-    truth = images["target" if given else "prediction"]
-    if all(one is None for one in truth):
-        return None
-    count = max(images["image"]) + 1
+    truth = "target" if given else "prediction"
+    count = atlas.manifest["data"]["images"]
     targets, ranking = np.full(count, -1, np.int64), np.zeros(count, bool)
-    targets[images["image"]] = [-1 if one is None else one for one in truth]
-    ranking[images["image"]] = [draw_of(one) % 2 == 0 for one in images["id"]]
+    for batch in table_batches(atlas.path / "images.parquet", ["image", "id", truth]):
+        places = batch.column("image").to_numpy()
+        targets[places] = [-1 if one is None else one for one in batch.column(truth).to_pylist()]
+        ranking[places] = [draw_of(one) % 2 == 0 for one in batch.column("id").to_pylist()]
+    if (targets < 0).all():
+        return None
 
     def source() -> Iterator[PooledFeatures]:
         for pooled, places in atlas.pooled():

@@ -180,7 +180,8 @@ def is_finite(numbers: Float[Tensor, "*axes"]) -> bool:
 def cell_means(feature_map: Float[Tensor, "batch unit row col"]) -> Float[Tensor, "batch unit"]:
     """The mean of every unit's map over its cells: what a global average pool gives."""
     if feature_map.device.type == "cpu" and feature_map.dtype is torch.float32:
-        return torch.from_numpy(feature_map.detach().numpy().mean(axis=(2, 3)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return torch.from_numpy(feature_map.detach().numpy().mean(axis=(2, 3)))
     return feature_map.mean(dim=(2, 3))
 
 

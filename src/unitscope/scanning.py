@@ -176,10 +176,13 @@ def _engine(model: Classifier, layers: Sequence[AtlasLayer], folder: Path, asked
 
 def _nothing_read(folder: Path) -> str:
     """What to say where not one image could be read; nothing where one was."""
-    rows = rows_of(folder).select(["id", "reason"]).to_pydict()
-    if not all(rows["reason"]):
-        return ""
-    return f"none of the {len(rows['id'])} images could be read; the first: {rows['reason'][0]}"
+    images, first = 0, ""
+    for rows in rows_of(folder):
+        reasons = rows.column("reason").to_pylist()
+        if not all(reasons):
+            return ""
+        images, first = images + len(reasons), first or reasons[0]
+    return f"none of the {images} images could be read; the first: {first}"
 
 
 def _masked(

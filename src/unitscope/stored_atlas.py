@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -304,6 +304,31 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     table = pyarrow.table({name: _column(values) for name, values in columns.items()})
     with written_whole(make_folder(path.parent) / path.name) as temporary:
         parquet().write_table(table, temporary, compression="zstd")
+
+
+@contextlib.contextmanager
+def streamed_table(path: Path, kinds: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A Parquet table written whole, some rows at a time, by the function that this gives; `kinds` are its columns."""
+    import pyarrow
+
+    schema = pyarrow.schema(list(kinds.items()))
+    with (
+        written_whole(make_folder(path.parent) / path.name) as temporary,
+        parquet().ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+
+        def write(columns: Mapping[str, Any]) -> None:
+            table = pyarrow.table({name: _column(values) for name, values in columns.items()}).cast(schema)
+            if table.num_rows:
+                writer.write_table(table)
+
+        yield write
+
+
+def table_batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """Some columns of a Parquet table, a few thousand rows at a time."""
+    with parquet().ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=4096, columns=list(columns))
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> Any:
