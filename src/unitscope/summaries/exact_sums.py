@@ -43,10 +43,13 @@ class ExactSums:
             )
         high = np.floor(scaled * 2.0**_HIGH)
         low = np.rint((scaled * 2.0**_HIGH - high) * 2.0 ** (_LOW - _HIGH))
-        for row in np.unique(rows):
-            those = rows == row
-            self._digits[0, row] += high[those].sum(axis=0).astype(np.int64)
-            self._digits[1, row] += low[those].sum(axis=0).astype(np.int64)
+        if not len(rows):
+            return
+        order = np.argsort(rows, kind="stable")
+        present, starts = np.unique(rows[order], return_index=True)
+        # Whole numbers, of which floating-point numbers hold the sums of a batch exactly.
+        for digits, numbers in zip(self._digits, (high, low), strict=True):
+            digits[present] += np.add.reduceat(numbers[order], starts, axis=0).astype(np.int64)
 
     def merge(self, other: ExactSums) -> None:
         """Add the sums of another."""
