@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from networks import ConvNextLike, Dense, Flattened, Gap, ResNet20, Tokens, seeded
 from unitscope.atlas import Atlas
+from unitscope.cli.shared import load_model
 from unitscope.engine import compiled as compiled_module
 from unitscope.engine.compiled import ALLOWED, Compiled
 from unitscope.engine.frozen import Frozen
 from unitscope.engine.passes import ROUNDED, ForwardPass
 from unitscope.errors import AtlasError, InputError, LayerError, ModelError, NonFiniteError, UnitscopeWarning
+from unitscope.explorer.documents import Documents
 from unitscope.merging import merge
 from unitscope.model import Classifier, wrap
 from unitscope.preprocessing import Preprocessing
@@ -291,6 +293,29 @@ def test_without_the_extra_the_note_says_how_to_get_it(x: Tensor, monkeypatch: p
     model = model_of(seeded(Gap)).freeze()
     with pytest.warns(UnitscopeWarning, match=r"ONNX Runtime is not installed: pip install 'unitscope\[fast\]'"):
         model.explain(x)
+
+
+def test_it_is_compiled_inside_the_users_contexts_too(x: Tensor) -> None:
+    with torch.inference_mode():
+        model = model_of(seeded(Gap)).freeze()
+        assert model.engine() == "onnxruntime"
+        found = model.explain(x).logits
+    model.thaw()
+    assert torch.allclose(found, model.explain(x).logits, atol=1e-5)
+
+
+def test_the_command_line_freezes_where_many_photos_are_to_come() -> None:
+    source = dict.fromkeys(("spec", "weights", "arch", "labels", "preprocessing"))
+    assert load_model(source, 255)._frozen is None
+    frozen = load_model(source, 256, "layer4")._frozen
+    assert frozen is not None and frozen.layers == ("layer4",)
+
+
+def test_the_explorer_compiles_only_where_it_was_asked_to(tmp_path: Path) -> None:
+    for freezes in (False, True):
+        model = model_of(seeded(Gap))
+        Documents(model, folder=tmp_path, freezes=freezes).freeze()
+        assert model.engine() == ("onnxruntime" if freezes else "torch")
 
 
 # --- bfloat16 ---------------------------------------------------------------------------------------------------------

@@ -505,7 +505,7 @@ class Classifier:
 
         def compile_() -> Compiled:
             example = torch.zeros((1, *shape), dtype=self.like.dtype, device=self.like.device)
-            with evaluating(self.network):
+            with evaluating(self.network), torch.inference_mode(False):
                 return compile_network(self.network, example, watched)
 
         return self._frozen.compiled(shape, compile_)

@@ -114,7 +114,10 @@ def load_model(source: dict[str, str | None], photos: int = 0, layer: str | None
         labels=source["labels"],
         preprocessing=source["preprocessing"],
     )
-    return model if photos < _FROZEN_FROM else model.freeze(() if layer is None else layer)
+    # Photos of many sizes would be compiled for one by one.
+    if photos >= _FROZEN_FROM and model.preprocessing.input_size is not None:
+        model.freeze(() if layer is None else layer)
+    return model
 
 
 def folder_for(out: Path | None, default: str | None = None) -> Path | None:

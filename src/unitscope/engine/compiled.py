@@ -130,13 +130,15 @@ class _Outputs(nn.Module):
 
 def _exported(module: nn.Module, noise: Tensor) -> tuple[torch.export.ExportedProgram, bool]:
     """The network as a graph, and whether that takes batches of any size: some code fixes it to the one it saw."""
-    with _untouched(module), _quietly():
-        with contextlib.suppress(Exception):  # whatever is wrong is wrong with a fixed batch too, and told then
-            return torch.export.export(module, (noise,), dynamic_shapes=({0: torch.export.Dim("batch")},)), True
-        try:
+    try:
+        with _untouched(module), _quietly():
+            exported = torch.export.export(module, (noise,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+            (given,) = (node for node in exported.graph.nodes if node.name == exported.graph_signature.user_inputs[0])
+            if not isinstance(given.meta["val"].shape[0], int):
+                return exported, True
             return torch.export.export(module, (noise[:1],)), False
-        except Exception as error:  # it is the user's code, and may be anything
-            raise NotCompiledError(f"torch.export failed on it: {one_line(error)}") from None
+    except Exception as error:  # it is the user's code, and may be anything
+        raise NotCompiledError(f"torch.export failed on it: {one_line(error)}") from None
 
 
 def _session(exported: torch.export.ExportedProgram) -> tuple[Any, int]:

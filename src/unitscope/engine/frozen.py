@@ -12,6 +12,9 @@ from unitscope.engine.compiled import Compiled, NotCompiledError
 from unitscope.errors import ModelError, UnitscopeWarning
 from unitscope.layers import parts_of
 
+# Each holds the weights once more; what was compiled for the least recent shape is compiled again when that comes back.
+_KEPT = 4
+
 
 class Frozen:
     """The compiled forms of a frozen network, one for each shape of input, each made when that shape first comes.
@@ -47,6 +50,8 @@ class Frozen:
                 stacklevel=2,
             )
         if shape not in self._compiled:
+            if len(self._compiled) >= _KEPT:
+                del self._compiled[next(iter(self._compiled))]
             self._compiled[shape] = self._made(compile_)
             # After it: the first pass may have set something up.
             self._snapshot = _Snapshot(self._network)
