@@ -34,7 +34,9 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
         labels=["class 0", "class 1", "class 2"],
         preprocessing=Preprocessing(resize=36, crop=32),
     )
-    return scan(model, root / "photos", root / "atlas", layers=["features.0"], top=8, sample=5, batch_size=4)
+    return scan(
+        model, root / "photos", root / "atlas", engine="torch", layers=["features.0"], top=8, sample=5, batch_size=4
+    )
 
 
 def contents(atlas: Atlas, folder: Path, photos: Path | None = None, drawn: bool = False) -> AtlasContents:

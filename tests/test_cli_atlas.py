@@ -156,7 +156,7 @@ def test_ctrl_c_stops_a_scan_and_the_same_command_goes_on(photos: Path, tmp_path
     command = [
         sys.executable, "-m", "unitscope", "scan", str(photos / "images"), "--out", str(tmp_path / "out"),
         "--model", f"python:{tmp_path / 'net.py'}:Net", "--preprocessing", "resize=40,crop=32",
-        "--batch-size", "1", "--shard-size", "2",
+        "--batch-size", "1", "--shard-size", "2", "--engine", "torch",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     summaries = tmp_path / "out" / "summaries.safetensors"

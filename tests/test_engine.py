@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from networks import ConvNextLike, Dense, Flattened, Gap, ResNet20, Tokens, seeded
+from networks import ConvNextLike, Dense, Gap, ResNet20, Tokens, seeded
 from unitscope.atlas import Atlas
 from unitscope.cli.shared import load_model
 from unitscope.engine import compiled as compiled_module
@@ -55,7 +55,7 @@ def frozen() -> Classifier:
 # --- the same numbers -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Gap, Dense, ConvNextLike, Tokens, Flattened], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Dense, ConvNextLike, Tokens], ids=lambda kind: kind.__name__)
 def test_an_explanation_of_a_frozen_network_is_that_of_the_plain_one(kind: type[nn.Module], x: Tensor) -> None:
     model = model_of(seeded(kind))
     plain = model.explain(x)
@@ -208,6 +208,7 @@ def test_contexts_leave_the_model_as_it_was(frozen: Classifier) -> None:
     assert frozen._frozen is state
 
 
+@pytest.mark.slow
 def test_copies_compile_for_themselves(frozen: Classifier, x: Tensor) -> None:
     expected = frozen.explain(x).logits
     for other in (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
@@ -295,6 +296,7 @@ def test_without_the_extra_the_note_says_how_to_get_it(x: Tensor, monkeypatch: p
         model.explain(x)
 
 
+@pytest.mark.slow
 def test_it_is_compiled_inside_the_users_contexts_too(x: Tensor) -> None:
     with torch.inference_mode():
         model = model_of(seeded(Gap)).freeze()

@@ -221,7 +221,9 @@ def address(mixed: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Iter
         path = root / "photos" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise.integers(0, 256, (40, 40, 3), np.uint8)).save(path)
-    atlas = scan(mixed, root / "photos", root / "atlas", layers=["grouped"], top=4, sample=4, batch_size=4)
+    atlas = scan(
+        mixed, root / "photos", root / "atlas", engine="torch", layers=["grouped"], top=4, sample=4, batch_size=4
+    )
     with served(Documents(mixed, atlas, dataset=atlas.photos(), folder=root / "tiles")) as address:
         yield address
 

@@ -354,7 +354,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     root = tmp_path_factory.mktemp("scanned")
     for number in range(20):
         photo(root / "photos" / "ab"[number % 2] / f"{number}.png", number)
-    return scan(model(), root / "photos", root / "atlas", top=4, sample=6, batch_size=8)
+    return scan(model(), root / "photos", root / "atlas", engine="torch", top=4, sample=6, batch_size=8)
 
 
 def model() -> Classifier:

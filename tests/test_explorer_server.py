@@ -366,7 +366,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory, model: Classifier) -> Atlas:
         path = root / "photos" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture(number))
-    return scan(model, root / "photos", root / "atlas", top=4, sample=6, batch_size=8)
+    return scan(model, root / "photos", root / "atlas", engine="torch", top=4, sample=6, batch_size=8)
 
 
 @pytest.fixture
@@ -1259,7 +1259,7 @@ def test_an_atlas_brings_its_model_or_is_shown_alone(
     path.write_text(NETWORK)
     photos, folder = atlas.manifest["data"]["source"], tmp_path / "atlas"
     load = ["--model", f"python:{path}:Net"]
-    assert main(["scan", photos, *load, "--out", str(folder), "--top", "2", "--sample", "2"]) == 0
+    assert main(["scan", photos, *load, "--out", str(folder), "--top", "2", "--sample", "2", "--engine", "torch"]) == 0
     capsys.readouterr()
     scanned = Atlas.open(folder)
     found = _model_of(scanned)

@@ -35,7 +35,7 @@ def scanned(folder: Path, classes: int, photos: int, sample: int) -> Atlas:
     last.weight.data[5], last.bias.data[5] = 0, -1
     model = wrap(net, labels=[f"class {label}" for label in range(classes)], preprocessing=Preprocessing(36, 32))
     settings = {"top": 3, "sample": sample, "batch_size": 4, "shard_size": 7}
-    return scan(model, folder / "photos", folder / "atlas", layers=["features.2"], **settings)
+    return scan(model, folder / "photos", folder / "atlas", engine="torch", layers=["features.2"], **settings)
 
 
 @pytest.fixture(scope="module")

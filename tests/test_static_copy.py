@@ -50,7 +50,9 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
             path.parent.mkdir(parents=True, exist_ok=True)
             photo.save(path)
     model = wrap(seeded(Gap), labels=folders, preprocessing=Preprocessing(resize=36, crop=32))
-    return scan(model, root / "photos", root / "atlas", layers=["features.0"], top=4, sample=10, batch_size=8)
+    return scan(
+        model, root / "photos", root / "atlas", engine="torch", layers=["features.0"], top=4, sample=10, batch_size=8
+    )
 
 
 @pytest.fixture(scope="module")
@@ -482,7 +484,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Atlas, Path]:
         Image.fromarray(noise.integers(0, 256, (5, 5, 3), np.uint8)).resize((40, 40)).save(path)
     net = seeded(lambda: Gap(units=300, classes=2))
     model = wrap(net, labels=["class 0", "class 1"], preprocessing=Preprocessing(resize=36, crop=32))
-    atlas = scan(model, root / "photos", root / "atlas", top=6, sample=4, batch_size=8)
+    atlas = scan(model, root / "photos", root / "atlas", engine="torch", top=6, sample=4, batch_size=8)
     return atlas, export(atlas, root / "pages", images=3).parent
 
 
