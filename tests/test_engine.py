@@ -8,6 +8,7 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,40 @@ def test_what_torch_counts_is_seen_as_a_change(change: Callable[[nn.Module], Non
         return compiled_of(frozen)
 
     for _ in range(2):
-        state.compiled(SHAPE, compile_)
+        state.compiled(net, SHAPE, compile_)
     assert len(made) == 1
     change(net)
     with pytest.warns(UnitscopeWarning, match=r"the frozen network has changed.*call thaw\(\)"):
-        state.compiled(SHAPE, compile_)
-    state.compiled(SHAPE, compile_)
+        state.compiled(net, SHAPE, compile_)
+    state.compiled(net, SHAPE, compile_)
     assert len(made) == 2
+
+
+def test_another_module_and_hooks_of_all_modules_are_changes(frozen: Classifier, x: Tensor) -> None:
+    model = model_of(seeded(Gap)).freeze()
+    model.explain(x)
+    model.module = seeded(Gap, 1).eval()
+    with torch.no_grad(), pytest.warns(UnitscopeWarning, match="has changed"):
+        assert torch.allclose(model.explain(x).logits, model.module(x), atol=1e-5)
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        with pytest.warns(UnitscopeWarning) as caught:
+            model.explain(x)
+        assert [str(one.message)[:26] for one in caught] == ["the frozen network has cha", "the network runs as it is,"]
+    finally:
+        handle.remove()
+
+
+def test_threads_share_a_frozen_network(x: Tensor) -> None:
+    model = model_of(seeded(Gap))
+    expected = model.explain(x).logits
+    model.freeze()
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(model.explain, x) for _ in range(8)]
+        jobs += [pool.submit(model.units, x, "features.0", [0]) for _ in range(4)]
+        found = [job.result() for job in jobs]
+    assert all(torch.allclose(one.logits, expected, atol=1e-5) for one in found[:8])
+    assert all(type(parameter) is nn.Parameter for parameter in model.module.parameters())
 
 
 def test_a_changed_network_is_explained_as_it_is_now(x: Tensor) -> None:
@@ -249,6 +277,27 @@ class Mixing(Gap):
 class Branching(Gap):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if float(x.sum()) < 1e9 else super().forward(-x)
+
+
+class Counting(Gap):
+    """Gives a lone photo other numbers, and keeps what it saw in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.history.append(x.mean())
+        return super().forward(x * (2.0 if x.shape[0] == 1 else 1.0))
+
+
+def test_a_network_that_asks_how_many_photos_there_are_is_not_compiled(x: Tensor) -> None:
+    model = model_of(seeded(Counting))
+    with pytest.warns(UnitscopeWarning, match="not compiled"), model.frozen():
+        with torch.no_grad():
+            assert torch.allclose(model.explain(x).logits, model.module(x), atol=1e-5)
+            assert torch.allclose(model.explain(x[:1]).logits, model.module(x[:1]), atol=1e-5)
+    assert all(type(one) is Tensor for one in model.module.history)
 
 
 class Drawing(Gap):

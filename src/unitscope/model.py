@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,9 @@ OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded | Photo
 Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
 
 _USUAL_INPUT = (224, 224)
+# One pass of a frozen network at a time.
+_FROZEN_RUNS = threading.RLock()
+
 # Photos that go through uncropped come in any number of sizes; what was learnt of the least recent is learnt again.
 _KEPT_STRUCTURES = 16
 
@@ -288,7 +292,7 @@ class Classifier:
         warning says why. `layers` are compiled beside the head's input; passes for other layers run as they are.
 
         A change that torch counts is seen before every pass: the network is then compiled anew, with a warning. A write
-        through `.data` or numpy is not seen.
+        through `.data` or numpy, or by a fused optimizer, is not seen.
         """
         self._frozen = Frozen(self.network, self._named(layers))
         return self
@@ -485,13 +489,15 @@ class Classifier:
         Compiled while the network is frozen, else of the network as it is.
         """
         shape = tuple(batch.shape[1:])
-        compiled = self._compiled(shape, layers)
-        if compiled is not None:
-            return compiled.run(batch)
-        watched = Watched(self._structure(shape).path if head else None, layers)
-        with evaluating(self.network):
-            passed: ForwardPass = self._guarded(lambda: run_plain(self.network, batch, watched), shape)
-        return passed
+        # While it is compiled the module is not itself, and hooks that one thread captures by are changes to another.
+        with contextlib.nullcontext() if self._frozen is None else _FROZEN_RUNS:
+            compiled = self._compiled(shape, layers)
+            if compiled is not None:
+                return compiled.run(batch)
+            watched = Watched(self._structure(shape).path if head else None, layers)
+            with evaluating(self.network):
+                passed: ForwardPass = self._guarded(lambda: run_plain(self.network, batch, watched), shape)
+            return passed
 
     def _compiled(self, shape: tuple[int, ...], layers: tuple[str, ...]) -> Compiled | None:
         """The frozen network compiled for inputs of a shape, where that gives out these layers."""
@@ -505,10 +511,10 @@ class Classifier:
 
         def compile_() -> Compiled:
             example = torch.zeros((1, *shape), dtype=self.like.dtype, device=self.like.device)
-            with evaluating(self.network), torch.inference_mode(False):
+            with evaluating(self.network), torch.inference_mode(False), torch.no_grad():
                 return compile_network(self.network, example, watched)
 
-        return self._frozen.compiled(shape, compile_)
+        return self._frozen.compiled(self.network, shape, compile_)
 
     def _reduced(self, batch: Tensor) -> tuple[ForwardPass, float]:
         """One forward pass in bfloat16, and how far it is rounded; in the network's own precision where it cannot be.

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from unitscope.engine.compiled import Compiled, NotCompiledError
 from unitscope.errors import ModelError, UnitscopeWarning
@@ -23,7 +24,8 @@ class Frozen:
     where that is `required`, ModelError is raised instead.
 
     What has changed is seen before every pass: another parameter, buffer or module, a write that torch counts, another
-    training flag, a hook. Not seen is a write that torch does not count, through `.data` or numpy.
+    training flag, a hook. Not seen is a write that torch does not count: through `.data` or numpy, or by a fused
+    optimizer.
     """
 
     def __init__(self, network: nn.Module, layers: tuple[str, ...] = (), required: bool = False) -> None:
@@ -36,12 +38,13 @@ class Frozen:
         # A session cannot be sent to another process or copied; whoever gets this compiles anew.
         return {**vars(self), "_compiled": {}, "_snapshot": None}
 
-    def compiled(self, shape: tuple[int, ...], compile_: Callable[[], Compiled]) -> Compiled | None:
+    def compiled(self, network: nn.Module, shape: tuple[int, ...], compile_: Callable[[], Compiled]) -> Compiled | None:
         """The network compiled for inputs of a shape, by `compile_` when it first comes; None where it cannot be.
 
-        A network that has changed is compiled anew, with a warning.
+        A network that has changed is compiled anew, with a warning; one that could not be compiled is not tried again.
         """
-        if self._snapshot is not None and not self._snapshot.holds():
+        changed = network is not self._network or (self._snapshot is not None and not self._snapshot.holds())
+        if changed and any(self._compiled.values()):
             self._compiled.clear()
             self._snapshot = None
             warnings.warn(
@@ -52,6 +55,7 @@ class Frozen:
         if shape not in self._compiled:
             if len(self._compiled) >= _KEPT:
                 del self._compiled[next(iter(self._compiled))]
+            self._network = network
             self._compiled[shape] = self._made(compile_)
             # After it: the first pass may have set something up.
             self._snapshot = _Snapshot(self._network)
@@ -79,7 +83,8 @@ class _Snapshot:
 
     def __init__(self, network: nn.Module) -> None:
         self._modules = parts_of(network)
-        self._tensors = [*network.parameters(), *network.buffers()]
+        plain = (value for module in self._modules for value in vars(module).values() if isinstance(value, Tensor))
+        self._tensors = [*network.parameters(), *network.buffers(), *plain]
         self._state = self._read()
 
     def holds(self) -> bool:
@@ -99,4 +104,6 @@ class _Snapshot:
             )
             for module in self._modules
         ]
-        return [modules, [0 if tensor.is_inference() else tensor._version for tensor in self._tensors]]
+        everywhere = torch.nn.modules.module
+        hooks = len(everywhere._global_forward_hooks), len(everywhere._global_forward_pre_hooks)
+        return [hooks, modules, [0 if tensor.is_inference() else tensor._version for tensor in self._tensors]]
