@@ -522,8 +522,8 @@ def page(found: dict[str, Any]) -> str:
 
 _WHY = """## Why ONNX Runtime
 
-A frozen network is exported by torch.export as ONNX and run by ONNX Runtime. [engines.md](engines.md) has the engines
-side by side; it was chosen because
+A frozen network is exported by torch.export as ONNX and run by ONNX Runtime. `python benchmarks/engines.py` has the
+engines side by side; it was chosen because
 
 - it is the fastest in float32, the precision that exact answers are given in, on every network measured there;
 - neither the number of threads nor what else is in the batch changes a bit of what it gives, so that scans are the same
