@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unitscope.readout import Normalisation, Readout, completeness_error
+from unitscope.readout import Normalisation, Readout, cell_means, completeness_error
 
 NORMS = {
     "none": None,
@@ -82,7 +82,7 @@ def test_maps_over_the_divisor_add_up_to_the_logit(case: tuple[Readout, Tensor],
     feature_map = pooled[:, :, None, None] + spread - spread.mean((2, 3), keepdim=True)
     divisor = readout.divisor(feature_map.mean((2, 3)))
     maps = torch.einsum("cu,buyx->bcyx", readout.weight, feature_map) / divisor[:, :, None, None]
-    logits = readout.logits(feature_map.mean((2, 3)))
+    logits = readout.logits(cell_means(feature_map))
     largest = 1 + (pooled.abs() / divisor).max() * readout.weight.abs().sum(1).max()
     assert float((maps.mean((2, 3)) + readout.bias - logits).abs().max() / largest) < 1e-4
     assert completeness_error(logits, feature_map, readout).max() == 0
