@@ -11,7 +11,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +101,6 @@ def compile_network(network: nn.Module, example: Float[Tensor, "1 channel row co
     if not error <= ALLOWED:
         raise NotCompiledError(f"compiled it would be off by {error:.1e} of its largest number")
     return dataclasses.replace(compiled, error=error)
-
-
-def versions() -> str:
-    """What compiles, in words: the packages and their versions."""
-    return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
 
 
 def _check(network: nn.Module, example: Tensor) -> None:

@@ -36,7 +36,7 @@ class ForwardPass:
     """
 
     logits: Float[Tensor, "batch class"]
-    outputs: Mapping[str, Shaped[Tensor, batch * rest]]
+    outputs: Mapping[str, Shaped[Tensor, "batch ..."]]
     feature_map: Float[Tensor, "batch unit row col"] | None = None
     readout: Readout | None = None
 
