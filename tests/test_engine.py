@@ -382,6 +382,13 @@ def test_bfloat16_says_how_far_it_is_rounded(x: Tensor) -> None:
     assert model.explain(x[:1], precision="bfloat16").rounded == found.rounded, "measured on the first photos"
 
 
+def test_bfloat16_is_measured_against_a_frozen_network_that_gives_out_layers(x: Tensor) -> None:
+    model = model_of(seeded(ResNet20))
+    rounded = model.explain(x, precision="bfloat16").rounded
+    frozen = model_of(seeded(ResNet20)).freeze(model.layers()[3].name)
+    assert frozen.explain(x, precision="bfloat16").rounded == pytest.approx(rounded, rel=1e-2)
+
+
 def test_bfloat16_that_cannot_be_had_is_warned_of(x: Tensor) -> None:
     model = model_of(seeded(Gap).double())
     with pytest.warns(UnitscopeWarning, match=r"bfloat16 was asked for.*float32 weights"):

@@ -531,7 +531,9 @@ class Classifier:
             with evaluating(self.network):
                 found = self._guarded(lambda: run_bfloat16(self.network, batch, watched), shape)
             if structure.rounded is None:
-                structure.rounded = found.difference(self._pass(batch))
+                # A frozen network may give out more layers than were asked for here.
+                exact = dataclasses.replace(self._pass(batch), outputs={})
+                structure.rounded = found.difference(exact)
             if structure.rounded <= ROUNDED:
                 return found, structure.rounded
         _warn_of_precision(f"its numbers would be off by {structure.rounded:.0%}, more than {ROUNDED:.0%}", 5)
