@@ -2,9 +2,10 @@
 
     python benchmarks/engines.py [--out docs/engines.md] [--rounds 15] [--networks resnet50 ...] [--inductor]
 
-Every engine gets the network as torch.export gives it, and must return the same logits; what is not installed is left
-out. OpenVINO (`pip install openvino`) reads the ONNX file, so that its converter, which reports its use over the
-network, is not called. `--inductor` adds torch.compile with frozen weights, which needs a C++ compiler.
+Every engine gets the network as torch.export gives it, and must return the same logits;
+what is not installed is left out. OpenVINO (`pip install openvino`) reads the ONNX
+file, so that its converter, which reports its use over the network, is not called.
+`--inductor` adds torch.compile with frozen weights, which needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ import unitscope
 from unitscope.engine.compiled import _quietly
 
 
-def engines(module: nn.Module, x: Tensor, inductor: bool) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+def engines(
+    module: nn.Module, x: Tensor, inductor: bool
+) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
     """The engines by name, each as a call that runs a batch, and the seconds that each took to get ready."""
     given, ready = x.numpy(), {"torch, eager": 0.0}
     timed: dict[str, Callable[[], object]] = {"torch, eager": lambda: module(x)}
@@ -47,7 +50,13 @@ def engines(module: nn.Module, x: Tensor, inductor: bool) -> tuple[dict[str, Cal
     with tempfile.TemporaryDirectory() as folder, _quietly():
         begin = time.perf_counter()
         batch = ({0: torch.export.Dim("batch")},)
-        program = torch.onnx.export(module, (torch.cat([x, x])[:2],), dynamo=True, verbose=False, dynamic_shapes=batch)
+        program = torch.onnx.export(
+            module,
+            (torch.cat([x, x])[:2],),
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=batch,
+        )
         path = Path(folder) / "network.onnx"
         program.save(path)
         exported = time.perf_counter() - begin
@@ -56,7 +65,9 @@ def engines(module: nn.Module, x: Tensor, inductor: bool) -> tuple[dict[str, Cal
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
         name = session.get_inputs()[0].name
         logits = torch.from_numpy(session.run(None, {name: given})[0])
         add("ONNX Runtime", begin, lambda: session.run(None, {name: given}), logits)
@@ -70,16 +81,24 @@ def engines(module: nn.Module, x: Tensor, inductor: bool) -> tuple[dict[str, Cal
             core = openvino.Core()
             model = core.read_model(path)
             model.reshape(list(x.shape))
-            # Where the processor has bfloat16, OpenVINO rounds to it unless it is told not to.
-            settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+            # Where the processor has bfloat16, OpenVINO rounds to it unless it is told
+            # not to.
+            settings = {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "f32",
+            }
             settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
             request = core.compile_model(model, "CPU", settings).create_infer_request()
             run = lambda: request.infer([given], share_inputs=True, share_outputs=True)  # noqa: E731
             add("OpenVINO", begin, run, torch.from_numpy(run()[0].copy()))
             if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
                 settings["INFERENCE_PRECISION_HINT"] = "bf16"
-                reduced = core.compile_model(model, "CPU", settings).create_infer_request()
-                timed["OpenVINO, bfloat16 (rounded)"] = lambda: reduced.infer([given], share_inputs=True, share_outputs=True)
+                reduced = core.compile_model(
+                    model, "CPU", settings
+                ).create_infer_request()
+                timed["OpenVINO, bfloat16 (rounded)"] = lambda: reduced.infer(
+                    [given], share_inputs=True, share_outputs=True
+                )
     if inductor:
         begin = time.perf_counter()
         torch._dynamo.reset()
@@ -94,7 +113,9 @@ def _autocast(module: nn.Module, x: Tensor) -> Tensor:
     return found
 
 
-def measure(timed: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
+def measure(
+    timed: dict[str, Callable[[], object]], rounds: int
+) -> dict[str, tuple[float, float]]:
     """Median seconds, and the median ratio to the first in the same round."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     order = random.Random(0)
@@ -106,7 +127,10 @@ def measure(timed: dict[str, Callable[[], object]], rounds: int) -> dict[str, tu
                 seconds[name].append(time.perf_counter() - begin)
     plain = seconds[next(iter(timed))]
     return {
-        name: (statistics.median(times), statistics.median(a / b for a, b in zip(times, plain, strict=True)))
+        name: (
+            statistics.median(times),
+            statistics.median(a / b for a, b in zip(times, plain, strict=True)),
+        )
         for name, times in seconds.items()
     }
 
@@ -124,24 +148,36 @@ def main() -> None:
     lines = [
         "# Engines side by side",
         "",
-        "Written by `python benchmarks/engines.py --out docs/engines.md`; not edited by hand. Bare forward passes,",
-        f"float32: {_cpu('model name')}, {torch.get_num_threads()} threads, torch {torch.__version__}, ONNX Runtime",
-        f"{onnxruntime.__version__}. Medians; ratios are to plain eager torch in the same round.",
+        "Written by `python benchmarks/engines.py --out docs/engines.md`; not edited "
+        "by hand. Bare forward passes,",
+        f"float32: {_cpu('model name')}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}, ONNX Runtime",
+        f"{onnxruntime.__version__}. Medians; ratios are to plain eager torch in the "
+        "same round.",
         "",
         "| network | photos | engine | milliseconds | × eager | ready in seconds |",
         "|---|---:|---|---:|---:|---:|",
     ]
     for name in arguments.networks:
-        module = unitscope.load().module if name == "miniplaces" else torchvision.models.get_model(name)
+        module = (
+            unitscope.load().module
+            if name == "miniplaces"
+            else torchvision.models.get_model(name)
+        )
         for layer in module.modules():
             if isinstance(layer, nn.Linear) and not layer.weight.any():
                 nn.init.normal_(layer.weight, std=0.02)
         for batch in arguments.batch:
-            x = torch.randn(batch, 3, *([128] * 2 if name == "miniplaces" else [224] * 2))
+            x = torch.randn(
+                batch, 3, *([128] * 2 if name == "miniplaces" else [224] * 2)
+            )
             timed, ready = engines(module.eval(), x, arguments.inductor)
             for what, (seconds, ratio) in measure(timed, arguments.rounds).items():
                 took = f"{ready[what]:.1f}" if ready.get(what) else ""
-                lines.append(f"| {name} | {batch} | {what} | {1000 * seconds:.1f} | {ratio:.2f} | {took} |")
+                lines.append(
+                    f"| {name} | {batch} | {what} | {1000 * seconds:.1f} | {ratio:.2f} "
+                    f"| {took} |"
+                )
                 print(lines[-1], flush=True)
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n")

@@ -2,14 +2,17 @@
 
     python benchmarks/explore.py [ATLAS] [--model SPEC] [--clients 10] [--photos 10] [--json FILE]
 
-The server is a process of its own, as `unitscope explore` starts it; the clients are threads of this one. Photos are
-noise of 640×480 pixels, another one each time. Times are from the first byte sent to the last one received, over a
-connection of their own, as the worst case of a browser.
+The server is a process of its own, as `unitscope explore` starts it; the clients are
+threads of this one. Photos are noise of 640×480 pixels, another one each time. Times
+are from the first byte sent to the last one received, over a connection of their own,
+as the worst case of a browser.
 
-In the browser (playwright, and a Chromium on the path; left out without them) the network is as wide as a ResNet-50 for
-Places365, 2,048 units and 365 classes (benchmarks/wide.py). First view: from going to the address of a photo that the
-server has until its units are shown. A toggle: from the click on a unit until the top five are changed and the page's
-script is done; what the browser takes to paint that comes on top, and is told beside it.
+In the browser (playwright, and a Chromium on the path; left out without them) the
+network is as wide as a ResNet-50 for Places365, 2,048 units and 365 classes
+(benchmarks/wide.py). First view: from going to the address of a photo that the server
+has until its units are shown. A toggle: from the click on a unit until the top five are
+changed and the page's script is done; what the browser takes to paint that comes on
+top, and is told beside it.
 """
 
 from __future__ import annotations
@@ -41,7 +44,16 @@ from PIL import Image
 @contextlib.contextmanager
 def server(arguments: list[str]) -> Iterator[tuple[str, int]]:
     """`unitscope explore`, on a free port."""
-    command = [sys.executable, "-m", "unitscope", "explore", "--port", "0", "--no-browser", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "unitscope",
+        "explore",
+        "--port",
+        "0",
+        "--no-browser",
+        *arguments,
+    ]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None
     try:
@@ -79,7 +91,9 @@ def timed(at: tuple[str, int], path: str, rounds: int = 50) -> dict[str, float]:
 
 
 def photo(seed: int) -> bytes:
-    small = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (15, 20, 3), np.uint8))
+    small = Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (15, 20, 3), np.uint8)
+    )
     buffer = io.BytesIO()
     small.resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "jpeg", quality=90)
     return buffer.getvalue()
@@ -110,7 +124,9 @@ def crowd(at: tuple[str, int], clients: int, photos: int) -> dict[str, float]:
     with ThreadPoolExecutor(clients + 1) as threads:
         watching = threads.submit(look)
         begin = time.perf_counter()
-        seconds = [one for answers in threads.map(one, range(clients)) for one in answers]
+        seconds = [
+            one for answers in threads.map(one, range(clients)) for one in answers
+        ]
         total = time.perf_counter() - begin
         done.set()
         watching.result()
@@ -161,7 +177,12 @@ def clicks(rounds: int = 48) -> dict[str, Any]:
     except ImportError:
         return {"reason": "playwright is not installed"}
     program = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := which(name))), None
+        (
+            found
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (found := which(name))
+        ),
+        None,
     )
     if program is None:
         return {"reason": "there is no Chromium"}
@@ -174,7 +195,9 @@ def clicks(rounds: int = 48) -> dict[str, Any]:
             firsts = []
             for _ in range(5):
                 page = browser.new_page(viewport={"width": 1280, "height": 900})
-                page.goto(f"http://{at[0]}:{at[1]}/#/photo/photo-0", wait_until="commit")
+                page.goto(
+                    f"http://{at[0]}:{at[1]}/#/photo/photo-0", wait_until="commit"
+                )
                 firsts.append(page.evaluate(FIRST))
                 page.wait_for_load_state()
                 found = page.evaluate(TOGGLES, rounds)
@@ -191,7 +214,9 @@ def clicks(rounds: int = 48) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("atlas", nargs="?")
     parser.add_argument("--model")
     parser.add_argument("--clients", type=int, default=10)
@@ -199,7 +224,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found: dict[str, Any] = {"machine": platform.processor() or platform.machine()}
-    arguments = [*([options.atlas] if options.atlas else []), *(["--model", options.model] if options.model else [])]
+    arguments = [
+        *([options.atlas] if options.atlas else []),
+        *(["--model", options.model] if options.model else []),
+    ]
     begin = time.perf_counter()
     with server(arguments) as at:
         found["start_seconds"] = time.perf_counter() - begin
@@ -213,7 +241,10 @@ def main() -> None:
             print(f"{path}: {row['bytes']:,} bytes in {row['milliseconds']:.1f} ms")
         row = found["crowd"] = crowd(at, options.clients, options.photos)
         print(f"{row['clients']} clients: {row['photos_a_second']:.1f} photos a second")
-        print(f"a photo: {row['photo_milliseconds']:.0f} ms (worst {row['photo_worst_milliseconds']:.0f})")
+        print(
+            f"a photo: {row['photo_milliseconds']:.0f} ms (worst "
+            f"{row['photo_worst_milliseconds']:.0f})"
+        )
         static = f"{row['static_milliseconds']:.1f} ms (worst {row['static_worst_milliseconds']:.0f})"
         print(f"a static file meanwhile: {static}")
     row = found["browser"] = clicks()
@@ -223,7 +254,9 @@ def main() -> None:
         first = f"{row['first_view_milliseconds']:.0f} ms (worst {row['first_view_worst_milliseconds']:.0f})"
         quartiles = "–".join(f"{end:.1f}" for end in row["toggle_quartiles"])
         print(f"first view of a photo, 2,048 units and 365 classes: {first}")
-        print(f"a unit off: {row['toggle_milliseconds']:.1f} ms ({quartiles}), ", end="")
+        print(
+            f"a unit off: {row['toggle_milliseconds']:.1f} ms ({quartiles}), ", end=""
+        )
         print(f"painted after {row['toggle_painted_milliseconds']:.1f} ms")
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -11,8 +11,9 @@ from torch import nn
 class SimpleNet(nn.Module):
     """A small scene classifier: convolutions, a global average over the last feature map, one linear layer.
 
-    Anything that maps (batch, 3, row, col) to logits (batch, class) will do; this one ends in the head that makes class
-    activation maps exact. Because it accepts `num_classes`, that is read off the weights file when one is given.
+    Anything that maps (batch, 3, row, col) to logits (batch, class) will do; this one
+    ends in the head that makes class activation maps exact. Because it accepts
+    `num_classes`, that is read off the weights file when one is given.
     """
 
     def __init__(self, num_classes: int = 100) -> None:

@@ -2,10 +2,11 @@
 
     python scripts/architectures.py --out docs/architectures.md [--json FILE] [--most-parameters 60]
 
-Random weights (seed 0), each network's own input size. For torchvision every classifier; of timm the smallest networks
-of every family; of transformers every type of image classifier in its default configuration: all up to
-`--most-parameters` million. Results are kept in `--json` as they come, so that the command can be stopped and goes on.
-Exit status 1 where a real forward pass does not bear out a claim of exactness.
+Random weights (seed 0), each network's own input size. For torchvision every
+classifier; of timm the smallest networks of every family; of transformers every type of
+image classifier in its default configuration: all up to `--most-parameters` million.
+Results are kept in `--json` as they come, so that the command can be stopped and goes
+on. Exit status 1 where a real forward pass does not bear out a claim of exactness.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import unitscope
+from unitscope.accounts.verification import verify
+from unitscope.attribution.head import probes
 from unitscope.errors import UnitscopeError
-from unitscope.head import probes
-from unitscope.layers import evaluating
-from unitscope.trace import logits_of
-from unitscope.verification import verify
+from unitscope.tracing.layers import evaluating
+from unitscope.tracing.trace import logits_of
 
 KINDS = {
     "gap-linear": "pool → linear",
@@ -90,7 +91,9 @@ def timm_names(each: int) -> list[str]:
 
 
 def transformers_names() -> list[str]:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    )
 
     return sorted(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
 
@@ -111,7 +114,9 @@ def parameters_of(spec: str) -> int:
             else:
                 from transformers import AutoConfig, AutoModelForImageClassification
 
-                network = AutoModelForImageClassification.from_config(AutoConfig.for_model(name))
+                network = AutoModelForImageClassification.from_config(
+                    AutoConfig.for_model(name)
+                )
     except Exception:
         return 0
     return sum(parameter.numel() for parameter in network.parameters())
@@ -123,7 +128,9 @@ def measured(spec: str) -> dict[str, Any]:
         with limited(TIME_LIMIT), quiet():
             model = unitscope.load(spec, seed=0)
             draw_zero_layers(model.network)
-            row["parameters"] = sum(parameter.numel() for parameter in model.network.parameters())
+            row["parameters"] = sum(
+                parameter.numel() for parameter in model.network.parameters()
+            )
             row["input"] = list(model.input_shape)
             begun = time.process_time()
             model.head_or_refusal()
@@ -160,8 +167,8 @@ def quiet() -> Iterator[None]:
 def torchcam_says(model: unitscope.Classifier) -> str | None:
     """What torchcam's CAM makes of the network when it is left to find the layers by itself.
 
-    "right": its map, with the bias of its linear layer, adds up to the logit (to 1e-4 of the largest); "wrong": it
-    gives a map that does not; "error": it gives none.
+    "right": its map, with the bias of its linear layer, adds up to the logit (to 1e-4
+    of the largest); "wrong": it gives a map that does not; "error": it gives none.
     """
     try:
         from torchcam.methods import CAM
@@ -169,7 +176,10 @@ def torchcam_says(model: unitscope.Classifier) -> str | None:
         return None
     x = probes(torch.empty((1, *model.input_shape)))[1]
     try:
-        with evaluating(model.network), CAM(model.network, input_shape=model.input_shape) as extractor:
+        with (
+            evaluating(model.network),
+            CAM(model.network, input_shape=model.input_shape) as extractor,
+        ):
             logits = logits_of(model.network(x), 1)
             index = int(logits[0].argmax())
             (cam,) = extractor(index, logits, normalized=False)
@@ -177,9 +187,14 @@ def torchcam_says(model: unitscope.Classifier) -> str | None:
             biases = [
                 module.bias
                 for module in model.network.modules()
-                if isinstance(module, nn.Linear) and module.weight.data_ptr() == weight.data_ptr()
+                if isinstance(module, nn.Linear)
+                and module.weight.data_ptr() == weight.data_ptr()
             ]
-            bias = float(biases[0][index]) if biases and isinstance(biases[0], Tensor) else 0.0
+            bias = (
+                float(biases[0][index])
+                if biases and isinstance(biases[0], Tensor)
+                else 0.0
+            )
             off = abs(float(cam.mean()) + bias - float(logits[0, index]))
             return "right" if off <= 1e-4 * float(logits.abs().max()) else "wrong"
     except Exception:
@@ -196,7 +211,8 @@ def table(rows: list[dict[str, Any]], title: str) -> list[str]:
     lines = [
         f"## {title}",
         "",
-        "| architecture | million parameters | head | layer | map | identity error | ablation error | seconds "
+        "| architecture | million parameters | head | layer | map | identity error | "
+        "ablation error | seconds "
         "| torchcam |",
         "|---|---:|---|---|---|---:|---:|---:|---|",
     ]
@@ -206,11 +222,20 @@ def table(rows: list[dict[str, Any]], title: str) -> list[str]:
             continue
         rows_, cols = row["map_size"]
         error = row["identity_error"]
-        shown = "" if error is None else f"{error:.0e}" if row["exact"] else f"leaves out {error:.0%}"
-        ablation = "" if row["ablation_error"] is None else f"{row['ablation_error']:.0e}"
+        shown = (
+            ""
+            if error is None
+            else f"{error:.0e}"
+            if row["exact"]
+            else f"leaves out {error:.0%}"
+        )
+        ablation = (
+            "" if row["ablation_error"] is None else f"{row['ablation_error']:.0e}"
+        )
         size = f"{row['units']}×{rows_}×{cols}" if row["units"] else ""
         lines.append(
-            f"| {name} | {row['parameters'] / 1e6:.1f} | {KINDS[row['kind']]} | {row['layer']} | {size} | {shown} | "
+            f"| {name} | {row['parameters'] / 1e6:.1f} | {KINDS[row['kind']]} | "
+            f"{row['layer']} | {size} | {shown} | "
             f"{ablation} | {row['seconds']:.1f} | {row.get('torchcam') or ''} |"
         )
     return [*lines, ""]
@@ -223,26 +248,39 @@ def page(rows: list[dict[str, Any]]) -> str:
     local = [row for row in ran if row["kind"] == "local"]
     borne_out = sum(map(proved, exact))
     counts = (
-        f"{sum(kinds[kind] for kind in EXACT)} exact, {kinds['gap-norm-linear']} exact with a normalisation in the head"
+        f"{sum(kinds[kind] for kind in EXACT)} exact, "
+        f"{kinds['gap-norm-linear']} exact with a normalisation in the head"
     )
-    ablation, identity = (max(row[key] for row in exact) for key in ("ablation_error", "identity_error"))
+    ablation, identity = (
+        max(row[key] for row in exact) for key in ("ablation_error", "identity_error")
+    )
     lines = [
         "# Which answers which architecture gets",
         "",
-        "Written by `python scripts/architectures.py --out docs/architectures.md`; not edited by hand. Random weights",
+        "Written by `python scripts/architectures.py --out docs/architectures.md`; not "
+        "edited by hand. Random weights",
         "(drawn anew where a network begins with a layer of zeros),",
-        f"each network's own input size, float32, torch {torch.__version__.split('+')[0]}.",
+        "each network's own input size, float32, torch "
+        f"{torch.__version__.split('+')[0]}.",
         "",
-        f"{len(ran)} networks: **{counts}, {len(local)} local, {kinds['refused']} refused.** "
-        f"Of the {len(exact)} exact ones, {borne_out} give, for three random units switched off one by one, the "
+        f"{len(ran)} networks: **{counts}, {len(local)} local, {kinds['refused']} "
+        "refused.** "
+        f"Of the {len(exact)} exact ones, {borne_out} give, for three random units "
+        "switched off one by one, the "
         "logits of a real forward pass to 1e-5 of the largest logit "
-        f"(largest error {ablation:.1e}); the largest identity error is {identity:.1e}.",
+        f"(largest error {ablation:.1e}); the largest identity error is "
+        f"{identity:.1e}.",
         "",
-        "- *head*: what stands between the feature map and the logits; *local* answers are gradient × activation.",
-        "- *identity error*: mean of the map + bias against the logit, relative to the largest logit, on three random",
-        "  inputs; for a local answer, how much of the logit the map of the first class leaves out.",
-        "- *ablation error*: logits with a unit off against a real forward pass of the network with its map at zero.",
-        "- *seconds*: processor time for finding and verifying the head, once for each network.",
+        "- *head*: what stands between the feature map and the logits; *local* answers "
+        "are gradient × activation.",
+        "- *identity error*: mean of the map + bias against the logit, relative to the "
+        "largest logit, on three random",
+        "  inputs; for a local answer, how much of the logit the map of the first "
+        "class leaves out.",
+        "- *ablation error*: logits with a unit off against a real forward pass of the "
+        "network with its map at zero.",
+        "- *seconds*: processor time for finding and verifying the head, once for each "
+        "network.",
         "",
     ]
     lines += _beside_torchcam(ran)
@@ -251,13 +289,28 @@ def page(rows: list[dict[str, Any]]) -> str:
         if chosen:
             lines += table(chosen, source)
             sizes = [row["parameters"] for row in chosen if row["kind"] != "failed"]
-            lines[-1:] = ["", f"{len(sizes)} networks of up to {max(sizes) / 1e6:.0f} million parameters.", ""]
+            lines[-1:] = [
+                "",
+                f"{len(sizes)} networks of up to {max(sizes) / 1e6:.0f} million "
+                "parameters.",
+                "",
+            ]
     failed = [row for row in rows if row["kind"] == "failed"]
     if failed:
-        lines += ["## Not run", "", *(f"- `{row['spec']}`: {row['reason']}" for row in failed), ""]
+        lines += [
+            "## Not run",
+            "",
+            *(f"- `{row['spec']}`: {row['reason']}" for row in failed),
+            "",
+        ]
     refused = [row for row in ran if row["kind"] == "refused"]
     if refused:
-        lines += ["## Refused, with the reason", "", *(f"- `{row['spec']}`: {row['reason']}" for row in refused), ""]
+        lines += [
+            "## Refused, with the reason",
+            "",
+            *(f"- `{row['spec']}`: {row['reason']}" for row in refused),
+            "",
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -268,30 +321,50 @@ def _beside_torchcam(ran: list[dict[str, Any]]) -> list[str]:
     exact = Counter(row["torchcam"] for row in asked if row["exact"])
     other = Counter(row["torchcam"] for row in asked if not row["exact"])
     return [
-        "torchcam's `CAM(model)`, left to find its layers by itself, on the same networks: of those with an exact head "
-        f"{exact['right']} right, {exact['wrong']} wrong without a word, {exact['error']} errors; of the others "
-        f"{other['right']} right, {other['wrong']} wrong without a word, {other['error']} errors. *Right* means that "
+        "torchcam's `CAM(model)`, left to find its layers by itself, on the same "
+        "networks: of those with an exact head "
+        f"{exact['right']} right, {exact['wrong']} wrong without a word, "
+        f"{exact['error']} errors; of the others "
+        f"{other['right']} right, {other['wrong']} wrong without a word, "
+        f"{other['error']} errors. *Right* means that "
         "its map and the bias of its linear layer add up to the logit to 1e-4.",
         "",
     ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, help="the page to write")
-    parser.add_argument("--json", type=Path, default=Path("architectures.json"), help="where results are kept")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path("architectures.json"),
+        help="where results are kept",
+    )
     parser.add_argument("--most-parameters", type=float, default=60, metavar="MILLION")
-    parser.add_argument("--each", type=int, default=3, help="networks of each family of timm")
-    parser.add_argument("--sources", nargs="+", default=["torchvision", "timm", "transformers"])
+    parser.add_argument(
+        "--each", type=int, default=3, help="networks of each family of timm"
+    )
+    parser.add_argument(
+        "--sources", nargs="+", default=["torchvision", "timm", "transformers"]
+    )
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
+    rows: list[dict[str, Any]] = (
+        json.loads(arguments.json.read_text()) if arguments.json.exists() else []
+    )
     names = {
         "torchvision": torchvision_names,
         "timm": lambda: timm_names(arguments.each),
         "transformers": transformers_names,
     }
     with quiet():
-        specs = [f"{source}:{name}" for source in arguments.sources for name in names[source]()]
+        specs = [
+            f"{source}:{name}"
+            for source in arguments.sources
+            for name in names[source]()
+        ]
     done = {row["spec"] for row in rows}
     for spec in tqdm([spec for spec in specs if spec not in done], disable=None):
         with quiet():
@@ -301,14 +374,18 @@ def main() -> int:
             rows.append(measured(spec))
             gc.collect()
             print(
-                f"{time.perf_counter() - begun:6.1f} s  {spec}  {rows[-1]['kind']}  {rows[-1].get('reason', '')[:150]}"
+                f"{time.perf_counter() - begun:6.1f} s  {spec}  {rows[-1]['kind']}  "
+                f"{rows[-1].get('reason', '')[:150]}"
             )
         arguments.json.write_text(json.dumps(rows, indent=1))
     if arguments.out:
         arguments.out.write_text(page(rows))
     wrong = [row["spec"] for row in rows if row.get("exact") and not proved(row)]
     if wrong:
-        print(f"claimed to be exact, and not borne out: {', '.join(wrong)}", file=sys.stderr)
+        print(
+            f"claimed to be exact, and not borne out: {', '.join(wrong)}",
+            file=sys.stderr,
+        )
     return 1 if wrong else 0
 
 

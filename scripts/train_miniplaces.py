@@ -25,10 +25,17 @@ ARCHITECTURES = {
     # A teacher: four times the bundled network's parameters.
     "wide": Architecture(
         stem=64,
-        stages=(Stage(2, 96, 1), Stage(2, 192, 2), Stage(2, 448, 2), Stage(2, 1024, 1, bottleneck=256)),
+        stages=(
+            Stage(2, 96, 1),
+            Stage(2, 192, 2),
+            Stage(2, 448, 2),
+            Stage(2, 1024, 1, bottleneck=256),
+        ),
     ),
     # For trying a set-up out.
-    "tiny": Architecture(stem=8, stages=(Stage(1, 8, 1), Stage(1, 16, 2), Stage(1, 32, 2))),
+    "tiny": Architecture(
+        stem=8, stages=(Stage(1, 8, 1), Stage(1, 16, 2), Stage(1, 32, 2))
+    ),
 }
 DEFAULTS = Recipe()
 
@@ -38,64 +45,159 @@ def parse_schedule(text: str) -> tuple[Phase, ...]:
     phases = []
     for part in text.split(","):
         size, _, epochs = part.partition(":")
-        if not (size.isdecimal() and epochs.isdecimal() and int(size) >= 32 and int(epochs) > 0):
+        if not (
+            size.isdecimal()
+            and epochs.isdecimal()
+            and int(size) >= 32
+            and int(epochs) > 0
+        ):
             raise argparse.ArgumentTypeError(
-                f"{text!r} is no schedule: expected SIZE:EPOCHS[,SIZE:EPOCHS…], sizes of 32 or more, as in 64:12,96:4"
+                f"{text!r} is no schedule: expected SIZE:EPOCHS[,SIZE:EPOCHS…], sizes "
+                "of 32 or more, as in 64:12,96:4"
             )
         phases.append(Phase(int(size), int(epochs)))
     return tuple(phases)
 
 
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    main = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     verbs = main.add_subparsers(dest="verb", required=True)
 
-    add = verbs.add_parser("train", help="train, score and export", formatter_class=main.formatter_class)
+    add = verbs.add_parser(
+        "train", help="train, score and export", formatter_class=main.formatter_class
+    )
     source = add.add_argument_group("photos")
-    source.add_argument("--data", type=Path, required=True, help="MiniPlaces folder or tar, or parquet file or folder")
-    source.add_argument("--val", type=Path, help="MiniPlaces folder or tar to score on; by default the photos held out")
-    source.add_argument("--photo-size", type=int, help="side to decode training photos to; by default as stored")
-    source.add_argument("--cache", type=Path, help="folder that keeps the decoded photos for the next start")
     source.add_argument(
-        "--hold-out", default="0", help="number of training photos to hold out, or a folder or tar of such photos"
+        "--data",
+        type=Path,
+        required=True,
+        help="MiniPlaces folder or tar, or parquet file or folder",
+    )
+    source.add_argument(
+        "--val",
+        type=Path,
+        help="MiniPlaces folder or tar to score on; by default the photos held out",
+    )
+    source.add_argument(
+        "--photo-size",
+        type=int,
+        help="side to decode training photos to; by default as stored",
+    )
+    source.add_argument(
+        "--cache",
+        type=Path,
+        help="folder that keeps the decoded photos for the next start",
+    )
+    source.add_argument(
+        "--hold-out",
+        default="0",
+        help="number of training photos to hold out, or a folder or tar of such photos",
     )
     run = add.add_argument_group("where and how")
-    run.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, the scores and the weights")
+    run.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the checkpoint, the scores and the weights",
+    )
     run.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     run.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
-    run.add_argument("--threads", type=int, help="CPU threads; by default torch's choice")
+    run.add_argument(
+        "--threads", type=int, help="CPU threads; by default torch's choice"
+    )
     run.add_argument("--checkpoint-seconds", type=float, default=120)
-    run.add_argument("--stop-after", type=int, metavar="STEPS", help="stop as a kill would, to try resuming")
+    run.add_argument(
+        "--stop-after",
+        type=int,
+        metavar="STEPS",
+        help="stop as a kill would, to try resuming",
+    )
     recipe = add.add_argument_group("recipe")
-    recipe.add_argument("--architecture", choices=sorted(ARCHITECTURES), default="bundled")
-    recipe.add_argument("--schedule", type=parse_schedule, help="SIZE:EPOCHS[,SIZE:EPOCHS…]", default=DEFAULTS.phases)
-    recipe.add_argument("--epochs", type=int, help="that many epochs in all, in the schedule's proportions")
+    recipe.add_argument(
+        "--architecture", choices=sorted(ARCHITECTURES), default="bundled"
+    )
+    recipe.add_argument(
+        "--schedule",
+        type=parse_schedule,
+        help="SIZE:EPOCHS[,SIZE:EPOCHS…]",
+        default=DEFAULTS.phases,
+    )
+    recipe.add_argument(
+        "--epochs",
+        type=int,
+        help="that many epochs in all, in the schedule's proportions",
+    )
     recipe.add_argument("--batch", type=int, default=DEFAULTS.batch)
-    recipe.add_argument("--optimizer", choices=["muon", "sgd"], default=DEFAULTS.optimizer)
-    recipe.add_argument("--lr", type=float, default=DEFAULTS.lr, help="peak learning rate, of Muon or SGD")
-    recipe.add_argument("--small-lr", type=float, default=DEFAULTS.small_lr, help="AdamW's, beside Muon")
-    recipe.add_argument("--warmup", type=int, default=DEFAULTS.warmup, help="steps before the learning rate's peak")
-    recipe.add_argument("--decay", type=float, default=DEFAULTS.decay, help="share of the steps in which it falls")
+    recipe.add_argument(
+        "--optimizer", choices=["muon", "sgd"], default=DEFAULTS.optimizer
+    )
+    recipe.add_argument(
+        "--lr",
+        type=float,
+        default=DEFAULTS.lr,
+        help="peak learning rate, of Muon or SGD",
+    )
+    recipe.add_argument(
+        "--small-lr", type=float, default=DEFAULTS.small_lr, help="AdamW's, beside Muon"
+    )
+    recipe.add_argument(
+        "--warmup",
+        type=int,
+        default=DEFAULTS.warmup,
+        help="steps before the learning rate's peak",
+    )
+    recipe.add_argument(
+        "--decay",
+        type=float,
+        default=DEFAULTS.decay,
+        help="share of the steps in which it falls",
+    )
     recipe.add_argument("--weight-decay", type=float, default=DEFAULTS.weight_decay)
-    recipe.add_argument("--label-smoothing", type=float, default=DEFAULTS.label_smoothing)
+    recipe.add_argument(
+        "--label-smoothing", type=float, default=DEFAULTS.label_smoothing
+    )
     recipe.add_argument("--averaging", type=float, default=DEFAULTS.averaging)
-    recipe.add_argument("--smallest-crop", type=float, default=DEFAULTS.augmentation.smallest_crop)
+    recipe.add_argument(
+        "--smallest-crop", type=float, default=DEFAULTS.augmentation.smallest_crop
+    )
     recipe.add_argument("--colour", type=float, default=DEFAULTS.augmentation.colour)
     recipe.add_argument("--erase", type=float, default=DEFAULTS.augmentation.erase)
-    recipe.add_argument("--teacher", type=Path, help="weights of a trained network to learn from")
-    recipe.add_argument("--distil", type=float, default=0.7, help="share of the loss that is the teacher's, with one")
+    recipe.add_argument(
+        "--teacher", type=Path, help="weights of a trained network to learn from"
+    )
+    recipe.add_argument(
+        "--distil",
+        type=float,
+        default=0.7,
+        help="share of the loss that is the teacher's, with one",
+    )
     recipe.add_argument("--seed", type=int, default=0)
-    recipe.add_argument("--eval-size", type=int, default=128, help="side that photos are scored and used at")
+    recipe.add_argument(
+        "--eval-size",
+        type=int,
+        default=128,
+        help="side that photos are scored and used at",
+    )
 
-    score = verbs.add_parser("score", help="score a weights file", formatter_class=main.formatter_class)
+    score = verbs.add_parser(
+        "score", help="score a weights file", formatter_class=main.formatter_class
+    )
     score.add_argument("weights", type=Path)
     score.add_argument("--val", type=Path, required=True)
     score.add_argument("--split", default="val")
-    score.add_argument("--size", type=int, help="side to score at; by default the file's own")
+    score.add_argument(
+        "--size", type=int, help="side to score at; by default the file's own"
+    )
     score.add_argument("--device", default="cpu")
     score.add_argument("--json", action="store_true", help="everything, per class")
 
-    card = verbs.add_parser("card", help="print a weights file's model card", formatter_class=main.formatter_class)
+    card = verbs.add_parser(
+        "card",
+        help="print a weights file's model card",
+        formatter_class=main.formatter_class,
+    )
     card.add_argument("weights", type=Path)
     return main
 
@@ -118,7 +220,9 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         distil=arguments.distil if arguments.teacher else 0.0,
         seed=arguments.seed,
         augmentation=Augmentation(
-            smallest_crop=arguments.smallest_crop, colour=arguments.colour, erase=arguments.erase
+            smallest_crop=arguments.smallest_crop,
+            colour=arguments.colour,
+            erase=arguments.erase,
         ),
     )
 
@@ -131,7 +235,11 @@ def spread(phases: tuple[Phase, ...], epochs: int) -> tuple[Phase, ...]:
         passed += phase.epochs
         ends.append(round(epochs * passed / total))
     counts = [end - begin for begin, end in itertools.pairwise(ends)]
-    return tuple(Phase(phase.size, count) for phase, count in zip(phases, counts, strict=True) if count)
+    return tuple(
+        Phase(phase.size, count)
+        for phase, count in zip(phases, counts, strict=True)
+        if count
+    )
 
 
 def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
@@ -143,15 +251,26 @@ def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
     labels = class_names(photos)
     chosen, held = split_off(photos, arguments.hold_out, arguments.seed)
     architecture = Architecture(
-        ARCHITECTURES[arguments.architecture].stem, ARCHITECTURES[arguments.architecture].stages, len(labels)
+        ARCHITECTURES[arguments.architecture].stem,
+        ARCHITECTURES[arguments.architecture].stages,
+        len(labels),
     )
     torch.manual_seed(recipe.seed)
     network = SceneNetwork(architecture)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    print(f"{len(chosen)} photos, {len(labels)} classes, {parameters:,} parameters; {cards.describe(recipe)}")
+    print(
+        f"{len(chosen)} photos, {len(labels)} classes, {parameters:,} parameters; "
+        f"{cards.describe(recipe)}"
+    )
     teacher = read_weights(arguments.teacher).network if arguments.teacher else None
-    schedule = Schedule(arguments.out / "checkpoint.pt", arguments.checkpoint_seconds, arguments.stop_after)
-    values = train(network, photos, chosen, recipe, schedule, device, arguments.precision, teacher)
+    schedule = Schedule(
+        arguments.out / "checkpoint.pt",
+        arguments.checkpoint_seconds,
+        arguments.stop_after,
+    )
+    values = train(
+        network, photos, chosen, recipe, schedule, device, arguments.precision, teacher
+    )
     if arguments.stop_after is not None:
         return
 
@@ -161,11 +280,18 @@ def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
     weights = read_weights(weights_path)
     scored, of = _scored_photos(arguments, photos, held, labels)
     if scored is None:
-        print(f"{weights_path}: no photos to score on; give --val or --hold-out", file=sys.stderr)
+        print(
+            f"{weights_path}: no photos to score on; give --val or --hold-out",
+            file=sys.stderr,
+        )
         return
     evaluation = evaluate(weights.network, scored, device)
-    command = "python " + shlex.join(["scripts/train_miniplaces.py", *_without_machine_paths(words)])
-    card = cards.make_card(evaluation, labels, recipe, len(chosen), parameters, command, of)
+    command = "python " + shlex.join(
+        ["scripts/train_miniplaces.py", *_without_machine_paths(words)]
+    )
+    card = cards.make_card(
+        evaluation, labels, recipe, len(chosen), parameters, command, of
+    )
     write_weights(weights_path, values, architecture, labels, card, arguments.eval_size)
     _write_json(arguments.out / "scores.json", card)
     _print_scores(evaluation, of)
@@ -173,12 +299,19 @@ def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
 
 
 def _scored_photos(
-    arguments: argparse.Namespace, photos: Photos, held: NDArray[np.int64], labels: list[str]
+    arguments: argparse.Namespace,
+    photos: Photos,
+    held: NDArray[np.int64],
+    labels: list[str],
 ) -> tuple[Photos | None, str]:
     size: int = arguments.eval_size
     if arguments.val is not None:
         scored = read_photos(arguments.val, "val", size)
-        return scored, f"{len(scored):,} validation photos ({arguments.val.name}) at {size}×{size} pixels"
+        return (
+            scored,
+            f"{len(scored):,} validation photos ({arguments.val.name}) at "
+            f"{size}×{size} pixels",
+        )
     if not len(held):
         return None, ""
     if not arguments.hold_out.isdecimal():
@@ -191,10 +324,16 @@ def _scored_photos(
 def resized(photos: Photos, size: int) -> Photos:
     """The same photos at another size."""
     squares = [
-        Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR) if photos.size != size else photo
+        Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR)
+        if photos.size != size
+        else photo
         for photo in photos.pixels
     ]
-    return Photos(np.stack([np.asarray(square) for square in squares]), photos.labels, photos.names)
+    return Photos(
+        np.stack([np.asarray(square) for square in squares]),
+        photos.labels,
+        photos.names,
+    )
 
 
 def run_score(arguments: argparse.Namespace) -> None:
@@ -205,16 +344,25 @@ def run_score(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(evaluation.to_json(weights.labels), indent=2))
     else:
-        _print_scores(evaluation, f"{len(photos):,} {arguments.split} photos at {size}×{size} pixels")
+        _print_scores(
+            evaluation,
+            f"{len(photos):,} {arguments.split} photos at {size}×{size} pixels",
+        )
 
 
 def _print_scores(evaluation: Evaluation, of: str) -> None:
-    print(f"top-1 {evaluation.top(1)}, top-5 {evaluation.top(5)} on {of}; 95 % Wilson intervals")
+    print(
+        f"top-1 {evaluation.top(1)}, top-5 {evaluation.top(5)} on {of}; 95 % Wilson "
+        "intervals"
+    )
 
 
 def _without_machine_paths(arguments: list[str]) -> list[str]:
     """The command as anybody would type it: paths cut down to their last part."""
-    return [Path(word).name if "/" in word and Path(word).is_absolute() else word for word in arguments]
+    return [
+        Path(word).name if "/" in word and Path(word).is_absolute() else word
+        for word in arguments
+    ]
 
 
 def _write_json(path: Path, content: object) -> None:
@@ -237,7 +385,10 @@ def main(words: list[str] | None = None) -> int:
         print(f"train_miniplaces: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "interrupted; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

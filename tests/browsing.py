@@ -19,14 +19,22 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
     """Headless Chromium; skips, with the reason, where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pages are not opened")
+    playwright = pytest.importorskip(
+        "playwright.sync_api",
+        reason="playwright is not installed: pages are not opened",
+    )
     names = ("chromium", "chromium-browser", "google-chrome")
     with playwright.sync_playwright() as running:
         # The distribution's, or else the one that playwright itself can fetch.
         own = running.chromium.executable_path
-        program = next((path for name in (*names, own) if (path := shutil.which(name))), None)
+        program = next(
+            (path for name in (*names, own) if (path := shutil.which(name))), None
+        )
         if program is None:
-            pytest.skip("there is no Chromium: pages are not opened (`playwright install chromium`)")
+            pytest.skip(
+                "there is no Chromium: pages are not opened (`playwright install "
+                "chromium`)"
+            )
         browser = running.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()
@@ -40,8 +48,14 @@ def watched(browser: Any, begins: str, **options: Any) -> Iterator[Any]:
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("console", lambda message: page.wrong.append(message.text))
     # What was still under way when another address was gone to is no failure.
-    page.on("requestfailed", lambda one: "ABORTED" in one.failure or page.wrong.append(f"failed {one.url}"))
-    page.on("request", lambda one: one.url.startswith((begins, "blob:")) or page.wrong.append(one.url))
+    page.on(
+        "requestfailed",
+        lambda one: "ABORTED" in one.failure or page.wrong.append(f"failed {one.url}"),
+    )
+    page.on(
+        "request",
+        lambda one: one.url.startswith((begins, "blob:")) or page.wrong.append(one.url),
+    )
     yield page
     assert page.wrong == []
     page.close()

@@ -10,17 +10,19 @@ from typing import Any
 import jaxtyping
 import pytest
 
-# Before the package is imported for the first time: every annotation is checked while the tests run.
+# Before the package is imported for the first time: every annotation is checked while
+# the tests run.
 jaxtyping.install_import_hook("unitscope", "runtime_types.checked")
 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from networks import Gap, seeded  # noqa: E402
+from unitscope.inputs.preprocessing import Preprocessing  # noqa: E402
 from unitscope.model import Classifier, wrap  # noqa: E402
-from unitscope.preprocessing import Preprocessing  # noqa: E402
 
-# Small networks gain nothing from a second thread, and lose much waiting for it where other work runs beside the tests.
+# Small networks gain nothing from a second thread, and lose much waiting for it where
+# other work runs beside the tests.
 torch.set_num_threads(1)
 
 _export = torch.export.export
@@ -37,10 +39,17 @@ def _unchecked_export(*arguments: Any, **options: Any) -> Any:
 
 torch.export.export = _unchecked_export
 
-settings.register_profile("default", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("default")
 
-DATA = Path(os.environ.get("UNITSCOPE_DATA") or Path(__file__).parents[2] / "shared" / "data")
+DATA = Path(
+    os.environ.get("UNITSCOPE_DATA") or Path(__file__).parents[2] / "shared" / "data"
+)
 
 
 @pytest.fixture(scope="session")

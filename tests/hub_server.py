@@ -25,7 +25,9 @@ class Hub:
     requests: list[str] = field(default_factory=list)
 
     def publish(self, repository: str, folder: Path) -> None:
-        self.repositories[repository] = {file.name: file.read_bytes() for file in folder.iterdir()}
+        self.repositories[repository] = {
+            file.name: file.read_bytes() for file in folder.iterdir()
+        }
 
 
 class Server(ThreadingHTTPServer):
@@ -51,27 +53,52 @@ class Handler(BaseHTTPRequestHandler):
         files = hub.repositories.get(repository)
         if repository in hub.refusals or files is None:
             status, code = hub.refusals.get(repository, (401, "RepoNotFound"))
-            self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code}, with_body)
+            self._send(
+                status,
+                b"{}",
+                {"X-Error-Code": code, "X-Error-Message": code},
+                with_body,
+            )
         elif parts[2:3] == ["resolve"] and parts[-1] in files:
             tag = hashlib.sha1(files[parts[-1]]).hexdigest()
-            self._send(200, files[parts[-1]], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, with_body)
+            self._send(
+                200,
+                files[parts[-1]],
+                {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT},
+                with_body,
+            )
         elif parts[2:3] == ["resolve"]:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body)
         elif parts[2:3] == ["tree"]:
             listing = [
-                {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+                {
+                    "type": "file",
+                    "path": name,
+                    "size": len(body),
+                    "oid": hashlib.sha1(body).hexdigest(),
+                }
                 for name, body in files.items()
             ]
             self._send(200, json.dumps(listing).encode(), {}, with_body)
         elif parts[2:3] == ["revision"] and parts[3] not in ("main", COMMIT):
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, with_body)
         else:
-            about = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+            about = {
+                "id": repository,
+                "sha": COMMIT,
+                "siblings": [{"rfilename": name} for name in files],
+            }
             self._send(200, json.dumps(about).encode(), {}, with_body)
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str], with_body: bool) -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], with_body: bool
+    ) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), "Content-Type": "application/json", **headers}.items():
+        for name, value in {
+            "Content-Length": str(len(body)),
+            "Content-Type": "application/json",
+            **headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if with_body:
@@ -94,6 +121,9 @@ def point_to(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do what HF_ENDPOINT and HF_HOME do, which the client reads only once."""
     constants = "huggingface_hub.constants"
     monkeypatch.setattr(f"{constants}.ENDPOINT", url)
-    monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE",
+        url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
     monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)

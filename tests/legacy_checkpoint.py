@@ -1,7 +1,8 @@
 """Writes checkpoints as PyTorch 0.2 under Python 2.7 did, which is how the Places365 files were made.
 
-That is: torch's first format (pickles, then raw storages), protocol 2, every text a byte string, no dtype or
-`requires_grad` with a tensor (`_rebuild_tensor`), CUDA storages, and OrderedDict built from a list of pairs.
+That is: torch's first format (pickles, then raw storages), protocol 2, every text a
+byte string, no dtype or `requires_grad` with a tensor (`_rebuild_tensor`), CUDA
+storages, and OrderedDict built from a list of pairs.
 """
 
 from __future__ import annotations
@@ -38,9 +39,16 @@ class Python2Pickler(pickle._Pickler):
 
     def reducer_override(self, value: object) -> Any:
         if isinstance(value, collections.OrderedDict):
-            return collections.OrderedDict, ([[key, item] for key, item in value.items()],)
+            return collections.OrderedDict, (
+                [[key, item] for key, item in value.items()],
+            )
         if isinstance(value, Tensor):
-            return torch._utils._rebuild_tensor, (_Storage(value), 0, tuple(value.shape), value.stride())
+            return torch._utils._rebuild_tensor, (
+                _Storage(value),
+                0,
+                tuple(value.shape),
+                value.stride(),
+            )
         return NotImplemented
 
     def persistent_id(self, value: object) -> Any:
@@ -48,7 +56,14 @@ class Python2Pickler(pickle._Pickler):
             return None
         key = str(94_000_000 + len(self.storages))
         self.storages[key] = value.tensor
-        return "storage", torch.cuda.FloatStorage, key, "cuda:0", value.tensor.numel(), None
+        return (
+            "storage",
+            torch.cuda.FloatStorage,
+            key,
+            "cuda:0",
+            value.tensor.numel(),
+            None,
+        )
 
 
 class _Storage:
@@ -58,14 +73,21 @@ class _Storage:
 
 def save_as_python2(content: Mapping[str, Any], path: Path) -> None:
     with path.open("wb") as file:
-        sizes = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+        sizes = {
+            "protocol_version": 1001,
+            "little_endian": True,
+            "type_sizes": {"short": 2, "int": 4, "long": 4},
+        }
         for part in (MAGIC, 1001, sizes):
             Python2Pickler(file).dump(part)
         pickler = Python2Pickler(file)
         pickler.dump(content)
         Python2Pickler(file).dump(list(pickler.storages))
         for tensor in pickler.storages.values():
-            file.write(struct.pack("<q", tensor.numel()) + tensor.contiguous().numpy().tobytes())
+            file.write(
+                struct.pack("<q", tensor.numel())
+                + tensor.contiguous().numpy().tobytes()
+            )
 
 
 def places365_checkpoint(state: Mapping[str, Tensor], arch: str) -> dict[str, Any]:
@@ -77,7 +99,12 @@ def places365_checkpoint(state: Mapping[str, Tensor], arch: str) -> dict[str, An
         for part in ("norm1", "norm2", "conv1", "conv2"):
             if "denselayer" in name:
                 name = name.replace(f".{part}.", f".{part[:-1]}.{part[-1]}.")
-        # The script wrapped all of a network in DataParallel, but only the features of an AlexNet.
-        wrapped = name.replace("features.", "features.module.") if arch == "alexnet" else f"module.{name}"
+        # The script wrapped all of a network in DataParallel, but only the features of
+        # an AlexNet.
+        wrapped = (
+            name.replace("features.", "features.module.")
+            if arch == "alexnet"
+            else f"module.{name}"
+        )
         old[wrapped] = tensor
     return {"epoch": 90, "arch": arch, "state_dict": old, "best_prec1": 54.65}

@@ -44,7 +44,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     site: Site
 
-    def handle_error(self, request: object, client_address: object) -> None: ...  # Clients may hang up.
+    def handle_error(
+        self, request: object, client_address: object
+    ) -> None: ...  # Clients may hang up.
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,17 +72,27 @@ class Handler(BaseHTTPRequestHandler):
     def _begin(self, file: Served) -> int | None:
         wanted = self.headers.get("Range")
         same = self.headers.get("If-Range") in (None, file.etag, file.last_modified)
-        return int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and file.ranges and same else None
+        return (
+            int(wanted.removeprefix("bytes=").rstrip("-"))
+            if wanted and file.ranges and same
+            else None
+        )
 
     def _send_headers(self, file: Served, begin: int | None, length: int) -> None:
         self.send_response(200 if begin is None else 206)
         if begin is not None:
             shifted = begin + file.range_shift
-            self.send_header("Content-Range", f"bytes {shifted}-{len(file.body) - 1}/{len(file.body)}")
+            self.send_header(
+                "Content-Range",
+                f"bytes {shifted}-{len(file.body) - 1}/{len(file.body)}",
+            )
         if file.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif file.says_length:
-            self.send_header("Content-Length", str(length if file.announced is None else file.announced))
+            self.send_header(
+                "Content-Length",
+                str(length if file.announced is None else file.announced),
+            )
         for name, value in (("ETag", file.etag), ("Last-Modified", file.last_modified)):
             if value:
                 self.send_header(name, value)
@@ -91,7 +103,9 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, file: Served, body: bytes) -> None:
         for start in range(0, len(body), 65536):
             piece = body[start : start + 65536]
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if file.chunked else piece)
+            self.wfile.write(
+                b"%x\r\n%b\r\n" % (len(piece), piece) if file.chunked else piece
+            )
             self.wfile.flush()
             time.sleep(file.pause)
         if file.chunked:
@@ -111,7 +125,9 @@ def running_site() -> Iterator[Site]:
 @contextlib.contextmanager
 def serving(server: ThreadingHTTPServer) -> Iterator[None]:
     """Answer requests in a thread meanwhile."""
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}
+    )
     thread.start()
     try:
         yield

@@ -33,7 +33,9 @@ def features(units: int = 6, channels: int = 3) -> nn.Sequential:
 class Gap(nn.Module):
     """features → pool → flatten → linear: the usual spelling."""
 
-    def __init__(self, units: int = 6, classes: int = 5, channels: int = 3, bias: bool = True) -> None:
+    def __init__(
+        self, units: int = 6, classes: int = 5, channels: int = 3, bias: bool = True
+    ) -> None:
         super().__init__()
         self.features = features(units, channels)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -62,14 +64,20 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean([-2, -1])": lambda a: a.mean([-2, -1]),
     "mean(3).mean(2)": lambda a: a.mean(3).mean(2),
     "mean(2).mean(2)": lambda a: a.mean(2).mean(2),
-    "mean(-1, keepdim).mean(-2, keepdim)": lambda a: a.mean(-1, keepdim=True).mean(-2, keepdim=True).flatten(1),
+    "mean(-1, keepdim).mean(-2, keepdim)": lambda a: (
+        a.mean(-1, keepdim=True).mean(-2, keepdim=True).flatten(1)
+    ),
     "flatten(2).mean(-1)": lambda a: a.flatten(2).mean(-1),
     "view(b, c, -1).mean(2)": lambda a: a.view(a.shape[0], a.shape[1], -1).mean(2),
     "torch.mean(input=…, dim=…)": lambda a: torch.mean(input=a, dim=(2, 3)),
     "avg_pool2d(k)": lambda a: F.avg_pool2d(a, a.shape[2:]).view(a.shape[0], -1),
-    "adaptive_avg_pool2d, squeeze": lambda a: F.adaptive_avg_pool2d(a, 1).squeeze(3).squeeze(2),
+    "adaptive_avg_pool2d, squeeze": lambda a: (
+        F.adaptive_avg_pool2d(a, 1).squeeze(3).squeeze(2)
+    ),
     "adaptive_avg_pool2d, squeeze()": lambda a: F.adaptive_avg_pool2d(a, 1).squeeze(),
-    "adaptive_avg_pool2d[:, :, 0, 0]": lambda a: F.adaptive_avg_pool2d(a, (1, 1))[:, :, 0, 0],
+    "adaptive_avg_pool2d[:, :, 0, 0]": lambda a: F.adaptive_avg_pool2d(a, (1, 1))[
+        :, :, 0, 0
+    ],
     "sum((2, 3)) / cells": lambda a: a.sum((2, 3)) / (a.shape[2] * a.shape[3]),
     "sum(-1).sum(-1)": lambda a: a.sum(-1).sum(-1),
     "to NHWC, mean((1, 2))": lambda a: a.permute(0, 2, 3, 1).mean((1, 2)),
@@ -168,7 +176,11 @@ class OneRelu(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.conv3 = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 3)
+        self.conv1, self.conv2, self.conv3 = (
+            nn.Conv2d(3, 6, 3),
+            nn.Conv2d(6, 6, 3),
+            nn.Conv2d(6, 6, 3),
+        )
         self.relu = nn.ReLU(inplace=True)
         self.fc = nn.Linear(6, 5)
 
@@ -248,7 +260,11 @@ class Blocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         made = self.block(self.stem(x))
-        return self.fc(F.relu(self.last(made.logits if isinstance(made, ModelOutput) else made[0])).mean((2, 3)))
+        return self.fc(
+            F.relu(
+                self.last(made.logits if isinstance(made, ModelOutput) else made[0])
+            ).mean((2, 3))
+        )
 
 
 class Mlp(nn.Module):
@@ -257,7 +273,9 @@ class Mlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = features()
-        self.classifier = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 5))
+        self.classifier = nn.Sequential(
+            nn.Linear(6, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 5)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean((2, 3)))
@@ -268,7 +286,9 @@ class Flattened(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(3))
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(3)
+        )
         self.fc = nn.Linear(36, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -330,7 +350,11 @@ class Between(Gap):
             nn.RMSNorm(6, eps=1e-3),
             nn.LayerNorm(6, elementwise_affine=False),
         )
-        self.gn, self.other, self.middle = nn.GroupNorm(1, 6), nn.Linear(6, 5), nn.Linear(6, 6)
+        self.gn, self.other, self.middle = (
+            nn.GroupNorm(1, 6),
+            nn.Linear(6, 5),
+            nn.Linear(6, 6),
+        )
         for parameter in self.parameters():
             nn.init.normal_(parameter, 0.3, 0.5)
         nn.init.uniform_(self.bn.running_mean, -1, 1)
@@ -345,7 +369,11 @@ class Between(Gap):
 
 def _layer_norm_2d(net: Between, pooled: Tensor) -> Tensor:
     """As ConvNeXt's: on (batch, unit, 1, 1), by way of channels last."""
-    return net.ln(pooled[:, :, None, None].permute(0, 2, 3, 1)).permute(0, 3, 1, 2).flatten(1)
+    return (
+        net.ln(pooled[:, :, None, None].permute(0, 2, 3, 1))
+        .permute(0, 3, 1, 2)
+        .flatten(1)
+    )
 
 
 # Everything between pool and logits that is exact, with what kind of head it makes.
@@ -357,21 +385,42 @@ BETWEEN: dict[str, tuple[Callable[[Between, Tensor], Tensor], str]] = {
     "one less": (lambda net, p: 1 - net.fc(p), "gap-linear"),
     "scaled by class": (lambda net, p: net.fc(p) * net.prior.exp(), "gap-linear"),
     "two heads, mean": (lambda net, p: (net.fc(p) + net.other(p)) / 2, "gap-linear"),
-    "two heads, difference": (lambda net, p: torch.sub(net.fc(p), net.other(p), alpha=2), "gap-linear"),
+    "two heads, difference": (
+        lambda net, p: torch.sub(net.fc(p), net.other(p), alpha=2),
+        "gap-linear",
+    ),
     "x @ W + b": (lambda net, p: p @ net.fc.weight.T + net.fc.bias, "gap-linear"),
-    "b + x @ W": (lambda net, p: net.fc.bias + torch.mm(p, net.fc.weight.T), "gap-linear"),
+    "b + x @ W": (
+        lambda net, p: net.fc.bias + torch.mm(p, net.fc.weight.T),
+        "gap-linear",
+    ),
     "two linear layers": (lambda net, p: net.fc(net.middle(p)), "gap-linear"),
     "batch norm": (lambda net, p: net.fc(net.bn(p)), "gap-linear"),
-    "batch norm of the logits": (lambda net, p: net.fc(net.bn(net.middle(p))), "gap-linear"),
+    "batch norm of the logits": (
+        lambda net, p: net.fc(net.bn(net.middle(p))),
+        "gap-linear",
+    ),
     "layer norm": (lambda net, p: net.fc(net.ln(p)), "gap-norm-linear"),
     "layer norm, no scale": (lambda net, p: net.fc(net.bare(p)), "gap-norm-linear"),
     "layer norm 2d": (lambda net, p: net.fc(_layer_norm_2d(net, p)), "gap-norm-linear"),
-    "layer norm, two heads": (lambda net, p: net.fc(net.ln(p)) + net.other(net.ln(p)), "gap-norm-linear"),
-    "layer norm, batch norm": (lambda net, p: net.fc(net.bn(net.ln(p))), "gap-norm-linear"),
-    "group norm": (lambda net, p: net.fc(net.gn(p[:, :, None, None]).flatten(1)), "gap-norm-linear"),
+    "layer norm, two heads": (
+        lambda net, p: net.fc(net.ln(p)) + net.other(net.ln(p)),
+        "gap-norm-linear",
+    ),
+    "layer norm, batch norm": (
+        lambda net, p: net.fc(net.bn(net.ln(p))),
+        "gap-norm-linear",
+    ),
+    "group norm": (
+        lambda net, p: net.fc(net.gn(p[:, :, None, None]).flatten(1)),
+        "gap-norm-linear",
+    ),
     "root mean square norm": (lambda net, p: net.fc(net.rms(p)), "gap-norm-linear"),
     "unit length": (lambda net, p: net.fc(F.normalize(p)), "gap-norm-linear"),
-    "unit length, temperature": (lambda net, p: net.fc(F.normalize(p, dim=-1)) * 16.0, "gap-norm-linear"),
+    "unit length, temperature": (
+        lambda net, p: net.fc(F.normalize(p, dim=-1)) * 16.0,
+        "gap-norm-linear",
+    ),
 }
 
 
@@ -390,7 +439,9 @@ class TokenMean(Tokens):
             return self.head(self.norm(x[:, 1:].mean(1)))
         x = self.norm(x)
         if self.spelling == "pool 1d":
-            return self.head(F.adaptive_avg_pool1d(x[:, 1:].transpose(1, 2), 1).flatten(1))
+            return self.head(
+                F.adaptive_avg_pool1d(x[:, 1:].transpose(1, 2), 1).flatten(1)
+            )
         return self.head(x[:, 1:].mean(dim=1))
 
 
@@ -416,17 +467,29 @@ def _written_through_a_view(net: Ending, x: Tensor) -> Tensor:
 # Each looks like pooling and a linear layer to a quick eye, and is not.
 IMPOSTORS: dict[str, Callable[[Ending, Tensor], Tensor]] = {
     "bypass": lambda net, x: net.fc(net.pooled(x)) + x.mean((1, 2, 3))[:, None],
-    "bypass before the linear layer": lambda net, x: net.fc(net.pooled(x) + x.mean((1, 2, 3))[:, None]),
+    "bypass before the linear layer": lambda net, x: net.fc(
+        net.pooled(x) + x.mean((1, 2, 3))[:, None]
+    ),
     "temperature": lambda net, x: net.fc(net.pooled(x)) / net.scale,
     "two heads summed": lambda net, x: net.fc(net.pooled(x)) + net.other(net.pooled(x)),
     "written through a view": _written_through_a_view,
     "two pools": lambda net, x: net.fc(net.pooled(x) + net.features(x).amax((2, 3))),
-    "classes in another order": lambda net, x: net.fc(net.pooled(x))[:, [4, 3, 2, 1, 0]],
-    "units in another order": lambda net, x: net.fc(net.pooled(x)[:, [5, 4, 3, 2, 1, 0]]),
-    "dropout that never stops": lambda net, x: net.fc(F.dropout(net.pooled(x), 0.5, True)),
+    "classes in another order": lambda net, x: net.fc(net.pooled(x))[
+        :, [4, 3, 2, 1, 0]
+    ],
+    "units in another order": lambda net, x: net.fc(
+        net.pooled(x)[:, [5, 4, 3, 2, 1, 0]]
+    ),
+    "dropout that never stops": lambda net, x: net.fc(
+        F.dropout(net.pooled(x), 0.5, True)
+    ),
     "normalised units": lambda net, x: net.fc(F.normalize(net.pooled(x))),
-    "pool that leaves an edge out": lambda net, x: net.fc(F.avg_pool2d(net.features(x), 15, 16).flatten(1)),
-    "max pool": lambda net, x: net.fc(F.adaptive_max_pool2d(net.features(x), 1).flatten(1)),
+    "pool that leaves an edge out": lambda net, x: net.fc(
+        F.avg_pool2d(net.features(x), 15, 16).flatten(1)
+    ),
+    "max pool": lambda net, x: net.fc(
+        F.adaptive_max_pool2d(net.features(x), 1).flatten(1)
+    ),
     "softmax": lambda net, x: net.fc(net.pooled(x)).softmax(1),
     "log-softmax": lambda net, x: F.log_softmax(net.fc(net.pooled(x)), 1),
     "sigmoid": lambda net, x: torch.sigmoid(net.fc(net.pooled(x))),
@@ -479,7 +542,12 @@ class SimpleNet(nn.Module):
             *(nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
             *(nn.Conv2d(64, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU()),
             *(nn.Conv2d(64, 256, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
-            *(nn.Conv2d(256, 128, 1), nn.ReLU(), nn.Conv2d(128, 128, 3, 1, 1), nn.ReLU()),
+            *(
+                nn.Conv2d(256, 128, 1),
+                nn.ReLU(),
+                nn.Conv2d(128, 128, 3, 1, 1),
+                nn.ReLU(),
+            ),
             *(nn.Conv2d(128, 512, 1), nn.ReLU()),
         )
         self.fc = nn.Linear(512, 100)
@@ -491,8 +559,14 @@ class SimpleNet(nn.Module):
 class CifarBlock(nn.Module):
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(before, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.conv2, self.bn2 = (
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
         self.pad = (width - before) // 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -509,8 +583,12 @@ class ResNet20(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
         self.layer1 = nn.Sequential(*(CifarBlock(16, 16, 1) for _ in range(3)))
-        self.layer2 = nn.Sequential(CifarBlock(16, 32, 2), *(CifarBlock(32, 32, 1) for _ in range(2)))
-        self.layer3 = nn.Sequential(CifarBlock(32, 64, 2), *(CifarBlock(64, 64, 1) for _ in range(2)))
+        self.layer2 = nn.Sequential(
+            CifarBlock(16, 32, 2), *(CifarBlock(32, 32, 1) for _ in range(2))
+        )
+        self.layer3 = nn.Sequential(
+            CifarBlock(32, 64, 2), *(CifarBlock(64, 64, 1) for _ in range(2))
+        )
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -518,7 +596,8 @@ class ResNet20(nn.Module):
         return self.linear(F.avg_pool2d(x, x.size()[3]).view(x.size(0), -1))
 
 
-# name → how to make it, and the head that must be found in it: kind, layer, whether the layer's output is the map.
+# name → how to make it, and the head that must be found in it: kind, layer, whether the
+# layer's output is the map.
 HEADED: dict[str, tuple[Callable[[], nn.Module], str, str, bool]] = {
     "gap": (Gap, "gap-linear", "features", True),
     "dense": (Dense, "gap-linear", "norm", False),
@@ -535,16 +614,34 @@ HEADED: dict[str, tuple[Callable[[], nn.Module], str, str, bool]] = {
     "one channel": (lambda: Gap(channels=1), "gap-linear", "features", True),
     "tuple block": (lambda: Blocks(TupleBlock()), "gap-linear", "last", False),
     **{
-        spelling: ((lambda pooled=pooled: Spelled(pooled)), "gap-linear", "features", True)
+        spelling: (
+            (lambda pooled=pooled: Spelled(pooled)),
+            "gap-linear",
+            "features",
+            True,
+        )
         for spelling, pooled in SPELLINGS.items()
     },
-    **{name: ((lambda end=end: Between(end)), kind, "features", True) for name, (end, kind) in BETWEEN.items()},
+    **{
+        name: ((lambda end=end: Between(end)), kind, "features", True)
+        for name, (end, kind) in BETWEEN.items()
+    },
     "tokens": (lambda: TokenMean("mean"), "gap-linear", "norm", True),
     "tokens, pool 1d": (lambda: TokenMean("pool 1d"), "gap-linear", "norm", True),
-    "tokens, norm after the mean": (lambda: TokenMean("norm after"), "gap-norm-linear", "mix", False),
+    "tokens, norm after the mean": (
+        lambda: TokenMean("norm after"),
+        "gap-norm-linear",
+        "mix",
+        False,
+    ),
     "layer norm after the pool": (ConvNextLike, "gap-norm-linear", "features", True),
     **{
-        f"returns {shape}": ((lambda shape=shape: Returning(shape)), "gap-linear", "features", True)
+        f"returns {shape}": (
+            (lambda shape=shape: Returning(shape)),
+            "gap-linear",
+            "features",
+            True,
+        )
         for shape in ("tuple", "list", "dict", "namedtuple", "object")
     },
 }

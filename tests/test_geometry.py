@@ -34,7 +34,11 @@ def interpolated(row: np.ndarray, position: float, interpolation: str) -> float:
 
 
 def slowly(
-    cells: np.ndarray, grid: Grid, placement: Placement, size: tuple[int, int], interpolation: str
+    cells: np.ndarray,
+    grid: Grid,
+    placement: Placement,
+    size: tuple[int, int],
+    interpolation: str,
 ) -> np.ndarray:
     """One pixel at a time: where is it on the photo, on the input, on the map?"""
     width, height = size
@@ -43,10 +47,21 @@ def slowly(
         for x in range(width):
             photo_x = (x + 0.5) * placement.photo_size[0] / width
             photo_y = (y + 0.5) * placement.photo_size[1] / height
-            if not (placement.left <= photo_x <= placement.right and placement.top <= photo_y <= placement.bottom):
+            if not (
+                placement.left <= photo_x <= placement.right
+                and placement.top <= photo_y <= placement.bottom
+            ):
                 continue
-            across = (photo_x - placement.left) / (placement.right - placement.left) * placement.input_size[1]
-            down = (photo_y - placement.top) / (placement.bottom - placement.top) * placement.input_size[0]
+            across = (
+                (photo_x - placement.left)
+                / (placement.right - placement.left)
+                * placement.input_size[1]
+            )
+            down = (
+                (photo_y - placement.top)
+                / (placement.bottom - placement.top)
+                * placement.input_size[0]
+            )
             col = (across - grid.cols.start) / grid.cols.step
             row = (down - grid.rows.start) / grid.rows.step
             lines = np.array([interpolated(line, col, interpolation) for line in cells])
@@ -54,21 +69,34 @@ def slowly(
     return laid
 
 
-@given(placements(), axes, axes, st.tuples(sides, sides), st.tuples(sides, sides), st.integers(0, 99))
-def test_laying_a_map_on_a_photo_is_what_the_loop_says(placement, rows, cols, cells, size, seed) -> None:
+@given(
+    placements(),
+    axes,
+    axes,
+    st.tuples(sides, sides),
+    st.tuples(sides, sides),
+    st.integers(0, 99),
+)
+def test_laying_a_map_on_a_photo_is_what_the_loop_says(
+    placement, rows, cols, cells, size, seed
+) -> None:
     values = np.random.default_rng(seed).normal(size=cells)
     for interpolation in ("bilinear", "nearest"):
         fast = lay_on_photo(values, Grid(rows, cols), placement, size, interpolation)
         slow = slowly(values, Grid(rows, cols), placement, size, interpolation)
         np.testing.assert_array_equal(np.isnan(fast), np.isnan(slow))
-        if interpolation == "bilinear":  # at a tie "nearest" may go either way by rounding
+        if (
+            interpolation == "bilinear"
+        ):  # at a tie "nearest" may go either way by rounding
             np.testing.assert_allclose(fast, slow, atol=1e-9)
         else:
             assert np.isin(np.nan_to_num(fast, nan=values.flat[0]), values).all()
 
 
 @given(placements(), axes, axes, st.tuples(sides, sides), numbers)
-def test_a_constant_map_stays_constant_and_no_value_leaves_the_range(placement, rows, cols, cells, value) -> None:
+def test_a_constant_map_stays_constant_and_no_value_leaves_the_range(
+    placement, rows, cols, cells, value
+) -> None:
     laid = lay_on_photo(np.full((2, *cells), value), Grid(rows, cols), placement)
     assert laid.shape == (2, *placement.photo_size[::-1])
     seen = laid[~np.isnan(laid)]
@@ -78,20 +106,39 @@ def test_a_constant_map_stays_constant_and_no_value_leaves_the_range(placement, 
 def test_the_photo_itself_is_used_where_the_crop_is_not() -> None:
     placement = Placement((8, 4), (4, 4), 2, 0, 6, 4)
     laid = lay_on_photo(np.ones((1, 2, 2)), Grid.tiling((4, 4), (2, 2)), placement)
-    assert np.isnan(laid[0, :, :2]).all() and np.isnan(laid[0, :, 6:]).all() and (laid[0, :, 2:6] == 1).all()
+    assert (
+        np.isnan(laid[0, :, :2]).all()
+        and np.isnan(laid[0, :, 6:]).all()
+        and (laid[0, :, 2:6] == 1).all()
+    )
 
 
 def test_float32_maps_and_single_cells_can_be_laid() -> None:
-    laid = lay_on_photo(np.float32([[[3.5]]]), Grid.tiling((5, 5), (1, 1)), Placement.whole((7, 9), (5, 5)), (3, 2))
+    laid = lay_on_photo(
+        np.float32([[[3.5]]]),
+        Grid.tiling((5, 5), (1, 1)),
+        Placement.whole((7, 9), (5, 5)),
+        (3, 2),
+    )
     assert laid.shape == (1, 2, 3) and (laid == 3.5).all()
 
 
 def test_an_unknown_interpolation_is_refused() -> None:
-    with pytest.raises(ValueError, match="interpolation is 'bilinear' or 'nearest', not 'cubic'"):
-        lay_on_photo(np.ones((2, 2)), Grid.tiling((4, 4), (2, 2)), Placement.whole((4, 4), (4, 4)), None, "cubic")
+    with pytest.raises(
+        ValueError, match="interpolation is 'bilinear' or 'nearest', not 'cubic'"
+    ):
+        lay_on_photo(
+            np.ones((2, 2)),
+            Grid.tiling((4, 4), (2, 2)),
+            Placement.whole((4, 4), (4, 4)),
+            None,
+            "cubic",
+        )
 
 
-def test_a_placement_knows_whether_it_saw_the_whole_photo_to_a_thousandth_of_a_pixel() -> None:
+def test_a_placement_knows_whether_it_saw_the_whole_photo_to_a_thousandth_of_a_pixel() -> (
+    None
+):
     assert Placement.whole((4000, 3000), (224, 224)).is_whole
     assert Placement((4000, 3000), (224, 224), 0, 0, 4000.0005, 3000).is_whole
     assert not Placement((4000, 3000), (224, 224), 0, 0, 4000.01, 3000).is_whole

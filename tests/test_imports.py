@@ -15,14 +15,46 @@ import unitscope
 
 ROOT = Path(unitscope.__file__).parent
 
-# From the ground up: a part may import what stands before it, and nothing else. Folders count as one part.
-ORDER = """
-    errors files intervals drawable geometry jpegs photos resizing preprocessing batches subjects axes trace layers
-    readout head engine local classes unit_maps activations explanation ablation labels model verification
-    kernels account record downloads weights scenes sources datasets matching summaries ablation_study
-    stored_atlas runners observing dissection findings neighbours atlas scanning merging render reporting explorer
-    write_up cli
-""".split()
+# From the ground up: a room may import the rooms above it in this list, and a part of a
+# room the parts before it. `docs/architecture.md` says what each is for.
+ROOMS = {
+    "errors": "",
+    "files": "",
+    "drawable": "",
+    "geometry": "",
+    "labels": "",
+    "inputs": "jpegs photos resizing preprocessing batches subjects",
+    "tracing": "axes trace layers",
+    "attribution": """
+        readout unit_maps activations classes head local explanation ablation
+        """,
+    "engine": "passes compiled frozen",
+    "model": "",
+    "kernels": "",
+    "accounts": "account verification record",
+    "datasets": """
+        base classes layout masks files index_maps lists polygons broden tables tars
+        """,
+    "scenes": "network",
+    "sources": """
+        downloads weights request hub bundled python torchvision places365 timm
+        checkpoint image_processor transformers
+        """,
+    "atlas": """
+        intervals matching runners summaries ablation_study storage observing
+        dissection findings neighbours atlas merging scanning
+        """,
+    "render": """
+        colours words overlays sheets diagram markup figures report fragments reporting
+        """,
+    "explorer": """
+        bundle shelf tiles worker network_contents photo_contents atlas_contents
+        atlas_documents documents server static_copy
+        """,
+    "write_up": "",
+    "cli": "shared atlas photos explore",
+}
+PARTS = {room: parts.split() for room, parts in ROOMS.items()}
 
 # Module-level imports of heavy libraries: who may have them.
 LEAVES = {
@@ -33,10 +65,10 @@ LEAVES = {
     "transformers": ("sources/transformers.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
-    "pyarrow": ("datasets/tables.py", "stored_atlas.py"),
+    "pyarrow": ("datasets/tables.py", "atlas/storage.py"),
     "starlette": ("explorer/server.py",),
     "uvicorn": ("explorer/server.py",),
-    "simplejpeg": ("jpegs.py",),
+    "simplejpeg": ("inputs/jpegs.py",),
     "onnxruntime": (),
     "onnx": (),
     "onnxscript": (),
@@ -45,8 +77,14 @@ LEAVES = {
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 
-def part_of(file: Path) -> str:
+def room_of(file: Path) -> str:
     return file.parts[0].removesuffix(".py")
+
+
+def part_of(file: Path) -> str:
+    """The part of its room that a file belongs to; "" for the room's own file."""
+    part = file.parts[1].removesuffix(".py") if len(file.parts) > 1 else ""
+    return "" if part == "__init__" else part
 
 
 def imports(file: Path, only_top: bool = False) -> Iterator[str]:
@@ -57,39 +95,67 @@ def imports(file: Path, only_top: bool = False) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} imports relatively"
-            # `from unitscope import x` names a part, `from unitscope.x import y` its contents.
+            # `from unitscope import x` names a room, `from unitscope.room import x` a
+            # part of it or a name that stands in the room's own file.
+            own = (node.module or "").split(".")[0] == "unitscope"
             yield from (
-                (f"unitscope.{alias.name}" for alias in node.names)
-                if node.module == "unitscope"
+                [f"{node.module}.{alias.name}" for alias in node.names]
+                if own
                 else [node.module or ""]
             )
 
 
-def test_every_part_has_its_place() -> None:
-    assert {part_of(file) for file in FILES} - {"__init__", "__main__"} == set(ORDER)
+def test_every_room_and_part_has_its_place() -> None:
+    assert {room_of(file) for file in FILES} - {"__init__", "__main__"} == set(ROOMS)
+    for room, parts in PARTS.items():
+        found = {part_of(file) for file in FILES if room_of(file) == room}
+        assert found - {""} == set(parts), f"the parts of {room}"
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if part_of(file) not in ("__init__", "__main__")], ids=str)
+@pytest.mark.parametrize(
+    "file",
+    [file for file in FILES if room_of(file) not in ("__init__", "__main__")],
+    ids=str,
+)
 def test_imports_point_down(file: Path) -> None:
-    own = part_of(file)
-    below = ORDER[: ORDER.index(own)]
+    room, part = room_of(file), part_of(file)
+    rooms = list(ROOMS)
+    rooms_below = rooms[: rooms.index(room)]
+    # A room's own file stands above its parts.
+    parts_below = PARTS[room][: PARTS[room].index(part)] if part else PARTS[room]
     for name in imports(file):
-        if name.startswith("unitscope."):
-            part = name.split(".")[1]
-            assert part == own or part in below, f"{file} imports {part}, which does not stand below {own}"
+        if not name.startswith("unitscope."):
+            continue
+        _, other, *rest = name.split(".")
+        if other != room:
+            assert other in rooms_below, f"{file} imports {name}, not below {room}"
+        elif rest and rest[0] in PARTS[room] and rest[0] != part:
+            assert rest[0] in parts_below, f"{file} imports {name}, not below {part}"
 
 
 def test_nothing_imports_the_command_line() -> None:
-    importers = [file for file in FILES if any(name.startswith("unitscope.cli") for name in imports(file))]
-    assert {part_of(file) for file in importers} == {"__main__", "cli"}
+    importers = [
+        file
+        for file in FILES
+        if any(name.startswith("unitscope.cli") for name in imports(file))
+    ]
+    assert {room_of(file) for file in importers} == {"__main__", "cli"}
 
 
 def test_the_one_door_up_is_drawables_to_render() -> None:
     doors = []
     for file in FILES:
         for node in ast.walk(ast.parse((ROOT / file).read_text())):
-            named = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module" and node.args
-            if named and isinstance(node.args[0], ast.Constant) and str(node.args[0].value).startswith("unitscope"):
+            named = (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "attr", "") == "import_module"
+                and node.args
+            )
+            if (
+                named
+                and isinstance(node.args[0], ast.Constant)
+                and str(node.args[0].value).startswith("unitscope")
+            ):
                 doors.append((str(file), node.args[0].value))
     assert set(doors) == {("drawable.py", "unitscope.render")}
 
@@ -98,39 +164,59 @@ def test_the_one_door_up_is_drawables_to_render() -> None:
 def test_heavy_libraries_are_imported_in_their_leaves_only(library: str) -> None:
     for file in FILES:
         if any(name.split(".")[0] == library for name in imports(file, only_top=True)):
-            assert str(file).startswith(LEAVES[library]), f"{file} imports {library} at module level"
+            assert str(file).startswith(LEAVES[library]), (
+                f"{file} imports {library} at module level"
+            )
 
 
 def modules_after(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     return set(done.stdout.split())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("unitscope.cli") is None, reason="there is no command line yet")
+@pytest.mark.skipif(
+    importlib.util.find_spec("unitscope.cli") is None,
+    reason="there is no command line yet",
+)
 def test_the_command_line_starts_without_torch() -> None:
     loaded = modules_after("import unitscope.cli")
     assert not loaded & {"torch", "torchvision", "matplotlib", "jinja2", "numpy", "PIL"}
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    assert not modules_after("import unitscope") & {"torch", "numpy", "PIL", "matplotlib"}
+    assert not modules_after("import unitscope") & {
+        "torch",
+        "numpy",
+        "PIL",
+        "matplotlib",
+    }
 
 
 def test_computing_loads_no_drawing() -> None:
-    assert not modules_after("import unitscope.account") & {"torchvision", "matplotlib", "jinja2", "unitscope.render"}
+    assert not modules_after("import unitscope.accounts.account") & {
+        "torchvision",
+        "matplotlib",
+        "jinja2",
+        "unitscope.render",
+    }
 
 
 def test_no_public_name_is_that_of_a_file() -> None:
-    # Importing a file unitscope/filters.py would put it in the place of the function unitscope.filters.
-    assert not {part_of(file) for file in FILES} & set(unitscope.__all__)
+    # Importing a file unitscope/filters.py would put it in the place of the function
+    # unitscope.filters.
+    assert not {room_of(file) for file in FILES} & set(unitscope.__all__)
 
 
 def test_every_public_name_can_be_imported() -> None:
-    assert set(unitscope.__all__) == set(unitscope._HOMES) | {"__version__"} and dir(unitscope) == sorted(
-        unitscope.__all__
-    )
+    assert set(unitscope.__all__) == set(unitscope._HOMES) | {"__version__"} and dir(
+        unitscope
+    ) == sorted(unitscope.__all__)
     for name in unitscope.__all__:
         assert getattr(unitscope, name) is not None
-    with pytest.raises(AttributeError, match="module 'unitscope' has no attribute 'filter'"):
+    with pytest.raises(
+        AttributeError, match="module 'unitscope' has no attribute 'filter'"
+    ):
         _ = unitscope.filter

@@ -26,7 +26,10 @@ def written(folder: Path, text: str | bytes, name: str = "labels.txt") -> Path:
         ("cat\rdog", ("cat", "dog")),
         ("\ufeffcat\ndog\n", ("cat", "dog")),
         ("  a cat \n\tdog\n", ("a cat", "dog")),
-        ("/a/airfield 0\n/a/apartment_building/outdoor 1\n", ("airfield", "apartment_building/outdoor")),
+        (
+            "/a/airfield 0\n/a/apartment_building/outdoor 1\n",
+            ("airfield", "apartment_building/outdoor"),
+        ),
         ("/z/zoo 1\n/a/abbey 0\n", ("abbey", "zoo")),
         ("/a/abbey\n/z/zoo\n", ("abbey", "zoo")),
         ("/a/abbey\nzoo\n", ("/a/abbey", "zoo")),
@@ -38,18 +41,29 @@ def written(folder: Path, text: str | bytes, name: str = "labels.txt") -> Path:
         ("class 0\nclass 1\nclass 2\n", ("class 0", "class 1", "class 2")),
         ("boeing 707\ncat\n", ("boeing 707", "cat")),
         ("crane 0\ncrane 1\nmaillot 2\n", ("crane", "crane", "maillot")),
-        ("n01440764 tench, Tinca tinca\nn01443537 goldfish\n", ("tench, Tinca tinca", "goldfish")),
+        (
+            "n01440764 tench, Tinca tinca\nn01443537 goldfish\n",
+            ("tench, Tinca tinca", "goldfish"),
+        ),
         ('["cat", "dog"]', ("cat", "dog")),
         ('{"1": "dog", "0": "cat"}', ("cat", "dog")),
-        ('{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"]}', ("tench", "goldfish")),
+        (
+            '{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"]}',
+            ("tench", "goldfish"),
+        ),
         ('{"dog": 1, "cat": 0}', ("cat", "dog")),
         ('{"id2label": {"0": "cat", "1": "dog"}, "hidden_size": 7}', ("cat", "dog")),
-        ("{0: 'tench, Tinca tinca',\n 1: \"hen's egg\"}", ("tench, Tinca tinca", "hen's egg")),
+        (
+            "{0: 'tench, Tinca tinca',\n 1: \"hen's egg\"}",
+            ("tench, Tinca tinca", "hen's egg"),
+        ),
         ("{curly\n}brace\n", ("{curly", "}brace")),
         ("[0]\n[1]\n", ("[0]", "[1]")),
     ],
 )
-def test_every_format_of_labels_is_read(tmp_path: Path, text: str, expected: tuple[str, ...]) -> None:
+def test_every_format_of_labels_is_read(
+    tmp_path: Path, text: str, expected: tuple[str, ...]
+) -> None:
     assert read_labels(written(tmp_path, text)) == expected
     assert read_labels(str(tmp_path / "labels.txt")) == expected
 
@@ -65,12 +79,17 @@ def test_every_format_of_labels_is_read(tmp_path: Path, text: str, expected: tup
         ("id\tlabel\n0\tcat\n1\tdog\n", "l.tsv", ("cat", "dog")),
     ],
 )
-def test_tables_are_read(tmp_path: Path, text: str, name: str, expected: tuple[str, ...]) -> None:
+def test_tables_are_read(
+    tmp_path: Path, text: str, name: str, expected: tuple[str, ...]
+) -> None:
     assert read_labels(written(tmp_path, text, name)) == expected
 
 
 def test_utf16_as_written_by_powershell_is_read(tmp_path: Path) -> None:
-    assert read_labels(written(tmp_path, "café\nθάλασσα\n".encode("utf-16"))) == ("café", "θάλασσα")
+    assert read_labels(written(tmp_path, "café\nθάλασσα\n".encode("utf-16"))) == (
+        "café",
+        "θάλασσα",
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +111,9 @@ def test_utf16_as_written_by_powershell_is_read(tmp_path: Path) -> None:
         ("x 0\ny 999999999\n", "none for 1, 2, 3"),
     ],
 )
-def test_what_cannot_be_labels_is_refused_in_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_what_cannot_be_labels_is_refused_in_one_line(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
     with pytest.raises(LabelsError, match=message) as caught:
         read_labels(written(tmp_path, text))
     assert "\n" not in str(caught.value)
@@ -114,24 +135,45 @@ def test_an_uneven_table_names_the_row(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LabelsError, match=r"no labels file 'nowhere\.txt'.*or pass the labels as a list"):
+    with pytest.raises(
+        LabelsError,
+        match=r"no labels file 'nowhere\.txt'.*or pass the labels as a list",
+    ):
         read_labels("nowhere.txt")
-    with pytest.raises(LabelsError, match=r"^the labels file .* is a folder: name the file in it$"):
+    with pytest.raises(
+        LabelsError, match=r"^the labels file .* is a folder: name the file in it$"
+    ):
         read_labels(tmp_path)
 
 
 def test_a_wrong_number_of_labels_names_both_numbers_and_the_remedy() -> None:
     check_label_count(["a", "b"], 2)
-    with pytest.raises(LabelsError, match=r"2 labels were given for 3 classes.*, or num_classes=2"):
+    with pytest.raises(
+        LabelsError, match=r"2 labels were given for 3 classes.*, or num_classes=2"
+    ):
         check_label_count(["a", "b"], 3, "num_classes=2")
 
 
 def test_hostile_labels_are_data() -> None:
-    hostile = ["<script>alert(1)</script>", "a\r\nb", "../../etc/passwd", "\x1b[31mred", "a\u2028b", "%s{0}"]
+    hostile = [
+        "<script>alert(1)</script>",
+        "a\r\nb",
+        "../../etc/passwd",
+        "\x1b[31mred",
+        "a\u2028b",
+        "%s{0}",
+    ]
     assert read_labels(hostile) == (hostile[0], "a b", *hostile[2:])
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip), min_size=1))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(
+            str.strip
+        ),
+        min_size=1,
+    )
+)
 def test_any_labels_come_back_from_json_in_any_order(names: list[str]) -> None:
     from tempfile import TemporaryDirectory
 
@@ -139,15 +181,24 @@ def test_any_labels_come_back_from_json_in_any_order(names: list[str]) -> None:
     with TemporaryDirectory() as folder:
         listed = written(Path(folder), json.dumps(names), "a.json")
         shuffled = written(
-            Path(folder), json.dumps({i: ["id", name] for i, name in list(enumerate(names))[::-1]}), "b.json"
+            Path(folder),
+            json.dumps({i: ["id", name] for i, name in list(enumerate(names))[::-1]}),
+            "b.json",
         )
         assert read_labels(names) == expected
-        plain = all(not (name.startswith("/") and name[2:3] == "/") for name in expected)
-        assert not plain or (read_labels(listed) == expected and read_labels(shuffled) == expected)
+        plain = all(
+            not (name.startswith("/") and name[2:3] == "/") for name in expected
+        )
+        assert not plain or (
+            read_labels(listed) == expected and read_labels(shuffled) == expected
+        )
 
 
 def test_the_published_files_are_read() -> None:
-    places, miniplaces = DATA / "weights/categories_places365.txt", DATA / "miniplaces/categories.txt"
+    places, miniplaces = (
+        DATA / "weights/categories_places365.txt",
+        DATA / "miniplaces/categories.txt",
+    )
     if not places.is_file() or not miniplaces.is_file():
         pytest.skip(f"the published label files are not in {DATA}: set UNITSCOPE_DATA")
     labels = read_labels(places)

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from networks import Dense, Failing, Gap, Mlp, OneRelu, Runs, Tokens, seeded
-from unitscope.account import Account
+from unitscope.accounts.account import Account
 from unitscope.errors import ModelError
+from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
 from unitscope.model import Classifier, wrap
-from unitscope.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(resize=32, crop=32)
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -43,10 +43,19 @@ def state_of(net: nn.Module) -> list[Any]:
     for name, module in net.named_modules():
         hooks = [value for key, value in vars(module).items() if "hooks" in key]
         state.append(
-            (name, id(module), type(module), module.training, [len(hook) for hook in hooks], sorted(vars(module)))
+            (
+                name,
+                id(module),
+                type(module),
+                module.training,
+                [len(hook) for hook in hooks],
+                sorted(vars(module)),
+            )
         )
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):
-        gradient = None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist())
+        gradient = (
+            None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist())
+        )
         about = (
             tensor.requires_grad,
             tensor.dtype,
@@ -55,13 +64,21 @@ def state_of(net: nn.Module) -> list[Any]:
             tensor._version,
             tensor.grad_fn,
         )
-        state.append((name, id(tensor), tensor.data_ptr(), about, gradient, tensor.tolist()))
+        state.append(
+            (name, id(tensor), tensor.data_ptr(), about, gradient, tensor.tolist())
+        )
     return state
 
 
 def random_state() -> list[Any]:
     numpy = np.random.get_state()
-    return [torch.get_rng_state().tolist(), random.getstate(), numpy[0], numpy[1].tolist(), numpy[2:]]
+    return [
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        numpy[0],
+        numpy[1].tolist(),
+        numpy[2:],
+    ]
 
 
 def settings() -> list[Any]:
@@ -77,7 +94,11 @@ def settings() -> list[Any]:
 
 def local_answer(model: Classifier) -> object:
     explanation = model.explain(X, method="hirescam")
-    return explanation.cams_of([0, 1]), explanation.ablate([1]).cams_of(0), explanation.ablate_each(units=[0, 1])
+    return (
+        explanation.cams_of([0, 1]),
+        explanation.ablate([1]).cams_of(0),
+        explanation.ablate_each(units=[0, 1]),
+    )
 
 
 VERBS: dict[str, Callable[[Classifier], object]] = {
@@ -110,12 +131,21 @@ def test_success_leaves_everything_as_it_was(verb: str, make: type[nn.Module]) -
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("no"), ZeroDivisionError(), KeyError("dog"), KeyboardInterrupt(), SystemExit()]
+    "error",
+    [
+        RuntimeError("no"),
+        ZeroDivisionError(),
+        KeyError("dog"),
+        KeyboardInterrupt(),
+        SystemExit(),
+    ],
 )
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.usefixtures("unchecked")
-def test_an_error_halfway_leaves_everything_as_it_was(verb: str, error: BaseException, late: bool) -> None:
+def test_an_error_halfway_leaves_everything_as_it_was(
+    verb: str, error: BaseException, late: bool
+) -> None:
     net = well_used(seeded(Failing))
     model = wrap(net, preprocessing=PREPROCESSING)
     if late:
@@ -123,12 +153,20 @@ def test_an_error_halfway_leaves_everything_as_it_was(verb: str, error: BaseExce
         explanation = model.explain(X)
     net.error = error
     before, chances, around = state_of(net), random_state(), settings()
-    expected = (KeyboardInterrupt, SystemExit) if not isinstance(error, Exception) else ModelError
-    if verb == "filters" or (late and verb in ("head", "layers")):  # these need no forward pass (any more)
+    expected = (
+        (KeyboardInterrupt, SystemExit)
+        if not isinstance(error, Exception)
+        else ModelError
+    )
+    if verb == "filters" or (
+        late and verb in ("head", "layers")
+    ):  # these need no forward pass (any more)
         VERBS[verb](model)
     else:
         with pytest.raises(expected):
-            Account.of(model, explanation) if late and verb == "account" else VERBS[verb](model)
+            Account.of(model, explanation) if late and verb == "account" else VERBS[
+                verb
+            ](model)
     assert state_of(net) == before
     assert random_state() == chances
     assert settings() == around
@@ -137,24 +175,34 @@ def test_an_error_halfway_leaves_everything_as_it_was(verb: str, error: BaseExce
 def test_a_forward_pass_that_fails_is_told_in_one_line() -> None:
     net = seeded(Failing)
     net.error = KeyError("dog")
-    with pytest.raises(ModelError, match=r"the network failed on an input of 3×32×32 .*dog") as failure:
+    with pytest.raises(
+        ModelError, match=r"the network failed on an input of 3×32×32 .*dog"
+    ) as failure:
         wrap(net, preprocessing=PREPROCESSING).explain(X)
-    assert isinstance(failure.value.__cause__, KeyError) and "\n" not in str(failure.value)
+    assert isinstance(failure.value.__cause__, KeyError) and "\n" not in str(
+        failure.value
+    )
 
 
 def test_statistics_of_batch_normalisation_are_not_updated_in_training_mode() -> None:
     net = seeded(Gap).train()
     statistics = {name: buffer.clone() for name, buffer in net.named_buffers()}
     wrap(net, preprocessing=PREPROCESSING).explain(X)
-    assert all(torch.equal(buffer, statistics[name]) for name, buffer in net.named_buffers())
+    assert all(
+        torch.equal(buffer, statistics[name]) for name, buffer in net.named_buffers()
+    )
     assert all(module.training for module in net.modules())
 
 
 def test_spectral_norm_is_not_iterated_by_looking_at_filters() -> None:
-    net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))).train()
+    net = nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))
+    ).train()
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     shown = filters(net, "0")
-    assert all(torch.equal(buffer, buffers[name]) for name, buffer in net.named_buffers())
+    assert all(
+        torch.equal(buffer, buffers[name]) for name, buffer in net.named_buffers()
+    )
     net.eval()
     np.testing.assert_allclose(shown.weights, net[0].weight.detach().numpy())
 
@@ -164,9 +212,14 @@ def test_a_users_gradients_still_flow_afterwards() -> None:
     model = wrap(net, preprocessing=PREPROCESSING)
     x = X.clone().requires_grad_()
     explanation = model.explain(x)
-    assert not explanation.logits.requires_grad and not explanation.feature_map.requires_grad
+    assert (
+        not explanation.logits.requires_grad
+        and not explanation.feature_map.requires_grad
+    )
     net(x).sum().backward()
-    assert x.grad is not None and all(parameter.grad is not None for parameter in net.parameters())
+    assert x.grad is not None and all(
+        parameter.grad is not None for parameter in net.parameters()
+    )
 
 
 def test_autocasting_around_it_rounds_nothing() -> None:
@@ -181,7 +234,9 @@ def test_autocasting_around_it_rounds_nothing() -> None:
         assert torch.equal(found.ablate_each(), expected.ablate_each())
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize(
+    "context", [torch.no_grad, torch.inference_mode, torch.enable_grad]
+)
 def test_it_works_inside_the_users_contexts(context: Callable[[], Any]) -> None:
     net = seeded(Gap)
     with context():
@@ -199,7 +254,9 @@ def test_a_forward_pass_that_reads_the_mode_sees_evaluation_everywhere() -> None
             return super().forward(x)
 
     class Stubborn(Watching):
-        def train(self, mode: bool = True) -> nn.Module:  # as networks that never unfreeze their statistics
+        def train(
+            self, mode: bool = True
+        ) -> nn.Module:  # as networks that never unfreeze their statistics
             raise AssertionError("the user's train() is not ours to call")
 
     wrap(seeded(Stubborn), preprocessing=PREPROCESSING).explain(X)
@@ -207,7 +264,9 @@ def test_a_forward_pass_that_reads_the_mode_sees_evaluation_everywhere() -> None
 
 
 def test_the_users_photo_is_left_alone(tmp_path: Path) -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    )
     before = image.tobytes()
     wrap(seeded(Gap), preprocessing=PREPROCESSING).explain(image)
     assert image.tobytes() == before and image.size == (50, 40)

@@ -12,10 +12,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from networks import Dense, Gap, ResNet20, SimpleNet, seeded
-from unitscope.errors import HeadError, InputError, LabelsError, LayerError, ModelError, NonFiniteError, PhotoError
-from unitscope.layers import evaluating
+from unitscope.errors import (
+    HeadError,
+    InputError,
+    LabelsError,
+    LayerError,
+    ModelError,
+    NonFiniteError,
+    PhotoError,
+)
+from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
-from unitscope.preprocessing import Preprocessing
+from unitscope.tracing.layers import evaluating
 
 SMALL = Preprocessing(resize=36, crop=32)
 X = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
@@ -25,10 +33,19 @@ def identities_hold(model: Classifier, x, allowed: float = 1e-5) -> None:
     """Maps, contributions and ablation against the network's own logits, relative to the largest."""
     e = model.explain(x)
     scale = float(e.logits.abs().max())
-    assert float((e.cams.mean((2, 3)) + e.head.bias - e.logits).abs().max()) <= allowed * scale
-    assert float((e.contributions.sum(2) + e.head.bias - e.logits).abs().max()) <= allowed * scale
+    assert (
+        float((e.cams.mean((2, 3)) + e.head.bias - e.logits).abs().max())
+        <= allowed * scale
+    )
+    assert (
+        float((e.contributions.sum(2) + e.head.bias - e.logits).abs().max())
+        <= allowed * scale
+    )
     units = [e.maximal_unit(e.top(1)[0][0].index)]
-    assert float((e.ablate(units).logits - model.forward_without(x, units)).abs().max()) <= allowed * scale
+    assert (
+        float((e.ablate(units).logits - model.forward_without(x, units)).abs().max())
+        <= allowed * scale
+    )
 
 
 # --- real weights ----------------------------------------------------------------------------------------------------
@@ -37,51 +54,95 @@ def identities_hold(model: Classifier, x, allowed: float = 1e-5) -> None:
 @pytest.fixture(scope="module")
 def simplenet(data: Path) -> Classifier:
     net = SimpleNet()
-    net.load_state_dict(torch.load(data / "weights" / "miniplaces-simplenet.pth", weights_only=True))
-    labels = [line.split()[0][3:] for line in (data / "miniplaces" / "categories.txt").read_text().splitlines()]
+    net.load_state_dict(
+        torch.load(data / "weights" / "miniplaces-simplenet.pth", weights_only=True)
+    )
+    labels = [
+        line.split()[0][3:]
+        for line in (data / "miniplaces" / "categories.txt").read_text().splitlines()
+    ]
     return wrap(net, labels, Preprocessing(resize=144, crop=128))
 
 
-def test_simplenet_knows_its_places_and_explains_them_exactly(simplenet: Classifier, data: Path) -> None:
-    photos = [data / "photos" / f"{name}.jpg" for name in ("rio", "city", "aquarium", "coffee")]
+def test_simplenet_knows_its_places_and_explains_them_exactly(
+    simplenet: Classifier, data: Path
+) -> None:
+    photos = [
+        data / "photos" / f"{name}.jpg"
+        for name in ("rio", "city", "aquarium", "coffee")
+    ]
     identities_hold(simplenet, photos)
     tops = simplenet.explain(photos).top(3)
     assert tops[2][0].label == "aquarium"
-    assert simplenet.head.kind == "gap-linear" and simplenet.head.layer == "features" and simplenet.head.error < 1e-6
+    assert (
+        simplenet.head.kind == "gap-linear"
+        and simplenet.head.layer == "features"
+        and simplenet.head.error < 1e-6
+    )
     one = simplenet.explain(photos[0])
     assert one.cams_on_photo(0, [0, 1]).shape == (2, 600, 800)
-    # A centre crop of a wide photo leaves the sides out, and keeps top and bottom but for a sixteenth.
+    # A centre crop of a wide photo leaves the sides out, and keeps top and bottom but
+    # for a sixteenth.
     laid = one.cams_on_photo(0, 0)[0]
-    assert np.isnan(laid[:, :100]).all() and np.isfinite(laid[300, 400]) and np.isnan(laid[:20]).all()
+    assert (
+        np.isnan(laid[:, :100]).all()
+        and np.isfinite(laid[300, 400])
+        and np.isnan(laid[:20]).all()
+    )
 
 
 def test_squeezenet_in_half_precision_made_float(data: Path) -> None:
-    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+    models = pytest.importorskip(
+        "torchvision.models", reason="torchvision is not installed"
+    )
     net = models.squeezenet1_1()
-    net.load_state_dict(torch.load(data / "weights" / "squeezenet1_1-imagenet-fp16.pth", weights_only=True))
+    net.load_state_dict(
+        torch.load(
+            data / "weights" / "squeezenet1_1-imagenet-fp16.pth", weights_only=True
+        )
+    )
     model = wrap(net.float(), None, Preprocessing())
     assert model.head.kind == "gap" and torch.equal(model.head.weight, torch.eye(1000))
     identities_hold(model, [data / "photos" / "dog.jpg", data / "photos" / "rio.jpg"])
     labels = models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
-    top = wrap(net, labels, Preprocessing()).explain(data / "photos" / "coffee.jpg").top(5)[0]
+    top = (
+        wrap(net, labels, Preprocessing())
+        .explain(data / "photos" / "coffee.jpg")
+        .top(5)[0]
+    )
     assert {"cup", "espresso", "coffee mug"} & {prediction.label for prediction in top}
 
 
 def test_resnet20_of_cifar_with_parameter_free_shortcuts(data: Path) -> None:
-    saved = torch.load(data / "weights" / "resnet20-12fca82f.th", map_location="cpu", weights_only=True)["state_dict"]
+    saved = torch.load(
+        data / "weights" / "resnet20-12fca82f.th", map_location="cpu", weights_only=True
+    )["state_dict"]
     net = ResNet20()
-    net.load_state_dict({name.removeprefix("module."): value for name, value in saved.items()})
+    net.load_state_dict(
+        {name.removeprefix("module."): value for name, value in saved.items()}
+    )
     model = wrap(net, preprocessing=Preprocessing(resize=32, crop=32))
-    assert model.head.layer == "layer3" and model.head.weight.shape == (10, 64) and model.head.grid.traced
-    identities_hold(model, [data / "photos" / "dog.jpg", data / "photos" / "bakery.jpg"])
+    assert (
+        model.head.layer == "layer3"
+        and model.head.weight.shape == (10, 64)
+        and model.head.grid.traced
+    )
+    identities_hold(
+        model, [data / "photos" / "dog.jpg", data / "photos" / "bakery.jpg"]
+    )
 
 
 # --- dtypes, wrappers, memory formats --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float64, 1e-5), (torch.float16, 0.01), (torch.bfloat16, 0.06)])
+@pytest.mark.parametrize(
+    ("dtype", "allowed"),
+    [(torch.float64, 1e-5), (torch.float16, 0.01), (torch.bfloat16, 0.06)],
+)
 @pytest.mark.parametrize("make", [Gap, Dense])
-def test_networks_of_other_dtypes(make: type[nn.Module], dtype: torch.dtype, allowed: float) -> None:
+def test_networks_of_other_dtypes(
+    make: type[nn.Module], dtype: torch.dtype, allowed: float
+) -> None:
     net = seeded(make).to(dtype)
     model = wrap(net, preprocessing=SMALL)
     identities_hold(model, X, allowed)
@@ -94,9 +155,9 @@ def test_networks_of_other_dtypes(make: type[nn.Module], dtype: torch.dtype, all
 def test_channels_last_memory_is_only_a_memory_format() -> None:
     net = seeded(Gap)
     expected = wrap(net, preprocessing=SMALL).explain(X)
-    found = wrap(net.to(memory_format=torch.channels_last), preprocessing=SMALL).explain(
-        X.contiguous(memory_format=torch.channels_last)
-    )
+    found = wrap(
+        net.to(memory_format=torch.channels_last), preprocessing=SMALL
+    ).explain(X.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(found.cams, expected.cams)
     assert found.feature_map.is_contiguous()
     identities_hold(wrap(net, preprocessing=SMALL), X)
@@ -106,7 +167,9 @@ def test_data_parallel_is_looked_through() -> None:
     net = seeded(Gap)
     model = wrap(nn.DataParallel(net), preprocessing=SMALL)
     assert model.network is net and model.head.layer == "features"
-    assert torch.equal(model.explain(X).logits, wrap(net, preprocessing=SMALL).explain(X).logits)
+    assert torch.equal(
+        model.explain(X).logits, wrap(net, preprocessing=SMALL).explain(X).logits
+    )
     identities_hold(model, X)
 
 
@@ -114,7 +177,9 @@ def test_compiled_networks_are_explained_without_being_compiled() -> None:
     net = seeded(Gap)
     expected = wrap(net, preprocessing=SMALL).explain(X)
     wrapped = wrap(torch.compile(net), preprocessing=SMALL)
-    assert wrapped.network is net and torch.equal(wrapped.explain(X).logits, expected.logits)
+    assert wrapped.network is net and torch.equal(
+        wrapped.explain(X).logits, expected.logits
+    )
     in_place = seeded(Gap)
     in_place.compile()
     part = seeded(Gap)
@@ -122,11 +187,17 @@ def test_compiled_networks_are_explained_without_being_compiled() -> None:
     for compiled in (in_place, part):
         model = wrap(compiled, preprocessing=SMALL)
         assert torch.equal(model.explain(X).cams, expected.cams)
-        assert "features.0" in [layer.name.replace("_orig_mod.", "") for layer in model.layers()]
-    assert in_place._compiled_call_impl is not None and hasattr(part.features, "_orig_mod")
+        assert "features.0" in [
+            layer.name.replace("_orig_mod.", "") for layer in model.layers()
+        ]
+    assert in_place._compiled_call_impl is not None and hasattr(
+        part.features, "_orig_mod"
+    )
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning"
+)
 def test_a_scripted_network_is_refused_with_the_reason() -> None:
     scripted = torch.jit.trace(seeded(Gap).eval(), X)
     model = wrap(scripted, preprocessing=SMALL)
@@ -134,7 +205,9 @@ def test_a_scripted_network_is_refused_with_the_reason() -> None:
         model.explain(X)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning"
+)
 def test_a_scripted_part_is_refused_by_name() -> None:
     net = seeded(Gap).eval()
     net.features = torch.jit.trace(net.features, X)
@@ -154,14 +227,27 @@ class Changed(nn.Module):
 
 
 def test_a_dict_of_several_tensors_says_which_are_the_logits() -> None:
-    with pytest.raises(ModelError, match="a dict of tensors 'features', 'out', and none is called 'logits'"):
-        wrap(Changed(lambda net, x: {"features": net.features(x), "out": net(x)}), preprocessing=SMALL).explain(X)
-    model = wrap(Changed(lambda net, x: {"features": net.features(x), "logits": net(x)}), preprocessing=SMALL)
+    with pytest.raises(
+        ModelError,
+        match="a dict of tensors 'features', 'out', and none is called 'logits'",
+    ):
+        wrap(
+            Changed(lambda net, x: {"features": net.features(x), "out": net(x)}),
+            preprocessing=SMALL,
+        ).explain(X)
+    model = wrap(
+        Changed(lambda net, x: {"features": net.features(x), "logits": net(x)}),
+        preprocessing=SMALL,
+    )
     identities_hold(model, X)
-    identities_hold(wrap(Changed(lambda net, x: {"out": net(x)}), preprocessing=SMALL), X)
+    identities_hold(
+        wrap(Changed(lambda net, x: {"out": net(x)}), preprocessing=SMALL), X
+    )
 
 
-def test_a_network_that_works_on_a_batch_of_its_own_is_refused_with_the_reason() -> None:
+def test_a_network_that_works_on_a_batch_of_its_own_is_refused_with_the_reason() -> (
+    None
+):
     def doubled(net: nn.Module, x: Tensor) -> Tensor:
         both = net(torch.cat([x, x.flip(3)]))
         return both[: len(x)].softmax(1) + both[len(x) :].softmax(1)
@@ -170,18 +256,28 @@ def test_a_network_that_works_on_a_batch_of_its_own_is_refused_with_the_reason()
         wrap(Changed(doubled), preprocessing=SMALL).explain(X)
 
 
-def test_random_numbers_that_a_network_draws_leave_the_callers_generator_alone() -> None:
-    model = wrap(Changed(lambda net, x: net(x) + 0 * torch.rand(1)), preprocessing=SMALL)
+def test_random_numbers_that_a_network_draws_leave_the_callers_generator_alone() -> (
+    None
+):
+    model = wrap(
+        Changed(lambda net, x: net(x) + 0 * torch.rand(1)), preprocessing=SMALL
+    )
     before = torch.get_rng_state()
     model.explain(X)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_network_whose_last_layer_is_zero_is_refused_at_once() -> None:
-    net = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5)))
+    net = seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5)
+        )
+    )
     net(X)
     nn.init.zeros_(net[3].weight)
-    with pytest.raises(HeadError, match="the logits are the same whatever the photo shows"):
+    with pytest.raises(
+        HeadError, match="the logits are the same whatever the photo shows"
+    ):
         wrap(net, preprocessing=SMALL).explain(X)
 
 
@@ -200,32 +296,60 @@ def test_frozen_networks_are_explained() -> None:
 
 
 def save(folder: Path, name: str, width: int, height: int) -> Path:
-    pixels = np.random.default_rng(width).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(width).integers(
+        0, 255, (height, width, 3), dtype=np.uint8
+    )
     Image.fromarray(pixels).save(folder / name)
     return folder / name
 
 
-def test_photos_of_different_sizes_share_a_batch_where_a_crop_makes_them_alike(gap: Classifier, tmp_path: Path) -> None:
-    paths = [save(tmp_path, "wide.png", 90, 40), save(tmp_path, "tall.png", 33, 70), save(tmp_path, "tiny.png", 5, 4)]
-    explanation = gap.explain([str(paths[0]), paths[1], Image.open(paths[2]).copy()], batch_size=2)
-    assert [subject.size for subject in explanation.subjects] == [(90, 40), (33, 70), (5, 4)]
-    assert [one.cams_on_photo(0, 0).shape[1:] for one in explanation] == [(40, 90), (70, 33), (4, 5)]
-    assert gap.explain(paths).logits.shape == (3, 5) and gap.explain(tuple(paths)).logits.shape == (3, 5)
+def test_photos_of_different_sizes_share_a_batch_where_a_crop_makes_them_alike(
+    gap: Classifier, tmp_path: Path
+) -> None:
+    paths = [
+        save(tmp_path, "wide.png", 90, 40),
+        save(tmp_path, "tall.png", 33, 70),
+        save(tmp_path, "tiny.png", 5, 4),
+    ]
+    explanation = gap.explain(
+        [str(paths[0]), paths[1], Image.open(paths[2]).copy()], batch_size=2
+    )
+    assert [subject.size for subject in explanation.subjects] == [
+        (90, 40),
+        (33, 70),
+        (5, 4),
+    ]
+    assert [one.cams_on_photo(0, 0).shape[1:] for one in explanation] == [
+        (40, 90),
+        (70, 33),
+        (4, 5),
+    ]
+    assert gap.explain(paths).logits.shape == (3, 5) and gap.explain(
+        tuple(paths)
+    ).logits.shape == (3, 5)
     assert gap.explain(path for path in paths).logits.shape == (3, 5)
     identities_hold(gap, paths)
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
-def test_photos_that_cannot_share_a_batch_are_refused(tmp_path: Path, batch_size: int) -> None:
+def test_photos_that_cannot_share_a_batch_are_refused(
+    tmp_path: Path, batch_size: int
+) -> None:
     model = wrap(seeded(Gap), preprocessing=Preprocessing(resize=32, crop=None))
     paths = [save(tmp_path, "wide.png", 90, 40), save(tmp_path, "tall.png", 33, 70)]
-    with pytest.raises(InputError, match=r"inputs of different sizes \(32×72, 67×32\), which cannot share a batch"):
+    with pytest.raises(
+        InputError,
+        match=r"inputs of different sizes \(32×72, 67×32\), which cannot share a batch",
+    ):
         model.explain(paths, batch_size=batch_size)
     if batch_size == 1:
         for verb in (model.units, model.ablate):
             with pytest.raises(InputError, match="inputs of different sizes"):
                 verb(paths, "features.0", [0], batch_size=1)
-    assert [model.explain(path).feature_map.shape[2:] for path in paths] == [(16, 36), (34, 16)]
+    assert [model.explain(path).feature_map.shape[2:] for path in paths] == [
+        (16, 36),
+        (34, 16),
+    ]
     assert model.input_shape == (3, 224, 224) and model.head.map_shape == (6, 112, 112)
 
 
@@ -247,12 +371,18 @@ def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
     ("x", "error", "message"),
     [
         ([], InputError, "there is nothing to explain: the list of photos is empty"),
-        (X[0], InputError, "(batch, channel, row, col), not (3, 32, 32): add a batch axis with x[None]"),
+        (
+            X[0],
+            InputError,
+            "(batch, channel, row, col), not (3, 32, 32): add a batch axis with "
+            "x[None]",
+        ),
         (X[:0], InputError, "not (0, 3, 32, 32)"),
         (
             (X * 50).to(torch.uint8),
             InputError,
-            "holds preprocessed floating-point numbers, not torch.uint8: scale it first",
+            "holds preprocessed floating-point numbers, not torch.uint8: scale it "
+            "first",
         ),
         (X.long(), InputError, "not torch.int64"),
         (X.to(torch.complex64), InputError, "not torch.complex64"),
@@ -261,34 +391,54 @@ def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
             NonFiniteError,
             "input 1 of the batch holds NaN",
         ),
-        (X / 0, NonFiniteError, "input 0 of the batch holds NaN or infinite numbers: check what made it"),
-        (X[:, :1], ModelError, "the network failed on an input of 1×32×32 (channel × row × col)"),
+        (
+            X / 0,
+            NonFiniteError,
+            "input 0 of the batch holds NaN or infinite numbers: check what made it",
+        ),
+        (
+            X[:, :1],
+            ModelError,
+            "the network failed on an input of 1×32×32 (channel × row × col)",
+        ),
         (3, InputError, "a int cannot be explained: give a path, a PIL image"),
         (None, InputError, "a NoneType cannot be explained"),
         ([3], PhotoError, "a photo is a path or a PIL image, not int"),
         (np.zeros((4, 4, 3)), InputError, "a ndarray cannot be explained"),
         (b"photo.jpg", InputError, "a bytes cannot be explained"),
         ({"photo": "a.jpg"}, InputError, "a dict cannot be explained"),
-        ([X[0]], InputError, "a list of tensors cannot be explained: stack them, torch.stack(x)"),
+        (
+            [X[0]],
+            InputError,
+            "a list of tensors cannot be explained: stack them, torch.stack(x)",
+        ),
         ("no such.jpg", PhotoError, "there is no photo 'no such.jpg'"),
     ],
 )
-def test_junk_is_refused_in_one_line(gap: Classifier, x, error: type[Exception], message: str) -> None:
+def test_junk_is_refused_in_one_line(
+    gap: Classifier, x, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error) as refusal:
         gap.explain(x)
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def test_an_input_that_the_network_cannot_take_is_told_with_its_shape() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
     with pytest.raises(
-        ModelError, match=r"the network failed on an input of 3×5×5 \(channel × row × col\): .*Kernel size"
+        ModelError,
+        match=r"the network failed on an input of 3×5×5 \(channel × row × col\): .*Kernel size",
     ):
         wrap(net, preprocessing=Preprocessing(5, 5)).explain(torch.zeros(1, 3, 5, 5))
 
 
 def test_a_huge_but_finite_input_is_no_nan() -> None:
-    with pytest.raises(NonFiniteError, match="the logits are NaN or infinite, first in the output of layer"):
+    with pytest.raises(
+        NonFiniteError,
+        match="the logits are NaN or infinite, first in the output of layer",
+    ):
         wrap(seeded(Gap), preprocessing=SMALL).explain(X.clamp(-3, 3) * 1e38)
 
 
@@ -299,7 +449,8 @@ def test_labels_must_be_as_many_as_the_classes() -> None:
     model = wrap(seeded(Gap), ["a", "b"], SMALL)
     for act in (lambda: model.explain(X), lambda: model.ablate(X, "features.0", [0])):
         with pytest.raises(
-            LabelsError, match="there are 2 labels, but the network has 5 classes: give one label a class"
+            LabelsError,
+            match="there are 2 labels, but the network has 5 classes: give one label a class",
         ):
             act()
 
@@ -307,7 +458,10 @@ def test_labels_must_be_as_many_as_the_classes() -> None:
 def test_labels_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\ncow\nhen\npig\n")
     model = wrap(seeded(Gap), tmp_path / "labels.txt", SMALL)
-    assert model.labels == ("cat", "dog", "cow", "hen", "pig") and model.explain(X).labels == model.labels
+    assert (
+        model.labels == ("cat", "dog", "cow", "hen", "pig")
+        and model.explain(X).labels == model.labels
+    )
 
 
 def test_a_classifier_says_what_it_is() -> None:
@@ -319,13 +473,19 @@ def test_a_classifier_says_what_it_is() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_module_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"a classifier is made from a torch\.nn\.Module, not from str"):
+    with pytest.raises(
+        ModelError, match=r"a classifier is made from a torch\.nn\.Module, not from str"
+    ):
         wrap("resnet50")  # type: ignore[arg-type]
 
 
 def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:
-    transforms = pytest.importorskip("torchvision.transforms", reason="torchvision is not installed")
-    pipeline = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32), transforms.ToTensor()])
+    transforms = pytest.importorskip(
+        "torchvision.transforms", reason="torchvision is not installed"
+    )
+    pipeline = transforms.Compose(
+        [transforms.Resize(36), transforms.CenterCrop(32), transforms.ToTensor()]
+    )
     path = save(tmp_path, "wide.png", 90, 40)
     own, same = (
         wrap(seeded(Gap), None, pipeline),
@@ -335,7 +495,9 @@ def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:
     # Their pixels may be a level apart.
     torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=0.01)
     assert own.input_shape == (3, 32, 32)
-    difference = np.nanmax(np.abs(found.cams_on_photo(0, 1) - expected.cams_on_photo(0, 1)))
+    difference = np.nanmax(
+        np.abs(found.cams_on_photo(0, 1) - expected.cams_on_photo(0, 1))
+    )
     assert difference <= 0.1 * float(expected.cams[0, 1].abs().max())
     assert found.subjects[0].picture().size == (90, 40)
 
@@ -351,11 +513,16 @@ def test_a_network_without_parameters_can_be_explained() -> None:
 
 
 def test_tensors_are_drawn_as_the_pictures_they_were() -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    )
     model = wrap(seeded(Gap), preprocessing=Preprocessing(None, None))
     explanation = model.explain(model.preprocessing(image)[None])
     assert explanation.subjects[0].picture().tobytes() == image.tobytes()
-    assert not explanation.subjects[0].is_photo and explanation.subjects[0].size == (32, 32)
+    assert not explanation.subjects[0].is_photo and explanation.subjects[0].size == (
+        32,
+        32,
+    )
 
 
 def test_logits_are_those_of_evaluation_mode_without_gradients() -> None:
@@ -375,7 +542,9 @@ def test_without_a_preprocessing_the_tensors_say_what_shape_is_usual() -> None:
             self.fc = nn.Linear(6, 4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.fc(nn.functional.avg_pool2d(self.conv(x).relu(), 32).flatten(1))
+            logits: torch.Tensor = self.fc(
+                nn.functional.avg_pool2d(self.conv(x).relu(), 32).flatten(1)
+            )
             return logits
 
     model = wrap(Fixed())

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks import Dense, Gap, seeded
-from unitscope.explanation import Explanation
+from unitscope.attribution.explanation import Explanation
+from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import wrap
-from unitscope.preprocessing import Preprocessing
 
 X = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 CLASSES = [3, 0]
@@ -23,13 +23,17 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
     if request.param == "small":
         net = seeded(Gap).eval()
         return net, net.features
-    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+    models = pytest.importorskip(
+        "torchvision.models", reason="torchvision is not installed"
+    )
     net = seeded(lambda: models.resnet18(num_classes=5)).eval()
     return net, net.layer4
 
 
 def explained(net: nn.Module) -> Explanation:
-    return wrap(net, preprocessing=Preprocessing(32, 32)).explain(X if not hasattr(net, "layer4") else photo())
+    return wrap(net, preprocessing=Preprocessing(32, 32)).explain(
+        X if not hasattr(net, "layer4") else photo()
+    )
 
 
 def photo() -> Tensor:
@@ -56,7 +60,9 @@ def test_captums_layer_grad_cam_times_the_cells_is_our_map(network) -> None:
 
 
 def test_torchcams_cam_is_our_map_and_its_grad_cam_our_map_above_zero(network) -> None:
-    torchcam = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
+    torchcam = pytest.importorskip(
+        "torchcam.methods", reason="torchcam is not installed"
+    )
     net, layer = network
     explanation = explained(net)
     x = X if isinstance(net, Gap) else photo()
@@ -69,39 +75,64 @@ def test_torchcams_cam_is_our_map_and_its_grad_cam_our_map_above_zero(network) -
     with torchcam.GradCAM(net, target_layer=layer) as extractor:
         for index in CLASSES:
             (theirs,) = extractor(index, net(x), normalized=False)
-            agree(explanation.cams[:, index].relu(), theirs.detach() * explanation.cams[0, 0].numel())
+            agree(
+                explanation.cams[:, index].relu(),
+                theirs.detach() * explanation.cams[0, 0].numel(),
+            )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own dependencies, when it is imported
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of its own dependencies, when it is imported
 def test_grad_cam_of_pytorch_grad_cam_is_our_map_above_zero_stretched(network) -> None:
-    grad_cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
-    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets", reason="grad-cam is not installed")
+    grad_cam = pytest.importorskip(
+        "pytorch_grad_cam", reason="grad-cam is not installed"
+    )
+    targets = pytest.importorskip(
+        "pytorch_grad_cam.utils.model_targets", reason="grad-cam is not installed"
+    )
     net, layer = network
     explanation = explained(net)
     x = X if isinstance(net, Gap) else photo()
     with grad_cam.GradCAM(model=net, target_layers=[layer]) as extractor:
         for index in CLASSES:
-            theirs = torch.from_numpy(extractor(input_tensor=x, targets=[targets.ClassifierOutputTarget(index)]))
+            theirs = torch.from_numpy(
+                extractor(
+                    input_tensor=x, targets=[targets.ClassifierOutputTarget(index)]
+                )
+            )
             small = stretched(explanation.cams[:, index].relu())
-            large = F.interpolate(small[:, None], x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+            large = F.interpolate(
+                small[:, None], x.shape[2:], mode="bilinear", align_corners=False
+            )[:, 0]
             # It stretches once more after enlarging.
             assert float((stretched(large) - theirs).abs().max()) <= 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_weights_of_ablation_cam_are_our_contributions_over_the_logit() -> None:
-    grad_cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
-    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets", reason="grad-cam is not installed")
+    grad_cam = pytest.importorskip(
+        "pytorch_grad_cam", reason="grad-cam is not installed"
+    )
+    targets = pytest.importorskip(
+        "pytorch_grad_cam.utils.model_targets", reason="grad-cam is not installed"
+    )
     net = seeded(Gap).eval()
     explanation = explained(net)
-    with grad_cam.AblationCAM(model=net, target_layers=[net.features], batch_size=6) as extractor:
+    with grad_cam.AblationCAM(
+        model=net, target_layers=[net.features], batch_size=6
+    ) as extractor:
         for index in CLASSES:
             extractor.batch_size = 6
             activations = explanation.feature_map.numpy()
             chosen = [targets.ClassifierOutputTarget(index)]
             with torch.no_grad():
-                theirs = extractor.get_cam_weights(X, net.features, chosen, activations, None)
-            ours = explanation.contributions[:, index] / explanation.logits[:, index, None]
+                theirs = extractor.get_cam_weights(
+                    X, net.features, chosen, activations, None
+                )
+            ours = (
+                explanation.contributions[:, index] / explanation.logits[:, index, None]
+            )
             np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-5)
 
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-torchvision = pytest.importorskip("torchvision", reason="torchvision builds the write-up's ResNet-50")
+torchvision = pytest.importorskip(
+    "torchvision", reason="torchvision builds the write-up's ResNet-50"
+)
 
 from unitscope import write_up  # noqa: E402
 from unitscope.cli import main  # noqa: E402
@@ -81,22 +83,48 @@ def test_the_maximal_unit_is_the_one_with_the_largest_weight_for_the_first_class
     assert row.obtained == str(int(weights.argmax()))
 
 
-def test_labels_without_the_write_ups_classes_are_refused(network: torch.nn.Module, photo: Path) -> None:
+def test_labels_without_the_write_ups_classes_are_refused(
+    network: torch.nn.Module, photo: Path
+) -> None:
     other = wrap(network, None, write_up.PREPROCESSING)
     with pytest.raises(ModelError, match="lack village"):
         write_up.reproduce(other, photo)
 
 
 def test_the_command_reads_a_checkpoint_of_the_authors_make_and_draws_the_figures(
-    network: torch.nn.Module, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    network: torch.nn.Module,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    state = {f"module.{key}": value for key, value in network.state_dict().items() if "num_batches" not in key}
+    state = {
+        f"module.{key}": value
+        for key, value in network.state_dict().items()
+        if "num_batches" not in key
+    }
     weights = tmp_path / "resnet50_places365.pth.tar"
-    torch.save({"state_dict": state}, weights, _use_new_zipfile_serialization=False, pickle_protocol=2)
+    torch.save(
+        {"state_dict": state},
+        weights,
+        _use_new_zipfile_serialization=False,
+        pickle_protocol=2,
+    )
     labels = tmp_path / "categories_places365.txt"
-    labels.write_text("".join(f"/{label[0]}/{label} {index}\n" for index, label in enumerate(_labels())))
+    labels.write_text(
+        "".join(
+            f"/{label[0]}/{label} {index}\n" for index, label in enumerate(_labels())
+        )
+    )
     out = tmp_path / "pictures"
-    arguments = ["reproduce", "write-up", str(photo), "--weights", str(weights), "--labels", str(labels)]
+    arguments = [
+        "reproduce",
+        "write-up",
+        str(photo),
+        "--weights",
+        str(weights),
+        "--labels",
+        str(labels),
+    ]
     assert main([*arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "published numbers agree" in printed

@@ -31,32 +31,50 @@ class Augmentation:
 def normalise(pixels: Tensor) -> Tensor:
     """uint8 (batch, row, column, channel) → float (batch, channel, row, column), as the network wants it."""
     mean, std = (torch.tensor(values, device=pixels.device) for values in (MEAN, STD))
-    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
+    return (
+        pixels.permute(0, 3, 1, 2)
+        .float()
+        .div_(255)
+        .sub_(mean[:, None, None])
+        .div_(std[:, None, None])
+    )
 
 
-def augment(pixels: Tensor, size: int, how: Augmentation, generator: torch.Generator) -> Tensor:
+def augment(
+    pixels: Tensor, size: int, how: Augmentation, generator: torch.Generator
+) -> Tensor:
     """uint8 (batch, row, column, channel) → varied, normalised float (batch, channel, size, size).
 
-    All random numbers are drawn on the CPU from `generator`, so that a batch is the same on every device.
+    All random numbers are drawn on the CPU from `generator`, so that a batch is the
+    same on every device.
     """
     count, stored, device = len(pixels), pixels.shape[1], pixels.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator) * (high - low) + low
 
-    area, stretch = uniform(how.smallest_crop, 1.0), uniform(-math.log(how.aspect), math.log(how.aspect))
+    area, stretch = (
+        uniform(how.smallest_crop, 1.0),
+        uniform(-math.log(how.aspect), math.log(how.aspect)),
+    )
     height = (area / stretch.exp()).sqrt().clamp_(max=1.0)
     width = (area * stretch.exp()).sqrt().clamp_(max=1.0)
     rows = _resampling(uniform(0, 1) * (1 - height), height, stored, size)
     columns = _resampling(uniform(0, 1) * (1 - width), width, stored, size)
     columns = torch.where(uniform(0, 1)[:, None, None] < 0.5, columns.flip(1), columns)
-    # Crop, resize and flip are linear along each axis: two batched matrix products, which on a CPU take a third of
-    # grid_sample's time and, unlike it, do not alias where a crop shrinks.
+    # Crop, resize and flip are linear along each axis: two batched matrix products,
+    # which on a CPU take a third of grid_sample's time and, unlike it, do not alias
+    # where a crop shrinks.
     squeezed = rows.to(device) @ pixels.float().flatten(2)
     planes = squeezed.view(count, size, stored, 3).permute(0, 3, 1, 2)
-    crops = (planes @ columns.to(device)[:, None].mT).contiguous(memory_format=torch.channels_last)
+    crops = (planes @ columns.to(device)[:, None].mT).contiguous(
+        memory_format=torch.channels_last
+    )
 
-    gain = uniform(1 - how.colour, 1 + how.colour) * uniform(1 - how.cast, 1 + how.cast, 3).T
+    gain = (
+        uniform(1 - how.colour, 1 + how.colour)
+        * uniform(1 - how.cast, 1 + how.cast, 3).T
+    )
     contrast = uniform(1 - how.colour, 1 + how.colour)
     crops = _colour(crops, gain.T.to(device), contrast.to(device))
     return _erase(crops, uniform, how.erase) if how.erase else crops
@@ -65,7 +83,8 @@ def augment(pixels: Tensor, size: int, how: Augmentation, generator: torch.Gener
 def _resampling(start: Tensor, extent: Tensor, stored: int, size: int) -> Tensor:
     """(batch, size, stored): rows of weights that cut [start, start+extent] out of the unit interval and resize it.
 
-    A triangle as wide as the larger of the two grids' spacings, which is Pillow's bilinear filter.
+    A triangle as wide as the larger of the two grids' spacings, which is Pillow's
+    bilinear filter.
     """
     step = extent * stored / size
     centres = (start * stored)[:, None] + step[:, None] * (torch.arange(size) + 0.5)
@@ -85,7 +104,9 @@ def _colour(crops: Tensor, gain: Tensor, contrast: Tensor) -> Tensor:
 
 def _erase(crops: Tensor, uniform: Callable[..., Tensor], chance: float) -> Tensor:
     size = crops.shape[-1]
-    side = torch.where(uniform(0, 1) < chance, uniform(0.2, 0.5), torch.zeros(len(crops)))
+    side = torch.where(
+        uniform(0, 1) < chance, uniform(0.2, 0.5), torch.zeros(len(crops))
+    )
     left, top = uniform(0, 1) * (1 - side), uniform(0, 1) * (1 - side)
     position = (torch.arange(size) + 0.5) / size
     columns = (position >= left[:, None]) & (position < (left + side)[:, None])

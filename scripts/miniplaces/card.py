@@ -7,23 +7,36 @@ from miniplaces.training import Recipe
 from miniplaces.weights import Weights
 
 DATA = (
-    "MiniPlaces: 100,000 training photos of 100 scene classes, a part of Places (MIT CSAIL). The Places project gives "
-    "its models under CC BY; the photos belong to their owners, were collected from the web, and none is shipped here."
+    "MiniPlaces: 100,000 training photos of 100 scene classes, a part of Places (MIT "
+    "CSAIL). The Places project gives "
+    "its models under CC BY; the photos belong to their owners, were collected from "
+    "the web, and none is shipped here."
 )
 ATTRIBUTION = (
-    "B. Zhou, A. Lapedriza, A. Khosla, A. Oliva, A. Torralba: Places: A 10 million Image Database for Scene "
-    "Recognition. IEEE TPAMI, 2017. MiniPlaces: https://github.com/CSAILVision/miniplaces"
+    "B. Zhou, A. Lapedriza, A. Khosla, A. Oliva, A. Torralba: Places: A 10 million "
+    "Image Database for Scene "
+    "Recognition. IEEE TPAMI, 2017. MiniPlaces: "
+    "https://github.com/CSAILVision/miniplaces"
 )
 INTENDED = "Showing how an image classifier can be taken apart: teaching, demonstrations, tests, baselines."
 NOT_FOR = (
-    "Not for decisions about people or places, surveillance, geolocation or safety; not for judging photos unlike "
-    "those it was trained on (drawings, medical or aerial pictures, close-ups of single objects). It always answers "
-    "with one of its classes, also for a photo of none of them, and its probabilities are not calibrated for such."
+    "Not for decisions about people or places, surveillance, geolocation or safety; "
+    "not for judging photos unlike "
+    "those it was trained on (drawings, medical or aerial pictures, close-ups of "
+    "single objects). It always answers "
+    "with one of its classes, also for a photo of none of them, and its probabilities "
+    "are not calibrated for such."
 )
 
 
 def make_card(
-    evaluation: Evaluation, labels: list[str], recipe: Recipe, photos: int, parameters: int, command: str, of: str
+    evaluation: Evaluation,
+    labels: list[str],
+    recipe: Recipe,
+    photos: int,
+    parameters: int,
+    command: str,
+    of: str,
 ) -> dict[str, Any]:
     """Everything the card says, from one evaluation; `of` says which photos it was measured on."""
     return {
@@ -43,20 +56,35 @@ def make_card(
 
 def describe(recipe: Recipe) -> str:
     """The recipe in words."""
-    phases = ", then ".join(f"{phase.epochs} epochs at {phase.size} pixels" for phase in recipe.phases)
+    phases = ", then ".join(
+        f"{phase.epochs} epochs at {phase.size} pixels" for phase in recipe.phases
+    )
     optimizer = (
-        f"Muon (peak {recipe.lr}) for the convolutions after the first and AdamW (peak {recipe.small_lr}) for the rest"
+        f"Muon (peak {recipe.lr}) for the convolutions after the first and AdamW (peak "
+        f"{recipe.small_lr}) for the rest"
         if recipe.optimizer == "muon"
         else f"SGD with Nesterov momentum (peak {recipe.lr})"
     )
     how = recipe.augmentation
-    kept = f"their exponential moving average (decay {recipe.averaging})" if recipe.averaging else "the last ones"
-    teacher = f", {recipe.distil:.0%} of the loss from a teacher's answers" if recipe.distil else ""
+    kept = (
+        f"their exponential moving average (decay {recipe.averaging})"
+        if recipe.averaging
+        else "the last ones"
+    )
+    teacher = (
+        f", {recipe.distil:.0%} of the loss from a teacher's answers"
+        if recipe.distil
+        else ""
+    )
     return (
-        f"From scratch: {phases}; batches of {recipe.batch}; {optimizer}, warmed up over {recipe.warmup} steps and "
-        f"brought to zero in a straight line over the last {recipe.decay:.0%}; weight decay {recipe.weight_decay}; "
-        f"label smoothing {recipe.label_smoothing}{teacher}; random crops of {how.smallest_crop:.0%}–100 % of the "
-        f"area, mirrored half the time, brightness and contrast ±{how.colour:.0%}, colour cast ±{how.cast:.0%}; the "
+        f"From scratch: {phases}; batches of {recipe.batch}; {optimizer}, warmed up "
+        f"over {recipe.warmup} steps and "
+        f"brought to zero in a straight line over the last {recipe.decay:.0%}; weight "
+        f"decay {recipe.weight_decay}; "
+        f"label smoothing {recipe.label_smoothing}{teacher}; random crops of "
+        f"{how.smallest_crop:.0%}–100 % of the "
+        f"area, mirrored half the time, brightness and contrast ±{how.colour:.0%}, "
+        f"colour cast ±{how.cast:.0%}; the "
         f"weights kept are {kept}. Seed {recipe.seed}."
     )
 
@@ -73,20 +101,34 @@ def render(weights: Weights, size: int) -> str:
     architecture = weights.network.architecture
     stages = "\n".join(
         f"| `layer{number}` | {stage.blocks} × "
-        + (f"bottleneck ({stage.bottleneck} inside)" if stage.bottleneck else "basic block (two 3×3 convolutions)")
+        + (
+            f"bottleneck ({stage.bottleneck} inside)"
+            if stage.bottleneck
+            else "basic block (two 3×3 convolutions)"
+        )
         + f" | {stage.units} | {stage.stride} |"
         for number, stage in enumerate(architecture.stages, start=1)
     )
     classes = "\n".join(
-        f"| {name} | {_percent(entry['top1'])} | {_percent(entry['top5'])} | {entry['top1']['photos']} |"
+        f"| {name} | {_percent(entry['top1'])} | {_percent(entry['top5'])} | "
+        f"{entry['top1']['photos']} |"
         for name, entry in accuracy["classes"].items()
     )
     confusions = "\n".join(
-        f"| {entry['class']} | {entry['taken_for']} | {entry['photos']} |" for entry in accuracy["confusions"]
+        f"| {entry['class']} | {entry['taken_for']} | {entry['photos']} |"
+        for entry in accuracy["confusions"]
     )
-    ordered = sorted(accuracy["classes"].items(), key=lambda item: float(item[1]["top1"]["accuracy"]))
-    worst = ", ".join(f"{name} ({100 * entry['top1']['accuracy']:.0f} %)" for name, entry in ordered[:5])
-    best = ", ".join(f"{name} ({100 * entry['top1']['accuracy']:.0f} %)" for name, entry in ordered[:-6:-1])
+    ordered = sorted(
+        accuracy["classes"].items(), key=lambda item: float(item[1]["top1"]["accuracy"])
+    )
+    worst = ", ".join(
+        f"{name} ({100 * entry['top1']['accuracy']:.0f} %)"
+        for name, entry in ordered[:5]
+    )
+    best = ", ".join(
+        f"{name} ({100 * entry['top1']['accuracy']:.0f} %)"
+        for name, entry in ordered[:-6:-1]
+    )
     return f"""# Model card: the scene classifier in the box
 
 <!-- Written by `python scripts/train_miniplaces.py card`; edit scripts/miniplaces/card.py, not this page. -->

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from miniplaces.augmentation import normalise
 from miniplaces.photos import Photos
-from unitscope.intervals import wilson
+from unitscope.atlas.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class Share:
 
     def to_json(self) -> dict[str, object]:
         low, high = self.interval
-        return {"accuracy": round(self.value, 4), "interval": [round(low, 4), round(high, 4)], "photos": self.count}
+        return {
+            "accuracy": round(self.value, 4),
+            "interval": [round(low, 4), round(high, 4)],
+            "photos": self.count,
+        }
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -48,7 +52,8 @@ class Evaluation:
     def top(self, count: int, of: int | None = None) -> Share:
         """How often the label is among the `count` highest scores; for photos of one class where `of` is given."""
         own = np.take_along_axis(self.logits, self.labels[:, None], 1)
-        # Ties count against the classifier, so that a constant one is not a perfect one.
+        # Ties count against the classifier, so that a constant one is not a perfect
+        # one.
         rank = (self.logits >= own).sum(1)
         hit = rank <= count
         if of is not None:
@@ -63,7 +68,11 @@ class Evaluation:
         np.fill_diagonal(table, 0)
         order = np.argsort(-table, axis=None, kind="stable")[:count]
         pairs = [divmod(int(position), classes) for position in order]
-        return [(true, taken, int(table[true, taken])) for true, taken in pairs if table[true, taken] > 0]
+        return [
+            (true, taken, int(table[true, taken]))
+            for true, taken in pairs
+            if table[true, taken] > 0
+        ]
 
     def to_json(self, names: list[str]) -> dict[str, object]:
         present = [index for index in range(len(names)) if (self.labels == index).any()]
@@ -73,7 +82,10 @@ class Evaluation:
             "top1": self.top(1).to_json(),
             "top5": self.top(5).to_json(),
             "classes": {
-                names[index]: {"top1": self.top(1, of=index).to_json(), "top5": self.top(5, of=index).to_json()}
+                names[index]: {
+                    "top1": self.top(1, of=index).to_json(),
+                    "top5": self.top(5, of=index).to_json(),
+                }
                 for index in present
             },
             "confusions": [
@@ -84,12 +96,18 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, photos: Photos, device: torch.device, batch: int = 250) -> Evaluation:
+def evaluate(
+    network: nn.Module, photos: Photos, device: torch.device, batch: int = 250
+) -> Evaluation:
     """Score every photo, as it is stored, in float32."""
     network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     logits = []
-    for start in tqdm(range(0, len(photos), batch), desc="evaluating", unit=" batches", disable=None):
-        pixels = torch.from_numpy(np.array(photos.pixels[start : start + batch])).to(device)
+    for start in tqdm(
+        range(0, len(photos), batch), desc="evaluating", unit=" batches", disable=None
+    ):
+        pixels = torch.from_numpy(np.array(photos.pixels[start : start + batch])).to(
+            device
+        )
         inputs = normalise(pixels).contiguous(memory_format=torch.channels_last)
         logits.append(network(inputs).float().cpu().numpy())
     return Evaluation(np.concatenate(logits), photos.labels)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """The nearest thing to a (semi-)orthogonal matrix that a few Newton–Schulz steps reach.
 
-    Coefficients and form from Keller Jordan's Muon (https://kellerjordan.github.io/posts/muon/).
+    Coefficients and form from Keller Jordan's Muon
+    (https://kellerjordan.github.io/posts/muon/).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
@@ -25,8 +26,16 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose every step is orthogonalised (Jordan et al. 2024), for weights of two or more axes."""
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(
+            parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -43,7 +52,9 @@ class Muon(torch.optim.Optimizer):
                 # The step's size per weight must not depend on the matrix's shape.
                 scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(orthogonalise(update).view_as(parameter), alpha=-group["lr"] * scale)
+                parameter.add_(
+                    orthogonalise(update).view_as(parameter), alpha=-group["lr"] * scale
+                )
 
 
 def make_optimizers(
@@ -59,9 +70,15 @@ def make_optimizers(
         else:
             plain.append(parameter)
     if kind == "sgd":
-        decayed = [{"params": inner + first, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        decayed = [
+            {"params": inner + first, "weight_decay": weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
         return [torch.optim.SGD(decayed, lr=lr, momentum=0.9, nesterov=True)]
-    rest = [{"params": first, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    rest = [
+        {"params": first, "weight_decay": 0.05},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return [
         Muon(inner, lr=lr, weight_decay=weight_decay),
         torch.optim.AdamW(rest, lr=small_lr, betas=(0.9, 0.95)),

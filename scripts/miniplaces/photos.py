@@ -42,7 +42,11 @@ class Photos:
         return int(self.pixels.shape[1])
 
     def take(self, indices: NDArray[np.int64]) -> "Photos":
-        return Photos(self.pixels[indices], self.labels[indices], tuple(self.names[index] for index in indices))
+        return Photos(
+            self.pixels[indices],
+            self.labels[indices],
+            tuple(self.names[index] for index in indices),
+        )
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def name_in_split(path: str) -> str:
 def class_of(name: str) -> str:
     """`a/abbey/1.jpg` → `abbey`; `b/bakery/shop/1.jpg` → `bakery/shop`; `cats/1.jpg` → `cats`."""
     parts = list(PurePosixPath(name).parts[:-1])
-    # Places sorts its classes into folders by first letter; that letter is no part of the name.
+    # Places sorts its classes into folders by first letter; that letter is no part of
+    # the name.
     if len(parts) > 1 and len(parts[0]) == 1 and parts[1].startswith(parts[0]):
         parts = parts[1:]
     return "/".join(parts)
@@ -77,7 +82,10 @@ def class_names(photos: Photos) -> list[str]:
         names.setdefault(label, class_of(name))
     if sorted(names) != list(range(len(names))):
         missing = sorted(set(range(max(names) + 1)) - set(names))
-        raise PhotosError(f"no training photo of class {missing[0]}: labels must be 0 … {max(names)} without a gap")
+        raise PhotosError(
+            f"no training photo of class {missing[0]}: labels must be 0 … {max(names)} "
+            "without a gap"
+        )
     return [names[index] for index in range(len(names))]
 
 
@@ -90,46 +98,84 @@ def read_photos(
 ) -> Photos:
     """Every labelled photo of a split, as squares of `size` pixels (as stored where `None`).
 
-    `source` is a folder or tar in the official layout (`images/<split>/…` with a `<split>.txt`), a parquet file with
-    columns path, label, image, or a folder of such files. `cache` keeps the decoded array for the next start. Where no
-    list of labels comes with the photos, their folders name the classes, numbered as in `classes` or by name.
+    `source` is a folder or tar in the official layout (`images/<split>/…` with a
+    `<split>.txt`), a parquet file with columns path, label, image, or a folder of such
+    files. `cache` keeps the decoded array for the next start. Where no list of labels
+    comes with the photos, their folders name the classes, numbered as in `classes` or
+    by name.
     """
     source = source.expanduser()
     if not source.exists():
-        raise PhotosError(f"{source} does not exist: give a MiniPlaces folder or tar, or parquet shards")
+        raise PhotosError(
+            f"{source} does not exist: give a MiniPlaces folder or tar, or parquet "
+            "shards"
+        )
     if cache is None:
-        return _decode(_records(source, split), size, f"decoding {source.name}", out=None, classes=classes)
+        return _decode(
+            _records(source, split),
+            size,
+            f"decoding {source.name}",
+            out=None,
+            classes=classes,
+        )
     files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
-    stamp = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files or [source]]
-    key = hashlib.sha256(json.dumps([stamp, split, size, classes]).encode()).hexdigest()[:16]
-    pixels_path, index_path = cache / f"{split}-{key}.npy", cache / f"{split}-{key}.json"
+    stamp = [
+        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in files or [source]
+    ]
+    key = hashlib.sha256(
+        json.dumps([stamp, split, size, classes]).encode()
+    ).hexdigest()[:16]
+    pixels_path, index_path = (
+        cache / f"{split}-{key}.npy",
+        cache / f"{split}-{key}.json",
+    )
     if not index_path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        photos = _decode(_records(source, split), size, f"decoding {source.name}", out=pixels_path, classes=classes)
+        photos = _decode(
+            _records(source, split),
+            size,
+            f"decoding {source.name}",
+            out=pixels_path,
+            classes=classes,
+        )
         temporary = index_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"names": photos.names, "labels": photos.labels.tolist()}))
+        temporary.write_text(
+            json.dumps({"names": photos.names, "labels": photos.labels.tolist()})
+        )
         # The index comes last: where it is, the pixels beside it are complete.
         temporary.replace(index_path)
     index: dict[str, Any] = json.loads(index_path.read_text())
     pixels = np.load(pixels_path, mmap_mode="r")
-    return Photos(pixels, np.array(index["labels"], dtype=np.int64), tuple(index["names"]))
+    return Photos(
+        pixels, np.array(index["labels"], dtype=np.int64), tuple(index["names"])
+    )
 
 
-def split_off(photos: Photos, hold_out: str, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_off(
+    photos: Photos, hold_out: str, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the photos to train on and of those to hold out.
 
-    `hold_out` is a number of photos, drawn by `seed`, or a folder or tar of training photos: those are held out.
+    `hold_out` is a number of photos, drawn by `seed`, or a folder or tar of training
+    photos: those are held out.
     """
     if hold_out.isdecimal():
         count = int(hold_out)
         if count >= len(photos):
-            raise PhotosError(f"cannot hold out {count} photos of {len(photos)}: give a smaller number")
+            raise PhotosError(
+                f"cannot hold out {count} photos of {len(photos)}: give a smaller "
+                "number"
+            )
         order = np.random.default_rng((seed, 1)).permutation(len(photos))
         return np.sort(order[count:]), np.sort(order[:count])
     held = {name_in_split(name) for name in photo_names(Path(hold_out))}
     flags = np.array([name in held for name in photos.names])
     if not flags.any():
-        raise PhotosError(f"none of the {len(held)} photos in {hold_out} is a training photo: nothing to hold out")
+        raise PhotosError(
+            f"none of the {len(held)} photos in {hold_out} is a training photo: "
+            "nothing to hold out"
+        )
     return np.flatnonzero(~flags), np.flatnonzero(flags)
 
 
@@ -137,9 +183,15 @@ def photo_names(source: Path) -> list[str]:
     """The photos in a folder or tar, without reading them."""
     if source.is_dir():
         paths = (path.relative_to(source) for path in source.rglob("*"))
-        return sorted(path.as_posix() for path in paths if path.suffix.lower() in PHOTO_SUFFIXES)
+        return sorted(
+            path.as_posix() for path in paths if path.suffix.lower() in PHOTO_SUFFIXES
+        )
     with tarfile.open(source) as archive:
-        return [name for name in archive.getnames() if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES]
+        return [
+            name
+            for name in archive.getnames()
+            if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES
+        ]
 
 
 def open_square(encoded: bytes, size: int | None) -> Image.Image:
@@ -155,13 +207,21 @@ def open_square(encoded: bytes, size: int | None) -> Image.Image:
 
 
 def _decode(
-    records: Iterator[_Record], size: int | None, title: str, out: Path | None, classes: list[str] | None
+    records: Iterator[_Record],
+    size: int | None,
+    title: str,
+    out: Path | None,
+    classes: list[str] | None,
 ) -> Photos:
     def square(record: _Record) -> tuple[_Record, NDArray[np.uint8]]:
         try:
-            return _Record(record.name, record.label, b""), np.asarray(open_square(record.encoded, size))
+            return _Record(record.name, record.label, b""), np.asarray(
+                open_square(record.encoded, size)
+            )
         except OSError as error:
-            raise PhotosError(f"{record.name} is not a photo that Pillow can decode: {error}") from error
+            raise PhotosError(
+                f"{record.name} is not a photo that Pillow can decode: {error}"
+            ) from error
 
     decoded: list[NDArray[np.uint8]] = []
     kept: list[_Record] = []
@@ -170,7 +230,8 @@ def _decode(
             for record, pixels in pool.map(square, batch):
                 if decoded and pixels.shape != decoded[0].shape:
                     raise PhotosError(
-                        f"{record.name} is {pixels.shape[1]}×{pixels.shape[0]} and {kept[0].name} is not: "
+                        f"{record.name} is {pixels.shape[1]}×{pixels.shape[0]} and "
+                        f"{kept[0].name} is not: "
                         "give one size for all of them (--photo-size)"
                     )
                 kept.append(record)
@@ -195,13 +256,17 @@ def _labels(records: list[_Record], classes: list[str] | None) -> NDArray[np.int
     order = {name: index for index, name in enumerate(classes or sorted(set(found)))}
     unknown = sorted(set(found) - set(order))
     if unknown:
-        raise PhotosError(f"{unknown[0]!r} is a folder of photos and none of the {len(order)} classes")
+        raise PhotosError(
+            f"{unknown[0]!r} is a folder of photos and none of the {len(order)} classes"
+        )
     return np.array([order[name] for name in found], dtype=np.int64)
 
 
 def _batches(records: Iterator[_Record], count: int) -> Iterator[list[_Record]]:
     batch: list[_Record] = []
-    for record in tqdm(records, desc="reading photos", unit=" photos", disable=None, smoothing=0):
+    for record in tqdm(
+        records, desc="reading photos", unit=" photos", disable=None, smoothing=0
+    ):
         batch.append(record)
         if len(batch) == count:
             yield batch
@@ -223,33 +288,54 @@ def _parquet_records(shards: list[Path]) -> Iterator[_Record]:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise PhotosError("reading parquet shards takes pyarrow: pip install pyarrow") from error
+        raise PhotosError(
+            "reading parquet shards takes pyarrow: pip install pyarrow"
+        ) from error
     for shard in shards:
-        for batch in parquet.ParquetFile(shard).iter_batches(batch_size=512, columns=["path", "label", "image"]):
+        for batch in parquet.ParquetFile(shard).iter_batches(
+            batch_size=512, columns=["path", "label", "image"]
+        ):
             for row in batch.to_pylist():
-                yield _Record(name_in_split(row["path"]), int(row["label"]), row["image"])
+                yield _Record(
+                    name_in_split(row["path"]), int(row["label"]), row["image"]
+                )
 
 
 def _folder_records(source: Path, split: str) -> Iterator[_Record]:
     lists = sorted(source.rglob(f"{split}.txt"), key=lambda path: len(path.parts))
-    roots = [path for path in (source / "images" / split, source / split) if path.is_dir()]
+    roots = [
+        path for path in (source / "images" / split, source / split) if path.is_dir()
+    ]
     if not roots:
-        raise PhotosError(f"{source} has neither images/{split} nor {split}: expected the MiniPlaces layout")
+        raise PhotosError(
+            f"{source} has neither images/{split} nor {split}: expected the MiniPlaces "
+            "layout"
+        )
     labels = _parse_list(lists[0].read_text()) if lists else None
-    for path in sorted(path for path in roots[0].rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES):
+    for path in sorted(
+        path for path in roots[0].rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES
+    ):
         name = path.relative_to(roots[0]).as_posix()
         if labels is None or name in labels:
-            yield _Record(name, None if labels is None else labels[name], path.read_bytes())
+            yield _Record(
+                name, None if labels is None else labels[name], path.read_bytes()
+            )
 
 
 def _tar_records(source: Path, split: str) -> Iterator[_Record]:
     try:
         archive = tarfile.open(source)
     except tarfile.TarError as error:
-        raise PhotosError(f"{source} is neither a folder, nor parquet, nor a tar: {error}") from error
+        raise PhotosError(
+            f"{source} is neither a folder, nor parquet, nor a tar: {error}"
+        ) from error
     with archive:
         members = [member for member in archive.getmembers() if member.isfile()]
-        lists = [member for member in members if PurePosixPath(member.name).name == f"{split}.txt"]
+        lists = [
+            member
+            for member in members
+            if PurePosixPath(member.name).name == f"{split}.txt"
+        ]
         labels = None
         if lists and (file := archive.extractfile(lists[0])) is not None:
             labels = _parse_list(file.read().decode())
@@ -258,8 +344,12 @@ def _tar_records(source: Path, split: str) -> Iterator[_Record]:
             if path.suffix.lower() not in PHOTO_SUFFIXES or split not in path.parts:
                 continue
             name = name_in_split(member.name)
-            if (labels is None or name in labels) and (file := archive.extractfile(member)) is not None:
-                yield _Record(name, None if labels is None else labels[name], file.read())
+            if (labels is None or name in labels) and (
+                file := archive.extractfile(member)
+            ) is not None:
+                yield _Record(
+                    name, None if labels is None else labels[name], file.read()
+                )
 
 
 def _parse_list(text: str) -> dict[str, int]:
@@ -270,6 +360,9 @@ def _parse_list(text: str) -> dict[str, int]:
             continue
         path, _, label = line.strip().rpartition(" ")
         if not path or not label.isdecimal():
-            raise PhotosError(f"line {number} of the list is {line!r}: expected a path, a space and a class index")
+            raise PhotosError(
+                f"line {number} of the list is {line!r}: expected a path, a space and "
+                "a class index"
+            )
         labels[name_in_split(path)] = int(label)
     return labels

@@ -71,18 +71,29 @@ class Recipe:
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate as a share of its peak: a straight line up, a plateau, a straight line down to nothing.
 
-        With a plateau (Zhai et al. 2022; Hägele et al. 2024) how long to train may be decided while it lasts.
+        With a plateau (Zhai et al. 2022; Hägele et al. 2024) how long to train may be
+        decided while it lasts.
         """
-        return min(1.0, (step + 1) / self.warmup, (steps - step) / max(1.0, self.decay * steps))
+        return min(
+            1.0, (step + 1) / self.warmup, (steps - step) / max(1.0, self.decay * steps)
+        )
 
     def fingerprint(self, photos: NDArray[np.int64], done: int) -> str:
         """Tells whether a checkpoint after `done` steps is one that this recipe on these photos would have made.
 
-        So a schedule may be made longer or shorter as long as it agrees on what is done.
+        So a schedule may be made longer or shorter as long as it agrees on what is
+        done.
         """
-        rest = {name: value for name, value in asdict(self).items() if name not in ("phases", "decay")}
+        rest = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("phases", "decay")
+        }
         steps = len(photos) // self.batch
-        past = [(self.size_at(step // steps), self.rate_at(step, steps * self.epochs)) for step in range(done)]
+        past = [
+            (self.size_at(step // steps), self.rate_at(step, steps * self.epochs))
+            for step in range(done)
+        ]
         digest = hashlib.sha256(json.dumps([rest, past], sort_keys=True).encode())
         digest.update(np.ascontiguousarray(photos).tobytes())
         return digest.hexdigest()
@@ -92,7 +103,9 @@ class Average:
     """An exponential moving average of a network's weights and running statistics."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.values = {
+            name: value.detach().clone() for name, value in network.state_dict().items()
+        }
 
     @torch.no_grad()
     def update(self, network: nn.Module, decay: float) -> None:
@@ -116,7 +129,9 @@ class Schedule:
     """Stop here as a kill would, for tests."""
 
 
-def precision_of(name: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+def precision_of(
+    name: str, device: torch.device
+) -> contextlib.AbstractContextManager[object]:
     if name == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
@@ -134,17 +149,22 @@ def train(
 ) -> dict[str, Tensor]:
     """Train on the `chosen` photos and return the averaged weights.
 
-    Order, crops and colours of a step follow from the seed and the step's number alone, so a training that was killed
-    goes on from its checkpoint as if it had not been; kernels that add in no fixed order (most CUDA ones) may still
-    make the last digits differ, on a CPU with the same number of threads nothing does.
+    Order, crops and colours of a step follow from the seed and the step's number alone,
+    so a training that was killed goes on from its checkpoint as if it had not been;
+    kernels that add in no fixed order (most CUDA ones) may still make the last digits
+    differ, on a CPU with the same number of threads nothing does.
     """
     _check(recipe, chosen)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizers = make_optimizers(network, recipe.optimizer, recipe.lr, recipe.small_lr, recipe.weight_decay)
+    optimizers = make_optimizers(
+        network, recipe.optimizer, recipe.lr, recipe.small_lr, recipe.weight_decay
+    )
     average = Average(network)
     start = _resume(schedule.checkpoint, recipe, chosen, network, average, optimizers)
     if teacher is not None:
-        teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(
+            False
+        )  # type: ignore[call-overload]
     pixels = _on_device(photos, device)
     if recipe.optimizer == "muon":
         peaks = [[recipe.lr], [recipe.small_lr] * 2]
@@ -156,7 +176,14 @@ def train(
     network.train()
     saved = time.monotonic()
     losses = torch.zeros((), device=device)
-    with tqdm(total=total, initial=start, desc="training", unit=" steps", disable=None, mininterval=1) as bar:
+    with tqdm(
+        total=total,
+        initial=start,
+        desc="training",
+        unit=" steps",
+        disable=None,
+        mininterval=1,
+    ) as bar:
         for step, indices in _batches(chosen, recipe, start):
             epoch = step // steps
             rate = recipe.rate_at(step, total)
@@ -164,9 +191,21 @@ def train(
                 for group, peak in zip(optimizer.param_groups, values, strict=True):
                     group["lr"] = peak * rate
             generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-            inputs = augment(_gather(pixels, indices, device), recipe.size_at(epoch), recipe.augmentation, generator)
+            inputs = augment(
+                _gather(pixels, indices, device),
+                recipe.size_at(epoch),
+                recipe.augmentation,
+                generator,
+            )
             labels = torch.from_numpy(photos.labels[indices]).to(device)
-            loss = _loss(network, teacher, inputs, labels, recipe, precision_of(precision, device))
+            loss = _loss(
+                network,
+                teacher,
+                inputs,
+                labels,
+                recipe,
+                precision_of(precision, device),
+            )
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
@@ -177,26 +216,48 @@ def train(
             losses = losses + (loss.detach() - losses) * (0.02 if step > start else 1.0)
             bar.update()
             if step % 20 == 0:
-                bar.set_postfix(epoch=epoch, size=inputs.shape[-1], lr=f"{rate:.2f}", loss=f"{losses.item():.3f}")
+                bar.set_postfix(
+                    epoch=epoch,
+                    size=inputs.shape[-1],
+                    lr=f"{rate:.2f}",
+                    loss=f"{losses.item():.3f}",
+                )
             done = step + 1
             if done == schedule.stop_after_steps:
                 break
             if time.monotonic() - saved > schedule.every_seconds or done == total:
-                _save(schedule.checkpoint, recipe.fingerprint(chosen, done), done, network, average, optimizers)
+                _save(
+                    schedule.checkpoint,
+                    recipe.fingerprint(chosen, done),
+                    done,
+                    network,
+                    average,
+                    optimizers,
+                )
                 saved = time.monotonic()
             if done % steps == 0:
-                tqdm.write(f"epoch {done // steps}/{recipe.epochs}  size {inputs.shape[-1]}  loss {losses.item():.3f}")
+                tqdm.write(
+                    f"epoch {done // steps}/{recipe.epochs}  size {inputs.shape[-1]}  "
+                    f"loss {losses.item():.3f}"
+                )
     return average.values
 
 
 def _check(recipe: Recipe, chosen: NDArray[np.int64]) -> None:
     if recipe.epochs < 1:
-        raise RecipeError("the recipe has no epoch: give --schedule SIZE:EPOCHS, as in 64:12,96:4")
+        raise RecipeError(
+            "the recipe has no epoch: give --schedule SIZE:EPOCHS, as in 64:12,96:4"
+        )
     if len(chosen) < recipe.batch:
-        raise RecipeError(f"a batch of {recipe.batch} is more than the {len(chosen)} training photos: lower --batch")
+        raise RecipeError(
+            f"a batch of {recipe.batch} is more than the {len(chosen)} training "
+            "photos: lower --batch"
+        )
 
 
-def _batches(chosen: NDArray[np.int64], recipe: Recipe, start: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _batches(
+    chosen: NDArray[np.int64], recipe: Recipe, start: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Step numbers from `start` on, each with its photos. The last, incomplete batch of an epoch is left out."""
     steps = len(chosen) // recipe.batch
     for epoch in range(start // steps, recipe.epochs):
@@ -205,7 +266,12 @@ def _batches(chosen: NDArray[np.int64], recipe: Recipe, start: int) -> Iterator[
             step = epoch * steps + position
             if step >= start:
                 # Sorted, so that reading from a memory-mapped array goes forward.
-                yield step, np.sort(order[position * recipe.batch : (position + 1) * recipe.batch])
+                yield (
+                    step,
+                    np.sort(
+                        order[position * recipe.batch : (position + 1) * recipe.batch]
+                    ),
+                )
 
 
 def _on_device(photos: Photos, device: torch.device) -> NDArray[np.uint8] | Tensor:
@@ -215,7 +281,9 @@ def _on_device(photos: Photos, device: torch.device) -> NDArray[np.uint8] | Tens
     return torch.from_numpy(np.array(photos.pixels)).to(device)
 
 
-def _gather(pixels: NDArray[np.uint8] | Tensor, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+def _gather(
+    pixels: NDArray[np.uint8] | Tensor, indices: NDArray[np.int64], device: torch.device
+) -> Tensor:
     if isinstance(pixels, Tensor):
         return pixels[torch.from_numpy(indices).to(device)]
     return torch.from_numpy(pixels[indices])
@@ -238,9 +306,13 @@ def _loss(
     if teacher is None or not recipe.distil:
         return loss
     heat = recipe.temperature
-    # Hinton et al. 2015; the square keeps the gradient's size when the temperature changes.
+    # Hinton et al. 2015; the square keeps the gradient's size when the temperature
+    # changes.
     imitation = F.kl_div(
-        F.log_softmax(logits / heat, 1), F.log_softmax(answer / heat, 1), log_target=True, reduction="batchmean"
+        F.log_softmax(logits / heat, 1),
+        F.log_softmax(answer / heat, 1),
+        log_target=True,
+        reduction="batchmean",
     )
     return (1 - recipe.distil) * loss + recipe.distil * heat**2 * imitation
 
@@ -283,7 +355,8 @@ def _resume(
     step: int = state["step"]
     if state["fingerprint"] != recipe.fingerprint(chosen, step):
         raise RecipeError(
-            f"{path} belongs to another recipe or other photos: give the same options to go on, or another --out"
+            f"{path} belongs to another recipe or other photos: give the same options "
+            "to go on, or another --out"
         )
     network.load_state_dict(state["network"])
     for name, value in state["average"].items():

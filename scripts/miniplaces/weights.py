@@ -26,7 +26,13 @@ class Weights:
 
 def preprocessing_at(size: int) -> dict[str, Any]:
     """What a photo goes through before the network: shorter side to `size`, centre square, mean and deviation."""
-    return {"resize": size, "crop": size, "interpolation": "bilinear", "mean": list(MEAN), "std": list(STD)}
+    return {
+        "resize": size,
+        "crop": size,
+        "interpolation": "bilinear",
+        "mean": list(MEAN),
+        "std": list(STD),
+    }
 
 
 def write_weights(
@@ -44,7 +50,10 @@ def write_weights(
             continue  # only training counts batches, and a half could not hold the number
         halves[name] = value.detach().cpu().to(torch.float16).contiguous()
         if not halves[name].isfinite().all():
-            raise ValueError(f"{name} does not fit half precision: its largest value is {value.abs().max():.3g}")
+            raise ValueError(
+                f"{name} does not fit half precision: its largest value is "
+                f"{value.abs().max():.3g}"
+            )
     metadata = {
         "architecture": architecture.to_json(),
         "labels": json.dumps(labels),
@@ -60,10 +69,15 @@ def write_weights(
 def centred(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same classifier with the head's weights and biases centred over the classes.
 
-    What all logits have in common changes no probability, but it colours every class activation map: without it a map
-    shows what speaks for its class rather than for another, not what speaks for all of them.
+    What all logits have in common changes no probability, but it colours every class
+    activation map: without it a map shows what speaks for its class rather than for
+    another, not what speaks for all of them.
     """
-    head = {name: value - value.mean(dim=0) for name, value in values.items() if name in ("fc.weight", "fc.bias")}
+    head = {
+        name: value - value.mean(dim=0)
+        for name, value in values.items()
+        if name in ("fc.weight", "fc.bias")
+    }
     return {**values, **head}
 
 
@@ -74,11 +88,19 @@ def read_weights(path: Path) -> Weights:
         state = {name: file.get_tensor(name).float() for name in file.keys()}
     missing = {"architecture", "labels", "preprocessing", "card"} - set(metadata)
     if missing:
-        raise ValueError(f"{path} says nothing of its {sorted(missing)[0]}: expected a file that training here wrote")
+        raise ValueError(
+            f"{path} says nothing of its {sorted(missing)[0]}: expected a file that "
+            "training here wrote"
+        )
     network = SceneNetwork(Architecture.from_json(metadata["architecture"]))
     absent, unknown = network.load_state_dict(state, strict=False)
     absent = [name for name in absent if not name.endswith("num_batches_tracked")]
     if absent or unknown:
-        raise ValueError(f"{path} does not fit its architecture: without {absent[:3]}, and beyond it {unknown[:3]}")
-    labels, card, preprocessing = (json.loads(metadata[key]) for key in ("labels", "card", "preprocessing"))
+        raise ValueError(
+            f"{path} does not fit its architecture: without {absent[:3]}, and beyond "
+            f"it {unknown[:3]}"
+        )
+    labels, card, preprocessing = (
+        json.loads(metadata[key]) for key in ("labels", "card", "preprocessing")
+    )
     return Weights(network.eval(), labels, card, preprocessing)

@@ -1,7 +1,8 @@
 """Ask an image classifier what it has learned, and why it said that.
 
-Filters, units, the units that carry a prediction, and where in the photo the evidence for every class lies: exactly, on
-your own network and photos. Names are imported when they are first used, so that `import unitscope` costs nothing.
+Filters, units, the units that carry a prediction, and where in the photo the evidence
+for every class lies: exactly, on your own network and photos. Names are imported when
+they are first used, so that `import unitscope` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,26 +13,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Ablation": "ablation",
-    "Account": "account",
-    "Atlas": "atlas",
+    "Ablation": "attribution.ablation",
+    "Account": "accounts.account",
+    "Atlas": "atlas.atlas",
     "Classifier": "model",
-    "Explanation": "explanation",
+    "Explanation": "attribution.explanation",
     "Filters": "kernels",
-    "Head": "head",
-    "Layer": "layers",
-    "Prediction": "classes",
-    "Preprocessing": "preprocessing",
-    "UnitMaps": "unit_maps",
+    "Head": "attribution.head",
+    "Layer": "tracing.layers",
+    "Prediction": "attribution.classes",
+    "Preprocessing": "inputs.preprocessing",
+    "UnitMaps": "attribution.unit_maps",
     "UnitscopeError": "errors",
     "explore": "explorer.server",
     "filters": "kernels",
     "load": "sources",
-    "report": "reporting",
-    "merge": "merging",
+    "report": "render.reporting",
+    "merge": "atlas.merging",
     "open_dataset": "datasets",
     "reproduce": "write_up",
-    "scan": "scanning",
+    "scan": "atlas.scanning",
     "wrap": "model",
 }
 
@@ -61,24 +62,24 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from unitscope.ablation import Ablation
-    from unitscope.account import Account
-    from unitscope.atlas import Atlas
-    from unitscope.classes import Prediction
+    from unitscope.accounts.account import Account
+    from unitscope.atlas.atlas import Atlas
+    from unitscope.atlas.merging import merge
+    from unitscope.atlas.scanning import scan
+    from unitscope.attribution.ablation import Ablation
+    from unitscope.attribution.classes import Prediction
+    from unitscope.attribution.explanation import Explanation
+    from unitscope.attribution.head import Head
+    from unitscope.attribution.unit_maps import UnitMaps
     from unitscope.datasets import open_dataset
     from unitscope.errors import UnitscopeError
-    from unitscope.explanation import Explanation
     from unitscope.explorer.server import explore
-    from unitscope.head import Head
+    from unitscope.inputs.preprocessing import Preprocessing
     from unitscope.kernels import Filters, filters
-    from unitscope.layers import Layer
-    from unitscope.merging import merge
     from unitscope.model import Classifier, wrap
-    from unitscope.preprocessing import Preprocessing
-    from unitscope.reporting import report
-    from unitscope.scanning import scan
+    from unitscope.render.reporting import report
     from unitscope.sources import load
-    from unitscope.unit_maps import UnitMaps
+    from unitscope.tracing.layers import Layer
     from unitscope.write_up import reproduce
 
 

@@ -11,7 +11,8 @@ from typing import Any
 class Drawable:
     """A result that can be looked at: `.figure()`, `.save(path)`, and a rich picture of itself in a notebook.
 
-    The drawing is in `unitscope.render`, which is imported when something is first drawn.
+    The drawing is in `unitscope.render`, which is imported when something is first
+    drawn.
     """
 
     def figure(self, **options: Any) -> Any:
@@ -20,7 +21,9 @@ class Drawable:
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Draw the result into a picture file (PNG, PDF, SVG … by its suffix); raises OutputError when that fails."""
-        written: Path = importlib.import_module("unitscope.render").save(self, path, **options)
+        written: Path = importlib.import_module("unitscope.render").save(
+            self, path, **options
+        )
         return written
 
     def _repr_html_(self) -> str:

@@ -86,7 +86,10 @@ class MissingExtraError(UnitscopeError, ImportError):
     """An optional dependency is needed and not installed; the message names the command that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'unitscope[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install "
+            f"'unitscope[{extra}]'"
+        )
 
 
 class UnitscopeWarning(UserWarning):
@@ -106,7 +109,18 @@ def near_matches(name: str, names: Collection[str], limit: int = 3) -> str:
 
     # The sort is stable, so that equal matches keep the order of `names`.
     close = sorted(
-        (candidate for candidate in dict.fromkeys(names) if likeness(candidate) >= 0.5), key=likeness, reverse=True
+        (candidate for candidate in dict.fromkeys(names) if likeness(candidate) >= 0.5),
+        key=likeness,
+        reverse=True,
     )
-    close = close[:limit] or [candidate for candidate in names if name.lower() in candidate.lower()][:limit]
-    return f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""
+    close = (
+        close[:limit]
+        or [candidate for candidate in names if name.lower() in candidate.lower()][
+            :limit
+        ]
+    )
+    return (
+        f" (did you mean {' or '.join(repr(match) for match in close)}?)"
+        if close
+        else ""
+    )

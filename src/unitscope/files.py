@@ -27,7 +27,9 @@ _REMEDIES = {
 
 def output_error(path: Path, error: OSError) -> OutputError:
     """The one line for a file or folder that cannot be written."""
-    reason = _REMEDIES.get(error.errno or 0, f"{error.strerror or error}: choose another place")
+    reason = _REMEDIES.get(
+        error.errno or 0, f"{error.strerror or error}: choose another place"
+    )
     return OutputError(f"cannot write '{path}': {reason}")
 
 
@@ -35,16 +37,21 @@ def output_error(path: Path, error: OSError) -> OutputError:
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; it is renamed at the end, or removed when anything fails."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:40]}.", suffix=path.suffix, dir=path.parent
+        )
     except FileNotFoundError:
-        raise OutputError(f"cannot write '{path}': there is no folder '{path.parent}': make it first") from None
+        raise OutputError(
+            f"cannot write '{path}': there is no folder '{path.parent}': make it first"
+        ) from None
     except OSError as error:
         raise output_error(path, error) from None
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes a private file; a result is as readable as any other file of the user.
+        # mkstemp makes a private file; a result is as readable as any other file of the
+        # user.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -57,16 +64,19 @@ def written_whole(path: Path) -> Iterator[Path]:
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """Give a temporary folder to write to; at the end its files move into `folder`, or all is removed on failure.
 
-    Files that were in `folder` before stay, unless one of the same name replaces them. Pages (.html) are moved last,
-    so that whoever sees one sees all that belongs to it.
+    Files that were in `folder` before stay, unless one of the same name replaces them.
+    Pages (.html) are moved last, so that whoever sees one sees all that belongs to it.
     """
     made = _made(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=".unitscope-", dir=folder, ignore_cleanup_errors=True) as name:
+        with tempfile.TemporaryDirectory(
+            prefix=".unitscope-", dir=folder, ignore_cleanup_errors=True
+        ) as name:
             staging = Path(name)
             yield staging
             files = sorted(
-                (path for path in staging.rglob("*") if path.is_file()), key=lambda path: path.suffix == ".html"
+                (path for path in staging.rglob("*") if path.is_file()),
+                key=lambda path: path.suffix == ".html",
             )
             for path in files:
                 target = folder / path.relative_to(staging)
@@ -92,7 +102,10 @@ def _made(folder: Path) -> Path | None:
     try:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         if folder.is_file():
-            raise OutputError(f"cannot write into '{folder}': it is a file, not a folder: choose another path")
+            raise OutputError(
+                f"cannot write into '{folder}': it is a file, not a folder: choose "
+                "another path"
+            )
         folder.mkdir(parents=True, exist_ok=True)
     except OutputError:
         raise

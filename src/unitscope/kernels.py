@@ -13,9 +13,9 @@ from torch import nn
 
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError, UnitError, near_matches
-from unitscope.layers import evaluating
 from unitscope.model import Classifier
-from unitscope.trace import kind_of
+from unitscope.tracing.layers import evaluating
+from unitscope.tracing.trace import kind_of
 
 Scale = Literal["kernel", "shared"]
 _NEUTRAL = 0.5
@@ -25,14 +25,16 @@ _NEUTRAL = 0.5
 class Filters(Drawable):
     """Kernels of one convolution, normalised to be looked at.
 
-    `weights` are the raw kernels, (filter, channel, row, col), for the chosen `filters` and `channels`; `images` are
-    the same in 0–1: (filter, row, col, 3) when `rgb`, else (filter, channel, row, col). A picture is (w − low) / (high
-    − low); with scale "kernel" low and high are those of the kernel shown (of all three colours together when `rgb`),
-    with "shared" those of everything shown. `low` and `high` give them for every picture. A kernel without range (all
-    weights equal) is mid-grey, 0.5.
+    `weights` are the raw kernels, (filter, channel, row, col), for the chosen `filters`
+    and `channels`; `images` are the same in 0–1: (filter, row, col, 3) when `rgb`, else
+    (filter, channel, row, col). A picture is (w − low) / (high − low); with scale
+    "kernel" low and high are those of the kernel shown (of all three colours together
+    when `rgb`), with "shared" those of everything shown. `low` and `high` give them for
+    every picture. A kernel without range (all weights equal) is mid-grey, 0.5.
 
-    `channels` number the input channels of the whole layer for an ordinary convolution. In a grouped convolution a
-    filter reads only its own group: `channels` then count within the group, and `input_channel` translates.
+    `channels` number the input channels of the whole layer for an ordinary convolution.
+    In a grouped convolution a filter reads only its own group: `channels` then count
+    within the group, and `input_channel` translates.
     """
 
     layer: str
@@ -52,7 +54,8 @@ class Filters(Drawable):
     def __repr__(self) -> str:
         count, channels, rows, cols = self.weights.shape
         return (
-            f"<Filters: {count} of '{self.layer}', {channels} channels of {rows}×{cols} weights, scale {self.scale!r}>"
+            f"<Filters: {count} of '{self.layer}', {channels} channels of "
+            f"{rows}×{cols} weights, scale {self.scale!r}>"
         )
 
     def input_channel(self, filter: int, channel: int) -> int:
@@ -61,15 +64,20 @@ class Filters(Drawable):
         return (filter // per_group) * self.channels_in_kernel + channel
 
     def enlarged(
-        self, size: int = 50, interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+        self,
+        size: int = 50,
+        interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
     ) -> Float[np.ndarray, "*picture row col"]:
         """The pictures enlarged to `size` pixels on the longer side, channels last when `rgb`.
 
-        "nearest" shows the weights as they are; "bilinear" and "bicubic" smooth between them (the convention of the
-        write-up: 50 × 50, bilinear).
+        "nearest" shows the weights as they are; "bilinear" and "bicubic" smooth between
+        them (the convention of the write-up: 50 × 50, bilinear).
         """
         if interpolation not in ("nearest", "bilinear", "bicubic"):
-            raise ValueError(f"interpolation is 'nearest', 'bilinear' or 'bicubic', not {interpolation!r}")
+            raise ValueError(
+                "interpolation is 'nearest', 'bilinear' or 'bicubic', not "
+                f"{interpolation!r}"
+            )
         if size < 1:
             raise ValueError(f"size is a positive number of pixels, not {size}")
         rows, cols = self.weights.shape[-2:]
@@ -78,9 +86,19 @@ class Filters(Drawable):
         method = Image.Resampling[interpolation.upper()]
         planes = np.moveaxis(self.images, -1, 1) if self.rgb else self.images
         enlarged = np.stack(
-            [[np.asarray(Image.fromarray(p.astype(np.float32)).resize(shape, method)) for p in k] for k in planes]
+            [
+                [
+                    np.asarray(
+                        Image.fromarray(p.astype(np.float32)).resize(shape, method)
+                    )
+                    for p in k
+                ]
+                for k in planes
+            ]
         )
-        return np.moveaxis(enlarged, 1, -1).clip(0, 1) if self.rgb else enlarged.clip(0, 1)
+        return (
+            np.moveaxis(enlarged, 1, -1).clip(0, 1) if self.rgb else enlarged.clip(0, 1)
+        )
 
 
 def filters(
@@ -93,13 +111,15 @@ def filters(
 ) -> Filters:
     """Show the kernels of a convolution, chosen by name or by order (0 is the first convolution).
 
-    `filters` chooses output channels (all by default). `channels` chooses input channels of the kernels: "rgb" shows
-    three input channels as one colour picture and is the default where a kernel has three; otherwise all are shown,
-    each as a picture of its own. A transposed convolution's kernels are shown with the filter first. Kernels of
-    one-dimensional convolutions are one row high; three-dimensional ones are refused.
+    `filters` chooses output channels (all by default). `channels` chooses input
+    channels of the kernels: "rgb" shows three input channels as one colour picture and
+    is the default where a kernel has three; otherwise all are shown, each as a picture
+    of its own. A transposed convolution's kernels are shown with the filter first.
+    Kernels of one-dimensional convolutions are one row high; three-dimensional ones are
+    refused.
 
-    Raises LayerError when there is no such convolution (near matches are named), UnitError for a filter or channel that
-    does not exist.
+    Raises LayerError when there is no such convolution (near matches are named),
+    UnitError for a filter or channel that does not exist.
     """
     module = model.network if isinstance(model, Classifier) else model
     name, convolution = find_convolution(module, layer)
@@ -113,9 +133,15 @@ def filters(
     rgb = isinstance(channels, str) or (channels is None and depth == 3)
     if rgb and depth != 3:
         raise UnitError(
-            f"'{name}' has kernels of {depth} input channels: only three can be shown as RGB, choose channels"
+            f"'{name}' has kernels of {depth} input channels: only three can be shown "
+            "as RGB, choose channels"
         )
-    within = _chosen(None if rgb or isinstance(channels, str) else channels, depth, "input channel", name)
+    within = _chosen(
+        None if rgb or isinstance(channels, str) else channels,
+        depth,
+        "input channel",
+        name,
+    )
     weights = kernels[np.ix_(chosen, within)]
     axes = (1, 2, 3) if rgb else (2, 3)
     images, low, high = normalised(weights, axes, shared=scale == "shared")
@@ -139,78 +165,118 @@ def filters(
 
 
 def normalised(
-    weights: Float[np.ndarray, "filter channel row col"], axes: tuple[int, ...], *, shared: bool
-) -> tuple[Float[np.ndarray, "filter channel row col"], Float[np.ndarray, "filter _"], Float[np.ndarray, "filter _"]]:
+    weights: Float[np.ndarray, "filter channel row col"],
+    axes: tuple[int, ...],
+    *,
+    shared: bool,
+) -> tuple[
+    Float[np.ndarray, "filter channel row col"],
+    Float[np.ndarray, "filter _"],
+    Float[np.ndarray, "filter _"],
+]:
     """Scale kernels to 0–1 over `axes` (over everything when shared); returns pictures, and low and high of each."""
     over = (0, 1, 2, 3) if shared else axes
     low = np.broadcast_to(weights.min(axis=over, keepdims=True), _kept(weights, axes))
     high = np.broadcast_to(weights.max(axis=over, keepdims=True), _kept(weights, axes))
     span = high - low
     flat = span == 0
-    images = np.where(flat, _NEUTRAL, (weights - low) / np.where(flat, 1, span)).astype(np.float32)
+    images = np.where(flat, _NEUTRAL, (weights - low) / np.where(flat, 1, span)).astype(
+        np.float32
+    )
     return images, low[:, :, 0, 0], high[:, :, 0, 0]
 
 
 def convolutions(module: nn.Module) -> dict[str, nn.Module]:
     """The convolutions of a network by name, in order of definition."""
-    return {name: sub for name, sub in module.named_modules() if isinstance(sub, nn.modules.conv._ConvNd)}
+    return {
+        name: sub
+        for name, sub in module.named_modules()
+        if isinstance(sub, nn.modules.conv._ConvNd)
+    }
 
 
-def find_convolution(module: nn.Module, layer: str | int) -> tuple[str, nn.modules.conv._ConvNd]:
+def find_convolution(
+    module: nn.Module, layer: str | int
+) -> tuple[str, nn.modules.conv._ConvNd]:
     """A convolution by name, or by order; raises LayerError with near matches, or saying what the layer is instead."""
     known = convolutions(module)
     names = list(known)
     if not names:
         raise LayerError("the network has no convolution: there are no filters to show")
-    if isinstance(layer, str) and layer.isdecimal() and layer not in dict(module.named_modules()):
+    if (
+        isinstance(layer, str)
+        and layer.isdecimal()
+        and layer not in dict(module.named_modules())
+    ):
         layer = int(layer)
     if isinstance(layer, int):
         if not 0 <= layer < len(names):
             raise LayerError(
-                f"there is no convolution {layer}: the network has {len(names)}, numbered 0 to {len(names) - 1}"
+                f"there is no convolution {layer}: the network has {len(names)}, "
+                f"numbered 0 to {len(names) - 1}"
             )
         layer = names[layer]
     if not layer:
-        raise LayerError(f"no layer is named '': name a convolution, such as '{names[0]}'")
+        raise LayerError(
+            f"no layer is named '': name a convolution, such as '{names[0]}'"
+        )
     if layer not in known:
         other = dict(module.named_modules()).get(layer)
         inside = [name for name in names if name.startswith(f"{layer}.")]
         if inside:
             raise LayerError(
-                f"layer '{layer}' is not a convolution but holds {len(inside)}: name one, such as '{inside[0]}'"
+                f"layer '{layer}' is not a convolution but holds {len(inside)}: name "
+                f"one, such as '{inside[0]}'"
             )
         if other is not None:
-            raise LayerError(f"layer '{layer}' is a {kind_of(other)}, not a convolution{near_matches(layer, names)}")
+            raise LayerError(
+                f"layer '{layer}' is a {kind_of(other)}, not a "
+                f"convolution{near_matches(layer, names)}"
+            )
         raise LayerError(
-            f"there is no convolution '{layer}'{near_matches(layer, names)}: `unitscope info` lists the layers"
+            f"there is no convolution '{layer}'{near_matches(layer, names)}: "
+            "`unitscope info` lists the layers"
         )
     found = known[layer]
     assert isinstance(found, nn.modules.conv._ConvNd)
     return layer, found
 
 
-def _kernels(name: str, convolution: nn.modules.conv._ConvNd) -> Float[np.ndarray, "filter channel row col"]:
-    with evaluating(convolution):  # A spectral norm goes on iterating when its weight is read in training mode.
+def _kernels(
+    name: str, convolution: nn.modules.conv._ConvNd
+) -> Float[np.ndarray, "filter channel row col"]:
+    with evaluating(
+        convolution
+    ):  # A spectral norm goes on iterating when its weight is read in training mode.
         parameter = convolution.weight
     if isinstance(parameter, nn.parameter.UninitializedParameter):
-        raise LayerError(f"convolution '{name}' has no weights yet: run one forward pass first")
+        raise LayerError(
+            f"convolution '{name}' has no weights yet: run one forward pass first"
+        )
     weight = parameter.detach().cpu().float().numpy().copy()
     if convolution.transposed:
-        # (in, out / groups, …) becomes (out, in / groups, …), as in an ordinary convolution.
+        # (in, out / groups, …) becomes (out, in / groups, …), as in an ordinary
+        # convolution.
         groups = convolution.groups
         inputs, per_group = weight.shape[:2]
         split = weight.reshape(groups, inputs // groups, per_group, *weight.shape[2:])
-        weight = split.swapaxes(1, 2).reshape(groups * per_group, inputs // groups, *weight.shape[2:])
+        weight = split.swapaxes(1, 2).reshape(
+            groups * per_group, inputs // groups, *weight.shape[2:]
+        )
     if weight.ndim == 3:
         weight = weight[:, :, None, :]
     if weight.ndim != 4:
         raise LayerError(
-            f"convolution '{name}' has {weight.ndim - 2}-dimensional kernels: only one and two can be drawn"
+            f"convolution '{name}' has {weight.ndim - 2}-dimensional kernels: only one "
+            "and two can be drawn"
         )
     if not np.isfinite(weight).all():
-        broken = sorted({int(index) for index in np.argwhere(~np.isfinite(weight))[:, 0]})
+        broken = sorted(
+            {int(index) for index in np.argwhere(~np.isfinite(weight))[:, 0]}
+        )
         raise LayerError(
-            f"convolution '{name}' has NaN or infinite weights in {len(broken)} filters (first: {broken[0]})"
+            f"convolution '{name}' has NaN or infinite weights in {len(broken)} "
+            f"filters (first: {broken[0]})"
         )
     return weight
 
@@ -218,14 +284,26 @@ def _kernels(name: str, convolution: nn.modules.conv._ConvNd) -> Float[np.ndarra
 def _chosen(which: Any, count: int, noun: str, layer: str) -> list[int]:
     if which is None:
         return list(range(count))
-    chosen = list(which) if isinstance(which, Iterable) and not isinstance(which, str) else [which]
+    chosen = (
+        list(which)
+        if isinstance(which, Iterable) and not isinstance(which, str)
+        else [which]
+    )
     for item in chosen:
         if isinstance(item, bool) or not hasattr(item, "__index__"):
-            raise UnitError(f"{noun} {item!r} is not a number: those of '{layer}' are numbered 0 to {count - 1}")
+            raise UnitError(
+                f"{noun} {item!r} is not a number: those of '{layer}' are numbered 0 "
+                f"to {count - 1}"
+            )
         if not 0 <= item < count:
-            raise UnitError(f"there is no {noun} {item} in '{layer}': there are {count}, 0 to {count - 1}")
+            raise UnitError(
+                f"there is no {noun} {item} in '{layer}': there are {count}, 0 to "
+                f"{count - 1}"
+            )
     if not chosen:
-        raise UnitError(f"no {noun} of '{layer}' was chosen: name at least one of 0 to {count - 1}")
+        raise UnitError(
+            f"no {noun} of '{layer}' was chosen: name at least one of 0 to {count - 1}"
+        )
     return [int(item) for item in chosen]
 
 

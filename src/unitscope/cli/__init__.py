@@ -11,7 +11,14 @@ import click
 
 from unitscope.cli.atlas import atlas_group, scan
 from unitscope.cli.explore import explore
-from unitscope.cli.photos import ablate, explain, filters_command, info, reproduce, units_command
+from unitscope.cli.photos import (
+    ablate,
+    explain,
+    filters_command,
+    info,
+    reproduce,
+    units_command,
+)
 from unitscope.cli.shared import CONTEXT, complain
 from unitscope.errors import OutputError, UnitscopeError, UnitscopeWarning
 
@@ -31,11 +38,23 @@ def cli() -> None:
     """
 
 
-for _verb in (explain, filters_command, units_command, ablate, info, reproduce, scan, atlas_group, explore):
+for _verb in (
+    explain,
+    filters_command,
+    units_command,
+    ablate,
+    info,
+    reproduce,
+    scan,
+    atlas_group,
+    explore,
+):
     cli.add_command(_verb)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_where: Any, **_more: Any) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_where: Any, **_more: Any
+) -> None:
     """Say a warning of ours on one line, without the place in the code; those of other libraries stay unsaid."""
     if issubclass(category, UnitscopeWarning):
         complain(UnitscopeWarning(f"warning: {message}"))
@@ -48,13 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # A terminal that lacks → or × gets ? instead of a traceback.
+            stream.reconfigure(
+                errors="replace"
+            )  # A terminal that lacks → or × gets ? instead of a traceback.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UnitscopeWarning)
             warnings.showwarning = _show_warning
             result = cli.main(
-                args=None if arguments is None else list(arguments), prog_name="unitscope", standalone_mode=False
+                args=None if arguments is None else list(arguments),
+                prog_name="unitscope",
+                standalone_mode=False,
             )
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
@@ -67,11 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return 1
     except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): nothing to say, and Python must not say it at exit either.
+        # The reader of a pipe went away (`| head`): nothing to say, and Python must not
+        # say it at exit either.
         sys.stdout = None
         return 1
     except OSError as error:
-        # Everything that unitscope writes itself is told of by OutputError: this is standard output.
-        complain(OutputError(f"standard output cannot be written ({error.strerror or error}): free some space"))
+        # Everything that unitscope writes itself is told of by OutputError: this is
+        # standard output.
+        complain(
+            OutputError(
+                f"standard output cannot be written ({error.strerror or error}): free "
+                "some space"
+            )
+        )
         sys.stdout = None
         return 1

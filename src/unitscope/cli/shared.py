@@ -15,10 +15,11 @@ from unitscope.errors import OutputError, PhotoError
 
 if TYPE_CHECKING:
     from unitscope.drawable import Drawable
+    from unitscope.inputs.photos import Photo
     from unitscope.model import Classifier
-    from unitscope.photos import Photo
 
-# torch and everything that needs it are imported inside functions: --help must not wait for them.
+# torch and everything that needs it are imported inside functions: --help must not wait
+# for them.
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -35,10 +36,18 @@ def model_options(function: _F) -> _F:
             "python:FILE.py:NAME, or the bundled one (default).",
         ),
         click.option(
-            "--weights", metavar="FILE", help="Weights file, or the name of torchvision's or timm's own (DEFAULT)."
+            "--weights",
+            metavar="FILE",
+            help="Weights file, or the name of torchvision's or timm's own (DEFAULT).",
         ),
-        click.option("--arch", metavar="SPEC", help="The network a checkpoint belongs to, e.g. torchvision:resnet50."),
-        click.option("--labels", metavar="FILE", help="Names of the classes, one a line."),
+        click.option(
+            "--arch",
+            metavar="SPEC",
+            help="The network a checkpoint belongs to, e.g. torchvision:resnet50.",
+        ),
+        click.option(
+            "--labels", metavar="FILE", help="Names of the classes, one a line."
+        ),
         click.option(
             "--preprocessing",
             metavar="TEXT",
@@ -52,9 +61,26 @@ def model_options(function: _F) -> _F:
 
 MODEL_OPTIONS = ("spec", "weights", "arch", "labels", "preprocessing")
 PHOTOS = click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output (schema: docs/json.md).")
-OUT = click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where to write the files.")
-UNITS = click.option("--unit", "units", metavar="N", type=int, multiple=True, help="A unit's number; may be repeated.")
+JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON on standard output (schema: docs/json.md).",
+)
+OUT = click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where to write the files.",
+)
+UNITS = click.option(
+    "--unit",
+    "units",
+    metavar="N",
+    type=int,
+    multiple=True,
+    help="A unit's number; may be repeated.",
+)
 
 
 class Reader:
@@ -66,7 +92,7 @@ class Reader:
         self._names: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Photo]:
-        from unitscope.photos import open_photo
+        from unitscope.inputs.photos import open_photo
 
         for path in self._paths:
             try:
@@ -84,7 +110,11 @@ class Reader:
         """A progress bar on standard error, where that is a terminal and there is more than one photo."""
         from tqdm import tqdm
 
-        with tqdm(total=len(self._paths), unit="photo", disable=len(self._paths) < 2 or not sys.stderr.isatty()) as bar:
+        with tqdm(
+            total=len(self._paths),
+            unit="photo",
+            disable=len(self._paths) < 2 or not sys.stderr.isatty(),
+        ) as bar:
             yield bar.update
 
     def unique(self, name: str) -> str:
@@ -103,7 +133,9 @@ class Reader:
 _FROZEN_FROM = 256
 
 
-def load_model(source: dict[str, str | None], photos: int = 0, layer: str | None = None) -> Classifier:
+def load_model(
+    source: dict[str, str | None], photos: int = 0, layer: str | None = None
+) -> Classifier:
     """The model that those options name; frozen, with a layer beside the head's, where many photos are to come."""
     from unitscope.sources import load
 
@@ -125,11 +157,15 @@ def folder_for(out: Path | None, default: str | None = None) -> Path | None:
     out = Path(default) if out is None and default else out
     try:
         if out is not None and out.exists() and not out.is_dir():
-            raise OutputError(f"'{out}' is a file, not a folder: name another folder with --out")
+            raise OutputError(
+                f"'{out}' is a file, not a folder: name another folder with --out"
+            )
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"'{out}' cannot be a folder ({error.strerror}): name another with --out") from None
+        raise OutputError(
+            f"'{out}' cannot be a folder ({error.strerror}): name another with --out"
+        ) from None
     return out
 
 
@@ -137,7 +173,9 @@ def draw(result: Drawable, out: Path, name: str, as_json: bool, **options: Any) 
     """Draw a result into a file of the output folder and say where it is, beside the JSON rather than in it."""
     from unitscope.render import make_folder
 
-    click.echo(f"picture: {result.save(make_folder(out) / name, **options)}", err=as_json)
+    click.echo(
+        f"picture: {result.save(make_folder(out) / name, **options)}", err=as_json
+    )
 
 
 def print_json(value: Any) -> None:
@@ -153,8 +191,13 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         click.echo("none")
         return
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(line[place]) for line in cells)) for place, column in enumerate(columns)]
-    numeric = [not any(isinstance(row.get(column), str) for row in rows) for column in columns]
+    widths = [
+        max(len(column), *(len(line[place]) for line in cells))
+        for place, column in enumerate(columns)
+    ]
+    numeric = [
+        not any(isinstance(row.get(column), str) for row in rows) for column in columns
+    ]
     for line in [list(columns), *cells]:
         padded = [
             text.rjust(width) if right else text.ljust(width)
@@ -172,7 +215,11 @@ def _cell(value: Any) -> str:
 def file_name(text: str) -> str:
     """A text as a file name: nothing but letters, digits, dots, dashes and underscores."""
     return (
-        "".join(character if character.isalnum() or character in "._-" else "-" for character in text).strip(".") or "x"
+        "".join(
+            character if character.isalnum() or character in "._-" else "-"
+            for character in text
+        ).strip(".")
+        or "x"
     )
 
 

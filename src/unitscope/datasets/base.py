@@ -13,9 +13,11 @@ from functools import cached_property
 class Entry:
     """One image of a data set, before it is read.
 
-    `id` names it within the data set, the same wherever the data set lies (a path relative to its root, a tar member, a
-    row); `label` is the index of its class in the data set's own `classes`, None where it has none; `size` is that of
-    its encoded bytes and `stamp` tells whether the file that holds it was written anew (its modification time, ns).
+    `id` names it within the data set, the same wherever the data set lies (a path
+    relative to its root, a tar member, a row); `label` is the index of its class in the
+    data set's own `classes`, None where it has none; `size` is that of its encoded
+    bytes and `stamp` tells whether the file that holds it was written anew (its
+    modification time, ns).
     """
 
     id: str
@@ -27,10 +29,12 @@ class Entry:
 class Dataset(ABC):
     """Images in a fixed order, each with an id of its own; `read` may be called from any thread.
 
-    `source` is what it was opened from, `kind` how ("folder", "list", "miniplaces", "tar", "parquet"); `classes` are
-    the names of its own classes in the order of their indices, None where labels are indices without names, or there
-    are no labels; `notes` are lines that a reader of results should see (what was left out, how labels were found).
-    `given` and `split` are what `open_dataset` was given, absolute, by which it can be opened again.
+    `source` is what it was opened from, `kind` how ("folder", "list", "miniplaces",
+    "tar", "parquet"); `classes` are the names of its own classes in the order of their
+    indices, None where labels are indices without names, or there are no labels;
+    `notes` are lines that a reader of results should see (what was left out, how labels
+    were found). `given` and `split` are what `open_dataset` was given, absolute, by
+    which it can be opened again.
     """
 
     source: str
@@ -62,7 +66,11 @@ class Dataset(ABC):
         """A SHA-256 over the ids, labels and sizes in order and the classes: another data set has another one."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for entry in self.entries:
-            digest.update(f"\n{entry.id}\0{entry.label}\0{entry.size}".encode("utf-8", "surrogateescape"))
+            digest.update(
+                f"\n{entry.id}\0{entry.label}\0{entry.size}".encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
         return digest.hexdigest()
 
 

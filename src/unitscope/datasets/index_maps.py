@@ -12,11 +12,26 @@ from jaxtyping import UInt
 from PIL import Image
 
 from unitscope.datasets.files import FileDataset, only_annotated, read_text
-from unitscope.datasets.masks import Concept, MaskedDataset, Masks, gathered, read_annotation
+from unitscope.datasets.masks import (
+    Concept,
+    MaskedDataset,
+    Masks,
+    gathered,
+    read_annotation,
+)
 from unitscope.errors import DatasetError, PhotoError, one_line
 
-# In the last place of a name list, "none" is a concept like others; in the first it stands for the number 0.
-_NONE = ("none", "background", "_background_", "__background__", "unlabeled", "unlabelled", "void")
+# In the last place of a name list, "none" is a concept like others; in the first it
+# stands for the number 0.
+_NONE = (
+    "none",
+    "background",
+    "_background_",
+    "__background__",
+    "unlabeled",
+    "unlabelled",
+    "void",
+)
 _IGNORED = {8: 255, 16: 65535}
 
 
@@ -24,14 +39,17 @@ _IGNORED = {8: 255, 16: 65535}
 class IndexMaps(MaskedDataset):
     """PNGs of 8 or 16 bits, or with a palette, in a folder beside `images/`, of the same names as the photos.
 
-    The number n is the n-th of the names, counted from 1; 0 is none, and so is the largest possible number (255),
-    which marks pixels to ignore, where there are fewer names. `masks` raises PhotoError for a PNG that is damaged,
-    in colour, or has a number without a name.
+    The number n is the n-th of the names, counted from 1; 0 is none, and so is the
+    largest possible number (255), which marks pixels to ignore, where there are fewer
+    names. `masks` raises PhotoError for a PNG that is damaged, in colour, or has a
+    number without a name.
     """
 
     def __init__(self, photos: FileDataset, folder: str, names: Sequence[str]) -> None:
         self.source, self.kind, self._folder = photos.source, "index maps", folder
-        there = [_map_of(photos, folder, index).is_file() for index in range(len(photos))]
+        there = [
+            _map_of(photos, folder, index).is_file() for index in range(len(photos))
+        ]
         self.dataset, self.notes = only_annotated(photos, there)
         self._photos = self.dataset
         self.concepts = tuple(Concept(name, "object") for name in names)
@@ -49,12 +67,15 @@ class IndexMaps(MaskedDataset):
         for number in np.unique(numbers).tolist():
             if number > len(self.concepts) and number != _IGNORED[bits]:
                 raise PhotoError(
-                    f"the annotation '{path}' has the number {number}, and there are {len(self.concepts)} names from 1 "
+                    f"the annotation '{path}' has the number {number}, and there are "
+                    f"{len(self.concepts)} names from 1 "
                     "on: give the names that belong to it"
                 )
             if 0 < number <= len(self.concepts):
                 masks[number - 1] = numbers == number
-        return gathered(masks, (numbers.shape[0], numbers.shape[1]), frozenset({"object"}))
+        return gathered(
+            masks, (numbers.shape[0], numbers.shape[1]), frozenset({"object"})
+        )
 
 
 def read_numbers(path: Path) -> UInt[np.ndarray, "row col"]:
@@ -62,9 +83,12 @@ def read_numbers(path: Path) -> UInt[np.ndarray, "row col"]:
     pixels = read_pixels(path)
     if pixels.ndim != 2:
         raise PhotoError(
-            f"the annotation '{path}' is in colour: expected a PNG of one number a pixel, or with a palette"
+            f"the annotation '{path}' is in colour: expected a PNG of one number a "
+            "pixel, or with a palette"
         )
-    return pixels.astype(np.uint8 if pixels.dtype in (np.uint8, np.bool_) else np.uint16)
+    return pixels.astype(
+        np.uint8 if pixels.dtype in (np.uint8, np.bool_) else np.uint16
+    )
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -73,8 +97,13 @@ def read_pixels(path: Path) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image)
-    except Exception as error:  # Pillow's plug-ins report damage with all sorts of things.
-        raise PhotoError(f"the annotation '{path}' is no whole picture ({one_line(error)}): get a whole copy") from None
+    except (
+        Exception
+    ) as error:  # Pillow's plug-ins report damage with all sorts of things.
+        raise PhotoError(
+            f"the annotation '{path}' is no whole picture ({one_line(error)}): get a "
+            "whole copy"
+        ) from None
 
 
 def without_none(names: Sequence[str]) -> tuple[str, ...]:
@@ -87,13 +116,18 @@ def read_object_info(file: Path) -> tuple[str, ...]:
     rows = [line.split("\t") for line in read_text(file).splitlines()]
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "name" not in header or "idx" not in header:
-        raise DatasetError(f"'{file}' has no columns Idx and Name: expected SceneParse150's own table")
+        raise DatasetError(
+            f"'{file}' has no columns Idx and Name: expected SceneParse150's own table"
+        )
     name, idx = header.index("name"), header.index("idx")
     rows = [row for row in rows[1:] if any(row)]
     if any(len(row) <= name for row in rows) or [row[idx].strip() for row in rows] != [
         str(number) for number in range(1, len(rows) + 1)
     ]:
-        raise DatasetError(f"'{file}' does not number its names from 1 on: expected SceneParse150's own table")
+        raise DatasetError(
+            f"'{file}' does not number its names from 1 on: expected SceneParse150's "
+            "own table"
+        )
     return tuple(row[name].split(",")[0].split(";")[0].strip() for row in rows)
 
 

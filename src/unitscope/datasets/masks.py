@@ -28,9 +28,10 @@ class Concept:
 class Masks:
     """The concepts in one photo.
 
-    `labels` are their indices among the data set's concepts, ascending; `pixels` say where each of them is, at the
-    annotation's own resolution, which is to be stretched over the whole upright photo; a pixel may show several.
-    `categories` are those that were annotated in this photo at all: no mask of another category says nothing.
+    `labels` are their indices among the data set's concepts, ascending; `pixels` say
+    where each of them is, at the annotation's own resolution, which is to be stretched
+    over the whole upright photo; a pixel may show several. `categories` are those that
+    were annotated in this photo at all: no mask of another category says nothing.
     """
 
     labels: tuple[int, ...]
@@ -41,7 +42,8 @@ class Masks:
 class MaskedDataset(ABC):
     """A data set of photos with concept masks: `dataset` holds those photos only; `masks` may be called in any thread.
 
-    `kind` is "polygons" (MiniPlaces), "index maps" or "broden"; `concepts` are in the order of their indices.
+    `kind` is "polygons" (MiniPlaces), "index maps" or "broden"; `concepts` are in the
+    order of their indices.
     """
 
     dataset: Dataset
@@ -63,7 +65,9 @@ class MaskedDataset(ABC):
 
     def fingerprint(self) -> str:
         """A SHA-256 over the photos, the concepts, and the annotations with all that is in them."""
-        digest = hashlib.sha256(f"{self.dataset.fingerprint()}{self.kind}{self.concepts!r}".encode())
+        digest = hashlib.sha256(
+            f"{self.dataset.fingerprint()}{self.kind}{self.concepts!r}".encode()
+        )
         for index in range(len(self)):
             for item in self.annotations(index):
                 text = item.name if isinstance(item, Path) else item
@@ -76,11 +80,17 @@ class MaskedDataset(ABC):
 
 
 def gathered(
-    masks: dict[int, Bool[np.ndarray, "row col"]], shape: tuple[int, int], categories: frozenset[str]
+    masks: dict[int, Bool[np.ndarray, "row col"]],
+    shape: tuple[int, int],
+    categories: frozenset[str],
 ) -> Masks:
     """Masks by the index of their concept, in ascending order; `shape` is (rows, columns), for where there are none."""
     labels = tuple(sorted(masks))
-    pixels = np.stack([masks[label] for label in labels]) if labels else np.zeros((0, *shape), bool)
+    pixels = (
+        np.stack([masks[label] for label in labels])
+        if labels
+        else np.zeros((0, *shape), bool)
+    )
     return Masks(labels, pixels, categories)
 
 
@@ -89,6 +99,11 @@ def read_annotation(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise PhotoError(f"there is no annotation '{path}': check the data set") from None
+        raise PhotoError(
+            f"there is no annotation '{path}': check the data set"
+        ) from None
     except (OSError, ValueError) as error:
-        raise PhotoError(f"the annotation '{path}' cannot be read ({one_line(error)}): check its permissions") from None
+        raise PhotoError(
+            f"the annotation '{path}' cannot be read ({one_line(error)}): check its "
+            "permissions"
+        ) from None

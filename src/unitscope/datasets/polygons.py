@@ -14,7 +14,13 @@ from jaxtyping import Bool
 from PIL import Image, ImageDraw
 
 from unitscope.datasets.files import FileDataset, only_annotated
-from unitscope.datasets.masks import Concept, MaskedDataset, Masks, gathered, read_annotation
+from unitscope.datasets.masks import (
+    Concept,
+    MaskedDataset,
+    Masks,
+    gathered,
+    read_annotation,
+)
 from unitscope.errors import PhotoError, one_line
 
 _SIDE = 128
@@ -26,18 +32,23 @@ _DECLARATION = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
 class PolygonMasks(MaskedDataset):
     """The polygons of MiniPlaces, drawn with their outline on 128×128 pixels, where they may overlap.
 
-    Coordinates count pixels from 1. A photo whose XML is damaged, has a polygon of fewer than three points or an
-    unknown class stays in the data set, and `masks` raises PhotoError for it.
+    Coordinates count pixels from 1. A photo whose XML is damaged, has a polygon of
+    fewer than three points or an unknown class stays in the data set, and `masks`
+    raises PhotoError for it.
     """
 
     def __init__(self, photos: FileDataset, names: Sequence[str] | None) -> None:
         self.source, self.kind = photos.source, "polygons"
         self.dataset, self.notes = only_annotated(
-            photos, [_objects_of(photos, index).is_file() for index in range(len(photos))]
+            photos,
+            [_objects_of(photos, index).is_file() for index in range(len(photos))],
         )
         if names is None:
             names = [f"object {number}" for number in range(_CLASSES)]
-            self.notes += ("the objects have no names: lay object_categories.txt beside them, or give names=",)
+            self.notes += (
+                "the objects have no names: lay object_categories.txt beside them, or "
+                "give names=",
+            )
         self._photos = self.dataset
         self.concepts = tuple(Concept(name, "object") for name in names)
 
@@ -53,18 +64,23 @@ class PolygonMasks(MaskedDataset):
             label = _number(item.findtext("class"), path)
             if label not in range(len(self.concepts)):
                 raise PhotoError(
-                    f"the annotation '{path}' has the object class {label:g}, and there are {len(self.concepts)} names "
+                    f"the annotation '{path}' has the object class {label:g}, and "
+                    f"there are {len(self.concepts)} names "
                     "from 0 on: give the names that belong to it"
                 )
             canvas = canvases.setdefault(int(label), Image.new("1", (_SIDE, _SIDE)))
             for polygon in item.iter("polygon"):
                 points = [
-                    (_number(point.findtext("x"), path) - 1, _number(point.findtext("y"), path) - 1)
+                    (
+                        _number(point.findtext("x"), path) - 1,
+                        _number(point.findtext("y"), path) - 1,
+                    )
                     for point in polygon.iter("pt")
                 ]
                 if len(points) < 3:
                     raise PhotoError(
-                        f"the annotation '{path}' has a polygon of {len(points)} points: expected three or more"
+                        f"the annotation '{path}' has a polygon of {len(points)} "
+                        "points: expected three or more"
                     )
                 ImageDraw.Draw(canvas).polygon(points, fill=1, outline=1)
         masks: dict[int, Bool[np.ndarray, "row col"]] = {
@@ -81,10 +97,16 @@ def _objects_of(photos: FileDataset, index: int) -> Path:
 def _parsed(path: Path) -> ElementTree.Element:
     text = read_annotation(path).decode("utf-8", "replace")
     try:
-        # The files have several roots, so one is put around them; a DOCTYPE, with its entities, is an error inside it.
-        return ElementTree.fromstring(f"<annotation>{_DECLARATION.sub('', text)}</annotation>")
+        # The files have several roots, so one is put around them; a DOCTYPE, with its
+        # entities, is an error inside it.
+        return ElementTree.fromstring(
+            f"<annotation>{_DECLARATION.sub('', text)}</annotation>"
+        )
     except ElementTree.ParseError as error:
-        raise PhotoError(f"the annotation '{path}' is no whole XML ({one_line(error)}): get a whole copy") from None
+        raise PhotoError(
+            f"the annotation '{path}' is no whole XML ({one_line(error)}): get a whole "
+            "copy"
+        ) from None
 
 
 def _number(text: str | None, path: Path) -> float:
@@ -94,5 +116,8 @@ def _number(text: str | None, path: Path) -> float:
         value = math.nan
     # Pillow draws far-away points wrongly; none lies outside the photo but by mistake.
     if not -_SIDE <= value <= 2 * _SIDE:
-        raise PhotoError(f"the annotation '{path}' has {text!r} where a number from 1 to {_SIDE} should be: mend it")
+        raise PhotoError(
+            f"the annotation '{path}' has {text!r} where a number from 1 to {_SIDE} "
+            "should be: mend it"
+        )
     return value

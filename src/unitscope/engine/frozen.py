@@ -11,44 +11,58 @@ from torch import Tensor, nn
 
 from unitscope.engine.compiled import Compiled, NotCompiledError
 from unitscope.errors import ModelError, UnitscopeWarning
-from unitscope.layers import parts_of
+from unitscope.tracing.layers import parts_of
 
-# Each holds the weights once more; what was compiled for the least recent shape is compiled again when that comes back.
+# Each holds the weights once more; what was compiled for the least recent shape is
+# compiled again when that comes back.
 _KEPT = 4
 
 
 class Frozen:
     """The compiled forms of a frozen network, one for each shape of input, each made when that shape first comes.
 
-    `layers` are compiled beside the head. A network that cannot be compiled runs as it is, which a warning says once;
-    where that is `required`, ModelError is raised instead.
+    `layers` are compiled beside the head. A network that cannot be compiled runs as it
+    is, which a warning says once; where that is `required`, ModelError is raised
+    instead.
 
-    What has changed is seen before every pass: another parameter, buffer or module, a write that torch counts, another
-    training flag, a hook. Not seen is a write that torch does not count: through `.data` or numpy, or by a fused
-    optimizer.
+    What has changed is seen before every pass: another parameter, buffer or module, a
+    write that torch counts, another training flag, a hook. Not seen is a write that
+    torch does not count: through `.data` or numpy, or by a fused optimizer.
     """
 
-    def __init__(self, network: nn.Module, layers: tuple[str, ...] = (), required: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, layers: tuple[str, ...] = (), required: bool = False
+    ) -> None:
         self.layers, self.required = layers, required
         self._network = network
         self._compiled: dict[tuple[int, ...], Compiled | None] = {}
         self._snapshot: _Snapshot | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A session cannot be sent to another process or copied; whoever gets this compiles anew.
+        # A session cannot be sent to another process or copied; whoever gets this
+        # compiles anew.
         return {**vars(self), "_compiled": {}, "_snapshot": None}
 
-    def compiled(self, network: nn.Module, shape: tuple[int, ...], compile_: Callable[[], Compiled]) -> Compiled | None:
+    def compiled(
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        compile_: Callable[[], Compiled],
+    ) -> Compiled | None:
         """The network compiled for inputs of a shape, by `compile_` when it first comes; None where it cannot be.
 
-        A network that has changed is compiled anew, with a warning; one that could not be compiled is not tried again.
+        A network that has changed is compiled anew, with a warning; one that could not
+        be compiled is not tried again.
         """
-        changed = network is not self._network or (self._snapshot is not None and not self._snapshot.holds())
+        changed = network is not self._network or (
+            self._snapshot is not None and not self._snapshot.holds()
+        )
         if changed and any(self._compiled.values()):
             self._compiled.clear()
             self._snapshot = None
             warnings.warn(
-                "the frozen network has changed, and is compiled anew: call thaw() before you change it",
+                "the frozen network has changed, and is compiled anew: call thaw() "
+                "before you change it",
                 UnitscopeWarning,
                 stacklevel=2,
             )
@@ -70,8 +84,14 @@ class Frozen:
             return compile_()
         except NotCompiledError as reason:
             if self.required:
-                raise ModelError(f"the network cannot be compiled here, since {reason}") from None
-            warnings.warn(f"the network runs as it is, not compiled: {reason}", UnitscopeWarning, stacklevel=2)
+                raise ModelError(
+                    f"the network cannot be compiled here, since {reason}"
+                ) from None
+            warnings.warn(
+                f"the network runs as it is, not compiled: {reason}",
+                UnitscopeWarning,
+                stacklevel=2,
+            )
             return None
 
 
@@ -83,7 +103,12 @@ class _Snapshot:
 
     def __init__(self, network: nn.Module) -> None:
         self._modules = parts_of(network)
-        plain = (value for module in self._modules for value in vars(module).values() if isinstance(value, Tensor))
+        plain = (
+            value
+            for module in self._modules
+            for value in vars(module).values()
+            if isinstance(value, Tensor)
+        )
         self._tensors = [*network.parameters(), *network.buffers(), *plain]
         self._state = self._read()
 
@@ -92,7 +117,8 @@ class _Snapshot:
         return self._read() == self._state
 
     def _read(self) -> list[Any]:
-        # Once for every pass: the dictionaries themselves, since torch's own walks take several times as long.
+        # Once for every pass: the dictionaries themselves, since torch's own walks take
+        # several times as long.
         modules = [
             (
                 module.training,
@@ -105,5 +131,15 @@ class _Snapshot:
             for module in self._modules
         ]
         everywhere = torch.nn.modules.module
-        hooks = len(everywhere._global_forward_hooks), len(everywhere._global_forward_pre_hooks)
-        return [hooks, modules, [0 if tensor.is_inference() else tensor._version for tensor in self._tensors]]
+        hooks = (
+            len(everywhere._global_forward_hooks),
+            len(everywhere._global_forward_pre_hooks),
+        )
+        return [
+            hooks,
+            modules,
+            [
+                0 if tensor.is_inference() else tensor._version
+                for tensor in self._tensors
+            ],
+        ]

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from unitscope.atlas.storage import AtlasLayer, StoredAtlas
+from unitscope.atlas.summaries.histogram import Histogram
+from unitscope.atlas.summaries.top_images import CRITERIA
 from unitscope.geometry import Axis
 from unitscope.render.words import shorten
-from unitscope.stored_atlas import AtlasLayer, StoredAtlas
-from unitscope.summaries.histogram import Histogram
-from unitscope.summaries.top_images import CRITERIA
 
 RANGE = 8
 """How many images of the uniform sample show a unit across its range."""
@@ -41,12 +41,24 @@ class LayerContents:
     def __init__(self, atlas: StoredAtlas, layer: AtlasLayer, images: int) -> None:
         self.layer = layer
         self._atlas = atlas
-        self._tops = {criterion: _Maps(atlas, layer, f"top.{criterion}", images) for criterion in CRITERIA}
+        self._tops = {
+            criterion: _Maps(atlas, layer, f"top.{criterion}", images)
+            for criterion in CRITERIA
+        }
         self._bins = _Bins(atlas, layer)
-        self._rows = atlas.table("units", where=[("layer", "=", layer.name)]).to_pydict()
+        self._rows = atlas.table(
+            "units", where=[("layer", "=", layer.name)]
+        ).to_pydict()
         self._ablation = _ablation_of_units(atlas) if layer.is_head else {}
-        # Documents of about this many bytes are loaded together, and of not more units than these.
-        maps = (2 * images + RANGE) * -(-layer.cells[0] // self.factor) * -(-layer.cells[1] // self.factor) * 4 / 3
+        # Documents of about this many bytes are loaded together, and of not more units
+        # than these.
+        maps = (
+            (2 * images + RANGE)
+            * -(-layer.cells[0] // self.factor)
+            * -(-layer.cells[1] // self.factor)
+            * 4
+            / 3
+        )
         self.chunk = int(max(1, min(_CHUNK_UNITS, _CHUNK_BYTES // maps)))
 
     @property
@@ -61,7 +73,9 @@ class LayerContents:
     def plain(self) -> dict[str, Any]:
         """The layer itself and one column for each thing told of its units."""
         layer, factor = self.layer, self.factor
-        rows, cols = (_reduced(axis, factor) for axis in (layer.grid.rows, layer.grid.cols))
+        rows, cols = (
+            _reduced(axis, factor) for axis in (layer.grid.rows, layer.grid.cols)
+        )
         return {
             "name": layer.name,
             "kind": layer.kind,
@@ -82,10 +96,16 @@ class LayerContents:
         }
 
     def _columns(self) -> dict[str, list[Any]]:
-        columns = {name: _plain(values) for name, values in self._rows.items() if name not in _NOT_TOLD}
+        columns = {
+            name: _plain(values)
+            for name, values in self._rows.items()
+            if name not in _NOT_TOLD
+        }
         if "concept" in columns:
             categories = categories_of(self._atlas)
-            columns["category"] = [categories.get(concept) for concept in columns["concept"]]
+            columns["category"] = [
+                categories.get(concept) for concept in columns["concept"]
+            ]
         for name in _ABLATED if self._ablation else ():
             columns[name] = _plain(self._ablation[name])
         return {**columns, "spark": self._bins.sparks()}
@@ -93,9 +113,16 @@ class LayerContents:
     def units(self, begin: int, end: int) -> list[dict[str, Any]]:
         """What the pages of units tell beyond the columns; absent keys were not measured."""
         atlas, signed = self._atlas, self._bins.signed
-        tops = {criterion: maps.of(begin, end, signed) for criterion, maps in self._tops.items()}
+        tops = {
+            criterion: maps.of(begin, end, signed)
+            for criterion, maps in self._tops.items()
+        }
         sample = self._sample.of(begin, end, signed)
-        where = [("layer", "=", self.layer.name), ("unit", ">=", begin), ("unit", "<", end)]
+        where = [
+            ("layer", "=", self.layer.name),
+            ("unit", ">=", begin),
+            ("unit", "<", end),
+        ]
         classes = _grouped(atlas, "unit_classes", _CLASS_MEANS, where=where)
         concepts = _grouped(atlas, "unit_concepts", _CONCEPTS, where=where)
         effects = _most_and_least(atlas, where[1:]) if self.layer.is_head else None
@@ -138,7 +165,11 @@ class ClassContents:
 
     def plain(self) -> dict[str, list[Any]]:
         """One column for each thing told of all classes."""
-        return {name: _plain(values) for name, values in self._table.items() if name != "class"}
+        return {
+            name: _plain(values)
+            for name, values in self._table.items()
+            if name != "class"
+        }
 
     def __len__(self) -> int:
         return len(self._table["class"])
@@ -146,7 +177,9 @@ class ClassContents:
     def of(self, begin: int, end: int) -> list[dict[str, Any]]:
         """What the pages of classes tell beyond the columns."""
         where = [("class", ">=", begin), ("class", "<", end)]
-        removals = _grouped(self._atlas, "set_ablation", _REMOVALS, by="class", where=where)
+        removals = _grouped(
+            self._atlas, "set_ablation", _REMOVALS, by="class", where=where
+        )
         important = _important_units(self._atlas, where)
         found, missed = self._images
         told = []
@@ -167,13 +200,18 @@ class ClassContents:
 class _Maps:
     """Units' maps on their top images, as the summaries keep them: shares of their own peak, in half precision."""
 
-    def __init__(self, atlas: StoredAtlas, layer: AtlasLayer, part: str, images: int) -> None:
+    def __init__(
+        self, atlas: StoredAtlas, layer: AtlasLayer, part: str, images: int
+    ) -> None:
         self._atlas, self._name, self._most = atlas, f"{layer.name}/{part}", images
         self._factor = _factor(layer.cells)
 
     def of(self, begin: int, end: int, signed: bool) -> list[dict[str, Any]]:
         """Of each unit its images, with scores, peaks and maps."""
-        images, scores, peaks, maps = (self._read(name, begin, end) for name in ("images", "scores", "peaks", "maps"))
+        images, scores, peaks, maps = (
+            self._read(name, begin, end)
+            for name in ("images", "scores", "peaks", "maps")
+        )
         told = []
         for unit in range(end - begin):
             there = np.flatnonzero(images[unit] >= 0)
@@ -193,14 +231,20 @@ class _Maps:
         return [int(image) for image in images[images >= 0]]
 
     def _read(self, array: str, begin: int, end: int) -> np.ndarray:
-        return self._atlas.part(f"{self._name}/{array}", slice(begin, end), slice(self._most))
+        return self._atlas.part(
+            f"{self._name}/{array}", slice(begin, end), slice(self._most)
+        )
 
 
 class _Sample:
     """All units' maps on the same images, drawn at random."""
 
     def __init__(self, atlas: StoredAtlas, layer: AtlasLayer) -> None:
-        self._atlas, self._name, self._factor = atlas, f"{layer.name}/sample", _factor(layer.cells)
+        self._atlas, self._name, self._factor = (
+            atlas,
+            f"{layer.name}/sample",
+            _factor(layer.cells),
+        )
         self._images = atlas.part(f"{self._name}/images", slice(None))
 
     def of(self, begin: int, end: int, signed: bool) -> list[dict[str, Any]]:
@@ -210,7 +254,9 @@ class _Sample:
             for array in ("maxima", "peaks", "maps")
         )
         count, told = len(self._images), []
-        ranks = np.unique(np.linspace(0, count - 1, min(RANGE, count)).round().astype(np.int64))
+        ranks = np.unique(
+            np.linspace(0, count - 1, min(RANGE, count)).round().astype(np.int64)
+        )
         for unit in range(end - begin):
             chosen = np.lexsort((self._images, maxima[:, unit]))[ranks]
             told.append(
@@ -237,15 +283,21 @@ class _Bins:
         largest = float(upper.max(initial=0.0))
         top = int(np.ceil(np.log2(largest))) if largest > 0 else 0
         octaves = np.arange(top - _OCTAVES, top) if largest > 0 else np.zeros(0)
-        self._edges = np.concatenate([np.outer(np.exp2(octaves), _THIRDS).ravel(), [2.0**top]])
+        self._edges = np.concatenate(
+            [np.outer(np.exp2(octaves), _THIRDS).ravel(), [2.0**top]]
+        )
         places = np.searchsorted(self._edges, lower, side="right") - 1
         binned = np.zeros((layer.units, len(self._edges) - 1))
         within = (lower > 0) & (places >= 0)
         np.add.at(binned.T, places[within], counts[:, within].T)
         self.shares = binned / total
         # Bucket 0, of edges 0 and 0, stands for zero.
-        self.zero = (counts[:, (lower == 0) & (upper == 0)].sum(axis=1, keepdims=True) / total)[:, 0]
-        self.less = (counts[:, (lower > 0) & (places < 0)].sum(axis=1, keepdims=True) / total)[:, 0]
+        self.zero = (
+            counts[:, (lower == 0) & (upper == 0)].sum(axis=1, keepdims=True) / total
+        )[:, 0]
+        self.less = (
+            counts[:, (lower > 0) & (places < 0)].sum(axis=1, keepdims=True) / total
+        )[:, 0]
         self.signed = bool(counts[:, lower < 0].any())
         self._floor = float(10.0 ** np.floor(np.log10(1 / total.max())))
 
@@ -257,7 +309,9 @@ class _Bins:
         most = max(float(self.shares.max(initial=0.0)), 10 * self._floor)
         with np.errstate(divide="ignore"):
             height = 1 - np.log(self.shares / most) / np.log(self._floor / most)
-        steps = np.where(self.shares > 0, (height * 35).clip(1, 35).round(), 0).astype(int)
+        steps = np.where(self.shares > 0, (height * 35).clip(1, 35).round(), 0).astype(
+            int
+        )
         return ["".join(_SPARK[step] for step in unit) for unit in steps]
 
 
@@ -266,14 +320,27 @@ def categories_of(atlas: StoredAtlas) -> dict[int, str]:
     if not atlas.has("concepts"):
         return {}
     table = atlas.table("concepts", ["concept", "category"])
-    return dict(zip(table.column("concept").to_pylist(), table.column("category").to_pylist(), strict=True))
+    return dict(
+        zip(
+            table.column("concept").to_pylist(),
+            table.column("category").to_pylist(),
+            strict=True,
+        )
+    )
 
 
 _NOT_TOLD = ("layer", "unit")
 _ABLATED = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_change")
 _CLASS_MEANS = ("class", "images", "mean", "mean_low", "mean_high")
 _CONCEPTS = ("name", "category", "iou", "iou_low", "iou_high", "chance", "chance_high")
-_REMOVALS = ("removed", "units", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "accuracy")
+_REMOVALS = (
+    "removed",
+    "units",
+    "balanced_accuracy",
+    "balanced_accuracy_low",
+    "balanced_accuracy_high",
+    "accuracy",
+)
 
 # Which rows of a table are read, as pyarrow takes it.
 Where = list[tuple[str, str, Any]] | None
@@ -287,16 +354,23 @@ def _reduced(axis: Axis, factor: int) -> Axis:
     return Axis(axis.start + axis.step * (factor - 1) / 2, axis.step * factor)
 
 
-def _packed(shares: Float[np.ndarray, "image row col"], factor: int, signed: bool) -> str:
+def _packed(
+    shares: Float[np.ndarray, "image row col"], factor: int, signed: bool
+) -> str:
     """Maps in 255 steps of their own peak, as base64; of large maps the largest value of each square of cells.
 
-    The first step is 0, or minus the peak in a layer with negative values, where 0 is step 127.
+    The first step is 0, or minus the peak in a layer with negative values, where 0 is
+    step 127.
     """
     count, rows, cols = shares.shape
     values: np.ndarray = shares.astype(np.float32)
     if factor > 1:
-        values = np.pad(values, ((0, 0), (0, -rows % factor), (0, -cols % factor)), mode="edge")
-        squares = values.reshape(count, values.shape[1] // factor, factor, values.shape[2] // factor, factor)
+        values = np.pad(
+            values, ((0, 0), (0, -rows % factor), (0, -cols % factor)), mode="edge"
+        )
+        squares = values.reshape(
+            count, values.shape[1] // factor, factor, values.shape[2] // factor, factor
+        )
         values = squares.max(axis=(2, 4))
     if signed:
         values = (values + 1) / 2
@@ -316,7 +390,12 @@ def _plain_one(value: Any, digits: int) -> Any:
 
 
 def _grouped(
-    atlas: StoredAtlas, table: str, columns: Sequence[str], *, by: str = "unit", where: Where = None
+    atlas: StoredAtlas,
+    table: str,
+    columns: Sequence[str],
+    *,
+    by: str = "unit",
+    where: Where = None,
 ) -> dict[int, list[list[Any]]]:
     """The rows of a table by unit or class, in the table's order; none where the atlas lacks the table."""
     if not atlas.has(table):
@@ -343,7 +422,13 @@ def _ablation_of_units(atlas: StoredAtlas) -> dict[str, list[Any]]:
     return {name: table.column(name).to_pylist() for name in _ABLATED}
 
 
-_IMPORTANCE = ("importance", "importance_low", "importance_high", "balanced_accuracy", "contribution")
+_IMPORTANCE = (
+    "importance",
+    "importance_low",
+    "importance_high",
+    "balanced_accuracy",
+    "contribution",
+)
 Ranked = dict[int, list[list[Any]]]
 
 
@@ -355,8 +440,12 @@ def _most_and_least(atlas: StoredAtlas, where: Where) -> dict[str, Ranked] | Non
     hurt = _ranked(found, "unit", "class", -found["importance"], _LISTED)
     helped = _ranked(found, "unit", "class", found["importance"], _LISTED)
     return {
-        "hurt": {unit: [row for row in rows if row[1] > 0] for unit, rows in hurt.items()},
-        "helped": {unit: [row for row in rows if row[1] < 0] for unit, rows in helped.items()},
+        "hurt": {
+            unit: [row for row in rows if row[1] > 0] for unit, rows in hurt.items()
+        },
+        "helped": {
+            unit: [row for row in rows if row[1] < 0] for unit, rows in helped.items()
+        },
     }
 
 
@@ -366,7 +455,9 @@ def _important_units(atlas: StoredAtlas, where: Where, listed: int = 12) -> Rank
         return {}
     found = _arrays(atlas, "class_ablation", ("unit", "class", *_IMPORTANCE), where)
     ranked = _ranked(found, "class", "unit", -found["importance"], listed)
-    return {index: [row for row in rows if row[1] > 0] for index, rows in ranked.items()}
+    return {
+        index: [row for row in rows if row[1] > 0] for index, rows in ranked.items()
+    }
 
 
 def _ranked(
@@ -383,7 +474,10 @@ def _ranked(
     groups = np.split(order, starts[1:]) if len(order) else []
     return {
         int(key): [
-            [int(found[member][row]), *_plain([float(found[name][row]) for name in _IMPORTANCE])]
+            [
+                int(found[member][row]),
+                *_plain([float(found[name][row]) for name in _IMPORTANCE]),
+            ]
             for row in rows[:listed]
         ]
         for key, rows in zip(keys, groups, strict=True)
@@ -393,14 +487,20 @@ def _ranked(
 def _answering_units(atlas: StoredAtlas, listed: int = 12) -> Ranked:
     """For every class the units of each layer whose mean on it is most above their mean over all images.
 
-    Rows are [layer, unit, times, mean, low, high]; means of different units cannot be compared, but how many times
-    its own mean a unit gives can.
+    Rows are [layer, unit, times, mean, low, high]; means of different units cannot be
+    compared, but how many times its own mean a unit gives can.
     """
     units = atlas.table("units", ["layer", "unit", "mean"]).to_pydict()
-    overall = dict(zip(zip(units["layer"], units["unit"], strict=True), units["mean"], strict=True))
+    overall = dict(
+        zip(zip(units["layer"], units["unit"], strict=True), units["mean"], strict=True)
+    )
     names = [layer.name for layer in atlas.layers]
-    table = atlas.table("unit_classes", ["class", "layer", "unit", "mean", "mean_low", "mean_high"]).to_pydict()
-    found: dict[int, dict[int, list[list[Any]]]] = defaultdict(lambda: defaultdict(list))
+    table = atlas.table(
+        "unit_classes", ["class", "layer", "unit", "mean", "mean_low", "mean_high"]
+    ).to_pydict()
+    found: dict[int, dict[int, list[list[Any]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for index, layer, unit, *means in zip(*table.values(), strict=True):
         mean = overall[layer, unit]
         if mean is not None and means[0] is not None and mean > 0:
@@ -415,12 +515,17 @@ def _answering_units(atlas: StoredAtlas, listed: int = 12) -> Ranked:
     return answering
 
 
-def _images_of_classes(atlas: StoredAtlas) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+def _images_of_classes(
+    atlas: StoredAtlas,
+) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
     """The images of every class that the model finds, and those that it misses, the surest first.
 
-    Where labels are predictions, or the model lacks the class, none is right or wrong: all count as found.
+    Where labels are predictions, or the model lacks the class, none is right or wrong:
+    all count as found.
     """
-    table = atlas.table("images", ["image", "class", "probability", "correct"]).to_pydict()
+    table = atlas.table(
+        "images", ["image", "class", "probability", "correct"]
+    ).to_pydict()
     rows = sorted(zip(*table.values(), strict=True), key=lambda row: (-row[2], row[0]))
     found: dict[int, list[int]] = defaultdict(list)
     missed: dict[int, list[int]] = defaultdict(list)

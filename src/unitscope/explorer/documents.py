@@ -8,11 +8,20 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from unitscope.account import NetworkFacts
-from unitscope.atlas import Atlas
+from unitscope.accounts.account import NetworkFacts
+from unitscope.atlas.atlas import Atlas
+from unitscope.atlas.scanning import fingerprint
+from unitscope.atlas.summaries.sample import Sample
+from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.readout import Readout
 from unitscope.datasets import Dataset
-from unitscope.errors import AtlasError, ClassError, MissingError, PhotoError, UnitscopeError
-from unitscope.explanation import Explanation
+from unitscope.errors import (
+    AtlasError,
+    ClassError,
+    MissingError,
+    PhotoError,
+    UnitscopeError,
+)
 from unitscope.explorer import network_contents
 from unitscope.explorer.atlas_documents import AtlasContents
 from unitscope.explorer.photo_contents import (
@@ -25,15 +34,12 @@ from unitscope.explorer.photo_contents import (
     picture,
 )
 from unitscope.explorer.shelf import Shelf
-from unitscope.layers import check_units
+from unitscope.inputs.photos import Encoded, open_photo, shown_name
+from unitscope.inputs.subjects import Subject
 from unitscope.model import Classifier
-from unitscope.photos import Encoded, open_photo, shown_name
-from unitscope.readout import Readout
 from unitscope.render.colours import HEAT, SIGNED, table
 from unitscope.render.words import shorten
-from unitscope.scanning import fingerprint
-from unitscope.subjects import Subject
-from unitscope.summaries.sample import Sample
+from unitscope.tracing.layers import check_units
 
 SHOWN_AT_HAND = 24
 """How many images of an atlas are offered on the first page."""
@@ -41,7 +47,8 @@ SHOWN_AT_HAND = 24
 _EXPLAINED = 16
 # Pictures that are kept as they are sent, and how many bytes of them.
 _PICTURES, _PICTURE_BYTES = 64, 16 << 20
-# They are drawn from photos decoded to so many pixels a side, or more where a format knows no smaller ones.
+# They are drawn from photos decoded to so many pixels a side, or more where a format
+# knows no smaller ones.
 _DECODED = 2048
 _OF_ATLAS = re.compile(r"image-(\d+)")
 
@@ -49,14 +56,18 @@ _OF_ATLAS = re.compile(r"image-(\d+)")
 class Documents:
     """What the pages are told of a classifier, of an atlas, or of both.
 
-    `photos` are files that are offered on the first page. `dataset` is where the atlas's images lie, None where they
-    are gone; tiles are drawn into `folder`, when they are asked for or, where `drawn`, as soon as an image is told of;
-    every unit has `images` images by its maximum and by its mean. Every method raises UnitscopeErrors whose text can be
-    shown: MissingError for what is not there, PhotoError for what is no photo.
+    `photos` are files that are offered on the first page. `dataset` is where the
+    atlas's images lie, None where they are gone; tiles are drawn into `folder`, when
+    they are asked for or, where `drawn`, as soon as an image is told of; every unit has
+    `images` images by its maximum and by its mean. Every method raises UnitscopeErrors
+    whose text can be shown: MissingError for what is not there, PhotoError for what is
+    no photo.
 
-    Those methods that run the network (network, filters, head, photo, evidence, ablated) may be called by one thread at
-    a time, and so may the others, at the same time. What both use may be used by any: the shelf, the files at hand, an
-    atlas's tables and its data set, all of which are opened anew for each reading or have a lock.
+    Those methods that run the network (network, filters, head, photo, evidence,
+    ablated) may be called by one thread at a time, and so may the others, at the same
+    time. What both use may be used by any: the shelf, the files at hand, an atlas's
+    tables and its data set, all of which are opened anew for each reading or have a
+    lock.
 
     Raises AtlasError where the atlas is of another model.
     """
@@ -74,15 +85,30 @@ class Documents:
         freezes: bool = False,
     ) -> None:
         if model is None and atlas is None:
-            raise MissingError("there is nothing to explore: name an atlas, or a model with --model")
+            raise MissingError(
+                "there is nothing to explore: name an atlas, or a model with --model"
+            )
         if model is not None and atlas is not None:
             _check_same_model(model, atlas)
-        self.model, self.atlas, self.dataset, self._freezes = model, atlas, dataset, freezes
+        self.model, self.atlas, self.dataset, self._freezes = (
+            model,
+            atlas,
+            dataset,
+            freezes,
+        )
         self.shelf = Shelf()
-        self._at_hand = {f"photo-{place}": _at_hand(path) for place, path in enumerate(photos)}
+        self._at_hand = {
+            f"photo-{place}": _at_hand(path) for place, path in enumerate(photos)
+        }
         self._pictures: OrderedDict[str, bytes] = OrderedDict()
-        self._explained: OrderedDict[tuple[str, str | None], Explanation] = OrderedDict()
-        self.of_atlas = None if atlas is None else AtlasContents(atlas, dataset, folder, images, drawn=drawn)
+        self._explained: OrderedDict[tuple[str, str | None], Explanation] = (
+            OrderedDict()
+        )
+        self.of_atlas = (
+            None
+            if atlas is None
+            else AtlasContents(atlas, dataset, folder, images, drawn=drawn)
+        )
 
     # Of the pages' own thread
 
@@ -93,7 +119,10 @@ class Documents:
             **self._network_told(),
             "model": self._model_told(),
             "head": self._head_told(),
-            "colours": {name: _hex(colours) for name, colours in (("heat", HEAT), ("signed", SIGNED))},
+            "colours": {
+                name: _hex(colours)
+                for name, colours in (("heat", HEAT), ("signed", SIGNED))
+            },
             "photos": [*self._files_at_hand(), *self._images_at_hand()],
             "atlas": None if self.of_atlas is None else self.of_atlas.index(),
         }
@@ -141,7 +170,10 @@ class Documents:
         """How pooled units become logits; raises MissingError where no head is exact."""
         readout = self._readout()
         if readout is None:
-            raise MissingError("this network has no exact head: units are switched off by real forward passes")
+            raise MissingError(
+                "this network has no exact head: units are switched off by real "
+                "forward passes"
+            )
         return head_contents(readout)
 
     def network(self) -> Plain:
@@ -159,20 +191,37 @@ class Documents:
         told = photo_contents(self._explanation(id, layer))
         # A photo that was given again under another name has that name now.
         name = self._source(id).name
-        return told | {"name": shorten(name, 120), "id": id, "picture": f"data/photos/{id}.jpg"}
+        return told | {
+            "name": shorten(name, 120),
+            "id": id,
+            "picture": f"data/photos/{id}.jpg",
+        }
 
     def evidence(self, id: str, layer: str, which: int) -> Plain:
         """A local answer for one class: map, contributions, and what they leave out."""
         explanation = self._explanation(id, layer)
         if not 0 <= which < len(explanation.labels):
-            raise ClassError(f"there is no class {which}: they are numbered 0 to {len(explanation.labels) - 1}")
+            raise ClassError(
+                f"there is no class {which}: they are numbered 0 to "
+                f"{len(explanation.labels) - 1}"
+            )
         return evidence_contents(explanation, which)
 
     def ablated(self, id: str, layer: str, units: list[int]) -> Plain:
         """The logits of a photo with units of a layer off: by a real forward pass where the head is not exact."""
         explanation = self._explanation(id, layer)
-        chosen = check_units(units, explanation.feature_map.shape[1], f"layer '{explanation.layer}'") if units else []
-        return {"logits": packed((explanation.ablate(chosen) if chosen else explanation).logits[0])}
+        chosen = (
+            check_units(
+                units, explanation.feature_map.shape[1], f"layer '{explanation.layer}'"
+            )
+            if units
+            else []
+        )
+        return {
+            "logits": packed(
+                (explanation.ablate(chosen) if chosen else explanation).logits[0]
+            )
+        }
 
     def freeze(self) -> None:
         """Freeze and compile the model, where that was asked for."""
@@ -181,12 +230,17 @@ class Documents:
 
     def _model(self) -> Classifier:
         if self.model is None:
-            raise MissingError("no model is loaded, only its atlas: name the model with --model")
+            raise MissingError(
+                "no model is loaded, only its atlas: name the model with --model"
+            )
         return self.model
 
     def _atlas_contents(self) -> AtlasContents:
         if self.of_atlas is None:
-            raise MissingError("no atlas is open: make one with `unitscope scan PHOTOS --out ATLAS`, and open that")
+            raise MissingError(
+                "no atlas is open: make one with `unitscope scan PHOTOS --out ATLAS`, "
+                "and open that"
+            )
         return self.of_atlas
 
     def _readout(self) -> Readout | None:
@@ -201,7 +255,9 @@ class Documents:
         if head is not None and layer == head.layer:
             layer = None
         if (id, layer) not in self._explained:
-            self._explained[id, layer] = self._model().explain(self._source(id), layer=layer)
+            self._explained[id, layer] = self._model().explain(
+                self._source(id), layer=layer
+            )
         self._explained.move_to_end((id, layer))
         while len(self._explained) > _EXPLAINED:
             self._explained.popitem(last=False)
@@ -211,7 +267,10 @@ class Documents:
         """Draw a picture, and keep it in place of those not asked for longest; raises PhotoError."""
         self._pictures[id] = picture(open_photo(source, longest=_DECODED).image)
         # One is no larger than a few megabytes, so that the last always stays.
-        while len(self._pictures) > _PICTURES or sum(map(len, self._pictures.values())) > _PICTURE_BYTES:
+        while (
+            len(self._pictures) > _PICTURES
+            or sum(map(len, self._pictures.values())) > _PICTURE_BYTES
+        ):
             self._pictures.popitem(last=False)
 
     def _source(self, id: str) -> Encoded:
@@ -228,17 +287,25 @@ class Documents:
         if self.atlas is None:
             raise MissingError(f"there is no image {image}: no atlas is open")
         if self.dataset is None:
-            raise MissingError(f"image {image} is gone from where it was scanned: say where with --source")
+            raise MissingError(
+                f"image {image} is gone from where it was scanned: say where with "
+                "--source"
+            )
         return self.atlas.subjects([image], self.dataset)[0]
 
     def _kept(self, id: str) -> Plain:
         """What the atlas alone can tell of an image."""
         found, sample = _OF_ATLAS.fullmatch(id), self._sample
         if found is None or sample is None or int(found[1]) not in sample.images:
-            raise MissingError(f"there is no photo '{id}' in this atlas: name the model with --model to explain photos")
+            raise MissingError(
+                f"there is no photo '{id}' in this atlas: name the model with --model "
+                "to explain photos"
+            )
         assert self.atlas is not None and self.atlas.readout is not None
         image = int(found[1])
-        told = kept_photo_contents(self.atlas.layer(), self.atlas.readout, sample, image, self._subject(image))
+        told = kept_photo_contents(
+            self.atlas.layer(), self.atlas.readout, sample, image, self._subject(image)
+        )
         return told | {"id": id, "picture": f"data/photos/{id}.jpg"}
 
     # What the index tells
@@ -254,16 +321,32 @@ class Documents:
         if self.atlas is None or self.dataset is None or self._sample is None:
             return
         chosen = self._sample.images[:SHOWN_AT_HAND].tolist()
-        rows = self.atlas.table("images", ["image", "id", "class"], where=[("image", "in", chosen)]).to_pylist()
+        rows = self.atlas.table(
+            "images", ["image", "id", "class"], where=[("image", "in", chosen)]
+        ).to_pylist()
         given = self.atlas.manifest["data"]["labels"] == "given"
         for row in rows:
             if row["id"] in self.dataset.places:
-                of = self.atlas.classes[row["class"]] if given and row["class"] is not None else ""
-                yield {"id": f"image-{row['image']}", "name": shorten(row["id"], 120), "class": of, "kept": True}
+                of = (
+                    self.atlas.classes[row["class"]]
+                    if given and row["class"] is not None
+                    else ""
+                )
+                yield {
+                    "id": f"image-{row['image']}",
+                    "name": shorten(row["id"], 120),
+                    "class": of,
+                    "kept": True,
+                }
 
     def _files_at_hand(self) -> Iterable[Plain]:
         for id, photo in self._at_hand.items():
-            yield {"id": id, "name": shorten(photo.name, 120), "class": "", "kept": False}
+            yield {
+                "id": id,
+                "name": shorten(photo.name, 120),
+                "class": "",
+                "kept": False,
+            }
 
     def _network_told(self) -> Plain:
         """The network, as the model itself has it, or else as the atlas noted it."""
@@ -299,11 +382,25 @@ class Documents:
         if self.model is None:
             assert self.atlas is not None
             head = self.atlas.manifest["model"]["head"]
-            return None if head is None else {"exact": True, "layer": head["layer"], "kind": head["kind"], "reason": ""}
+            return (
+                None
+                if head is None
+                else {
+                    "exact": True,
+                    "layer": head["layer"],
+                    "kind": head["kind"],
+                    "reason": "",
+                }
+            )
         head, reason = self.model.head_or_refusal()
         if head is None:
             return {"exact": False, "layer": None, "kind": "none", "reason": reason}
-        return {"exact": head.exact, "layer": head.layer, "kind": head.kind, "reason": reason}
+        return {
+            "exact": head.exact,
+            "layer": head.layer,
+            "kind": head.kind,
+            "reason": reason,
+        }
 
 
 def told_apart(labels: Sequence[str]) -> list[str]:
@@ -311,7 +408,11 @@ def told_apart(labels: Sequence[str]) -> list[str]:
     shown = [shorten(label, 120).strip() for label in labels]
     often = Counter(shown)
     return [
-        f"class {index}" if not label else f"{label} · {index}" if often[label] > 1 else label
+        f"class {index}"
+        if not label
+        else f"{label} · {index}"
+        if often[label] > 1
+        else label
         for index, label in enumerate(shown)
     ]
 
@@ -324,12 +425,18 @@ def _at_hand(path: Path) -> Encoded:
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            raise PhotoError(f"there is no photo '{name}' (any more): check the path that it was named by") from None
+            raise PhotoError(
+                f"there is no photo '{name}' (any more): check the path that it was "
+                "named by"
+            ) from None
         except IsADirectoryError:
             raise PhotoError(f"'{name}' is a folder: name the photos in it") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
-            raise PhotoError(f"'{name}' cannot be read ({reason}): check the file and its permissions") from None
+            raise PhotoError(
+                f"'{name}' cannot be read ({reason}): check the file and its "
+                "permissions"
+            ) from None
 
     try:
         size = path.stat().st_size
@@ -350,8 +457,10 @@ def _check_same_model(model: Classifier, atlas: Atlas) -> None:
     then, now = atlas.manifest["identity"]["model"], fingerprint(model)
     if then != now:
         raise AtlasError(
-            f"the atlas in '{atlas.path}' is of another model ({atlas.manifest['model']['spec']}, fingerprint "
-            f"{then[:8]}, not {now[:8]}): open it with that one, or scan again with this one"
+            f"the atlas in '{atlas.path}' is of another model "
+            f"({atlas.manifest['model']['spec']}, fingerprint "
+            f"{then[:8]}, not {now[:8]}): open it with that one, or scan again with "
+            "this one"
         )
 
 

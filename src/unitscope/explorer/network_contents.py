@@ -10,33 +10,41 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from unitscope.account import NetworkFacts
+from unitscope.accounts.account import NetworkFacts
 from unitscope.kernels import Filters, find_convolution, normalised
 from unitscope.kernels import filters as filters_of
-from unitscope.layers import Layer, Stage, evaluating
 from unitscope.model import Classifier
 from unitscope.render import diagram
 from unitscope.render.words import number, percent, plural, power
+from unitscope.tracing.layers import Layer, Stage, evaluating
 
 Plain = dict[str, Any]
 
-# How many volumes of the diagram stand side by side: on a wide page, a narrower one, a telephone's.
+# How many volumes of the diagram stand side by side: on a wide page, a narrower one, a
+# telephone's.
 _ACROSS = (8, 5, 3)
 
-# Bytes of a document of filters before they are written as letters, which makes a third more of them.
+# Bytes of a document of filters before they are written as letters, which makes a third
+# more of them.
 _MOST = 6_000_000
 
 
 def network(model: Classifier) -> Plain:
     """The network: its head in words, the diagram of its stages, and all layers stage by stage.
 
-    `diagram.plans` are the same diagram with at most eight, five and three volumes side by side, in pixels. A part's
-    `stage` is a place in `stages`; `layers` are in order of execution, a container after what it contains. `filters`
-    are the convolutions whose kernels can be looked at.
+    `diagram.plans` are the same diagram with at most eight, five and three volumes side
+    by side, in pixels. A part's `stage` is a place in `stages`; `layers` are in order
+    of execution, a container after what it contains. `filters` are the convolutions
+    whose kernels can be looked at.
     """
     facts = NetworkFacts.of(model)
     stages = list(_stages(facts, dict(model.network.named_modules())))
-    kernels = [layer["filters"]["layer"] for stage in stages for layer in stage["layers"] if layer["filters"]]
+    kernels = [
+        layer["filters"]["layer"]
+        for stage in stages
+        for layer in stage["layers"]
+        if layer["filters"]
+    ]
     return {
         "summary": diagram.summary(facts),
         "architecture": facts.architecture,
@@ -57,19 +65,27 @@ def network(model: Classifier) -> Plain:
 def filters(model: Classifier, layer: str, begin: int = 0) -> Plain:
     """The kernels of a convolution as pictures of a byte a weight, and the least and greatest weight of each.
 
-    A picture (`of`) is a "kernel", a filter's three input channels as colours ("rgb"), or, where kernels are single
-    weights, the whole "filter": one weight for every input channel. `pixels` are the pictures one after the other,
-    0–255 from `low` to `high` of each (float32, little-endian); both are base64. A layer of more than 8 MB is told in
-    parts: `count` filters from `begin`, `most` in a part; `least` and `greatest` are those of the whole layer.
+    A picture (`of`) is a "kernel", a filter's three input channels as colours ("rgb"),
+    or, where kernels are single weights, the whole "filter": one weight for every input
+    channel. `pixels` are the pictures one after the other, 0–255 from `low` to `high`
+    of each (float32, little-endian); both are base64. A layer of more than 8 MB is told
+    in parts: `count` filters from `begin`, `most` in a part; `least` and `greatest` are
+    those of the whole layer.
 
-    Raises LayerError for what is no convolution that can be drawn, UnitError where no filter `begin` exists.
+    Raises LayerError for what is no convolution that can be drawn, UnitError where no
+    filter `begin` exists.
     """
     name, convolution = find_convolution(model.network, layer)
     total = int(convolution.out_channels)
-    channels, weights = int(convolution.in_channels) // int(convolution.groups), math.prod(convolution.kernel_size)
+    channels, weights = (
+        int(convolution.in_channels) // int(convolution.groups),
+        math.prod(convolution.kernel_size),
+    )
     most = max(1, _MOST // max(1, channels * (weights + 8)))
     whole = total <= most and begin == 0
-    found = filters_of(model, name, filters=None if whole else range(begin, min(begin + most, total)))
+    found = filters_of(
+        model, name, filters=None if whole else range(begin, min(begin + most, total))
+    )
     of, pictures, low, high = _pictures(found)
     if whole:
         least, greatest = float(low.min()), float(high.max())
@@ -121,10 +137,16 @@ def _convolution_words(found: Filters, convolution: nn.modules.conv._ConvNd) -> 
     sides = " × ".join(map(str, (found.channels_in_kernel, *convolution.kernel_size)))
     parts = [f"{plural(found.filters_in_layer, 'filter')} of {sides} weights"]
     if found.groups > 1:
-        parts.append(f"in {found.groups} groups: each filter reads {found.channels_in_kernel} of the input channels")
+        parts.append(
+            f"in {found.groups} groups: each filter reads {found.channels_in_kernel} "
+            "of the input channels"
+        )
     parts += [
         f"{name} {' × '.join(map(str, values)) if len(set(values)) > 1 else values[0]}"
-        for name, values in (("stride", convolution.stride), ("dilation", convolution.dilation))
+        for name, values in (
+            ("stride", convolution.stride),
+            ("dilation", convolution.dilation),
+        )
         if set(values) != {1}
     ]
     if convolution.transposed:
@@ -136,13 +158,24 @@ def _head(facts: NetworkFacts) -> Plain:
     """The head in words, how well it was verified or what it leaves out, and why it is not exact."""
     head, reason = facts.head, facts.refusal
     if head is None:
-        return {"exact": False, "kind": "none", "layer": None, "words": "none", "checked": "", "reason": reason}
+        return {
+            "exact": False,
+            "kind": "none",
+            "layer": None,
+            "words": "none",
+            "checked": "",
+            "reason": reason,
+        }
     on = f"on {plural(head.probes, 'random input')}"
     if head.exact:
-        size = f"to {power(head.error)} of the largest logit" if head.error else "exactly"
+        size = (
+            f"to {power(head.error)} of the largest logit" if head.error else "exactly"
+        )
         checked = f"mean of every map + bias = logit {size}, {on}"
     else:
-        checked = f"its maps leave out up to {percent(head.error)} of the largest logit, {on}"
+        checked = (
+            f"its maps leave out up to {percent(head.error)} of the largest logit, {on}"
+        )
     return {
         "exact": head.exact,
         "kind": head.kind,
@@ -157,16 +190,24 @@ def _plan(plan: diagram.Plan) -> Plain:
     return {
         "width": round(plan.width, 1),
         "height": round(plan.height, 1),
-        "arrows": [[round(number, 1) for point in arrow for number in point] for arrow in plan.arrows],
+        "arrows": [
+            [round(number, 1) for point in arrow for number in point]
+            for arrow in plan.arrows
+        ],
         "parts": [
             {
                 "kind": part.kind,
                 "stage": part.stage,
                 "title": part.title,
                 "faces": {
-                    name: [round(number, 1) for point in points for number in point] for name, points in part.faces()
+                    name: [round(number, 1) for point in points for number in point]
+                    for name, points in part.faces()
                 },
-                "lines": [[round(x, 1), round(y, 1), line] for (x, y), line in part.texts() if line],
+                "lines": [
+                    [round(x, 1), round(y, 1), line]
+                    for (x, y), line in part.texts()
+                    if line
+                ],
             }
             for part in plan.parts
         ],
@@ -178,10 +219,16 @@ def _stages(facts: NetworkFacts, modules: Mapping[str, nn.Module]) -> Iterator[P
     stages: list[Stage | None] = [*diagram.drawn_stages(facts)]
     layers = facts.layers
     places = {layer.name: place for place, layer in enumerate(layers)}
-    # What runs before the first stage's first layer changes nothing (dropout); and there may be no stage at all.
+    # What runs before the first stage's first layer changes nothing (dropout); and
+    # there may be no stage at all.
     begins = [0, *(places[stage.first] for stage in stages[1:] if stage)]
-    for begin, end, stage in zip(begins, [*begins[1:], len(layers)], stages or [None], strict=True):
-        yield {**_stage(stage), "layers": [_layer(layer, facts, modules) for layer in layers[begin:end]]}
+    for begin, end, stage in zip(
+        begins, [*begins[1:], len(layers)], stages or [None], strict=True
+    ):
+        yield {
+            **_stage(stage),
+            "layers": [_layer(layer, facts, modules) for layer in layers[begin:end]],
+        }
 
 
 def _stage(stage: Stage | None) -> Plain:
@@ -195,7 +242,9 @@ def _stage(stage: Stage | None) -> Plain:
     }
 
 
-def _layer(layer: Layer, facts: NetworkFacts, modules: Mapping[str, nn.Module]) -> Plain:
+def _layer(
+    layer: Layer, facts: NetworkFacts, modules: Mapping[str, nn.Module]
+) -> Plain:
     name = layer.name if layer.name in modules else layer.name.rpartition(":")[0]
     module = modules[name]
     return {

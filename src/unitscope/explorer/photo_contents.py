@@ -11,20 +11,21 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from unitscope.explanation import Explanation
+from unitscope.atlas.storage import AtlasLayer
+from unitscope.atlas.summaries.sample import Sample
+from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.readout import Readout
 from unitscope.geometry import Grid, Placement
-from unitscope.readout import Readout
+from unitscope.inputs.subjects import Subject
 from unitscope.render.words import shorten
-from unitscope.stored_atlas import AtlasLayer
-from unitscope.subjects import Subject
-from unitscope.summaries.sample import Sample
 
 Plain = dict[str, Any]
 
 LONGEST = 1024
 """Pixels of the longer side of the pictures that pages show."""
 
-# Local answers may be asked for at layers of millions of cells; their thumbnails need no more than this a side.
+# Local answers may be asked for at layers of millions of cells; their thumbnails need
+# no more than this a side.
 _THUMBNAIL = 28
 
 
@@ -43,13 +44,18 @@ def head_contents(readout: Readout) -> Plain:
 def photo_contents(explanation: Explanation) -> Plain:
     """One photo's explanation: logits, where the map lies, and the map itself.
 
-    An exact answer brings the feature map (unit, row, col) as it is; all maps, contributions and ablations follow from
-    it and the head. A local answer brings it small, to be looked at only (see `evidence_contents`), and what it leaves
-    out of the logits.
+    An exact answer brings the feature map (unit, row, col) as it is; all maps,
+    contributions and ablations follow from it and the head. A local answer brings it
+    small, to be looked at only (see `evidence_contents`), and what it leaves out of the
+    logits.
     """
     (subject,) = explanation.subjects
     feature_map = explanation.feature_map[0].detach().cpu().float()
-    told = _placed(subject.placement(explanation.input_size), explanation.grid, feature_map.shape[1:])
+    told = _placed(
+        subject.placement(explanation.input_size),
+        explanation.grid,
+        feature_map.shape[1:],
+    )
     told |= {
         "name": shorten(subject.name, 120),
         "exact": explanation.exact,
@@ -62,13 +68,20 @@ def photo_contents(explanation: Explanation) -> Plain:
     small = torch.nn.functional.adaptive_max_pool2d(
         feature_map, [min(side, _THUMBNAIL) for side in feature_map.shape[1:]]
     )
-    return told | {"method": explanation.head.kind, "thumbnails": packed(small), "thumbnail": list(small.shape[1:])}
+    return told | {
+        "method": explanation.head.kind,
+        "thumbnails": packed(small),
+        "thumbnail": list(small.shape[1:]),
+    }
 
 
-def kept_photo_contents(layer: AtlasLayer, readout: Readout, sample: Sample, image: int, subject: Subject) -> Plain:
+def kept_photo_contents(
+    layer: AtlasLayer, readout: Readout, sample: Sample, image: int, subject: Subject
+) -> Plain:
     """The same of an image that an atlas kept whole in the sample of its head's layer: no network is needed.
 
-    The means over the cells are exact; the maps are right to 0.05 % of their largest activation.
+    The means over the cells are exact; the maps are right to 0.05 % of their largest
+    activation.
     """
     place = int(np.flatnonzero(sample.images == image)[0])
     pooled = torch.from_numpy(sample.means[place])

@@ -17,7 +17,14 @@ import socket
 import tempfile
 import traceback
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Sequence,
+)
 from importlib import resources
 from pathlib import Path
 from types import FrameType
@@ -25,7 +32,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
-from unitscope.atlas import Atlas
+from unitscope.atlas.atlas import Atlas
 from unitscope.datasets import Dataset
 from unitscope.errors import (
     BusyError,
@@ -55,19 +62,23 @@ try:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
-    raise MissingExtraError(str(error.name).split(".")[0], "explore", "the explorer") from None
+    raise MissingExtraError(
+        str(error.name).split(".")[0], "explore", "the explorer"
+    ) from None
 
 DEFAULT_PORT = 8421
 UPLOAD_BYTES = 32 << 20
 WAITING = 32
 
 _PORTS_TRIED = 20
-# So many large bodies are in memory at once, a quarter of them of one client's; small ones are taken at any time.
+# So many large bodies are in memory at once, a quarter of them of one client's; small
+# ones are taken at any time.
 _UPLOADS_AT_ONCE = 8
 _SMALL_BYTES = 256 << 10
 _QUESTION_BYTES = 256 << 10
 _GZIP_LEVEL = 3
-# A client may take so many seconds, and one more for every so many bytes that it sent, but never longer than the last.
+# A client may take so many seconds, and one more for every so many bytes that it sent,
+# but never longer than the last.
 _GRACE, _SLOWEST, _LONGEST = 15.0, 64 << 10, 60.0
 # Seconds after which a connection on which nothing moves is given up.
 _PATIENCE = 20.0
@@ -96,8 +107,18 @@ _TYPES = {
     ".jpg": "image/jpeg",
     ".webp": "image/webp",
 }
-_PICTURES = ((b"\xff\xd8", "image/jpeg"), (b"\x89PNG", "image/png"), (b"RIFF", "image/webp"))
-_STATUS = ((MissingError, 404), (LayerError, 404), (UnitError, 404), (ClassError, 404), (BusyError, 503))
+_PICTURES = (
+    (b"\xff\xd8", "image/jpeg"),
+    (b"\x89PNG", "image/png"),
+    (b"RIFF", "image/webp"),
+)
+_STATUS = (
+    (MissingError, 404),
+    (LayerError, 404),
+    (UnitError, 404),
+    (ClassError, 404),
+    (BusyError, 503),
+)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(:\d{1,5})?")
 
 _Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -130,9 +151,10 @@ def create_app(
 ) -> Starlette:
     """The explorer as an ASGI application; closing it (its lifespan) ends the two threads that it works in.
 
-    It answers to localhost, to the address that it is reached at, and to the names `hosts`: not to any other name, so
-    that no web site can give this machine a name of its own and read along. `upload_bytes` is the largest photo
-    that is taken, `waiting` how many requests may wait for the model before more are refused with 503.
+    It answers to localhost, to the address that it is reached at, and to the names
+    `hosts`: not to any other name, so that no web site can give this machine a name of
+    its own and read along. `upload_bytes` is the largest photo that is taken, `waiting`
+    how many requests may wait for the model before more are refused with 503.
     """
     site = _Site(documents, upload_bytes, waiting)
     app = Starlette(
@@ -151,7 +173,10 @@ class _Site:
 
     def __init__(self, documents: Documents, upload_bytes: int, waiting: int) -> None:
         self._documents, self._upload_bytes = documents, upload_bytes
-        self._model, self._pages = Worker("model", waiting), Worker("pages", 8 * waiting)
+        self._model, self._pages = (
+            Worker("model", waiting),
+            Worker("pages", 8 * waiting),
+        )
         self._uploads = _Uploads(_UPLOADS_AT_ONCE)
         self._static = _static_files()
         self._heads: dict[bool, _Kept] = {}
@@ -178,9 +203,18 @@ class _Site:
             Route("/", self._page),
             Route("/static/{name}", self._page),
             Route("/data/index.json", asked(pages, lambda _: (told.index,))),
-            Route("/data/units-{place}-{chunk}.json", asked(pages, lambda r: (told.units, *_numbers(r)))),
-            Route("/data/neighbours-{place}-{chunk}.json", asked(pages, lambda r: (told.neighbours, *_numbers(r)))),
-            Route("/data/classes-{chunk}.json", asked(pages, lambda r: (told.classes, *_numbers(r)))),
+            Route(
+                "/data/units-{place}-{chunk}.json",
+                asked(pages, lambda r: (told.units, *_numbers(r))),
+            ),
+            Route(
+                "/data/neighbours-{place}-{chunk}.json",
+                asked(pages, lambda r: (told.neighbours, *_numbers(r))),
+            ),
+            Route(
+                "/data/classes-{chunk}.json",
+                asked(pages, lambda r: (told.classes, *_numbers(r))),
+            ),
             Route("/images/{folder}/{image}.{suffix}", self._tile),
             Route("/sprites/{place}/{unit}.{suffix}", self._sprite),
             Route("/data/head.json", self._head),
@@ -199,10 +233,14 @@ class _Site:
             raise HTTPException(404)
         return kept.response(request)
 
-    def _document(self, worker: Worker, call: Callable[[Request], tuple[Any, ...]]) -> _Endpoint:
+    def _document(
+        self, worker: Worker, call: Callable[[Request], tuple[Any, ...]]
+    ) -> _Endpoint:
         async def answer(request: Request) -> Response:
             function, *arguments = call(request)
-            return await _json(request, worker, function, *arguments, key=(function, *arguments))
+            return await _json(
+                request, worker, function, *arguments, key=(function, *arguments)
+            )
 
         return answer
 
@@ -215,21 +253,30 @@ class _Site:
             return _Kept(_tag(body), "application/json", body)
 
         if small not in self._heads:
-            self._heads[small] = await _done(request, self._model, made, key=("head", small))
+            self._heads[small] = await _done(
+                request, self._model, made, key=("head", small)
+            )
         answer = self._heads[small].response(request)
         answer.headers.update(_encoding(small))
         return answer
 
     def _filters(self, request: Request) -> tuple[Any, ...]:
         begin = request.query_params.get("from")
-        return self._documents.filters, request.path_params["layer"], *([] if begin is None else [_number(begin)])
+        return (
+            self._documents.filters,
+            request.path_params["layer"],
+            *([] if begin is None else [_number(begin)]),
+        )
 
     async def _photo(self, request: Request) -> Response:
         asked = request.path_params["photo"], request.query_params.get("layer") or None
         function = self._documents.photo
-        answer = await _json(request, self._model, function, *asked, key=(function, *asked))
+        answer = await _json(
+            request, self._model, function, *asked, key=(function, *asked)
+        )
         if self._freezing is None:
-            # After the first photo, which need not wait for it: the network is compiled while that is looked at.
+            # After the first photo, which need not wait for it: the network is compiled
+            # while that is looked at.
             self._freezing = asyncio.create_task(self._freeze())
         return answer
 
@@ -241,13 +288,26 @@ class _Site:
         asked = request.query_params
         lacking = [name for name in ("photo", "layer", "class") if not asked.get(name)]
         if lacking:
-            raise InputError(f"the question lacks {', '.join(lacking)}: ask evidence.json?photo=…&layer=…&class=…")
-        return self._documents.evidence, asked["photo"], asked["layer"], _number(asked["class"])
+            raise InputError(
+                f"the question lacks {', '.join(lacking)}: ask "
+                "evidence.json?photo=…&layer=…&class=…"
+            )
+        return (
+            self._documents.evidence,
+            asked["photo"],
+            asked["layer"],
+            _number(asked["class"]),
+        )
 
     async def _picture(self, request: Request) -> Response:
         photo = request.path_params["photo"]
-        body = await _done(request, self._pages, self._documents.picture, photo, key=("picture", photo))
-        kind = next((kind for begin, kind in _PICTURES if body.startswith(begin)), "application/octet-stream")
+        body = await _done(
+            request, self._pages, self._documents.picture, photo, key=("picture", photo)
+        )
+        kind = next(
+            (kind for begin, kind in _PICTURES if body.startswith(begin)),
+            "application/octet-stream",
+        )
         return Response(body, media_type=kind, headers=_KEEP_NOT)
 
     async def _tile(self, request: Request) -> Response:
@@ -258,31 +318,67 @@ class _Site:
 
     async def _sprite(self, request: Request) -> Response:
         parts = request.path_params
-        return await self._file(request, self._documents.sprite, _number(parts["place"]), _number(parts["unit"]))
+        return await self._file(
+            request,
+            self._documents.sprite,
+            _number(parts["place"]),
+            _number(parts["unit"]),
+        )
 
-    async def _file(self, request: Request, find: Callable[..., Path], *which: int) -> Response:
+    async def _file(
+        self, request: Request, find: Callable[..., Path], *which: int
+    ) -> Response:
         known = request.headers.get("if-none-match", "")
-        kept = await _done(request, self._pages, _read, find, which, known, key=(find, which, known))
+        kept = await _done(
+            request, self._pages, _read, find, which, known, key=(find, which, known)
+        )
         if _kind(f"x.{request.path_params['suffix']}") != kept.kind:
             raise HTTPException(404)
         return kept.response(request)
 
     async def _given(self, request: Request) -> Response:
-        # A header that is not among a form's makes browsers ask us first whether another site may send it: never.
+        # A header that is not among a form's makes browsers ask us first whether
+        # another site may send it: never.
         name = request.headers.get("x-photo-name")
         if name is None:
-            raise HTTPException(400, "a photo is sent with its name in the header X-Photo-Name: add it")
+            raise HTTPException(
+                400, "a photo is sent with its name in the header X-Photo-Name: add it"
+            )
         async with contextlib.AsyncExitStack() as held:
-            room = self._uploads.room("" if request.client is None else request.client.host)
-            data = await _body(request, self._upload_bytes, "a photo", lambda: held.enter_async_context(room))
-            return await _json(request, self._pages, self._documents.given, data, unquote(name, errors="replace"))
+            room = self._uploads.room(
+                "" if request.client is None else request.client.host
+            )
+            data = await _body(
+                request,
+                self._upload_bytes,
+                "a photo",
+                lambda: held.enter_async_context(room),
+            )
+            return await _json(
+                request,
+                self._pages,
+                self._documents.given,
+                data,
+                unquote(name, errors="replace"),
+            )
 
     async def _ablated(self, request: Request) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise HTTPException(415, "units to switch off are sent as application/json: say so in Content-Type")
-        photo, layer, units = _question(await _body(request, _QUESTION_BYTES, "a list of units"))
+        if (
+            request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            != "application/json"
+        ):
+            raise HTTPException(
+                415,
+                "units to switch off are sent as application/json: say so in "
+                "Content-Type",
+            )
+        photo, layer, units = _question(
+            await _body(request, _QUESTION_BYTES, "a list of units")
+        )
         key = (self._documents.ablated, photo, layer, tuple(units))
-        return await _json(request, self._model, self._documents.ablated, photo, layer, units, key=key)
+        return await _json(
+            request, self._model, self._documents.ablated, photo, layer, units, key=key
+        )
 
 
 class _Uploads:
@@ -302,7 +398,9 @@ class _Uploads:
                     await held.enter_async_context(own)
                     await held.enter_async_context(self._all)
             except TimeoutError:
-                raise BusyError("too many photos are being sent already: try again in a moment") from None
+                raise BusyError(
+                    "too many photos are being sent already: try again in a moment"
+                ) from None
             yield
 
 
@@ -311,7 +409,10 @@ class _Guard:
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self._app = app
-        self._hosts = {"localhost", *(host.strip("[]").rstrip(".").lower() for host in hosts)}
+        self._hosts = {
+            "localhost",
+            *(host.strip("[]").rstrip(".").lower() for host in hosts),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -323,7 +424,10 @@ class _Guard:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message = {**message, "headers": [*message.get("headers", ()), *_SECURITY]}
+                message = {
+                    **message,
+                    "headers": [*message.get("headers", ()), *_SECURITY],
+                }
             await send(message)
 
         try:
@@ -342,19 +446,35 @@ class _Guard:
         """Why a request is not answered, if so."""
         host = request.headers.get("host", "")
         found = _HOST.fullmatch(host)
-        if found is None or not self._is_ours(found[1].strip("[]").rstrip(".").lower(), request):
-            return _error(400, f"'{host[:80]}' is no name of this server: use localhost, or start it with --allow-host")
-        # Browsers say who asks. Other sites may lead here, but neither read nor send anything.
+        if found is None or not self._is_ours(
+            found[1].strip("[]").rstrip(".").lower(), request
+        ):
+            return _error(
+                400,
+                f"'{host[:80]}' is no name of this server: use localhost, or start it "
+                "with --allow-host",
+            )
+        # Browsers say who asks. Other sites may lead here, but neither read nor send
+        # anything.
         leads_here = (
             request.method in ("GET", "HEAD")
             and request.headers.get("sec-fetch-mode") == "navigate"
             and request.headers.get("sec-fetch-dest") == "document"
         )
-        if request.headers.get("sec-fetch-site") in ("cross-site", "same-site") and not leads_here:
+        if (
+            request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+            and not leads_here
+        ):
             return _error(403, "another site asked: only the explorer's own pages may")
         origin = request.headers.get("origin")
-        if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-            return _error(403, f"a page of '{origin[:80]}' asked: only the explorer's own pages may")
+        if origin is not None and origin.lower() not in (
+            f"http://{host.lower()}",
+            f"https://{host.lower()}",
+        ):
+            return _error(
+                403,
+                f"a page of '{origin[:80]}' asked: only the explorer's own pages may",
+            )
         return None
 
     def _is_ours(self, name: str, request: Request) -> bool:
@@ -364,23 +484,40 @@ class _Guard:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        # Whoever wrote an address and reached us there meant us; only names can be made to mean another machine.
+        # Whoever wrote an address and reached us there meant us; only names can be made
+        # to mean another machine.
         reached, _ = request.scope.get("server") or ("", 0)
-        return address.is_loopback or str(address) == str(reached).removeprefix("::ffff:")
+        return address.is_loopback or str(address) == str(reached).removeprefix(
+            "::ffff:"
+        )
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
     """The answer for an error that was foreseen."""
     if isinstance(error, HTTPException):
-        usual = {404: "there is nothing at this address: begin at /", 405: "this address does not take that method"}
-        return _error(error.status_code, usual.get(error.status_code, error.detail), error.headers)
+        usual = {
+            404: "there is nothing at this address: begin at /",
+            405: "this address does not take that method",
+        }
+        return _error(
+            error.status_code, usual.get(error.status_code, error.detail), error.headers
+        )
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 422)
-    return _error(status, without_folders(str(error)), {"retry-after": "2"} if status == 503 else None)
+    return _error(
+        status,
+        without_folders(str(error)),
+        {"retry-after": "2"} if status == 503 else None,
+    )
 
 
 def _error(status: int, line: str, headers: Any = None) -> Response:
     body = json.dumps({"error": line}).encode()
-    return Response(body, status, media_type="application/json", headers={**_KEEP_NOT, **(headers or {})})
+    return Response(
+        body,
+        status,
+        media_type="application/json",
+        headers={**_KEEP_NOT, **(headers or {})},
+    )
 
 
 def _where(scope: Scope, error: Exception) -> str:
@@ -391,24 +528,34 @@ def _where(scope: Scope, error: Exception) -> str:
 
 
 async def _json(
-    request: Request, worker: Worker, function: Callable[..., Any], *arguments: Any, key: Any = None
+    request: Request,
+    worker: Worker,
+    function: Callable[..., Any],
+    *arguments: Any,
+    key: Any = None,
 ) -> Response:
     small = _shrinks(request)
 
     def written() -> bytes:
         return _written(function(*arguments), small)
 
-    body = await _done(request, worker, written, key=None if key is None else (key, small))
-    return Response(body, media_type="application/json", headers={**_KEEP_NOT, **_encoding(small)})
+    body = await _done(
+        request, worker, written, key=None if key is None else (key, small)
+    )
+    return Response(
+        body, media_type="application/json", headers={**_KEEP_NOT, **_encoding(small)}
+    )
 
 
 def _shrinks(request: Request) -> bool:
     """Whether an answer is compressed.
 
-    Base64 and tables shrink to a third or less, which matters on the way from another machine, and only there: a head's
-    weights take a tenth of a second to be compressed.
+    Base64 and tables shrink to a third or less, which matters on the way from another
+    machine, and only there: a head's weights take a tenth of a second to be compressed.
     """
-    return "gzip" in request.headers.get("accept-encoding", "") and not _is_here(request)
+    return "gzip" in request.headers.get("accept-encoding", "") and not _is_here(
+        request
+    )
 
 
 def _written(plain: Any, small: bool) -> bytes:
@@ -423,12 +570,21 @@ def _encoding(small: bool) -> dict[str, str]:
 def _is_here(request: Request) -> bool:
     """Whether who asks is on this machine."""
     try:
-        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+        return (
+            request.client is not None
+            and ipaddress.ip_address(request.client.host).is_loopback
+        )
     except ValueError:
         return False
 
 
-async def _done(request: Request, worker: Worker, function: Callable[..., _T], *arguments: Any, key: Any) -> _T:
+async def _done(
+    request: Request,
+    worker: Worker,
+    function: Callable[..., _T],
+    *arguments: Any,
+    key: Any,
+) -> _T:
     """What a worker found; raises ClientDisconnect, and gives up the place in its queue, when the client has gone."""
     found = asyncio.ensure_future(worker.run(function, *arguments, key=key))
     gone = asyncio.ensure_future(_gone(request))
@@ -447,12 +603,19 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _body(request: Request, limit: int, what: str, room: Callable[[], Awaitable[None]] | None = None) -> bytes:
+async def _body(
+    request: Request,
+    limit: int,
+    what: str,
+    room: Callable[[], Awaitable[None]] | None = None,
+) -> bytes:
     """The body of a request of at most so many bytes, whatever it says of its length, sent without long pauses.
 
     Before more of it than a little is read, `room` is waited for, once.
     """
-    too_large = HTTPException(413, f"{what} of more than {limit:,} bytes is not taken: send a smaller one")
+    too_large = HTTPException(
+        413, f"{what} of more than {limit:,} bytes is not taken: send a smaller one"
+    )
     if int(request.headers.get("content-length", "0")) > limit:
         raise too_large
     body, clock = bytearray(), asyncio.get_running_loop().time
@@ -482,9 +645,18 @@ def _question(body: bytes) -> tuple[str, str, list[int]]:
         photo, layer, units = asked["photo"], asked["layer"], asked["units"]
     except (ValueError, KeyError, TypeError, RecursionError):
         photo = layer = units = None
-    numbers = isinstance(units, list) and all(type(unit) is int and abs(unit) < 10**9 for unit in units)
-    if not (isinstance(photo, str) and isinstance(layer, str) and isinstance(units, list) and numbers):
-        raise InputError('a question is {"photo": "…", "layer": "…", "units": [0, 1, …]}: send that')
+    numbers = isinstance(units, list) and all(
+        type(unit) is int and abs(unit) < 10**9 for unit in units
+    )
+    if not (
+        isinstance(photo, str)
+        and isinstance(layer, str)
+        and isinstance(units, list)
+        and numbers
+    ):
+        raise InputError(
+            'a question is {"photo": "…", "layer": "…", "units": [0, 1, …]}: send that'
+        )
     return photo, layer, units
 
 
@@ -510,7 +682,9 @@ def _read(find: Callable[..., Path], which: Sequence[int], known: str) -> _Kept:
 def _static_files() -> dict[str, _Kept]:
     """The pages' own files by name, read once: what a client names is looked up here and never on disk."""
     folder = resources.files("unitscope.explorer") / "static"
-    bodies = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    bodies = {
+        file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()
+    }
     return {name: _Kept(_tag(body), _kind(name), body) for name, body in bodies.items()}
 
 
@@ -533,19 +707,25 @@ def serve(
 ) -> None:
     """Serve the pages until interrupted (KeyboardInterrupt), on this machine only unless another `host` is named.
 
-    `port` 0 is any that is free; without a port it is 8421, or the next one that is free. `ready` is called with the
-    address of the first page when it can be opened. `allow_hosts` are further names that the server is known by.
+    `port` 0 is any that is free; without a port it is 8421, or the next one that is
+    free. `ready` is called with the address of the first page when it can be opened.
+    `allow_hosts` are further names that the server is known by.
 
-    Raises UnitscopeError where the host or port cannot be had, and warns (UnitscopeWarning) when others on the
-    network can see the pages.
+    Raises UnitscopeError where the host or port cannot be had, and warns
+    (UnitscopeWarning) when others on the network can see the pages.
     """
-    # Every page needs it, and it runs the network, which two threads must not do at once: before anybody asks.
+    # Every page needs it, and it runs the network, which two threads must not do at
+    # once: before anybody asks.
     documents.index()
     with listening(host, port) as listener:
         bound = ipaddress.ip_address(listener.getsockname()[0])
         if not bound.is_loopback:
             told = "anyone who reaches this machine over the network can use the explorer and give it photos"
-            warnings.warn(f"{told}: leave --host out to keep it to yourself", UnitscopeWarning, stacklevel=2)
+            warnings.warn(
+                f"{told}: leave --host out to keep it to yourself",
+                UnitscopeWarning,
+                stacklevel=2,
+            )
         app = create_app(documents, hosts={host, *allow_hosts})
         web_server(app, ready).run(sockets=[listener])
 
@@ -564,38 +744,58 @@ def explore(
 ) -> None:
     """Explore a classifier, an atlas, or both, in a browser: serve their pages until interrupted.
 
-    `photos` are files to begin with; `dataset` is where the atlas's images lie, where that is not where they were
-    scanned. With `freeze` the model is frozen behind the first photo, see `Classifier.freeze`. The other options are
-    those of `serve`.
+    `photos` are files to begin with; `dataset` is where the atlas's images lie, where
+    that is not where they were scanned. With `freeze` the model is frozen behind the
+    first photo, see `Classifier.freeze`. The other options are those of `serve`.
 
-    Raises what `serve` raises, MissingError where there is nothing to explore, and AtlasError where the atlas is of
-    another model.
+    Raises what `serve` raises, MissingError where there is nothing to explore, and
+    AtlasError where the atlas is of another model.
     """
     if dataset is None and atlas is not None:
         dataset = photos_of(atlas)
         if dataset is None:
             told = "the photos of the atlas are gone from where they were scanned, and are not shown"
-            warnings.warn(f"{told}: say where they lie with --source", UnitscopeWarning, stacklevel=2)
-    with tempfile.TemporaryDirectory(prefix="unitscope-", ignore_cleanup_errors=True) as folder:
+            warnings.warn(
+                f"{told}: say where they lie with --source",
+                UnitscopeWarning,
+                stacklevel=2,
+            )
+    with tempfile.TemporaryDirectory(
+        prefix="unitscope-", ignore_cleanup_errors=True
+    ) as folder:
         files = [Path(photo) for photo in photos]
-        documents = Documents(model, atlas, dataset=dataset, folder=Path(folder), photos=files, freezes=freeze)
+        documents = Documents(
+            model,
+            atlas,
+            dataset=dataset,
+            folder=Path(folder),
+            photos=files,
+            freezes=freeze,
+        )
         serve(documents, host=host, port=port, allow_hosts=allow_hosts, ready=ready)
 
 
 def listening(host: str, port: int | None) -> socket.socket:
     """A socket that listens at a host and port, see `serve`; raises UnitscopeError."""
     try:
-        family, _, _, _, (address, *_) = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, (address, *_) = socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM
+        )[0]
     except (OSError, UnicodeError):
-        raise UnitscopeError(f"there is no host '{host}': name an address of this machine, such as 127.0.0.1") from None
+        raise UnitscopeError(
+            f"there is no host '{host}': name an address of this machine, such as "
+            "127.0.0.1"
+        ) from None
     tried = range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED) if port is None else [port]
     for one in tried:
-        # The protocol by its name, which connections inherit: asyncio sends small packets at once (TCP_NODELAY) only
-        # where it sees that, and otherwise every other answer waits 40 ms for the browser to acknowledge its header.
+        # The protocol by its name, which connections inherit: asyncio sends small
+        # packets at once (TCP_NODELAY) only where it sees that, and otherwise every
+        # other answer waits 40 ms for the browser to acknowledge its header.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             if os.name == "posix":
-                # What was closed a moment ago does not hold the port; elsewhere this would let two have the same.
+                # What was closed a moment ago does not hold the port; elsewhere this
+                # would let two have the same.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((address, one))
             listener.listen(128)
@@ -605,14 +805,25 @@ def listening(host: str, port: int | None) -> socket.socket:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 told = f"cannot listen at '{host}' ({error.strerror}): name an address of this machine"
                 raise UnitscopeError(told) from None
-            reason = "is taken" if error.errno == errno.EADDRINUSE else "may not be used"
-    named = f"port {port} of {host} {reason}" if port is not None else f"ports {tried[0]} to {tried[-1]} are all taken"
-    raise UnitscopeError(f"{named}: name another with --port, or 0 for any that is free")
+            reason = (
+                "is taken" if error.errno == errno.EADDRINUSE else "may not be used"
+            )
+    named = (
+        f"port {port} of {host} {reason}"
+        if port is not None
+        else f"ports {tried[0]} to {tried[-1]} are all taken"
+    )
+    raise UnitscopeError(
+        f"{named}: name another with --port, or 0 for any that is free"
+    )
 
 
-def web_server(app: Starlette, ready: Callable[[str], None] | None = None) -> uvicorn.Server:
+def web_server(
+    app: Starlette, ready: Callable[[str], None] | None = None
+) -> uvicorn.Server:
     """A server for an application, without logs and with limits to its patience; `run(sockets=[…])` serves."""
-    # Everything a request can go wrong by is told in its answer, so that the server itself has nothing to say.
+    # Everything a request can go wrong by is told in its answer, so that the server
+    # itself has nothing to say.
     config = uvicorn.Config(
         app,
         http=_Patient,
@@ -631,7 +842,12 @@ def web_server(app: Starlette, ready: Callable[[str], None] | None = None) -> uv
 class _Server(uvicorn.Server):
     """A server that says when and where it listens."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None] | None, close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[str], None] | None,
+        close: Callable[[], None],
+    ) -> None:
         super().__init__(config)
         self._ready, self._close = ready, close
 
@@ -653,7 +869,13 @@ class _Server(uvicorn.Server):
         if self._ready is not None and sockets:
             host, port, *_ = sockets[0].getsockname()
             address = ipaddress.ip_address(host)
-            host = "localhost" if address.is_unspecified else f"[{host}]" if address.version == 6 else host
+            host = (
+                "localhost"
+                if address.is_unspecified
+                else f"[{host}]"
+                if address.version == 6
+                else host
+            )
             self._ready(f"http://{host}:{port}/")
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image, ImageOps, features
 
-from unitscope.atlas import Atlas
+from unitscope.atlas.atlas import Atlas
+from unitscope.atlas.observing import digest_of
 from unitscope.datasets import Dataset
 from unitscope.errors import MissingError, UnitscopeError
-from unitscope.observing import digest_of
-from unitscope.photos import Encoded, open_photo
+from unitscope.inputs.photos import Encoded, open_photo
 from unitscope.render.words import shorten
 
 FOLDER = "images"
@@ -27,17 +27,31 @@ STATES = ("", "photo not found", "photo cannot be read", "another photo now")
 
 _NOT_FOUND, _UNREADABLE, _CHANGED = 1, 2, 3
 _SIDE = 160
-# A sprite shows so many images, in so many columns; each as large as on a card, with some to spare for dense screens.
+# A sprite shows so many images, in so many columns; each as large as on a card, with
+# some to spare for dense screens.
 IN_SPRITE, _ABREAST, _SPRITE_SIDE = 6, 3, 108
 _NEUTRAL = (128, 128, 128)
-_COLUMNS = ("image", "id", "class", "prediction", "probability", "left", "top", "right", "bottom", "width", "height")
+_COLUMNS = (
+    "image",
+    "id",
+    "class",
+    "prediction",
+    "probability",
+    "left",
+    "top",
+    "right",
+    "bottom",
+    "width",
+    "height",
+)
 
 
 class Tiles:
     """The tiles of an atlas's images, each drawn into `folder` when it is first asked for, and only once.
 
-    Units share their top images, so that one small file an image is much less than a picture for each unit. A photo
-    that is gone, cannot be read or is not the one that was scanned gets no file, and the reason instead.
+    Units share their top images, so that one small file an image is much less than a
+    picture for each unit. A photo that is gone, cannot be read or is not the one that
+    was scanned gets no file, and the reason instead.
     """
 
     def __init__(self, atlas: Atlas, dataset: Dataset | None, folder: Path) -> None:
@@ -78,7 +92,8 @@ class Tiles:
     def sprite(self, name: str, images: Sequence[int]) -> Path:
         """The file `name` of the first images, side by side in one picture, drawn if need be.
 
-        The place of one that has no tile is grey. Raises MissingError where all of them have none.
+        The place of one that has no tile is grey. Raises MissingError where all of them
+        have none.
         """
         path = self._folder / SPRITES / f"{name}.{self.suffix}"
         if path.is_file():
@@ -86,11 +101,15 @@ class Tiles:
         images = images[:IN_SPRITE]
         drawn = [image for image in images if self.draw(image) == DRAWN]
         if not drawn:
-            raise MissingError(STATES[self.draw(images[0])] if images else "this unit has no images")
+            raise MissingError(
+                STATES[self.draw(images[0])] if images else "this unit has no images"
+            )
         tiles = {image: self._read(image) for image in drawn}
         side = max(max(tile.size) for tile in tiles.values())
         wide, high = self._size(min(_SPRITE_SIDE, side))
-        sprite = Image.new("RGB", (_ABREAST * wide, IN_SPRITE // _ABREAST * high), _NEUTRAL)
+        sprite = Image.new(
+            "RGB", (_ABREAST * wide, IN_SPRITE // _ABREAST * high), _NEUTRAL
+        )
         for rank, image in enumerate(images):
             if image in tiles:
                 tile = tiles[image].resize((wide, high), Image.Resampling.LANCZOS)
@@ -105,11 +124,15 @@ class Tiles:
         """
         place = self._place[image]
         state = self._states.get(image, _NOT_FOUND if self._dataset is None else DRAWN)
-        id_, class_, prediction, probability = (self._columns[name][place] for name in _COLUMNS[1:5])
+        id_, class_, prediction, probability = (
+            self._columns[name][place] for name in _COLUMNS[1:5]
+        )
         return [shorten(id_, 200), class_, prediction, round(probability, 4), state]
 
     def _path(self, image: int) -> Path:
-        return self._folder / FOLDER / str(image // PER_FOLDER) / f"{image}.{self.suffix}"
+        return (
+            self._folder / FOLDER / str(image // PER_FOLDER) / f"{image}.{self.suffix}"
+        )
 
     def _read(self, image: int) -> Image.Image:
         with Image.open(self._path(image)) as tile:
@@ -118,7 +141,9 @@ class Tiles:
     def _size(self, side: int) -> tuple[int, int]:
         """Width and height in the shape of the network's input, the longer one `side`."""
         rows, cols = self._input
-        return max(1, round(side * cols / max(rows, cols))), max(1, round(side * rows / max(rows, cols)))
+        return max(1, round(side * cols / max(rows, cols))), max(
+            1, round(side * rows / max(rows, cols))
+        )
 
     @staticmethod
     def _save(picture: Image.Image, path: Path) -> None:
@@ -126,7 +151,9 @@ class Tiles:
         picture.save(path, quality=72, method=2)
 
     def _drawn(self, image: int) -> int:
-        entry = {name: values[self._place[image]] for name, values in self._columns.items()}
+        entry = {
+            name: values[self._place[image]] for name, values in self._columns.items()
+        }
         dataset = self._dataset
         index = None if dataset is None else dataset.places.get(entry["id"])
         if dataset is None or index is None:
@@ -153,16 +180,29 @@ class Tiles:
         longest = math.ceil(shorter * max(size[0] / wide, size[1] / high))
         photo = open_photo(Encoded(entry["id"], lambda: data, len(data)), longest).image
         across, down = photo.width / entry["width"], photo.height / entry["height"]
-        return _cut(photo, (box[0] * across, box[1] * down, box[2] * across, box[3] * down), size)
+        return _cut(
+            photo,
+            (box[0] * across, box[1] * down, box[2] * across, box[3] * down),
+            size,
+        )
 
 
-def _cut(photo: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> Image.Image:
+def _cut(
+    photo: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> Image.Image:
     left, top, right, bottom = box
     beyond = max(-left, -top, right - photo.width, bottom - photo.height)
     if beyond > 0.01:
         # A small photo was padded: there the network saw no photo.
         border = math.ceil(beyond)
         photo = ImageOps.expand(photo, border, _NEUTRAL)
-        left, top, right, bottom = (edge + border for edge in (left, top, right, bottom))
-    within = (max(0.0, left), max(0.0, top), min(photo.width, right), min(photo.height, bottom))
+        left, top, right, bottom = (
+            edge + border for edge in (left, top, right, bottom)
+        )
+    within = (
+        max(0.0, left),
+        max(0.0, top),
+        min(photo.width, right),
+        min(photo.height, bottom),
+    )
     return photo.resize(size, Image.Resampling.LANCZOS, box=within, reducing_gap=3.0)

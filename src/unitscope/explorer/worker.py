@@ -38,12 +38,15 @@ class Worker:
         self._running: _Job | None = None
         self._closed = False
 
-    async def run(self, function: Callable[..., _T], *arguments: Any, key: Hashable | None = None) -> _T:
+    async def run(
+        self, function: Callable[..., _T], *arguments: Any, key: Hashable | None = None
+    ) -> _T:
         """Run a function in the thread and give back what it returns, or raise what it raises.
 
-        Whoever asks with the `key` of something that waits or runs gets the result of that. When nobody waits for a
-        result any more (the awaiting tasks were cancelled), what has not begun is left out. Raises BusyError when too
-        many wait already, or the worker is closed.
+        Whoever asks with the `key` of something that waits or runs gets the result of
+        that. When nobody waits for a result any more (the awaiting tasks were
+        cancelled), what has not begun is left out. Raises BusyError when too many wait
+        already, or the worker is closed.
         """
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         with self._changed:
@@ -61,14 +64,20 @@ class Worker:
         """Begin nothing more, and break off what runs between two steps; wait so many seconds at most for that."""
         with self._changed:
             self._closed = True
-            dropped = [*([] if self._running is None else [self._running]), *self._waiting]
+            dropped = [
+                *([] if self._running is None else [self._running]),
+                *self._waiting,
+            ]
             self._waiting.clear()
             self._shared.clear()
             self._changed.notify()
             if self._thread is not None and self._running is not None:
-                # As Ctrl-C would in the main thread: Python cannot end cleanly while a thread of its own is in torch.
+                # As Ctrl-C would in the main thread: Python cannot end cleanly while a
+                # thread of its own is in torch.
                 ident = ctypes.c_ulong(self._thread.ident or 0)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ident, ctypes.py_object(SystemExit)
+                )
         for job in dropped:
             self._settle(job, None, self._ended())
         if self._thread is not None:
@@ -78,10 +87,16 @@ class Worker:
         if self._closed:
             raise self._ended()
         if len(self._waiting) >= self._room:
-            raise BusyError(f"{len(self._waiting)} requests wait for the {self.name} already: try again in a moment")
+            raise BusyError(
+                f"{len(self._waiting)} requests wait for the {self.name} already: try "
+                "again in a moment"
+            )
         if self._thread is None:
-            # A daemon: a program that is interrupted ends, even if a single step of a network takes minutes.
-            self._thread = threading.Thread(target=self._work, name=f"unitscope {self.name}", daemon=True)
+            # A daemon: a program that is interrupted ends, even if a single step of a
+            # network takes minutes.
+            self._thread = threading.Thread(
+                target=self._work, name=f"unitscope {self.name}", daemon=True
+            )
             self._thread.start()
         self._waiting.append(job)
         if job.key is not None:
@@ -101,7 +116,10 @@ class Worker:
             del self._shared[job.key]
 
     def _ended(self) -> BusyError:
-        return BusyError(f"the {self.name} takes no more requests, as the program is ending: start it again")
+        return BusyError(
+            f"the {self.name} takes no more requests, as the program is ending: start "
+            "it again"
+        )
 
     def _work(self) -> None:
         while self._one():
@@ -121,7 +139,9 @@ class Worker:
             result = job.function(*job.arguments)
         except BaseException as raised:  # SystemExit too, which somebody's network may raise: it must end no server.
             error = raised
-        if isinstance(error, StopIteration) or (error is not None and not isinstance(error, Exception)):
+        if isinstance(error, StopIteration) or (
+            error is not None and not isinstance(error, Exception)
+        ):
             # These mean something else to an event loop, which would not hand them on.
             error = RuntimeError(f"{type(error).__name__}: {error}")
         with self._changed:
@@ -138,7 +158,9 @@ class Worker:
                 future.get_loop().call_soon_threadsafe(_tell, future, result, error)
 
 
-def _tell(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+def _tell(
+    future: asyncio.Future[Any], result: Any, error: BaseException | None
+) -> None:
     if future.done():
         return
     if error is None:

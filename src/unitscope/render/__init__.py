@@ -10,17 +10,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from unitscope.ablation import Ablation
-from unitscope.account import Account, NetworkFacts
+from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import OutputError
-from unitscope.explanation import Explanation
 from unitscope.files import make_folder, written_whole
 from unitscope.kernels import Filters
 from unitscope.render import figures
 from unitscope.render.fragments import html
 from unitscope.render.report import write_report
 from unitscope.render.sheets import DPI
-from unitscope.unit_maps import UnitMaps
 
 __all__ = ["figure", "html", "make_folder", "save", "write_report"]
 
@@ -44,7 +44,9 @@ def _(result: Explanation, *, show: str = "cams", **options: Any) -> Figure:
         "contributions": figures.contributions_figure,
     }
     if show not in drawings:
-        raise ValueError(f"show is one of {', '.join(map(repr, drawings))}, not {show!r}")
+        raise ValueError(
+            f"show is one of {', '.join(map(repr, drawings))}, not {show!r}"
+        )
     return drawings[show](result, **options)
 
 
@@ -55,15 +57,25 @@ figure.register(NetworkFacts, figures.network_figure)
 figure.register(Account, figures.account_figure)
 
 
-def save(result: Any, path: str | os.PathLike[str], *, dpi: float = DPI, **options: Any) -> Path:
+def save(
+    result: Any, path: str | os.PathLike[str], *, dpi: float = DPI, **options: Any
+) -> Path:
     """Draw a result into a picture file of the kind that its suffix names (PNG, PDF, SVG, JPEG, WebP).
 
-    `dpi` is dots an inch; the other options are `figure`'s. Raises OutputError when the file cannot be written.
+    `dpi` is dots an inch; the other options are `figure`'s. Raises OutputError when the
+    file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"cannot write '{path}': a picture's name ends in one of {', '.join(SUFFIXES)}")
+        raise OutputError(
+            f"cannot write '{path}': a picture's name ends in one of "
+            f"{', '.join(SUFFIXES)}"
+        )
     drawn = figure(result, **options)
     with written_whole(path) as temporary:
-        drawn.savefig(temporary, dpi=dpi, format=path.suffix.lower().lstrip(".").replace("jpeg", "jpg"))
+        drawn.savefig(
+            temporary,
+            dpi=dpi,
+            format=path.suffix.lower().lstrip(".").replace("jpeg", "jpg"),
+        )
     return path

@@ -36,11 +36,20 @@ def table(name: str) -> Table:
     if name in _ANCHORS:
         anchors = np.array(_ANCHORS[name])
         ramp = np.linspace(-1, 1, 256)
-        rgb = np.stack([np.interp(ramp, anchors[:, 0], anchors[:, channel]) for channel in (1, 2, 3)], axis=1)
+        rgb = np.stack(
+            [
+                np.interp(ramp, anchors[:, 0], anchors[:, channel])
+                for channel in (1, 2, 3)
+            ],
+            axis=1,
+        )
         return np.asarray(np.round(rgb), np.uint8)
     source, begin, end = _PARTS.get(name, (name, 0.0, 1.0))
     if source not in matplotlib.colormaps:
-        raise ValueError(f"there is no colour map {name!r}: use '{HEAT}', '{SIGNED}' or one of matplotlib's")
+        raise ValueError(
+            f"there is no colour map {name!r}: use '{HEAT}', '{SIGNED}' or one of "
+            "matplotlib's"
+        )
     rgba = matplotlib.colormaps[source](np.linspace(begin, end, 256))
     return np.asarray(np.round(rgba[:, :3] * 255), np.uint8)
 
@@ -49,8 +58,9 @@ def table(name: str) -> Table:
 class Scale:
     """Which values the colours span, in the unit of the maps.
 
-    A signed scale is symmetric about 0 (`low` = −`high`), so that no colour means nothing; another begins at 0.
-    `over` says in words what the range was taken over: "this map alone", "shared over these 5 maps".
+    A signed scale is symmetric about 0 (`low` = −`high`), so that no colour means
+    nothing; another begins at 0. `over` says in words what the range was taken over:
+    "this map alone", "shared over these 5 maps".
     """
 
     low: float
@@ -59,10 +69,14 @@ class Scale:
     over: str
 
     @classmethod
-    def of(cls, maps: Float[np.ndarray, ...], over: str, *, signed: bool | None = None) -> Scale:
+    def of(
+        cls, maps: Float[np.ndarray, ...], over: str, *, signed: bool | None = None
+    ) -> Scale:
         """The scale of some maps, from their own cells; signed when any is negative, unless said otherwise."""
         finite = maps[np.isfinite(maps)]
-        least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        least, most = (
+            (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        )
         if signed is None:
             signed = least < 0
         high = max(most, -least, 0.0) if signed else max(most, 0.0)

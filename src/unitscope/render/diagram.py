@@ -9,14 +9,15 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from unitscope.account import NetworkFacts
-from unitscope.head import Head
-from unitscope.layers import Stage
+from unitscope.accounts.account import NetworkFacts
+from unitscope.attribution.head import Head
 from unitscope.render.sheets import Sheet
 from unitscope.render.words import clean, plural, shape
+from unitscope.tracing.layers import Stage
 
 KEY = (
-    "Blocks are feature maps, units × rows × columns: as wide as their units, high and deep as their rows and columns "
+    "Blocks are feature maps, units × rows × columns: as wide as their units, high and "
+    "deep as their rows and columns "
     "(to the square root); beneath, the first layer of each stage."
 )
 
@@ -37,7 +38,8 @@ Point = tuple[float, float]
 class Part:
     """One volume of the diagram: its front face, how far it reaches back, and what is written beneath.
 
-    `stage` is the place of its stage among `drawn_stages`, None for what is of no stage.
+    `stage` is the place of its stage among `drawn_stages`, None for what is of no
+    stage.
     """
 
     kind: Kind
@@ -52,18 +54,42 @@ class Part:
 
     def faces(self) -> list[tuple[str, list[Point]]]:
         """The top, side and front faces as polygons, back to front."""
-        left, right, bottom, top = self.left, self.left + self.width, self.bottom, self.bottom - self.height
+        left, right, bottom, top = (
+            self.left,
+            self.left + self.width,
+            self.bottom,
+            self.bottom - self.height,
+        )
         back = self.depth
         return [
-            ("top", [(left, top), (left + back, top - back), (right + back, top - back), (right, top)]),
-            ("side", [(right, top), (right + back, top - back), (right + back, bottom - back), (right, bottom)]),
+            (
+                "top",
+                [
+                    (left, top),
+                    (left + back, top - back),
+                    (right + back, top - back),
+                    (right, top),
+                ],
+            ),
+            (
+                "side",
+                [
+                    (right, top),
+                    (right + back, top - back),
+                    (right + back, bottom - back),
+                    (right, bottom),
+                ],
+            ),
             ("front", [(left, top), (right, top), (right, bottom), (left, bottom)]),
         ]
 
     def texts(self) -> list[tuple[Point, str]]:
         """The lines beneath, each with the middle of its foot."""
         middle = self.left + (self.width + self.depth) / 2
-        return [((middle, self.bottom + 19 + 16 * row), line) for row, line in enumerate(self.lines)]
+        return [
+            ((middle, self.bottom + 19 + 16 * row), line)
+            for row, line in enumerate(self.lines)
+        ]
 
 
 @dataclass(frozen=True)
@@ -110,19 +136,31 @@ def plan(network: NetworkFacts, across: int = _PER_ROW) -> Plan:
             width, height, depth = _sides(volume, most_units, most_cells)
             left = column * _COLUMN + (_COLUMN - width - depth) / 2
             place = (left, bottom, width, height, depth)
-            parts.append(Part(volume.kind, volume.stage, *place, volume.lines, volume.title))
+            parts.append(
+                Part(volume.kind, volume.stage, *place, volume.lines, volume.title)
+            )
             middles.append((left, left + width + depth))
         height_of_arrows = bottom - 14
         for (_, end), (begin, _) in itertools.pairwise(middles):
             arrows.append(((end + 7, height_of_arrows), (begin - 7, height_of_arrows)))
         if number + 1 < len(rows):
-            arrows.append(((middles[-1][1] + 7, height_of_arrows), (middles[-1][1] + 27, height_of_arrows)))
+            arrows.append(
+                (
+                    (middles[-1][1] + 7, height_of_arrows),
+                    (middles[-1][1] + 27, height_of_arrows),
+                )
+            )
     description = " → ".join(volume.title for volume in volumes)
-    size = (_COLUMN * max(map(len, rows)) + (16 if len(rows) > 1 else 0), len(rows) * (tall + _TEXTS + _GAP) - _GAP)
+    size = (
+        _COLUMN * max(map(len, rows)) + (16 if len(rows) > 1 else 0),
+        len(rows) * (tall + _TEXTS + _GAP) - _GAP,
+    )
     return Plan(tuple(parts), tuple(arrows), size[0], size[1], description)
 
 
-def svg(network: NetworkFacts, *, alone: bool = False, prefix: str = "network") -> Markup:
+def svg(
+    network: NetworkFacts, *, alone: bool = False, prefix: str = "network"
+) -> Markup:
     """The diagram as SVG: `alone` a file with its own colours, otherwise a part of a page, in the page's colours.
 
     `prefix` begins the ids of its title and description.
@@ -147,7 +185,9 @@ def svg(network: NetworkFacts, *, alone: bool = False, prefix: str = "network") 
     return Markup("\n".join([*lines, "</svg>"]))
 
 
-def draw_on_sheet(layout: Plan, sheet: Sheet, x: float, y: float, factor: float) -> None:
+def draw_on_sheet(
+    layout: Plan, sheet: Sheet, x: float, y: float, factor: float
+) -> None:
     """The same diagram on a matplotlib sheet, `factor` inches a pixel, its top left corner at (x, y)."""
     shades = {"top": "#f5dccd", "side": "#dba587", "front": "#e9bfa5"}
     plain = {"top": "#eef0f3", "side": "#c3cad3", "front": "#dce0e6"}
@@ -159,17 +199,25 @@ def draw_on_sheet(layout: Plan, sheet: Sheet, x: float, y: float, factor: float)
         sheet.rule(*at(begin), *at(end), colour="#626a75", line=0.9)
         tip = at(end)
         sheet.polygon(
-            [tip, (tip[0] - 0.06, tip[1] - 0.035), (tip[0] - 0.06, tip[1] + 0.035)], fill="#626a75", edge="none"
+            [tip, (tip[0] - 0.06, tip[1] - 0.035), (tip[0] - 0.06, tip[1] + 0.035)],
+            fill="#626a75",
+            edge="none",
         )
     for part in layout.parts:
         for face, points in part.faces():
             sheet.polygon(
-                [at(point) for point in points], fill=(plain if part.kind in ("input", "pool") else shades)[face]
+                [at(point) for point in points],
+                fill=(plain if part.kind in ("input", "pool") else shades)[face],
             )
         for row, (place, line) in enumerate(part.texts()):
             size = 12 if row == 0 else 11
             sheet.text(
-                *at(place), line, size=size * factor * 72, bold=row == 0, align="center", room=(_COLUMN - 6) * factor
+                *at(place),
+                line,
+                size=size * factor * 72,
+                bold=row == 0,
+                align="center",
+                room=(_COLUMN - 6) * factor,
             )
 
 
@@ -196,11 +244,29 @@ def _volumes(network: NetworkFacts) -> list[_Volume]:
             volumes.append(_pool_volume(place, stage.shape[0], network))
     head = network.head
     if not pooled and isinstance(head, Head):
-        volumes.append(_pool_volume(None, head.weight.shape[0 if head.kind == "conv-gap" else 1], network))
-    ending = "linear layer" if head is not None and head.kind in ("gap-linear", "gap-norm-linear") else "logits"
+        volumes.append(
+            _pool_volume(
+                None, head.weight.shape[0 if head.kind == "conv-gap" else 1], network
+            )
+        )
+    ending = (
+        "linear layer"
+        if head is not None and head.kind in ("gap-linear", "gap-norm-linear")
+        else "logits"
+    )
     classes = plural(network.classes, "class")
     last = len(stages) - 1 if stages else None
-    volumes.append(_Volume("classes", last, network.classes, 1, 1, (classes, ending), f"{ending}, {classes}"))
+    volumes.append(
+        _Volume(
+            "classes",
+            last,
+            network.classes,
+            1,
+            1,
+            (classes, ending),
+            f"{ending}, {classes}",
+        )
+    )
     return volumes
 
 
@@ -220,11 +286,23 @@ def _pool_volume(place: int | None, units: int, network: NetworkFacts) -> _Volum
 
 def _stage_volume(place: int, stage: Stage) -> _Volume:
     units, rows, cols = stage.shape
-    convolutions = plural(stage.convolutions, "convolution") if stage.convolutions else "no convolution"
+    convolutions = (
+        plural(stage.convolutions, "convolution")
+        if stage.convolutions
+        else "no convolution"
+    )
     names = clean(stage.first)
     names = names if len(names) <= 18 else f"…{names[-17:]}"
     title = f"{shape(stage.shape)} ({convolutions}, {clean(stage.first)} to {clean(stage.last)})"
-    return _Volume("map", place, units, rows, cols, (shape((units, rows, cols)), convolutions, names), title)
+    return _Volume(
+        "map",
+        place,
+        units,
+        rows,
+        cols,
+        (shape((units, rows, cols)), convolutions, names),
+        title,
+    )
 
 
 def drawn_stages(network: NetworkFacts) -> list[Stage]:
@@ -242,19 +320,42 @@ def drawn_stages(network: NetworkFacts) -> list[Stage]:
         if merged and len(sides) == 3 and merged[-1].shape[1:] == sides[1:]:
             last = merged.pop()
             kinds = tuple(dict.fromkeys((*last.kinds, *stage.kinds)))
-            merged.append(Stage(last.first, stage.last, sides, last.convolutions + stage.convolutions, kinds))
+            merged.append(
+                Stage(
+                    last.first,
+                    stage.last,
+                    sides,
+                    last.convolutions + stage.convolutions,
+                    kinds,
+                )
+            )
         else:
-            merged.append(Stage(stage.first, stage.last, sides, stage.convolutions, stage.kinds))
+            merged.append(
+                Stage(stage.first, stage.last, sides, stage.convolutions, stage.kinds)
+            )
     return merged
 
 
-def _sides(volume: _Volume, most_units: int, most_cells: int) -> tuple[float, float, float]:
+def _sides(
+    volume: _Volume, most_units: int, most_cells: int
+) -> tuple[float, float, float]:
     """Width, height and depth in pixels."""
     if volume.kind in ("pool", "classes"):
-        return 9.0, _TALLEST * min(1.0, max(0.25, math.sqrt(volume.units / max(most_units, volume.units)))), 4.0
+        return (
+            9.0,
+            _TALLEST
+            * min(
+                1.0, max(0.25, math.sqrt(volume.units / max(most_units, volume.units)))
+            ),
+            4.0,
+        )
     width = max(4.0, _WIDEST * math.sqrt(min(1.0, volume.units / most_units)))
     height = max(5.0, _TALLEST * math.sqrt(volume.rows / most_cells))
-    return width, height, max(4.0, _DEPTH * _TALLEST * math.sqrt(volume.cols / most_cells))
+    return (
+        width,
+        height,
+        max(4.0, _DEPTH * _TALLEST * math.sqrt(volume.cols / most_cells)),
+    )
 
 
 def _arrow(begin: Point, end: Point) -> str:
@@ -266,7 +367,9 @@ def _arrow(begin: Point, end: Point) -> str:
 
 
 def _part(part: Part) -> str:
-    colour = "currentColor" if part.kind in ("input", "pool") else "var(--accent, #b4480f)"
+    colour = (
+        "currentColor" if part.kind in ("input", "pool") else "var(--accent, #b4480f)"
+    )
     opacity = {"top": 0.14, "side": 0.5, "front": 0.3}
     if colour == "currentColor":
         opacity = {"top": 0.05, "side": 0.22, "front": 0.12}

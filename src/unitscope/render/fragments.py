@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from unitscope.ablation import Ablation
-from unitscope.account import Account, NetworkFacts
-from unitscope.explanation import Explanation
+from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
 from unitscope.render import diagram, figures
 from unitscope.render.colours import Scale
@@ -21,7 +22,6 @@ from unitscope.render.overlays import View, shown
 from unitscope.render.report import filters_picture, is_random
 from unitscope.render.words import change as difference
 from unitscope.render.words import clean, number, percent, tick
-from unitscope.unit_maps import UnitMaps
 
 _PIXELS = 300
 # A batch of photos is shown up to here; what is not shown is said.
@@ -84,7 +84,11 @@ def _(result: Explanation) -> str:
 def _(result: UnitMaps) -> str:
     parts: list[Part] = []
     for image in range(min(len(result.subjects), _MOST_PHOTOS)):
-        parts.append(_units_part(result, image, f"Units of {result.layer}: {result.subjects[image].name}"))
+        parts.append(
+            _units_part(
+                result, image, f"Units of {result.layer}: {result.subjects[image].name}"
+            )
+        )
     return _fragment([*parts, *_rest(len(result.subjects))])
 
 
@@ -105,14 +109,28 @@ def _(result: Filters) -> str:
 def _(result: NetworkFacts) -> str:
     # Several cells of a notebook are one page: each drawing needs ids of its own.
     drawing = diagram.svg(result, prefix=f"us-{id(result):x}")
-    return _fragment([Part(f"{result.architecture}: {diagram.summary(result)}", diagram.KEY, drawing=drawing)])
+    return _fragment(
+        [
+            Part(
+                f"{result.architecture}: {diagram.summary(result)}",
+                diagram.KEY,
+                drawing=drawing,
+            )
+        ]
+    )
 
 
 @html.register
 def _(result: Account) -> str:
-    warning = "The weights are random: the predictions and maps mean nothing." if is_random(result) else ""
+    warning = (
+        "The weights are random: the predictions and maps mean nothing."
+        if is_random(result)
+        else ""
+    )
     parts = [Part(result.sentence(), warning=warning)]
-    parts += _explanation_parts(result.explanation, 0, list(result.classes), heading=False)
+    parts += _explanation_parts(
+        result.explanation, 0, list(result.classes), heading=False
+    )
     parts += _ablation_parts(result.ablation, 0)
     parts += [_filters_part(filters) for filters in result.filters[:1]]
     return _fragment(parts)
@@ -123,28 +141,51 @@ def _fragment(parts: Sequence[Part]) -> str:
 
 
 def _rest(count: int) -> list[Part]:
-    return [Part(text=f"{count - _MOST_PHOTOS} more photos are not shown here.")] if count > _MOST_PHOTOS else []
+    return (
+        [Part(text=f"{count - _MOST_PHOTOS} more photos are not shown here.")]
+        if count > _MOST_PHOTOS
+        else []
+    )
 
 
 def _explanation_parts(
-    explanation: Explanation, image: int, classes: Sequence[int] | None = None, *, heading: bool = True
+    explanation: Explanation,
+    image: int,
+    classes: Sequence[int] | None = None,
+    *,
+    heading: bool = True,
 ) -> list[Part]:
     predictions = explanation.top(5)[image]
-    chosen = [prediction.index for prediction in predictions] if classes is None else list(classes)
+    chosen = (
+        [prediction.index for prediction in predictions]
+        if classes is None
+        else list(classes)
+    )
     one = explanation[image]
     view = View.of(one.subjects[0], one.input_size, _PIXELS)
     scale = figures.cam_scale(one, [0], [chosen])
     name = clean(one.subjects[0].name)
-    photo = Picture(data_uri(view.veiled()), f"{name}, with what the network saw outlined", name, "the photo")
+    photo = Picture(
+        data_uri(view.veiled()),
+        f"{name}, with what the network saw outlined",
+        name,
+        "the photo",
+    )
     panels = figures.cam_panels(one, 0, chosen, scale, pixels=_PIXELS)
     units = one.unit_maps([part.unit for part in one.top_units(chosen[0], 4)])
     first = clean(one.labels[chosen[0]])
-    off = f", without units {', '.join(map(str, one.off[:5]))}{' …' if len(one.off) > 5 else ''}" if one.off else ""
+    off = (
+        f", without units {', '.join(map(str, one.off[:5]))}{' …' if len(one.off) > 5 else ''}"
+        if one.off
+        else ""
+    )
     return [
         Part(
             f"{name}{off}" if heading else "",
             columns=("class", "logit", "probability"),
-            rows=[(p.label, number(p.logit), percent(p.probability)) for p in predictions],
+            rows=[
+                (p.label, number(p.logit), percent(p.probability)) for p in predictions
+            ],
         ),
         Part(
             "Where the evidence lies",
@@ -156,14 +197,17 @@ def _explanation_parts(
     ]
 
 
-def _units_part(maps: UnitMaps, image: int, heading: str, scale: Scale | None = None) -> Part:
+def _units_part(
+    maps: UnitMaps, image: int, heading: str, scale: Scale | None = None
+) -> Part:
     some = figures.first_units(maps, _MOST_UNITS)
     panels = figures.unit_panels(some, image, scale, pixels=_PIXELS)
     more = len(maps.units) - len(some.units)
     left_out = f" {more} more units are not shown here." if more else ""
     return Part(
         heading,
-        f"Activations as the network computed them; each map has its own scale.{left_out}",
+        "Activations as the network computed them; each map has its own "
+        f"scale.{left_out}",
         pictures=_pictures(panels, f"Map on {clean(maps.subjects[image].name)}"),
     )
 
@@ -176,21 +220,30 @@ def _ablation_parts(ablation: Ablation, image: int) -> list[Part]:
             f"{change.rank_before} → {change.rank_after}",
             f"{number(change.logit_before)} → {number(change.logit_after)}",
             difference(change.logit_before, change.logit_after),
-            f"{percent(change.probability_before)} → {percent(change.probability_after)}",
+            f"{percent(change.probability_before)} → "
+            f"{percent(change.probability_after)}",
         )
         for change in changes
     ]
     heading = f"{figures.switched_off(ablation)}: {ablation.subjects[image].name}"
-    table = Part(heading, columns=("class", "rank", "logit", "change", "probability"), rows=rows)
+    table = Part(
+        heading, columns=("class", "rank", "logit", "change", "probability"), rows=rows
+    )
     return [table, _units_part(ablation.maps, image, "")]
 
 
 def _filters_part(filters: Filters) -> Part:
     words = figures.filters_words(filters)
     picture = Picture(
-        data_uri(filters_picture(filters)[0], lossless=True), f"Filters of {clean(filters.layer)}: {words}"
+        data_uri(filters_picture(filters)[0], lossless=True),
+        f"Filters of {clean(filters.layer)}: {words}",
     )
-    return Part(f"Filters of {filters.layer}", words[0].upper() + words[1:], pictures=[picture], wide=True)
+    return Part(
+        f"Filters of {filters.layer}",
+        words[0].upper() + words[1:],
+        pictures=[picture],
+        wide=True,
+    )
 
 
 def _pictures(panels: Sequence[figures.Panel], what: str) -> list[Picture]:
@@ -211,7 +264,15 @@ def _scale_view(scale: Scale, words: str) -> ScaleView | None:
         return None
     drawn, lut = shown(scale, "signed" if scale.signed else "heat")
     low, high = tick(float(f"{drawn.low:.3g}")), tick(float(f"{drawn.high:.3g}"))
-    text = ", ".join(part for part in (words, "" if scale.over == "this map alone" else scale.over) if part)
+    text = ", ".join(
+        part
+        for part in (words, "" if scale.over == "this map alone" else scale.over)
+        if part
+    )
     return ScaleView(
-        low, high, data_uri(np.ascontiguousarray(lut[None]), lossless=True), f"colour scale from {low} to {high}", text
+        low,
+        high,
+        data_uri(np.ascontiguousarray(lut[None]), lossless=True),
+        f"colour scale from {low} to {high}",
+        text,
     )

@@ -56,7 +56,12 @@ def breakable(text: str) -> Markup:
     return Markup(re.sub(r"([/_])", r"\1<wbr>", str(Markup.escape(text))))
 
 
-def data_uri(pixels: UInt8[np.ndarray, "height width channel"], *, quality: int = 80, lossless: bool = False) -> str:
+def data_uri(
+    pixels: UInt8[np.ndarray, "height width channel"],
+    *,
+    quality: int = 80,
+    lossless: bool = False,
+) -> str:
     """A picture as a data: address: WebP, or PNG and JPEG where Pillow was built without it."""
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     options: dict[str, int]
@@ -65,12 +70,20 @@ def data_uri(pixels: UInt8[np.ndarray, "height width channel"], *, quality: int 
     elif features.check("webp"):
         kind, options = "webp", {"quality": quality, "method": 2, "alpha_quality": 70}
     else:
-        kind, options = ("png", {}) if pixels.shape[2] == 4 else ("jpeg", {"quality": quality})
+        kind, options = (
+            ("png", {}) if pixels.shape[2] == 4 else ("jpeg", {"quality": quality})
+        )
     image.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def colour_bar(scale: Scale, lut: UInt8[np.ndarray, "256 3"], name: str, label: str, width: int = 420) -> Markup:
+def colour_bar(
+    scale: Scale,
+    lut: UInt8[np.ndarray, "256 3"],
+    name: str,
+    label: str,
+    width: int = 420,
+) -> Markup:
     """A colour bar as inline SVG with its real values; `name` is its gradient's id, `label` what is read out."""
     stops = "".join(
         f'<stop offset="{index / 255:.4f}" stop-color="#{"".join(f"{value:02x}" for value in lut[index])}"/>'

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from markupsafe import Markup
 
-from unitscope.account import Account
-from unitscope.classes import probabilities_of
+from unitscope.accounts.account import Account
+from unitscope.accounts.record import of_accounts
+from unitscope.attribution.classes import probabilities_of
 from unitscope.errors import InputError
 from unitscope.files import folder_written_whole
 from unitscope.kernels import Filters
-from unitscope.record import of_accounts
 from unitscope.render import diagram, figures
 from unitscope.render.colours import Scale
 from unitscope.render.markup import bar, colour_bar, data_uri, templates
@@ -34,7 +34,8 @@ _PHOTO = 1000
 _LAYER = 640
 _SMALL_LAYER = 420
 _THUMBNAIL = 320
-# A unit that adds less than this share of the logit hardly takes part in the prediction.
+# A unit that adds less than this share of the logit hardly takes part in the
+# prediction.
 _HARDLY = 0.02
 
 
@@ -62,16 +63,23 @@ class FilterView:
 
 
 def write_report(
-    accounts: Iterable[Account], out: Path, *, pieces: bool = True, each: Callable[[Account], None] | None = None
+    accounts: Iterable[Account],
+    out: Path,
+    *,
+    pieces: bool = True,
+    each: Callable[[Account], None] | None = None,
 ) -> list[Path]:
     """Write the accounts of photos as HTML and JSON: whole, or nothing at all.
 
-    For one photo OUT/report.html, for several OUT/<photo>/report.html each and OUT/index.html; beside each report
-    explanation.json and, with `pieces`, predictions.png, cams.png, cam-<rank>-<class>.png, units.png,
-    contributions.png, ablation.png, filters-<layer>.png, network.png and network.svg. Each account is written before
-    the next is asked for, and `each` is called with it then. Returns the reports' paths, and last the index's.
+    For one photo OUT/report.html, for several OUT/<photo>/report.html each and
+    OUT/index.html; beside each report explanation.json and, with `pieces`,
+    predictions.png, cams.png, cam-<rank>-<class>.png, units.png, contributions.png,
+    ablation.png, filters-<layer>.png, network.png and network.svg. Each account is
+    written before the next is asked for, and `each` is called with it then. Returns the
+    reports' paths, and last the index's.
 
-    Raises InputError when there are no accounts, and OutputError where they cannot be written.
+    Raises InputError when there are no accounts, and OutputError where they cannot be
+    written.
     """
     waiting = iter(accounts)
     begin = list(islice(waiting, 2))
@@ -86,24 +94,38 @@ def write_report(
             folder.mkdir(exist_ok=True)
             if pieces:
                 write_pieces(account, folder)
-            record = json.dumps(of_accounts([account]), indent=1, ensure_ascii=False, allow_nan=False)
+            record = json.dumps(
+                of_accounts([account]), indent=1, ensure_ascii=False, allow_nan=False
+            )
             (folder / RECORD).write_text(record, encoding="utf-8")
-            (folder / REPORT).write_text(html_of(account, index=several), encoding="utf-8")
+            (folder / REPORT).write_text(
+                html_of(account, index=several), encoding="utf-8"
+            )
             names.append(name)
             if several:
                 entries.append(_entry(account, name))
             if each is not None:
                 each(account)
         if several:
-            page = templates().get_template("index.html.j2").render(entries=entries, **entries[0])
+            page = (
+                templates()
+                .get_template("index.html.j2")
+                .render(entries=entries, **entries[0])
+            )
             (staging / INDEX).write_text(page, encoding="utf-8")
-    return [*(out / name / REPORT for name in names), out / INDEX] if several else [out / REPORT]
+    return (
+        [*(out / name / REPORT for name in names), out / INDEX]
+        if several
+        else [out / REPORT]
+    )
 
 
 def _named(accounts: Iterable[Account]) -> Iterator[tuple[Account, str]]:
     """Accounts with a folder name for each, one at a time."""
     first, second = tee(accounts)
-    return zip(first, unique_names(account.subject.name for account in second), strict=True)
+    return zip(
+        first, unique_names(account.subject.name for account in second), strict=True
+    )
 
 
 def unique_names(names: Iterable[str]) -> Iterator[str]:
@@ -123,16 +145,37 @@ def unique_names(names: Iterable[str]) -> Iterator[str]:
 def write_pieces(account: Account, folder: Path) -> list[Path]:
     """Write the pieces of an account as pictures into a folder."""
     blocks = figures.account_blocks(account)
-    drawings = {name: blocks[name] for name in ("predictions", "cams", "units", "contributions", "ablation", "network")}
+    drawings = {
+        name: blocks[name]
+        for name in (
+            "predictions",
+            "cams",
+            "units",
+            "contributions",
+            "ablation",
+            "network",
+        )
+    }
     written = []
     for name, draw in drawings.items():
         written.append(_save(page(draw(), figures.WIDTH), folder / f"{name}.png"))
-    scale = figures.cam_scale(account.explanation, [0], [account.classes], _shared_words(account))
+    scale = figures.cam_scale(
+        account.explanation, [0], [account.classes], _shared_words(account)
+    )
     for rank, index in enumerate(account.classes, 1):
-        figure = figures.cams_figure(account.explanation, classes=[index], scale=scale, image=0)
-        written.append(_save(figure, folder / f"cam-{rank}-{slug(account.label(index), 40)}.png"))
+        figure = figures.cams_figure(
+            account.explanation, classes=[index], scale=scale, image=0
+        )
+        written.append(
+            _save(figure, folder / f"cam-{rank}-{slug(account.label(index), 40)}.png")
+        )
     for filters in account.filters:
-        written.append(_save(figures.filters_figure(filters), folder / f"filters-{slug(filters.layer)}.png"))
+        written.append(
+            _save(
+                figures.filters_figure(filters),
+                folder / f"filters-{slug(filters.layer)}.png",
+            )
+        )
     drawing = folder / "network.svg"
     drawing.write_text(str(diagram.svg(account.network, alone=True)), encoding="utf-8")
     return [*written, drawing]
@@ -141,7 +184,9 @@ def write_pieces(account: Account, folder: Path) -> list[Path]:
 def html_of(account: Account, *, index: bool = False) -> str:
     """The report of a photo as one HTML page; `index` links to the index of several, one folder up."""
     template = templates().get_template("report.html.j2")
-    return template.render(page=_page(account), account=account, network=account.network, index=index)
+    return template.render(
+        page=_page(account), account=account, network=account.network, index=index
+    )
 
 
 def _entry(account: Account, folder: str) -> dict[str, Any]:
@@ -163,7 +208,9 @@ def _page(account: Account) -> dict[str, Any]:
     explanation = account.explanation
     view = View.of(account.subject, explanation.input_size, _PHOTO)
     size, small = _layer_size(view, _LAYER), _layer_size(view, _SMALL_LAYER)
-    scale = figures.cam_scale(explanation, [0], [account.classes], _shared_words(account))
+    scale = figures.cam_scale(
+        explanation, [0], [account.classes], _shared_words(account)
+    )
     units = figures.account_unit_scale(account)
     return {
         "photo": data_uri(view.photo),
@@ -176,9 +223,13 @@ def _page(account: Account) -> dict[str, Any]:
         "maps": _class_maps(account, scale, size),
         "map_scale": scale,
         "map_bar": _bar_of(scale, "scale-classes", "logits"),
-        "completeness": float(explanation.completeness_error.max()) if explanation.exact else 0.0,
+        "completeness": float(explanation.completeness_error.max())
+        if explanation.exact
+        else 0.0,
         "units": _unit_rows(account, units, small),
-        "units_together": sum(story.contribution.contribution for story in account.units),
+        "units_together": sum(
+            story.contribution.contribution for story in account.units
+        ),
         "unit_count": explanation.feature_map.shape[1],
         "unit_scale": units,
         "unit_bar": _bar_of(units, "scale-units", "activation"),
@@ -214,19 +265,28 @@ def _photo_alt(account: Account, view: View) -> str:
     first = account.predictions[0]
     crop = "all of it" if view.whole else "only the outlined part; the rest is greyed"
     return (
-        f"{clean(account.subject.name)}, {' by '.join(map(str, account.subject.size))} pixels; the network saw {crop}. "
-        f"Its first prediction is {clean(first.label)} with {percent(first.probability)}."
+        f"{clean(account.subject.name)}, {' by '.join(map(str, account.subject.size))} "
+        f"pixels; the network saw {crop}. "
+        f"Its first prediction is {clean(first.label)} with "
+        f"{percent(first.probability)}."
     )
 
 
-def _map_view(laid: Float[np.ndarray, "height width"], scale: Scale, alt: str, blank: str) -> MapView:
+def _map_view(
+    laid: Float[np.ndarray, "height width"], scale: Scale, alt: str, blank: str
+) -> MapView:
     style = "signed" if scale.signed else "heat"
     return MapView(
-        data_uri(layer(laid, scale, style), quality=75), data_uri(layer(laid, scale, "contour"), quality=75), alt, blank
+        data_uri(layer(laid, scale, style), quality=75),
+        data_uri(layer(laid, scale, "contour"), quality=75),
+        alt,
+        blank,
     )
 
 
-def _class_maps(account: Account, scale: Scale, size: tuple[int, int]) -> list[dict[str, Any]]:
+def _class_maps(
+    account: Account, scale: Scale, size: tuple[int, int]
+) -> list[dict[str, Any]]:
     explanation, chosen = account.explanation, list(account.classes)
     laid = explanation.cams_on_photo(0, chosen, size)
     maps = explanation.cams_of(chosen)[0]
@@ -258,19 +318,37 @@ def _class_maps(account: Account, scale: Scale, size: tuple[int, int]) -> list[d
     return rows
 
 
-def _unit_view(account: Account, unit: int, scale: Scale, size: tuple[int, int]) -> MapView:
+def _unit_view(
+    account: Account, unit: int, scale: Scale, size: tuple[int, int]
+) -> MapView:
     maps = account.explanation.unit_maps(unit)
     laid = maps.on_photo(0, size)[0]
     if not bool(maps.maps.any()):
-        return _map_view(laid, scale, f"Unit {unit}: 0 in every place of the photo.", "no activation (all 0)")
+        return _map_view(
+            laid,
+            scale,
+            f"Unit {unit}: 0 in every place of the photo.",
+            "no activation (all 0)",
+        )
     most, there = place(laid)
     mean = number(float(maps.maps.mean()))
-    return _map_view(laid, scale, f"Unit {unit}: strongest {there} (activation {number(most)}), {mean} on average.", "")
+    return _map_view(
+        laid,
+        scale,
+        f"Unit {unit}: strongest {there} (activation {number(most)}), {mean} on "
+        "average.",
+        "",
+    )
 
 
-def _unit_rows(account: Account, scale: Scale, size: tuple[int, int]) -> list[dict[str, Any]]:
-    # Where units and classes are one, all units but the class's own have the weight 0: nothing to be told of them.
-    told = [story for story in account.units if story.contribution.contribution] or account.units[:1]
+def _unit_rows(
+    account: Account, scale: Scale, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    # Where units and classes are one, all units but the class's own have the weight 0:
+    # nothing to be told of them.
+    told = [
+        story for story in account.units if story.contribution.contribution
+    ] or account.units[:1]
     values = [story.contribution.contribution for story in told]
     low, high = min(values, default=0.0), max(values, default=0.0)
     return [
@@ -278,7 +356,9 @@ def _unit_rows(account: Account, scale: Scale, size: tuple[int, int]) -> list[di
             "story": story,
             "map": _unit_view(account, story.unit, scale, size),
             "bar": bar(story.contribution.contribution, low, high),
-            "serves": listing([clean(label) for label, weight in story.serves if weight > 0], 3),
+            "serves": listing(
+                [clean(label) for label, weight in story.serves if weight > 0], 3
+            ),
         }
         for story in told
     ]
@@ -295,16 +375,27 @@ def _ablation(account: Account, scale: Scale, size: tuple[int, int]) -> dict[str
     lost = before - after
     return {
         "rows": [
-            (row, bar(row.logit_before, low, high, "before"), bar(row.logit_after, low, high, "after"))
+            (
+                row,
+                bar(row.logit_before, low, high, "before"),
+                bar(row.logit_after, low, high, "after"),
+            )
             for row in changes
         ],
-        "maps": [(unit, _unit_view(account, unit, scale, size)) for unit in ablation.units[:4]],
+        "maps": [
+            (unit, _unit_view(account, unit, scale, size))
+            for unit in ablation.units[:4]
+        ],
         "more": max(0, len(ablation.units) - 4),
         "units": listing([str(unit) for unit in ablation.units], 8),
         "noun": "unit" if len(ablation.units) == 1 else "units",
-        "weight": float(account.explanation.weights_of(first)[0, list(ablation.units)].sum()),
+        "weight": float(
+            account.explanation.weights_of(first)[0, list(ablation.units)].sum()
+        ),
         "lost": change(after, before).lstrip("+"),
-        "fires": "This unit hardly fires here" if bool(ablation.maps.maps.any()) else "This unit does not fire here",
+        "fires": "This unit hardly fires here"
+        if bool(ablation.maps.maps.any())
+        else "This unit does not fire here",
         "hardly": abs(lost) < _HARDLY * abs(before),
         "turned": ablation.turned_over()[0],
         "after": account.label(int(ablation.after[0].argmax())),
@@ -317,15 +408,23 @@ def _bar_of(scale: Scale, name: str, unit: str) -> Markup:
         return Markup("")
     drawn, lut = shown(scale, "signed" if scale.signed else "heat")
     return colour_bar(
-        drawn, lut, name, f"Colour scale from {number(drawn.low)} to {number(drawn.high)} {unit}, {scale.over}"
+        drawn,
+        lut,
+        name,
+        f"Colour scale from {number(drawn.low)} to {number(drawn.high)} {unit}, "
+        f"{scale.over}",
     )
 
 
-def filters_picture(filters: Filters) -> tuple[UInt8[np.ndarray, "height width 4"], list[tuple[int, float, float]]]:
+def filters_picture(
+    filters: Filters,
+) -> tuple[UInt8[np.ndarray, "height width 4"], list[tuple[int, float, float]]]:
     """All kernels in one picture, enlarged without smoothing, and the places of the filters' numbers."""
     rows, cols = filters.weights.shape[-2:]
     pictures = filters.enlarged(max(1, 42 // max(rows, cols)) * max(rows, cols))
-    pictures = pictures[:, None] if filters.rgb else np.repeat(pictures[..., None], 3, axis=-1)
+    pictures = (
+        pictures[:, None] if filters.rgb else np.repeat(pictures[..., None], 3, axis=-1)
+    )
     count, channels, high, wide = pictures.shape[:4]
     apart = channels > 1
     across = channels if apart else 16 if count > 24 else min(count, 12)
@@ -336,11 +435,19 @@ def filters_picture(filters: Filters) -> tuple[UInt8[np.ndarray, "height width 4
     for position in range(count):
         for channel in range(channels):
             row, column = (position, channel) if apart else divmod(position, across)
-            part = sheet[row * drop : row * drop + high, column * step : column * step + wide]
+            part = sheet[
+                row * drop : row * drop + high, column * step : column * step + wide
+            ]
             part[..., :3] = np.round(255 * pictures[position, channel])
             part[..., 3] = 255
             if not apart:
-                numbers.append((filters.filters[position], column * step + wide / 2, row * drop + high + 13))
+                numbers.append(
+                    (
+                        filters.filters[position],
+                        column * step + wide / 2,
+                        row * drop + high + 13,
+                    )
+                )
     return sheet, numbers
 
 
@@ -350,7 +457,13 @@ def _filter_view(filters: Filters) -> FilterView:
     words = words[0].upper() + words[1:]
     alt = f"The filters of {clean(filters.layer)} as small pictures. {words}"
     return FilterView(
-        filters.layer, data_uri(sheet, lossless=True), sheet.shape[1], sheet.shape[0], tuple(numbers), words, alt
+        filters.layer,
+        data_uri(sheet, lossless=True),
+        sheet.shape[1],
+        sheet.shape[0],
+        tuple(numbers),
+        words,
+        alt,
     )
 
 

@@ -48,8 +48,13 @@ def _families() -> tuple[str, ...]:
 @functools.cache
 def _drawable(character: str) -> bool:
     """Whether one of the fonts has the character: matplotlib warns, and draws a box, where none has."""
-    paths = [font_manager.findfont(font_manager.FontProperties(family=family)) for family in _families()]
-    return any(font_manager.get_font(path).get_char_index(ord(character)) for path in paths)
+    paths = [
+        font_manager.findfont(font_manager.FontProperties(family=family))
+        for family in _families()
+    ]
+    return any(
+        font_manager.get_font(path).get_char_index(ord(character)) for path in paths
+    )
 
 
 def writable(text: str) -> str:
@@ -61,7 +66,9 @@ def writable(text: str) -> str:
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     """The width of a text in inches at a size in points."""
     font = font_manager.get_font(
-        font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans", weight=weight))
+        font_manager.findfont(
+            font_manager.FontProperties(family="DejaVu Sans", weight=weight)
+        )
     )
     font.set_size(size, 72)
     known = "".join(c if font.get_char_index(ord(c)) else "W" for c in text)
@@ -78,7 +85,11 @@ def fitted(text: str, room: float, size: float, weight: str = "normal") -> str:
     low, high = 0, min(len(text), 400)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if text_width(text[:middle] + "…", size, weight) <= room else (low, middle - 1)
+        low, high = (
+            (middle, high)
+            if text_width(text[:middle] + "…", size, weight) <= room
+            else (low, middle - 1)
+        )
     return text[:low].rstrip() + "…"
 
 
@@ -123,8 +134,11 @@ class Sheet:
         """One line whose baseline is at `y`, cut to `room` inches; never read as mathematics."""
         weight = "bold" if bold else "normal"
         shown = fitted(text, room if room is not None else self.width, size, weight)
-        # Given outright rather than left to the user's defaults, so that a figure looks the same everywhere.
-        properties = font_manager.FontProperties(family=list(_families()), size=size, weight=weight)
+        # Given outright rather than left to the user's defaults, so that a figure looks
+        # the same everywhere.
+        properties = font_manager.FontProperties(
+            family=list(_families()), size=size, weight=weight
+        )
         self._axes.add_artist(
             Text(
                 x,
@@ -139,7 +153,16 @@ class Sheet:
             )
         )
 
-    def paragraph(self, x: float, y: float, text: str, room: float, *, size: float = 8, colour: str = SOFT) -> None:
+    def paragraph(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        room: float,
+        *,
+        size: float = 8,
+        colour: str = SOFT,
+    ) -> None:
         """Text wrapped to `room` inches, the first baseline at `y`."""
         for row, line in enumerate(wrapped(text, room, size)):
             self.text(x, y + row * line_height(size), line, size=size, colour=colour)
@@ -177,46 +200,108 @@ class Sheet:
         line: float = 0.0,
     ) -> None:
         """A rectangle."""
-        self._axes.add_patch(Rectangle((x, y), width, height, facecolor=fill, edgecolor=edge, linewidth=line, zorder=2))
-
-    def polygon(self, points: Sequence[tuple[float, float]], *, fill: str, edge: str = INK, line: float = 0.7) -> None:
-        """A closed polygon."""
         self._axes.add_patch(
-            Polygon(
-                list(points), closed=True, facecolor=fill, edgecolor=edge, linewidth=line, joinstyle="round", zorder=2
+            Rectangle(
+                (x, y),
+                width,
+                height,
+                facecolor=fill,
+                edgecolor=edge,
+                linewidth=line,
+                zorder=2,
             )
         )
 
-    def rule(self, x1: float, y1: float, x2: float, y2: float, *, colour: str = LINE, line: float = 0.7) -> None:
+    def polygon(
+        self,
+        points: Sequence[tuple[float, float]],
+        *,
+        fill: str,
+        edge: str = INK,
+        line: float = 0.7,
+    ) -> None:
+        """A closed polygon."""
+        self._axes.add_patch(
+            Polygon(
+                list(points),
+                closed=True,
+                facecolor=fill,
+                edgecolor=edge,
+                linewidth=line,
+                joinstyle="round",
+                zorder=2,
+            )
+        )
+
+    def rule(
+        self,
+        x1: float,
+        y1: float,
+        x2: float,
+        y2: float,
+        *,
+        colour: str = LINE,
+        line: float = 0.7,
+    ) -> None:
         """A straight line."""
-        self._axes.plot([x1, x2], [y1, y2], color=colour, linewidth=line, zorder=2.5, solid_capstyle="butt", marker="")
+        self._axes.plot(
+            [x1, x2],
+            [y1, y2],
+            color=colour,
+            linewidth=line,
+            zorder=2.5,
+            solid_capstyle="butt",
+            marker="",
+        )
         self._fix()
 
     def colour_bar(
-        self, x: float, y: float, width: float, scale: Scale, lut: UInt8[np.ndarray, "256 3"], *, size: float = 7.5
+        self,
+        x: float,
+        y: float,
+        width: float,
+        scale: Scale,
+        lut: UInt8[np.ndarray, "256 3"],
+        *,
+        size: float = 7.5,
     ) -> None:
         """A horizontal colour bar with the real values of a scale beneath it; 0.32 inches high with its numbers."""
         if scale.is_blank:
-            self.text(x, y + 0.12, "no colours: every value is 0", size=size, colour=SOFT, room=width)
+            self.text(
+                x,
+                y + 0.12,
+                "no colours: every value is 0",
+                size=size,
+                colour=SOFT,
+                room=width,
+            )
             return
         self._axes.imshow(
-            lut[None], extent=(x, x + width, y + 0.13, y), aspect="auto", interpolation="nearest", zorder=1
+            lut[None],
+            extent=(x, x + width, y + 0.13, y),
+            aspect="auto",
+            interpolation="nearest",
+            zorder=1,
         )
         self.box(x, y, width, 0.13, fill="none", edge=LINE, line=0.5)
         for value in ticks(scale, max(2, int(width / 0.55))):
             place = x + width * (value - scale.low) / (scale.high - scale.low)
             self.rule(place, y + 0.13, place, y + 0.17, colour=SOFT, line=0.6)
-            self.text(place, y + 0.29, tick(value), size=size, colour=SOFT, align="center")
+            self.text(
+                place, y + 0.29, tick(value), size=size, colour=SOFT, align="center"
+            )
 
 
 def ticks(scale: Scale, most: int) -> list[float]:
     """Round values within a scale, at most `most` + 1 of them; 0 and both ends' neighbourhood included."""
-    values = MaxNLocator(nbins=max(1, min(most, 6)), steps=[1, 2, 2.5, 5, 10], min_n_ticks=2).tick_values(
-        scale.low, scale.high
-    )
+    values = MaxNLocator(
+        nbins=max(1, min(most, 6)), steps=[1, 2, 2.5, 5, 10], min_n_ticks=2
+    ).tick_values(scale.low, scale.high)
     margin = 1e-9 * scale.high
     return [
-        0.0 if abs(v) < margin else float(f"{v:.6g}") for v in values if scale.low - margin <= v <= scale.high + margin
+        0.0 if abs(v) < margin else float(f"{v:.6g}")
+        for v in values
+        if scale.low - margin <= v <= scale.high + margin
     ]
 
 
@@ -233,9 +318,15 @@ class Block:
     draw: Callable[[Sheet, float], None]
 
 
-def page(blocks: Sequence[Block], width: float, *, margin: float = 0.3, gap: float = 0.0) -> Figure:
+def page(
+    blocks: Sequence[Block], width: float, *, margin: float = 0.3, gap: float = 0.0
+) -> Figure:
     """The blocks one below the other on a sheet as high as they need."""
-    height = 2 * margin + sum(block.height for block in blocks) + gap * max(0, len(blocks) - 1)
+    height = (
+        2 * margin
+        + sum(block.height for block in blocks)
+        + gap * max(0, len(blocks) - 1)
+    )
     sheet = Sheet(width, height)
     y = margin
     for block in blocks:

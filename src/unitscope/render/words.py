@@ -26,7 +26,11 @@ def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
 def change(before: float, after: float, digits: int = 2) -> str:
     """A difference with its sign; what is below the rounding of float32 arithmetic is none."""
     difference = after - before
-    return number(0.0 if abs(difference) < 1e-5 * max(abs(before), abs(after)) else difference, digits, sign=True)
+    return number(
+        0.0 if abs(difference) < 1e-5 * max(abs(before), abs(after)) else difference,
+        digits,
+        sign=True,
+    )
 
 
 def power(value: float, digits: int = 2) -> str:
@@ -49,14 +53,22 @@ def percent(value: float) -> str:
 def tick(value: float) -> str:
     """A number on a colour bar, as short as it can be."""
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
-        return number(value, 2) if abs(value) >= 1e5 else ("−" if value < 0 else "") + power(abs(value), 2)
+        return (
+            number(value, 2)
+            if abs(value) >= 1e5
+            else ("−" if value < 0 else "") + power(abs(value), 2)
+        )
     return f"{value:g}".replace("-", "−")
 
 
 def clean(text: str) -> str:
     """A label or file name on one line, without control and direction characters, which could disguise it."""
     kept = (
-        "" if unicodedata.category(c) in ("Cf", "Cs") else " " if unicodedata.category(c)[0] in "CZ" else c
+        ""
+        if unicodedata.category(c) in ("Cf", "Cs")
+        else " "
+        if unicodedata.category(c)[0] in "CZ"
+        else c
         for c in text
     )
     return " ".join("".join(kept).split())
@@ -70,8 +82,14 @@ def shorten(text: str, length: int) -> str:
 
 def without_folders(text: str) -> str:
     """The text, clean, without the folders of absolute paths, which are nobody's business but the writer's."""
-    quoted = re.sub(r"'(?:[A-Za-z]:)?[/\\][^']*[/\\]([^'/\\]+)[/\\]?'", r"'\1'", clean(text))
-    return re.sub(r"(?<![\w/.])(?<!:(?=//))(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])", "", quoted)
+    quoted = re.sub(
+        r"'(?:[A-Za-z]:)?[/\\][^']*[/\\]([^'/\\]+)[/\\]?'", r"'\1'", clean(text)
+    )
+    return re.sub(
+        r"(?<![\w/.])(?<!:(?=//))(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])",
+        "",
+        quoted,
+    )
 
 
 def slug(text: str, length: int = 60) -> str:
@@ -82,7 +100,9 @@ def slug(text: str, length: int = 60) -> str:
 
 def plural(count: int, noun: str) -> str:
     """A count with its noun: "1 unit", "2 units"; thousands are set apart."""
-    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}".replace(",", " ")
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}".replace(
+        ",", " "
+    )
 
 
 def listing(items: Sequence[str], limit: int = 6) -> str:
@@ -90,7 +110,13 @@ def listing(items: Sequence[str], limit: int = 6) -> str:
     shown = list(items[:limit])
     if len(items) > limit:
         return f"{', '.join(shown)} and {len(items) - limit:,} more"
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "none"
+    return (
+        shown[0]
+        if len(shown) == 1
+        else f"{', '.join(shown[:-1])} and {shown[-1]}"
+        if shown
+        else "none"
+    )
 
 
 def numbers(items: Sequence[int]) -> str:
@@ -105,7 +131,9 @@ def shape(sides: Sequence[int]) -> str:
     return " × ".join(map(str, sides))
 
 
-def place(laid: Float[np.ndarray, "height width"], sign: float = 1.0) -> tuple[float, str]:
+def place(
+    laid: Float[np.ndarray, "height width"], sign: float = 1.0
+) -> tuple[float, str]:
     """Where a map laid on a photo is strongest (weakest for `sign` −1): the value there and the place in words."""
     if not np.isfinite(laid).any():
         return 0.0, "nowhere"
@@ -113,5 +141,9 @@ def place(laid: Float[np.ndarray, "height width"], sign: float = 1.0) -> tuple[f
     row, column = divmod(index, laid.shape[1])
     down = ("upper", "middle", "lower")[min(2, 3 * row // laid.shape[0])]
     across = ("left", "centre", "right")[min(2, 3 * column // laid.shape[1])]
-    words = "in the centre" if (down, across) == ("middle", "centre") else f"at the {down} {across}"
+    words = (
+        "in the centre"
+        if (down, across) == ("middle", "centre")
+        else f"at the {down} {across}"
+    )
     return float(laid.flat[index]), words

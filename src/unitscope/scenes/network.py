@@ -39,18 +39,27 @@ class Architecture:
         """Read what `to_json` wrote."""
         fields: Mapping[str, object] = json.loads(text)
         stem, stages, classes = fields["stem"], fields["stages"], fields["classes"]
-        if not (isinstance(stem, int) and isinstance(stages, list) and isinstance(classes, int)):
+        if not (
+            isinstance(stem, int)
+            and isinstance(stages, list)
+            and isinstance(classes, int)
+        ):
             raise ValueError(
-                f"architecture {text!r} is not one of a scene network: expected a JSON object with "
-                "stem (number), stages (list) and classes (number), as `Architecture.to_json` writes it"
+                f"architecture {text!r} is not one of a scene network: expected a JSON "
+                "object with "
+                "stem (number), stages (list) and classes (number), as "
+                "`Architecture.to_json` writes it"
             )
-        return cls(stem=stem, stages=tuple(Stage(**stage) for stage in stages), classes=classes)
+        return cls(
+            stem=stem, stages=tuple(Stage(**stage) for stage in stages), classes=classes
+        )
 
 
 BUNDLED = Architecture(
     stem=48,
-    # The strides end at 16 in all, not ResNet's 32: 128 pixels leave an 8×8 map. The last stage widens to 512 units by
-    # bottlenecks, which give the head more to choose from than 256 for few parameters.
+    # The strides end at 16 in all, not ResNet's 32: 128 pixels leave an 8×8 map. The
+    # last stage widens to 512 units by bottlenecks, which give the head more to choose
+    # from than 256 for few parameters.
     stages=(
         Stage(blocks=1, units=48, stride=1),
         Stage(blocks=1, units=96, stride=2),
@@ -73,12 +82,15 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU()
         self.downsample = _shortcut(inputs, units, stride)
 
-    def forward(self, x: Float[Tensor, "batch unit row col"]) -> Float[Tensor, "batch unit2 row2 col2"]:
+    def forward(
+        self, x: Float[Tensor, "batch unit row col"]
+    ) -> Float[Tensor, "batch unit2 row2 col2"]:
         """One feature map from another."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         shortcut = x if self.downsample is None else self.downsample(x)
-        # Not in place: whoever captures bn2's or the shortcut's output keeps what it captured.
+        # Not in place: whoever captures bn2's or the shortcut's output keeps what it
+        # captured.
         output: Tensor = self.relu(y + shortcut)
         return output
 
@@ -97,7 +109,9 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU()
         self.downsample = _shortcut(inputs, units, stride)
 
-    def forward(self, x: Float[Tensor, "batch unit row col"]) -> Float[Tensor, "batch unit2 row2 col2"]:
+    def forward(
+        self, x: Float[Tensor, "batch unit row col"]
+    ) -> Float[Tensor, "batch unit2 row2 col2"]:
         """One feature map from another."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
@@ -110,7 +124,8 @@ class Bottleneck(nn.Module):
 class SceneNetwork(nn.Module):
     """Normalised photos → logits: feature map, global average pool, one linear layer.
 
-    Layers are named as torchvision names a ResNet's: `conv1`, `layer1` … `layerN`, `avgpool`, `fc`.
+    Layers are named as torchvision names a ResNet's: `conv1`, `layer1` … `layerN`,
+    `avgpool`, `fc`.
     """
 
     avgpool: nn.Module
@@ -124,7 +139,9 @@ class SceneNetwork(nn.Module):
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         inputs = architecture.stem
-        self.stage_names = tuple(f"layer{number}" for number in range(1, len(architecture.stages) + 1))
+        self.stage_names = tuple(
+            f"layer{number}" for number in range(1, len(architecture.stages) + 1)
+        )
         for name, stage in zip(self.stage_names, architecture.stages, strict=True):
             self.add_module(name, _stage(inputs, stage))
             inputs = stage.units
@@ -135,15 +152,20 @@ class SceneNetwork(nn.Module):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(
+                    module.weight, mode="fan_out", nonlinearity="relu"
+                )
         for module in self.modules():
-            # Every block starts as its shortcut (Goyal et al. 2017), which makes a short training steadier.
+            # Every block starts as its shortcut (Goyal et al. 2017), which makes a
+            # short training steadier.
             if isinstance(module, BasicBlock):
                 nn.init.zeros_(module.bn2.weight)
             elif isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
 
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch class"]:
+    def forward(
+        self, x: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch class"]:
         """Logits, not probabilities."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name in self.stage_names:
@@ -155,7 +177,9 @@ class SceneNetwork(nn.Module):
 def _shortcut(inputs: int, units: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and inputs == units:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, units, 1, stride, bias=False), nn.BatchNorm2d(units))
+    return nn.Sequential(
+        nn.Conv2d(inputs, units, 1, stride, bias=False), nn.BatchNorm2d(units)
+    )
 
 
 def _stage(inputs: int, stage: Stage) -> nn.Sequential:

@@ -12,7 +12,12 @@ from typing import TypeAlias
 from unitscope.errors import ModelError, near_matches
 from unitscope.labels import LabelsSource
 from unitscope.model import Classifier
-from unitscope.sources.request import InputSize, PreprocessingSource, Request, WeightsSource
+from unitscope.sources.request import (
+    InputSize,
+    PreprocessingSource,
+    Request,
+    WeightsSource,
+)
 
 __all__ = ["DEFAULT_SPEC", "SCHEMES", "load"]
 
@@ -21,7 +26,16 @@ DEFAULT_SPEC = "miniplaces"
 
 Loader: TypeAlias = Callable[[Request], Classifier]
 
-_WEIGHTS_SUFFIXES = (".pth", ".pt", ".tar", ".th", ".ckpt", ".bin", ".safetensors", ".pkl")
+_WEIGHTS_SUFFIXES = (
+    ".pth",
+    ".pt",
+    ".tar",
+    ".th",
+    ".ckpt",
+    ".bin",
+    ".safetensors",
+    ".pkl",
+)
 
 
 @dataclass(frozen=True)
@@ -48,22 +62,38 @@ def load(
 ) -> Classifier:
     """Load a classifier by its specification: scheme and name, e.g. "torchvision:resnet50"; the bundled one by default.
 
-    `weights` is a weights file, or the name of torchvision's or timm's own ("DEFAULT"); without it torchvision's,
-    timm's and your own networks, and transformers' bare types, keep their random weights, drawn with `seed` (0).
-    `labels` is a list or a file; `arch` is the specification of the network that a checkpoint belongs to; `num_classes`
-    is read off the weights where it is not given; `input_size` is a side, or (rows, cols), in pixels; `preprocessing`
-    is a `Preprocessing`, any callable from PIL image to tensor, or the name of one of Places365's; `base_url` is a
-    mirror of the Places365 files. `progress` False shows no bar while downloading.
+    `weights` is a weights file, or the name of torchvision's or timm's own ("DEFAULT");
+    without it torchvision's, timm's and your own networks, and transformers' bare
+    types, keep their random weights, drawn with `seed` (0). `labels` is a list or a
+    file; `arch` is the specification of the network that a checkpoint belongs to;
+    `num_classes` is read off the weights where it is not given; `input_size` is a side,
+    or (rows, cols), in pixels; `preprocessing` is a `Preprocessing`, any callable from
+    PIL image to tensor, or the name of one of Places365's; `base_url` is a mirror of
+    the Places365 files. `progress` False shows no bar while downloading.
 
-    Raises ModelError, or its WeightsError, LabelsError and DownloadError, MissingExtraError, or NonFiniteError.
+    Raises ModelError, or its WeightsError, LabelsError and DownloadError,
+    MissingExtraError, or NonFiniteError.
     """
     if spec is not None and not isinstance(spec, str):
         raise ModelError(
-            f"a model is named by a string such as 'torchvision:resnet50', not {type(spec).__name__}: for a network "
+            "a model is named by a string such as 'torchvision:resnet50', not "
+            f"{type(spec).__name__}: for a network "
             "that you have built, use unitscope.wrap"
         )
     spec = DEFAULT_SPEC if spec is None else spec.strip()
-    request = Request(spec, "", weights, labels, arch, num_classes, input_size, preprocessing, progress, seed, base_url)
+    request = Request(
+        spec,
+        "",
+        weights,
+        labels,
+        arch,
+        num_classes,
+        input_size,
+        preprocessing,
+        progress,
+        seed,
+        base_url,
+    )
     request.check_numbers()
     return _load(request)
 
@@ -84,10 +114,13 @@ def _split(spec: str) -> tuple[str, str]:
         raise _not_a_specification(spec)
     if scheme not in SCHEMES:
         raise ModelError(
-            f"unknown kind of model '{scheme}' in '{spec}'{near_matches(scheme, SCHEMES)}: use {_usages()}"
+            f"unknown kind of model '{scheme}' in "
+            f"'{spec}'{near_matches(scheme, SCHEMES)}: use {_usages()}"
         )
     if scheme in _BUNDLED or not name.strip():
-        raise ModelError(f"'{spec}' is not complete or says too much: write {SCHEMES[scheme].usage}")
+        raise ModelError(
+            f"'{spec}' is not complete or says too much: write {SCHEMES[scheme].usage}"
+        )
     return scheme, name.strip()
 
 
@@ -95,17 +128,25 @@ def _not_a_specification(spec: str) -> ModelError:
     path = Path(spec)
     if path.suffix.lower() in _WEIGHTS_SUFFIXES:
         return ModelError(
-            f"'{spec}' is a weights file, which does not say what network it belongs to: use 'checkpoint:{spec}' with "
+            f"'{spec}' is a weights file, which does not say what network it belongs "
+            f"to: use 'checkpoint:{spec}' with "
             "arch, e.g. arch 'torchvision:resnet50'"
         )
     if path.suffix.lower() == ".py":
-        return ModelError(f"'{spec}' is a Python file: use 'python:{spec}:Name' with the class or function in it")
+        return ModelError(
+            f"'{spec}' is a Python file: use 'python:{spec}:Name' with the class or "
+            "function in it"
+        )
     if path.is_dir() or "/" in spec or "\\" in spec or not spec:
         return ModelError(f"'{spec}' does not name a model: use {_usages()}")
     meant = _torchvision_name(spec) or _timm_name(spec)
     if meant:
-        return ModelError(f"'{spec}' does not say where the model comes from: did you mean '{meant}'?")
-    return ModelError(f"unknown model '{spec}'{near_matches(spec, _BUNDLED)}: use {_usages()}")
+        return ModelError(
+            f"'{spec}' does not say where the model comes from: did you mean '{meant}'?"
+        )
+    return ModelError(
+        f"unknown model '{spec}'{near_matches(spec, _BUNDLED)}: use {_usages()}"
+    )
 
 
 def _torchvision_name(spec: str) -> str | None:
@@ -116,7 +157,9 @@ def _torchvision_name(spec: str) -> str | None:
     try:
         found = _alike(spec, network_names())
     except MissingExtraError:
-        found = spec.lower() if re.fullmatch(r"[A-Za-z]+[\w\-]*\d[\w\-]*", spec) else None
+        found = (
+            spec.lower() if re.fullmatch(r"[A-Za-z]+[\w\-]*\d[\w\-]*", spec) else None
+        )
     return f"torchvision:{found}" if found else None
 
 
@@ -134,7 +177,9 @@ def _timm_name(spec: str) -> str | None:
 
 
 def _alike(name: str, known: Iterable[str]) -> str | None:
-    return {re.sub(r"[-_]", "", other): other for other in known}.get(re.sub(r"[-_]", "", name.lower()))
+    return {re.sub(r"[-_]", "", other): other for other in known}.get(
+        re.sub(r"[-_]", "", name.lower())
+    )
 
 
 def _usages() -> str:
@@ -146,8 +191,13 @@ def _usages() -> str:
 def _refuse_foreign_options(request: Request, scheme: Scheme) -> None:
     for option in _OPTIONS:
         if getattr(request, option) is not None and option not in scheme.options:
-            takers = dict.fromkeys(other.usage for other in SCHEMES.values() if option in other.options)
-            raise ModelError(f"'{request.spec}' takes no {option}: it goes with {' and '.join(takers)}")
+            takers = dict.fromkeys(
+                other.usage for other in SCHEMES.values() if option in other.options
+            )
+            raise ModelError(
+                f"'{request.spec}' takes no {option}: it goes with "
+                f"{' and '.join(takers)}"
+            )
 
 
 def _load_torchvision(request: Request) -> Classifier:
@@ -192,11 +242,26 @@ def _load_bundled(request: Request) -> Classifier:
     return load_bundled(request)
 
 
-_OPTIONS = ("weights", "labels", "arch", "num_classes", "input_size", "preprocessing", "seed", "base_url")
+_OPTIONS = (
+    "weights",
+    "labels",
+    "arch",
+    "num_classes",
+    "input_size",
+    "preprocessing",
+    "seed",
+    "base_url",
+)
 _BUNDLED = ("miniplaces", "scenes")
 # What goes with a network that is made anew, its weights given or drawn.
-_OF_NETWORKS = frozenset({"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"})
-_BUNDLED_SCHEME = Scheme("miniplaces (bundled; also scenes)", frozenset({"labels", "preprocessing"}), _load_bundled)
+_OF_NETWORKS = frozenset(
+    {"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}
+)
+_BUNDLED_SCHEME = Scheme(
+    "miniplaces (bundled; also scenes)",
+    frozenset({"labels", "preprocessing"}),
+    _load_bundled,
+)
 
 SCHEMES: dict[str, Scheme] = {
     "miniplaces": _BUNDLED_SCHEME,

@@ -15,11 +15,14 @@ from unitscope.errors import DownloadError, MissingExtraError, ModelError, one_l
 _SECONDS = 10.0
 
 
-def fetch_snapshot(repository: str, files: Sequence[str], progress: bool | None, otherwise: str) -> Path:
+def fetch_snapshot(
+    repository: str, files: Sequence[str], progress: bool | None, otherwise: str
+) -> Path:
     """Give a folder with those `files` (names or patterns) that a repository holds; it is called after the commit.
 
-    `repository` is "organisation/name" or "organisation/name@revision"; `otherwise` is one more way out, for errors.
-    What the cache holds already is given without a connection. Raises DownloadError.
+    `repository` is "organisation/name" or "organisation/name@revision"; `otherwise` is
+    one more way out, for errors. What the cache holds already is given without a
+    connection. Raises DownloadError.
     """
     hub = _hub()
     name, _, revision = repository.partition("@")
@@ -27,39 +30,62 @@ def fetch_snapshot(repository: str, files: Sequence[str], progress: bool | None,
     with _quiet(hub, progress):
         try:
             hub.HfApi().model_info(name, revision=revision or None, timeout=_SECONDS)
-        except Exception as error:  # The client raises its own, its HTTP library's, and the system's.
+        except (
+            Exception
+        ) as error:  # The client raises its own, its HTTP library's, and the system's.
             failure = error
         try:
             return Path(
                 hub.snapshot_download(
-                    name, revision=revision or None, allow_patterns=list(files), local_files_only=failure is not None
+                    name,
+                    revision=revision or None,
+                    allow_patterns=list(files),
+                    local_files_only=failure is not None,
                 )
             )
         except Exception as error:
-            raise _unavailable(hub, name, revision, failure or error, otherwise) from None
+            raise _unavailable(
+                hub, name, revision, failure or error, otherwise
+            ) from None
 
 
-def _unavailable(hub: Any, name: str, revision: str, error: Exception, otherwise: str) -> ModelError:
+def _unavailable(
+    hub: Any, name: str, revision: str, error: Exception, otherwise: str
+) -> ModelError:
     errors = hub.utils
     address = f"{hub.constants.ENDPOINT}/{name}"
     if isinstance(error, errors.HFValidationError):
-        return ModelError(f"'{name}' cannot be the name of a repository on the Hugging Face hub: {otherwise}")
+        return ModelError(
+            f"'{name}' cannot be the name of a repository on the Hugging Face hub: "
+            f"{otherwise}"
+        )
     if isinstance(error, errors.GatedRepoError):
-        return DownloadError(f"{address} is only for those who accept its terms: do so there, then run 'hf auth login'")
+        return DownloadError(
+            f"{address} is only for those who accept its terms: do so there, then run "
+            "'hf auth login'"
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return DownloadError(
-            f"{address} does not exist, or is private: check the name, run 'hf auth login' for a private one, or "
+            f"{address} does not exist, or is private: check the name, run 'hf auth "
+            "login' for a private one, or "
             f"{otherwise}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return DownloadError(f"{address} has no revision '{revision}': name a branch, a tag or a commit of it")
+        return DownloadError(
+            f"{address} has no revision '{revision}': name a branch, a tag or a commit "
+            "of it"
+        )
     if hub.constants.HF_HUB_OFFLINE:
         return DownloadError(
-            f"{address} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it: unset that, or {otherwise}"
+            f"{address} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch "
+            f"it: unset that, or {otherwise}"
         )
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
+    cause = (
+        error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
+    )
     return DownloadError(
-        f"{address} cannot be fetched ({one_line(cause or error)}): check the connection, set HF_ENDPOINT to a mirror, "
+        f"{address} cannot be fetched ({one_line(cause or error)}): check the "
+        "connection, set HF_ENDPOINT to a mirror, "
         f"or {otherwise}"
     )
 
@@ -69,8 +95,11 @@ def _quiet(hub: Any, progress: bool | None) -> Iterator[None]:
     """Keep the hub's client from logging, and from drawing bars where there shall be none; then as it was."""
     logging = hub.utils.logging
     level = logging.get_verbosity()
-    hidden = (progress is False or not sys.stderr.isatty()) and not hub.utils.are_progress_bars_disabled()
-    # With this variable set the client minds its own switch, and warns when another is used.
+    hidden = (
+        progress is False or not sys.stderr.isatty()
+    ) and not hub.utils.are_progress_bars_disabled()
+    # With this variable set the client minds its own switch, and warns when another is
+    # used.
     hidden = hidden and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
     logging.set_verbosity_error()
     if hidden:
@@ -88,5 +117,7 @@ def _hub() -> Any:
         import huggingface_hub
         import huggingface_hub.utils
     except ImportError:
-        raise MissingExtraError("huggingface_hub", "transformers", "a model on the Hugging Face hub") from None
+        raise MissingExtraError(
+            "huggingface_hub", "transformers", "a model on the Hugging Face hub"
+        ) from None
     return huggingface_hub

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from unitscope.downloads import fetch
 from unitscope.errors import LabelsError, ModelError, WeightsError, near_matches
+from unitscope.inputs.preprocessing import AnyPreprocessing, Preprocessing
 from unitscope.labels import check_label_count, read_labels
 from unitscope.model import Classifier
-from unitscope.preprocessing import AnyPreprocessing, Preprocessing
+from unitscope.sources.downloads import fetch
 from unitscope.sources.request import Request
 from unitscope.sources.torchvision import build
-from unitscope.weights import fit_weights, infer_class_count, read_weights
+from unitscope.sources.weights import fit_weights, infer_class_count, read_weights
 
 WEIGHTS_URL = "http://places2.csail.mit.edu/models_places365"
 LABELS_URL = "https://raw.githubusercontent.com/CSAILVision/places365/master"
@@ -25,10 +25,14 @@ CLASS_COUNT = 365
 LABELS_FILE = "categories_places365.txt"
 
 SQUASH_256_CROP_224 = Preprocessing(
-    resize=(256, 256), crop=224, note="Places365, run_placesCNN_basic.py of its authors: squash-256-crop-224"
+    resize=(256, 256),
+    crop=224,
+    note="Places365, run_placesCNN_basic.py of its authors: squash-256-crop-224",
 )
 SQUASH_224 = Preprocessing(
-    resize=(224, 224), crop=None, note="Places365, run_placesCNN_unified.py of its authors: squash-224"
+    resize=(224, 224),
+    crop=None,
+    note="Places365, run_placesCNN_unified.py of its authors: squash-224",
 )
 RESIZE_256_CROP_224 = Preprocessing(
     resize=256, crop=224, note="Places365, validation in train_placesCNN.py of its authors: resize-256-crop-224"
@@ -46,7 +50,10 @@ def load_places365(request: Request) -> Classifier:
     """Load one of the Places365 authors' classifiers; see `unitscope.load`."""
     name = request.name
     if name not in NAMES:
-        raise ModelError(f"Places365 has no network '{name}'{near_matches(name, NAMES)}: use one of {', '.join(NAMES)}")
+        raise ModelError(
+            f"Places365 has no network '{name}'{near_matches(name, NAMES)}: use one of "
+            f"{', '.join(NAMES)}"
+        )
     preprocessing = _preprocessing(request)
     # The user's labels first: a wrong file of them should not cost a large download.
     labels = request.own_labels()
@@ -57,17 +64,27 @@ def load_places365(request: Request) -> Classifier:
     found = infer_class_count(lambda count: build(name, count), weights)
     if found not in (None, CLASS_COUNT):
         raise WeightsError(
-            f"'{weights.name}' is a {name} for {found} classes, and Places365 has {CLASS_COUNT}: load it as "
+            f"'{weights.name}' is a {name} for {found} classes, and Places365 has "
+            f"{CLASS_COUNT}: load it as "
             f"checkpoint:FILE with arch 'torchvision:{name}'"
         )
     module = build(name, CLASS_COUNT)
     notes = fit_weights(module, weights)
-    source = ["Weights by the Places365 authors (Zhou et al., IEEE TPAMI 2017), under CC BY."] if given is None else []
+    source = (
+        [
+            "Weights by the Places365 authors (Zhou et al., IEEE TPAMI 2017), under CC "
+            "BY."
+        ]
+        if given is None
+        else []
+    )
     return Classifier(
         module,
         labels or _published_labels(request),
         preprocessing,
-        request.provenance(weights.name, weights.sha256, [*source, *weights.notes, *notes]),
+        request.provenance(
+            weights.name, weights.sha256, [*source, *weights.notes, *notes]
+        ),
     )
 
 
@@ -77,17 +94,25 @@ def _preprocessing(request: Request) -> AnyPreprocessing:
         return request.chosen_preprocessing(SQUASH_256_CROP_224)
     if chosen not in PREPROCESSINGS:
         raise ModelError(
-            f"Places365 has no preprocessing '{chosen}'{near_matches(chosen, PREPROCESSINGS)}: use "
+            "Places365 has no preprocessing "
+            f"'{chosen}'{near_matches(chosen, PREPROCESSINGS)}: use "
             f"{', '.join(PREPROCESSINGS)}, or pass unitscope.Preprocessing(…)"
         )
     return PREPROCESSINGS[chosen]
 
 
 def _published_labels(request: Request) -> tuple[str, ...]:
-    file = fetch(f"{_base(request, LABELS_URL)}/{LABELS_FILE}", "places365", progress=request.progress).path
+    file = fetch(
+        f"{_base(request, LABELS_URL)}/{LABELS_FILE}",
+        "places365",
+        progress=request.progress,
+    ).path
     labels = read_labels(file)
     if len(labels) != CLASS_COUNT:
-        raise LabelsError(f"'{file}' has {len(labels)} labels instead of {CLASS_COUNT}: delete it to fetch it again")
+        raise LabelsError(
+            f"'{file}' has {len(labels)} labels instead of {CLASS_COUNT}: delete it to "
+            "fetch it again"
+        )
     return labels
 
 

@@ -19,7 +19,7 @@ from unitscope.errors import ModelError, UnitscopeError, near_matches
 from unitscope.labels import check_label_count
 from unitscope.model import Classifier
 from unitscope.sources.request import Request, seeded
-from unitscope.weights import fit_weights, infer_class_count, read_weights
+from unitscope.sources.weights import fit_weights, infer_class_count, read_weights
 
 
 def load_python(request: Request) -> Classifier:
@@ -29,21 +29,33 @@ def load_python(request: Request) -> Classifier:
     """
     where, colon, name = request.name.rpartition(":")
     if not colon or not where.strip() or not name.strip():
-        raise ModelError(f"'{request.spec}' is not complete: write python:net.py:Net, or python:package.module:Net")
-    # A file may draw numbers while it is imported, which must change neither the named network's nor the user's.
+        raise ModelError(
+            f"'{request.spec}' is not complete: write python:net.py:Net, or "
+            "python:package.module:Net"
+        )
+    # A file may draw numbers while it is imported, which must change neither the named
+    # network's nor the user's.
     with seeded(request.seed):
         module = _imported(where.strip(), request.spec)
     found = _attribute(module, name.strip(), where.strip())
     preprocessing = request.chosen_preprocessing(None)
     labels = request.own_labels()
-    notes = [f"The preprocessing is assumed: {preprocessing.describe()}."] if request.preprocessing is None else []
+    notes = (
+        [f"The preprocessing is assumed: {preprocessing.describe()}."]
+        if request.preprocessing is None
+        else []
+    )
     file = request.weights_file()
     if file is None:
         with seeded(request.seed) as seed:
-            network, classes = _network(found, request, request.num_classes or (len(labels) if labels else None))
+            network, classes = _network(
+                found, request, request.num_classes or (len(labels) if labels else None)
+            )
         how = f"as {name.strip()} made them (random initialisation, seed {seed})"
         _check_labels(request, labels, classes)
-        return Classifier(network, labels, preprocessing, request.provenance(how, None, notes))
+        return Classifier(
+            network, labels, preprocessing, request.provenance(how, None, notes)
+        )
     weights = read_weights(file)
     classes = request.num_classes
     if classes is None and _takes_classes(found):
@@ -56,42 +68,63 @@ def load_python(request: Request) -> Classifier:
         network,
         labels,
         preprocessing,
-        request.provenance(weights.name, weights.sha256, [*weights.notes, *repairs, *notes]),
+        request.provenance(
+            weights.name, weights.sha256, [*weights.notes, *repairs, *notes]
+        ),
     )
 
 
-def _check_labels(request: Request, labels: tuple[str, ...] | None, classes: int | None) -> None:
-    # Where the network does not take a number of classes, the classifier compares the labels with the logits.
+def _check_labels(
+    request: Request, labels: tuple[str, ...] | None, classes: int | None
+) -> None:
+    # Where the network does not take a number of classes, the classifier compares the
+    # labels with the logits.
     if labels is not None and classes is not None:
         check_label_count(
-            labels, classes, "" if request.num_classes else f"num_classes={len(labels)} for a network of as many"
+            labels,
+            classes,
+            ""
+            if request.num_classes
+            else f"num_classes={len(labels)} for a network of as many",
         )
 
 
-def _network(found: Callable[..., Any], request: Request, classes: int | None) -> tuple[nn.Module, int | None]:
+def _network(
+    found: Callable[..., Any], request: Request, classes: int | None
+) -> tuple[nn.Module, int | None]:
     """Build the network, and say its number of classes where that was told to it."""
     if request.num_classes is not None and not _takes_classes(found):
         raise ModelError(
-            f"'{request.spec}' takes no num_classes: give {_name(found)} an argument of that name, or leave the option "
+            f"'{request.spec}' takes no num_classes: give {_name(found)} an argument "
+            "of that name, or leave the option "
             "out"
         )
     told = (
-        classes if _takes_classes(found) and (request.num_classes is not None or request.weights is not None) else None
+        classes
+        if _takes_classes(found)
+        and (request.num_classes is not None or request.weights is not None)
+        else None
     )
     if told is None and _needs_classes(found):
         told = classes
         if told is None:
-            raise ModelError(f"{_name(found)} needs to know how many classes there are: give num_classes (or labels)")
+            raise ModelError(
+                f"{_name(found)} needs to know how many classes there are: give "
+                "num_classes (or labels)"
+            )
     return _call(found, request, told).eval(), told
 
 
-def _call(found: Callable[..., Any], request: Request, classes: int | None) -> nn.Module:
+def _call(
+    found: Callable[..., Any], request: Request, classes: int | None
+) -> nn.Module:
     if isinstance(found, nn.Module):
         return found
     others = [name for name in _required(found) if name != "num_classes"]
     if others:
         raise ModelError(
-            f"{_name(found)} needs arguments ({', '.join(others)}), which '{request.spec}' cannot give: write a "
+            f"{_name(found)} needs arguments ({', '.join(others)}), which "
+            f"'{request.spec}' cannot give: write a "
             "function without them that returns the network, and name that"
         )
     try:
@@ -101,11 +134,13 @@ def _call(found: Callable[..., Any], request: Request, classes: int | None) -> n
         raise
     except (Exception, SystemExit) as error:
         raise ModelError(
-            f"{_name(found)} failed ({_told(error)}): it must build the network, in '{request.spec}'"
+            f"{_name(found)} failed ({_told(error)}): it must build the network, in "
+            f"'{request.spec}'"
         ) from error
     if not isinstance(network, nn.Module):
         raise ModelError(
-            f"{_name(found)} gave a {type(network).__name__}, not a torch.nn.Module: name what builds the network"
+            f"{_name(found)} gave a {type(network).__name__}, not a torch.nn.Module: "
+            "name what builds the network"
         )
     return network
 
@@ -114,20 +149,29 @@ def _imported(where: str, spec: str) -> ModuleType:
     path = Path(where)
     is_file = path.suffix == ".py" or "/" in where or "\\" in where
     if is_file and not path.is_file():
-        raise ModelError(f"there is no Python file '{where}' for '{spec}': check the path (looked in {Path.cwd()})")
+        raise ModelError(
+            f"there is no Python file '{where}' for '{spec}': check the path (looked "
+            f"in {Path.cwd()})"
+        )
     folder = path.resolve().parent if is_file else Path.cwd()
     try:
         with _importing_from(folder), contextlib.redirect_stdout(sys.stderr):
             return _module_of_file(path) if is_file else importlib.import_module(where)
     except ModuleNotFoundError as error:
         missing = error.name or ""
-        if not is_file and missing and (where == missing or where.startswith(missing + ".")):
+        if (
+            not is_file
+            and missing
+            and (where == missing or where.startswith(missing + "."))
+        ):
             raise ModelError(
-                f"there is no module '{where}' for '{spec}': install it, run from the folder that holds it, or name "
+                f"there is no module '{where}' for '{spec}': install it, run from the "
+                "folder that holds it, or name "
                 "the file, as in python:net.py:Net"
             ) from None
         raise ModelError(
-            f"'{where}' needs the module '{missing}', which is not installed: install it and try again"
+            f"'{where}' needs the module '{missing}', which is not installed: install "
+            "it and try again"
         ) from error
     except (Exception, SystemExit) as error:
         remedy = (
@@ -135,7 +179,9 @@ def _imported(where: str, spec: str) -> ModuleType:
             if isinstance(error, SystemExit)
             else "correct it first"
         )
-        raise ModelError(f"'{where}' cannot be imported ({_told(error)}): {remedy}") from error
+        raise ModelError(
+            f"'{where}' cannot be imported ({_told(error)}): {remedy}"
+        ) from error
 
 
 def _module_of_file(path: Path) -> ModuleType:
@@ -173,14 +219,24 @@ def _attribute(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is None:
-        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        own = [key for key in names if getattr(vars(module)[key], "__module__", "") == module.__name__] or names
+        names = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_")
+        ]
+        own = [
+            key
+            for key in names
+            if getattr(vars(module)[key], "__module__", "") == module.__name__
+        ] or names
         raise ModelError(
-            f"'{where}' has no '{name}'{near_matches(name, own)}: it has {', '.join(own[:8]) or 'nothing to call'}"
+            f"'{where}' has no '{name}'{near_matches(name, own)}: it has "
+            f"{', '.join(own[:8]) or 'nothing to call'}"
         )
     if not callable(found):
         raise ModelError(
-            f"'{name}' in '{where}' is a {type(found).__name__}: name a class or function that builds the network"
+            f"'{name}' in '{where}' is a {type(found).__name__}: name a class or "
+            "function that builds the network"
         )
     result: Callable[..., Any] = found
     return result
@@ -197,11 +253,18 @@ def _parameters(found: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def _required(found: Callable[..., Any]) -> list[str]:
     fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in _parameters(found) if p.default is inspect.Parameter.empty and p.kind not in fixed]
+    return [
+        p.name
+        for p in _parameters(found)
+        if p.default is inspect.Parameter.empty and p.kind not in fixed
+    ]
 
 
 def _takes_classes(found: Callable[..., Any]) -> bool:
-    return any(p.name == "num_classes" and p.kind is not inspect.Parameter.POSITIONAL_ONLY for p in _parameters(found))
+    return any(
+        p.name == "num_classes" and p.kind is not inspect.Parameter.POSITIONAL_ONLY
+        for p in _parameters(found)
+    )
 
 
 def _needs_classes(found: Callable[..., Any]) -> bool:

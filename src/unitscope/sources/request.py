@@ -15,9 +15,13 @@ import torch
 from PIL import Image
 
 from unitscope.errors import ModelError, WeightsError
+from unitscope.inputs.preprocessing import (
+    AnyPreprocessing,
+    Preprocessing,
+    as_preprocessing,
+)
 from unitscope.labels import LabelsSource, check_label_count, read_labels
 from unitscope.model import Provenance
-from unitscope.preprocessing import AnyPreprocessing, Preprocessing, as_preprocessing
 
 WeightsSource: TypeAlias = str | os.PathLike[str] | enum.Enum
 PreprocessingSource: TypeAlias = AnyPreprocessing | Callable[[Image.Image], Any] | str
@@ -30,8 +34,8 @@ RANDOM_NOTE = "The weights are random: shapes, speed and identities are real, pr
 class Request:
     """One call of `load`: the specification, what follows its scheme, and the options (None where not given).
 
-    `origin` is the specification that the user gave where that is another: "checkpoint:FILE", whose `arch` is `spec`
-    here.
+    `origin` is the specification that the user gave where that is another:
+    "checkpoint:FILE", whose `arch` is `spec` here.
     """
 
     spec: str
@@ -47,11 +51,15 @@ class Request:
     base_url: str | None = None
     origin: str | None = None
 
-    def provenance(self, weights: str, sha256: str | None, notes: Sequence[str]) -> Provenance:
+    def provenance(
+        self, weights: str, sha256: str | None, notes: Sequence[str]
+    ) -> Provenance:
         """Where the classifier came from, under the specification that the user gave."""
         if self.origin is None:
             return Provenance(self.spec, weights, sha256, tuple(notes))
-        return Provenance(self.origin, weights, sha256, (f"Architecture: {self.spec}.", *notes))
+        return Provenance(
+            self.origin, weights, sha256, (f"Architecture: {self.spec}.", *notes)
+        )
 
     def own_labels(self) -> tuple[str, ...] | None:
         """Read the labels that were given; None when none were."""
@@ -62,7 +70,11 @@ class Request:
         labels = self.own_labels()
         if labels is not None:
             check_label_count(
-                labels, classes, "" if self.num_classes else f"num_classes={len(labels)} for a network of as many"
+                labels,
+                classes,
+                ""
+                if self.num_classes
+                else f"num_classes={len(labels)} for a network of as many",
             )
         return labels
 
@@ -75,25 +87,34 @@ class Request:
         """Give the weights file that was asked for; None when none was."""
         if isinstance(self.weights, enum.Enum):
             raise WeightsError(
-                f"{self.spec} takes a weights file, not {self.weights}: that belongs to torchvision's own networks"
+                f"{self.spec} takes a weights file, not {self.weights}: that belongs "
+                "to torchvision's own networks"
             )
         return None if self.weights is None else Path(self.weights)
 
-    def chosen_preprocessing(self, default: AnyPreprocessing | None) -> AnyPreprocessing:
+    def chosen_preprocessing(
+        self, default: AnyPreprocessing | None
+    ) -> AnyPreprocessing:
         """Choose the preprocessing that was given, or else `default` or ImageNet's at the input size asked for."""
         chosen = self.preprocessing
         if isinstance(chosen, str) and "=" in chosen:
             chosen = Preprocessing.parse(chosen)
         if isinstance(chosen, str):
             raise ModelError(
-                f"preprocessing {chosen!r} is unknown to {self.spec}: only places365 names its preprocessings; write "
-                "'resize=256,crop=224', or pass unitscope.Preprocessing(resize=…, crop=…, mean=…, std=…)"
+                f"preprocessing {chosen!r} is unknown to {self.spec}: only places365 "
+                "names its preprocessings; write "
+                "'resize=256,crop=224', or pass unitscope.Preprocessing(resize=…, "
+                "crop=…, mean=…, std=…)"
             )
         if chosen is not None:
             given = as_preprocessing(chosen)
-            if self.input_size is not None and given.input_size not in (None, _sides(self.input_size)):
+            if self.input_size is not None and given.input_size not in (
+                None,
+                _sides(self.input_size),
+            ):
                 raise ModelError(
-                    f"input_size {self.input_size} and the preprocessing's {given.input_size} disagree: give one of "
+                    f"input_size {self.input_size} and the preprocessing's "
+                    f"{given.input_size} disagree: give one of "
                     "the two"
                 )
             return given
@@ -107,17 +128,28 @@ class Request:
         if self.num_classes is not None and self.num_classes < 1:
             raise ModelError(f"num_classes must be at least 1, not {self.num_classes}")
         if self.input_size is not None and min(_sides(self.input_size)) < 1:
-            raise ModelError(f"input_size must be positive pixels (a side, or rows and cols), not {self.input_size}")
+            raise ModelError(
+                "input_size must be positive pixels (a side, or rows and cols), not "
+                f"{self.input_size}"
+            )
 
 
-def resized(preprocessing: Preprocessing, input_size: InputSize, why: str = "as asked") -> Preprocessing:
+def resized(
+    preprocessing: Preprocessing, input_size: InputSize, why: str = "as asked"
+) -> Preprocessing:
     """Take the convention to another input size: the crop keeps its share of the photo; an oblong input squashes it."""
     rows, cols = _sides(input_size)
     if (rows, cols) == preprocessing.input_size:
         return preprocessing
     note = f"{preprocessing.note}; at input size {rows}×{cols}, {why}".lstrip("; ")
-    if rows != cols or not isinstance(preprocessing.resize, int) or not isinstance(preprocessing.crop, int):
-        return dataclasses.replace(preprocessing, resize=(rows, cols), crop=None, note=note)
+    if (
+        rows != cols
+        or not isinstance(preprocessing.resize, int)
+        or not isinstance(preprocessing.crop, int)
+    ):
+        return dataclasses.replace(
+            preprocessing, resize=(rows, cols), crop=None, note=note
+        )
     resize = round(preprocessing.resize * rows / preprocessing.crop)
     return dataclasses.replace(preprocessing, resize=resize, crop=rows, note=note)
 
@@ -126,11 +158,16 @@ def resized(preprocessing: Preprocessing, input_size: InputSize, why: str = "as 
 def seeded(seed: int | None) -> Iterator[int]:
     """Draw random weights the same way each time, on the CPU, and leave the user's random state as it was."""
     chosen = 0 if seed is None else seed
-    # Only the CPU's generator is seeded (torch.manual_seed would seed every device's), so only it is put back.
+    # Only the CPU's generator is seeded (torch.manual_seed would seed every device's),
+    # so only it is put back.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(chosen)
         yield chosen
 
 
 def _sides(input_size: InputSize) -> tuple[int, int]:
-    return (input_size, input_size) if isinstance(input_size, int) else (input_size[0], input_size[1])
+    return (
+        (input_size, input_size)
+        if isinstance(input_size, int)
+        else (input_size[0], input_size[1])
+    )

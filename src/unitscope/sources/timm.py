@@ -12,13 +12,28 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from unitscope.errors import MissingExtraError, ModelError, WeightsError, near_matches, one_line
+from unitscope.errors import (
+    MissingExtraError,
+    ModelError,
+    WeightsError,
+    near_matches,
+    one_line,
+)
+from unitscope.inputs.preprocessing import (
+    AnyPreprocessing,
+    MeasuredPreprocessing,
+    Preprocessing,
+)
 from unitscope.model import Classifier
-from unitscope.preprocessing import AnyPreprocessing, MeasuredPreprocessing, Preprocessing
 from unitscope.sources.hub import fetch_snapshot
 from unitscope.sources.request import RANDOM_NOTE, Request, seeded
 from unitscope.sources.torchvision import published_file
-from unitscope.weights import Weights, fit_weights, infer_class_count, read_weights
+from unitscope.sources.weights import (
+    Weights,
+    fit_weights,
+    infer_class_count,
+    read_weights,
+)
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -37,23 +52,31 @@ def build(
 ) -> nn.Module:
     """Build a timm classifier for inference, for `num_classes`.
 
-    `input_size` (rows, cols) matters to the networks whose weights depend on it (ViT, Swin). `trained` are the weights
-    that timm publishes for the network: it knows under which names they were published.
+    `input_size` (rows, cols) matters to the networks whose weights depend on it (ViT,
+    Swin). `trained` are the weights that timm publishes for the network: it knows under
+    which names they were published.
     """
     timm = _timm()
     options: dict[str, Any] = {}
     if input_size is not None and _configuration(name).fixed_input_size:
         options["img_size"] = input_size
     if trained is not None:
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(trained)}}
+        options |= {
+            "pretrained": True,
+            "pretrained_cfg_overlay": {"state_dict": dict(trained)},
+        }
     try:
         with warnings.catch_warnings():
-            # What timm's networks warn of (a slow kernel, an absent library) is not the user's doing.
+            # What timm's networks warn of (a slow kernel, an absent library) is not the
+            # user's doing.
             warnings.simplefilter("ignore")
-            module: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
+            module: nn.Module = timm.create_model(
+                name, num_classes=num_classes, **options
+            )
     except Exception as error:  # Each network has its own way of refusing.
         raise ModelError(
-            f"timm cannot build {name} for {num_classes} classes, input {input_size or 'size as it is'} "
+            f"timm cannot build {name} for {num_classes} classes, input "
+            f"{input_size or 'size as it is'} "
             f"({one_line(error)})"
         ) from None
     # timm keeps the weights that it was given beside the network.
@@ -67,7 +90,9 @@ def load_timm(request: Request) -> Classifier:
     request = dataclasses.replace(request, name=name)
     configuration = _configuration(name)
     data = _timm().data.resolve_data_config(
-        {"input_size": (configuration.input_size[0], *request.sides)} if request.sides else {},
+        {"input_size": (configuration.input_size[0], *request.sides)}
+        if request.sides
+        else {},
         pretrained_cfg=configuration.to_dict(),
     )
     note = f"timm's configuration of {_weights_name(configuration, name)}"
@@ -84,7 +109,8 @@ def load_timm(request: Request) -> Classifier:
 def translated(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
     """Say timm's data configuration as a `Preprocessing` with the same pixels as `timm.data.create_transform` gives.
 
-    Where it cannot be said (a border is added, or an oblong input is cut out), timm's own transform is taken.
+    Where it cannot be said (a border is added, or an oblong input is cut out), timm's
+    own transform is taken.
     """
     _, rows, cols = data["input_size"]
     share = data.get("crop_pct") or 0.875
@@ -101,7 +127,9 @@ def translated(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
         def timm_transform(image: Image.Image) -> Any:
             return transform(image)
 
-        return MeasuredPreprocessing(timm_transform, f"{note}, {rows}×{cols} with crop mode '{mode}'")
+        return MeasuredPreprocessing(
+            timm_transform, f"{note}, {rows}×{cols} with crop mode '{mode}'"
+        )
     return Preprocessing(
         resize=resize,
         crop=rows if rows == cols else (rows, cols),
@@ -112,32 +140,56 @@ def translated(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
     )
 
 
-def _random(request: Request, configuration: Any, preprocessing: AnyPreprocessing, notes: Sequence[str]) -> Classifier:
+def _random(
+    request: Request,
+    configuration: Any,
+    preprocessing: AnyPreprocessing,
+    notes: Sequence[str],
+) -> Classifier:
     classes = request.num_classes or configuration.num_classes or 1000
     labels = request.labels_for(classes)
     with seeded(request.seed) as seed:
         module = build(request.name, classes, request.sides)
     notes = [*notes, RANDOM_NOTE]
     if not configuration.num_classes and not request.num_classes:
-        notes.append(f"timm's own {request.name} has no classes, only features: it was built for {classes} classes.")
+        notes.append(
+            f"timm's own {request.name} has no classes, only features: it was built "
+            f"for {classes} classes."
+        )
     provenance = request.provenance(f"random initialisation, seed {seed}", None, notes)
     return Classifier(module, labels, preprocessing, provenance)
 
 
 def _official(
-    request: Request, configuration: Any, preprocessing: AnyPreprocessing, renamed: Sequence[str]
+    request: Request,
+    configuration: Any,
+    preprocessing: AnyPreprocessing,
+    renamed: Sequence[str],
 ) -> Classifier:
-    name, classes = _weights_name(configuration, request.name), int(configuration.num_classes)
+    name, classes = (
+        _weights_name(configuration, request.name),
+        int(configuration.num_classes),
+    )
     if not configuration.has_weights or not classes:
-        what = "only features without classes" if configuration.has_weights else "no weights of its own"
-        others = [tag for tag, other in _tagged(request.name).items() if other.has_weights and other.num_classes]
+        what = (
+            "only features without classes"
+            if configuration.has_weights
+            else "no weights of its own"
+        )
+        others = [
+            tag
+            for tag, other in _tagged(request.name).items()
+            if other.has_weights and other.num_classes
+        ]
         raise WeightsError(
-            f"timm has {what} for {name}: {f'name one of {_few(others)}, or ' if others else ''}give the path of a "
+            f"timm has {what} for {name}: "
+            f"{f'name one of {_few(others)}, or ' if others else ''}give the path of a "
             "weights file"
         )
     if request.num_classes not in (None, classes):
         raise WeightsError(
-            f"timm's {name} is for {classes} classes, not {request.num_classes}: leave num_classes out, or give your "
+            f"timm's {name} is for {classes} classes, not {request.num_classes}: leave "
+            "num_classes out, or give your "
             "own weights"
         )
     labels = request.labels_for(classes)
@@ -148,13 +200,16 @@ def _official(
     if labels is None:
         data_set, labels = _data_set(classes)
         notes.append(
-            f"The labels are those of {data_set}, which timm tells by the number of classes, {classes}."
+            f"The labels are those of {data_set}, which timm tells by the number of "
+            f"classes, {classes}."
             if labels
             else f"timm has no names for the {classes} classes, which may be the axes of an embedding."
         )
     if configuration.license:
         notes.append(f"licence: {configuration.license}")
-    return Classifier(module, labels, preprocessing, request.provenance(name, weights.sha256, notes))
+    return Classifier(
+        module, labels, preprocessing, request.provenance(name, weights.sha256, notes)
+    )
 
 
 def _local(
@@ -165,9 +220,12 @@ def _local(
     renamed: Sequence[str],
 ) -> Classifier:
     weights = read_weights(file)
-    found = infer_class_count(lambda count: build(request.name, count, request.sides), weights)
+    found = infer_class_count(
+        lambda count: build(request.name, count, request.sides), weights
+    )
     classes = request.num_classes or found or configuration.num_classes or 1000
-    # What is drawn here is overwritten at once, but the user's random state must not move.
+    # What is drawn here is overwritten at once, but the user's random state must not
+    # move.
     with seeded(request.seed):
         module = build(request.name, classes, request.sides)
     notes = [*renamed, *weights.notes, *fit_weights(module, weights)]
@@ -175,13 +233,22 @@ def _local(
     if labels is None and classes == configuration.num_classes:
         data_set, labels = _data_set(classes)
         if labels:
-            notes.append(f"The labels are assumed to be those of {data_set}, since the network has {classes} classes.")
+            notes.append(
+                f"The labels are assumed to be those of {data_set}, since the network "
+                f"has {classes} classes."
+            )
     if request.preprocessing is None:
         notes.append(
-            f"The preprocessing is assumed to be that of timm's own {_weights_name(configuration, request.name)} "
+            "The preprocessing is assumed to be that of timm's own "
+            f"{_weights_name(configuration, request.name)} "
             "weights."
         )
-    return Classifier(module, labels, preprocessing, request.provenance(weights.name, weights.sha256, notes))
+    return Classifier(
+        module,
+        labels,
+        preprocessing,
+        request.provenance(weights.name, weights.sha256, notes),
+    )
 
 
 def _published(configuration: Any, request: Request) -> tuple[Weights, str]:
@@ -189,14 +256,25 @@ def _published(configuration: Any, request: Request) -> tuple[Weights, str]:
     repository = configuration.hf_hub_id
     if not repository:
         url = str(configuration.url)
-        return read_weights(published_file(url, "timm", request.progress).path), f"Source: {url}."
-    files = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else _HUB_FILES
+        return read_weights(
+            published_file(url, "timm", request.progress).path
+        ), f"Source: {url}."
+    files = (
+        (configuration.hf_hub_filename,)
+        if configuration.hf_hub_filename
+        else _HUB_FILES
+    )
     for name in files:
         otherwise = "give the path of a weights file"
         folder = fetch_snapshot(repository, [name], request.progress, otherwise)
         if (folder / name).is_file():
-            return read_weights(folder / name), f"Source: {repository} on the Hugging Face hub, commit {folder.name}."
-    raise WeightsError(f"{repository} on the Hugging Face hub holds no {' or '.join(files)}: {otherwise}")
+            return read_weights(
+                folder / name
+            ), f"Source: {repository} on the Hugging Face hub, commit {folder.name}."
+    raise WeightsError(
+        f"{repository} on the Hugging Face hub holds no {' or '.join(files)}: "
+        f"{otherwise}"
+    )
 
 
 def _data_set(classes: int) -> tuple[str, tuple[str, ...] | None]:
@@ -205,7 +283,9 @@ def _data_set(classes: int) -> tuple[str, tuple[str, ...] | None]:
     subset = data.infer_imagenet_subset({"num_classes": classes})
     if not subset:
         return "", None
-    labels = tuple(str(label) for label in data.ImageNetInfo(subset).label_descriptions())
+    labels = tuple(
+        str(label) for label in data.ImageNetInfo(subset).label_descriptions()
+    )
     return str(subset), labels if len(labels) == classes else None
 
 
@@ -214,7 +294,8 @@ def _known_name(name: str, spec: str) -> tuple[str, tuple[str, ...]]:
     timm = _timm()
     if "/" in name or ":" in name or "\\" in name:
         raise ModelError(
-            f"'{spec}' is not one of timm's names: write timm:resnet18, or 'transformers:{name.rpartition(':')[2]}' "
+            f"'{spec}' is not one of timm's names: write timm:resnet18, or "
+            f"'transformers:{name.rpartition(':')[2]}' "
             "for a repository on the Hugging Face hub or a folder"
         )
     known = network_names()
@@ -224,19 +305,22 @@ def _known_name(name: str, spec: str) -> tuple[str, tuple[str, ...]]:
         current = deprecated[name]
         if not current:
             raise ModelError(
-                f"timm has removed '{name}'{near_matches(name, known)}: list its names with timm.list_models()"
+                f"timm has removed '{name}'{near_matches(name, known)}: list its names "
+                "with timm.list_models()"
             )
         name, notes = current, (f"timm now calls {name} {current}.",)
     architecture, dot, tag = name.partition(".")
     if architecture not in known:
         raise ModelError(
-            f"timm has no network '{architecture}'{near_matches(architecture, known)}: list them with "
+            f"timm has no network '{architecture}'{near_matches(architecture, known)}: "
+            "list them with "
             "timm.list_models()"
         )
     tagged = _tagged(architecture)
     if dot and name not in tagged:
         raise ModelError(
-            f"timm has no weights '{tag}' for {architecture}{near_matches(name, list(tagged))}: use "
+            f"timm has no weights '{tag}' for "
+            f"{architecture}{near_matches(name, list(tagged))}: use "
             f"{_few([architecture, *tagged])}"
         )
     return name, notes
@@ -246,9 +330,14 @@ def _refuse_tag(request: Request) -> None:
     """Say how weights of timm's are asked for, where their tag is given as if it were a file."""
     architecture = request.name.partition(".")[0]
     name = f"{architecture}.{request.weights}"
-    if isinstance(request.weights, str) and name in _tagged(architecture) and not Path(request.weights).exists():
+    if (
+        isinstance(request.weights, str)
+        and name in _tagged(architecture)
+        and not Path(request.weights).exists()
+    ):
         raise WeightsError(
-            f"'{request.weights}' is no file, but weights of timm's: ask for 'timm:{name}' with weights 'DEFAULT'"
+            f"'{request.weights}' is no file, but weights of timm's: ask for "
+            f"'timm:{name}' with weights 'DEFAULT'"
         )
 
 
@@ -263,15 +352,23 @@ def _tagged(name: str) -> Mapping[str, Any]:
     """Give the configurations of all the weights that a network has, by name and tag."""
     timm = _timm()
     names = timm.list_models(name.partition(".")[0], include_tags=True)
-    return {tagged: timm.models.get_pretrained_cfg(tagged) for tagged in names if "." in tagged}
+    return {
+        tagged: timm.models.get_pretrained_cfg(tagged)
+        for tagged in names
+        if "." in tagged
+    }
 
 
 def _weights_name(configuration: Any, name: str) -> str:
-    return name if "." in name or not configuration.tag else f"{name}.{configuration.tag}"
+    return (
+        name if "." in name or not configuration.tag else f"{name}.{configuration.tag}"
+    )
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return ", ".join(names[:6]) + (
+        f" and {len(names) - 6} more" if len(names) > 6 else ""
+    )
 
 
 def _timm() -> Any:

@@ -1,0 +1,1 @@
+"""Accounts: everything about one photo, computed once and kept as plain data."""

@@ -1,0 +1,212 @@
+"""Record: results as plain data for JSON, in the schema that docs/json.md documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.verification import Verification
+from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.explanation import AnyHead, Explanation
+from unitscope.attribution.head import Head
+from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.kernels import Filters
+from unitscope.tracing.layers import Layer
+
+SCHEMA = "unitscope/1"
+
+
+def document(kind: str, **content: Any) -> dict[str, Any]:
+    """A JSON document: the schema's version, what kind of result it holds, and the result."""
+    return {"schema": SCHEMA, "kind": kind, **content}
+
+
+def of_accounts(accounts: Iterable[Account]) -> dict[str, Any]:
+    """The document "explanation": the network once, and everything told of each photo."""
+    network, photos = None, []
+    for account in accounts:
+        network = network or of_network(account.network)
+        photos.append(of_account(account))
+    return document("explanation", network=network, photos=photos)
+
+
+def of_account(account: Account) -> dict[str, Any]:
+    """Everything told of one photo."""
+    explanation = account.explanation
+    return {
+        "photo": _photo(explanation),
+        "answer": _head(explanation.head),
+        "sentence": account.sentence(),
+        "predictions": _predictions(explanation, len(account.predictions)),
+        "cams": [_cam(explanation, index) for index in account.classes],
+        "units": [
+            {
+                "unit": story.unit,
+                "contribution": story.contribution.contribution,
+                "weight": story.contribution.weight,
+                "mean_activation": story.contribution.mean_activation,
+                "logit_without": story.logit_without,
+                "serves": [
+                    {"label": label, "weight": weight} for label, weight in story.serves
+                ],
+            }
+            for story in account.units
+        ],
+        "turning_units": None if account.turning is None else list(account.turning),
+        "ablation": of_ablation(account.ablation, 0, len(account.predictions)),
+        "checks": [
+            {
+                "name": check.name,
+                "statement": check.statement,
+                "error": check.error,
+                "allowed": check.allowed,
+                "holds": check.holds,
+            }
+            for check in account.checks
+        ],
+    }
+
+
+def of_network(facts: NetworkFacts) -> dict[str, Any]:
+    """What a reader must know of the network to obtain the same numbers."""
+    return {
+        "model": facts.provenance.spec,
+        "weights": facts.provenance.weights,
+        "sha256": facts.provenance.sha256,
+        "notes": list(facts.provenance.notes),
+        "architecture": facts.architecture,
+        "parameters": facts.parameters,
+        "classes": facts.classes,
+        "preprocessing": facts.preprocessing,
+        "input_shape": list(facts.input_shape),
+        "dtype": facts.dtype,
+        "device": facts.device,
+        "head": None if facts.head is None else _head(facts.head),
+        "refusal": facts.refusal or None,
+        "stages": [
+            {
+                "first": stage.first,
+                "last": stage.last,
+                "shape": list(stage.shape),
+                "convolutions": stage.convolutions,
+            }
+            for stage in facts.stages
+        ],
+        "layers": [_layer(layer) for layer in facts.layers],
+        "versions": dict(facts.versions),
+    }
+
+
+def of_verification(verification: Verification) -> dict[str, Any]:
+    """What kind of answers a network gets, and how well they were proved by real forward passes."""
+    return {
+        **asdict(verification),
+        "map_size": list(verification.map_size),
+        "reason": verification.reason or None,
+    }
+
+
+def of_ablation(ablation: Ablation, image: int, top: int) -> dict[str, Any]:
+    """One photo's prediction before and after units were switched off."""
+    return {
+        "layer": ablation.layer,
+        "units": list(ablation.units),
+        "exact": ablation.exact,
+        "changes": [change._asdict() for change in ablation.changes(top, image)],
+    }
+
+
+def of_unit_maps(maps: UnitMaps, image: int) -> dict[str, Any]:
+    """The maps of chosen units on one photo."""
+    values = maps.maps[image].cpu()
+    return {
+        "photo": {
+            "name": maps.subjects[image].name,
+            "size": list(maps.subjects[image].size),
+        },
+        "layer": maps.layer,
+        "units": [
+            {
+                "unit": unit,
+                "min": float(one.min()),
+                "mean": float(one.mean()),
+                "max": float(one.max()),
+                "map": one.tolist(),
+            }
+            for unit, one in zip(maps.units, values, strict=True)
+        ],
+    }
+
+
+def of_filters(filters: Filters) -> dict[str, Any]:
+    """Kernels of one convolution: raw weights, and the range that each picture was scaled by."""
+    return {
+        "layer": filters.layer,
+        "convolution": filters.kind,
+        "groups": filters.groups,
+        "scale": filters.scale,
+        "rgb": filters.rgb,
+        "filters": list(filters.filters),
+        "channels": list(filters.channels),
+        "low": filters.low.tolist(),
+        "high": filters.high.tolist(),
+        "weights": filters.weights.tolist(),
+    }
+
+
+def _photo(explanation: Explanation) -> dict[str, Any]:
+    subject = explanation.subjects[0]
+    placement = subject.placement(explanation.input_size)
+    return {
+        "name": subject.name,
+        "size": list(subject.size),
+        "input_size": list(explanation.input_size),
+        "input_box": list(placement.box),
+    }
+
+
+def _predictions(explanation: Explanation, count: int) -> list[dict[str, Any]]:
+    return [
+        {"rank": rank, **prediction._asdict()}
+        for rank, prediction in enumerate(explanation.top(count)[0], 1)
+    ]
+
+
+def _cam(explanation: Explanation, index: int) -> dict[str, Any]:
+    cam = explanation.cams_of(index)[0, 0].cpu()
+    return {
+        "label": explanation.labels[index],
+        "index": index,
+        "logit": float(explanation.logits[0, index]),
+        "bias": float(explanation.left_out_of(index)[0, 0])
+        if explanation.exact
+        else None,
+        "left_out": float(explanation.left_out_of(index)[0, 0]),
+        "mean": float(cam.mean()),
+        "min": float(cam.min()),
+        "max": float(cam.max()),
+        "map": cam.tolist(),
+    }
+
+
+def _head(head: AnyHead) -> dict[str, Any]:
+    norm = head.readout.norm if isinstance(head, Head) else None
+    return {
+        "kind": head.kind,
+        "exact": head.exact,
+        "norm": norm.kind if norm else None,
+        "method": None if isinstance(head, Head) else head.method,
+        "reason": None if isinstance(head, Head) else head.reason,
+        "layer": head.layer,
+        "layer_is_map": head.layer_is_map,
+        "map_shape": list(head.map_shape),
+        "error": head.error,
+        "probes": head.probes,
+        "description": head.describe(),
+    }
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    return {"name": layer.name, "kind": layer.kind, "shape": list(layer.shape)}

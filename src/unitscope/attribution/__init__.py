@@ -1,0 +1,1 @@
+"""Attribution: the algebra of heads, maps, contributions and ablations."""

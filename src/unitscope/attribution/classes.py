@@ -1,0 +1,98 @@
+"""Classes: find one by its label or index, and rank them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.attribution.readout import in_float64
+from unitscope.errors import ClassError, near_matches
+
+# Classes to choose: one, or several in the order given, each by label or by index.
+Classes: TypeAlias = int | str | Sequence[int | str] | Tensor
+
+
+class Prediction(NamedTuple):
+    """One class of a ranking: its label and index, its logit, and its softmax probability (0–1)."""
+
+    label: str
+    index: int  # type: ignore[assignment]  # of the class; tuple.index is given up for it
+    logit: float
+    probability: float
+
+
+def class_index(labels: Sequence[str], which: int | str) -> int:
+    """The index of a class given by label or by index.
+
+    Raises ClassError for an unknown label (with near matches), for one that several
+    classes share, and for an index outside 0 … classes − 1 (negative indices are not
+    counted from the end).
+    """
+    if isinstance(which, str):
+        found = [index for index, label in enumerate(labels) if label == which]
+        if len(found) > 1:
+            raise ClassError(
+                f"{len(found)} classes are called {which!r}: name one by its index, "
+                f"{_listing(found)}"
+            )
+        if found:
+            return found[0]
+        if not which.isdecimal():
+            raise ClassError(
+                f"there is no class {which!r} among the {len(labels)} "
+                f"labels{near_matches(which, labels)}: "
+                "name a label or an index"
+            )
+        which = int(which)
+    if isinstance(which, bool) or not hasattr(which, "__index__"):
+        raise ClassError(
+            f"a class is a label or an index, not {which!r}: name one of the "
+            f"{len(labels)} labels, or a number"
+        )
+    index = operator.index(which)
+    if not 0 <= index < len(labels):
+        raise ClassError(
+            f"there is no class {index}: the {len(labels)} classes are numbered 0 to "
+            f"{len(labels) - 1}"
+        )
+    return index
+
+
+def class_indices(labels: Sequence[str], which: Classes) -> list[int]:
+    """The indices of several classes, each given by label or index, in the order given."""
+    chosen: list[Any] = [which]
+    if isinstance(which, Tensor):
+        chosen = which.flatten().tolist()
+    elif isinstance(which, Iterable) and not isinstance(which, str):
+        chosen = list(which)
+    return [class_index(labels, item) for item in chosen]
+
+
+def ranked(
+    logits: Float[Tensor, "class"], labels: Sequence[str], count: int
+) -> list[Prediction]:
+    """The `count` classes with the largest logits, best first; equal logits in order of index."""
+    if count < 1:
+        raise ClassError(f"the number of classes to list is at least 1, not {count}")
+    order = torch.argsort(logits, descending=True, stable=True)[:count].tolist()
+    probabilities = probabilities_of(logits)
+    return [
+        Prediction(labels[i], i, float(logits[i]), float(probabilities[i]))
+        for i in order
+    ]
+
+
+def probabilities_of(
+    logits: Float[Tensor, "*batch class"],
+) -> Float[Tensor, "*batch class"]:
+    """The softmax probabilities (0–1) of logits, in float64, on the processor."""
+    return in_float64(logits).softmax(dim=-1)
+
+
+def _listing(indices: Sequence[int]) -> str:
+    return " or ".join(map(str, indices))

@@ -1,0 +1,36 @@
+"""Reporting: from photos to reports, pictures and JSON on disk, in one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from unitscope.accounts.account import Account, accounts_of
+from unitscope.model import Classifier, OnePhoto
+from unitscope.render.report import write_report
+
+
+def report(
+    model: Classifier,
+    photos: OnePhoto | Iterable[OnePhoto],
+    out: str | os.PathLike[str],
+    *,
+    pieces: bool = True,
+    batch_size: int = 16,
+    each: Callable[[Account], None] | None = None,
+    **options: Any,
+) -> list[Path]:
+    """Write the complete account of photos: a one-file HTML report each, its pieces as PNG, and JSON.
+
+    For one photo OUT/report.html, for several OUT/<photo>/report.html and
+    OUT/index.html; `pieces` writes the pictures too; `each` is called with every
+    account when it is drawn. The other options are those of `explain` (layer, method)
+    and of `accounts` (top, classes, units, unit_count). Returns the reports' paths, and
+    last that of the index of several.
+
+    Raises what `explain` raises, and OutputError when the files cannot be written.
+    """
+    told = accounts_of(model, photos, batch_size=batch_size, **options)
+    return write_report(told, Path(out), pieces=pieces, each=each)

@@ -1,0 +1,475 @@
+"""Preprocessing: torchvision's arithmetic to one level, and the measuring of anybody else's."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from unitscope.errors import PreprocessingError
+from unitscope.geometry import Placement
+from unitscope.inputs.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MeasuredPreprocessing,
+    Preprocessing,
+    as_preprocessing,
+    picture_of,
+)
+
+T = pytest.importorskip("torchvision.transforms", reason="torchvision is not installed")
+
+sides = st.integers(1, 60)
+pairs = st.tuples(sides, sides)
+
+
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
+
+
+def torchvisions(ours: Preprocessing):
+    steps = []
+    if ours.resize is not None:
+        steps.append(
+            T.Resize(
+                ours.resize, getattr(T.InterpolationMode, ours.interpolation.upper())
+            )
+        )
+    if ours.crop is not None:
+        steps.append(T.CenterCrop(ours.crop))
+    return T.Compose([*steps, T.ToTensor(), T.Normalize(ours.mean, ours.std)])
+
+
+def levels_apart(made: Tensor, expected: Tensor) -> float:
+    """The largest difference in levels of 255; both are normalised as ImageNet's are."""
+    assert made.shape == expected.shape
+    apart = (made - expected).abs() * torch.tensor(IMAGENET_STD).view(-1, 1, 1) * 255
+    return float(apart.max())
+
+
+def patterned(width: int, height: int, pattern: str, seed: int = 0) -> Image.Image:
+    """Pictures on which roundings fall hard: noise, two levels only, stripes, or smooth ones."""
+    noise = np.asarray(photo(width, height, seed))
+    if pattern == "levels":
+        noise = np.where(noise > 127, np.uint8(255), np.uint8(seed % 255))
+    if pattern == "columns":
+        noise = np.broadcast_to(noise[:1], noise.shape)
+    if pattern == "rows":
+        noise = np.broadcast_to(noise[:, :1], noise.shape)
+    if pattern == "smooth":
+        return Image.fromarray(noise[: height // 6 + 1, : width // 6 + 1]).resize(
+            (width, height), 3
+        )
+    return Image.fromarray(np.ascontiguousarray(noise))
+
+
+@given(
+    pairs,
+    st.none() | sides | pairs,
+    st.none() | sides | pairs,
+    st.sampled_from(["bicubic", "nearest", "lanczos", "box", "hamming"]),
+)
+def test_it_is_torchvisions_pipeline_bit_for_bit(
+    size, resize, crop, interpolation
+) -> None:
+    ours = Preprocessing(resize, crop, interpolation=interpolation)
+    image = photo(*size)
+    made, expected = ours(image), torchvisions(ours)(image)
+    assert made.dtype == torch.float32 and made.is_contiguous()
+    assert torch.equal(made, expected)
+    assert (made.shape[1], made.shape[2]) == ours.placement(size).input_size
+    if ours.input_size is not None:
+        assert ours.input_size == made.shape[1:]
+
+
+several_sides = st.integers(1, 60) | st.integers(1, 400)
+patterns = st.sampled_from(["noise", "levels", "columns", "rows", "smooth"])
+
+
+@given(
+    st.tuples(several_sides, several_sides),
+    st.none() | several_sides | st.tuples(several_sides, several_sides),
+    st.none() | sides | pairs,
+    patterns,
+    st.integers(0, 1000),
+)
+def test_the_bilinear_filter_is_within_one_level_of_torchvisions(
+    size, resize, crop, pattern, seed
+) -> None:
+    ours = Preprocessing(resize, crop)
+    width, height = ours._resized(size)
+    assume(width * height < 1_000_000)
+    image = patterned(*size, pattern, seed)
+    made, expected = ours(image), torchvisions(ours)(image)
+    assert made.dtype == torch.float32 and made.is_contiguous()
+    assert levels_apart(made, expected) < 1.001
+    assert torch.equal(ours(np.array(image)), made)
+    # Levels are whole: what differs is a level, and all else is the same to the last
+    # bit.
+    assert torch.equal(made, expected) or levels_apart(made, expected) > 0.999
+
+
+def test_without_the_instructions_for_it_everything_is_pillows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    for size in ((300, 500), (30, 20), (1, 43)):
+        ours = Preprocessing(64, 48)
+        assert torch.equal(ours(photo(*size)), torchvisions(ours)(photo(*size)))
+
+
+@pytest.mark.parametrize("size", [(128, 128), (97, 131), (640, 480), (2, 9)])
+@pytest.mark.parametrize(
+    "ours",
+    [
+        Preprocessing(144, 128),
+        Preprocessing(60, None),
+        Preprocessing(20, 40, (0.5,), (1.0,)),
+    ],
+)
+def test_photos_of_one_size_together_are_the_same_as_one_by_one(
+    ours: Preprocessing, size: tuple[int, int]
+) -> None:
+    photos = [photo(*size, seed) for seed in range(5)]
+    mixed = [np.array(one) if index % 2 else one for index, one in enumerate(photos)]
+    assert torch.equal(ours.together(mixed), torch.stack([ours(one) for one in photos]))
+
+
+@given(pairs, sides)
+def test_one_mean_makes_a_grey_input_as_torchvision_does(size, crop) -> None:
+    ours = Preprocessing(20, crop, (0.13,), (0.31,))
+    pipeline = [
+        T.Grayscale(),
+        T.Resize(20),
+        T.CenterCrop(crop),
+        T.ToTensor(),
+        T.Normalize([0.13], [0.31]),
+    ]
+    assert ours.channels == 1 and torch.equal(
+        ours(photo(*size)), T.Compose(pipeline)(photo(*size))
+    )
+
+
+@given(
+    st.integers(40, 90),
+    st.integers(40, 90),
+    st.none() | st.integers(30, 80) | pairs,
+    st.integers(20, 100),
+)
+def test_the_placement_says_where_a_pixel_came_from(
+    width, height, resize, crop
+) -> None:
+    ours = Preprocessing(resize, crop, (0.0,), (1.0,), interpolation="nearest")
+    placement = ours.placement((width, height))
+    column, row = width // 2, height // 2
+    image = Image.new("RGB", (width, height))
+    image.putpixel((column, row), (255, 255, 255))
+    bright = ours(image)[0].nonzero()
+    for (
+        y,
+        x,
+    ) in bright.tolist():  # none, where the crop or the filter leaves the pixel out
+        across = placement.left + (x + 0.5) / placement.input_size[1] * (
+            placement.right - placement.left
+        )
+        down = placement.top + (y + 0.5) / placement.input_size[0] * (
+            placement.bottom - placement.top
+        )
+        assert (
+            column - 1e-9 <= across <= column + 1 + 1e-9
+            and row - 1e-9 <= down <= row + 1 + 1e-9
+        )
+
+
+def test_a_crop_larger_than_the_photo_reaches_outside_of_it() -> None:
+    placement = Preprocessing(None, 10).placement((4, 7))
+    assert placement == Placement((4, 7), (10, 10), -3, -1, 7, 9)
+    assert (
+        not placement.is_whole
+        and Preprocessing((9, 9), None).placement((4, 7)).is_whole
+    )
+
+
+def test_undoing_gives_the_picture_back() -> None:
+    image = photo(20, 16)
+    ours = Preprocessing(None, None)
+    assert ours.undo(ours(image)).tobytes() == image.tobytes()
+    grey = Preprocessing(None, None, (0.5,), (0.5,))
+    assert (
+        grey.undo(grey(image)).tobytes() == image.convert("L").convert("RGB").tobytes()
+    )
+
+
+def test_the_default_dtype_of_torch_does_not_matter() -> None:
+    image = photo(40, 30)
+    expected = Preprocessing(32, 32)(image)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(Preprocessing(32, 32)(image), expected)
+        assert Preprocessing(32, 32).undo(expected).size == (32, 32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"resize": 0},
+            "resize is a positive number of pixels, or (rows, cols), not 0",
+        ),
+        (
+            {"crop": (3, -1)},
+            "crop is a positive number of pixels, or (rows, cols), not (3, -1)",
+        ),
+        (
+            {"crop": "224"},
+            "crop is a positive number of pixels, or (rows, cols), not '224'",
+        ),
+        (
+            {"resize": (1, 2, 3)},
+            "resize is a positive number of pixels, or (rows, cols), not (1, 2, 3)",
+        ),
+        ({"resize": 25.6}, "not 25.6"),
+        ({"resize": True}, "not True"),
+        (
+            {"interpolation": "cubic"},
+            "interpolation 'cubic' is unknown: use one of nearest, bilinear, bicubic",
+        ),
+        (
+            {"mean": (0.5, 0.5)},
+            "mean and std need one value a channel (3 for RGB, 1 for grey), not 2 and "
+            "3",
+        ),
+        ({"std": (0.5, 0.5, 0)}, "std must be positive, not (0.5, 0.5, 0)"),
+    ],
+)
+def test_impossible_options_are_refused(options, message: str) -> None:
+    with pytest.raises(PreprocessingError) as refusal:
+        Preprocessing(**options)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_lists_are_as_good_as_tuples() -> None:
+    ours = Preprocessing([20, 30], [16, 16], list(IMAGENET_MEAN), list(IMAGENET_STD))
+    assert ours == Preprocessing((20, 30), (16, 16)) and hash(ours) is not None
+    assert torch.equal(
+        ours(photo(40, 30)), Preprocessing((20, 30), (16, 16))(photo(40, 30))
+    )
+
+
+def test_a_large_photo_that_is_not_resized_is_not_refused() -> None:
+    wide = Image.new("L", (101_000, 1_000))
+    assert Preprocessing(None, 8, (0.5,), (0.5,))(wide).shape == (1, 8, 8)
+
+
+# --- other people's --------------------------------------------------------------------------------------------------
+
+NORMAL = [T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+
+
+@pytest.mark.parametrize("size", [(640, 480), (300, 500), (97, 131), (1200, 30)])
+@pytest.mark.parametrize(
+    "ours",
+    [
+        Preprocessing(256, 224),
+        Preprocessing((224, 224), None),
+        Preprocessing(32, None),
+        Preprocessing(None, 60),
+        Preprocessing(None, None),
+        Preprocessing((48, 64), (60, 40), interpolation="bicubic"),
+        Preprocessing(128, 112, interpolation="nearest"),
+    ],
+)
+def test_measuring_recovers_the_geometry(
+    ours: Preprocessing, size: tuple[int, int]
+) -> None:
+    measured = MeasuredPreprocessing(torchvisions(ours))
+    expected, found = ours.placement(size), measured.placement(size)
+    assert found.input_size == expected.input_size and found.photo_size == size
+    # In thousandths of the photo's side, or a part of a pixel where the photo is small.
+    for edge in ("left", "right"):
+        assert getattr(found, edge) == pytest.approx(
+            getattr(expected, edge), abs=max(0.003 * size[0], 0.5)
+        )
+    for edge in ("top", "bottom"):
+        assert getattr(found, edge) == pytest.approx(
+            getattr(expected, edge), abs=max(0.003 * size[1], 0.5)
+        )
+    image = photo(*size)
+    assert levels_apart(measured(image), ours(image)) < 1.001
+
+
+def test_measuring_needs_neither_rgb_nor_the_cpus_dtype_nor_three_axes() -> None:
+    def odd(image: Image.Image) -> Tensor:
+        return -T.Compose([T.Grayscale(), T.Resize((20, 30)), T.ToTensor()])(image)[
+            None
+        ].double()
+
+    measured = MeasuredPreprocessing(odd)
+    assert measured.channels == 1 and measured.input_size == (20, 30)
+    found = measured.placement((300, 200))
+    assert found.box == pytest.approx((0, 0, 300, 200), abs=1)
+    assert measured.undo(measured(photo(300, 200))).size == (30, 20)
+
+
+def test_measuring_is_done_once_a_size() -> None:
+    sizes = []
+
+    def counting(image: Image.Image) -> Tensor:
+        sizes.append(image.size)
+        return T.ToTensor()(image)
+
+    measured = MeasuredPreprocessing(counting)
+    measured.placement((30, 20))
+    before = len(sizes)
+    measured.placement((30, 20))
+    assert len(sizes) == before
+    measured.placement((31, 20))
+    assert len(sizes) <= before + 4
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 1), (5, 3), (1, 40)])
+def test_tiny_photos_can_be_measured(size: tuple[int, int]) -> None:
+    found = MeasuredPreprocessing(
+        T.Compose([T.Resize((32, 32)), T.ToTensor()])
+    ).placement(size)
+    assert found.box == pytest.approx((0, 0, *size), abs=0.6)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        T.RandomHorizontalFlip(),
+        T.RandomVerticalFlip(),
+        T.RandomResizedCrop(64),
+        T.RandomCrop(64),
+        T.RandomRotation(30),
+        T.ColorJitter(0.5),
+        T.RandomApply([T.CenterCrop(100)]),
+    ],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_random_transforms_are_refused(step, seed: int) -> None:
+    torch.manual_seed(seed)
+    measured = MeasuredPreprocessing(T.Compose([step, T.Resize((64, 64)), *NORMAL]))
+    with pytest.raises(
+        PreprocessingError,
+        match="gives another result each time: use the one for evaluation, without",
+    ):
+        measured.placement((320, 240))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ImageOps.mirror,
+        ImageOps.flip,
+        functools.partial(Image.Image.transpose, method=Image.Transpose.TRANSPOSE),
+        functools.partial(Image.Image.rotate, angle=90),
+        functools.partial(Image.Image.rotate, angle=10),
+        functools.partial(
+            Image.Image.transform,
+            size=(320, 240),
+            method=Image.Transform.AFFINE,
+            data=(1, 0.3, 0, 0, 1, 0),
+        ),
+        lambda image: Image.new("RGB", image.size, "red"),
+        lambda image: Image.fromarray(
+            np.asarray(image)[:, np.random.default_rng(0).permutation(image.width)]
+        ),
+    ],
+)
+def test_what_is_not_a_resize_and_a_crop_is_refused(step) -> None:
+    measured = MeasuredPreprocessing(lambda image: T.ToTensor()(step(image)))
+    with pytest.raises(PreprocessingError, match="puts the photo cannot be measured"):
+        measured.placement((320, 240))
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (
+            lambda image: np.asarray(image),
+            "gave ndarray, not a (channel, row, col) tensor: end it with a conversion",
+        ),
+        (lambda image: None, "gave NoneType, not a (channel, row, col) tensor"),
+        (
+            lambda image: torch.zeros(3, 4),
+            "gave a torch.float32 tensor of shape (3, 4), not floating-point",
+        ),
+        (
+            lambda image: torch.zeros(5, 3, 8, 8),
+            "of shape (5, 3, 8, 8), not floating-point (channel, row, col)",
+        ),
+        (
+            lambda image: torch.zeros(3, 8, 8, dtype=torch.uint8),
+            "gave a torch.uint8 tensor of shape (3, 8, 8)",
+        ),
+        (
+            lambda image: 1 / 0,
+            "failed on a PIL image of 9×9 pixels (ZeroDivisionError: division by zero)",
+        ),
+        (lambda image: torch.zeros(3, 0, 8), "gave an empty tensor of shape (3, 0, 8)"),
+    ],
+)
+def test_a_wrong_result_is_refused(transform, message: str) -> None:
+    with pytest.raises(PreprocessingError) as refusal:
+        MeasuredPreprocessing(transform)(photo(9, 9))
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_what_people_pass_becomes_a_preprocessing() -> None:
+    from torchvision.models import ResNet50_Weights, Swin_T_Weights
+
+    assert "assumed" in as_preprocessing(None).describe()
+    ours = Preprocessing()
+    assert as_preprocessing(ours) is ours
+    for weights in (ResNet50_Weights.IMAGENET1K_V2, Swin_T_Weights.IMAGENET1K_V1):
+        preset = weights.transforms()
+        found = as_preprocessing(preset)
+        image = photo(300, 200)
+        assert (
+            isinstance(found, Preprocessing)
+            and levels_apart(found(image), preset(image)) < 1.001
+        )
+    own = as_preprocessing(T.Compose(NORMAL))
+    assert isinstance(own, MeasuredPreprocessing) and own.describe().startswith(
+        "own callable Compose("
+    )
+    assert "\n" not in own.describe()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_preprocessing_is_refused() -> None:
+    with pytest.raises(
+        PreprocessingError,
+        match=r"is unitscope\.Preprocessing or a callable .*, not str",
+    ):
+        as_preprocessing("imagenet")  # type: ignore[arg-type]
+
+
+def test_a_picture_of_any_tensor() -> None:
+    assert picture_of(torch.zeros(3, 4, 5)).size == (5, 4)
+    assert picture_of(torch.randn(1, 4, 5)).mode == "RGB"
+    assert picture_of(torch.randn(7, 4, 5, dtype=torch.float16)).mode == "RGB"
+    stretched = np.asarray(picture_of(torch.tensor([[[-3.0, 1.0]]])))
+    assert stretched.min() == 0 and stretched.max() == 255
+
+
+@given(st.integers(1, 1200))
+def test_a_ramp_tells_positions_to_half_a_level(length: int) -> None:
+    from unitscope.inputs.preprocessing import _ramp
+
+    positions = (_ramp(length).astype(float) + 0.5) / 256 * length
+    assert np.abs(positions - (np.arange(length) + 0.5)).max() <= length / 512 + 1e-9
