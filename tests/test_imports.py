@@ -24,7 +24,7 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": "jpegs photos resizing preprocessing batches subjects",
-    "tracing": "axes trace layers",
+    "tracing": "functions axes trace layers",
     "attribution": """
         readout unit_maps activations classes head local explanation ablation
         """,
