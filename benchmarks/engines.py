@@ -26,7 +26,7 @@ from speed import _NETWORKS, _cpu
 from torch import Tensor, nn
 
 import unitscope
-from unitscope.engine.compiled import _quietly
+from unitscope.engine.exporting import quietly
 
 
 def engines(
@@ -47,7 +47,7 @@ def engines(
     last = x.contiguous(memory_format=torch.channels_last)
     timed["torch, units last in memory"] = lambda: module(last)
     ready["torch, units last in memory"] = 0.0
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    with tempfile.TemporaryDirectory() as folder, quietly():
         begin = time.perf_counter()
         batch = ({0: torch.export.Dim("batch")},)
         program = torch.onnx.export(

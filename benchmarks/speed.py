@@ -127,7 +127,7 @@ def contenders(module: nn.Module, x: Tensor) -> Timed:
     timed: Timed = {"plain forward": lambda: _plain(module, x)}
     head = model.head
     model.freeze(head.layer if head.layer_is_map else ())
-    compiled = model._compiled(tuple(x.shape[1:]), ())
+    compiled = model._forward.compiled(tuple(x.shape[1:]), ())
     if compiled is not None:
         timed["the engine alone"] = lambda: compiled.run(x)
     timed["unitscope: explain, not frozen"] = thawed
@@ -271,7 +271,7 @@ def networks(
 def profile(batches: list[int], rounds: int) -> list[dict[str, Any]]:
     """Where the time of everything goes on ResNet-50: seconds one after the other, medians."""
     model, rows = unitscope.wrap(torchvision.models.resnet50().eval()).freeze(), []
-    compiled = model._compiled(model.input_shape, ())
+    compiled = model._forward.compiled(model.input_shape, ())
     assert compiled is not None, (
         "the network could not be compiled: install unitscope[fast]"
     )
