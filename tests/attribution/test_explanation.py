@@ -207,7 +207,7 @@ def test_ablations_told_a_few_at_a_time_are_those_of_each(case: Case) -> None:
     for wrong in (0, -1):
         with pytest.raises(
             InputError,
-            match=f"at_once is how many units are told of together, 1 or more, not {wrong}",
+            match=f"at_once is the number of units per chunk, 1 or more, not {wrong}",
         ):
             e.ablations(at_once=wrong)
 

@@ -114,7 +114,7 @@ class ExactHead(Head):
         pooled: Float[Tensor, "batch unit"],
         logits: Float[Tensor, "batch class"],
         classes: ClassIndices,
-    ) -> Float[Tensor, "batch unit class"]:
+    ) -> Float[Tensor, "batch unit chosen"]:
         """The logits with every unit off in turn; `logits` are those with all units on."""
         return self.readout.logits_without_each(pooled, logits, classes)
 
@@ -125,7 +125,7 @@ class ExactHead(Head):
         classes: ClassIndices,
         units: list[int],
         at_once: int | None,
-    ) -> Iterator[tuple[list[int], Float[Tensor, "batch few class"]]]:
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch few chosen"]]]:
         """The same for chosen units, a few at a time: the units and their logits."""
         return self.readout.logits_without_few(pooled, logits, classes, units, at_once)
 
