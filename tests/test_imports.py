@@ -24,7 +24,7 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": "jpegs photos resizing preprocessing batches subjects",
-    "tracing": "functions axes trace layers",
+    "tracing": "functions arguments outputs taps axes trace layers",
     "attribution": """
         readout unit_maps activations classes head local explanation ablation
         """,

@@ -79,7 +79,8 @@ from unitscope.tracing.layers import (
     stages_of,
     without_units,
 )
-from unitscope.tracing.trace import Trace, logits_of, trace
+from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.trace import Trace, trace
 
 OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded | Photo
 Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]

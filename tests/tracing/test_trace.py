@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from networks import ChannelsLast, Output, seeded
 from unitscope.tracing.axes import Axes
 from unitscope.tracing.layers import Layer, evaluating, layers_of
-from unitscope.tracing.trace import first_tensor, trace
+from unitscope.tracing.outputs import first_tensor
+from unitscope.tracing.trace import trace
 
 C = nn.Conv2d
 

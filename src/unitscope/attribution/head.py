@@ -26,7 +26,9 @@ from unitscope.errors import HeadError
 from unitscope.geometry import Grid
 from unitscope.tracing.axes import Axes
 from unitscope.tracing.layers import captured
-from unitscope.tracing.trace import Call, Caught, Switch, Tap, Trace, logits_of, trace
+from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.taps import Caught, Switch, Tap
+from unitscope.tracing.trace import Call, Trace, trace
 
 # What moves numbers about without changing them (dropout does nothing in evaluation
 # mode).

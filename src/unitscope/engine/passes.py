@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unitscope.attribution.head import HeadPath, run_tapped, run_watched
 from unitscope.attribution.readout import Readout, cell_means, relative_difference
 from unitscope.tracing.layers import captured
-from unitscope.tracing.trace import logits_of
+from unitscope.tracing.outputs import logits_of
 
 # What bfloat16, with its eight digits, may do to a sound network: relative to the
 # largest logit and activation.

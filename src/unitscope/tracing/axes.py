@@ -13,6 +13,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.geometry import PIXELS, Axis, Grid
+from unitscope.tracing.functions import (
+    ATTENTIONS,
+    AXIS_REORDERINGS,
+    CELL_MIXERS,
+    CELL_REORDERINGS,
+    CELLWISE,
+    CHANNELS_FIRST,
+    CONCATENATIONS,
+    CONSTRUCTORS,
+    DIVIDERS,
+    LINEAR_LAYERS,
+    MATRIX_PRODUCTS,
+    RESAMPLERS,
+    RESHAPES,
+    SELECTIONS,
+    WINDOWS,
+)
 
 
 @dataclass(frozen=True)
@@ -195,297 +212,6 @@ def grid_of(layout: Layout | None) -> Grid | None:
     return Grid(rows, cols) if rows and cols else None
 
 
-_MOVERS = frozenset(
-    {
-        "permute",
-        "transpose",
-        "swapaxes",
-        "swapdims",
-        "movedim",
-        "moveaxis",
-        "t",
-        "T",
-        "mT",
-    }
-)
-_SHAPERS = frozenset(
-    {
-        "flatten",
-        "unflatten",
-        "view",
-        "view_as",
-        "reshape",
-        "reshape_as",
-        "squeeze",
-        "unsqueeze",
-    }
-)
-_TAKERS = frozenset({"__getitem__", "select", "narrow", "unbind"})
-DIVIDERS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
-_JOINERS = frozenset({"cat", "concat", "concatenate"})
-_PRODUCTS = frozenset({"matmul", "__matmul__", "bmm", "baddbmm", "mm", "addmm"})
-_ATTENTION = frozenset(
-    {
-        "scaled_dot_product_attention",
-        "multi_head_attention_forward",
-        "_native_multi_head_attention",
-    }
-)
-# These keep the shape of a map and move its cells about, so that what they give lies
-# nowhere in particular.
-_SCRAMBLERS = frozenset({"flip", "fliplr", "flipud", "roll", "rot90"})
-# What they give depends on the photo's cells all together: they lie nowhere, and a
-# shortcut around them goes on.
-_MIXERS = frozenset(
-    {"einsum", "cumsum", "fold", "conv3d", "kron", "tensordot", "bilinear"}
-)
-# These make tensors of their own, of another's shape.
-_MAKERS = frozenset(
-    {
-        "zeros_like",
-        "ones_like",
-        "empty_like",
-        "full_like",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-    }
-    | {"new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"}
-)
-# These compute every cell from the same cell of what they are given, or at least leave
-# it where it is. Whatever is not known to do so (sorting, gathering, writing in places
-# of its own) may have put cells anywhere.
-_KEEPERS = frozenset(
-    {
-        "add",
-        "add_",
-        "__add__",
-        "__radd__",
-        "__iadd__",
-        "sub",
-        "sub_",
-        "__sub__",
-        "__rsub__",
-        "__isub__",
-        "rsub",
-    }
-    | {
-        "mul",
-        "mul_",
-        "multiply",
-        "__mul__",
-        "__rmul__",
-        "__imul__",
-        "div",
-        "div_",
-        "divide",
-        "true_divide",
-    }
-    | {
-        "__truediv__",
-        "__rtruediv__",
-        "__itruediv__",
-        "neg",
-        "neg_",
-        "__neg__",
-        "abs",
-        "abs_",
-        "__abs__",
-        "absolute",
-    }
-    | {
-        "pow",
-        "pow_",
-        "__pow__",
-        "__rpow__",
-        "square",
-        "square_",
-        "sqrt",
-        "sqrt_",
-        "rsqrt",
-        "rsqrt_",
-        "exp",
-        "exp_",
-    }
-    | {
-        "log",
-        "log1p",
-        "log2",
-        "expm1",
-        "reciprocal",
-        "addcmul",
-        "addcmul_",
-        "addcdiv",
-        "addcdiv_",
-        "sin",
-        "cos",
-    }
-    | {
-        "tan",
-        "atan",
-        "erf",
-        "sign",
-        "round",
-        "floor",
-        "ceil",
-        "maximum",
-        "minimum",
-        "max",
-        "min",
-        "amax",
-        "amin",
-    }
-    | {
-        "clamp",
-        "clamp_",
-        "clip",
-        "clip_",
-        "clamp_min",
-        "clamp_min_",
-        "clamp_max",
-        "clamp_max_",
-        "lerp",
-        "where",
-    }
-    | {
-        "masked_fill",
-        "masked_fill_",
-        "nan_to_num",
-        "mean",
-        "sum",
-        "var",
-        "std",
-        "norm",
-        "logsumexp",
-        "softmax",
-    }
-    | {
-        "relu",
-        "relu_",
-        "relu6",
-        "gelu",
-        "silu",
-        "silu_",
-        "mish",
-        "mish_",
-        "hardswish",
-        "hardswish_",
-        "hardsigmoid",
-    }
-    | {
-        "hardsigmoid_",
-        "hardtanh",
-        "hardtanh_",
-        "sigmoid",
-        "sigmoid_",
-        "tanh",
-        "tanh_",
-        "leaky_relu",
-        "leaky_relu_",
-    }
-    | {
-        "elu",
-        "elu_",
-        "celu",
-        "celu_",
-        "selu",
-        "selu_",
-        "prelu",
-        "rrelu",
-        "softplus",
-        "softsign",
-        "hardshrink",
-    }
-    | {
-        "softshrink",
-        "tanhshrink",
-        "threshold",
-        "threshold_",
-        "logsigmoid",
-        "glu",
-        "log_softmax",
-        "softmin",
-    }
-    | {
-        "layer_norm",
-        "group_norm",
-        "batch_norm",
-        "instance_norm",
-        "rms_norm",
-        "normalize",
-        "local_response_norm",
-    }
-    | {
-        "dropout",
-        "dropout_",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-        "feature_dropout",
-        "alpha_dropout",
-    }
-    | {
-        "feature_alpha_dropout",
-        "native_dropout",
-        "to",
-        "float",
-        "double",
-        "half",
-        "bfloat16",
-        "type",
-        "type_as",
-    }
-    | {
-        "contiguous",
-        "clone",
-        "detach",
-        "data",
-        "real",
-        "cpu",
-        "cuda",
-        "_to_copy",
-        "requires_grad_",
-        "expand",
-    }
-    | {
-        "expand_as",
-        "broadcast_to",
-        "repeat",
-        "tile",
-        "repeat_interleave",
-        "lstm",
-        "gru",
-        "rnn_tanh",
-        "rnn_relu",
-    }
-    | {
-        "avg_pool1d",
-        "max_pool1d",
-        "adaptive_avg_pool1d",
-        "_transformer_encoder_layer_fwd",
-        "lp_pool2d",
-    }
-)
-_WINDOWS = frozenset({"conv2d", "max_pool2d", "max_pool2d_with_indices", "avg_pool2d"})
-_RESAMPLERS = frozenset(
-    {
-        "adaptive_avg_pool2d",
-        "adaptive_max_pool2d",
-        "interpolate",
-        "upsample",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-    }
-)
-# These take their first argument for (batch, unit, row, col), so that it was one,
-# whatever made it.
-CHANNELS_FIRST = (
-    _WINDOWS
-    | _RESAMPLERS
-    | {"batch_norm", "instance_norm", "group_norm", "conv_transpose2d", "lp_pool2d"}
-)
-
-
 def reads_map(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call takes a first argument of four axes for a map with units first."""
     return name in CHANNELS_FIRST or (name == "mean" and _over_last_two(args, kwargs))
@@ -504,13 +230,13 @@ def followed(
     `offset` is how much of the divided axis the earlier results of a call took that
     gives several.
     """
-    if name in _MAKERS or not any(known.layout for known in inputs):
+    if name in CONSTRUCTORS or not any(known.layout for known in inputs):
         return None
     if name == "__setitem__":
         return (
             inputs[0].layout if inputs[-1].layout is None or len(inputs) == 1 else LOST
         )
-    if name in _MIXERS or name.startswith("fft_"):
+    if name in CELL_MIXERS or name.startswith("fft_"):
         return (None,) * len(shape)
     lost = any(
         known.layout is LOST and _is_as_large(known.shape, shape) for known in inputs
@@ -520,7 +246,7 @@ def followed(
         for known in inputs
     ]
     found = _found(name, args, kwargs, inputs, shape, offset)
-    if name in _PRODUCTS or name in _ATTENTION or name in ("linear", "conv1d"):
+    if name in MATRIX_PRODUCTS or name in ATTENTIONS or name in LINEAR_LAYERS:
         return found or (None,) * len(shape)
     if not lost and (found is not None or name in _KNOWN_NAMES):
         return found or (None,) * len(shape)
@@ -544,11 +270,11 @@ def _found(
 ) -> Layout | None:
     """The roles of a call's result, by the rule of its name; None where there is none, or it says nothing."""
     first, layout = inputs[0], inputs[0].layout
-    if name in _JOINERS:
+    if name in CONCATENATIONS:
         return _joined(_axis(args, kwargs, 0, len(shape)), inputs)
-    if name in _PRODUCTS:
+    if name in MATRIX_PRODUCTS:
         return _product(inputs[-2], inputs[-1], shape)
-    if name in ("linear", "conv1d"):
+    if name in LINEAR_LAYERS:
         mixed = len(shape) - 1 if name == "linear" else 1
         fits = (
             layout
@@ -558,7 +284,7 @@ def _found(
         return (
             (*layout[:mixed], None, *layout[mixed + 1 :]) if fits and layout else None
         )
-    if name in _ATTENTION:
+    if name in ATTENTIONS:
         return layout if layout and len(layout) == len(shape) else None
     if name == "stack":
         place = _axis(args, kwargs, 0, len(shape))
@@ -575,7 +301,7 @@ def _found(
         )
         if changed is not _KEPT:
             return changed
-    if name not in _KEEPERS and not reads_map(name, args, kwargs):
+    if name not in CELLWISE and not reads_map(name, args, kwargs):
         return None
     # Sums must agree on where their cells lie.
     fitting = [known.layout for known in inputs if known.layout and _fits(known, shape)]
@@ -585,9 +311,9 @@ def _found(
 # Where these say nothing of a result, its cells were merged or divided, not put
 # elsewhere.
 _KNOWN_NAMES = (
-    _KEEPERS
-    | _SHAPERS
-    | _JOINERS
+    CELLWISE
+    | RESHAPES
+    | CONCATENATIONS
     | DIVIDERS
     | {"stack", "unbind", "unfold", "pad"}
     | CHANNELS_FIRST
@@ -608,11 +334,11 @@ def _changed(
     """The roles after a function that moves, divides or cuts the axes of its first argument."""
     layout, before = first
     assert layout is not None
-    if name in _MOVERS:
+    if name in AXIS_REORDERINGS:
         return _moved(name, args, kwargs, layout, len(shape))
-    if name in _SHAPERS:
+    if name in RESHAPES:
         return _reshaped(layout, before, shape)
-    if name in _TAKERS:
+    if name in SELECTIONS:
         return _indexed(_index(name, args, kwargs, len(before)), layout, before)
     if name in DIVIDERS:
         axis = divided_axis(args, kwargs, len(shape))
@@ -621,7 +347,7 @@ def _changed(
             layout,
             before,
         )
-    if name in _SCRAMBLERS:
+    if name in CELL_REORDERINGS:
         return tuple(map(_lost, layout)) if shape == before else None
     if len(layout) == 4 and reads_map(name, args, kwargs):
         return _windowed(name, args, kwargs, layout, before, shape)
@@ -955,9 +681,9 @@ def _windowed(
             return None
         axis = role.axis
         if axis is not None:
-            if name in _WINDOWS:
+            if name in WINDOWS:
                 axis = axis.windowed(*_window(name, args, kwargs, side))
-            elif name in _RESAMPLERS:
+            elif name in RESAMPLERS:
                 axis = axis.resampled(have, made, bool(kwargs.get("align_corners")))
             elif have != made or (
                 name == "conv_transpose2d" and _of(_stride(args, kwargs), side) != 1

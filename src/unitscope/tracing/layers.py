@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from unitscope.errors import LayerError, UnitError, near_matches
 from unitscope.geometry import Grid
 from unitscope.tracing.axes import Axes
-from unitscope.tracing.trace import ModuleRun, Trace, first_tensor
+from unitscope.tracing.outputs import first_tensor
+from unitscope.tracing.trace import ModuleRun, Trace
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.overrides import TorchFunctionMode
 
 from unitscope.errors import ModelError
 from unitscope.geometry import Grid
+from unitscope.tracing.arguments import tensors_in
 from unitscope.tracing.axes import (
-    DIVIDERS,
     IMAGE,
     LOST,
     SOMEWHERE,
@@ -31,34 +29,8 @@ from unitscope.tracing.axes import (
     grid_of,
     reads_map,
 )
-
-# The arguments of these calls are kept, because the head is read off them.
-KEPT = frozenset(
-    {
-        "linear",
-        "conv2d",
-        "addmm",
-        "matmul",
-        "mm",
-        "__matmul__",
-        "mean",
-        "sum",
-        "adaptive_avg_pool2d",
-        "avg_pool2d",
-        "flatten",
-    }
-    | {
-        "view",
-        "reshape",
-        "squeeze",
-        "permute",
-        "adaptive_avg_pool1d",
-        "layer_norm",
-        "group_norm",
-        "rms_norm",
-    }
-    | {"normalize", "batch_norm", "add", "add_", "__add__", "__iadd__"}
-)
+from unitscope.tracing.functions import DIVIDERS, HEAD_FUNCTIONS, METADATA_QUERIES
+from unitscope.tracing.outputs import first_tensor, logits_of
 
 
 @dataclass(eq=False, slots=True)
@@ -132,73 +104,9 @@ class Trace:
         return names
 
 
-def first_tensor(value: Any) -> Tensor | None:
-    """The tensor that a forward's result stands for: itself, `.logits` of a model output, or a tuple's first tensor."""
-    if isinstance(value, Tensor):
-        return value
-    logits = (
-        value.get("logits")
-        if isinstance(value, Mapping)
-        else getattr(value, "logits", None)
-    )
-    if isinstance(logits, Tensor):
-        return logits
-    values = (
-        value.values()
-        if isinstance(value, Mapping)
-        else value
-        if isinstance(value, (tuple, list))
-        else ()
-    )
-    for item in values:
-        found = first_tensor(item)
-        if found is not None:
-            return found
-    return None
-
-
 def kind_of(module: nn.Module) -> str:
     """The name of a module's class, as it was before its weights were parametrised."""
     return type_before_parametrizations(module).__name__
-
-
-def logits_of(
-    output: Any, batch: int, *, detach: bool = True
-) -> Float[Tensor, "batch class"]:
-    """The logits in a forward's result for `batch` inputs; raises ModelError when there are none."""
-    tensor = first_tensor(output)
-    if tensor is None:
-        raise ModelError(
-            "the network gave no tensor, not logits (batch, class): wrap a module that "
-            "classifies images"
-        )
-    if isinstance(output, Mapping) and not isinstance(output.get("logits"), Tensor):
-        names = [
-            str(name) for name, value in output.items() if isinstance(value, Tensor)
-        ]
-        if len(names) > 1:
-            raise ModelError(
-                f"the network gave a dict of tensors {', '.join(map(repr, names))}, "
-                "and none is called 'logits': "
-                "wrap a module that gives the logits alone"
-            )
-    # A network that squeezes too much gives (class) for a batch of one.
-    rows = (
-        1 if batch == 1 and tensor.ndim == 1 else tensor.shape[0] if tensor.ndim else 0
-    )
-    if (
-        rows != batch
-        or math.prod(tensor.shape[2:]) != 1
-        or not tensor.numel()
-        or not tensor.is_floating_point()
-    ):
-        raise ModelError(
-            f"the network gave a {str(tensor.dtype).removeprefix('torch.')} tensor of "
-            f"shape {tuple(tensor.shape)} "
-            f"for a batch of {batch}, not logits (batch, class): wrap a module that "
-            "classifies images"
-        )
-    return (tensor.detach() if detach else tensor).reshape(batch, -1)
 
 
 def trace(module: nn.Module, x: Tensor) -> Trace:
@@ -253,31 +161,6 @@ def _module_hooks(
         yield
 
 
-# These ask for a tensor's shape and the like, not for its numbers.
-ASKERS = frozenset(
-    {
-        "size",
-        "dim",
-        "ndimension",
-        "numel",
-        "nelement",
-        "stride",
-        "storage_offset",
-        "element_size",
-        "get_device",
-    }
-    | {
-        "is_contiguous",
-        "is_floating_point",
-        "is_complex",
-        "is_same_size",
-        "__len__",
-        "__hash__",
-        "__repr__",
-    }
-)
-
-
 class _Recorder(TorchFunctionMode):
     """Builds the graph of calls; tensors are kept alive while it runs so that their identities stay unique."""
 
@@ -318,13 +201,13 @@ class _Recorder(TorchFunctionMode):
                     value, Call(read, -1, (source,), tuple(value.shape), layout)
                 )
             return value
-        inputs = tuple(self.call_of(tensor) for tensor in _tensors((args, kwargs)))
+        inputs = tuple(self.call_of(tensor) for tensor in tensors_in((args, kwargs)))
         result = func(*args, **kwargs)
         self._count += 1
-        made = list(_tensors(result))
+        made = list(tensors_in(result))
         if name == "__setitem__":
             made = [args[0]]
-        kept = (args, kwargs) if name in KEPT else ((), {})
+        kept = (args, kwargs) if name in HEAD_FUNCTIONS else ((), {})
         if inputs and reads_map(name, args, kwargs):
             _settle(inputs[0])
         known, offset = [Known(call.layout, call.shape) for call in inputs], 0
@@ -342,7 +225,7 @@ class _Recorder(TorchFunctionMode):
             ):  # arguments in a spelling that is not known
                 layout = LOST
             self._assign(tensor, Call(name, self._count, inputs, shape, layout, *kept))
-        if not made and name not in ASKERS:
+        if not made and name not in METADATA_QUERIES:
             self.calls.append(
                 Call(name, self._count, inputs, ())
             )  # numbers leave torch: somebody reads them
@@ -360,108 +243,6 @@ class _Recorder(TorchFunctionMode):
         self._alive.append(tensor)
         self._made_by[id(tensor)] = call
         self.calls.append(call)
-
-
-@dataclass(frozen=True, slots=True)
-class Caught:
-    """One caught call: a copy of its first tensor argument as it was at that moment, and all its arguments."""
-
-    first: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def argument(self, position: int, keyword: str) -> Any:
-        """An argument of the call, given by position or by keyword; None when it was left out."""
-        return (
-            self.args[position]
-            if len(self.args) > position
-            else self.kwargs.get(keyword)
-        )
-
-
-class _Watcher(TorchFunctionMode):
-    """Counts the calls of a forward pass as they were counted when it was traced, and meets each before it runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._count = 0
-
-    def meet(
-        self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, ...]:
-        """Look at a call before it runs, and return the positional arguments that it shall run with."""
-        raise NotImplementedError
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        if name == "__get__":
-            return func(*args, **kwargs)
-        self._count += 1
-        args = self.meet(self._count, name, args, kwargs)
-        return func(*args, **kwargs)
-
-
-class Tap(_Watcher):
-    """Catches the arguments of chosen calls of a forward pass, by the index and name they had when it was traced."""
-
-    def __init__(self, wanted: Mapping[int, str]) -> None:
-        super().__init__()
-        self._wanted = wanted
-        self.caught: dict[int, Caught] = {}
-
-    def meet(
-        self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, ...]:
-        """Catch the call when it is a wanted one."""
-        if self._wanted.get(index) == name:
-            # Cloned at once: a later in-place operation may overwrite it.
-            first = args[0] if args else kwargs["input"]
-            self.caught[index] = Caught(first.detach().clone(), args, kwargs)
-        return args
-
-
-class Switch(_Watcher):
-    """Replaces the first argument of one chosen call of a forward pass: a real forward with a changed feature map.
-
-    `fired` says whether that call has come by.
-    """
-
-    def __init__(
-        self, index: int, name: str, change: Callable[[Tensor], Tensor]
-    ) -> None:
-        super().__init__()
-        self._chosen, self._change = (index, name), change
-        self.fired = False
-
-    def meet(
-        self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, ...]:
-        """Change the map when the call is the chosen one."""
-        if (index, name) != self._chosen:
-            return args
-        self.fired = True
-        if args:
-            return (self._change(args[0]), *args[1:])
-        kwargs["input"] = self._change(kwargs["input"])
-        return args
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
 
 
 # The child under which torch.nn.utils.parametrize keeps what makes a module's weights;
