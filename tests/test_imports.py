@@ -24,7 +24,10 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": "jpegs photos resizing preprocessing batches subjects",
-    "tracing": "functions arguments outputs taps axes trace layers",
+    "tracing": """
+        functions arguments outputs taps roles axes function_call reordering windows
+        combining axis_rules calls trace layers
+        """,
     "attribution": """
         readout unit_maps activations classes head local explanation ablation
         """,

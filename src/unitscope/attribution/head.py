@@ -25,10 +25,11 @@ from unitscope.attribution.readout import (
 from unitscope.errors import HeadError
 from unitscope.geometry import Grid
 from unitscope.tracing.axes import Axes
+from unitscope.tracing.calls import Call
 from unitscope.tracing.layers import captured
 from unitscope.tracing.outputs import logits_of
 from unitscope.tracing.taps import Caught, Switch, Tap
-from unitscope.tracing.trace import Call, Trace, trace
+from unitscope.tracing.trace import Trace, trace
 
 # What moves numbers about without changing them (dropout does nothing in evaluation
 # mode).

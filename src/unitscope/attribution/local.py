@@ -17,9 +17,10 @@ from unitscope.attribution.head import probes
 from unitscope.attribution.readout import relative_difference
 from unitscope.errors import HeadError, LayerError, ModelError, UnitscopeError, one_line
 from unitscope.geometry import Grid
+from unitscope.tracing.calls import Call
 from unitscope.tracing.layers import Layer, captured, evaluating, replacing
 from unitscope.tracing.outputs import logits_of
-from unitscope.tracing.trace import Call, Trace
+from unitscope.tracing.trace import Trace
 
 METHODS = ("hirescam", "gradcam")
 """How gradients become maps: cell by cell (HiResCAM), or averaged over the cells first (Grad-CAM)."""
