@@ -23,7 +23,9 @@ ROOMS = {
     "drawable": "",
     "geometry": "",
     "labels": "",
-    "inputs": "jpegs photos resizing preprocessing batches subjects",
+    "inputs": """
+        jpegs photos resizing pictures ramps measured preprocessing batches subjects
+        """,
     "tracing": """
         functions arguments outputs taps roles axes function_call reordering windows
         combining axis_rules calls trace layers
