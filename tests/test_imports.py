@@ -27,8 +27,8 @@ ROOMS = {
         jpegs photos resizing pictures ramps measured preprocessing batches subjects
         """,
     "tracing": """
-        functions arguments outputs taps roles axes function_call reordering windows
-        combining axis_rules calls trace layers
+        functions arguments outputs taps roles axes function_call reordering reshaping
+        selecting windows combining joining axis_rules calls trace layers stages
         """,
     "attribution": """
         readout unit_maps activations classes head local explanation ablation

@@ -70,16 +70,15 @@ from unitscope.inputs.subjects import Subject
 from unitscope.labels import read_labels
 from unitscope.tracing.layers import (
     Layer,
-    Stage,
     captured,
     check_units,
     evaluating,
     find_map_layer,
     layers_of,
-    stages_of,
     without_units,
 )
 from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.stages import Stage, stages_of
 from unitscope.tracing.trace import Trace, trace
 
 OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded | Photo

@@ -1,4 +1,4 @@
-"""Axes: tokens put back into rows and columns, wherever they went, against the map that they were made of."""
+"""Axes: tokens put back into rows and columns, against the map they were made of."""
 
 from __future__ import annotations
 

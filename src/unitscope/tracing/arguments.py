@@ -8,17 +8,18 @@ from typing import Any
 from torch import Tensor
 
 
-def argument(
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    position: int,
-    keyword: str,
-    default: Any = None,
-) -> Any:
-    """The argument at a position or, where there are fewer, of a keyword."""
-    if len(args) > position:
-        return args[position]
-    return kwargs.get(keyword, default)
+class WithArguments:
+    """What has the arguments of a function call."""
+
+    __slots__ = ()
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def argument(self, position: int, keyword: str, default: Any = None) -> Any:
+        """An argument, by position or by keyword."""
+        if len(self.args) > position:
+            return self.args[position]
+        return self.kwargs.get(keyword, default)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -35,31 +35,33 @@ class Axes:
     ) -> Axes | None:
         """Tokens as squares that tile an input (rows, cols); None where none do."""
         input_rows, input_cols = input_size
-        rows = round((tokens * input_rows / input_cols) ** 0.5)
+        squared_rows = tokens * input_rows / input_cols
+        rows = round(squared_rows**0.5)
         cols = tokens // max(rows, 1)
 
-        are_all = tokens > 1 and rows * cols == tokens
-        are_square = rows * input_cols == cols * input_rows
-        return cls(order, rows, cols) if are_all and are_square else None
+        if tokens <= 1 or rows * cols != tokens:
+            return None
+        if rows * input_cols != cols * input_rows:
+            return None
+        return cls(order, rows, cols)
 
     @property
     def others(self) -> int:
         """How many tokens are no cells of the map."""
         return self.prefix + self.suffix
 
-    @property
-    def _units_are_last(self) -> bool:
-        return self.order in ("units last", "tokens")
-
     def map_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """(unit, row, col) of the map in a tensor of this shape."""
+        rows = self.rows
+        cols = self.cols
         if self.order == "units first":
             _, units, rows, cols = shape
         elif self.order == "units last":
             _, rows, cols, units = shape
+        elif self.order == "tokens":
+            _, _, units = shape
         else:
-            units = shape[2] if self.order == "tokens" else shape[1]
-            rows, cols = self.rows, self.cols
+            _, units, _ = shape
         return units, rows, cols
 
     def units_first(self, tensor: Tensor) -> Float[Tensor, "batch unit row col"]:
@@ -69,14 +71,19 @@ class Axes:
         if self.order == "units last":
             return tensor.permute(0, 3, 1, 2)
 
-        tokens = tensor.transpose(1, 2) if self.order == "tokens" else tensor
-        cells = tokens[:, :, self.prefix : self.prefix + self.rows * self.cols]
-        return cells.reshape(*tokens.shape[:2], self.rows, self.cols)
+        tokens = tensor
+        if self.order == "tokens":
+            tokens = tensor.transpose(1, 2)
+        batch, units, _ = tokens.shape
+        count = self.rows * self.cols
+        suffix_start = self.prefix + count
+        cells = tokens[:, :, self.prefix : suffix_start]
+        return cells.reshape(batch, units, self.rows, self.cols)
 
     def without(self, tensor: Tensor, units: Sequence[int]) -> Tensor:
         """A copy of the tensor in which `units` are zero, in all cells and tokens."""
         changed = tensor.clone()
-        if self._units_are_last:
+        if self.order in ("units last", "tokens"):
             changed[..., list(units)] = 0
         else:
             changed[:, list(units)] = 0
@@ -86,9 +93,12 @@ class Axes:
         """A copy of the tokens that are no cells; None where there are none."""
         if not self.others:
             return None
-        tokens = tensor if self.order == "tokens" else tensor.transpose(1, 2)
+        tokens = tensor
+        if self.order == "units, tokens":
+            tokens = tensor.transpose(1, 2)
+        suffix_start = tokens.shape[1] - self.suffix
         before = tokens[:, : self.prefix]
-        behind = tokens[:, tokens.shape[1] - self.suffix :]
+        behind = tokens[:, suffix_start:]
         return torch.cat([before, behind], dim=1)
 
     def laid_back(
@@ -104,9 +114,12 @@ class Axes:
 
         tokens = feature_map.flatten(2).transpose(1, 2)
         if others is not None:
-            before, behind = others[:, : self.prefix], others[:, self.prefix :]
+            before = others[:, : self.prefix]
+            behind = others[:, self.prefix :]
             tokens = torch.cat([before, tokens, behind], dim=1)
-        return tokens if self.order == "tokens" else tokens.transpose(1, 2)
+        if self.order == "tokens":
+            return tokens
+        return tokens.transpose(1, 2)
 
 
 def axes_of(layout: Layout | None, shape: tuple[int, ...]) -> Axes | None:
@@ -115,16 +128,18 @@ def axes_of(layout: Layout | None, shape: tuple[int, ...]) -> Axes | None:
         return None
 
     kinds = [_kind_of(role) for role in layout]
-    # A transposed map is one too, though its grid is not known.
-    if kinds in (["", "", "row", "col"], ["", "", "col", "row"]):
-        return Axes()
-    if kinds == ["", "row", "col", ""]:
-        return Axes("units last")
-    if kinds == ["", "token", ""]:
-        return _axes_of_tokens("tokens", layout[1], shape[1])
-    if kinds == ["", "", "token"]:
-        return _axes_of_tokens("units, tokens", layout[2], shape[2])
-    return None
+    match kinds:
+        # A transposed map is one too, though its grid is not known.
+        case ["", "", "row", "col"] | ["", "", "col", "row"]:
+            return Axes()
+        case ["", "row", "col", ""]:
+            return Axes("units last")
+        case ["", "token", ""]:
+            return _axes_of_tokens("tokens", layout[1], shape[1])
+        case ["", "", "token"]:
+            return _axes_of_tokens("units, tokens", layout[2], shape[2])
+        case _:
+            return None
 
 
 def _kind_of(role: Role) -> str:
@@ -138,7 +153,13 @@ def _axes_of_tokens(order: str, role: Role, tokens: int) -> Axes | None:
     behind = tokens - role.before - role.cells
     if behind < 0:
         return None
-    return Axes(order, role.rows, role.cols, role.before, behind)
+    return Axes(
+        order=order,
+        rows=role.rows,
+        cols=role.cols,
+        prefix=role.before,
+        suffix=behind,
+    )
 
 
 def grid_of(layout: Layout | None) -> Grid | None:

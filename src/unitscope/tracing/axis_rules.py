@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 from unitscope.tracing.combining import (
     attended,
-    joined,
     mixed,
     multiplied,
     stacked,
@@ -34,14 +33,17 @@ from unitscope.tracing.functions import (
     RESHAPES,
     SELECTIONS,
 )
+from unitscope.tracing.joining import joined
 from unitscope.tracing.reordering import (
-    divided,
-    reordered,
-    reshaped,
+    moved,
+    permuted,
+    reversed_axes,
     scrambled,
-    selected,
+    swapped,
 )
+from unitscope.tracing.reshaping import reshaped
 from unitscope.tracing.roles import LOST, Layout, TracedTensor, without_place
+from unitscope.tracing.selecting import divided, selected
 from unitscope.tracing.windows import padded, unfolded, windowed
 
 Rule: TypeAlias = Callable[[FunctionCall], Layout | None]
@@ -52,7 +54,9 @@ def _of_first(rule: Callable[[FunctionCall, Layout], Layout | None]) -> Rule:
 
     def of_first(call: FunctionCall) -> Layout | None:
         layout = call.first_layout
-        return None if layout is None else rule(call, layout)
+        if layout is None:
+            return None
+        return rule(call, layout)
 
     return of_first
 
@@ -70,7 +74,10 @@ def _of_map(call: FunctionCall) -> Layout | None:
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(CELLWISE, summed),
     **dict.fromkeys(CHANNELS_FIRST | {"mean"}, _of_map),
-    **dict.fromkeys(AXIS_REORDERINGS, _of_first(reordered)),
+    **dict.fromkeys(AXIS_REORDERINGS, _of_first(swapped)),
+    **dict.fromkeys(("movedim", "moveaxis"), _of_first(moved)),
+    "permute": _of_first(permuted),
+    "T": _of_first(reversed_axes),
     **dict.fromkeys(RESHAPES, _of_first(reshaped)),
     **dict.fromkeys(SELECTIONS, _of_first(selected)),
     **dict.fromkeys(DIVIDERS, _of_first(divided)),
@@ -108,8 +115,10 @@ def followed(call: FunctionCall) -> Layout | None:
     no_roles: Layout = (None,) * len(call.shape)
 
     if call.name == "__setitem__":
-        written_is_known = len(inputs) > 1 and inputs[-1].layout is not None
-        return LOST if written_is_known else inputs[0].layout
+        value = inputs[-1]
+        if len(inputs) > 1 and value.layout is not None:
+            return LOST
+        return call.first.layout
     if call.name in CELL_MIXERS or call.name.startswith("fft_"):
         return no_roles
 
@@ -119,13 +128,14 @@ def followed(call: FunctionCall) -> Layout | None:
     if call.name in _MIX_CELLS:
         return layout or no_roles
 
-    if not _takes_lost_cells(call):
-        if layout is not None:
-            return layout or no_roles
-        return no_roles if call.name in _KEEP_ORDER else LOST
-    if layout is None or not any(layout):
+    if _takes_lost_cells(call):
+        if layout is None or not any(layout):
+            return LOST
+        return tuple(map(without_place, layout))
+
+    if layout is None and call.name not in _KEEP_ORDER:
         return LOST
-    return tuple(map(without_place, layout))
+    return layout or no_roles
 
 
 def _by_rule(call: FunctionCall) -> Layout | None:
@@ -133,24 +143,31 @@ def _by_rule(call: FunctionCall) -> Layout | None:
     rule = _RULES.get(call.name)
     if rule is None:
         return None
-    inputs = [
-        TracedTensor(None, tensor.shape) if tensor.layout is LOST else tensor
-        for tensor in call.inputs
-    ]
+
+    inputs = []
+    for tensor in call.inputs:
+        if tensor.layout is LOST:
+            tensor = TracedTensor(None, tensor.shape)
+        inputs.append(tensor)
     return rule(replace(call, inputs=inputs))
 
 
 def _takes_lost_cells(call: FunctionCall) -> bool:
     """Whether lost cells may be among those of the result."""
-    return any(
-        tensor.layout is LOST and _brings_cells(tensor.shape, call.shape)
-        for tensor in call.inputs
-    )
+    for tensor in call.inputs:
+        if tensor.layout is LOST and _brings_cells(tensor.shape, call.shape):
+            return True
+    return False
 
 
 def _brings_cells(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
     """Whether a tensor has cells of its own, not one number for all, as a gate has."""
-    has_several = math.prod(shape[1:]) > 1
-    are_maps = len(shape) == len(result) == 4
-    is_gate = are_maps and shape[2:] == (1, 1) != result[2:]
-    return has_several and not is_gate
+    cells_and_units = math.prod(shape[1:])
+    if cells_and_units <= 1:
+        return False
+    if len(shape) != 4 or len(result) != 4:
+        return True
+    _, _, *cells = shape
+    _, _, *result_cells = result
+    is_gate = cells == [1, 1] and result_cells != [1, 1]
+    return not is_gate

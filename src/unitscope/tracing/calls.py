@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unitscope.geometry import Grid
-from unitscope.tracing.arguments import argument, tensors_in
+from unitscope.tracing.arguments import WithArguments, tensors_in
 from unitscope.tracing.axes import Axes, axes_of, grid_of
 from unitscope.tracing.axis_rules import followed
-from unitscope.tracing.function_call import FunctionCall, reads_map
+from unitscope.tracing.function_call import FunctionCall
 from unitscope.tracing.functions import DIVIDERS, HEAD_FUNCTIONS, METADATA_QUERIES
 from unitscope.tracing.roles import IMAGE, LOST, SOMEWHERE, Layout, TracedTensor
 
@@ -22,7 +22,7 @@ _UNCOUNTED = -1
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class Call(WithArguments):
     """One call of a torch function: a node of the graph that leads to the logits.
 
     `index` counts the calls of the pass, so that the same call can be found in the next
@@ -40,6 +40,11 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def tensor(self) -> TracedTensor:
+        """What is known of the result."""
+        return TracedTensor(self.layout, self.shape)
+
+    @property
     def axes(self) -> Axes | None:
         """How a map lies in the result; None where there is none, or it is unknown."""
         return axes_of(self.layout, self.shape)
@@ -48,10 +53,6 @@ class Call:
     def grid(self) -> Grid | None:
         """Where the result's cells lie on the network's input; None where unknown."""
         return grid_of(self.layout)
-
-    def argument(self, position: int, keyword: str, default: Any = None) -> Any:
-        """An argument of the call, by position or by keyword."""
-        return argument(self.args, self.kwargs, position, keyword, default)
 
 
 class Recorder(TorchFunctionMode):
@@ -68,7 +69,14 @@ class Recorder(TorchFunctionMode):
         self._count = 0
 
         layout = IMAGE if x.ndim == 4 else None
-        self._assign(x, Call("input", _UNCOUNTED, (), tuple(x.shape), layout))
+        call = Call(
+            name="input",
+            index=_UNCOUNTED,
+            inputs=(),
+            shape=tuple(x.shape),
+            layout=layout,
+        )
+        self._assign(x, call)
 
     def __torch_function__(
         self,
@@ -89,14 +97,19 @@ class Recorder(TorchFunctionMode):
         inputs = tuple(self.call_of(tensor) for tensor in tensors_in((args, kwargs)))
         result = func(*args, **kwargs)
         self._count += 1
-        self._record_call(name, args, kwargs, inputs, result)
+        self._record_call(FunctionCall(name, args, kwargs), inputs, result)
         return result
 
     def call_of(self, tensor: Tensor) -> Call:
-        """The call that last wrote a tensor; parameters and constants have their own."""
+        """The call that last wrote a tensor; a parameter or constant has its own."""
         call = self._made_by.get(id(tensor))
         if call is None:
-            call = Call("constant", _UNCOUNTED, (), tuple(tensor.shape))
+            call = Call(
+                name="constant",
+                index=_UNCOUNTED,
+                inputs=(),
+                shape=tuple(tensor.shape),
+            )
             self._assign(tensor, call)
         return call
 
@@ -109,33 +122,56 @@ class Recorder(TorchFunctionMode):
         attribute = getattr(getter, "__self__", None)
         name = str(getattr(attribute, "__name__", getter.__name__))
         source = self.call_of(args[0])
-        inputs = [TracedTensor(source.layout, source.shape)]
-        shape = tuple(value.shape)
-        layout = followed(FunctionCall(name, args, kwargs, inputs, shape))
-        self._assign(value, Call(name, _UNCOUNTED, (source,), shape, layout))
+        function_call = FunctionCall(
+            name=name,
+            args=args,
+            kwargs=kwargs,
+            inputs=[source.tensor],
+            shape=tuple(value.shape),
+        )
+        call = Call(
+            name=name,
+            index=_UNCOUNTED,
+            inputs=(source,),
+            shape=function_call.shape,
+            layout=followed(function_call),
+        )
+        self._assign(value, call)
 
     def _record_call(
-        self,
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        inputs: tuple[Call, ...],
-        result: Any,
+        self, function_call: FunctionCall, inputs: tuple[Call, ...], result: Any
     ) -> None:
         """Record a counted call, once for each tensor that it made or wrote."""
-        if inputs and reads_map(name, args, kwargs):
+        if inputs and function_call.reads_map:
             _mark_as_map(inputs[0])
 
-        results = [args[0]] if name == "__setitem__" else list(tensors_in(result))
-        layouts = _layouts(name, args, kwargs, inputs, results)
-        kept = (args, kwargs) if name in HEAD_FUNCTIONS else ((), {})
+        name = function_call.name
+        if name == "__setitem__":
+            result = function_call.args[0]
+        results = list(tensors_in(result))
+        layouts = _layouts(function_call, inputs, results)
+        are_kept = name in HEAD_FUNCTIONS
         for tensor, layout in zip(results, layouts, strict=True):
-            shape = tuple(tensor.shape)
-            self._assign(tensor, Call(name, self._count, inputs, shape, layout, *kept))
+            call = Call(
+                name=name,
+                index=self._count,
+                inputs=inputs,
+                shape=tuple(tensor.shape),
+                layout=layout,
+                args=function_call.args if are_kept else (),
+                kwargs=function_call.kwargs if are_kept else {},
+            )
+            self._assign(tensor, call)
 
         # A call that gives no tensor takes numbers out of torch, for Python to read.
         if not results and name not in METADATA_QUERIES:
-            self.calls.append(Call(name, self._count, inputs, ()))
+            call = Call(
+                name=name,
+                index=self._count,
+                inputs=inputs,
+                shape=(),
+            )
+            self.calls.append(call)
 
     def _assign(self, tensor: Tensor, call: Call) -> None:
         self._alive.append(tensor)
@@ -144,23 +180,23 @@ class Recorder(TorchFunctionMode):
 
 
 def _layouts(
-    name: str,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    inputs: Sequence[Call],
-    results: Sequence[Tensor],
+    function_call: FunctionCall, inputs: Sequence[Call], results: Sequence[Tensor]
 ) -> list[Layout | None]:
     """The layouts of all results of a call."""
-    tensors = [TracedTensor(call.layout, call.shape) for call in inputs]
+    tensors = [call.tensor for call in inputs]
     layouts: list[Layout | None] = []
     offset = 0
     for result in results:
-        shape = tuple(result.shape)
-        call = FunctionCall(name, args, kwargs, tensors, shape, offset)
+        call = replace(
+            function_call,
+            inputs=tensors,
+            shape=tuple(result.shape),
+            offset=offset,
+        )
         try:
             layout = followed(call)
-            if name in DIVIDERS:
-                offset += shape[call.divided_axis]
+            if call.name in DIVIDERS:
+                offset += call.shape[call.divided_axis]
         except (IndexError, KeyError, TypeError, ValueError):
             # The arguments are spelled in a way that no rule knows.
             layout = LOST
@@ -177,9 +213,14 @@ def _mark_as_map(call: Call) -> None:
         call.layout = SOMEWHERE
         if call.name in ("permute", "transpose"):
             return
-        # The loop ends where no earlier tensor has the shape: this one is known now.
-        call = next((one for one in call.inputs if one.shape == call.shape), call)
+        shape = call.shape
+        same_shape = [before for before in call.inputs if before.shape == shape]
+        if not same_shape:
+            return
+        call = same_shape[0]
 
 
 def _is_unknown(call: Call) -> bool:
-    return call.layout is LOST or not any(call.layout or ())
+    if call.layout is None or call.layout is LOST:
+        return True
+    return not any(call.layout)

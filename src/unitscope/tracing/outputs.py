@@ -1,9 +1,10 @@
-"""Outputs: the tensor in a forward's result, and the logits."""
+"""Outputs: the tensor in a module's output, and the logits in a network's."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 from jaxtyping import Float
@@ -79,21 +80,72 @@ def _check_one_tensor(output: Any) -> None:
     """Raise ModelError for a mapping of several tensors of which none is `logits`."""
     if not isinstance(output, Mapping) or _logits_entry(output) is not None:
         return
-    names = [str(name) for name, value in output.items() if isinstance(value, Tensor)]
+    names = []
+    for name, value in output.items():
+        if isinstance(value, Tensor):
+            names.append(repr(str(name)))
     if len(names) > 1:
         raise ModelError(
-            f"the network gave a dict of tensors {', '.join(map(repr, names))}, "
-            "and none is called 'logits': wrap a module that gives the logits alone"
+            f"the network gave a dict of tensors {', '.join(names)}, and none is "
+            "called 'logits': wrap a module that gives the logits alone"
         )
 
 
 def _are_logits(tensor: Tensor, batch: int) -> bool:
+    if not tensor.ndim or not tensor.numel():
+        return False
+    if not tensor.is_floating_point():
+        return False
     # A network that squeezes too much gives (class) for a batch of one.
     if batch == 1 and tensor.ndim == 1:
-        rows = 1
-    else:
-        rows = tensor.shape[0] if tensor.ndim else 0
+        return True
+    rows = tensor.shape[0]
+    further = tensor.shape[2:]
+    return rows == batch and math.prod(further) == 1
 
-    is_flat = math.prod(tensor.shape[2:]) == 1
-    has_numbers = tensor.is_floating_point() and bool(tensor.numel())
-    return rows == batch and is_flat and has_numbers
+
+def with_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
+    """The same output with one tensor replaced; None where it does not hold the tensor.
+
+    It may hold it in tuples, lists and mappings.
+    """
+    if output is old:
+        return new
+    if isinstance(output, (tuple, list)):
+        return _sequence_with_tensor(output, old, new)
+    if isinstance(output, MutableMapping):
+        return _mapping_with_tensor(output, old, new)
+    return None
+
+
+def _sequence_with_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
+    items = []
+    has_tensor = False
+    for item in output:
+        changed = with_tensor(item, old, new)
+        if changed is not None:
+            has_tensor = True
+            item = changed
+        items.append(item)
+
+    if not has_tensor:
+        return None
+    is_named_tuple = hasattr(output, "_fields")
+    return type(output)(*items) if is_named_tuple else type(output)(items)
+
+
+def _mapping_with_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
+    changes = {}
+    for key, item in output.items():
+        changed = with_tensor(item, old, new)
+        if changed is not None:
+            changes[key] = changed
+    if not changes:
+        return None
+
+    # A shallow copy keeps the class and the fields of the model outputs of
+    # transformers.
+    rebuilt = copy.copy(output)
+    for key, item in changes.items():
+        rebuilt[key] = item
+    return rebuilt

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import NamedTuple, TypeAlias
 
 from unitscope.geometry import PIXELS, Axis
+
+# How to tell where the cells of an axis lie that two tensors share.
+AxisMerge: TypeAlias = Callable[[Axis | None, Axis | None], Axis | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +24,17 @@ class Side:
     which: str
     axis: Axis | None
 
+    def merged(self, other: Side, merge: AxisMerge) -> Side | None:
+        """The role of an axis that two tensors share; None where it cannot be both."""
+        if self.which != other.which:
+            return None
+        axis = merge(self.axis, other.axis)
+        return Side(self.which, axis)
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """An axis of tokens: `before` others, then the cells of `rows` × `cols`, row by row.
+    """An axis of tokens: the cells of a map, row by row, behind `before` others.
 
     `row_axis` and `col_axis` are None where the cells' places are unknown.
     """
@@ -39,10 +50,17 @@ class Tokens:
         """How many tokens are cells."""
         return self.rows * self.cols
 
-    @property
-    def grid_shape(self) -> tuple[int, int, int]:
-        """Everything but where the cells lie: rows, columns, tokens before them."""
-        return self.rows, self.cols, self.before
+    def merged(self, other: Tokens, merge: AxisMerge) -> Tokens | None:
+        """The role of an axis that two tensors share; None where it cannot be both."""
+        if (self.rows, self.cols) != (other.rows, other.cols):
+            return None
+        if self.before != other.before:
+            return None
+        return replace(
+            self,
+            row_axis=merge(self.row_axis, other.row_axis),
+            col_axis=merge(self.col_axis, other.col_axis),
+        )
 
 
 # None is any other axis: the batch, units, heads, or an axis whose cells were mixed.
@@ -73,12 +91,15 @@ class TracedTensor(NamedTuple):
         That is as many rows, columns or tokens, on the same axes.
         """
         assert self.layout is not None
-        if not len(self.layout) == len(self.shape) == len(shape):
+        if len(self.layout) != len(self.shape):
+            return False
+        if len(self.shape) != len(shape):
             return False
 
-        axes = zip(self.layout, self.shape, shape, strict=True)
-        same = all(role is None or own == other for role, own, other in axes)
-        return same and any(self.layout)
+        for role, own, other in zip(self.layout, self.shape, shape, strict=True):
+            if role is not None and own != other:
+                return False
+        return any(self.layout)
 
 
 def without_place(role: Role) -> Role:
@@ -90,37 +111,34 @@ def without_place(role: Role) -> Role:
     return None
 
 
-# How to tell where cells lie that come from two tensors.
-AxisMerge: TypeAlias = Callable[[Axis | None, Axis | None], Axis | None]
-
-
 def common_axis(one: Axis | None, other: Axis | None) -> Axis | None:
     """Where the cells of two tensors lie; None where they do not lie alike."""
     if one is None or other is None:
         return None
-    same_start = abs(one.start - other.start) < 1e-6
-    same_step = abs(one.step - other.step) < 1e-6
-    return one if same_start and same_step else None
+    if abs(one.start - other.start) >= 1e-6:
+        return None
+    if abs(one.step - other.step) >= 1e-6:
+        return None
+    return one
 
 
 def common_role(one: Role, other: Role, merge: AxisMerge = common_axis) -> Role:
     """The role of an axis that two tensors share."""
     # An axis may have no role because attention mixed its cells: a shortcut around the
     # attention has one.
-    if one is None or other is None:
-        return one or other
+    if one is None:
+        return other
+    if other is None:
+        return one
 
     if isinstance(one, Side) and isinstance(other, Side):
-        if one.which == other.which:
-            return Side(one.which, merge(one.axis, other.axis))
-    elif isinstance(one, Tokens) and isinstance(other, Tokens):
-        if one.grid_shape == other.grid_shape:
-            row_axis = merge(one.row_axis, other.row_axis)
-            col_axis = merge(one.col_axis, other.col_axis)
-            return replace(one, row_axis=row_axis, col_axis=col_axis)
+        return one.merged(other, merge)
+    if isinstance(one, Tokens) and isinstance(other, Tokens):
+        return one.merged(other, merge)
     return None
 
 
 def common_layout(one: Layout, other: Layout) -> Layout:
     """The layout of a sum of two tensors of one shape."""
-    return tuple(common_role(a, b) for a, b in zip(one, other, strict=True))
+    pairs = zip(one, other, strict=True)
+    return tuple(starmap(common_role, pairs))

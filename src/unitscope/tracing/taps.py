@@ -12,11 +12,11 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from unitscope.tracing.arguments import argument
+from unitscope.tracing.arguments import WithArguments
 
 
 @dataclass(frozen=True, slots=True)
-class Caught:
+class Caught(WithArguments):
     """One caught call: its arguments, and a copy of the first one.
 
     `first` is the first tensor argument as it was before the call ran.
@@ -25,10 +25,6 @@ class Caught:
     first: Tensor
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-
-    def argument(self, position: int, keyword: str) -> Any:
-        """An argument by position or by keyword; None where it was left out."""
-        return argument(self.args, self.kwargs, position, keyword)
 
 
 class _CallCounter(TorchFunctionMode):
@@ -76,10 +72,13 @@ class Tap(_CallCounter):
         self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, ...]:
         """Catch the call where it is wanted."""
-        if self._wanted.get(index) == name:
-            first = args[0] if args else kwargs["input"]
-            # Cloned at once: a later in-place operation may overwrite it.
-            self.caught[index] = Caught(first.detach().clone(), args, kwargs)
+        if self._wanted.get(index) != name:
+            return args
+
+        first = args[0] if args else kwargs["input"]
+        # Cloned at once: a later in-place operation may overwrite it.
+        copy = first.detach().clone()
+        self.caught[index] = Caught(copy, args, kwargs)
         return args
 
 
@@ -105,7 +104,8 @@ class Switch(_CallCounter):
             return args
 
         self.fired = True
-        if args:
-            return (self._change(args[0]), *args[1:])
-        kwargs["input"] = self._change(kwargs["input"])
-        return args
+        if not args:
+            kwargs["input"] = self._change(kwargs["input"])
+            return args
+        first, *others = args
+        return self._change(first), *others

@@ -56,10 +56,11 @@ class Trace:
         seen: Counter[str] = Counter()
         names = []
         for run in self.runs:
-            seen[run.name] += 1
-            is_one_of_several = counts[run.name] > 1
-            number = f":{seen[run.name]}" if is_one_of_several else ""
-            names.append(run.name + number)
+            name = run.name
+            seen[name] += 1
+            if counts[name] > 1:
+                name = f"{name}:{seen[name]}"
+            names.append(name)
         return names
 
 
@@ -73,7 +74,8 @@ def trace(module: nn.Module, x: Tensor) -> Trace:
 
     The module must already be in evaluation mode, without gradients.
     """
-    result = Trace((int(x.shape[-2]), int(x.shape[-1])))
+    rows, cols = map(int, x.shape[-2:])
+    result = Trace(input_size=(rows, cols))
     x = x.clone()  # Some networks normalise their input in place.
     recorder = Recorder(x)
 
@@ -84,7 +86,9 @@ def trace(module: nn.Module, x: Tensor) -> Trace:
     logits = first_tensor(output)
     if logits is not None:
         result.output = recorder.call_of(logits)
-        result.logits = logits_of(output, len(x)).to(torch.float32).clone()
+        logits = logits_of(output, batch=len(x))
+        logits = logits.to(torch.float32)
+        result.logits = logits.clone()
     return result
 
 
@@ -132,4 +136,5 @@ def _run_hook(
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return all(name == _PARAMETRIZATIONS for name, _ in module.named_children())
+    names = dict(module.named_children()).keys()
+    return names <= {_PARAMETRIZATIONS}

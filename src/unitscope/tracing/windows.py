@@ -21,7 +21,9 @@ class Window(NamedTuple):
 
     def positions(self, cells: int) -> int:
         """How many places the window takes along so many cells."""
-        free = cells + 2 * self.padding - self.dilation * (self.kernel - 1) - 1
+        padded = cells + 2 * self.padding
+        last_offset = self.dilation * (self.kernel - 1)
+        free = padded - last_offset - 1
         return free // self.stride + 1
 
 
@@ -29,11 +31,14 @@ def windowed(call: FunctionCall, layout: Layout) -> Layout | None:
     """The roles of a map that was computed from a map (batch, unit, row, col)."""
     if len(call.shape) != 4:
         return None
+
     roles: list[Role] = [None, None]
     for side, role in enumerate(layout[2:]):
         if not isinstance(role, Side):
             return None
-        axis = _axis_after(call, role.axis, side) if role.axis else None
+        axis = role.axis
+        if axis is not None:
+            axis = _axis_after(call, axis, side)
         roles.append(Side(role.which, axis))
     return tuple(roles)
 
@@ -41,21 +46,23 @@ def windowed(call: FunctionCall, layout: Layout) -> Layout | None:
 def _axis_after(call: FunctionCall, axis: Axis, side: int) -> Axis | None:
     """Where the cells of the result lie along rows (side 0) or columns (side 1)."""
     if call.name in WINDOWS:
-        return axis.windowed(*_window(call, side))
+        window = _window(call, side)
+        return axis.windowed(*window)
 
-    before, after = call.first.shape[2 + side], call.shape[2 + side]
+    before = call.first.shape[2 + side]
+    after = call.shape[2 + side]
     if call.name in RESAMPLERS:
-        return axis.resampled(before, after, bool(call.kwargs.get("align_corners")))
+        corners = bool(call.kwargs.get("align_corners"))
+        return axis.resampled(before, after, corners)
 
     # A normalisation keeps the cells, and so does a transposed convolution of stride
     # one that keeps the shape.
     if before != after:
         return None
-    if (
-        call.name == "conv_transpose2d"
-        and along(call.argument(3, "stride", 1), side) != 1
-    ):
-        return None
+    if call.name == "conv_transpose2d":
+        stride = call.argument(3, "stride", 1)
+        if along(stride, side) != 1:
+            return None
     return axis
 
 
@@ -70,23 +77,30 @@ def _window(call: FunctionCall, side: int) -> Window:
         kernel = _setting(call, 1, "kernel_size", 1)
         stride = _setting(call, 2, "stride", kernel)
         padding = _setting(call, 3, "padding", 0)
-        has_dilation = call.name != "avg_pool2d"
-        dilation = _setting(call, 4, "dilation", 1) if has_dilation else 1
+        dilation = 1
+        if call.name != "avg_pool2d":
+            dilation = _setting(call, 4, "dilation", 1)
 
-    size, step = along(kernel, side), along(dilation, side)
+    kernel = along(kernel, side)
+    dilation = along(dilation, side)
     if padding == "same":
         # Where the padding is odd, torch puts one more cell behind than before.
-        before = step * (size - 1) // 2
-    elif isinstance(padding, str):
-        before = {"valid": 0}[padding]
-    else:
-        before = along(padding, side)
-    return Window(size, along(stride, side), before, step)
+        padding = dilation * (kernel - 1) // 2
+    elif padding == "valid":
+        padding = 0
+    return Window(
+        kernel=kernel,
+        stride=along(stride, side),
+        padding=along(padding, side),
+        dilation=dilation,
+    )
 
 
 def _setting(call: FunctionCall, position: int, keyword: str, default: Any) -> Any:
     value = call.argument(position, keyword, default)
-    return default if value is None or value == [] else value
+    if value is None or value == []:
+        return default
+    return value
 
 
 def unfolded(call: FunctionCall, layout: Layout) -> Layout | None:
@@ -94,46 +108,70 @@ def unfolded(call: FunctionCall, layout: Layout) -> Layout | None:
     if len(layout) != 4 or len(call.shape) != 3:
         return None
 
-    row_window, col_window = (_unfold_window(call, side) for side in (0, 1))
-    rows = row_window.positions(call.first.shape[2])
-    cols = col_window.positions(call.first.shape[3])
-    if rows * cols != call.shape[2]:
+    rows, row_axis = _patches(call, layout, side=0)
+    cols, col_axis = _patches(call, layout, side=1)
+    _, _, count = call.shape
+    if rows * cols != count:
         return None
+    tokens = Tokens(
+        rows=rows,
+        cols=cols,
+        before=0,
+        row_axis=row_axis,
+        col_axis=col_axis,
+    )
+    return None, None, tokens
 
-    row_axis = _patch_axis(layout[2], row_window)
-    col_axis = _patch_axis(layout[3], col_window)
-    return None, None, Tokens(rows, cols, 0, row_axis, col_axis)
 
-
-def _patch_axis(role: Role, window: Window) -> Axis | None:
+def _patches(call: FunctionCall, layout: Layout, side: int) -> tuple[int, Axis | None]:
+    """How many patches `unfold` cuts along one side of a map, and where they lie."""
+    cells = call.first.shape[2 + side]
+    role = layout[2 + side]
+    window = _unfold_window(call, side)
+    count = window.positions(cells)
     if not isinstance(role, Side) or role.axis is None:
-        return None
-    return role.axis.windowed(*window)
+        return count, None
+    axis = role.axis.windowed(*window)
+    return count, axis
 
 
 def _unfold_window(call: FunctionCall, side: int) -> Window:
-    kernel = along(call.argument(1, "kernel_size", 1), side)
-    dilation = along(call.argument(2, "dilation", 1), side)
-    padding = along(call.argument(3, "padding", 0), side)
-    stride = along(call.argument(4, "stride", 1), side)
-    return Window(kernel, stride, padding, dilation)
+    kernel = call.argument(1, "kernel_size", 1)
+    dilation = call.argument(2, "dilation", 1)
+    padding = call.argument(3, "padding", 0)
+    stride = call.argument(4, "stride", 1)
+    return Window(
+        kernel=along(kernel, side),
+        stride=along(stride, side),
+        padding=along(padding, side),
+        dilation=along(dilation, side),
+    )
 
 
 def padded(call: FunctionCall, layout: Layout) -> Layout:
-    """The roles after padding; amounts come in pairs (before, behind), last axis first."""
+    """The roles after padding.
+
+    The amounts come in pairs (before, behind), that of the last axis first.
+    """
     roles = list(layout)
     amounts = call.required(1, "pad")
-    for place, amount in enumerate(amounts[::2]):
-        roles[-1 - place] = _padded_role(roles[-1 - place], amount)
+    axis = len(roles)
+    for before in amounts[::2]:
+        axis -= 1
+        roles[axis] = _padded_role(roles[axis], before)
     return tuple(roles)
 
 
 def _padded_role(role: Role, before: int) -> Role:
-    if isinstance(role, Side) and role.axis:
-        start = role.axis.start - before * role.axis.step
-        return Side(role.which, Axis(start, role.axis.step))
+    if isinstance(role, Side):
+        axis = role.axis
+        if axis is not None:
+            axis = axis.sliced(-before)
+        return Side(role.which, axis)
     if isinstance(role, Tokens):
-        # Negative padding may cut cells off.
-        keeps_cells = before + role.before >= 0
-        return replace(role, before=role.before + before) if keeps_cells else None
+        before += role.before
+        if before < 0:
+            # Negative padding cut cells off.
+            return None
+        return replace(role, before=before)
     return role
