@@ -36,7 +36,7 @@ from unitscope.accounts.verification import verify
 from unitscope.attribution.probes import probes
 from unitscope.errors import UnitscopeError
 from unitscope.tracing.layers import evaluating
-from unitscope.tracing.trace import logits_of
+from unitscope.tracing.outputs import logits_of
 
 KINDS = {
     "gap-linear": "pool → linear",

@@ -23,8 +23,13 @@ ROOMS = {
     "drawable": "",
     "geometry": "",
     "labels": "",
-    "inputs": "jpegs photos resizing preprocessing batches subjects",
-    "tracing": "functions axes trace layers",
+    "inputs": """
+        jpegs photos resizing pictures ramps measured preprocessing batches subjects
+        """,
+    "tracing": """
+        functions arguments outputs taps roles axes function_call reordering reshaping
+        selecting windows combining joining axis_rules calls trace layers stages
+        """,
     "attribution": """
         arrays readout rounding classes unit_maps activations methods probes head
         steps head_path pooling refusal exact_heads head_search

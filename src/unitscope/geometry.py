@@ -1,8 +1,9 @@
-"""Geometry: where a cell of a feature map lies on the network's input, and where that lies on the photo."""
+"""Geometry: where a cell of a map lies on the network's input, and on the photo."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -31,9 +32,16 @@ class Placement:
     def whole(
         cls, photo_size: tuple[int, int], input_size: tuple[int, int]
     ) -> Placement:
-        """The placement of a photo that was squeezed into the input whole, without a crop."""
+        """The placement of a photo that was resized to the input, without a crop."""
         width, height = photo_size
-        return cls(photo_size, input_size, 0.0, 0.0, float(width), float(height))
+        return cls(
+            photo_size=photo_size,
+            input_size=input_size,
+            left=0.0,
+            top=0.0,
+            right=float(width),
+            bottom=float(height),
+        )
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -44,15 +52,16 @@ class Placement:
     def is_whole(self) -> bool:
         """Whether the network saw all of the photo (to a thousandth of a pixel)."""
         width, height = self.photo_size
-        return np.allclose(self.box, (0, 0, width, height), rtol=0, atol=1e-3)
+        photo = (0, 0, width, height)
+        return np.allclose(self.box, photo, rtol=0, atol=1e-3)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The receptive-field centres of a feature map along one axis, in continuous coordinates of the network's input.
+    """The centres of a map's receptive fields along one axis of the network's input.
 
-    Cell i is centred at `start + step · i`, where the input's first pixel covers 0 to 1
-    and so is centred at 0.5.
+    Cell i is centred at `start + step · i`, in continuous coordinates: the input's
+    first pixel covers 0 to 1, so it is centred at 0.5.
     """
 
     start: float
@@ -61,35 +70,46 @@ class Axis:
     def windowed(
         self, kernel: int, stride: int, padding: int, dilation: int = 1
     ) -> Axis:
-        """The axis after a convolution or pooling window (Araujo et al., Distill 2019, eq. 3, for centres)."""
-        return Axis(
-            self.start + self.step * (dilation * (kernel - 1) / 2 - padding),
-            self.step * stride,
-        )
+        """The axis after a convolution or a pooling window.
+
+        Araujo et al., Distill 2019, equation 3, for centres.
+        """
+        shift = dilation * (kernel - 1) / 2 - padding
+        start = self.start + self.step * shift
+        return Axis(start, self.step * stride)
 
     def resampled(self, before: int, after: int, corners: bool = False) -> Axis:
-        """The axis when `before` cells are divided evenly into `after`: adaptive pooling, interpolation, unshuffling.
+        """The axis when `before` cells are divided evenly into `after`.
 
-        Adaptive pooling rounds its windows to whole cells, so that a centre may be off
-        by half a cell of `before` where `after` does not divide it. `corners`: the
-        outermost centres stay (interpolation with align_corners).
+        That is what adaptive pooling, interpolation and pixel unshuffling do. Adaptive
+        pooling rounds its windows to whole cells: a centre may be off by half a cell of
+        `before` where `after` does not divide it. With `corners` the outermost centres
+        stay (interpolation with align_corners).
         """
         if corners and after > 1:
-            return Axis(self.start, self.step * (before - 1) / (after - 1))
+            step = self.step * (before - 1) / (after - 1)
+            return Axis(self.start, step)
         ratio = before / after
-        return Axis(self.start + self.step * (ratio - 1) / 2, self.step * ratio)
+        shift = self.step * (ratio - 1) / 2
+        return Axis(self.start + shift, self.step * ratio)
+
+    def sliced(self, begin: int, stride: int = 1) -> Axis:
+        """The axis of every `stride`-th cell from `begin` on, which may be negative."""
+        start = self.start + self.step * begin
+        return Axis(start, self.step * stride)
 
 
+# The pixels of the network's input, along either side.
 PIXELS = Axis(0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the cells of a feature map lie on the network's input: one axis for rows and one for columns.
+    """Where the cells of a feature map lie on the network's input.
 
     `traced` says that the centres were followed through the network's windows, strides
-    and paddings; otherwise the cells are assumed to tile the input evenly, which for
-    networks of stride-two convolutions is off by up to half a cell.
+    and paddings. Otherwise the cells are assumed to tile the input evenly, which is off
+    by up to half a cell for networks of stride-two convolutions.
     """
 
     rows: Axis
@@ -98,12 +118,14 @@ class Grid:
 
     @classmethod
     def tiling(cls, input_size: tuple[int, int], cells: tuple[int, int]) -> Grid:
-        """The grid of `cells` (rows, cols) that tile an input of `input_size` (rows, cols) evenly."""
-        rows, cols = (
-            PIXELS.resampled(pixels, count)
-            for pixels, count in zip(input_size, cells, strict=True)
+        """The grid of cells (rows, cols) that tile an input (rows, cols) evenly."""
+        input_rows, input_cols = input_size
+        rows, cols = cells
+        return cls(
+            rows=PIXELS.resampled(input_rows, rows),
+            cols=PIXELS.resampled(input_cols, cols),
+            traced=False,
         )
-        return cls(rows, cols, traced=False)
 
 
 def lay_on_photo(
@@ -113,26 +135,36 @@ def lay_on_photo(
     size: tuple[int, int] | None = None,
     interpolation: str = "bilinear",
 ) -> Float[Array, "*maps height width"]:
-    """Lay feature maps where they belong on the photo: one value a pixel, NaN where the network did not look.
+    """Lay feature maps where they belong on the photo: one value a pixel.
 
-    `maps` (…, row, col) in any unit; the result keeps the unit and lies within the
-    range of each map. `size` is the (width, height) to draw at, the photo's own by
-    default. Interpolation is "bilinear" between the cells' centres (held constant
-    beyond the outermost ones) or "nearest". A value is given to a pixel by the
-    receptive-field centre that lies there, not by stretching the map over the crop.
+    `maps` (…, row, col) may have any unit. The result keeps the unit, lies within the
+    range of each map, and is NaN where the network did not look. `size` is the (width,
+    height) to draw at, the photo's own by default. Interpolation is "bilinear" between
+    the cells' centres (constant beyond the outermost ones) or "nearest". A pixel gets
+    the value of the receptive-field centre that lies there; the map is not stretched
+    over the crop.
     """
     width, height = size or placement.photo_size
     photo_width, photo_height = placement.photo_size
-    left, top, right, bottom = placement.box
     input_rows, input_cols = placement.input_size
     rows, cols = maps.shape[-2:]
-    down = _weights(
-        height, photo_height, top, bottom, input_rows, grid.rows, rows, interpolation
+
+    vertical = _Span(
+        photo=photo_height,
+        begin=placement.top,
+        end=placement.bottom,
+        inputs=input_rows,
     )
-    across = _weights(
-        width, photo_width, left, right, input_cols, grid.cols, cols, interpolation
+    horizontal = _Span(
+        photo=photo_width,
+        begin=placement.left,
+        end=placement.right,
+        inputs=input_cols,
     )
-    laid: Array = down @ maps.astype(np.float64) @ across.T
+    down = _weights(vertical, grid.rows, rows, height, interpolation)
+    across = _weights(horizontal, grid.cols, cols, width, interpolation)
+    values = maps.astype(np.float64)
+    laid: Array = down @ values @ across.T
     return laid
 
 
@@ -142,46 +174,68 @@ def interpolation_weights(
     input_size: tuple[int, int],
     size: tuple[int, int],
 ) -> tuple[Float[Array, "height row"], Float[Array, "width col"]]:
-    """How much every cell gives to every pixel of the network's input, cut into `size` (width, height) pixels.
+    """How much every cell gives to every pixel, where the network saw all of the photo.
 
-    For maps of `cells` (rows, cols) on an input of `input_size` (rows, cols): `down @
-    map @ across.T` is what `lay_on_photo` gives where the network saw all of the photo,
-    bilinear between the cells' centres. Each row adds up to 1.
+    For maps of `cells` (rows, cols) on an input of `input_size` (rows, cols), drawn at
+    `size` (width, height), `down @ map @ across.T` is what `lay_on_photo` returns. The
+    interpolation is bilinear. Each row adds up to 1.
     """
-    (width, height), (input_rows, input_cols), (rows, cols) = size, input_size, cells
-    return (
-        _weights(
-            height, input_rows, 0, input_rows, input_rows, grid.rows, rows, "bilinear"
-        ),
-        _weights(
-            width, input_cols, 0, input_cols, input_cols, grid.cols, cols, "bilinear"
-        ),
-    )
+    width, height = size
+    rows, cols = cells
+    input_rows, input_cols = input_size
+
+    down = _weights(_Span.whole(input_rows), grid.rows, rows, height)
+    across = _weights(_Span.whole(input_cols), grid.cols, cols, width)
+    return down, across
+
+
+class _Span(NamedTuple):
+    """Where the network's input lies along one side of the photo.
+
+    `begin` and `end` are in photo pixels, of which there are `photo`; `inputs` are the
+    pixels of the input.
+    """
+
+    photo: float
+    begin: float
+    end: float
+    inputs: int
+
+    @classmethod
+    def whole(cls, pixels: int) -> _Span:
+        """The input as the photo itself."""
+        return cls(
+            photo=pixels,
+            begin=0,
+            end=pixels,
+            inputs=pixels,
+        )
 
 
 def _weights(
-    pixels: int,
-    extent: float,
-    begin: float,
-    end: float,
-    inputs: int,
-    axis: Axis,
-    cells: int,
-    interpolation: str,
+    span: _Span, axis: Axis, cells: int, pixels: int, interpolation: str = "bilinear"
 ) -> Float[Array, "pixel cell"]:
-    """How much every cell gives to every drawn pixel along one axis; rows of NaN outside the crop."""
-    photo = (np.arange(pixels) + 0.5) * extent / pixels
-    position = ((photo - begin) / (end - begin) * inputs - axis.start) / axis.step
-    inside = (photo >= begin) & (photo <= end)
+    """How much every cell gives to every drawn pixel along one side.
+
+    Rows of pixels outside the input are NaN.
+    """
+    centres = np.arange(pixels) + 0.5
+    photo = centres * span.photo / pixels
+    length = span.end - span.begin
+    on_input = (photo - span.begin) / length * span.inputs
+
+    position = (on_input - axis.start) / axis.step
     position = np.clip(position, 0, cells - 1)
     if interpolation == "nearest":
-        position = np.floor(position + 0.5).clip(0, cells - 1)
+        position = np.floor(position + 0.5)
+        position = np.clip(position, 0, cells - 1)
     elif interpolation != "bilinear":
         raise ValueError(
             f"interpolation is 'bilinear' or 'nearest', not {interpolation!r}"
         )
-    weights = np.maximum(
-        0.0, 1.0 - np.abs(position[:, None] - np.arange(cells)[None, :])
-    )
-    weights[~inside] = np.nan
+
+    distance = np.abs(position[:, None] - np.arange(cells))
+    weights = np.maximum(0.0, 1.0 - distance)
+    outside = (photo < span.begin) | (photo > span.end)
+    weights[outside] = np.nan
     return weights

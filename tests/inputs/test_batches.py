@@ -1,4 +1,4 @@
-"""Batches of photos come in order, read ahead, and say what is wrong when its turn comes."""
+"""Batches: photos in order, read ahead; errors are raised when their turn comes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from PIL import Image
 
 from unitscope.errors import PhotoError
 from unitscope.inputs.batches import batches, stacked
+from unitscope.inputs.measured import MeasuredPreprocessing
 from unitscope.inputs.photos import open_photo
-from unitscope.inputs.preprocessing import MeasuredPreprocessing, Preprocessing
+from unitscope.inputs.preprocessing import Preprocessing
 
 SMALL = Preprocessing(resize=20, crop=16)
 

@@ -1,4 +1,4 @@
-"""JPEG files by simplejpeg are Pillow's pixels, bit for bit; what it reads in another way is left to Pillow."""
+"""JPEGs: simplejpeg gives Pillow's pixels, bit for bit, or the file is left to Pillow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos of every kind that people really have, and the clear refusals of the rest."""
+"""Photos: every kind of file that people have, and clear errors for the rest."""
 
 from __future__ import annotations
 

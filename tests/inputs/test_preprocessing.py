@@ -1,4 +1,4 @@
-"""Preprocessing: torchvision's arithmetic to one level, and the measuring of anybody else's."""
+"""Preprocessing: torchvision's arithmetic to one level; measuring other callables."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch import Tensor
 
 from unitscope.errors import PreprocessingError
 from unitscope.geometry import Placement
+from unitscope.inputs.measured import MeasuredPreprocessing
+from unitscope.inputs.pictures import picture_of
 from unitscope.inputs.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    MeasuredPreprocessing,
     Preprocessing,
     as_preprocessing,
-    picture_of,
 )
+from unitscope.inputs.ramps import ramp
 
 T = pytest.importorskip("torchvision.transforms", reason="torchvision is not installed")
 
@@ -105,7 +106,7 @@ def test_the_bilinear_filter_is_within_one_level_of_torchvisions(
     size, resize, crop, pattern, seed
 ) -> None:
     ours = Preprocessing(resize, crop)
-    width, height = ours._resized(size)
+    width, height = ours._resized_size(size)
     assume(width * height < 1_000_000)
     image = patterned(*size, pattern, seed)
     made, expected = ours(image), torchvisions(ours)(image)
@@ -273,7 +274,7 @@ def test_a_large_photo_that_is_not_resized_is_not_refused() -> None:
     assert Preprocessing(None, 8, (0.5,), (0.5,))(wide).shape == (1, 8, 8)
 
 
-# --- other people's --------------------------------------------------------------------------------------------------
+# Measured. ---------------------------------------------------------------------------
 
 NORMAL = [T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
 
@@ -469,7 +470,5 @@ def test_a_picture_of_any_tensor() -> None:
 
 @given(st.integers(1, 1200))
 def test_a_ramp_tells_positions_to_half_a_level(length: int) -> None:
-    from unitscope.inputs.preprocessing import _ramp
-
-    positions = (_ramp(length).astype(float) + 0.5) / 256 * length
+    positions = (ramp(length).astype(float) + 0.5) / 256 * length
     assert np.abs(positions - (np.arange(length) + 0.5)).max() <= length / 512 + 1e-9

@@ -24,7 +24,8 @@ from unitscope.errors import (
     NonFiniteError,
     WeightsError,
 )
-from unitscope.inputs.preprocessing import MeasuredPreprocessing, Preprocessing
+from unitscope.inputs.measured import MeasuredPreprocessing
+from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.sources import load
 
 transformers = pytest.importorskip(

@@ -1,4 +1,4 @@
-"""Axes: tokens put back into rows and columns, wherever they went, against the map that they were made of."""
+"""Axes: tokens put back into rows and columns, against the map they were made of."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unitscope.tracing.axes import IMAGE, Known, followed
+from unitscope.tracing.axis_rules import followed
+from unitscope.tracing.function_call import FunctionCall
 from unitscope.tracing.layers import Layer, evaluating, layers_of
+from unitscope.tracing.roles import IMAGE, TracedTensor
 from unitscope.tracing.trace import trace
 
 ROWS, COLS, UNITS = 4, 6, 3
@@ -259,16 +261,10 @@ def test_merged_cells_lie_in_the_middle_of_the_cells_they_merge(
 
 
 def test_branches_that_look_far_apart_are_not_claimed_to_look_between() -> None:
-    parts = [
-        Known(IMAGE, (1, 3, 8, 8)),
-        Known(
-            followed(
-                "pad", (None, (4, 0)), {}, [Known(IMAGE, (1, 3, 8, 8))], (1, 3, 8, 12)
-            ),
-            (1, 3, 8, 8),
-        ),
-    ]
-    joined = followed("cat", (None, 1), {}, parts, (1, 6, 8, 8))
+    image = TracedTensor(IMAGE, (1, 3, 8, 8))
+    padded = followed(FunctionCall("pad", (None, (4, 0)), {}, [image], (1, 3, 8, 12)))
+    parts = [image, TracedTensor(padded, (1, 3, 8, 8))]
+    joined = followed(FunctionCall("cat", (None, 1), {}, parts, (1, 6, 8, 8)))
     assert (
         joined is not None
         and joined[2] == IMAGE[2]

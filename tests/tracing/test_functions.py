@@ -1,4 +1,4 @@
-"""Functions: every name is one of torch's, and a name that computes stands in one set."""
+"""Functions: every name is one of torch's, and no function does two things."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers: their names and order, stages, and the clear refusals of what is no layer or has no map."""
+"""Layers: their names, order and stages, and clear errors for all others."""
 
 from __future__ import annotations
 

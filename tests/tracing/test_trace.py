@@ -1,4 +1,4 @@
-"""Tracing: where cells lie, proved by finding which pixels they look at; layouts; results that are not tensors."""
+"""Trace: where cells lie, against the pixels that they depend on; layouts; outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from networks import ChannelsLast, Output, seeded
 from unitscope.tracing.axes import Axes
 from unitscope.tracing.layers import Layer, evaluating, layers_of
-from unitscope.tracing.trace import first_tensor, trace
+from unitscope.tracing.outputs import first_tensor
+from unitscope.tracing.trace import trace
 
 C = nn.Conv2d
 
@@ -58,7 +59,10 @@ def traced_layers(net: nn.Module, rows: int = 64, cols: int = 64) -> dict[str, L
 
 
 def all_positive(net: nn.Module) -> nn.Module:
-    """A copy whose cells depend on every pixel they see: positive weights, averages in place of maxima."""
+    """A copy whose cells depend on every pixel they see.
+
+    Its weights are positive, and its maximum pools are averages.
+    """
     net = copy.deepcopy(net).double().eval()
     for module in list(net.modules()):
         for name, child in module.named_children():
@@ -78,7 +82,7 @@ def all_positive(net: nn.Module) -> nn.Module:
 def seen_centre(
     net: nn.Module, rows: int, cols: int, cell: tuple[int, int]
 ) -> tuple[float, float]:
-    """The slow way: the middle of the pixels on which one interior cell depends, by the gradient."""
+    """The slow way: the middle of the pixels with a gradient of one interior cell."""
     x = torch.ones(1, 3, rows, cols, dtype=torch.float64, requires_grad=True)
     made = all_positive(net)(x)
     (gradient,) = torch.autograd.grad(made[0, :, cell[0], cell[1]].sum(), x)
@@ -321,7 +325,7 @@ def test_parametrizations_are_no_layers() -> None:
 
 def test_hooks_are_removed_when_one_cannot_be_set() -> None:
     class Unhookable(nn.ReLU):
-        def register_forward_hook(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
+        def register_forward_hook(self, *args, **kwargs) -> None:
             raise RuntimeError("no hooks here")
 
     net = nn.Sequential(C(3, 2, 1), Unhookable())

@@ -25,7 +25,8 @@ from unitscope.inputs.photos import Encoded, Photo
 from unitscope.inputs.subjects import Subject
 from unitscope.kernels import Filters, convolutions, filters
 from unitscope.model import Classifier, OnePhoto, Provenance
-from unitscope.tracing.layers import Layer, Stage
+from unitscope.tracing.layers import Layer
+from unitscope.tracing.stages import Stage
 
 _PACKAGES = ("unitscope", "torch", "numpy", "pillow")
 

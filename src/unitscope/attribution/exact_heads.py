@@ -18,7 +18,7 @@ from unitscope.attribution.pooling import Pool, is_pointwise
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import POOLED, Step
 from unitscope.tracing.axes import Axes
-from unitscope.tracing.trace import Call
+from unitscope.tracing.calls import Call
 
 # Indices of classes. None stands for all of them, and needs no copy of the weights.
 ClassIndices: TypeAlias = list[int] | None

@@ -14,7 +14,8 @@ from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import Step, readout_of
 from unitscope.errors import HeadError
 from unitscope.tracing.axes import Axes
-from unitscope.tracing.trace import Switch, Tap, logits_of
+from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.taps import Switch, Tap
 
 
 @dataclass(frozen=True)

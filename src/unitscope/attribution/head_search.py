@@ -29,6 +29,7 @@ from unitscope.attribution.steps import POOLED, Step
 from unitscope.errors import HeadError
 from unitscope.geometry import Grid
 from unitscope.tracing.axes import Axes
+from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import (
     ELEMENTWISE_PRODUCTS,
     PROBABILITIES,
@@ -37,7 +38,8 @@ from unitscope.tracing.functions import (
     UNIT_QUOTIENTS,
 )
 from unitscope.tracing.layers import captured
-from unitscope.tracing.trace import Call, Trace, logits_of, trace
+from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.trace import Trace, trace
 
 
 def find_head(

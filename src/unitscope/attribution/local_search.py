@@ -15,8 +15,10 @@ from unitscope.attribution.probes import probes
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
 from unitscope.errors import HeadError, ModelError
+from unitscope.tracing.calls import Call
 from unitscope.tracing.layers import Layer, captured
-from unitscope.tracing.trace import Call, Trace, logits_of
+from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.trace import Trace
 
 # A share of |gradient|·|activation| below this is rounding and nothing else.
 _SILENT = 1e-3

@@ -6,8 +6,8 @@ import math
 from typing import Any, NamedTuple
 
 from unitscope.tracing.axes import Axes
+from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import CARRIERS, UNIT_REORDERINGS
-from unitscope.tracing.trace import Call
 
 _MAP_POOLS = ("adaptive_avg_pool2d", "avg_pool2d")
 _REDUCTIONS = ("mean", "sum")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
+from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import (
     ELEMENTWISE_PRODUCTS,
     PROBABILITIES,
     SUM_SIGNS,
     UNIT_QUOTIENTS,
 )
-from unitscope.tracing.trace import Call
 
 WANTED = "exact maps need a feature map, a global average pool and one linear layer at the end"
 

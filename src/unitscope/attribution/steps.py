@@ -17,7 +17,7 @@ from unitscope.attribution.readout import (
 )
 from unitscope.errors import HeadError
 from unitscope.tracing.functions import SUM_SIGNS, UNIT_NORMALISATIONS
-from unitscope.tracing.trace import Caught
+from unitscope.tracing.taps import Caught
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.stand_in import ShapesOnly, keeping_numbers
 from unitscope.errors import HeadError, LayerError, ModelError, UnitscopeError, one_line
 from unitscope.tracing.layers import Layer, evaluating, replacing
-from unitscope.tracing.trace import logits_of
+from unitscope.tracing.outputs import logits_of
 
 # Copies of a map that go through the rest of the network at a time.
 _COPIES = 32

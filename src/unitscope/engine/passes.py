@@ -14,7 +14,7 @@ from unitscope.attribution.head_path import HeadPath, run_tapped, run_with_tap
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.rounding import relative_difference
 from unitscope.tracing.layers import captured
-from unitscope.tracing.trace import logits_of
+from unitscope.tracing.outputs import logits_of
 
 # What bfloat16, with its eight binary digits, may do to a sound network: relative to the
 # largest logit and activation.

@@ -16,7 +16,8 @@ from unitscope.kernels import filters as filters_of
 from unitscope.model import Classifier
 from unitscope.render import diagram
 from unitscope.render.words import number, percent, plural, power
-from unitscope.tracing.layers import Layer, Stage, evaluating
+from unitscope.tracing.layers import Layer, evaluating
+from unitscope.tracing.stages import Stage
 
 Plain = dict[str, Any]
 

@@ -1,1 +1,1 @@
-"""Inputs: from a picture file to what the network sees, and where that lies on the photo."""
+"""Inputs: from a picture file to the network's input, and where that lies on it."""

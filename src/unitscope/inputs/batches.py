@@ -1,11 +1,13 @@
-"""Batches: photos decoded and preprocessed side by side, a batch ahead of whoever works on them."""
+"""Batches: photos decoded and preprocessed in threads, a batch ahead."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,162 +20,224 @@ from unitscope.errors import UnitscopeError
 from unitscope.inputs.photos import Encoded, Photo, PhotoSource, opened
 from unitscope.inputs.preprocessing import AnyPreprocessing, Preprocessing
 
-# Decoding and resizing leave Python's lock alone, so that threads share the processors;
-# more only take memory.
+# Decoding and resizing release Python's lock, so threads share the processors. More
+# threads would only take memory.
 _MOST_THREADS = 8
 
-# Of photos with fewer bytes than this on average much is Python's own work, which is
-# done for a whole batch at once; the two batches in memory need no more threads.
+# Photos of fewer bytes on average are small: much of their cost is Python's own, which
+# is lower for a whole batch at once. Two batches in memory need no more threads.
 _SMALL = 32 << 10
+_THREADS_FOR_SMALL = 2
 
 Read: TypeAlias = tuple[Photo, Tensor]
 _Opener: TypeAlias = Callable[[], Photo] | Exception
-# What became of a photo, told when its turn comes: read, decoded only, or an error.
+# What became of a photo: read, only decoded, or an error to raise when its turn comes.
 _Outcome: TypeAlias = Read | Photo | Exception
+_Skip: TypeAlias = Callable[[int, UnitscopeError], None]
 
 
 def batches(
     sources: Sequence[PhotoSource | Photo],
     preprocessing: AnyPreprocessing,
     size: int,
-    skip: Callable[[int, UnitscopeError], None] | None = None,
+    skip: _Skip | None = None,
 ) -> Iterator[list[Read]]:
-    """Photos and their preprocessed inputs, `size` at a time, in order; the next batch is read meanwhile.
+    """Photos and their preprocessed inputs in order, `size` at a time.
 
-    Our own preprocessing runs in threads beside the decoding, anybody else's in the
-    caller's. At most two batches are in memory, of which our own preprocessing keeps
-    the inputs only. Raises PhotoError for the first photo, in order, that cannot be
-    read; with `skip`, that is told of each such photo by its place in `sources`, before
-    the batch that then lacks it.
+    The next batch is read meanwhile. A `Preprocessing` runs in the threads that decode,
+    any other one in the caller's thread. At most two batches are in memory; a
+    `Preprocessing` keeps only the inputs of its photos.
+
+    Raises PhotoError for the first photo, in order, that cannot be read. With `skip`,
+    the batch lacks such photos instead, and `skip` is called with their places in
+    `sources` before the batch comes.
     """
-
-    def told(first: int, outcomes: Iterable[_Outcome]) -> Iterator[Read]:
-        for place, outcome in enumerate(outcomes, first):
-            try:
-                yield _told(outcome, preprocessing)
-            except UnitscopeError as error:
-                if skip is None:
-                    raise
-                skip(place, error)
-
+    reader = _Reader(preprocessing, skip)
     if len(sources) == 1:
-        yield list(told(0, [_decoded(_opener(sources[0]))]))
+        (source,) = sources
+        photo = _decoded(_opener(source))
+        yield list(reader.read(0, [photo]))
         return
-    threads, at_once = (2, size) if _are_small(sources[:size]) else (_MOST_THREADS, 1)
-    threads = min(threads, os.cpu_count() or 1)
+
+    threads, at_once = _schedule(sources[:size], size)
     with ThreadPoolExecutor(threads, "unitscope-photos") as pool:
 
-        def begun(start: int) -> list[Future[list[_Outcome]]]:
-            openers = [_opener(source) for source in sources[start : start + size]]
-            few = [
-                openers[begin : begin + at_once]
-                for begin in range(0, len(openers), at_once)
-            ]
-            own = preprocessing if isinstance(preprocessing, Preprocessing) else None
-            return [pool.submit(_outcomes, some, own) for some in few]
+        def begin(start: int) -> list[Future[list[_Outcome]]]:
+            batch = sources[start : start + size]
+            return reader.begin(pool, batch, at_once)
 
         try:
-            waiting = begun(0)
+            upcoming = begin(0)
             for start in range(0, len(sources), size):
-                current, waiting = waiting, begun(start + size)
-                yield list(
-                    told(
-                        start,
-                        (outcome for future in current for outcome in future.result()),
-                    )
-                )
-        except (
-            BaseException
-        ):  # who stops early need not wait for what nobody will look at
+                current = upcoming
+                upcoming = begin(start + size)
+                outcomes = _results(current)
+                yield list(reader.read(start, outcomes))
+        except BaseException:
+            # A caller that stops early does not wait for photos that it will not use.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
+def _schedule(first_batch: Sequence[PhotoSource | Photo], size: int) -> tuple[int, int]:
+    """How many threads read photos, and how many photos a thread takes at once."""
+    threads, at_once = _MOST_THREADS, 1
+    if _are_small(first_batch):
+        threads, at_once = _THREADS_FOR_SMALL, size
+    processors = os.cpu_count() or 1
+    return min(threads, processors), at_once
+
+
 def _are_small(sources: Sequence[PhotoSource | Photo]) -> bool:
-    paths = [
-        Path(source) for source in sources if isinstance(source, (str, os.PathLike))
-    ]
-    sizes = [path.stat().st_size for path in paths if path.is_file()]
-    sizes += [source.size for source in sources if isinstance(source, Encoded)]
+    sizes = []
+    for source in sources:
+        if isinstance(source, Encoded):
+            sizes.append(source.size)
+        elif isinstance(source, (str, os.PathLike)):
+            path = Path(source)
+            if path.is_file():
+                sizes.append(path.stat().st_size)
     return bool(sizes) and sum(sizes) < _SMALL * len(sizes)
 
 
+def _results(futures: Iterable[Future[list[_Outcome]]]) -> Iterator[_Outcome]:
+    for future in futures:
+        yield from future.result()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns photos into inputs; `skip` is called for those that cannot be read."""
+
+    preprocessing: AnyPreprocessing
+    skip: _Skip | None
+
+    def begin(
+        self,
+        pool: ThreadPoolExecutor,
+        sources: Sequence[PhotoSource | Photo],
+        at_once: int,
+    ) -> list[Future[list[_Outcome]]]:
+        """Start to read photos in threads, so many in each task."""
+        openers = [_opener(source) for source in sources]
+        own = None
+        if isinstance(self.preprocessing, Preprocessing):
+            own = self.preprocessing
+
+        futures = []
+        for start in range(0, len(openers), at_once):
+            task = openers[start : start + at_once]
+            futures.append(pool.submit(_outcomes, task, own))
+        return futures
+
+    def read(self, first: int, outcomes: Iterable[_Outcome]) -> Iterator[Read]:
+        """The photos that could be read; `first` is the place of the first outcome."""
+        for place, outcome in enumerate(outcomes, first):
+            try:
+                yield self._finished(outcome)
+            except UnitscopeError as error:
+                if self.skip is None:
+                    raise
+                self.skip(place, error)
+
+    def _finished(self, outcome: _Outcome) -> Read:
+        if isinstance(outcome, Exception):
+            raise outcome
+        if not isinstance(outcome, Photo):
+            return outcome
+
+        photo = outcome.without_pixels()
+        if isinstance(self.preprocessing, Preprocessing):
+            return photo, self.preprocessing(outcome.held)
+        # A user's callable may take PIL images only.
+        return photo, self.preprocessing(outcome.image)
+
+
 def _opener(source: PhotoSource | Photo) -> _Opener:
+    """What decodes a photo whose header was read, or what went wrong with it."""
     if isinstance(source, Photo):
         return lambda: source
     try:
-        if isinstance(source, Image.Image):
-            # Two threads must not load one image, which may be in the list twice.
-            photo = opened(source)()
-            return lambda: photo
-        return opened(source)
+        decode = opened(source)
+        if not isinstance(source, Image.Image):
+            return decode
+        # Decoded at once: the list may hold one image twice, and two threads must not
+        # load it.
+        photo = decode()
+        return lambda: photo
+    except Exception as error:
+        return error
+
+
+def _decoded(opener: _Opener) -> Photo | Exception:
+    if isinstance(opener, Exception):
+        return opener
+    try:
+        return opener()
     except Exception as error:
         return error
 
 
 def _outcomes(openers: list[_Opener], own: Preprocessing | None) -> list[_Outcome]:
+    """Decode photos, and preprocess those of one size together where that is ours."""
     outcomes: list[_Outcome] = [_decoded(opener) for opener in openers]
-    alike: dict[tuple[int, int], list[tuple[int, Photo]]] = {}
-    for place, outcome in enumerate(outcomes if own else ()):
+    if own is None:
+        return outcomes
+
+    photos_by_size: dict[tuple[int, int], dict[int, Photo]] = defaultdict(dict)
+    for place, outcome in enumerate(outcomes):
         if isinstance(outcome, Photo):
-            alike.setdefault(outcome.size, []).append((place, outcome))
-    for some in alike.values():
-        assert own is not None
-        with contextlib.suppress(
-            Exception
-        ):  # each is tried by itself, and told, when its turn comes
-            inputs = own.together([photo.held for _, photo in some])
-            for (place, photo), tensor in zip(some, inputs, strict=True):
-                # Whoever draws a photo decodes it again: its pixels are many times
-                # those of the input.
-                outcomes[place] = (photo.without_pixels(), tensor)
+            photos_by_size[outcome.size][place] = outcome
+    for photos in photos_by_size.values():
+        # Where this fails, each photo is tried alone when its turn comes, and its error
+        # is raised then.
+        with contextlib.suppress(Exception):
+            read = _preprocessed(photos, own)
+            for place in read:
+                outcomes[place] = read[place]
     return outcomes
 
 
-def _decoded(decode: _Opener) -> Photo | Exception:
-    if isinstance(decode, Exception):
-        return decode
-    try:
-        return decode()
-    except Exception as error:
-        return error
-
-
-def _told(outcome: _Outcome, preprocessing: AnyPreprocessing) -> Read:
-    if isinstance(outcome, Exception):
-        raise outcome
-    if not isinstance(outcome, Photo):
-        return outcome
-    if isinstance(preprocessing, Preprocessing):
-        return outcome.without_pixels(), preprocessing(outcome.held)
-    return outcome.without_pixels(), preprocessing(
-        outcome.image
-    )  # Anybody's may be for PIL images only.
+def _preprocessed(photos: dict[int, Photo], own: Preprocessing) -> dict[int, Read]:
+    """Photos of one size, by their places, preprocessed together."""
+    pixels = [photo.held for photo in photos.values()]
+    inputs = own.together(pixels)
+    read: dict[int, Read] = {}
+    for place, tensor in zip(photos, inputs, strict=True):
+        # The pixels are many times those of the input. A photo that is drawn is decoded
+        # again.
+        photo = photos[place].without_pixels()
+        read[place] = (photo, tensor)
+    return read
 
 
 def stacked(
     inputs: Sequence[Float[Tensor, "channel row col"]],
 ) -> Float[Tensor, "photo channel row col"]:
-    """The inputs as one tensor, as torch.stack makes it; without a copy where they were made together.
+    """The inputs as one tensor, as by torch.stack; not copied where made together.
 
-    A copy by torch costs more than itself: its threads then look out for more to do for
-    some milliseconds, on the processors that are reading the next photos.
+    A copy by torch costs more than itself: its threads then look for work for some
+    milliseconds, on the processors that read the next photos.
     """
     first = inputs[0]
-    step, storage = (
-        first.numel() * first.element_size(),
-        first.untyped_storage().data_ptr(),
-    )
-    beside = all(
-        one.shape == first.shape
-        and one.dtype == first.dtype
-        and one.is_contiguous()
-        and one.untyped_storage().data_ptr() == storage
-        and one.data_ptr() == first.data_ptr() + place * step
-        for place, one in enumerate(inputs)
-    )
-    if beside:
-        return first.as_strided(
-            (len(inputs), *first.shape), (first.numel(), *first.stride())
-        )
-    return torch.stack(list(inputs))
+    if not _are_consecutive(inputs):
+        return torch.stack(list(inputs))
+    shape = (len(inputs), *first.shape)
+    strides = (first.numel(), *first.stride())
+    return first.as_strided(shape, strides)
+
+
+def _are_consecutive(inputs: Sequence[Tensor]) -> bool:
+    """Whether tensors lie one behind the other in one storage."""
+    first = inputs[0]
+    storage = first.untyped_storage().data_ptr()
+    address = first.data_ptr()
+    for tensor in inputs:
+        if tensor.shape != first.shape or tensor.dtype != first.dtype:
+            return False
+        if tensor.untyped_storage().data_ptr() != storage:
+            return False
+        if tensor.data_ptr() != address or not tensor.is_contiguous():
+            return False
+        address += first.numel() * first.element_size()
+    return True

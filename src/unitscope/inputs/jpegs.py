@@ -1,4 +1,7 @@
-"""JPEG files decoded by simplejpeg, where that is installed: the very pixels of Pillow, in less time."""
+"""JPEGs: files decoded by simplejpeg, where that is installed.
+
+The pixels are those of Pillow, in less time.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,7 @@ try:
 except ImportError:
     decode_jpeg = None
 
-# Pillow may be built with another JPEG library, as by some distributions, whose pixels
-# would be others.
+# Some distributions build Pillow with another JPEG library, which gives other pixels.
 _IS_SAME_LIBRARY = features.check_feature("libjpeg_turbo")
 
 # MPO is what many phones write: a JPEG file with more pictures behind the first.
@@ -21,24 +23,32 @@ _FORMATS = ("JPEG", "MPO")
 
 
 def decoded(header: Image.Image, data: bytes) -> UInt8[ndarray, "row col 3"] | None:
-    """The RGB pixels of a JPEG file whose header Pillow has read; None for what is left to Pillow.
+    """The RGB pixels of a JPEG file whose header Pillow has read.
 
-    That is all that is not upright 8-bit RGB or grey, and all that is damaged in the
-    least: Pillow, which decides what may be shown, then meets the same bytes.
+    None for files that Pillow must decode: all that are not upright 8-bit RGB or grey,
+    and all that are damaged, since Pillow decides which of those can be shown.
     """
-    if decode_jpeg is None or not _IS_SAME_LIBRARY or header.format not in _FORMATS:
+    if decode_jpeg is None or not _IS_SAME_LIBRARY:
         return None
-    if header.mode not in ("RGB", "L") or not _is_upright(header):
+    if header.format not in _FORMATS or header.mode not in ("RGB", "L"):
         return None
+    if not _is_upright(header):
+        return None
+
     try:
         pixels: ndarray = decode_jpeg(data)
-    except Exception:  # It reports whatever is odd with a file as one kind of error, of which Pillow forgives some.
+    except Exception:
+        # simplejpeg refuses some files that Pillow can read, with one kind of error for
+        # all.
         return None
-    return pixels if pixels.shape == (header.height, header.width, 3) else None
+    expected = (header.height, header.width, 3)
+    return pixels if pixels.shape == expected else None
 
 
 def _is_upright(header: Image.Image) -> bool:
     try:
-        return bool(header.getexif().get(Base.Orientation, 1) == 1)
-    except Exception:  # Broken EXIF raises all sorts of things, and a photo without its tag is still a photo.
+        orientation = header.getexif().get(Base.Orientation, 1)
+    except Exception:
+        # Broken EXIF raises many kinds of errors. The photo itself may still be sound.
         return True
+    return bool(orientation == 1)

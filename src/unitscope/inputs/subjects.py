@@ -1,4 +1,4 @@
-"""Subjects: what was explained, a photo or a tensor, and where the network's input lies on it."""
+"""Subjects: what was explained, and where the network's input lies on it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch import Tensor
 
 from unitscope.geometry import Placement
 from unitscope.inputs.photos import Photo, PhotoSource, open_photo
-from unitscope.inputs.preprocessing import AnyPreprocessing, picture_of
+from unitscope.inputs.pictures import picture_of
+from unitscope.inputs.preprocessing import AnyPreprocessing
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One thing that was explained.
+    """A photo or an input tensor that was explained.
 
-    `name` is shown; `size` is (width, height) in pixels of the upright photo, or of the
-    network's input when a tensor was given; `preprocessing` is None for a tensor. A
-    photo from a file is opened again when it is drawn, so that explaining thousands of
-    photos keeps none of them in memory. `placed` says where the network's input lay on
-    it, where that was recorded instead of the preprocessing.
+    `name` is shown. `size` is (width, height) in pixels of the upright photo, or of the
+    network's input for a tensor. `preprocessing` is None for a tensor. A photo from a
+    file is opened again when it is drawn: explaining thousands of photos keeps none in
+    memory. `placed` says where the network's input lies on the photo, where that was
+    recorded instead of the preprocessing.
     """
 
     name: str
@@ -35,7 +36,12 @@ class Subject:
     @classmethod
     def of_photo(cls, photo: Photo, preprocessing: AnyPreprocessing) -> Subject:
         """The subject of a photo."""
-        return cls(photo.name, photo.size, preprocessing, source=photo.source)
+        return cls(
+            name=photo.name,
+            size=photo.size,
+            preprocessing=preprocessing,
+            source=photo.source,
+        )
 
     @classmethod
     def of_tensor(
@@ -44,35 +50,42 @@ class Subject:
         name: str,
         undo: AnyPreprocessing | None,
     ) -> Subject:
-        """The subject of one input tensor; `undo` is the preprocessing that it is assumed to come from, for drawing."""
+        """The subject of an input tensor.
+
+        It is drawn as the photo that `undo`, a preprocessing, is assumed to have had.
+        """
+        _, rows, cols = tensor.shape
         return cls(
-            name,
-            (int(tensor.shape[2]), int(tensor.shape[1])),
-            None,
+            name=name,
+            size=(int(cols), int(rows)),
+            preprocessing=None,
             tensor=tensor,
             undo=undo,
         )
 
     @property
     def is_photo(self) -> bool:
-        """Whether it was given as a photo, rather than as a tensor."""
+        """Whether it is a photo, not a tensor."""
         return self.source is not None
 
     def picture(self, longest: int | None = None) -> Image.Image:
-        """The upright photo itself, or the input tensor turned back into a picture (RGB, 8 bits).
+        """The upright photo, or a picture of the input tensor (RGB, 8 bits).
 
-        With `longest` pixels to be drawn, a large photo may come smaller, though not
-        smaller than that.
+        A large photo may come smaller, with at least `longest` pixels on its shorter
+        side.
         """
         if self.source is not None:
-            return open_photo(self.source, longest).image
+            photo = open_photo(self.source, longest)
+            return photo.image
+
         assert self.tensor is not None
-        if self.undo is not None and self.undo.channels == self.tensor.shape[0]:
+        channels = self.tensor.shape[0]
+        if self.undo is not None and self.undo.channels == channels:
             return self.undo.undo(self.tensor)
         return picture_of(self.tensor)
 
     def placement(self, input_size: tuple[int, int]) -> Placement:
-        """Where the network's input of `input_size` (rows, cols) lies on the picture."""
+        """Where the network's input of `input_size` (rows, cols) lies on the photo."""
         if self.placed is not None:
             return self.placed
         if self.preprocessing is None:

@@ -30,13 +30,8 @@ from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
 from unitscope.model.reading import Batch, Input, read_batches
 from unitscope.model.structure import Structures
-from unitscope.tracing.layers import (
-    Layer,
-    Stage,
-    check_units,
-    find_map_layer,
-    stages_of,
-)
+from unitscope.tracing.layers import Layer, check_units, find_map_layer
+from unitscope.tracing.stages import Stage, stages_of
 
 _USUAL_INPUT = (224, 224)
 

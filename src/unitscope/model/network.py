@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from unitscope.errors import ModelError, NonFiniteError, UnitscopeError
 from unitscope.tracing.layers import captured, evaluating, layers_of
-from unitscope.tracing.trace import Trace, logits_of, trace
+from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.trace import Trace, trace
 
 Result = TypeVar("Result")
 

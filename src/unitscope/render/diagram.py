@@ -13,7 +13,7 @@ from unitscope.accounts.account import NetworkFacts
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.render.sheets import Sheet
 from unitscope.render.words import clean, plural, shape
-from unitscope.tracing.layers import Stage
+from unitscope.tracing.stages import Stage
 
 KEY = (
     "Blocks are feature maps, units × rows × columns: as wide as their units, high and "

@@ -12,11 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from unitscope.errors import ModelError, PreprocessingError, one_line
-from unitscope.inputs.preprocessing import (
-    AnyPreprocessing,
-    MeasuredPreprocessing,
-    Preprocessing,
-)
+from unitscope.inputs.measured import MeasuredPreprocessing
+from unitscope.inputs.preprocessing import AnyPreprocessing, Preprocessing
 
 _FILTERS = {
     0: "nearest",

@@ -19,11 +19,8 @@ from unitscope.errors import (
     near_matches,
     one_line,
 )
-from unitscope.inputs.preprocessing import (
-    AnyPreprocessing,
-    MeasuredPreprocessing,
-    Preprocessing,
-)
+from unitscope.inputs.measured import MeasuredPreprocessing
+from unitscope.inputs.preprocessing import AnyPreprocessing, Preprocessing
 from unitscope.model import Classifier
 from unitscope.sources.hub import fetch_snapshot
 from unitscope.sources.request import RANDOM_NOTE, Request, seeded

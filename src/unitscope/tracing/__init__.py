@@ -1,1 +1,1 @@
-"""Tracing: one forward pass, watched: its calls, its layers, and where the cells of their maps lie."""
+"""Tracing: the calls and layers of a forward pass, and where their cells lie."""

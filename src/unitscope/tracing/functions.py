@@ -1,7 +1,7 @@
 """Functions: the names of torch functions, by what they do to numbers and to axes.
 
-A name is the function's `__name__`, as a `TorchFunctionMode` sees it. In-place functions
-and operators are separate names: `x + y` is `__add__`, `x += y` is `__iadd__`.
+A name is the function's `__name__`, as a `TorchFunctionMode` sees it. Operators and
+in-place functions have names of their own: `x + y` is `__add__`, `x += y` `__iadd__`.
 """
 
 from __future__ import annotations
