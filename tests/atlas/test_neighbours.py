@@ -11,7 +11,6 @@ from torch import nn
 
 from networks import Gap, seeded
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.findings import class_means
 from unitscope.atlas.neighbours import _correlated, correlations
 from unitscope.atlas.scanning import scan
 from unitscope.errors import UnitError
@@ -105,7 +104,7 @@ def test_of_other_layers_over_classes_where_those_are_more(tmp_path: Path) -> No
     atlas = scanned(tmp_path, classes=9, photos=2, sample=8)
     layer = atlas.layer("features.2")
     found = correlations(atlas, layer, [4, 2])
-    means, _ = class_means(atlas.summary("features.2").classes)
+    means = atlas.summary("features.2").classes.means
     np.testing.assert_allclose(found.values, slow(means)[[4, 2]], atol=1e-12)
     assert (found.of, found.count) == ("classes", 9)
     assert {row["of"] for row in atlas.neighbours(1, "features.2")} == {"classes"}

@@ -63,7 +63,7 @@ def parts_of(seen: Observed, cuts: list[int]) -> list[Observed]:
             seen.maps[a:b],
             seen.mean[a:b],
             seen.images[a:b],
-            seen.draws[a:b],
+            seen.hash_keys[a:b],
             seen.classes[a:b],
         )
         for a, b in itertools.pairwise(bounds)
@@ -179,7 +179,7 @@ def test_the_sample_is_uniform_and_the_same_for_all_units() -> None:
     seen = observed(40, 4)
     sample = of(EMPTY["sample"], seen)
     assert isinstance(sample, Sample)
-    assert sample.images.tolist() == np.argsort(seen.draws)[:5].tolist()
+    assert sample.images.tolist() == np.argsort(seen.hash_keys)[:5].tolist()
     assert np.array_equal(sample.maxima, seen.maps[sample.images].max((2, 3)))
 
 

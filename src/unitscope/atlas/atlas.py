@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from unitscope.atlas.ablation_study import confusion_without
-from unitscope.atlas.findings import class_means, pooled_features
+from unitscope.atlas.findings import pooled_features
 from unitscope.atlas.intervals import Estimate
 from unitscope.atlas.neighbours import correlations
 from unitscope.atlas.observing import digest_of
@@ -197,7 +197,7 @@ class Atlas(StoredAtlas):
         classes = self.summary(layer).classes
         if not classes.counts[index]:
             raise ClassError(f"no image of class {self.classes[index]!r} was scanned")
-        means, _ = class_means(classes)
+        means = classes.means
         with np.errstate(invalid="ignore"):
             shares = means[index] / np.nansum(np.abs(means), axis=0)
         effects: dict[int, Row] = {}

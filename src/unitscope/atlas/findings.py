@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from unitscope.atlas.ablation_study import (
     AblationStudy,
@@ -28,7 +27,6 @@ from unitscope.atlas.storage import (
     table_batches,
     write_table,
 )
-from unitscope.atlas.summaries.class_sums import ClassSums
 from unitscope.atlas.summaries.concepts import (
     DETECTOR_THRESHOLD,
     SIGNIFICANCE,
@@ -207,7 +205,7 @@ def _units(
     lower, _, counts = histogram.buckets()
     total = np.maximum(histogram.total, 1)
     positive = counts[:, lower > 0].sum(axis=1)
-    means, variances = class_means(summary.classes)
+    means, variances = classes.means, classes.variances
     found, low, high = selectivity(means, classes.counts, variances)
     best = np.where(np.isnan(means), -np.inf, means).argmax(axis=0)
     some = bool(classes.counts.any())
@@ -233,27 +231,11 @@ def _units(
     }
 
 
-def class_means(
-    classes: ClassSums,
-) -> tuple[Float[np.ndarray, "class unit"], Float[np.ndarray, "class unit"]]:
-    """Each unit's mean activation on the images of each class, and its variance between them; NaN without images."""
-    counts, sums = classes.counts[:, None].astype(np.float64), classes.sums
-    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-    spread = classes.squares - counts * np.nan_to_num(means) ** 2
-    variances = np.divide(
-        spread.clip(min=0),
-        counts - 1,
-        out=np.full(means.shape, np.nan),
-        where=counts > 1,
-    )
-    return means, variances
-
-
 def _unit_classes(
     atlas: StoredAtlas, layer: AtlasLayer, summary: LayerSummary
 ) -> dict[str, Any]:
     classes = summary.classes
-    means, _ = class_means(summary.classes)
+    means = classes.means
     _, low, high = mean_interval(classes.sums, classes.squares, classes.counts[:, None])
     present = int((classes.counts > 0).sum())
     kept = min(LISTED, present)

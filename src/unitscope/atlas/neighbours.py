@@ -9,7 +9,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from unitscope.atlas.findings import class_means
 from unitscope.atlas.storage import AtlasLayer, StoredAtlas
 
 Compared: TypeAlias = Literal["images", "classes", "sample"]
@@ -62,7 +61,7 @@ def correlations(
     classes = atlas.empty_summary(layer).classes
     classes.restore(atlas.arrays(f"{layer.name}/classes"))
     means, sample = (
-        class_means(classes)[0][classes.counts > 0],
+        classes.means[classes.counts > 0],
         atlas.part(f"{layer.name}/sample/means", slice(None)),
     )
     if len(means) > len(sample):

@@ -518,7 +518,7 @@ def _with_scales(
         assert maps is not None
         largest = float(maps.abs().max())
         unit = 2.0 ** round(math.log2(largest)) if 0 < largest < math.inf else 1.0
-        scaled.append(dataclasses.replace(layer, unit=unit))
+        scaled.append(dataclasses.replace(layer, scale=unit))
     return scaled, probe
 
 

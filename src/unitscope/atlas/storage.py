@@ -76,7 +76,7 @@ class AtlasLayer:
     cells: tuple[int, int]
     grid: Grid
     is_head: bool
-    unit: float = field(repr=False)
+    scale: float = field(repr=False)
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
@@ -92,7 +92,7 @@ class AtlasLayer:
                 "traced": self.grid.traced,
             },
             "is_head": self.is_head,
-            "scale": self.unit,
+            "scale": self.scale,
         }
 
     @classmethod
@@ -239,7 +239,7 @@ class StoredAtlas:
                 classes,
                 settings["top"],
                 settings["sample"],
-                layer.unit,
+                layer.scale,
             )
         )
 
