@@ -41,7 +41,8 @@ ROOMS = {
         checkpoint image_processor transformers
         """,
     "atlas": """
-        intervals matching runners summaries ablation_study storage observing
+        intervals confusion pooled_features prediction_changes unit_sets removals
+        ablation_study matching runners summaries storage observing
         dissection findings neighbours atlas merging scanning
         """,
     "render": """

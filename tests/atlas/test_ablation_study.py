@@ -10,15 +10,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from unitscope.atlas import ablation_study
-from unitscope.atlas.ablation_study import (
-    AblationStudy,
-    Confusion,
-    PooledFeatures,
-    PooledSource,
-    confusion_without,
-    curve,
-)
+from unitscope.atlas.ablation_study import AblationStudy
+from unitscope.atlas.confusion import Confusion
+from unitscope.atlas.pooled_features import PooledFeatures, PooledSource
+from unitscope.atlas.prediction_changes import LinearChanges
+from unitscope.atlas.unit_sets import confusion_without, curve
 from unitscope.attribution.readout import Normalisation, Readout
 from unitscope.errors import ClassError, InputError, NonFiniteError
 
@@ -168,9 +164,7 @@ def test_every_unit_off_is_the_closed_form_bit_for_bit(
     readout = Readout(weight, torch.zeros_like(readout.bias), readout.norm)
     pooled = torch.from_numpy(features.pooled)
     each = readout.logits_without_each(pooled, readout.logits(pooled), None).numpy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablation_study, "_NUMBERS_AT_ONCE", numbers)
-        study = AblationStudy.measure(readout, lambda: [features])
+    study = AblationStudy.measure(readout, lambda: [features], numbers)
     for unit in range(each.shape[1]):
         same(study.ranking.each_off[unit], counted(each[:, unit], features.target))
 
@@ -184,9 +178,11 @@ def test_pruning_looks_at_few_pairs_and_loses_none() -> None:
     )
     logits = readout.logits(torch.from_numpy(pooled))
     target = logits.numpy().argmax(1)
-    each = ablation_study._LinearEach(readout)
-    may = each._may_turn(torch.from_numpy(pooled), logits, torch.from_numpy(target))
-    assert 0.01 < float(may.float().mean()) < 0.5
+    changes = LinearChanges(readout)
+    may_change = changes.may_change(
+        torch.from_numpy(pooled), logits, torch.from_numpy(target)
+    )
+    assert 0.01 < float(may_change.float().mean()) < 0.5
     features = PooledFeatures(pooled, target, np.ones(300, bool))
     study = AblationStudy.measure(readout, lambda: [features])
     first = (
@@ -422,7 +418,7 @@ def test_a_table_without_draws_and_one_of_no_class(
         (
             {"pooled": np.full((4, 2), np.inf, np.float32)},
             NonFiniteError,
-            "hold nan or infinite numbers: compute them",
+            "contain nan or infinite numbers: compute them",
         ),
     ],
 )

@@ -23,11 +23,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from networks import Dense, Flattened, Gap, seeded
-from unitscope.atlas.ablation_study import confusion_without
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.findings import pooled_features
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scanning import Progress, scan
+from unitscope.atlas.unit_sets import confusion_without
 from unitscope.errors import (
     AtlasError,
     DatasetError,

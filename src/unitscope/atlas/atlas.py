@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitscope.atlas.ablation_study import confusion_without
 from unitscope.atlas.findings import pooled_features
 from unitscope.atlas.intervals import Estimate
 from unitscope.atlas.neighbours import correlations
@@ -17,6 +16,7 @@ from unitscope.atlas.observing import digest_of
 from unitscope.atlas.storage import StoredAtlas
 from unitscope.atlas.summaries.concepts import SIGNIFICANCE
 from unitscope.atlas.summaries.top_images import CRITERIA
+from unitscope.atlas.unit_sets import confusion_without
 from unitscope.attribution.classes import class_index
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.datasets import Dataset, open_dataset

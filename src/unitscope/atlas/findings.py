@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from unitscope.atlas.ablation_study import (
-    AblationStudy,
-    PooledFeatures,
-    PooledSource,
-    Removals,
-)
+from unitscope.atlas.ablation_study import AblationStudy
 from unitscope.atlas.dissection import RESOLUTION
 from unitscope.atlas.intervals import mean_interval, proportion, selectivity
 from unitscope.atlas.observing import draw_of
+from unitscope.atlas.pooled_features import PooledFeatures, PooledSource
+from unitscope.atlas.removals import Removals
 from unitscope.atlas.storage import (
     AtlasLayer,
     StoredAtlas,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, Num
+from jaxtyping import Bool, Float, Float32, Int64
 
 from unitscope.atlas.intervals import Estimate, ratio_interval
 
@@ -344,14 +344,14 @@ class ConceptCounts:
             for draw in range(len(self.null_i))
         ]
 
-        units_by_chance, concepts_by_chance = np.array(
-            by_chance or [(np.nan, np.nan)]
-        ).T
+        table = np.array(by_chance, dtype=np.float64)
+        if not by_chance:
+            table = np.full((1, 2), np.nan)
         return Detectors(
             units=observed[0],
             concepts=observed[1],
-            units_by_chance=_mean_and_range(units_by_chance),
-            concepts_by_chance=_mean_and_range(concepts_by_chance),
+            units_by_chance=_mean_and_range(table[:, 0]),
+            concepts_by_chance=_mean_and_range(table[:, 1]),
         )
 
     def _ranks(self) -> Int64[np.ndarray, "row unit"]:
@@ -393,7 +393,7 @@ def _detectors(
     return int(detecting.sum()), len(concepts)
 
 
-def _mean_and_range(draws: Num[np.ndarray, " draw"]) -> Estimate:
+def _mean_and_range(draws: Float[np.ndarray, " draw"]) -> Estimate:
     return Estimate(draws.mean(), draws.min(), draws.max())
 
 
