@@ -42,8 +42,11 @@ ROOMS = {
         """,
     "atlas": """
         intervals confusion pooled_features prediction_changes unit_sets removals
-        ablation_study matching runners summaries storage observing
-        dissection findings neighbours atlas merging scanning
+        ablation_study matching shard_pool image_hashes summaries layout arrays tables
+        manifest storage observing scan_task concept_task dissection image_tables
+        unit_tables ablation_tables concept_tables findings neighbours description
+        unit_rows atlas_images atlas merging options identity layer_choice plan
+        scan_folder run_log shard_scan concept_scan scanning
         """,
     "render": """
         colours words overlays sheets diagram markup figures report fragments reporting
@@ -66,7 +69,7 @@ LEAVES = {
     "transformers": ("sources/transformers.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
-    "pyarrow": ("datasets/tables.py", "atlas/storage.py"),
+    "pyarrow": ("datasets/tables.py", "atlas/tables.py"),
     "starlette": ("explorer/server.py",),
     "uvicorn": ("explorer/server.py",),
     "simplejpeg": ("inputs/jpegs.py",),

@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from networks import Dense, Flattened, Gap, seeded
+from unitscope.atlas.ablation_tables import pooled_features
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.findings import pooled_features
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scanning import Progress, scan
 from unitscope.atlas.unit_sets import confusion_without
@@ -529,7 +529,7 @@ def test_a_folder_of_something_else_is_left_alone(
         (
             {"part": (1, 99)},
             InputError,
-            "5 shards of 10 images, which make no 99 parts",
+            "5 shards of 10 images, too few for 99 parts",
         ),
         ({"quantile": 1.5}, InputError, "quantile is a share"),
         ({"top": 0}, InputError, "top is at least 1"),
@@ -650,7 +650,9 @@ def test_code_that_changed_is_noticed_and_addresses_are_not(
     with pytest.raises(Stop):
         scan(first, folder, tmp_path / "out", progress=stopping_at(12), **OPTIONS)
     changed.module.power = 3  # type: ignore[assignment]
-    assert "answers otherwise" in refused(AtlasError, changed, folder, tmp_path / "out")
+    assert "gives other logits" in refused(
+        AtlasError, changed, folder, tmp_path / "out"
+    )
     assert scan(same, folder, tmp_path / "out").complete
 
 
@@ -670,7 +672,7 @@ def test_parts_that_are_not_whole_are_refused(atlas: Atlas, tmp_path: Path) -> N
     copy = tmp_path / "copy"
     shutil.copytree(atlas.path, copy)
     (copy / "rows" / "00001.parquet").unlink()
-    with pytest.raises(AtlasError, match="is missing: the part is not whole"):
+    with pytest.raises(AtlasError, match="is missing: copy the part again"):
         merge([copy], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
@@ -876,7 +878,7 @@ def test_units_are_named_by_what_they_detect(
 def test_concepts_are_added_later_and_stopped_and_gone_on_with(
     reds: Classifier, masked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitscope.atlas.dissection._SHARD", 8)
+    monkeypatch.setattr("unitscope.atlas.dissection.SHARD_SIZE", 8)
     whole = scan(
         reds, masked / "images", tmp_path / "whole", concepts=masked, **CONCEPTS
     )

@@ -19,7 +19,7 @@ from browsing import watched
 from networks import Gap, seeded
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.scanning import scan
-from unitscope.atlas.storage import write_table
+from unitscope.atlas.tables import write_table
 from unitscope.datasets import open_dataset
 from unitscope.errors import InputError, OutputError, UnitscopeWarning
 from unitscope.explorer import atlas_contents

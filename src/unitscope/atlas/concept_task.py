@@ -1,0 +1,180 @@
+"""Concept task: one shard of photos with masks, counted (Bau et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from unitscope.atlas.observing import Observer, OnSkip
+from unitscope.atlas.shard_pool import ShardTask
+from unitscope.atlas.summaries.concepts import Annotation, ConceptCounts, active_pixels
+from unitscope.datasets import MaskedDataset, Masks, shown_id
+from unitscope.errors import UnitscopeError
+from unitscope.geometry import Placement, interpolation_weights
+
+RESOLUTION = 56
+"""Maps and masks are compared on this many pixels a side of the input (Bau et al. 2020)."""
+DRAWS = 20
+"""The number of other photos whose masks each activation is paired with, for the null."""
+
+
+@dataclass
+class ConceptResult:
+    """The counts of every layer on one shard, and the photos skipped, with reasons."""
+
+    shard: int
+    counts: dict[str, ConceptCounts]
+    photos: int
+    skipped: list[tuple[str, str]]
+
+
+@dataclass
+class ConceptTask(ShardTask):
+    """Counts where units are active and where concepts are, shard by shard.
+
+    Photos come in a random order, the same in every run, so that those of a shard are
+    no more alike than any others. For the null each photo's activation is paired with
+    the masks of other photos of its shard.
+    """
+
+    observer: Observer
+    masked: MaskedDataset
+    thresholds: Mapping[str, Float[np.ndarray, " unit"]]
+    shards: Sequence[Int64[np.ndarray, " photo"]]
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """The categories of the concepts, sorted."""
+        return sorted({concept.category for concept in self.masked.concepts})
+
+    @cached_property
+    def draws(self) -> int:
+        """The number of draws from the null."""
+        # In a shard of n photos there are n − 1 others for each.
+        return min([DRAWS, *(len(shard) - 1 for shard in self.shards)])
+
+    def empty(self) -> dict[str, ConceptCounts]:
+        """The counts of no photos, for every layer."""
+        categories = self.categories
+        category_of = [
+            categories.index(concept.category) for concept in self.masked.concepts
+        ]
+        return {
+            layer.name: ConceptCounts.empty(
+                units=layer.units,
+                category_of=np.array(category_of, np.int64),
+                categories=len(categories),
+                null_draws=self.draws,
+            )
+            for layer in self.observer.layers
+        }
+
+    def __call__(self, shard: int) -> ConceptResult:
+        """Count one shard."""
+        result = ConceptResult(shard, self.empty(), photos=0, skipped=[])
+        entries = self.masked.dataset.entries
+
+        def skip(image: int, error: UnitscopeError) -> None:
+            photo = shown_id(entries[image].id)
+            result.skipped.append((photo, shown_id(str(error))))
+            self.report(0, 1)
+
+        masks = self._masks(self.shards[shard].tolist(), skip)
+        images = list(masks)
+        others = self._others(images)
+        for batch in self.observer.run(images, skip):
+            activations = self.observer.maps(batch.activations)
+            maps = {name: pair[0].cpu().numpy() for name, pair in activations.items()}
+            pairs = zip(batch.images, batch.photos, strict=True)
+            for place, (image, photo) in enumerate(pairs):
+                # The masks of another photo are stretched over all of this one.
+                placement = self.observer.model.preprocessing.placement(photo.size)
+                own = self._annotation(masks[image], placement)
+                null = [
+                    self._annotation(masks[other], placement) for other in others[image]
+                ]
+                for name, counts in result.counts.items():
+                    active = self._active(name, maps[name][place])
+                    counts.update(active, own, null)
+            result.photos += len(batch.images)
+            self.report(len(batch.images), 0)
+
+        self.observer.digests.clear()
+        return result
+
+    def _masks(self, images: Iterable[int], skip: OnSkip) -> dict[int, Masks]:
+        masks: dict[int, Masks] = {}
+        for image in images:
+            try:
+                masks[image] = self.masked.masks(image)
+            except UnitscopeError as error:
+                skip(image, error)
+        return masks
+
+    def _others(self, images: list[int]) -> dict[int, list[int]]:
+        """For each image the images whose masks its activation is paired with."""
+        count = len(images)
+        steps = np.linspace(1, max(count - 1, 1), self.draws).astype(int)
+        return {
+            image: [images[(place + step) % count] for step in steps]
+            for place, image in enumerate(images)
+        }
+
+    @cached_property
+    def _weights(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The interpolation weights of each layer's cells, down and across."""
+        input_size = self.observer.model.input_shape[1:]
+        return {
+            layer.name: interpolation_weights(
+                layer.grid,
+                layer.cells,
+                input_size,
+                (RESOLUTION, RESOLUTION),
+            )
+            for layer in self.observer.layers
+        }
+
+    def _active(
+        self, layer: str, maps: Float[np.ndarray, "unit row col"]
+    ) -> Bool[np.ndarray, "unit pixel"]:
+        thresholds = self.thresholds[layer].astype(np.float32)
+        return active_pixels(maps, thresholds, *self._weights[layer])
+
+    def _annotation(self, masks: Masks, placement: Placement) -> Annotation:
+        """Masks as the network sees them: those of concepts inside its crop."""
+        on_crop = on_input(masks.pixels, placement, RESOLUTION)
+        visible = on_crop.any(axis=1)
+        labels = np.array(masks.labels, np.int64)
+        categories = [
+            self.categories.index(category)
+            for category in masks.categories
+            if category in self.categories
+        ]
+        return Annotation(
+            masks=on_crop[visible],
+            concepts=labels[visible],
+            categories=np.array(sorted(categories), np.int64),
+        )
+
+
+def on_input(
+    masks: Bool[np.ndarray, "concept row col"], placement: Placement, resolution: int
+) -> Bool[np.ndarray, "concept pixel"]:
+    """Masks of a whole photo at the centres of the input's resolution × resolution pixels."""
+    _, rows, cols = masks.shape
+    width, height = placement.photo_size
+    centres = (np.arange(resolution) + 0.5) / resolution
+    across = (placement.left + centres * (placement.right - placement.left)) / width
+    down = (placement.top + centres * (placement.bottom - placement.top)) / height
+
+    inside_down = (down >= 0) & (down < 1)
+    inside_across = (across >= 0) & (across < 1)
+    row = np.floor(down * rows).clip(0, rows - 1).astype(int)
+    col = np.floor(across * cols).clip(0, cols - 1).astype(int)
+    sampled = masks[:, row[:, None], col]
+    on_photo: np.ndarray = sampled & (inside_down[:, None] & inside_across)
+    return on_photo.reshape(len(masks), resolution * resolution)
