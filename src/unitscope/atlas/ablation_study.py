@@ -125,17 +125,20 @@ class AblationStudy:
         most = [order[:size] for size in sizes for order in orders]
         least = [order[units - size :] for size in sizes for order in orders]
         random = [order[:size] for size in sizes for order in shuffled]
-        counts = confusion_without(readout, source, [*most, *least, *random])
 
-        ranked = len(most)
+        # All sets in one pass over the photos.
+        sets = [*most, *least, *random]
+        counts = confusion_without(readout, source, sets)
+        least_begin = len(most)
+        random_begin = len(most) + len(least)
         return Removals(
             units=units,
             sizes=tuple(sizes),
             classes=tuple(classes),
             all_on=self.reporting.all_on,
-            most=_by_size(counts[:ranked], len(sizes)),
-            least=_by_size(counts[ranked : 2 * ranked], len(sizes)),
-            random=_by_size(counts[2 * ranked :], len(sizes)),
+            most=_by_size(counts[:least_begin], len(sizes)),
+            least=_by_size(counts[least_begin:random_begin], len(sizes)),
+            random=_by_size(counts[random_begin:], len(sizes)),
         )
 
     def _rankable_classes(self) -> list[int]:
@@ -175,14 +178,17 @@ class _Counts:
         """Count the predictions with all units on, and add up the contributions."""
         split = block.ranking.astype(np.int64)
         hit = predicted == block.target
+        miss = ~hit
         np.add.at(self._positives, (split, block.target), 1)
         np.add.at(self._tp, (split[hit], predicted[hit]), 1)
-        np.add.at(self._fp, (split[~hit], predicted[~hit]), 1)
+        np.add.at(self._fp, (split[miss], predicted[miss]), 1)
 
-        normalised = block.pooled / self._readout.divisor(block.pooled)
-        shares = normalised[torch.from_numpy(block.ranking)]
-        target = torch.from_numpy(block.target[block.ranking])
-        self._shares.index_add_(0, target, shares.to(torch.float64))
+        divisor = self._readout.divisor(block.pooled)
+        normalised = block.pooled / divisor
+        ranking = torch.from_numpy(block.ranking)
+        shares = normalised[ranking].to(torch.float64)
+        target = torch.from_numpy(block.target)[ranking]
+        self._shares.index_add_(0, target, shares)
 
     def add_changes(
         self, block: Block, predicted: Int64[np.ndarray, " photo"], changes: Changes
@@ -195,32 +201,39 @@ class _Counts:
         target = block.target[photo]
 
         old = predicted[photo]
+        lost = first_class + old
         hit = old == target
-        np.add.at(self._tp_lost, (first_class + old)[hit], 1)
-        np.add.at(self._fp_lost, (first_class + old)[~hit], 1)
+        np.add.at(self._tp_lost, lost[hit], 1)
+        np.add.at(self._fp_lost, lost[~hit], 1)
 
+        gained = first_class + new
         hit = new == target
-        np.add.at(self._tp_gained, (first_class + new)[hit], 1)
-        np.add.at(self._fp_gained, (first_class + new)[~hit], 1)
+        np.add.at(self._tp_gained, gained[hit], 1)
+        np.add.at(self._fp_gained, gained[~hit], 1)
 
     def split(self, row: int) -> Split:
         """The counts of one split."""
+        tp = self._tp[row]
+        fp = self._fp[row]
         tp_gained = self._tp_gained.reshape(self._shape)[row]
         fp_gained = self._fp_gained.reshape(self._shape)[row]
         tp_lost = self._tp_lost.reshape(self._shape)[row]
         fp_lost = self._fp_lost.reshape(self._shape)[row]
         positives = self._positives[row]
+
+        all_on = Confusion(
+            tp=tp,
+            fp=fp,
+            positives=positives,
+        )
+        each_off = Confusion(
+            tp=tp + tp_gained - tp_lost,
+            fp=fp + fp_gained - fp_lost,
+            positives=positives,
+        )
         return Split(
-            all_on=Confusion(
-                tp=self._tp[row],
-                fp=self._fp[row],
-                positives=positives,
-            ),
-            each_off=Confusion(
-                tp=self._tp[row] + tp_gained - tp_lost,
-                fp=self._fp[row] + fp_gained - fp_lost,
-                positives=positives,
-            ),
+            all_on=all_on,
+            each_off=each_off,
             tp_gained=tp_gained,
             fp_gained=fp_gained,
         )
@@ -229,12 +242,14 @@ class _Counts:
         """The mean contributions on the ranking split."""
         photos = np.maximum(self._positives[1], 1)[:, None]
         means = self._shares.numpy() / photos
-        contribution: np.ndarray = self._readout.weight.numpy() * means
+        weight = self._readout.weight.numpy()
+        contribution: np.ndarray = weight * means
         return contribution.T
 
 
 def _default_sizes(units: int) -> list[int]:
-    return sorted({size for size in (4, 20, units - 20) if 0 < size < units})
+    usual = {4, 20, units - 20}
+    return sorted(size for size in usual if 0 < size < units)
 
 
 def _by_size(counts: Confusion, sizes: int) -> Confusion:

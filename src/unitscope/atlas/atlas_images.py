@@ -30,8 +30,9 @@ def images_and_maps(
     if by in CRITERIA:
         top = atlas.summary(layer).top[by]
         images = top.images[unit]
+        maps = top.maps()[unit]
         exists = images >= 0
-        return images[exists][:count], top.maps()[unit][exists][:count]
+        return images[exists][:count], maps[exists][:count]
 
     choices = ", ".join(map(repr, (*CRITERIA, "sample")))
     raise InputError(f"images are chosen by {choices}, not by {by!r}")
@@ -43,9 +44,11 @@ def _across_the_sample(
     """Images of the sample at equal steps of the rank by the unit's maximum."""
     sample = atlas.summary(layer).sample
     order = np.argsort(sample.maxima[:, unit], kind="stable")
-    steps = np.linspace(0, len(order) - 1, min(count, len(order)))
+    shown = min(count, len(order))
+    steps = np.linspace(0, len(order) - 1, shown)
     chosen = order[steps.round().astype(int)]
-    return sample.images[chosen], sample.maps()[chosen, unit]
+    maps = sample.maps()[chosen, unit]
+    return sample.images[chosen], maps
 
 
 def subjects_of(

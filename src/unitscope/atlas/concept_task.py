@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from unitscope.atlas.observing import Observer, OnSkip
+from unitscope.atlas.observing import ImageBatch, Observer, OnSkip
 from unitscope.atlas.shard_pool import ShardTask
 from unitscope.atlas.summaries.concepts import Annotation, ConceptCounts, active_pixels
 from unitscope.datasets import MaskedDataset, Masks, shown_id
@@ -55,7 +55,8 @@ class ConceptTask(ShardTask):
     def draws(self) -> int:
         """The number of draws from the null."""
         # In a shard of n photos there are n − 1 others for each.
-        return min([DRAWS, *(len(shard) - 1 for shard in self.shards)])
+        smallest = min(len(shard) for shard in self.shards)
+        return min(DRAWS, smallest - 1)
 
     def empty(self) -> dict[str, ConceptCounts]:
         """The counts of no photos, for every layer."""
@@ -87,8 +88,7 @@ class ConceptTask(ShardTask):
         images = list(masks)
         others = self._others(images)
         for batch in self.observer.run(images, skip):
-            activations = self.observer.maps(batch.activations)
-            maps = {name: pair[0].cpu().numpy() for name, pair in activations.items()}
+            maps = self._maps(batch)
             pairs = zip(batch.images, batch.photos, strict=True)
             for place, (image, photo) in enumerate(pairs):
                 # The masks of another photo are stretched over all of this one.
@@ -106,6 +106,10 @@ class ConceptTask(ShardTask):
         self.observer.digests.clear()
         return result
 
+    def _maps(self, batch: ImageBatch) -> dict[str, np.ndarray]:
+        pairs = self.observer.maps(batch.activations)
+        return {name: maps.cpu().numpy() for name, (maps, _) in pairs.items()}
+
     def _masks(self, images: Iterable[int], skip: OnSkip) -> dict[int, Masks]:
         masks: dict[int, Masks] = {}
         for image in images:
@@ -118,7 +122,8 @@ class ConceptTask(ShardTask):
     def _others(self, images: list[int]) -> dict[int, list[int]]:
         """For each image the images whose masks its activation is paired with."""
         count = len(images)
-        steps = np.linspace(1, max(count - 1, 1), self.draws).astype(int)
+        farthest = max(count - 1, 1)
+        steps = np.linspace(1, farthest, self.draws).astype(int)
         return {
             image: [images[(place + step) % count] for step in steps]
             for place, image in enumerate(images)
@@ -168,13 +173,23 @@ def on_input(
     _, rows, cols = masks.shape
     width, height = placement.photo_size
     centres = (np.arange(resolution) + 0.5) / resolution
-    across = (placement.left + centres * (placement.right - placement.left)) / width
-    down = (placement.top + centres * (placement.bottom - placement.top)) / height
+    crop_width = placement.right - placement.left
+    crop_height = placement.bottom - placement.top
+    across = (placement.left + centres * crop_width) / width
+    down = (placement.top + centres * crop_height) / height
 
-    inside_down = (down >= 0) & (down < 1)
-    inside_across = (across >= 0) & (across < 1)
-    row = np.floor(down * rows).clip(0, rows - 1).astype(int)
-    col = np.floor(across * cols).clip(0, cols - 1).astype(int)
+    row, row_exists = _cells_at(down, rows)
+    col, col_exists = _cells_at(across, cols)
     sampled = masks[:, row[:, None], col]
-    on_photo: np.ndarray = sampled & (inside_down[:, None] & inside_across)
+    exists = row_exists[:, None] & col_exists
+    on_photo: np.ndarray = sampled & exists
     return on_photo.reshape(len(masks), resolution * resolution)
+
+
+def _cells_at(
+    places: Float[np.ndarray, " place"], cells: int
+) -> tuple[Int64[np.ndarray, " place"], Bool[np.ndarray, " place"]]:
+    """The cells at places from 0 to 1, and whether a place lies in that range."""
+    inside = (places >= 0) & (places < 1)
+    cell = np.floor(places * cells)
+    return cell.clip(0, cells - 1).astype(int), inside

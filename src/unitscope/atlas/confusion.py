@@ -67,14 +67,18 @@ class Confusion:
 
     def __getitem__(self, ablation: int | slice | tuple[int | slice, ...]) -> Confusion:
         """The counts under some of the ablations."""
-        return Confusion(self.tp[ablation], self.fp[ablation], self.positives)
+        return Confusion(
+            tp=self.tp[ablation],
+            fp=self.fp[ablation],
+            positives=self.positives,
+        )
 
     def __add__(self, other: Confusion) -> Confusion:
         """The counts over the photos of both, under the same ablations."""
         return Confusion(
-            self.tp + other.tp,
-            self.fp + other.fp,
-            self.positives + other.positives,
+            tp=self.tp + other.tp,
+            fp=self.fp + other.fp,
+            positives=self.positives + other.positives,
         )
 
 
@@ -95,10 +99,10 @@ class Split:
     def __add__(self, other: Split) -> Split:
         """The counts over the photos of both."""
         return Split(
-            self.all_on + other.all_on,
-            self.each_off + other.each_off,
-            self.tp_gained + other.tp_gained,
-            self.fp_gained + other.fp_gained,
+            all_on=self.all_on + other.all_on,
+            each_off=self.each_off + other.each_off,
+            tp_gained=self.tp_gained + other.tp_gained,
+            fp_gained=self.fp_gained + other.fp_gained,
         )
 
     @property

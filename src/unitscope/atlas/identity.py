@@ -20,17 +20,21 @@ def fingerprint(model: Classifier) -> str:
     # A function in the structure is shown with its address, which changes in each run.
     structure = re.sub(r" at 0x[0-9a-fA-F]+", "", str(model.network))
     digest = hashlib.sha256(structure.encode())
-    for name, tensor in model.network.state_dict().items():
-        if isinstance(tensor, torch.Tensor):
-            header = f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n"
-            digest.update(header.encode())
-            digest.update(_bytes_of(tensor))
+    state = model.network.state_dict()
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        shape = tuple(tensor.shape)
+        header = f"\n{name} {shape} {tensor.dtype}\n"
+        digest.update(header.encode())
+        digest.update(_bytes_of(tensor))
     return digest.hexdigest()
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    on_processor = tensor.detach().cpu().contiguous()
-    as_bytes = on_processor.flatten().view(torch.uint8)
+    on_processor = tensor.detach().cpu()
+    flat = on_processor.contiguous().flatten()
+    as_bytes = flat.view(torch.uint8)
     return as_bytes.numpy().data
 
 
@@ -54,11 +58,17 @@ def difference(manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
 
 def _described(name: str, then: Any, now: Any) -> str:
     if name == "parameters":
-        parameter = next(key for key in now if then.get(key) != now[key])
-        return (
-            f"other parameters ({parameter} was {then.get(parameter)}, not "
-            f"{now[parameter]})"
-        )
+        return _different_parameter(then, now)
     if isinstance(now, str) and len(now) == _SHA256_DIGITS:
-        return f"another {name} (fingerprint {str(then)[:8]}, not {now[:8]})"
+        then_short = str(then)[:8]
+        now_short = now[:8]
+        return f"another {name} (fingerprint {then_short}, not {now_short})"
     return f"another {name} ({then}, not {now})"
+
+
+def _different_parameter(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    for parameter, value in now.items():
+        before = then.get(parameter)
+        if before != value:
+            return f"other parameters ({parameter} was {before}, not {value})"
+    return "other parameters"

@@ -47,8 +47,9 @@ def wilson(hits: Numbers, count: Numbers, z: float = Z95) -> Interval:
     share = _ratio(hits, count)
     count = np.where(count > 0, count, np.nan)
     middle = share + z * z / (2 * count)
-    variance = share * (1 - share) / count + z * z / (4 * count * count)
-    spread = z * np.sqrt(variance)
+    variance = share * (1 - share) / count
+    correction = z * z / (4 * count * count)
+    spread = z * np.sqrt(variance + correction)
     scale = 1 + z * z / count
 
     # Rounding must not push an end past the proportion at 0 or 1.
@@ -133,7 +134,8 @@ def balanced_accuracy_drop(
         difference = (worse - better) / (count + 2)
         middle = middle + difference / 2
         discordant = (worse + better + 1) / (count + 2)
-        variance = variance + (discordant - difference**2) / (count + 2) / 4
+        of_difference = (discordant - difference**2) / (count + 2)
+        variance = variance + of_difference / 4
     error = z * np.sqrt(variance)
 
     # The added cells pull the middle to 0, but the interval must contain the estimate.
@@ -195,10 +197,11 @@ def selectivity(
         )
 
     column = (-1, *(1 for _ in shape))
-    photos = np.asarray(counts, dtype=np.float64)[present].reshape(column)
+    photos = counts[present].astype(np.float64).reshape(column)
     means = means[present].astype(np.float64)
     # Squared standard errors of the means.
-    errors = np.where(photos > 1, variances[present], np.nan) / photos
+    known = np.where(photos > 1, variances[present], np.nan)
+    errors = known / photos
 
     best = means.argmax(axis=0)[None]
     top = np.take_along_axis(means, best, axis=0)[0]
@@ -211,7 +214,8 @@ def selectivity(
     total = np.where(defined, top + rest, np.nan)
     value = _ratio(top - rest, total)
     gradient = rest**2 * top_error + top**2 * rest_error
-    error = z * 2 * np.sqrt(_ratio(gradient, total**4))
+    variance = _ratio(gradient, total**4)
+    error = z * 2 * np.sqrt(variance)
     return _clipped(value, error, error)
 
 
@@ -235,9 +239,12 @@ def ratio_interval(
     """
     i, u, ii, iu, uu, count = _float64(i, u, ii, iu, uu, count)
     value = _ratio(i, u)
-    residual = np.maximum(ii - 2 * value * iu + value**2 * uu, 0.0)
-    variance = _ratio(residual, u**2) * _ratio(count, count - 1)
-    error = z * np.sqrt(variance)
+    residual = ii - 2 * value * iu + value**2 * uu
+    # Rounding may make the residual negative.
+    residual = np.maximum(residual, 0.0)
+    variance = _ratio(residual, u**2)
+    correction = _ratio(count, count - 1)
+    error = z * np.sqrt(variance * correction)
     return _clipped(value, error, error)
 
 

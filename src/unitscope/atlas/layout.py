@@ -30,14 +30,17 @@ TABLES = (
 
 def table_file(folder: Path, table: str) -> Path:
     """One of an atlas's tables."""
-    return folder / f"{table}.parquet"
+    name = f"{table}.parquet"
+    return folder / name
 
 
 def rows_file(folder: Path, shard: int) -> Path:
     """The table of a shard's images in an atlas's folder."""
-    return folder / ROWS / f"{shard:05d}.parquet"
+    name = f"{shard:05d}.parquet"
+    return folder / ROWS / name
 
 
 def pooled_file(folder: Path, shard: int) -> Path:
     """The pooled units of a shard's images in an atlas's folder."""
-    return folder / POOLED / f"{shard:05d}.safetensors"
+    name = f"{shard:05d}.safetensors"
+    return folder / POOLED / name

@@ -109,13 +109,16 @@ def _correlated(
         products += values[:, chosen].T @ values
 
     variation = (squares - sums**2 / rows).clip(min=0)
-    covariation = products - np.outer(sums[chosen], sums) / rows
+    means = np.outer(sums[chosen], sums) / rows
+    covariation = products - means
     spread = np.sqrt(variation)
+    spreads = np.outer(spread[chosen], spread)
     with np.errstate(divide="ignore", invalid="ignore"):
-        correlation = covariation / np.outer(spread[chosen], spread)
+        correlation = covariation / spreads
 
     # The variation of a constant unit is nothing but rounding.
-    constant = variation <= rows * (_ROUNDING * shift) ** 2
+    rounding = rows * (_ROUNDING * shift) ** 2
+    constant = variation <= rounding
     correlation[:, constant] = np.nan
     correlation[constant[chosen]] = np.nan
     correlation[np.arange(len(chosen)), chosen] = np.nan

@@ -75,8 +75,9 @@ class LinearChanges(PredictionChanges):
         photos, units = candidates.nonzero(as_tuple=True)
         size = max(self._numbers_at_once // classes, 1)
         for begin in range(0, len(photos), size):
-            photo = photos[begin : begin + size]
-            unit = units[begin : begin + size]
+            end = begin + size
+            photo = photos[begin:end]
+            unit = units[begin:end]
             # The same operation as in Readout.logits_without_each, for equal rounding.
             without = torch.addcmul(
                 logits[photo],
@@ -85,8 +86,14 @@ class LinearChanges(PredictionChanges):
                 value=-1,
             )
             new = without.numpy().argmax(axis=1)
-            changed = new != predicted[photo.numpy()]
-            yield photo.numpy()[changed], unit.numpy()[changed], new[changed]
+            photo_index = photo.numpy()
+            unit_index = unit.numpy()
+            changed = new != predicted[photo_index]
+            yield (
+                photo_index[changed],
+                unit_index[changed],
+                new[changed],
+            )
 
     def may_change(
         self,
@@ -100,8 +107,8 @@ class LinearChanges(PredictionChanges):
         The left side is at most its maximum over c, and the right side at least the
         margin of y over the second class.
         """
-        best_two = logits.topk(2, dim=1).values
-        margin = (best_two[:, 0] - best_two[:, 1])[:, None]
+        best, second = logits.topk(2, dim=1).values.unbind(dim=1)
+        margin = (best - second)[:, None]
         own = self._weight[predicted]
         loss = torch.maximum(
             pooled * (own - self._least),
@@ -110,8 +117,10 @@ class LinearChanges(PredictionChanges):
 
         # Both sides, and the logits with the unit off, are rounded by a few units in
         # the last place of their terms.
-        terms = pooled.abs() * self._largest + logits.abs().amax(dim=1, keepdim=True)
-        upper_bound = loss + 8 * _FLOAT.eps * terms + _FLOAT.tiny
+        largest_logit = logits.abs().amax(dim=1, keepdim=True)
+        terms = pooled.abs() * self._largest + largest_logit
+        rounding = 8 * _FLOAT.eps * terms
+        upper_bound = loss + rounding + _FLOAT.tiny
         # Not `>=`: a pair whose bound overflows to nan must be included.
         return ~(upper_bound < margin)
 

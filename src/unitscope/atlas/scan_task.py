@@ -79,7 +79,7 @@ class ScanTask(ShardTask):
         self.observer.digests.clear()
 
         summaries = self.fresh
-        self.fresh = {name: summary.following() for name, summary in summaries.items()}
+        self.fresh = {name: summary.following() for name, summary in self.fresh.items()}
         return ShardResult(
             shard=shard,
             summaries=summaries,
@@ -156,8 +156,7 @@ class _ShardContent:
             }
 
     def _add_to_summaries(self, batch: ImageBatch, predictions: list[int]) -> None:
-        ids = [self._entries[image].id for image in batch.images]
-        hash_keys = [hash_key_of(id_) for id_ in ids]
+        hash_keys = [hash_key_of(self._entries[image].id) for image in batch.images]
         classes = self._classes(batch.images, predictions)
         for name, (maps, means) in self._observer.maps(batch.activations).items():
             observed = Observed(
@@ -176,7 +175,8 @@ class _ShardContent:
         if not self._labelled:
             return np.array(predictions, np.int64)
         labels = [self._entries[image].label for image in images]
-        return np.array([-1 if label is None else label for label in labels], np.int64)
+        classes = [-1 if label is None else label for label in labels]
+        return np.array(classes, np.int64)
 
     def pooled(self) -> dict[str, np.ndarray]:
         """The arrays of the file of pooled units."""
@@ -192,6 +192,7 @@ class _ShardContent:
     def rows(self) -> dict[str, list[Any]]:
         """The columns of the table of images, in the order of the data set."""
         columns: dict[str, list[Any]] = defaultdict(list)
+        digests = self._observer.digests
         for image in sorted(self._measured):
             entry = self._entries[image]
             columns["image"].append(image)
@@ -199,7 +200,8 @@ class _ShardContent:
             columns["label"].append(entry.label)
             columns["size"].append(entry.size)
             columns["stamp"].append(entry.stamp)
-            columns["digest"].append(self._observer.digests.get(image))
+            columns["digest"].append(digests.get(image))
+            measured = self._measured[image]
             for name in _MEASURED:
-                columns[name].append(self._measured[image].get(name))
+                columns[name].append(measured.get(name))
         return dict(columns)

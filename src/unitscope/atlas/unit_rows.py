@@ -88,18 +88,22 @@ def _by_class(
         raise ClassError(f"no image of class {atlas.classes[index]!r} was scanned")
 
     means = classes.means
+    own_means = means[index]
+    totals = np.nansum(np.abs(means), axis=0)
     with np.errstate(invalid="ignore"):
-        shares = means[index] / np.nansum(np.abs(means), axis=0)
+        shares = own_means / totals
+
     effects = _effects(atlas, layer, index)
-    extended = [
-        {
-            **row,
-            "class_mean": float(means[index, row["unit"]]),
-            "class_share": _finite(shares[row["unit"]]),
-            **{name: effects.get(row["unit"], {}).get(name) for name in _EFFECTS},
+    extended: list[Row] = []
+    for row in rows:
+        unit = row["unit"]
+        effect = effects.get(unit, {})
+        columns = {
+            "class_mean": float(own_means[unit]),
+            "class_share": _finite(shares[unit]),
+            **{name: effect.get(name) for name in _EFFECTS},
         }
-        for row in rows
-    ]
+        extended.append(row | columns)
     extended.sort(key=_by_importance if effects else _by_share)
     return extended
 

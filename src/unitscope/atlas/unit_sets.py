@@ -49,9 +49,10 @@ def confusion_without(
         for place, logits in enumerate(_logits_without(readout, block, masks)):
             predicted = logits.numpy().argmax(axis=1)
             correct = predicted[predicted == block.target]
+            all_counts = np.bincount(predicted, minlength=classes)
             hits = np.bincount(correct, minlength=classes)
             tp[place] += hits
-            fp[place] += np.bincount(predicted, minlength=classes) - hits
+            fp[place] += all_counts - hits
     return Confusion(tp, fp, positives)
 
 
@@ -101,7 +102,8 @@ def _logits_without(
     """The logits of a block with every set of units off in turn."""
     if readout.norm is not None:
         for mask in masks:
-            yield readout.logits(block.pooled * torch.from_numpy(~mask))
+            is_on = torch.from_numpy(~mask)
+            yield readout.logits(block.pooled * is_on)
         return
 
     # The values of a unit are contiguous, so that choosing units copies whole rows.
@@ -110,7 +112,8 @@ def _logits_without(
     for mask in masks:
         # Subtract the units that are off, or add up those that are on.
         subtract = 2 * int(mask.sum()) <= len(mask)
-        chosen = torch.from_numpy(np.flatnonzero(mask if subtract else ~mask))
+        used = mask if subtract else ~mask
+        chosen = torch.from_numpy(np.flatnonzero(used))
         chosen_pooled = pooled.index_select(0, chosen).T
         chosen_weight = weight.index_select(0, chosen)
         with unrounded(chosen_pooled):

@@ -131,15 +131,16 @@ def _unit_classes(
         classes.counts[:, None],
     )
 
-    present = int((classes.counts > 0).sum())
-    listed = min(LISTED, present)
+    present = np.count_nonzero(classes.counts)
+    listed = min(LISTED, int(present))
     order = np.argsort(-_without_nan(means), axis=0, kind="stable")
     chosen = order[:listed].T.ravel()
     units = np.repeat(np.arange(layer.units), listed)
+    ranks = np.arange(1, listed + 1)
     return {
         "layer": [layer.name] * len(units),
         "unit": units,
-        "rank": np.tile(np.arange(1, listed + 1), layer.units),
+        "rank": np.tile(ranks, layer.units),
         "class": chosen,
         "class_name": [atlas.classes[index] for index in chosen],
         "images": classes.counts[chosen],

@@ -37,7 +37,8 @@ class Observed:
     def maximum(self) -> Float[np.ndarray, "image unit"]:
         """The largest activation of each unit on each image."""
         maps = torch.from_numpy(self.maps)
-        return maps.amax(dim=(2, 3)).numpy()
+        maximum = maps.amax(dim=(2, 3))
+        return maximum.numpy()
 
 
 class Summary(ABC):

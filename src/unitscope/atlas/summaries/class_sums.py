@@ -78,7 +78,7 @@ class ClassSums(Summary):
     def means(self) -> Float[np.ndarray, "class unit"]:
         """Each unit's mean activation on the images of each class; nan without images."""
         sums = self.sums
-        counts = self._counts[:-1, None].astype(np.float64)
+        counts = self._column_of_counts
         means: np.ndarray = np.divide(
             sums,
             counts,
@@ -90,8 +90,9 @@ class ClassSums(Summary):
     @property
     def variances(self) -> Float[np.ndarray, "class unit"]:
         """The sample variance of the mean activation; nan for fewer than two images."""
-        counts = self._counts[:-1, None].astype(np.float64)
-        spread = self.squares - counts * np.nan_to_num(self.means) ** 2
+        counts = self._column_of_counts
+        means = np.nan_to_num(self.means)
+        spread = self.squares - counts * means**2
         variances: np.ndarray = np.divide(
             spread.clip(min=0),
             counts - 1,
@@ -101,8 +102,13 @@ class ClassSums(Summary):
         return variances
 
     @property
+    def _column_of_counts(self) -> Float[np.ndarray, "class 1"]:
+        return self._counts[:-1, None].astype(np.float64)
+
+    @property
     def overall_mean(self) -> Float[np.ndarray, " unit"]:
         """The mean activation over all images, with a class or without."""
         images = max(1, int(self._counts.sum()))
-        mean: np.ndarray = self._sums.values.sum(axis=0) / images
+        total = self._sums.values.sum(axis=0)
+        mean: np.ndarray = total / images
         return mean

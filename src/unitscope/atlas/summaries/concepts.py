@@ -224,7 +224,8 @@ class ConceptCounts:
         self.l[own.concepts] += area
         self.ll[own.concepts] += area * area
         for draw, other in enumerate(others):
-            self.null_l[draw, other.concepts] += other.masks.sum(axis=1)
+            area = other.masks.sum(axis=1)
+            self.null_l[draw, other.concepts] += area
 
     def _count_activation(
         self,
@@ -264,7 +265,8 @@ class ConceptCounts:
         self.i[pairs] += common
         self.ii[pairs] += common * common
         self.iu[pairs] += common * union
-        self.uu[pairs] += union * union - area * area - mask_area * mask_area
+        areas = area * area + mask_area * mask_area
+        self.uu[pairs] += union * union - areas
 
         pairs = np.ix_(np.unique(own.categories), firing)
         self.a[pairs] += area
@@ -272,8 +274,9 @@ class ConceptCounts:
 
     def iou(self) -> Float[np.ndarray, "unit concept"]:
         """IoU over the data set, 0 to 1; 0 where neither has any pixel."""
-        areas = self.a[self.category_of] + self.l[:, None]
-        return _iou(self.i, areas)
+        unit_areas = self.a[self.category_of]
+        mask_areas = self.l[:, None]
+        return _iou(self.i, unit_areas + mask_areas)
 
     def interval(self) -> Estimate:
         """The IoU with its 95 % interval over photos, arrays (unit, concept).
@@ -292,7 +295,8 @@ class ConceptCounts:
 
     def null_iou(self) -> Float[np.ndarray, "draw unit concept"]:
         """The IoU under the null, of every draw."""
-        return np.stack([self._null_iou(draw) for draw in range(len(self.null_i))])
+        draws = range(len(self.null_i))
+        return np.stack([self._null_iou(draw) for draw in draws])
 
     def chance(
         self,
@@ -311,8 +315,9 @@ class ConceptCounts:
         return total / draws, largest
 
     def _null_iou(self, draw: int) -> Float[np.ndarray, "unit concept"]:
-        areas = self.null_a[draw][self.category_of] + self.null_l[draw][:, None]
-        return _iou(self.null_i[draw], areas)
+        unit_areas = self.null_a[draw][self.category_of]
+        mask_areas = self.null_l[draw][:, None]
+        return _iou(self.null_i[draw], unit_areas + mask_areas)
 
     def best(self) -> Best:
         """The concept of each unit's largest IoU, with its p-value.
@@ -359,9 +364,13 @@ class ConceptCounts:
 
         The first row is the observation, the others are the draws from the null.
         """
-        draws = (self._null_iou(draw).max(axis=1) for draw in range(len(self.null_i)))
-        best = np.stack([self.iou().max(axis=1), *draws])
-        ranks: np.ndarray = (best[None] >= best[:, None]).sum(axis=1)
+        rows = [self.iou().max(axis=1)]
+        for draw in range(len(self.null_i)):
+            null_iou = self._null_iou(draw)
+            rows.append(null_iou.max(axis=1))
+        best = np.stack(rows)
+        reached = best[None] >= best[:, None]
+        ranks: np.ndarray = reached.sum(axis=1)
         return ranks
 
 
@@ -369,7 +378,9 @@ def _common_pixels(
     masks: Bool[np.ndarray, "mask pixel"], active: Bool[np.ndarray, "unit pixel"]
 ) -> Int64[np.ndarray, "mask unit"]:
     # Counts of pixels are exact in float32, and a float product is fast.
-    product = torch.from_numpy(masks).float() @ torch.from_numpy(active).float().T
+    mask_values = torch.from_numpy(masks).float()
+    active_values = torch.from_numpy(active).float()
+    product = mask_values @ active_values.T
     return product.to(torch.int64).numpy()
 
 

@@ -34,7 +34,9 @@ class ExactSums:
     def values(self) -> Float[np.ndarray, "row column"]:
         """The sums, float64."""
         high, low = self._digits
-        total: np.ndarray = high * 2.0**-_HIGH_BITS + low * 2.0**-_LOW_BITS
+        high_part = high * 2.0**-_HIGH_BITS
+        low_part = low * 2.0**-_LOW_BITS
+        total: np.ndarray = high_part + low_part
         return total * self._scale
 
     def add(
@@ -47,18 +49,21 @@ class ExactSums:
         Raises NonFiniteError for numbers that are too large to be summed exactly.
         """
         scaled = numbers.astype(np.float64) / self._scale
-        if scaled.size and not float(np.abs(scaled).max()) < _LARGEST:
+        if not scaled.size:
+            return
+        largest = float(np.abs(scaled).max())
+        # Not `>=`: nan must be refused too.
+        if not largest < _LARGEST:
             raise NonFiniteError(
-                f"activations of up to {float(np.abs(numbers).max()):.1e} cannot be "
+                f"activations of up to {largest * self._scale:.1e} cannot be "
                 "summed exactly, since those on noise are about "
                 f"{self._scale:.0e}: check the weights and the preprocessing"
             )
-        if not len(rows):
-            return
 
         shifted = scaled * 2.0**_HIGH_BITS
         high = np.floor(shifted)
-        low = np.rint((shifted - high) * 2.0 ** (_LOW_BITS - _HIGH_BITS))
+        rest = shifted - high
+        low = np.rint(rest * 2.0 ** (_LOW_BITS - _HIGH_BITS))
 
         order = np.argsort(rows, kind="stable")
         present, starts = np.unique(rows[order], return_index=True)

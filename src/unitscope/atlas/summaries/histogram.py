@@ -53,15 +53,21 @@ class Histogram(Summary):
 
         # Unit by unit: the counts of a unit then stay in the cache while its values are
         # counted.
-        as_integers = observed.maps.view(np.int32).reshape(images, units, cells)
-        by_unit = as_integers.transpose(1, 0, 2)
-        bits = np.ascontiguousarray(by_unit).reshape(units, -1)
-        owners = np.arange(units, dtype=np.int32)[:, None] << _BITS
-        self._wait(0, bits >= _LEAST, owners | (bits >> _SHIFT))
+        as_integers = observed.maps.view(np.int32)
+        by_image = as_integers.reshape(images, units, cells)
+        by_unit = np.ascontiguousarray(by_image.transpose(1, 0, 2))
+        bits = by_unit.reshape(units, -1)
+        owners = np.arange(units, dtype=np.int32) << _BITS
+        owners = owners[:, None]
+
+        positive = bits >= _LEAST
+        buckets = bits >> _SHIFT
+        self._wait(0, positive, owners | buckets)
         if int(bits.min(initial=0)) < 0:
             magnitudes = bits & _MAGNITUDE
             negative = (bits < 0) & (magnitudes >= _LEAST)
-            self._wait(1, negative, owners | (magnitudes >> _SHIFT))
+            buckets = magnitudes >> _SHIFT
+            self._wait(1, negative, owners | buckets)
 
         if self._waiting_values > _MOST_WAITING:
             self._count_waiting()
@@ -89,29 +95,37 @@ class Histogram(Summary):
         buckets = values & (_BUCKETS - 1)
         slots = self._slots[sign].take(buckets)
         if int(slots.min()) < 0:
-            for page in np.unique(buckets[slots < 0] // _PAGE):
-                self._add_page(-1 - int(page) if sign else int(page))
+            new_pages = np.unique(buckets[slots < 0] // _PAGE)
+            for page in new_pages.tolist():
+                self._add_page(-1 - page if sign else page)
             slots = self._slots[sign].take(buckets)
 
         width = len(self._pages) * _PAGE
-        first_slots = np.arange(self._units, dtype=np.int32) * np.int32(width)
-        slots += first_slots.take(values >> _BITS)
+        units = values >> _BITS
+        first_slots = np.arange(self._units, dtype=np.int32)
+        first_slots *= np.int32(width)
+        slots += first_slots.take(units)
         counts = np.bincount(slots, minlength=self._units * width)
-        by_page = np.split(counts.reshape(self._units, width), len(self._pages), 1)
+        by_unit = counts.reshape(self._units, width)
+        by_page = np.split(by_unit, len(self._pages), axis=1)
         for total, added in zip(self._counts, by_page, strict=True):
             total += added
 
     def _add_page(self, page: int) -> None:
         first = len(self._pages) * _PAGE
         slots = np.arange(first, first + _PAGE)
+        counts = np.zeros((self._units, _PAGE), np.int64)
         self._pages.append(page)
-        self._counts.append(np.zeros((self._units, _PAGE), np.int64))
-        if page >= 0:
-            begin = page * _PAGE
-            self._slots[0, begin : begin + _PAGE] = slots
-        else:
-            begin = (-1 - page) * _PAGE
-            self._slots[1, begin : begin + _PAGE] = slots[::-1]
+        self._counts.append(counts)
+
+        sign = 0
+        if page < 0:
+            # Negative buckets are −1 − b, so they fill the page from its end.
+            sign = 1
+            page = -1 - page
+            slots = slots[::-1]
+        begin = page * _PAGE
+        self._slots[sign, begin : begin + _PAGE] = slots
 
     def merge(self, other: Histogram) -> None:
         """Add the counts of another."""
@@ -120,7 +134,8 @@ class Histogram(Summary):
         for page, counts in zip(other._pages, other._counts, strict=True):
             if page not in self._pages:
                 self._add_page(page)
-            self._counts[self._pages.index(page)] += counts
+            place = self._pages.index(page)
+            self._counts[place] += counts
 
     def following(self) -> Histogram:
         """An empty summary for further images."""
@@ -130,12 +145,13 @@ class Histogram(Summary):
         """`pages` in order, `counts` (page, unit, bucket), and `cells` counted per unit."""
         self._count_waiting()
         order = np.argsort(self._pages)
-        stacked = np.zeros((0, self._units, _PAGE), np.int64)
+        pages = np.array(self._pages, np.int64)
+        counts = np.zeros((0, self._units, _PAGE), np.int64)
         if self._pages:
-            stacked = np.stack([self._counts[place] for place in order])
+            counts = np.stack([self._counts[place] for place in order])
         return {
-            "pages": np.array(self._pages, np.int64)[order],
-            "counts": stacked,
+            "pages": pages[order],
+            "counts": counts,
             "cells": np.array([self._cells], np.int64),
         }
 
@@ -169,8 +185,10 @@ class Histogram(Summary):
         lower < a ≤ upper, and bucket 0 has 0 for both.
         """
         arrays = self.arrays()
-        counts = arrays["counts"].transpose(1, 0, 2).reshape(self._units, -1)
-        numbers = (arrays["pages"][:, None] * _PAGE + np.arange(_PAGE)).ravel()
+        by_unit = arrays["counts"].transpose(1, 0, 2)
+        counts = by_unit.reshape(self._units, -1)
+        first = arrays["pages"][:, None] * _PAGE
+        numbers = (first + np.arange(_PAGE)).ravel()
 
         # Values in no bucket are 0, or next to it.
         zero = int(np.searchsorted(numbers, 0))
@@ -180,7 +198,11 @@ class Histogram(Summary):
         upper = np.insert(_edges(numbers + 1), zero, 0.0)
 
         occurred = counts.any(axis=0)
-        return lower[occurred], upper[occurred], counts[:, occurred]
+        return (
+            lower[occurred],
+            upper[occurred],
+            counts[:, occurred],
+        )
 
     def thresholds(
         self, share: float
@@ -192,23 +214,29 @@ class Histogram(Summary):
         of them.
         """
         lower, upper, counts = self.buckets()
-        at_least = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+        descending = counts[:, ::-1]
+        at_least = descending.cumsum(axis=1)[:, ::-1]
         tails = at_least / max(self._cells, 1)
-        fits = (counts > 0) & (tails <= share)
+        occurred = counts > 0
+        fits = occurred & (tails <= share)
+        exists = fits.any(axis=1)
         first = fits.argmax(axis=1)
-        reached = fits.any(axis=1)
+        first_tails = np.take_along_axis(tails, first[:, None], axis=1)[:, 0]
 
         # Above the last bucket that the unit reached, and above 0.
-        last = (counts > 0) * np.arange(1, len(upper) + 1)
-        tops = np.append(0.0, upper)[last.max(axis=1, initial=0)]
+        places = occurred * np.arange(1, len(upper) + 1)
+        last = places.max(axis=1, initial=0)
+        tops = np.append(0.0, upper)[last]
         above_all = np.maximum(tops, _edges(np.array([1])))
 
         # Below 0 a bucket does not hold its lower edge.
-        next_values = np.nextafter(lower.astype(np.float32), np.float32(0))
+        single = lower.astype(np.float32)
+        next_values = np.nextafter(single, np.float32(0))
         least = np.where(lower < 0, next_values, lower)
-        thresholds = np.where(reached, least[first], above_all)
-        shares = np.where(reached, tails[np.arange(self._units), first], 0.0)
-        return thresholds, shares
+        return (
+            np.where(exists, least[first], above_all),
+            np.where(exists, first_tails, 0.0),
+        )
 
     def quantiles(self, shares: Sequence[float]) -> Float[np.ndarray, "unit quantile"]:
         """The activations below which those shares of all activations lie.
@@ -218,16 +246,19 @@ class Histogram(Summary):
         lower, upper, counts = self.buckets()
         middle = (lower + upper) / 2
         below = counts.cumsum(axis=1)
-        wanted = np.ceil(np.asarray(shares) * self._cells).clip(min=1)
-        places = [np.searchsorted(unit_counts, wanted) for unit_counts in below]
+        ranks = np.ceil(np.asarray(shares) * self._cells)
+        ranks = ranks.clip(min=1)
+        places = [np.searchsorted(unit_counts, ranks) for unit_counts in below]
         table = np.array(places).reshape(self._units, len(shares))
-        quantiles: np.ndarray = middle[np.minimum(table, len(middle) - 1)]
+        table = np.minimum(table, len(middle) - 1)
+        quantiles: np.ndarray = middle[table]
         return quantiles
 
 
 def _edges(numbers: Int64[np.ndarray, " bucket"]) -> Float[np.ndarray, " bucket"]:
     """The lower edges of buckets; that of bucket −n is minus that of bucket n."""
-    bits = np.minimum(np.abs(numbers) << _SHIFT, _LARGEST_FINITE).astype(np.int32)
-    magnitudes = bits.view(np.float32).astype(np.float64)
-    edges: np.ndarray = np.sign(numbers) * magnitudes
+    bits = np.abs(numbers) << _SHIFT
+    bits = np.minimum(bits, _LARGEST_FINITE).astype(np.int32)
+    magnitudes = bits.view(np.float32)
+    edges: np.ndarray = np.sign(numbers) * magnitudes.astype(np.float64)
     return edges

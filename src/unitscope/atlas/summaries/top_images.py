@@ -74,17 +74,19 @@ class TopImages(Summary):
             scores = observed.maximum
 
         # An equal score may still replace an image that comes later in the data set.
-        least = np.maximum(self._scores[:, -1], self._earlier[:, -1])
-        rows, units = np.nonzero(scores >= least)
+        worst = self._scores[:, -1]
+        worst_earlier = self._earlier[:, -1]
+        rows, units = np.nonzero(scores >= np.maximum(worst, worst_earlier))
         if len(rows):
+            maps = observed.maps[rows, units]
             candidates = (
                 units,
                 observed.images[rows],
                 scores[rows, units],
-                observed.maps[rows, units],
+                maps,
             )
             self._waiting.append(candidates)
-            self._waiting_cells += len(rows) * observed.maps[0, 0].size
+            self._waiting_cells += maps.size
 
         # Ranking the candidates of many batches at once is faster.
         if self._waiting_cells > _MOST_WAITING:
@@ -95,7 +97,8 @@ class TopImages(Summary):
         if not self._waiting:
             return
         columns = zip(*self._waiting, strict=True)
-        units, images, scores, maps = (np.concatenate(column) for column in columns)
+        joined = (np.concatenate(column) for column in columns)
+        units, images, scores, maps = joined
         self._waiting = []
         self._waiting_cells = 0
 
@@ -106,22 +109,31 @@ class TopImages(Summary):
             return_index=True,
             return_counts=True,
         )
-        width = min(int(counts.max()), self._scores.shape[1])
-        ranks = np.arange(len(order)) - np.repeat(first, counts)
+        most = self._scores.shape[1]
+        width = min(int(counts.max()), most)
+        first_places = np.repeat(first, counts)
+        ranks = np.arange(len(order)) - first_places
         fits = ranks < width
         best = order[fits]
-        rows = np.repeat(np.arange(len(present)), np.minimum(counts, width))
-        places = rows, ranks[fits]
+        rows = np.repeat(np.arange(len(present)), counts)
+        places = rows[fits], ranks[fits]
 
         shape = len(present), width
+        cells = self._maps.shape[2:]
         ranked_scores = np.full(shape, -np.inf, np.float32)
         ranked_images = np.full(shape, -1, np.int64)
-        shares = np.zeros((*shape, *self._maps.shape[2:]), np.float16)
+        shares = np.zeros((*shape, *cells), np.float16)
         peaks = np.zeros(shape, np.float32)
         ranked_scores[places] = scores[best]
         ranked_images[places] = images[best]
         shares[places], peaks[places] = packed(maps[best])
-        self._merge(present, ranked_scores, ranked_images, shares, peaks)
+        self._merge(
+            present,
+            ranked_scores,
+            ranked_images,
+            shares,
+            peaks,
+        )
 
     def merge(self, other: TopImages) -> None:
         """Rank the images of another summary among one's own."""
@@ -153,11 +165,14 @@ class TopImages(Summary):
         self._peaks[units] = np.take_along_axis(all_peaks, best, 1)
 
         # Maps are large: write only those of units whose ranking changed.
-        changed = (best != np.arange(count)).any(axis=1)
-        own_maps = self._maps[units[changed]]
+        moved = best != np.arange(count)
+        changed = moved.any(axis=1)
+        changed_units = units[changed]
+        own_maps = self._maps[changed_units]
         all_maps = np.concatenate([own_maps, shares[changed]], 1)
         best_maps = best[changed][:, :, None, None]
-        self._maps[units[changed]] = np.take_along_axis(all_maps, best_maps, 1)
+        ranked_maps = np.take_along_axis(all_maps, best_maps, 1)
+        self._maps[changed_units] = ranked_maps
 
     def arrays(self) -> Arrays:
         """`scores`, `images`, `peaks` (unit, image), and `maps` (unit, image, row, col)."""
