@@ -1,4 +1,4 @@
-"""The study of ablations over a data set: against a loop over masked units, by hand, and its splits."""
+"""The ablation study: against a loop over masked units, by hand, and its splits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NORMS = {
 
 
 def in_chunks(features: PooledFeatures, size: int) -> PooledSource:
-    """The photos a few at a time; an iterator, so that a second pass over it would find nothing."""
+    """The photos in chunks, as an iterator, which a second pass would find empty."""
 
     def chunks() -> Iterator[PooledFeatures]:
         for begin in range(0, len(features.target), size):
@@ -69,7 +69,7 @@ def same(counts: Confusion, expected: tuple[list[int], list[int], list[int]]) ->
 def cases(
     draw: st.DrawFn, kinds: tuple[str, ...] = tuple(NORMS), whole: bool = False
 ) -> tuple[Readout, PooledFeatures]:
-    """A readout and photos. `whole`: small integers, so that sums are exact, whatever their order, and ties many."""
+    """A readout and photos; if `whole`, small integers with exact sums and many ties."""
     norm = NORMS[draw(st.sampled_from(kinds))]
     photos, units, classes = (
         draw(st.integers(*ends)) for ends in ((1, 12), (1, 9), (1, 5))
@@ -138,7 +138,9 @@ def test_every_unit_off_is_a_loop_over_masked_units(
 
 @settings(max_examples=60)
 @given(cases(("layer", "length", "root mean square")))
-def test_with_a_normalisation_too(case: tuple[Readout, PooledFeatures]) -> None:
+def test_every_unit_off_with_a_normalisation(
+    case: tuple[Readout, PooledFeatures],
+) -> None:
     readout, features = case
     # The closed form and the masked units are rounded differently: where no two classes
     # are next to equal, the same.
@@ -263,7 +265,7 @@ def test_contributions_are_divided_by_the_normalisation() -> None:
 
 @pytest.fixture(scope="module")
 def features() -> PooledFeatures:
-    """600 photos of four classes: units 3·c to 3·c + 2 speak for class c, twelve more are noise."""
+    """600 photos of four classes: units 3·c to 3·c + 2 mark class c, twelve are noise."""
     random = np.random.default_rng(0)
     target = random.integers(0, 4, 600)
     pooled = random.gamma(1.0, 1.0, (600, 24))

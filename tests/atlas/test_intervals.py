@@ -1,4 +1,4 @@
-"""Intervals: coverage by simulation, known values, and what must hold of all of them."""
+"""Intervals: coverage by simulation, known values, and invariants."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from unitscope.model import wrap
 
 
 def scanned(folder: Path, classes: int, photos: int, sample: int) -> Atlas:
-    """An atlas of twelve units, two of them twins and one dead, and of a layer before, in shards of seven images."""
+    """An atlas of twelve units, two of them twins and one dead, and of an earlier layer."""
     noise = np.random.default_rng(1)
     for label in range(classes):
         for number in range(photos):
@@ -63,7 +63,7 @@ def slow(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_of_the_heads_layer_over_all_images(atlas: Atlas) -> None:
+def test_the_heads_layer_is_compared_over_all_images(atlas: Atlas) -> None:
     pooled = np.concatenate([part for part, _ in atlas.pooled()])
     assert len(atlas.shards()) > 3 and len(pooled) == 30
     found = correlations(atlas, atlas.layer(), [3, 11, 5])
@@ -84,14 +84,16 @@ def test_of_the_heads_layer_over_all_images(atlas: Atlas) -> None:
     assert {(row["of"], row["compared"]) for row in rows} == {("images", 30)}
 
 
-def test_a_unit_that_is_always_the_same_is_like_none(atlas: Atlas) -> None:
+def test_a_constant_unit_has_no_neighbours(atlas: Atlas) -> None:
     assert atlas.neighbours(5) == []
     assert len(atlas.neighbours(0, count=100)) == 10
     with pytest.raises(UnitError, match="there is no unit 12 in layer 'features'"):
         atlas.neighbours(12)
 
 
-def test_of_other_layers_over_the_sample_where_classes_are_fewer(atlas: Atlas) -> None:
+def test_other_layers_are_compared_over_the_sample_where_classes_are_fewer(
+    atlas: Atlas,
+) -> None:
     layer = atlas.layer("features.2")
     found = correlations(atlas, layer, range(layer.units))
     np.testing.assert_allclose(
@@ -100,7 +102,9 @@ def test_of_other_layers_over_the_sample_where_classes_are_fewer(atlas: Atlas) -
     assert (found.of, found.count) == ("sample", 8)
 
 
-def test_of_other_layers_over_classes_where_those_are_more(tmp_path: Path) -> None:
+def test_other_layers_are_compared_over_classes_where_those_are_more(
+    tmp_path: Path,
+) -> None:
     atlas = scanned(tmp_path, classes=9, photos=2, sample=8)
     layer = atlas.layer("features.2")
     found = correlations(atlas, layer, [4, 2])

@@ -1,4 +1,4 @@
-"""Summaries are monoids, to the last bit, and say what a slow look at all activations says."""
+"""Summaries are monoids, to the last bit, and agree with all activations at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def seen_as(maps: np.ndarray, *others: np.ndarray) -> Observed:
 
 
 def observed(count: int, seed: int, first: int = 0, kind: str = "mixed") -> Observed:
-    """Images with activations as networks have them: zeros, ties, values of all sizes, and both signs."""
+    """Images with typical activations: zeros, ties, all magnitudes, and both signs."""
     random = np.random.default_rng((seed, first))
     maps = random.normal(size=(count, UNITS, *CELLS)) * 10.0 ** random.integers(
         -6, 4, (count, UNITS, 1, 1)
@@ -146,7 +146,7 @@ def test_arrays_and_back(empty: Callable[[], Summary]) -> None:
     assert same(again, summary)
 
 
-# --- what they say -----------------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------
 
 
 def test_top_images_are_those_of_a_full_sort_with_ties_by_place() -> None:
