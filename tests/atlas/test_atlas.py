@@ -44,28 +44,28 @@ def test_a_units_maps_are_drawn_on_the_photos(
         "top_images", where=[("layer", "=", "features.4"), ("unit", "=", 2)]
     ).to_pylist()
     for by in ("maximum", "mean", "sample"):
-        found = atlas.unit_maps(2, by=by, count=3)
+        drawn = atlas.unit_maps(2, by=by, count=3)
         real = model.units(
-            [folder / subject.source.name for subject in found.subjects], None, 2
+            [folder / subject.source.name for subject in drawn.subjects], None, 2
         )  # type: ignore[union-attr]
-        assert found.maps.numpy() == pytest.approx(
+        assert drawn.maps.numpy() == pytest.approx(
             real.maps.numpy(), abs=2e-3 * float(real.maps.max())
         )
-        for image, (one, other) in enumerate(
-            zip(found.subjects, real.subjects, strict=True)
+        for image, (ours, theirs) in enumerate(
+            zip(drawn.subjects, real.subjects, strict=True)
         ):
-            assert one.placement(found.input_size) == other.placement(real.input_size)
+            assert ours.placement(drawn.input_size) == theirs.placement(real.input_size)
             assert np.array_equal(
-                np.asarray(one.picture()), np.asarray(other.picture())
+                np.asarray(ours.picture()), np.asarray(theirs.picture())
             ), image
         if by != "sample":
             scores = [row["score"] for row in top if row["criterion"] == by][:3]
             pooled = (
-                found.maps.amax((2, 3)) if by == "maximum" else found.maps.mean((2, 3))
+                drawn.maps.amax((2, 3)) if by == "maximum" else drawn.maps.mean((2, 3))
             )
             assert pooled[:, 0].tolist() == pytest.approx(scores, rel=2e-3)
-    found.save(tmp_path / "unit.png")
-    assert "<img" in found._repr_html_()
+    drawn.save(tmp_path / "unit.png")
+    assert "<img" in drawn._repr_html_()
     with pytest.raises(InputError, match="not by 'beauty'"):
         atlas.unit_maps(2, by="beauty")
     with pytest.raises(UnitError, match="there is no unit 6"):
@@ -77,8 +77,8 @@ def test_a_photo_that_changed_is_not_drawn_as_another(
 ) -> None:
     mine = tmp_path / "photos"
     shutil.copytree(folder, mine)
-    found = scan(model, mine, tmp_path / "out", **OPTIONS)
-    maps = found.unit_maps(0, count=1)
+    scanned = scan(model, mine, tmp_path / "out", **OPTIONS)
+    maps = scanned.unit_maps(0, count=1)
     path = mine / maps.subjects[0].source.name  # type: ignore[union-attr]
     photo(77).save(path)
     with pytest.raises(PhotoError, match="has changed since it was scanned"):

@@ -151,7 +151,7 @@ def test_arrays_are_copied_on_the_way_in() -> None:
     del arrays["uu"], arrays["null_l"]
     with pytest.raises(
         ValueError,
-        match="concept counts lack uu, null_l: they were written by something else",
+        match="concept counts lack uu, null_l: they were written by another program",
     ):
         ConceptCounts.from_arrays(arrays)
 
@@ -181,11 +181,15 @@ def test_a_unit_that_is_a_concept_is_found() -> None:
     assert value == low == high == 1
     # 0.2² / (2 · 0.2 − 0.2²) = 0.11 by chance: at the usual threshold every unit would
     # be a detector.
-    found = counts.detectors(significance=1)
-    assert (found.units, found.units_by_chance) == (2, (2.0, 2.0, 2.0))
+    detectors = counts.detectors(significance=1)
+    assert (detectors.units, detectors.units_by_chance) == (2, (2.0, 2.0, 2.0))
     assert counts.detectors().units == 1
-    found = counts.detectors(threshold=0.3)
-    assert (found.units, found.concepts, found.units_by_chance.high) == (1, 1, 0)
+    detectors = counts.detectors(threshold=0.3)
+    assert (detectors.units, detectors.concepts, detectors.units_by_chance.high) == (
+        1,
+        1,
+        0,
+    )
 
 
 def test_p_is_uniform_where_masks_have_nothing_to_do_with_units() -> None:
@@ -205,20 +209,20 @@ def test_p_is_uniform_where_masks_have_nothing_to_do_with_units() -> None:
                 random.random((units, 40)) < 0.2, annotations[0], annotations[1:]
             )
         p.append(counts.best().p)
-    found = np.concatenate(p)
-    assert kstest(found - 0.5 / (draws + 1), "uniform").statistic < 0.1
-    assert 0.025 < (found <= 1 / (draws + 1)).mean() < 0.075
+    p_values = np.concatenate(p)
+    assert kstest(p_values - 0.5 / (draws + 1), "uniform").statistic < 0.1
+    assert 0.025 < (p_values <= 1 / (draws + 1)).mean() < 0.075
 
 
 def test_without_draws_chance_is_unknown() -> None:
     counts = empty(draws=0)
     active = np.ones((UNITS, PIXELS), dtype=bool)
     counts.update(active, Annotation(active[:1], np.array([2]), np.array([0])), [])
-    best, found = counts.best(), counts.detectors(significance=1)
+    best, detectors = counts.best(), counts.detectors(significance=1)
     assert (best.concept == 2).all() and (best.p == 1).all()
     assert counts.detectors().units == 0
-    assert (found.units, found.concepts) == (UNITS, 1) and np.isnan(
-        found.units_by_chance
+    assert (detectors.units, detectors.concepts) == (UNITS, 1) and np.isnan(
+        detectors.units_by_chance
     ).all()
 
 

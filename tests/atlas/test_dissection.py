@@ -81,8 +81,10 @@ CONCEPTS: dict[str, Any] = OPTIONS | {"quantile": 0.07}
 def test_units_are_named_by_what_they_detect(
     reds: Classifier, masked: Path, tmp_path: Path
 ) -> None:
-    found = scan(reds, masked / "images", tmp_path / "out", concepts=masked, **CONCEPTS)
-    units = found.table("units").to_pylist()
+    scanned = scan(
+        reds, masked / "images", tmp_path / "out", concepts=masked, **CONCEPTS
+    )
+    units = scanned.table("units").to_pylist()
     assert [(unit["name"], unit["named_by"]) for unit in units[:2]] == [
         ("red", "concept"),
         ("blue", "concept"),
@@ -94,13 +96,13 @@ def test_units_are_named_by_what_they_detect(
             and unit["p_value"] == 1 / 21
         )
     assert units[2]["named_by"] != "concept" or units[2]["iou"] < 0.3
-    rows = found.table("unit_concepts", where=[("unit", "=", 0)]).to_pylist()
+    rows = scanned.table("unit_concepts", where=[("unit", "=", 0)]).to_pylist()
     assert (
         rows[0]["name"] == "red"
         and rows[0]["chance"] < 0.2 < rows[0]["iou"] > rows[0]["chance_high"]
     )
-    detectors = found.manifest["concepts"]["detectors"][found.layer().name]
-    assert detectors["units"] >= 2 and found.manifest["concepts"]["photos"] == 40
+    detectors = scanned.manifest["concepts"]["detectors"][scanned.layer().name]
+    assert detectors["units"] >= 2 and scanned.manifest["concepts"]["photos"] == 40
 
 
 def test_concepts_can_be_added_later_interrupted_and_resumed(
@@ -160,10 +162,10 @@ def test_concepts_are_of_the_masks_and_the_thresholds_they_were_measured_at(
     before = scan(reds, mine / "images", out, concepts=mine).manifest["concepts"][
         "identity"
     ]
-    one, other = (
+    third, fourth = (
         (mine / "annotations" / name).read_bytes() for name in ("03.png", "04.png")
     )
-    (mine / "annotations" / "03.png").write_bytes(other.ljust(len(one), b"\0"))
+    (mine / "annotations" / "03.png").write_bytes(fourth.ljust(len(third), b"\0"))
     assert (
         scan(reds, mine / "images", out, concepts=mine).manifest["concepts"]["identity"]
         != before
@@ -181,10 +183,10 @@ def test_few_masked_photos_are_not_significant(
                 masked / kind / f"{number:02}.png", mine / kind / f"{number:02}.png"
             )
     shutil.copyfile(masked / "names.txt", mine / "names.txt")
-    found = scan(reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS)
-    assert not any(row["detector"] for row in found.units())
-    assert found.manifest["concepts"]["detectors"][found.layer().name]["units"] == 0
-    assert "too few to tell" in dict(found.facts())["detectors"]
+    scanned = scan(reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS)
+    assert not any(row["detector"] for row in scanned.units())
+    assert scanned.manifest["concepts"]["detectors"][scanned.layer().name]["units"] == 0
+    assert "too few to tell" in dict(scanned.facts())["detectors"]
 
 
 def test_damaged_masks_are_skipped_and_listed(
@@ -193,20 +195,22 @@ def test_damaged_masks_are_skipped_and_listed(
     mine = tmp_path / "masked"
     shutil.copytree(masked, mine)
     (mine / "annotations" / "05.png").write_bytes(b"no picture")
-    found = scan(reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS)
-    assert found.manifest["concepts"]["photos"] == 39
-    (id_, reason), *more = found.manifest["concepts"]["skipped"]
+    scanned = scan(reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS)
+    assert scanned.manifest["concepts"]["photos"] == 39
+    (id_, reason), *more = scanned.manifest["concepts"]["skipped"]
     assert not more and "05" in id_ and "05.png" in reason
 
 
 def test_the_documented_columns_are_the_written_ones(
     reds: Classifier, masked: Path, tmp_path: Path
 ) -> None:
-    found = scan(reds, masked / "images", tmp_path / "out", concepts=masked, **CONCEPTS)
+    scanned = scan(
+        reds, masked / "images", tmp_path / "out", concepts=masked, **CONCEPTS
+    )
     text = (Path(__file__).parents[2] / "docs" / "atlas.md").read_text()
-    for table in sorted(found.path.glob("*.parquet")):
+    for table in sorted(scanned.path.glob("*.parquet")):
         section = text.split(f"**{table.stem}** – ")[1].split("\n\n")[0]
-        for column in found.table(table.stem).column_names:
+        for column in scanned.table(table.stem).column_names:
             documented = (
                 column in section
                 or column.removesuffix("_low") in section

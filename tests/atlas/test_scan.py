@@ -50,7 +50,7 @@ def test_it_finds_what_explaining_every_photo_finds(
     assert images["id"] == [
         path.relative_to(folder).as_posix() for path in paths(folder)
     ]
-    pooled = np.concatenate([one for one, _ in atlas.pooled()])
+    pooled = np.concatenate([part for part, _ in atlas.pooled()])
     assert pooled == pytest.approx(explanation.pooled.numpy(), rel=1e-4, abs=1e-6)
     assert (
         atlas.images == PHOTOS
@@ -65,7 +65,10 @@ def test_several_layers_come_out_of_one_pass(
     for layer in ("features.2", "features.4"):
         maps = model.units(paths(folder), layer, list(range(6))).maps.numpy()
         summary = atlas.summary(layer)
-        assert [one.name for one in atlas.layers] == ["features.2", "features.4"]
+        assert [scanned.name for scanned in atlas.layers] == [
+            "features.2",
+            "features.4",
+        ]
         for criterion, scores in (
             ("maximum", maps.max((2, 3))),
             ("mean", maps.mean((2, 3))),
@@ -75,9 +78,9 @@ def test_several_layers_come_out_of_one_pass(
                 assert top.scores[unit] == pytest.approx(
                     np.sort(scores[:, unit])[::-1][:4], rel=1e-4, abs=1e-6
                 )
-                found = top.maps()[unit]
+                stored = top.maps()[unit]
                 real = maps[top.images[unit], unit]
-                assert found == pytest.approx(
+                assert stored == pytest.approx(
                     real, abs=1e-3 * float(np.abs(real).max()) + 1e-6
                 )
 
@@ -90,8 +93,10 @@ def test_classes_and_their_intervals(atlas: Atlas) -> None:
     for index, name in enumerate(CLASSES):
         own = [
             right
-            for right, one in zip(images["correct"], images["class_name"], strict=True)
-            if one == name
+            for right, label in zip(
+                images["correct"], images["class_name"], strict=True
+            )
+            if label == name
         ]
         assert (classes["images"][index], classes["found"][index]) == (
             len(own),
@@ -105,7 +110,7 @@ def test_classes_and_their_intervals(atlas: Atlas) -> None:
     rows = atlas.table(
         "unit_classes", where=[("layer", "=", "features.4"), ("unit", "=", 2)]
     ).to_pylist()
-    pooled = np.concatenate([one for one, _ in atlas.pooled()])[:, 2]
+    pooled = np.concatenate([part for part, _ in atlas.pooled()])[:, 2]
     of = np.array(images["class"])
     expected = {index: pooled[of == index].mean() for index in range(5)}
     assert {row["class"]: row["mean"] for row in rows} == pytest.approx(
@@ -139,12 +144,12 @@ def test_a_head_behind_a_function_has_a_map_of_its_own(
     dense = make(small, seeded(Dense), labels=None)
     layer = dense.head.layer
     assert not dense.head.layer_is_map
-    found = scan(dense, folder, tmp_path / "out", layers=[layer], **OPTIONS)
-    assert [(one.name, one.is_head) for one in found.layers] == [
+    scanned = scan(dense, folder, tmp_path / "out", layers=[layer], **OPTIONS)
+    assert [(layer_.name, layer_.is_head) for layer_ in scanned.layers] == [
         (layer, False),
         (f"{layer}+", True),
     ]
-    units = found.table("units").to_pydict()
+    units = scanned.table("units").to_pydict()
     explained = dense.explain(paths(folder)).feature_map.numpy()
     own = [
         value
@@ -159,13 +164,13 @@ def test_without_an_exact_head_there_is_no_ablation(
 ) -> None:
     local = make(small, seeded(Flattened), labels=None)
     assert not local.head.exact
-    found = scan(local, folder, tmp_path / "out", **OPTIONS)
+    scanned = scan(local, folder, tmp_path / "out", **OPTIONS)
     assert (
-        found.readout is None
-        and found.manifest["ablation"] is None
-        and not found.has("unit_ablation")
+        scanned.readout is None
+        and scanned.manifest["ablation"] is None
+        and not scanned.has("unit_ablation")
     )
-    assert found.table("units").num_rows == found.layers[0].units
+    assert scanned.table("units").num_rows == scanned.layers[0].units
 
 
 def test_the_users_network_is_left_alone(folder: Path, tmp_path: Path) -> None:
@@ -180,4 +185,4 @@ def test_the_users_network_is_left_alone(folder: Path, tmp_path: Path) -> None:
     assert module.training and all(
         torch.equal(value, state[name]) for name, value in module.state_dict().items()
     )
-    assert not any(one._forward_hooks for one in module.modules())
+    assert not any(part._forward_hooks for part in module.modules())

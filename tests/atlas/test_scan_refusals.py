@@ -99,18 +99,18 @@ def test_unreadable_photos_are_listed_with_the_reason(
     damaged.write_bytes(damaged.read_bytes()[:200])
     (mine / "elm" / "aaa.jpg").write_text("no photo")
     reported: list[Progress] = []
-    found = scan(model, mine, tmp_path / "out", progress=reported.append, **OPTIONS)
-    rows = {row["id"]: row["reason"] for row in found.table("skipped").to_pylist()}
+    scanned = scan(model, mine, tmp_path / "out", progress=reported.append, **OPTIONS)
+    rows = {row["id"]: row["reason"] for row in scanned.table("skipped").to_pylist()}
     assert set(rows) == {damaged.relative_to(mine).as_posix(), "elm/aaa.jpg"}
     assert "damaged or cut short" in rows[damaged.relative_to(mine).as_posix()]
-    assert (found.images, reported[-1].skipped) == (PHOTOS - 1, 2)
-    assert found.table("images").num_rows == PHOTOS - 1
+    assert (scanned.images, reported[-1].skipped) == (PHOTOS - 1, 2)
+    assert scanned.table("images").num_rows == PHOTOS - 1
     # Without them it is the same, but for the places.
     damaged.unlink()
     (mine / "elm" / "aaa.jpg").unlink()
     rest = scan(model, mine, tmp_path / "rest", **OPTIONS)
     for name in ("maximum", "share_positive"):
-        assert found.table("units").column(name).to_pylist() == pytest.approx(
+        assert scanned.table("units").column(name).to_pylist() == pytest.approx(
             rest.table("units").column(name).to_pylist()
         )
 
@@ -137,12 +137,12 @@ def test_a_photo_on_which_the_network_fails_is_skipped(
     shutil.copytree(folder, mine)
     Image.new("RGB", (40, 40), "black").save(mine / "ash" / "black.png")
     plain = make(Preprocessing(resize=36, crop=32), seeded(Sensitive))
-    found = scan(plain, mine, tmp_path / "out", **OPTIONS)
-    rows = found.table("skipped").to_pylist()
+    scanned = scan(plain, mine, tmp_path / "out", **OPTIONS)
+    rows = scanned.table("skipped").to_pylist()
     assert [row["id"] for row in rows] == ["ash/black.png"] and "NaN" in rows[0][
         "reason"
     ]
-    assert found.images == PHOTOS
+    assert scanned.images == PHOTOS
 
 
 def test_broken_weights_stop_the_scan(
@@ -262,8 +262,8 @@ def test_an_atlas_among_the_photos_is_none_of_them(
 ) -> None:
     mine = tmp_path / "photos"
     shutil.copytree(folder, mine)
-    found = scan(model, mine, mine / "atlas", **OPTIONS)
-    photo(1).save(found.path / "picture.png")
+    scanned = scan(model, mine, mine / "atlas", **OPTIONS)
+    photo(1).save(scanned.path / "picture.png")
     again = scan(model, mine, mine / "atlas")
     assert again.images == PHOTOS
 
@@ -280,11 +280,11 @@ def test_names_that_are_not_characters(
         pytest.skip("this file system takes no such names")
     shutil.copyfile(paths(folder)[0], mine / odd / os.fsdecode(b"good\xff.png"))
     (mine / odd / os.fsdecode(b"bad\xff.jpg")).write_text("no photo")
-    found = scan(model, mine, tmp_path / "out", **OPTIONS)
-    assert (found.images, found.table("skipped").num_rows) == (
+    scanned = scan(model, mine, tmp_path / "out", **OPTIONS)
+    assert (scanned.images, scanned.table("skipped").num_rows) == (
         PHOTOS + 1,
         1,
-    ) and "caf\ufffd" in found.classes
+    ) and "caf\ufffd" in scanned.classes
     assert scan(model, mine, tmp_path / "out").images == PHOTOS + 1
 
 

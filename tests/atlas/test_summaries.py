@@ -160,9 +160,9 @@ def test_top_images_are_those_of_a_full_sort_with_ties_by_place() -> None:
                 range(40), key=lambda image, unit=unit: (-score[image, unit], image)
             )[:6]
             assert top.images[unit].tolist() == expected
-            found, real = top.maps()[unit], seen.maps[expected, unit]
+            stored, real = top.maps()[unit], seen.maps[expected, unit]
             peaks = np.abs(real).max((1, 2), keepdims=True)
-            assert (np.abs(found - real) <= 5e-4 * peaks).all()
+            assert (np.abs(stored - real) <= 5e-4 * peaks).all()
 
 
 def test_fewer_images_than_places() -> None:
@@ -261,12 +261,12 @@ def test_quantiles_are_right_to_a_bucket(seed: int) -> None:
     histogram = of(EMPTY["histogram"], seen)
     assert isinstance(histogram, Histogram)
     shares = (0.05, 0.5, 0.9, 0.995)
-    found = histogram.quantiles(shares)
+    quantiles = histogram.quantiles(shares)
     for unit in range(UNITS):
         expected = np.quantile(
             seen.maps[:, unit].ravel(), shares, method="inverted_cdf"
         )
-        assert found[unit] == pytest.approx(expected, rel=1 / 64, abs=1e-37)
+        assert quantiles[unit] == pytest.approx(expected, rel=1 / 64, abs=1e-37)
 
 
 def test_a_dead_unit_and_a_constant_one() -> None:

@@ -74,11 +74,11 @@ class AblationStudy:
         return self.ranking + self.reporting
 
     def order(self, index: int) -> Int64[np.ndarray, " unit"]:
-        """All units by their importance for a class on the ranking split, largest first.
+        """All units by their importance for a class, largest first.
 
-        Among equally important units the larger mean contribution comes first, then the
-        lower unit. Raises ClassError for a class that does not exist, or that has no
-        photo or every photo of the split.
+        The importance is that on the ranking split. Among equally important units the
+        larger mean contribution comes first, then the lower unit. Raises ClassError for
+        a class that does not exist, or that has no photo or every photo of the split.
         """
         all_on = self.ranking.all_on
         classes = len(all_on.positives)
@@ -105,7 +105,7 @@ class AblationStudy:
         draws: int = 10,
         seed: int = 0,
     ) -> Removals:
-        """Switch off the n most and least important units of every class, and n random ones.
+        """Switch off the n most, least important and random units of every class.
 
         `sizes` are the values of n, by default 4, 20 and all but 20, where there are
         that many units. `classes` are by default all that have photos, and are not

@@ -54,7 +54,10 @@ def _across_the_sample(
 def subjects_of(
     atlas: StoredAtlas, images: Sequence[int], dataset: Dataset
 ) -> tuple[Subject, ...]:
-    """Images by number, each with the place of the network's input; see `Atlas.subjects`."""
+    """Images by number, with the place of the network's input on each.
+
+    See `Atlas.subjects`.
+    """
     where = [("image", "in", list(images))]
     table = atlas.table("images", where=where).to_pylist()
     rows = {row["image"]: row for row in table}

@@ -17,9 +17,9 @@ from unitscope.errors import UnitscopeError
 from unitscope.geometry import Placement, interpolation_weights
 
 RESOLUTION = 56
-"""Maps and masks are compared on this many pixels a side of the input (Bau et al. 2020)."""
+"""The pixels a side on which maps and masks are compared (Bau et al. 2020)."""
 DRAWS = 20
-"""The number of other photos whose masks each activation is paired with, for the null."""
+"""The number of draws from the null: other photos whose masks are compared."""
 
 
 @dataclass
@@ -169,7 +169,7 @@ class ConceptTask(ShardTask):
 def on_input(
     masks: Bool[np.ndarray, "concept row col"], placement: Placement, resolution: int
 ) -> Bool[np.ndarray, "concept pixel"]:
-    """Masks of a whole photo at the centres of the input's resolution × resolution pixels."""
+    """Masks of a whole photo on the input, at resolution × resolution points."""
     _, rows, cols = masks.shape
     width, height = placement.photo_size
     centres = (np.arange(resolution) + 0.5) / resolution

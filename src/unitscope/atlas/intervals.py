@@ -111,8 +111,9 @@ def balanced_accuracy_drop(
     negatives: Numbers,
     z: float = Z95,
 ) -> Estimate:
-    """The drop in balanced accuracy between two predictions of the same photos, −1 to 1.
+    """The drop in balanced accuracy between two predictions of the same photos.
 
+    It lies in [−1, 1].
     Of the `positives`, the first prediction alone finds `tp_lost` and the second alone
     `tp_gained`. Of the `negatives`, the second alone takes `fp_gained` for the class
     and the first alone `fp_lost`. All are broadcast against each other. The result is

@@ -56,7 +56,7 @@ class Observer:
         self._names = [layer.name for layer in layers if not layer.is_head]
 
     def maps(self, activations: Activations) -> dict[str, tuple[Tensor, Tensor]]:
-        """The maps of the layers (batch, unit, row, col) and their means (batch, unit)."""
+        """The layers' maps (batch, unit, row, col) and their means (batch, unit)."""
         pairs = {
             name: (maps, activations.pooled[name])
             for name, maps in activations.layers.items()

@@ -72,7 +72,7 @@ class ParameterChoice(NamedTuple):
     def completed(self, before: Mapping[str, Any] | None, images: int) -> Parameters:
         """All parameters for a data set of some images, checked.
 
-        Those not set are the ones `before`, or else the defaults.
+        Where the caller sets none, that of the scan `before` is used, or the default.
         """
         values = dict(before) if before is not None else {}
         for name, value in self._asdict().items():
@@ -88,9 +88,10 @@ class ScanOptions:
     """How a data set is scanned.
 
     `layers` are names, by default that of the head's feature map. `part` (1, 4) scans
-    the first quarter of the shards; `merge` joins parts. `pool` processes the shards, by
-    default in `workers` processes of this machine; the result does not depend on it.
-    `progress` is called now and then.
+    the first quarter of the shards; `merge` joins parts. `pool` processes the shards
+    (`runner` in `scan`), by default in `workers` processes of this machine; the result
+    does not depend on it. `progress` is called after every batch, or after every shard
+    where other processes do the work.
 
     `engine` runs the network, "onnxruntime" or "torch". By default it is that of the
     scan to resume, else ONNX Runtime where it is installed and can run the network,

@@ -1,4 +1,4 @@
-"""Plan: a model, a data set, and how the one is scanned with the other."""
+"""Plan: a model, a data set, and the parameters of its scan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ScanPlan:
     """A model on an engine, a data set, layers and parameters.
 
     `identity` contains the properties that two scans must share to be the same scan.
-    `probe` are the logits for noise, by which a change of the network's code is noticed.
+    `probe` are the logits for noise, which reveal a change of the network's code.
     """
 
     model: Classifier

@@ -1,4 +1,4 @@
-"""Pooled features: the pooled units of all photos with their classes, block by block."""
+"""Pooled features: the pooled units of all photos with their classes, in blocks."""
 
 from __future__ import annotations
 

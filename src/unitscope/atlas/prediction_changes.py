@@ -1,4 +1,4 @@
-"""Prediction changes: the photos whose prediction changes with each unit off in turn."""
+"""Prediction changes: photos whose prediction changes with each unit off in turn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Changes: TypeAlias = tuple[
 
 
 class PredictionChanges(ABC):
-    """Finds the pairs of a photo and a unit without which another class is predicted."""
+    """Finds the pairs of a photo and a unit without which its prediction changes."""
 
     @abstractmethod
     def of(
@@ -35,13 +35,16 @@ class PredictionChanges(ABC):
         logits: Float32[Tensor, "photo class"],
         predicted: Int64[np.ndarray, " photo"],
     ) -> Iterator[Changes]:
-        """The changes for a block of photos, given their predictions with all units on."""
+        """The changes for a block of photos; `predicted` is with all units on."""
 
 
 def changes_of(
     readout: Readout, numbers_at_once: int = NUMBERS_AT_ONCE
 ) -> PredictionChanges:
-    """The fastest way to find the changes for a readout; memory is about 4 bytes a number."""
+    """The fastest way to find the changes for a readout.
+
+    At most about `numbers_at_once` logits are computed together.
+    """
     if readout.norm is None:
         return LinearChanges(readout, numbers_at_once)
     return NormalisedChanges(readout, numbers_at_once)

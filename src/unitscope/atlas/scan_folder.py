@@ -36,7 +36,7 @@ _REMEDY = "name another folder with --out, or remove this one"
 
 
 def check_same(folder: Path, plan: ScanPlan) -> None:
-    """Raise AtlasError unless a folder is new, empty, or holds a scan by the same plan."""
+    """Raise AtlasError unless a folder is new, empty, or has a scan by this plan."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(
             f"cannot write into '{folder}': it is a file, not a folder: choose another "
@@ -90,7 +90,7 @@ def check_unchanged(folder: Path, dataset: Dataset) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """A lock against other scans into a folder; it ends with the process at the latest."""
+    """Lock a folder against other scans, at most until the process ends."""
     try:
         import filelock
     except ImportError:

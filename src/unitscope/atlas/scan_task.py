@@ -171,7 +171,7 @@ class _ShardContent:
     def _classes(
         self, images: Sequence[int], predictions: list[int]
     ) -> Int64[np.ndarray, " image"]:
-        """The classes of images, −1 for none: their labels, or else the predictions."""
+        """The labels of images, or else the predictions; −1 for no class."""
         if not self._labelled:
             return np.array(predictions, np.int64)
         labels = [self._entries[image].label for image in images]

@@ -1,4 +1,4 @@
-"""Scanning: a data set into an atlas, in one pass that can be interrupted and split."""
+"""Scanning: a data set into an atlas, in one pass that can be paused and split."""
 
 from __future__ import annotations
 
@@ -64,14 +64,17 @@ def scan(
 ) -> Atlas:
     """Scan a data set into an atlas: what every unit of some layers responds to.
 
-    One pass, which can be paused, resumed, split and merged: a scan that `out` already
-    holds is resumed with its parameters, and gives the same result. `source`, `split`
-    and `classes` are those of `open_dataset`; `concepts` are photos with masks, opened
-    by `open_masks` with `concept_names` and `concept_split`, and can be added to an
-    existing atlas. The other keywords are described by `Parameters` and `ScanOptions`.
+    It takes one pass, which can be paused, resumed, split and merged. Where the folder
+    `out` has a scan of the same things, that scan is resumed with its parameters; the
+    result is the same as without the pause. `source`, `split` and `classes` are those
+    of `open_dataset`. `concepts` are photos with masks (`open_masks`, with
+    `concept_names` as `names` and `concept_split` as `split`); they can be added to a
+    finished atlas. In `unitscope.atlas.options`, `Parameters` describes `top`,
+    `sample`, `quantile`, `batch_size` and `shard_size`, and `ScanOptions` describes
+    `layers`, `part`, `workers`, `runner`, `engine` and `progress`.
 
-    The model is frozen meanwhile. Images that cannot be read are skipped and listed
-    with the reason. Raises DatasetError, LayerError, whatever `explain` raises, and
+    The model is frozen during the scan. Images that cannot be read are skipped and
+    listed with the reason. Raises DatasetError, LayerError, what `explain` raises, and
     AtlasError where `out` belongs to another scan or another process scans into it.
     """
     dataset = _opened(source, split, classes)

@@ -100,7 +100,10 @@ class StoredAtlas:
 
     @classmethod
     def open(cls: type[_Atlas], path: str | os.PathLike[str]) -> _Atlas:
-        """Open an atlas; raises AtlasError where there is none, or one of another schema."""
+        """Open an atlas.
+
+        Raises AtlasError where there is none, or one of another schema.
+        """
         folder = Path(path)
         return cls(folder, read_manifest(folder))
 
@@ -231,7 +234,7 @@ class StoredAtlas:
 
     @functools.cached_property
     def readout(self) -> Readout | None:
-        """How the head computes logits from pooled units; None where it is not exact."""
+        """How the head computes logits from pooled units, None if it is not exact."""
         head = self.manifest["model"]["head"]
         if head is None:
             return None
@@ -249,7 +252,7 @@ class StoredAtlas:
     def pooled(
         self,
     ) -> Iterator[tuple[Float[np.ndarray, "image unit"], Int64[np.ndarray, " image"]]]:
-        """The head's pooled units, shard by shard, with the images' places in the data set."""
+        """The head's pooled units and the images' places, shard by shard."""
         for shard in self.shards():
             with opened_arrays(pooled_file(self.path, shard)) as file:
                 yield file.get_tensor("pooled"), file.get_tensor("images")
@@ -260,7 +263,7 @@ class StoredAtlas:
 
 
 def shards_in(folder: Path) -> list[int]:
-    """The shards that an atlas's summaries contain; none where there are no summaries."""
+    """The shards that an atlas's summaries contain, none without summaries."""
     path = folder / SUMMARIES
     if not path.is_file():
         return []

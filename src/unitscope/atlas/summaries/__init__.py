@@ -1,1 +1,1 @@
-"""Summaries: the facts that a scan keeps of a layer, one monoid a file."""
+"""Summaries: what a scan stores about a layer, one monoid a file."""

@@ -1,4 +1,4 @@
-"""The base of all summaries: facts of a layer over a data set that merge in any order."""
+"""The base of all summaries: facts over a data set that merge in any order."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Observed:
 
 
 class Summary(ABC):
-    """A monoid: `merge` is associative and commutative, with a fresh summary as identity.
+    """A monoid: `merge` is associative and commutative, its identity a fresh summary.
 
     A data set can therefore be split into any parts, in any order, and the result is
     the same to the last bit: sums are of integers, and ties have a fixed order.
@@ -60,7 +60,7 @@ class Summary(ABC):
         """An empty summary for further images of the same data set.
 
         It may skip what cannot matter any more. Any summary that it is merged into must
-        in the end include this one too; the result is then the same.
+        in the end include this one too; then the result is the same.
         """
         raise NotImplementedError
 

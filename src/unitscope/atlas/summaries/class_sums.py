@@ -46,7 +46,7 @@ class ClassSums(Summary):
         return ClassSums(*self._shape)
 
     def arrays(self) -> Arrays:
-        """`counts` (class), and the digits of `sums` and `squares` (digit, class, unit)."""
+        """`counts` (class), and digits of `sums` and `squares` (digit, class, unit)."""
         return {
             "counts": self._counts,
             **self._sums.arrays("sums"),
@@ -76,7 +76,7 @@ class ClassSums(Summary):
 
     @property
     def means(self) -> Float[np.ndarray, "class unit"]:
-        """Each unit's mean activation on the images of each class; nan without images."""
+        """Each unit's mean activation on the images of a class; nan without images."""
         sums = self.sums
         counts = self._column_of_counts
         means: np.ndarray = np.divide(

@@ -1,4 +1,4 @@
-"""Concept counts: how well every unit's active pixels agree with every concept's masks."""
+"""Concept counts: how well units' active pixels agree with concepts' masks."""
 
 from __future__ import annotations
 
@@ -133,13 +133,16 @@ class ConceptCounts:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ConceptCounts:
-        """The counts that `arrays` returned, copied; raises ValueError if one is missing."""
+        """A copy of the counts that `arrays` returned.
+
+        Raises ValueError if an array is missing.
+        """
         names = [field.name for field in fields(cls)]
         missing = [name for name in names if name not in arrays]
         if missing:
             raise ValueError(
                 f"concept counts lack {', '.join(missing)}: they were written by "
-                "something else"
+                "another program"
             )
         copies = (np.array(arrays[name], dtype=np.int64) for name in names)
         return cls(*copies)
@@ -301,7 +304,7 @@ class ConceptCounts:
     def chance(
         self,
     ) -> tuple[Float[np.ndarray, "unit concept"], Float[np.ndarray, "unit concept"]]:
-        """The mean and the largest IoU under the null, over the draws; nan without draws."""
+        """The mean and largest IoU over the draws from the null; nan without draws."""
         draws = len(self.null_i)
         total = np.zeros(self.i.T.shape)
         largest = np.full(self.i.T.shape, np.nan)
@@ -414,7 +417,7 @@ def active_pixels(
     down: Float[np.ndarray, "height row"],
     across: Float[np.ndarray, "width col"],
 ) -> Bool[np.ndarray, "unit pixel"]:
-    """Where each unit is active: its map, interpolated to the input, reaches its threshold.
+    """Where each unit's map, interpolated to the input, reaches its threshold.
 
     `down` and `across` are the weights of every cell in every pixel
     (`geometry.interpolation_weights`). Pixels are in the order of rows. A value equal

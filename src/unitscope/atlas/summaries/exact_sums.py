@@ -1,4 +1,4 @@
-"""Exact sums: sums of floating-point numbers that do not depend on the order of addition."""
+"""Exact sums: sums of numbers that do not depend on the order of addition."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Histogram(Summary):
         return Histogram(self._units)
 
     def arrays(self) -> Arrays:
-        """`pages` in order, `counts` (page, unit, bucket), and `cells` counted per unit."""
+        """`pages` in order, `counts` (page, unit, bucket), and `cells` of a unit."""
         self._count_waiting()
         order = np.argsort(self._pages)
         pages = np.array(self._pages, np.int64)
@@ -179,10 +179,11 @@ class Histogram(Summary):
         Float[np.ndarray, " bucket"],
         Int64[np.ndarray, "unit bucket"],
     ]:
-        """The lower and upper edge of each bucket that occurred, and every unit's counts.
+        """The lower and upper edges of all buckets that occurred, and their counts.
 
-        The edges rise. A bucket holds lower ≤ a < upper; a bucket below 0 holds
-        lower < a ≤ upper, and bucket 0 has 0 for both.
+        The counts are (unit, bucket), and the edges rise. A bucket holds
+        lower ≤ a < upper; a bucket below 0 holds lower < a ≤ upper, and bucket 0 has 0
+        for both.
         """
         arrays = self.arrays()
         by_unit = arrays["counts"].transpose(1, 0, 2)

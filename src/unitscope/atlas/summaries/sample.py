@@ -35,7 +35,7 @@ class Sample(Summary):
         self._peaks = np.zeros((0, units), np.float32)
 
     def following(self) -> Sample:
-        """An empty summary for further images, which skips those with too large keys."""
+        """An empty summary for further images; it skips those with too large keys."""
         units = self.maxima.shape[1]
         fresh = Sample(units, self._count, self._cells)
         fresh._limit = self._largest_key()
@@ -49,7 +49,7 @@ class Sample(Summary):
         return min(self._limit, self._hash_keys[-1])
 
     def maps(self) -> Float[np.ndarray, "image unit row col"]:
-        """All units' maps on the sampled images, accurate to 0.05 % of each map's peak."""
+        """All units' maps on the sampled images, accurate to 0.05 % of their peaks."""
         peaks = self._peaks[:, :, None, None]
         return self._maps.astype(np.float32) * peaks
 

@@ -1,4 +1,4 @@
-"""Top images: for every unit the images with the largest scores, and its maps on them."""
+"""Top images: every unit's images with the largest scores, and its maps on them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TopImages(Summary):
         self._waiting_cells = 0
 
     def following(self) -> TopImages:
-        """An empty summary for further images, which skips those with too low scores."""
+        """An empty summary for further images; it skips those with too low scores."""
         units, count = self._scores.shape
         fresh = TopImages(units, count, self._maps.shape[2:], self._criterion)
         scores = np.concatenate([self._earlier, self.scores], 1)
@@ -136,7 +136,7 @@ class TopImages(Summary):
         )
 
     def merge(self, other: TopImages) -> None:
-        """Rank the images of another summary among one's own."""
+        """Rank the images of another summary among the own ones."""
         other._rank_waiting()
         self._merge(
             np.arange(len(self._scores)),
@@ -175,7 +175,7 @@ class TopImages(Summary):
         self._maps[changed_units] = ranked_maps
 
     def arrays(self) -> Arrays:
-        """`scores`, `images`, `peaks` (unit, image), and `maps` (unit, image, row, col)."""
+        """`scores`, `images`, `peaks` (unit, image); `maps` (unit, image, row, col)."""
         self._rank_waiting()
         return {
             "scores": self._scores,
