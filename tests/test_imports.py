@@ -41,12 +41,8 @@ ROOMS = {
         checkpoint image_processor transformers
         """,
     "atlas": """
-        intervals confusion pooled_features prediction_changes unit_sets removals
-        ablation_study matching shard_pool image_hashes summaries layout arrays tables
-        manifest storage observing scan_task concept_task dissection image_tables
-        unit_tables ablation_tables concept_tables findings neighbours description
-        unit_rows atlas_images atlas merging options identity layer_choice plan
-        scan_folder run_log shard_scan concept_scan scanning
+        intervals ablation matching image_hashes summaries disk storage identity shards
+        findings neighbours reading atlas merging scan scanning
         """,
     "render": """
         colours words overlays sheets diagram markup figures report fragments reporting
@@ -69,7 +65,7 @@ LEAVES = {
     "transformers": ("sources/transformers.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
-    "pyarrow": ("datasets/tables.py", "atlas/tables.py"),
+    "pyarrow": ("datasets/tables.py", "atlas/disk/tables.py"),
     "starlette": ("explorer/server.py",),
     "uvicorn": ("explorer/server.py",),
     "simplejpeg": ("inputs/jpegs.py",),

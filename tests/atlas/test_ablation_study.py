@@ -10,11 +10,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from unitscope.atlas.ablation_study import AblationStudy
-from unitscope.atlas.confusion import Confusion
-from unitscope.atlas.pooled_features import PooledFeatures, PooledSource
-from unitscope.atlas.prediction_changes import LinearChanges
-from unitscope.atlas.unit_sets import confusion_without, curve
+from unitscope.atlas.ablation.confusion import Confusion
+from unitscope.atlas.ablation.pooled_features import PooledFeatures, PooledSource
+from unitscope.atlas.ablation.prediction_changes import LinearChanges
+from unitscope.atlas.ablation.study import AblationStudy
+from unitscope.atlas.ablation.unit_sets import confusion_without, curve
 from unitscope.attribution.readout import Normalisation, Readout
 from unitscope.errors import ClassError, InputError, NonFiniteError
 

@@ -108,7 +108,7 @@ def test_units_are_named_by_what_they_detect(
 def test_concepts_can_be_added_later_interrupted_and_resumed(
     reds: Classifier, masked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitscope.atlas.dissection.SHARD_SIZE", 8)
+    monkeypatch.setattr("unitscope.atlas.shards.dissection.SHARD_SIZE", 8)
     whole = scan(
         reds, masked / "images", tmp_path / "whole", concepts=masked, **CONCEPTS
     )

@@ -16,10 +16,10 @@ from scans import (
 )
 
 from networks import Dense, Flattened, Gap, seeded
-from unitscope.atlas.ablation_tables import pooled_features
+from unitscope.atlas.ablation.unit_sets import confusion_without
 from unitscope.atlas.atlas import Atlas
+from unitscope.atlas.findings.ablation_tables import pooled_features
 from unitscope.atlas.scanning import scan
-from unitscope.atlas.unit_sets import confusion_without
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier
 

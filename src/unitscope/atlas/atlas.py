@@ -7,19 +7,19 @@ from html import escape
 
 import torch
 
-from unitscope.atlas.ablation_tables import pooled_features
-from unitscope.atlas.atlas_images import (
+from unitscope.atlas.ablation.confusion import Confusion
+from unitscope.atlas.ablation.unit_sets import confusion_without
+from unitscope.atlas.findings.ablation_tables import pooled_features
+from unitscope.atlas.intervals import Estimate
+from unitscope.atlas.neighbours import correlations
+from unitscope.atlas.reading.description import facts_of
+from unitscope.atlas.reading.images import (
     images_and_maps,
     input_size_of,
     subjects_of,
 )
-from unitscope.atlas.confusion import Confusion
-from unitscope.atlas.description import facts_of
-from unitscope.atlas.intervals import Estimate
-from unitscope.atlas.neighbours import correlations
+from unitscope.atlas.reading.unit_rows import Row, UnitFilter, unit_rows
 from unitscope.atlas.storage import AtlasLayer, StoredAtlas
-from unitscope.atlas.unit_rows import Row, UnitFilter, unit_rows
-from unitscope.atlas.unit_sets import confusion_without
 from unitscope.attribution.classes import class_index
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.datasets import Dataset, open_dataset

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unitscope.atlas.manifest import identity_of
+from unitscope.atlas.disk.manifest import identity_of
 from unitscope.model import Classifier
 
 _SHA256_DIGITS = 64

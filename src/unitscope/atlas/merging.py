@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitscope.atlas.ablation_tables import write_ablation_tables
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.findings import write_findings
-from unitscope.atlas.layout import HEAD, pooled_file, rows_file
-from unitscope.atlas.manifest import identity_of, same_answers, write_manifest
+from unitscope.atlas.disk.layout import HEAD, pooled_file, rows_file
+from unitscope.atlas.disk.manifest import identity_of, same_answers, write_manifest
+from unitscope.atlas.findings.ablation_tables import write_ablation_tables
+from unitscope.atlas.findings.scan_tables import write_findings
 from unitscope.atlas.storage import write_summaries
 from unitscope.errors import AtlasError
 from unitscope.files import folder_written_whole

@@ -7,24 +7,24 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from unitscope.atlas.ablation_tables import write_ablation_tables
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.concept_scan import add_concepts, opened_masks
-from unitscope.atlas.findings import write_findings
-from unitscope.atlas.layer_choice import chosen_layers
-from unitscope.atlas.manifest import existing_manifest, identity_of, write_manifest
-from unitscope.atlas.options import ParameterChoice, Progress, ScanOptions
-from unitscope.atlas.plan import ScanPlan
-from unitscope.atlas.run_log import Run
-from unitscope.atlas.scan_folder import (
+from unitscope.atlas.disk.manifest import existing_manifest, identity_of, write_manifest
+from unitscope.atlas.findings.ablation_tables import write_ablation_tables
+from unitscope.atlas.findings.scan_tables import write_findings
+from unitscope.atlas.scan.concept_scan import add_concepts, opened_masks
+from unitscope.atlas.scan.folder import (
     check_same,
     check_unchanged,
     locked,
     nothing_read,
     remove_scan,
 )
-from unitscope.atlas.shard_pool import LocalPool, ShardPool
-from unitscope.atlas.shard_scan import scan_shards
+from unitscope.atlas.scan.layer_choice import chosen_layers
+from unitscope.atlas.scan.options import ParameterChoice, Progress, ScanOptions
+from unitscope.atlas.scan.plan import ScanPlan
+from unitscope.atlas.scan.run_log import Run
+from unitscope.atlas.scan.shard_scan import scan_shards
+from unitscope.atlas.shards.pool import LocalPool, ShardPool
 from unitscope.atlas.storage import AtlasLayer, shards_in, write_head
 from unitscope.attribution.head import Head
 from unitscope.datasets import (
@@ -69,7 +69,7 @@ def scan(
     result is the same as without the pause. `source`, `split` and `classes` are those
     of `open_dataset`. `concepts` are photos with masks (`open_masks`, with
     `concept_names` as `names` and `concept_split` as `split`); they can be added to a
-    finished atlas. In `unitscope.atlas.options`, `Parameters` describes `top`,
+    finished atlas. In `unitscope.atlas.scan.options`, `Parameters` describes `top`,
     `sample`, `quantile`, `batch_size` and `shard_size`, and `ScanOptions` describes
     `layers`, `part`, `workers`, `runner`, `engine` and `progress`.
 

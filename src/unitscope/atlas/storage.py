@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 
-from unitscope.atlas.arrays import opened_arrays, write_arrays
-from unitscope.atlas.layout import (
+from unitscope.atlas.disk.arrays import opened_arrays, write_arrays
+from unitscope.atlas.disk.layout import (
     HEAD,
     SUMMARIES,
     TABLES,
     pooled_file,
     table_file,
 )
-from unitscope.atlas.manifest import read_manifest
+from unitscope.atlas.disk.manifest import read_manifest
+from unitscope.atlas.disk.tables import read_table
 from unitscope.atlas.summaries.layer import LayerShape, LayerSummary
-from unitscope.atlas.tables import read_table
 from unitscope.attribution.readout import Normalisation, Readout
 from unitscope.errors import AtlasError, near_matches
 from unitscope.geometry import Axis, Grid

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from unitscope.atlas.arrays import write_arrays
+from unitscope.atlas.disk.arrays import write_arrays
+from unitscope.atlas.disk.layout import pooled_file, rows_file
+from unitscope.atlas.disk.tables import write_table
 from unitscope.atlas.image_hashes import hash_key_of
-from unitscope.atlas.layout import pooled_file, rows_file
-from unitscope.atlas.observing import ImageBatch, Observer
-from unitscope.atlas.shard_pool import ShardTask
+from unitscope.atlas.shards.observing import ImageBatch, Observer
+from unitscope.atlas.shards.pool import ShardTask
 from unitscope.atlas.summaries.base import Observed
 from unitscope.atlas.summaries.layer import LayerSummary
-from unitscope.atlas.tables import write_table
 from unitscope.attribution.classes import probabilities_of
 from unitscope.datasets import shown_id
 from unitscope.errors import UnitscopeError

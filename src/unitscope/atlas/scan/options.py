@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from unitscope.atlas.shard_pool import ShardPool
+from unitscope.atlas.shards.pool import ShardPool
 from unitscope.errors import InputError
 
 _MOST_IN_BATCH = 4096

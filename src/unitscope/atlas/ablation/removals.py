@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from unitscope.atlas.confusion import Confusion
+from unitscope.atlas.ablation.confusion import Confusion
 from unitscope.atlas.intervals import Estimate
 from unitscope.errors import ClassError
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from unitscope.atlas.disk.layout import table_file
+from unitscope.atlas.disk.tables import write_table
 from unitscope.atlas.intervals import mean_interval, selectivity
-from unitscope.atlas.layout import table_file
 from unitscope.atlas.storage import AtlasLayer, StoredAtlas
 from unitscope.atlas.summaries.layer import LayerSummary
-from unitscope.atlas.tables import write_table
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 LISTED = 10

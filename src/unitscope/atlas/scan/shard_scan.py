@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitscope.atlas.observing import Observer
-from unitscope.atlas.options import ScanOptions
-from unitscope.atlas.plan import ScanPlan
-from unitscope.atlas.scan_task import ScanTask
+from unitscope.atlas.scan.options import ScanOptions
+from unitscope.atlas.scan.plan import ScanPlan
+from unitscope.atlas.shards.observing import Observer
+from unitscope.atlas.shards.scan_task import ScanTask
 from unitscope.atlas.storage import StoredAtlas, shards_in, write_summaries
 from unitscope.atlas.summaries.layer import LayerSummary
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from unitscope.atlas.disk.layout import rows_file, table_file
+from unitscope.atlas.disk.tables import read_table, streamed_table, write_table
 from unitscope.atlas.intervals import proportion
-from unitscope.atlas.layout import rows_file, table_file
 from unitscope.atlas.storage import StoredAtlas, shards_in
-from unitscope.atlas.tables import read_table, streamed_table, write_table
 
 _SKIPPED = {"image": "int64", "id": "string", "reason": "string"}
 _PLACE = {

@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 
-from unitscope.atlas.confusion import Confusion, Split
-from unitscope.atlas.pooled_features import (
+from unitscope.atlas.ablation.confusion import Confusion, Split
+from unitscope.atlas.ablation.pooled_features import (
     Block,
     PooledSource,
     blocks,
     on_processor,
 )
-from unitscope.atlas.prediction_changes import (
+from unitscope.atlas.ablation.prediction_changes import (
     NUMBERS_AT_ONCE,
     Changes,
     changes_of,
 )
-from unitscope.atlas.removals import Removals
-from unitscope.atlas.unit_sets import check_sizes, confusion_without
+from unitscope.atlas.ablation.removals import Removals
+from unitscope.atlas.ablation.unit_sets import check_sizes, confusion_without
 from unitscope.attribution.readout import Readout
 from unitscope.errors import ClassError
 

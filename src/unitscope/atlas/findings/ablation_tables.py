@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from unitscope.atlas.ablation_study import AblationStudy
+from unitscope.atlas.ablation.pooled_features import PooledFeatures, PooledSource
+from unitscope.atlas.ablation.removals import Removals, Row
+from unitscope.atlas.ablation.study import AblationStudy
+from unitscope.atlas.disk.layout import table_file
+from unitscope.atlas.disk.tables import table_batches, write_table
 from unitscope.atlas.image_hashes import hash_key_of
 from unitscope.atlas.intervals import Estimate
-from unitscope.atlas.layout import table_file
-from unitscope.atlas.pooled_features import PooledFeatures, PooledSource
-from unitscope.atlas.removals import Removals, Row
 from unitscope.atlas.storage import StoredAtlas
-from unitscope.atlas.tables import table_batches, write_table
 
 
 def write_ablation_tables(atlas: StoredAtlas) -> dict[str, Any] | None:

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from unitscope.atlas.concept_task import RESOLUTION
-from unitscope.atlas.layout import table_file
+from unitscope.atlas.disk.layout import table_file
+from unitscope.atlas.disk.tables import write_table
+from unitscope.atlas.findings.unit_tables import LISTED, extend, name_units
+from unitscope.atlas.shards.concept_task import RESOLUTION
 from unitscope.atlas.storage import AtlasLayer, StoredAtlas
 from unitscope.atlas.summaries.concepts import (
     DETECTOR_THRESHOLD,
     SIGNIFICANCE,
     ConceptCounts,
 )
-from unitscope.atlas.tables import write_table
-from unitscope.atlas.unit_tables import LISTED, extend, name_units
 from unitscope.datasets import Concept
 
 

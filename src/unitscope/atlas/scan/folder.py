@@ -7,10 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from unitscope.atlas.identity import difference
-from unitscope.atlas.image_hashes import digest_of
-from unitscope.atlas.image_tables import rows_of
-from unitscope.atlas.layout import (
+from unitscope.atlas.disk.layout import (
     MANIFEST,
     POOLED,
     ROWS,
@@ -19,10 +16,13 @@ from unitscope.atlas.layout import (
     WORK,
     rows_file,
 )
-from unitscope.atlas.manifest import existing_manifest, same_answers
-from unitscope.atlas.plan import ScanPlan
+from unitscope.atlas.disk.manifest import existing_manifest, same_answers
+from unitscope.atlas.disk.tables import parquet, read_table
+from unitscope.atlas.findings.image_tables import rows_of
+from unitscope.atlas.identity import difference
+from unitscope.atlas.image_hashes import digest_of
+from unitscope.atlas.scan.plan import ScanPlan
 from unitscope.atlas.storage import shards_in
-from unitscope.atlas.tables import parquet, read_table
 from unitscope.datasets import Dataset
 from unitscope.errors import (
     AtlasError,

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from unitscope.atlas.observing import ImageBatch, Observer, OnSkip
-from unitscope.atlas.shard_pool import ShardTask
+from unitscope.atlas.shards.observing import ImageBatch, Observer, OnSkip
+from unitscope.atlas.shards.pool import ShardTask
 from unitscope.atlas.summaries.concepts import Annotation, ConceptCounts, active_pixels
 from unitscope.datasets import MaskedDataset, Masks, shown_id
 from unitscope.errors import UnitscopeError

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from unitscope.accounts.account import NetworkFacts
+from unitscope.atlas.disk.manifest import SCHEMA
 from unitscope.atlas.identity import fingerprint, sha256_of
-from unitscope.atlas.layer_choice import exact_head, with_scales
-from unitscope.atlas.manifest import SCHEMA
 from unitscope.atlas.matching import Matching, matched
-from unitscope.atlas.options import Parameters
+from unitscope.atlas.scan.layer_choice import exact_head, with_scales
+from unitscope.atlas.scan.options import Parameters
 from unitscope.atlas.storage import AtlasLayer
 from unitscope.attribution.head import Head
 from unitscope.datasets import Dataset

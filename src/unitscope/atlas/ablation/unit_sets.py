@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
-from unitscope.atlas.confusion import Confusion
-from unitscope.atlas.pooled_features import (
+from unitscope.atlas.ablation.confusion import Confusion
+from unitscope.atlas.ablation.pooled_features import (
     Block,
     PooledSource,
     SplitName,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from unitscope.atlas.image_tables import write_image_tables
-from unitscope.atlas.layout import table_file
+from unitscope.atlas.disk.layout import table_file
+from unitscope.atlas.findings.image_tables import write_image_tables
+from unitscope.atlas.findings.unit_tables import write_unit_tables
 from unitscope.atlas.storage import StoredAtlas
-from unitscope.atlas.unit_tables import write_unit_tables
 
 # Tables that are measured at the thresholds, and on the images, of an earlier scan.
 _OUTDATED = (

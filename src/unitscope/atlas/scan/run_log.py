@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from unitscope.atlas.layout import RUNS
+from unitscope.atlas.disk.layout import RUNS
 
 
 @dataclass(frozen=True)

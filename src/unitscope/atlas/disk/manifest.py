@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from unitscope.atlas.arrays import write_bytes
-from unitscope.atlas.layout import MANIFEST
+from unitscope.atlas.disk.arrays import write_bytes
+from unitscope.atlas.disk.layout import MANIFEST
 from unitscope.errors import AtlasError
 
 SCHEMA = "unitscope-atlas/1"

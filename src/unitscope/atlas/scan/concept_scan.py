@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from unitscope.atlas.concept_tables import write_concept_tables
-from unitscope.atlas.dissection import dissect
+from unitscope.atlas.disk.layout import SUMMARIES
+from unitscope.atlas.disk.manifest import write_manifest
+from unitscope.atlas.findings.concept_tables import write_concept_tables
 from unitscope.atlas.identity import sha256_of
 from unitscope.atlas.image_hashes import digest_of
-from unitscope.atlas.layout import SUMMARIES
-from unitscope.atlas.manifest import write_manifest
-from unitscope.atlas.options import ScanOptions
-from unitscope.atlas.plan import absolute
-from unitscope.atlas.run_log import Run
+from unitscope.atlas.scan.options import ScanOptions
+from unitscope.atlas.scan.plan import absolute
+from unitscope.atlas.scan.run_log import Run
+from unitscope.atlas.shards.dissection import dissect
 from unitscope.atlas.storage import StoredAtlas
 from unitscope.atlas.summaries.concepts import DETECTOR_THRESHOLD
 from unitscope.datasets import MaskedDataset, open_masks

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from unitscope.atlas.arrays import read_arrays, write_arrays
-from unitscope.atlas.concept_task import RESOLUTION, ConceptResult, ConceptTask
+from unitscope.atlas.disk.arrays import read_arrays, write_arrays
+from unitscope.atlas.disk.layout import WORK
 from unitscope.atlas.image_hashes import hash_key_of
-from unitscope.atlas.layout import WORK
-from unitscope.atlas.observing import Observer
-from unitscope.atlas.shard_pool import ShardPool
+from unitscope.atlas.shards.concept_task import RESOLUTION, ConceptResult, ConceptTask
+from unitscope.atlas.shards.observing import Observer
+from unitscope.atlas.shards.pool import ShardPool
 from unitscope.atlas.storage import StoredAtlas
 from unitscope.atlas.summaries.concepts import ConceptCounts
 from unitscope.datasets import MaskedDataset
