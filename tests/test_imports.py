@@ -52,8 +52,8 @@ ROOMS = {
         checkpoint image_processor transformers
         """,
     "atlas": """
-        intervals matching runners summaries ablation_study storage observing
-        dissection findings neighbours atlas merging scanning
+        intervals ablation matching image_hashes summaries disk storage identity shards
+        findings neighbours reading atlas merging scan scanning
         """,
     "render": """
         colours words overlays sheets diagram markup figures report fragments reporting
@@ -76,7 +76,7 @@ LEAVES = {
     "transformers": ("sources/transformers.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
-    "pyarrow": ("datasets/tables.py", "atlas/storage.py"),
+    "pyarrow": ("datasets/tables.py", "atlas/disk/tables.py"),
     "starlette": ("explorer/server.py",),
     "uvicorn": ("explorer/server.py",),
     "simplejpeg": ("inputs/jpegs.py",),

@@ -1,4 +1,4 @@
-"""The study of ablations over a data set: against a loop over masked units, by hand, and its splits."""
+"""The ablation study: against a loop over masked units, by hand, and its splits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from unitscope.atlas import ablation_study
-from unitscope.atlas.ablation_study import (
-    AblationStudy,
-    Confusion,
-    PooledFeatures,
-    PooledSource,
-    confusion_without,
-    curve,
-)
+from unitscope.atlas.ablation.confusion import Confusion
+from unitscope.atlas.ablation.pooled_features import PooledFeatures, PooledSource
+from unitscope.atlas.ablation.prediction_changes import LinearChanges
+from unitscope.atlas.ablation.study import AblationStudy
+from unitscope.atlas.ablation.unit_sets import confusion_without, curve
 from unitscope.attribution.readout import Normalisation, Readout
 from unitscope.errors import ClassError, InputError, NonFiniteError
 
@@ -31,7 +27,7 @@ NORMS = {
 
 
 def in_chunks(features: PooledFeatures, size: int) -> PooledSource:
-    """The photos a few at a time; an iterator, so that a second pass over it would find nothing."""
+    """The photos in chunks, as an iterator, which a second pass would find empty."""
 
     def chunks() -> Iterator[PooledFeatures]:
         for begin in range(0, len(features.target), size):
@@ -73,7 +69,7 @@ def same(counts: Confusion, expected: tuple[list[int], list[int], list[int]]) ->
 def cases(
     draw: st.DrawFn, kinds: tuple[str, ...] = tuple(NORMS), whole: bool = False
 ) -> tuple[Readout, PooledFeatures]:
-    """A readout and photos. `whole`: small integers, so that sums are exact, whatever their order, and ties many."""
+    """A readout and photos; if `whole`, small integers with exact sums and many ties."""
     norm = NORMS[draw(st.sampled_from(kinds))]
     photos, units, classes = (
         draw(st.integers(*ends)) for ends in ((1, 12), (1, 9), (1, 5))
@@ -142,7 +138,9 @@ def test_every_unit_off_is_a_loop_over_masked_units(
 
 @settings(max_examples=60)
 @given(cases(("layer", "length", "root mean square")))
-def test_with_a_normalisation_too(case: tuple[Readout, PooledFeatures]) -> None:
+def test_every_unit_off_with_a_normalisation(
+    case: tuple[Readout, PooledFeatures],
+) -> None:
     readout, features = case
     # The closed form and the masked units are rounded differently: where no two classes
     # are next to equal, the same.
@@ -168,9 +166,7 @@ def test_every_unit_off_is_the_closed_form_bit_for_bit(
     readout = Readout(weight, torch.zeros_like(readout.bias), readout.norm)
     pooled = torch.from_numpy(features.pooled)
     each = readout.logits_without_each(pooled, readout.logits(pooled), None).numpy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablation_study, "_NUMBERS_AT_ONCE", numbers)
-        study = AblationStudy.measure(readout, lambda: [features])
+    study = AblationStudy.measure(readout, lambda: [features], numbers)
     for unit in range(each.shape[1]):
         same(study.ranking.each_off[unit], counted(each[:, unit], features.target))
 
@@ -184,9 +180,11 @@ def test_pruning_looks_at_few_pairs_and_loses_none() -> None:
     )
     logits = readout.logits(torch.from_numpy(pooled))
     target = logits.numpy().argmax(1)
-    each = ablation_study._LinearEach(readout)
-    may = each._may_turn(torch.from_numpy(pooled), logits, torch.from_numpy(target))
-    assert 0.01 < float(may.float().mean()) < 0.5
+    changes = LinearChanges(readout)
+    may_change = changes.may_change(
+        torch.from_numpy(pooled), logits, torch.from_numpy(target)
+    )
+    assert 0.01 < float(may_change.float().mean()) < 0.5
     features = PooledFeatures(pooled, target, np.ones(300, bool))
     study = AblationStudy.measure(readout, lambda: [features])
     first = (
@@ -210,14 +208,14 @@ def test_any_set_of_units_off_is_a_masked_readout(
     on = data.draw(st.sampled_from(["ranking", "reporting", "all"]))
     # With a normalisation, rounding may depend on how many photos are scored at once.
     chunk = len(features.target) if readout.norm else 3
-    found = confusion_without(readout, in_chunks(features, chunk), [*sets, []], on)
+    result = confusion_without(readout, in_chunks(features, chunk), [*sets, []], on)
     inside = (features.target >= 0) & {
         "ranking": features.ranking,
         "reporting": ~features.ranking,
     }.get(on, True)
     pooled, target = features.pooled[inside], features.target[inside]
     for place, off in enumerate([*sets, []]):
-        same(found[place], counted(masked_logits(readout, pooled, off), target))
+        same(result[place], counted(masked_logits(readout, pooled, off), target))
 
 
 # Two units, two classes, four photos; without unit 0 the first two photos are taken for
@@ -267,7 +265,7 @@ def test_contributions_are_divided_by_the_normalisation() -> None:
 
 @pytest.fixture(scope="module")
 def features() -> PooledFeatures:
-    """600 photos of four classes: units 3·c to 3·c + 2 speak for class c, twelve more are noise."""
+    """600 photos of four classes: units 3·c to 3·c + 2 mark class c, twelve are noise."""
     random = np.random.default_rng(0)
     target = random.integers(0, 4, 600)
     pooled = random.gamma(1.0, 1.0, (600, 24))
@@ -294,37 +292,40 @@ def test_units_are_ranked_on_one_split_and_reported_on_the_other(
     assert (
         AblationStudy.measure(readout, in_chunks(other, 100)).order(2) == study.order(2)
     ).all()
-    found = study.removals(readout, in_chunks(features, 100), sizes=[1, 3, 20], draws=5)
-    assert (found.sizes, found.classes) == ((1, 3, 20), (0, 1, 2, 3))
+    removals = study.removals(
+        readout, in_chunks(features, 100), sizes=[1, 3, 20], draws=5
+    )
+    assert (removals.sizes, removals.classes) == ((1, 3, 20), (0, 1, 2, 3))
     pooled, target = (
         features.pooled[~features.ranking],
         features.target[~features.ranking],
     )
-    for place, size in enumerate(found.sizes):
-        for index in found.classes:
+    for place, size in enumerate(removals.sizes):
+        for index in removals.classes:
             order = study.order(index)
             for counts, off in (
-                (found.most, order[:size]),
-                (found.least, order[24 - size :]),
+                (removals.most, order[:size]),
+                (removals.least, order[24 - size :]),
             ):
                 same(
                     counts[place, index],
                     counted(masked_logits(readout, pooled, off), target),
                 )
-    own = found.own(found.most).value
+    own = removals.own(removals.most).value
     assert (
-        own.shape == (3, 4) and (own[1] < found.own(found.least).value[1] - 0.2).all()
+        own.shape == (3, 4)
+        and (own[1] < removals.own(removals.least).value[1] - 0.2).all()
     )
     assert (np.abs(own[1] - 0.5) < 0.1).all()
     # As many at random do less.
-    assert (found.random.balanced_accuracy.value[1].mean(0) > own[1]).all()
+    assert (removals.random.balanced_accuracy.value[1].mean(0) > own[1]).all()
 
 
 def test_the_table_of_a_class(readout: Readout, features: PooledFeatures) -> None:
     source = in_chunks(features, 250)
     study = AblationStudy.measure(readout, source)
-    found = study.removals(readout, source, classes=[2], draws=3, seed=7)
-    rows = found.table(2)
+    removals = study.removals(readout, source, classes=[2], draws=3, seed=7)
+    rows = removals.table(2)
     assert [(row.removed, row.units) for row in rows] == [
         ("none", 0),
         *(
@@ -339,18 +340,18 @@ def test_the_table_of_a_class(readout: Readout, features: PooledFeatures) -> Non
         == study.reporting.all_on.balanced_accuracy.value[2]
     )
     assert rows[0].accuracy == study.reporting.all_on.accuracy
-    assert rows[1].balanced_accuracy.value == found.own(found.most).value[0, 0]
+    assert rows[1].balanced_accuracy.value == removals.own(removals.most).value[0, 0]
     for row in rows:
         for estimate in (row.balanced_accuracy, row.accuracy):
             assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
     assert (rows[-1].balanced_accuracy.value, rows[-1].accuracy.value) == (0.5, 0.25)
     again = study.removals(readout, source, classes=[2], draws=3, seed=7)
-    assert (again.random.tp == found.random.tp).all()
+    assert (again.random.tp == removals.random.tp).all()
     with pytest.raises(
         ClassError,
         match="class 1 was not ablated: choose it among the classes of `removals`",
     ):
-        found.table(1)
+        removals.table(1)
 
 
 def test_classes_without_photos_are_left_out_unless_named(
@@ -373,12 +374,12 @@ def test_a_curve_begins_with_all_on_and_ends_with_the_bias(
     readout: Readout, features: PooledFeatures
 ) -> None:
     study = AblationStudy.measure(readout, lambda: [features])
-    found = curve(readout, lambda: [features], study.order(1), sizes=range(25))
-    assert (found.tp[0] == study.reporting.all_on.tp).all()
+    result = curve(readout, lambda: [features], study.order(1), sizes=range(25))
+    assert (result.tp[0] == study.reporting.all_on.tp).all()
     # With nothing on all logits are the bias: the first class.
-    assert found.tp[24].tolist() == [found.positives[0], 0, 0, 0]
-    assert found.balanced_accuracy.value[24] == pytest.approx(0.5)
-    assert (np.diff(found.tp[:4, 1]) < 0).all()
+    assert result.tp[24].tolist() == [result.positives[0], 0, 0, 0]
+    assert result.balanced_accuracy.value[24] == pytest.approx(0.5)
+    assert (np.diff(result.tp[:4, 1]) < 0).all()
 
 
 def test_a_table_without_draws_and_one_of_no_class(
@@ -388,8 +389,8 @@ def test_a_table_without_draws_and_one_of_no_class(
     assert study.removals(
         readout, lambda: [features], classes=[], draws=2
     ).random.tp.shape == (2, 2, 4)
-    found = study.removals(readout, lambda: [features], classes=[1], draws=0)
-    assert [row.removed for row in found.table(1)].count("random") == 0
+    removals = study.removals(readout, lambda: [features], classes=[1], draws=0)
+    assert [row.removed for row in removals.table(1)].count("random") == 0
     for size in (25, -1):
         with pytest.raises(
             InputError, match=f"{size} units cannot be off: expected 0 to 24"
@@ -422,7 +423,7 @@ def test_a_table_without_draws_and_one_of_no_class(
         (
             {"pooled": np.full((4, 2), np.inf, np.float32)},
             NonFiniteError,
-            "hold nan or infinite numbers: compute them",
+            "contain nan or infinite numbers: compute them",
         ),
     ],
 )

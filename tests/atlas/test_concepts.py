@@ -1,4 +1,4 @@
-"""Concepts: sums against a loop over pixels, the laws of a monoid, planted concepts, and chance."""
+"""Concept counts: against a loop over pixels, as a monoid, and against chance."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def photo(random: np.random.Generator) -> Photo:
 
 def counted(photos: list[Photo]) -> ConceptCounts:
     counts = empty()
-    for one in photos:
-        counts.update(*one)
+    for photo_ in photos:
+        counts.update(*photo_)
     return counts
 
 
@@ -66,7 +66,7 @@ photos = st.builds(
 def pixels(
     active: np.ndarray, annotations: Annotation, unit: int, concept: int
 ) -> tuple[int, int] | None:
-    """(i, u) of one photo, pixel by pixel; None where it is not annotated for the concept's category."""
+    """(i, u) of one photo, pixel by pixel; None if it lacks the concept's category."""
     if CATEGORY_OF[concept] not in annotations.categories:
         return None
     both = either = 0
@@ -151,7 +151,7 @@ def test_arrays_are_copied_on_the_way_in() -> None:
     del arrays["uu"], arrays["null_l"]
     with pytest.raises(
         ValueError,
-        match="concept counts lack uu, null_l: they were written by something else",
+        match="concept counts lack uu, null_l: they were written by another program",
     ):
         ConceptCounts.from_arrays(arrays)
 
@@ -179,12 +179,17 @@ def test_a_unit_that_is_a_concept_is_found() -> None:
     assert best.p[2] > 0.05
     value, low, high = (ends[0, 1] for ends in counts.interval())
     assert value == low == high == 1
-    # 0.2² / (2 · 0.2 − 0.2²) = 0.11 by chance: the usual threshold would take every unit for a detector.
-    found = counts.detectors(significance=1)
-    assert (found.units, found.units_by_chance) == (2, (2.0, 2.0, 2.0))
+    # 0.2² / (2 · 0.2 − 0.2²) = 0.11 by chance: at the usual threshold every unit would
+    # be a detector.
+    detectors = counts.detectors(significance=1)
+    assert (detectors.units, detectors.units_by_chance) == (2, (2.0, 2.0, 2.0))
     assert counts.detectors().units == 1
-    found = counts.detectors(threshold=0.3)
-    assert (found.units, found.concepts, found.units_by_chance.high) == (1, 1, 0)
+    detectors = counts.detectors(threshold=0.3)
+    assert (detectors.units, detectors.concepts, detectors.units_by_chance.high) == (
+        1,
+        1,
+        0,
+    )
 
 
 def test_p_is_uniform_where_masks_have_nothing_to_do_with_units() -> None:
@@ -204,20 +209,20 @@ def test_p_is_uniform_where_masks_have_nothing_to_do_with_units() -> None:
                 random.random((units, 40)) < 0.2, annotations[0], annotations[1:]
             )
         p.append(counts.best().p)
-    found = np.concatenate(p)
-    assert kstest(found - 0.5 / (draws + 1), "uniform").statistic < 0.1
-    assert 0.025 < (found <= 1 / (draws + 1)).mean() < 0.075
+    p_values = np.concatenate(p)
+    assert kstest(p_values - 0.5 / (draws + 1), "uniform").statistic < 0.1
+    assert 0.025 < (p_values <= 1 / (draws + 1)).mean() < 0.075
 
 
-def test_without_draws_nothing_is_said_of_chance() -> None:
+def test_without_draws_chance_is_unknown() -> None:
     counts = empty(draws=0)
     active = np.ones((UNITS, PIXELS), dtype=bool)
     counts.update(active, Annotation(active[:1], np.array([2]), np.array([0])), [])
-    best, found = counts.best(), counts.detectors(significance=1)
+    best, detectors = counts.best(), counts.detectors(significance=1)
     assert (best.concept == 2).all() and (best.p == 1).all()
     assert counts.detectors().units == 0
-    assert (found.units, found.concepts) == (UNITS, 1) and np.isnan(
-        found.units_by_chance
+    assert (detectors.units, detectors.concepts) == (UNITS, 1) and np.isnan(
+        detectors.units_by_chance
     ).all()
 
 
@@ -263,7 +268,7 @@ def test_wrong_annotations_are_refused(
         (5, CATEGORY_OF, 3, 2),
     ],
 )
-def test_counts_of_something_else_do_not_add_up(other: Any) -> None:
+def test_counts_of_other_concepts_do_not_add_up(other: Any) -> None:
     with pytest.raises(
         ValueError,
         match="do not add up: units, concepts with their categories, and draws must be the",
@@ -271,7 +276,7 @@ def test_counts_of_something_else_do_not_add_up(other: Any) -> None:
         empty().merge(ConceptCounts.empty(*other))
 
 
-def test_a_category_that_is_not_there_is_refused() -> None:
+def test_a_missing_category_is_refused() -> None:
     with pytest.raises(ValueError, match="a concept is of a category outside 0 to 0"):
         ConceptCounts.empty(1, np.array([0, 1]), 1, 0)
 

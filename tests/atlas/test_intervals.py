@@ -1,4 +1,4 @@
-"""Intervals: coverage by simulation, known values, and what must hold of all of them."""
+"""Intervals: coverage by simulation, known values, and invariants."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def test_balanced_accuracy_is_newcombes_interval_of_a_difference() -> None:
 
 @given(parts(), parts())
 def test_balanced_accuracy_is_half_of_the_sum_and_inside(
-    found: tuple[int, int], wrong: tuple[int, int]
+    right: tuple[int, int], wrong: tuple[int, int]
 ) -> None:
-    value, low, high = balanced_accuracy_interval(*found, *wrong)
-    assert value == pytest.approx((found[0] / found[1] + 1 - wrong[0] / wrong[1]) / 2)
+    value, low, high = balanced_accuracy_interval(*right, *wrong)
+    assert value == pytest.approx((right[0] / right[1] + 1 - wrong[0] / wrong[1]) / 2)
     assert 0 <= low <= value <= high <= 1
-    perfect = balanced_accuracy_interval(found[1], found[1], 0, wrong[1])
+    perfect = balanced_accuracy_interval(right[1], right[1], 0, wrong[1])
     assert perfect.value == perfect.high == 1 and perfect.low < 1
     assert np.isnan(balanced_accuracy_interval(0, 0, *wrong)).all()
 
@@ -94,8 +94,8 @@ def test_balanced_accuracy_is_half_of_the_sum_and_inside(
 def test_balanced_accuracy_covers(tpr: float, fpr: float, positives: int) -> None:
     random = np.random.default_rng(0)
     tp, fp = random.binomial(positives, tpr, RUNS), random.binomial(1000, fpr, RUNS)
-    found = balanced_accuracy_interval(tp, positives, fp, 1000)
-    assert 0.93 < coverage(found, (tpr + 1 - fpr) / 2) < 0.98
+    estimate = balanced_accuracy_interval(tp, positives, fp, 1000)
+    assert 0.93 < coverage(estimate, (tpr + 1 - fpr) / 2) < 0.98
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.02), (0.02, 0.02), (0.5, 0.1)])
@@ -103,28 +103,28 @@ def test_a_drop_of_balanced_accuracy_covers(lost: float, gained: float) -> None:
     random = np.random.default_rng(4)
     positive = random.multinomial(50, [lost, gained, 1 - lost - gained], RUNS).T
     negative = random.multinomial(500, [0.01, 0.004, 0.986], RUNS).T
-    found = balanced_accuracy_drop(
+    estimate = balanced_accuracy_drop(
         positive[0], positive[1], 50, negative[0], negative[1], 500
     )
     # Of one or two changed photos it is wider than it need be.
     assert (
         0.93
-        < coverage(found, (lost - gained + 0.01 - 0.004) / 2)
+        < coverage(estimate, (lost - gained + 0.01 - 0.004) / 2)
         < (0.99 if lost > 0.05 else 1)
     )
     # To take the two for independent would cost power: the photos are the same.
     before = balanced_accuracy_interval(40, 50, 5, 500)
     assert (
         lost + gained > 0.2
-        or (found.high - found.low).mean() < before.high - before.low
+        or (estimate.high - estimate.low).mean() < before.high - before.low
     )
 
 
 @given(parts(), parts())
 def test_a_drop_is_that_of_the_two_balanced_accuracies(
-    found: tuple[int, int], wrong: tuple[int, int]
+    right: tuple[int, int], wrong: tuple[int, int]
 ) -> None:
-    (lost, positives), (more, negatives) = found, wrong
+    (lost, positives), (more, negatives) = right, wrong
     value, low, high = balanced_accuracy_drop(lost, 0, positives, more, 0, negatives)
     before = balanced_accuracy_interval(lost, positives, 0, negatives).value
     after = balanced_accuracy_interval(0, positives, more, negatives).value
@@ -141,11 +141,13 @@ def test_a_drop_is_that_of_the_two_balanced_accuracies(
 
 def test_the_interval_of_a_mean_covers_and_comes_from_sums() -> None:
     values = np.random.default_rng(1).gamma(2.0, 3.0, (RUNS, 80))
-    found = mean_interval(values.sum(1), (values**2).sum(1), 80)
+    estimate = mean_interval(values.sum(1), (values**2).sum(1), 80)
     np.testing.assert_allclose(
-        found.high - found.value, Z95 * values.std(1, ddof=1) / np.sqrt(80), rtol=1e-9
+        estimate.high - estimate.value,
+        Z95 * values.std(1, ddof=1) / np.sqrt(80),
+        rtol=1e-9,
     )
-    assert 0.92 < coverage(found, 6.0) < 0.97
+    assert 0.92 < coverage(estimate, 6.0) < 0.97
     few = mean_interval(np.array([0.0, 4.0]), np.array([0.0, 16.0]), np.array([0, 1]))
     np.testing.assert_array_equal(few, [[np.nan, 4.0], [np.nan] * 2, [np.nan] * 2])
     # Of equal values rounding leaves no width, and never the root of a negative number.
@@ -160,18 +162,20 @@ def test_selectivity_is_a_loop(seed: int, classes: int, units: int) -> None:
         random.gamma(1, 1, (classes, units)),
     )
     counts = random.integers(2, 9, classes)
-    found = selectivity(means, counts, variances)
+    estimate = selectivity(means, counts, variances)
     for unit in range(units):
         top = int(means[:, unit].argmax())
         rest = np.delete(means[:, unit], top).mean()
-        assert found.value[unit] == pytest.approx(
+        assert estimate.value[unit] == pytest.approx(
             (means[top, unit] - rest) / (means[top, unit] + rest)
         )
-        assert 0 <= found.low[unit] <= found.value[unit] <= found.high[unit] <= 1
+        assert (
+            0 <= estimate.low[unit] <= estimate.value[unit] <= estimate.high[unit] <= 1
+        )
     # A class without photos changes nothing, whatever stands there.
     more = (np.insert(table, 1, -9.0, axis=0) for table in (means, variances))
     with_empty = selectivity(next(more), np.insert(counts, 1, 0), next(more))
-    np.testing.assert_allclose(with_empty, found)
+    np.testing.assert_allclose(with_empty, estimate)
 
 
 def test_selectivity_by_hand_and_where_it_is_undefined() -> None:
@@ -195,8 +199,8 @@ def test_selectivity_covers() -> None:
     random = np.random.default_rng(2)
     shapes, photos = np.array([6.0, 2.0, 1.0, 1.0])[:, None, None], 100
     values = random.gamma(shapes, 1.0, (4, photos, RUNS))
-    found = selectivity(values.mean(1), np.full(4, photos), values.var(1, ddof=1))
-    assert 0.93 < coverage(found, (6 - 4 / 3) / (6 + 4 / 3)) < 0.97
+    estimate = selectivity(values.mean(1), np.full(4, photos), values.var(1, ddof=1))
+    assert 0.93 < coverage(estimate, (6 - 4 / 3) / (6 + 4 / 3)) < 0.97
 
 
 def test_a_ratio_covers_where_photos_differ_in_size() -> None:
@@ -204,8 +208,8 @@ def test_a_ratio_covers_where_photos_differ_in_size() -> None:
     union = random.integers(1, 400, (RUNS, 200))
     common = random.binomial(union, random.beta(1, 5, union.shape))
     sums = (common, union, common**2, common * union, union**2)
-    found = ratio_interval(*(values.sum(1) for values in sums), 200)
-    assert 0.93 < coverage(found, 1 / 6) < 0.97
+    estimate = ratio_interval(*(values.sum(1) for values in sums), 200)
+    assert 0.93 < coverage(estimate, 1 / 6) < 0.97
     # Pixels of one photo go together: an interval over pixels would be far too narrow.
     naive = proportion(common.sum(1), union.sum(1))
     assert coverage(naive, 1 / 6) < 0.5

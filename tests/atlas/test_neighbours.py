@@ -11,7 +11,6 @@ from torch import nn
 
 from networks import Gap, seeded
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.findings import class_means
 from unitscope.atlas.neighbours import _correlated, correlations
 from unitscope.atlas.scanning import scan
 from unitscope.errors import UnitError
@@ -20,7 +19,7 @@ from unitscope.model import wrap
 
 
 def scanned(folder: Path, classes: int, photos: int, sample: int) -> Atlas:
-    """An atlas of twelve units, two of them twins and one dead, and of a layer before, in shards of seven images."""
+    """An atlas of twelve units, two of them twins and one dead, and of an earlier layer."""
     noise = np.random.default_rng(1)
     for label in range(classes):
         for number in range(photos):
@@ -59,19 +58,19 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 
 def slow(values: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.corrcoef(values.astype(np.float64), rowvar=False)
-    np.fill_diagonal(found, np.nan)
-    return found
+        result = np.corrcoef(values.astype(np.float64), rowvar=False)
+    np.fill_diagonal(result, np.nan)
+    return result
 
 
-def test_of_the_heads_layer_over_all_images(atlas: Atlas) -> None:
+def test_the_heads_layer_is_compared_over_all_images(atlas: Atlas) -> None:
     pooled = np.concatenate([part for part, _ in atlas.pooled()])
     assert len(atlas.shards()) > 3 and len(pooled) == 30
-    found = correlations(atlas, atlas.layer(), [3, 11, 5])
+    result = correlations(atlas, atlas.layer(), [3, 11, 5])
     np.testing.assert_allclose(
-        found.values, slow(pooled)[[3, 11, 5]], rtol=0, atol=1e-12
+        result.values, slow(pooled)[[3, 11, 5]], rtol=0, atol=1e-12
     )
-    assert (found.of, found.count) == ("images", 30)
+    assert (result.of, result.count) == ("images", 30)
     rows = atlas.neighbours(3, count=4)
     assert (
         rows[0]["unit"] == 7
@@ -85,29 +84,33 @@ def test_of_the_heads_layer_over_all_images(atlas: Atlas) -> None:
     assert {(row["of"], row["compared"]) for row in rows} == {("images", 30)}
 
 
-def test_a_unit_that_is_always_the_same_is_like_none(atlas: Atlas) -> None:
+def test_a_constant_unit_has_no_neighbours(atlas: Atlas) -> None:
     assert atlas.neighbours(5) == []
     assert len(atlas.neighbours(0, count=100)) == 10
     with pytest.raises(UnitError, match="there is no unit 12 in layer 'features'"):
         atlas.neighbours(12)
 
 
-def test_of_other_layers_over_the_sample_where_classes_are_fewer(atlas: Atlas) -> None:
+def test_other_layers_are_compared_over_the_sample_where_classes_are_fewer(
+    atlas: Atlas,
+) -> None:
     layer = atlas.layer("features.2")
-    found = correlations(atlas, layer, range(layer.units))
+    result = correlations(atlas, layer, range(layer.units))
     np.testing.assert_allclose(
-        found.values, slow(atlas.summary("features.2").sample.means), atol=1e-12
+        result.values, slow(atlas.summary("features.2").sample.means), atol=1e-12
     )
-    assert (found.of, found.count) == ("sample", 8)
+    assert (result.of, result.count) == ("sample", 8)
 
 
-def test_of_other_layers_over_classes_where_those_are_more(tmp_path: Path) -> None:
+def test_other_layers_are_compared_over_classes_where_those_are_more(
+    tmp_path: Path,
+) -> None:
     atlas = scanned(tmp_path, classes=9, photos=2, sample=8)
     layer = atlas.layer("features.2")
-    found = correlations(atlas, layer, [4, 2])
-    means, _ = class_means(atlas.summary("features.2").classes)
-    np.testing.assert_allclose(found.values, slow(means)[[4, 2]], atol=1e-12)
-    assert (found.of, found.count) == ("classes", 9)
+    result = correlations(atlas, layer, [4, 2])
+    means = atlas.summary("features.2").classes.means
+    np.testing.assert_allclose(result.values, slow(means)[[4, 2]], atol=1e-12)
+    assert (result.of, result.count) == ("classes", 9)
     assert {row["of"] for row in atlas.neighbours(1, "features.2")} == {"classes"}
 
 
@@ -117,9 +120,9 @@ def test_small_changes_about_a_large_mean_are_not_lost() -> None:
     )
     values[:, 4] = 1234.5
     parts = np.split(values, [1, 90, 400])
-    found = _correlated(parts, range(6))
+    result = _correlated(parts, range(6))
     wanted = slow(values)
     np.testing.assert_allclose(
-        np.delete(found, 4, 1)[:4], np.delete(wanted, 4, 1)[:4], atol=1e-9
+        np.delete(result, 4, 1)[:4], np.delete(wanted, 4, 1)[:4], atol=1e-9
     )
-    assert np.isnan(found[4]).all() and np.isnan(found[:, 4]).all()
+    assert np.isnan(result[4]).all() and np.isnan(result[:, 4]).all()

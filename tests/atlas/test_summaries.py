@@ -1,4 +1,4 @@
-"""Summaries are monoids, to the last bit, and say what a slow look at all activations says."""
+"""Summaries are monoids, to the last bit, and agree with all activations at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def seen_as(maps: np.ndarray, *others: np.ndarray) -> Observed:
 
 
 def observed(count: int, seed: int, first: int = 0, kind: str = "mixed") -> Observed:
-    """Images with activations as networks have them: zeros, ties, values of all sizes, and both signs."""
+    """Images with typical activations: zeros, ties, all magnitudes, and both signs."""
     random = np.random.default_rng((seed, first))
     maps = random.normal(size=(count, UNITS, *CELLS)) * 10.0 ** random.integers(
         -6, 4, (count, UNITS, 1, 1)
@@ -63,7 +63,7 @@ def parts_of(seen: Observed, cuts: list[int]) -> list[Observed]:
             seen.maps[a:b],
             seen.mean[a:b],
             seen.images[a:b],
-            seen.draws[a:b],
+            seen.hash_keys[a:b],
             seen.classes[a:b],
         )
         for a, b in itertools.pairwise(bounds)
@@ -146,7 +146,7 @@ def test_arrays_and_back(empty: Callable[[], Summary]) -> None:
     assert same(again, summary)
 
 
-# --- what they say -----------------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------
 
 
 def test_top_images_are_those_of_a_full_sort_with_ties_by_place() -> None:
@@ -160,9 +160,9 @@ def test_top_images_are_those_of_a_full_sort_with_ties_by_place() -> None:
                 range(40), key=lambda image, unit=unit: (-score[image, unit], image)
             )[:6]
             assert top.images[unit].tolist() == expected
-            found, real = top.maps()[unit], seen.maps[expected, unit]
+            stored, real = top.maps()[unit], seen.maps[expected, unit]
             peaks = np.abs(real).max((1, 2), keepdims=True)
-            assert (np.abs(found - real) <= 5e-4 * peaks).all()
+            assert (np.abs(stored - real) <= 5e-4 * peaks).all()
 
 
 def test_fewer_images_than_places() -> None:
@@ -179,7 +179,7 @@ def test_the_sample_is_uniform_and_the_same_for_all_units() -> None:
     seen = observed(40, 4)
     sample = of(EMPTY["sample"], seen)
     assert isinstance(sample, Sample)
-    assert sample.images.tolist() == np.argsort(seen.draws)[:5].tolist()
+    assert sample.images.tolist() == np.argsort(seen.hash_keys)[:5].tolist()
     assert np.array_equal(sample.maxima, seen.maps[sample.images].max((2, 3)))
 
 
@@ -261,12 +261,12 @@ def test_quantiles_are_right_to_a_bucket(seed: int) -> None:
     histogram = of(EMPTY["histogram"], seen)
     assert isinstance(histogram, Histogram)
     shares = (0.05, 0.5, 0.9, 0.995)
-    found = histogram.quantiles(shares)
+    quantiles = histogram.quantiles(shares)
     for unit in range(UNITS):
         expected = np.quantile(
             seen.maps[:, unit].ravel(), shares, method="inverted_cdf"
         )
-        assert found[unit] == pytest.approx(expected, rel=1 / 64, abs=1e-37)
+        assert quantiles[unit] == pytest.approx(expected, rel=1 / 64, abs=1e-37)
 
 
 def test_a_dead_unit_and_a_constant_one() -> None:

@@ -18,8 +18,8 @@ from PIL import Image
 from browsing import watched
 from networks import Gap, seeded
 from unitscope.atlas.atlas import Atlas
+from unitscope.atlas.disk.tables import write_table
 from unitscope.atlas.scanning import scan
-from unitscope.atlas.storage import write_table
 from unitscope.datasets import open_dataset
 from unitscope.errors import InputError, OutputError, UnitscopeWarning
 from unitscope.explorer import atlas_contents

@@ -1,4 +1,4 @@
-"""Intervals: how far a share, a mean, a selectivity or an IoU measured on some photos may be from that on all."""
+"""95 % intervals of shares, means, selectivities and IoUs that some photos gave."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from jaxtyping import Float, Num, Shaped
 # Half the width of a 95 % interval of a normal distribution, in standard deviations.
 Z95 = 1.959963984540054
 
-# Numbers of any shape, a single one too: they are broadcast against each other.
-Numbers: TypeAlias = float | Shaped[np.ndarray, "..."] | np.generic
+_Array: TypeAlias = Shaped[np.ndarray, "..."]
+# A number or an array. Functions broadcast their arguments against each other.
+Numbers: TypeAlias = float | _Array | np.generic
 Floats: TypeAlias = Any
 
 
 class Interval(NamedTuple):
-    """The ends of an interval: arrays of one shape, or numbers."""
+    """The ends of an interval: numbers, or arrays of one shape."""
 
     low: Floats
     high: Floats
 
 
 class Estimate(NamedTuple):
-    """What was measured and the interval around it: arrays of one shape, or numbers; nan where nothing was measured."""
+    """A value and the interval around it: numbers, or arrays of one shape.
+
+    All three are nan where nothing was measured.
+    """
 
     value: Floats
     low: Floats
@@ -31,34 +35,43 @@ class Estimate(NamedTuple):
 
 
 def wilson(hits: Numbers, count: Numbers, z: float = Z95) -> Interval:
-    """The score interval of a proportion (Wilson 1927), 95 % unless told: stays inside [0, 1] and holds at 0 and 1.
+    """The score interval of a proportion (Wilson 1927), by default at 95 %.
 
-    `hits` of `count`, broadcast against each other. Where `count` is 0 nothing was
-    measured: both ends are nan. Raises ValueError where `hits` is not between 0 and
-    `count`.
+    It stays inside [0, 1] and is valid at 0 and 1. `hits` of `count` are broadcast
+    against each other. Both ends are nan where `count` is 0. Raises ValueError where
+    `hits` is not between 0 and `count`.
     """
-    hits, count = (
-        np.asarray(hits, dtype=np.float64),
-        np.asarray(count, dtype=np.float64),
-    )
-    wrong = ~((hits >= 0) & (hits <= count))
-    if wrong.any():
-        few, of = (pair[wrong][0] for pair in np.broadcast_arrays(hits, count))
-        raise ValueError(
-            f"{few:g} of {of:g} is no proportion: expected 0 <= hits <= count"
-        )
+    hits, count = _float64(hits, count)
+    _check_proportion(hits, count)
+
     share = _ratio(hits, count)
     count = np.where(count > 0, count, np.nan)
     middle = share + z * z / (2 * count)
-    spread = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    variance = share * (1 - share) / count
+    correction = z * z / (4 * count * count)
+    spread = z * np.sqrt(variance + correction)
+    scale = 1 + z * z / count
+
     # Rounding must not push an end past the proportion at 0 or 1.
-    low, high = (
-        (middle - spread) / (1 + z * z / count),
-        (middle + spread) / (1 + z * z / count),
-    )
+    low = np.minimum((middle - spread) / scale, share)
+    high = np.maximum((middle + spread) / scale, share)
     return Interval(
-        np.maximum(0.0, np.minimum(low, share)),
-        np.minimum(1.0, np.maximum(high, share)),
+        low=np.maximum(0.0, low),
+        high=np.minimum(1.0, high),
+    )
+
+
+def _check_proportion(hits: _Array, count: _Array) -> None:
+    wrong = ~((hits >= 0) & (hits <= count))
+    if not wrong.any():
+        return
+
+    hits, count = np.broadcast_arrays(hits, count)
+    wrong_hits = hits[wrong][0]
+    wrong_count = count[wrong][0]
+    raise ValueError(
+        f"{wrong_hits:g} of {wrong_count:g} is no proportion: "
+        "expected 0 <= hits <= count"
     )
 
 
@@ -70,20 +83,22 @@ def proportion(hits: Numbers, count: Numbers, z: float = Z95) -> Estimate:
 def balanced_accuracy_interval(
     tp: Numbers, positives: Numbers, fp: Numbers, negatives: Numbers, z: float = Z95
 ) -> Estimate:
-    """Balanced accuracy (TPR + TNR) / 2, with the square-and-add interval of two Wilson intervals (Newcombe 1998).
+    """Balanced accuracy (TPR + TNR) / 2 with its interval (Newcombe 1998).
 
-    `tp` of `positives` and `fp` of `negatives`, broadcast against each other; the
-    result lies in [0, 1], 0.5 is chance, and it is nan where there are no positives or
-    no negatives. Newcombe's interval is for a difference of independent proportions;
+    `tp` of `positives` and `fp` of `negatives` are broadcast against each other. The
+    result lies in [0, 1], chance is 0.5, and it is nan where there are no positives or
+    no negatives. The interval is Newcombe's square-and-add interval of two Wilson
+    intervals. That is an interval of a difference of independent proportions; here
     TPR + TNR = 1 + (TPR − FPR).
     """
-    found = proportion(tp, positives, z)
-    rejected = proportion(np.asarray(negatives) - np.asarray(fp), negatives, z)
-    value = (found.value + rejected.value) / 2
-    below = np.hypot(found.value - found.low, rejected.value - rejected.low) / 2
-    above = np.hypot(found.high - found.value, rejected.high - rejected.value) / 2
-    return Estimate(
-        value, np.maximum(0.0, value - below), np.minimum(1.0, value + above)
+    true_negatives = np.asarray(negatives) - np.asarray(fp)
+    tpr = proportion(tp, positives, z)
+    tnr = proportion(true_negatives, negatives, z)
+
+    return _clipped(
+        value=(tpr.value + tnr.value) / 2,
+        below=np.hypot(tpr.value - tpr.low, tnr.value - tnr.low) / 2,
+        above=np.hypot(tpr.high - tpr.value, tnr.high - tnr.value) / 2,
     )
 
 
@@ -96,53 +111,63 @@ def balanced_accuracy_drop(
     negatives: Numbers,
     z: float = Z95,
 ) -> Estimate:
-    """How much balanced accuracy falls between two ways to predict the same photos, in −1 to 1, with its interval.
+    """The drop in balanced accuracy between two predictions of the same photos.
 
-    Of the `positives`, `tp_lost` are found only the first way and `tp_gained` only the
-    second; of the `negatives`, `fp_gained` are taken for the class only the second way
-    and `fp_lost` only the first; all are broadcast against each other. The photos are
-    the same, so that only those count whose prediction changes: the intervals are
-    Agresti & Min's (2005) for matched proportions, half a photo added to each cell, of
-    both kinds of photos together. nan where there are no positives or no negatives.
+    It lies in [−1, 1].
+    Of the `positives`, the first prediction alone finds `tp_lost` and the second alone
+    `tp_gained`. Of the `negatives`, the second alone takes `fp_gained` for the class
+    and the first alone `fp_lost`. All are broadcast against each other. The result is
+    nan where there are no positives or no negatives.
+
+    Only photos whose prediction changes matter, since the photos are the same. The
+    interval combines those of both kinds of photos, each by Agresti & Min (2005) for
+    matched proportions, which add half a photo to every cell.
     """
-    changes = [(tp_lost, tp_gained, positives), (fp_gained, fp_lost, negatives)]
-    value, middle, variance = (np.zeros(()) for _ in range(3))
+    changes = [
+        (tp_lost, tp_gained, positives),
+        (fp_gained, fp_lost, negatives),
+    ]
+    value = middle = variance = np.zeros(())
     for change in changes:
-        worse, better, count = (
-            np.asarray(counts, dtype=np.float64) for counts in change
-        )
+        worse, better, count = _float64(*change)
         value = value + _ratio(worse - better, count) / 2
+
         difference = (worse - better) / (count + 2)
         middle = middle + difference / 2
-        variance = (
-            variance
-            + ((worse + better + 1) / (count + 2) - difference**2) / (count + 2) / 4
-        )
+        discordant = (worse + better + 1) / (count + 2)
+        of_difference = (discordant - difference**2) / (count + 2)
+        variance = variance + of_difference / 4
     error = z * np.sqrt(variance)
-    # The added cells pull the middle to 0: the estimate itself is not left outside.
+
+    # The added cells pull the middle to 0, but the interval must contain the estimate.
+    low = np.minimum(middle - error, value)
+    high = np.maximum(middle + error, value)
     return Estimate(
-        value,
-        np.maximum(-1.0, np.minimum(middle - error, value)),
-        np.minimum(1.0, np.maximum(middle + error, value)),
+        value=value,
+        low=np.maximum(-1.0, low),
+        high=np.minimum(1.0, high),
     )
 
 
 def mean_interval(
     total: Numbers, squares: Numbers, count: Numbers, z: float = Z95
 ) -> Estimate:
-    """A mean ± z·s/√n, from the sum and the sum of squares of `count` values, broadcast against each other.
+    """A mean ± z·s/√n, from the sum and the sum of squares of `count` values.
 
-    In the values' unit. The mean is nan of no values, its interval nan of fewer than
-    two.
+    The unit is that of the values. The arguments are broadcast against each other. The
+    mean is nan of no values, the interval nan of fewer than two.
     """
-    total, squares, count = (
-        np.asarray(sums, dtype=np.float64) for sums in (total, squares, count)
-    )
+    total, squares, count = _float64(total, squares, count)
     value = _ratio(total, count)
-    # Rounding may leave less than nothing of the difference.
-    variance = _ratio(np.maximum(squares - total * value, 0.0), count - 1)
+    # Rounding may make the difference negative.
+    deviations = np.maximum(squares - total * value, 0.0)
+    variance = _ratio(deviations, count - 1)
     error = z * np.sqrt(_ratio(variance, count))
-    return Estimate(value, value - error, value + error)
+    return Estimate(
+        value=value,
+        low=value - error,
+        high=value + error,
+    )
 
 
 def selectivity(
@@ -151,36 +176,48 @@ def selectivity(
     variances: Float[np.ndarray, "class *unit"],
     z: float = Z95,
 ) -> Estimate:
-    """Class selectivity (Morcos et al. 2018) of every unit, (μ_max − μ_rest) / (μ_max + μ_rest), in [0, 1].
+    """Class selectivity (μ_max − μ_rest) / (μ_max + μ_rest) of every unit, 0 to 1.
 
-    `means` and sample `variances` (class, unit) are those of the unit's activation on
-    the `counts` (class) photos of each class; μ_max is the largest mean and μ_rest the
-    mean of the others. Classes without photos are left out. It is defined for
-    activations that are not negative: nan where a mean is, where all are 0, and of
-    fewer than two classes. The interval is that of the delta method, as if the class of
-    the largest mean had been known beforehand; it is nan where a class has one photo
-    only.
+    `means` and sample `variances` (class, unit) describe the unit's activation on the
+    `counts` (class) photos of each class. μ_max is the largest mean and μ_rest the mean
+    of the others (Morcos et al. 2018); classes without photos are left out.
+
+    Selectivity is defined for activations that are not negative. It is nan where a mean
+    is negative, where all means are 0, and for fewer than two classes. The interval is
+    that of the delta method, as if the class of the largest mean had been known
+    beforehand. It is nan where a class has a single photo.
     """
-    seen = counts > 0
-    shape, classes = means.shape[1:], int(seen.sum())
+    present = counts > 0
+    classes = int(present.sum())
+    shape = means.shape[1:]
     if classes < 2:
-        return Estimate(*(np.full(shape, np.nan) for _ in range(3)))
-    photos = np.asarray(counts, dtype=np.float64)[seen].reshape(-1, *(1 for _ in shape))
-    means = means[seen].astype(np.float64)
-    errors = np.where(photos > 1, variances[seen], np.nan) / photos
-    first = means.argmax(axis=0)[None]
-    top, top_error = (
-        np.take_along_axis(values, first, axis=0)[0] for values in (means, errors)
-    )
-    others = np.arange(classes).reshape(-1, *(1 for _ in shape)) != first
+        return Estimate(
+            value=np.full(shape, np.nan),
+            low=np.full(shape, np.nan),
+            high=np.full(shape, np.nan),
+        )
+
+    column = (-1, *(1 for _ in shape))
+    photos = counts[present].astype(np.float64).reshape(column)
+    means = means[present].astype(np.float64)
+    # Squared standard errors of the means.
+    known = np.where(photos > 1, variances[present], np.nan)
+    errors = known / photos
+
+    best = means.argmax(axis=0)[None]
+    top = np.take_along_axis(means, best, axis=0)[0]
+    top_error = np.take_along_axis(errors, best, axis=0)[0]
+    others = np.arange(classes).reshape(column) != best
     rest = means.mean(axis=0, where=others)
     rest_error = errors.sum(axis=0, where=others) / (classes - 1) ** 2
-    both = np.where((means >= 0).all(axis=0), top + rest, np.nan)
-    value = _ratio(top - rest, both)
-    error = z * 2 * np.sqrt(_ratio(rest**2 * top_error + top**2 * rest_error, both**4))
-    return Estimate(
-        value, np.maximum(0.0, value - error), np.minimum(1.0, value + error)
-    )
+
+    defined = (means >= 0).all(axis=0)
+    total = np.where(defined, top + rest, np.nan)
+    value = _ratio(top - rest, total)
+    gradient = rest**2 * top_error + top**2 * rest_error
+    variance = _ratio(gradient, total**4)
+    error = z * 2 * np.sqrt(variance)
+    return _clipped(value, error, error)
 
 
 def ratio_interval(
@@ -192,29 +229,40 @@ def ratio_interval(
     count: Numbers,
     z: float = Z95,
 ) -> Estimate:
-    """Σi / Σu over photos, such as an IoU over a data set, with its linearised interval (Cochran 1977, §2.11).
+    """Σi / Σu over photos, such as an IoU, with its interval (Cochran 1977, §2.11).
 
     `i` and `u` are the sums over `count` photos of each photo's intersection and union,
-    `ii`, `iu` and `uu` those of their products; all are broadcast against each other.
-    Photos are what varies, not pixels. Clipped to [0, 1]; nan where `u` is 0, the
-    interval also of fewer than two photos. It says nothing where no photo has any
-    intersection: it is [0, 0] then.
+    `ii`, `iu` and `uu` the sums of their products. All are broadcast against each
+    other. The interval is the linearised one and treats photos, not pixels, as
+    independent. It is clipped to [0, 1]. The value is nan where `u` is 0, the interval
+    also for fewer than two photos. Where no photo has any intersection the interval is
+    [0, 0] and says nothing.
     """
-    i, u, ii, iu, uu, count = (
-        np.asarray(sums, dtype=np.float64) for sums in (i, u, ii, iu, uu, count)
-    )
+    i, u, ii, iu, uu, count = _float64(i, u, ii, iu, uu, count)
     value = _ratio(i, u)
-    residual = np.maximum(ii - 2 * value * iu + value**2 * uu, 0.0)
-    error = z * np.sqrt(_ratio(residual, u**2) * _ratio(count, count - 1))
+    residual = ii - 2 * value * iu + value**2 * uu
+    # Rounding may make the residual negative.
+    residual = np.maximum(residual, 0.0)
+    variance = _ratio(residual, u**2)
+    correction = _ratio(count, count - 1)
+    error = z * np.sqrt(variance * correction)
+    return _clipped(value, error, error)
+
+
+def _float64(*numbers: Numbers) -> tuple[_Array, ...]:
+    return tuple(np.asarray(number, dtype=np.float64) for number in numbers)
+
+
+def _clipped(value: Floats, below: Floats, above: Floats) -> Estimate:
+    """A value from 0 to 1, and the interval around it clipped to that range."""
     return Estimate(
-        value, np.maximum(0.0, value - error), np.minimum(1.0, value + error)
+        value=value,
+        low=np.maximum(0.0, value - below),
+        high=np.minimum(1.0, value + above),
     )
 
 
-def _ratio(above: Any, below: Any) -> Any:
-    """The quotient as float64; nan where what it is divided by is not positive."""
-    above, below = (
-        np.asarray(above, dtype=np.float64),
-        np.asarray(below, dtype=np.float64),
-    )
-    return above / np.where(below > 0, below, np.nan)
+def _ratio(numerator: Numbers, denominator: Numbers) -> Floats:
+    """The quotient as float64; nan where the denominator is not positive."""
+    numerator, denominator = _float64(numerator, denominator)
+    return numerator / np.where(denominator > 0, denominator, np.nan)

@@ -1,4 +1,4 @@
-"""Merging: atlases of parts of one data set, put together."""
+"""Merging: atlases of parts of one data set, joined into one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.findings import write_ablation, write_findings
-from unitscope.atlas.storage import (
-    HEAD,
-    identity_of,
-    pooled_file,
-    rows_file,
-    same_answers,
-    write_manifest,
-    write_summaries,
-)
+from unitscope.atlas.disk.layout import HEAD, pooled_file, rows_file
+from unitscope.atlas.disk.manifest import identity_of, same_answers, write_manifest
+from unitscope.atlas.findings.ablation_tables import write_ablation_tables
+from unitscope.atlas.findings.scan_tables import write_findings
+from unitscope.atlas.storage import write_summaries
 from unitscope.errors import AtlasError
 from unitscope.files import folder_written_whole
 
@@ -25,11 +20,11 @@ from unitscope.files import folder_written_whole
 def merge(
     parts: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 ) -> Atlas:
-    """Put atlases of different shards of one scan together, into the folder `out`: what one scan of them all had given.
+    """Merge atlases of different shards of one scan into the folder `out`.
 
-    Concepts are measured at the thresholds of the whole: add them by `scan` with
-    `concepts`. Shards that no part has can be scanned into the result, as into any
-    other.
+    The result is that of a single scan of all these shards. Concepts depend on the
+    thresholds of the whole: add them by `scan` with `concepts`. Shards that are in no
+    part can be scanned into the result like into any other atlas.
 
     Raises AtlasError where the parts are of different models, data sets or parameters,
     or have a shard in common.
@@ -42,69 +37,101 @@ def merge(
         raise AtlasError(
             f"'{folder}' is not empty: name another folder for the merged atlas"
         )
-    first, owners = atlases[0], _owners(atlases)
-    summaries = {layer.name: first.summary(layer.name) for layer in first.layers}
-    for atlas in atlases[1:]:
-        for name, summary in summaries.items():
-            summary.merge(atlas.summary(name))
+
+    _check_parts(atlases)
+    owners = _owners(atlases)
     with folder_written_whole(folder) as staging:
-        for shard, source in owners.items():
-            for file in _files(shard, first.readout is not None):
-                (staging / file).parent.mkdir(exist_ok=True)
-                shutil.copyfile(source / file, staging / file)
-        if (first.path / HEAD).is_file():
-            shutil.copyfile(first.path / HEAD, staging / HEAD)
-        write_summaries(staging, summaries, owners)
-        manifest = first.manifest | {
-            "status": "scanning",
-            "concepts": None,
-            "ablation": None,
-        }
-        write_manifest(staging, manifest)
-        merged = Atlas.open(staging)
-        images, skipped = write_findings(merged)
-        complete = len(owners) == manifest["parameters"]["shards"]
-        manifest |= {
-            "status": "complete" if complete else "part",
-            "scanned": {"images": images, "skipped": skipped},
-            "ablation": write_ablation(merged),
-        }
-        write_manifest(staging, manifest)
+        _copy_files(atlases[0], owners, staging)
+        _write_merged(atlases, owners, staging)
     return Atlas.open(folder)
 
 
-def _files(shard: int, pooled: bool) -> list[Path]:
-    """What an atlas has of a shard beside the summaries."""
-    rows = rows_file(Path(), shard)
-    return [rows, pooled_file(Path(), shard)] if pooled else [rows]
+def _check_parts(atlases: Sequence[Atlas]) -> None:
+    """Raise AtlasError unless the atlases are parts of one scan."""
+    first = atlases[0]
+    identity = identity_of(first.manifest)
+    for atlas in atlases:
+        other = identity_of(atlas.manifest)
+        differences = [name for name in identity if other.get(name) != identity[name]]
+        if not same_answers(first.manifest, atlas.manifest):
+            differences.append("the model's logits for noise")
+        if atlas.manifest["layers"] != first.manifest["layers"]:
+            differences.append("layers")
+        if differences:
+            raise AtlasError(
+                f"'{first.path}' and '{atlas.path}' are no parts of one scan: they "
+                f"differ in {differences[0]}; merge atlases of the same model, data "
+                "set and parameters"
+            )
 
 
 def _owners(atlases: Sequence[Atlas]) -> dict[int, Path]:
-    """Which atlas has which shard; raises AtlasError unless they are parts of one scan."""
-    first = atlases[0]
+    """The folder of the atlas that has each shard.
+
+    Raises AtlasError where two atlases have a shard, or a file is missing.
+    """
     owners: dict[int, Path] = {}
     for atlas in atlases:
-        one, other = identity_of(first.manifest), identity_of(atlas.manifest)
-        different = [name for name, value in one.items() if other.get(name) != value]
-        if not same_answers(first.manifest, atlas.manifest):
-            different.append("what the model answers to noise")
-        if different or atlas.manifest["layers"] != first.manifest["layers"]:
-            raise AtlasError(
-                f"'{first.path}' and '{atlas.path}' are no parts of one scan: they "
-                "differ in "
-                f"{(different or ['layers'])[0]}"
-            )
         for shard in atlas.shards():
             if shard in owners:
                 raise AtlasError(
                     f"shard {shard} is in '{owners[shard]}' and in '{atlas.path}': "
                     "leave one of them out"
                 )
-            for file in _files(shard, first.readout is not None):
-                if not (atlas.path / file).is_file():
-                    raise AtlasError(
-                        f"'{atlas.path / file}' is missing: the part is not whole, get "
-                        "all of its files"
-                    )
+            _check_files(atlas, shard)
             owners[shard] = atlas.path
     return owners
+
+
+def _check_files(atlas: Atlas, shard: int) -> None:
+    for file in _files(atlas, shard):
+        if not (atlas.path / file).is_file():
+            raise AtlasError(
+                f"'{atlas.path / file}' is missing: copy the part again, with all of "
+                "its files"
+            )
+
+
+def _files(atlas: Atlas, shard: int) -> list[Path]:
+    """The files of a shard besides the summaries, relative to an atlas's folder."""
+    files = [rows_file(Path(), shard)]
+    if atlas.readout is not None:
+        files.append(pooled_file(Path(), shard))
+    return files
+
+
+def _copy_files(first: Atlas, owners: dict[int, Path], staging: Path) -> None:
+    for shard, source in owners.items():
+        for file in _files(first, shard):
+            (staging / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / file, staging / file)
+    if (first.path / HEAD).is_file():
+        shutil.copyfile(first.path / HEAD, staging / HEAD)
+
+
+def _write_merged(
+    atlases: Sequence[Atlas], owners: dict[int, Path], staging: Path
+) -> None:
+    """Write the merged summaries, the tables, and the manifest."""
+    first, *others = atlases
+    summaries = {layer.name: first.summary(layer.name) for layer in first.layers}
+    for atlas in others:
+        for name, summary in summaries.items():
+            summary.merge(atlas.summary(name))
+    write_summaries(staging, summaries, owners)
+
+    manifest = first.manifest | {
+        "status": "scanning",
+        "concepts": None,
+        "ablation": None,
+    }
+    write_manifest(staging, manifest)
+    merged = Atlas.open(staging)
+    images, skipped = write_findings(merged)
+    complete = len(owners) == manifest["parameters"]["shards"]
+    manifest |= {
+        "status": "complete" if complete else "part",
+        "scanned": {"images": images, "skipped": skipped},
+        "ablation": write_ablation_tables(merged),
+    }
+    write_manifest(staging, manifest)

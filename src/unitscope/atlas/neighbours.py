@@ -1,4 +1,4 @@
-"""Neighbours: which units of a layer respond most alike over a data set."""
+"""Neighbours: the units of a layer that respond most alike over a data set."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from unitscope.atlas.findings import class_means
 from unitscope.atlas.storage import AtlasLayer, StoredAtlas
 
 Compared: TypeAlias = Literal["images", "classes", "sample"]
 
+# The relative error of a shifted sum of squares, with some margin.
+_ROUNDING = 1e-13
+
 
 @dataclass(frozen=True, eq=False)
 class Correlations:
-    """How alike some units of a layer respond to all of its units: Pearson's correlation of their mean activations.
+    """Pearson's correlations of some units' mean activations with those of all units.
 
-    `values` (asked, unit) are −1 to 1, nan for a unit that is always the same, and of a
-    unit with itself. They are over all images, or else, where those were not kept, over
-    the means of `classes` or a random `sample` of images; `count` says how many were
-    compared.
+    `values` (chosen, unit) are −1 to 1, nan for a unit that is constant, and of a unit
+    with itself. They are over all images, or else, where the layer's pooled units were
+    not stored, over the means of `classes` or a random `sample` of images. `count` is
+    the number of images or classes.
     """
 
-    values: Float[np.ndarray, "asked unit"]
+    values: Float[np.ndarray, "chosen unit"]
     of: Compared
     count: int
 
-    def nearest(self, asked: int, count: int) -> list[tuple[int, float]]:
-        """The `count` units most alike the one asked for at a place, with their correlations; the best first."""
-        values = self.values[asked]
-        order = np.argsort(-np.nan_to_num(values, nan=-2.0), kind="stable")[:count]
+    def nearest(self, place: int, count: int) -> list[tuple[int, float]]:
+        """The `count` units most like the chosen unit at a place, best first.
+
+        Each comes with its correlation.
+        """
+        values = self.values[place]
+        nan_last = np.nan_to_num(values, nan=-2.0)
+        order = np.argsort(-nan_last, kind="stable")[:count]
         return [
             (int(unit), float(values[unit]))
             for unit in order
@@ -45,62 +51,75 @@ def correlations(
 ) -> Correlations:
     """Correlate some units of a layer with all of its units over the data set.
 
-    Where the head's pooled units were kept, over all images, a shard at a time and in
-    float64. Of other layers the means by class are known, and those of a random sample
-    of images: whichever are more are compared.
+    Where the pooled units were stored, as for the head, all images are used, one shard
+    at a time and in float64. Other layers have the means by class, and those of a
+    random sample of images: the larger of the two is used.
     """
-    if (
-        layer.is_head
-        and atlas.readout is not None
-        and atlas.readout.weight.shape[1] == layer.units
-    ):
+    if _has_pooled_units(atlas, layer):
+        pooled = (part for part, _ in atlas.pooled())
         return Correlations(
-            _correlated((pooled for pooled, _ in atlas.pooled()), units),
-            "images",
-            atlas.images,
+            values=_correlated(pooled, units),
+            of="images",
+            count=atlas.images,
         )
+
     classes = atlas.empty_summary(layer).classes
     classes.restore(atlas.arrays(f"{layer.name}/classes"))
-    means, sample = (
-        class_means(classes)[0][classes.counts > 0],
-        atlas.part(f"{layer.name}/sample/means", slice(None)),
+    class_means = classes.means[classes.counts > 0]
+    sample_means = atlas.part(f"{layer.name}/sample/means", slice(None))
+    if len(class_means) > len(sample_means):
+        return Correlations(
+            values=_correlated([class_means], units),
+            of="classes",
+            count=len(class_means),
+        )
+    return Correlations(
+        values=_correlated([sample_means], units),
+        of="sample",
+        count=len(sample_means),
     )
-    if len(means) > len(sample):
-        return Correlations(_correlated([means], units), "classes", len(means))
-    return Correlations(_correlated([sample], units), "sample", len(sample))
+
+
+def _has_pooled_units(atlas: StoredAtlas, layer: AtlasLayer) -> bool:
+    if not layer.is_head or atlas.readout is None:
+        return False
+    return atlas.readout.weight.shape[1] == layer.units
 
 
 def _correlated(
     parts: Iterable[Float[np.ndarray, "_ unit"]], units: Sequence[int]
-) -> Float[np.ndarray, "asked unit"]:
+) -> Float[np.ndarray, "chosen unit"]:
     """Pearson's correlation over the rows of all parts, in one pass."""
     chosen = np.asarray(units, np.int64)
-    rows, shift = 0, np.zeros(0)
-    sums = squares = products = np.zeros(0)
+    rows = 0
+    shift = sums = squares = products = np.zeros(0)
     for part in parts:
         values = part.astype(np.float64)
         if not rows:
-            # Sums of what is near 0 lose nothing where values vary little about a large
-            # mean.
+            # Without a shift, values that vary little about a large mean would lose
+            # their digits.
             shift = values.mean(axis=0)
-            sums, squares, products = (
-                np.zeros_like(shift),
-                np.zeros_like(shift),
-                np.zeros((len(chosen), len(shift))),
-            )
+            sums = np.zeros_like(shift)
+            squares = np.zeros_like(shift)
+            products = np.zeros((len(chosen), len(shift)))
         values -= shift
         rows += len(values)
         sums += values.sum(axis=0)
         squares += np.einsum("ru,ru->u", values, values)
         products += values[:, chosen].T @ values
+
     variation = (squares - sums**2 / rows).clip(min=0)
-    # What is left of a unit that is always the same is rounding.
-    still = variation <= rows * (1e-13 * shift) ** 2
+    means = np.outer(sums[chosen], sums) / rows
+    covariation = products - means
     spread = np.sqrt(variation)
+    spreads = np.outer(spread[chosen], spread)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (products - np.outer(sums[chosen], sums) / rows) / np.outer(
-            spread[chosen], spread
-        )
-    found[:, still], found[still[chosen]] = np.nan, np.nan
-    found[np.arange(len(chosen)), chosen] = np.nan
-    return found.clip(-1, 1)
+        correlation = covariation / spreads
+
+    # The variation of a constant unit is nothing but rounding.
+    rounding = rows * (_ROUNDING * shift) ** 2
+    constant = variation <= rounding
+    correlation[:, constant] = np.nan
+    correlation[constant[chosen]] = np.nan
+    correlation[np.arange(len(chosen)), chosen] = np.nan
+    return correlation.clip(-1, 1)

@@ -23,7 +23,7 @@ from unitscope.cli.shared import (
 
 if TYPE_CHECKING:
     from unitscope.atlas.atlas import Atlas
-    from unitscope.atlas.scanning import Progress
+    from unitscope.atlas.scan.options import Progress
 
 
 @click.command()

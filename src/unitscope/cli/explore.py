@@ -139,7 +139,7 @@ def _spec(atlas: Atlas) -> str:
 
 def _model_of(atlas: Atlas) -> Classifier | None:
     """The model that an atlas was made of; None, with a line that says why, where it cannot be had again."""
-    from unitscope.atlas.scanning import fingerprint
+    from unitscope.atlas.identity import fingerprint
     from unitscope.sources import load
 
     identity = atlas.manifest["identity"]

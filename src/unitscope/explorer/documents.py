@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unitscope.accounts.account import NetworkFacts
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.scanning import fingerprint
+from unitscope.atlas.identity import fingerprint
 from unitscope.atlas.summaries.sample import Sample
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.readout import Readout

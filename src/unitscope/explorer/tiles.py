@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageOps, features
 
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.observing import digest_of
+from unitscope.atlas.image_hashes import digest_of
 from unitscope.datasets import Dataset
 from unitscope.errors import MissingError, UnitscopeError
 from unitscope.inputs.photos import Encoded, open_photo

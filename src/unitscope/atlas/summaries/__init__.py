@@ -1,1 +1,1 @@
-"""Summaries: what is kept of every unit over a data set; each is a monoid, so that parts can be put together."""
+"""Summaries: what a scan stores about a layer, one monoid a file."""

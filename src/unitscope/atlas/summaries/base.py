@@ -1,4 +1,4 @@
-"""Summary: what is kept of a layer over a data set, put together from parts in any order."""
+"""The base of all summaries: facts over a data set that merge in any order."""
 
 from __future__ import annotations
 
@@ -19,53 +19,55 @@ _Own = TypeVar("_Own", bound="Summary")
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What one layer did on some images.
+    """The activations of one layer on some images.
 
-    `maps` (image, unit, row, col) are float32 and finite, and `mean` their means over
-    all cells; `images` are the images' places in the data set, `draws` random numbers
-    that belong to the images (the same in every run), and `classes` their classes, −1
-    for none.
+    `maps` (image, unit, row, col) are float32 and finite, and `mean` (image, unit) are
+    their means over all cells. `images` are the images' places in the data set,
+    `hash_keys` random numbers that belong to the images and are the same in every run,
+    and `classes` their classes, −1 for none.
     """
 
     maps: Float[np.ndarray, "image unit row col"]
     mean: Float[np.ndarray, "image unit"]
     images: Int64[np.ndarray, " image"]
-    draws: UInt64[np.ndarray, " image"]
+    hash_keys: UInt64[np.ndarray, " image"]
     classes: Int64[np.ndarray, " image"]
 
     @cached_property
     def maximum(self) -> Float[np.ndarray, "image unit"]:
         """The largest activation of each unit on each image."""
-        return torch.from_numpy(self.maps).amax(dim=(2, 3)).numpy()
+        maps = torch.from_numpy(self.maps)
+        maximum = maps.amax(dim=(2, 3))
+        return maximum.numpy()
 
 
 class Summary(ABC):
-    """A monoid: `merge` is associative and commutative, and a fresh summary changes nothing.
+    """A monoid: `merge` is associative and commutative, its identity a fresh summary.
 
-    So that a data set may be taken in any parts, in any order, and the result is the
-    same to the last bit: sums are of integers, and ties have an order of their own.
+    A data set can therefore be split into any parts, in any order, and the result is
+    the same to the last bit: sums are of integers, and ties have a fixed order.
     """
 
     @abstractmethod
     def update(self, observed: Observed) -> None:
-        """Take in some images, none of which was taken in before."""
+        """Add some images, none of which was added before."""
 
     @abstractmethod
     def merge(self: _Own, other: _Own) -> None:
-        """Take in what another summary has seen; no image may be in both."""
+        """Add the images of another summary; no image may be in both."""
 
     def following(self: _Own) -> _Own:
-        """An empty summary for further images of the same data set, which may leave out what cannot matter any more.
+        """An empty summary for further images of the same data set.
 
-        Whatever it is merged with must in the end be merged with this one too, and the
-        result is the same.
+        It may skip what cannot matter any more. Any summary that it is merged into must
+        in the end include this one too; then the result is the same.
         """
         raise NotImplementedError
 
     @abstractmethod
     def arrays(self) -> Arrays:
-        """All that it holds, by name."""
+        """The whole content, by name."""
 
     @abstractmethod
     def restore(self, arrays: Mapping[str, Any]) -> None:
-        """Hold what `arrays` gave."""
+        """Replace the content by what `arrays` returned."""

@@ -1,4 +1,4 @@
-"""Concepts: how well every unit's active pixels agree with the masks of every concept, over a data set."""
+"""Concept counts: how well units' active pixels agree with concepts' masks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from unitscope.atlas.intervals import Estimate, ratio_interval
 
-# A unit detects a concept where their IoU is above this (Bau et al. 2017).
+# A unit detects a concept where their IoU is above this (Bau et al. 2017) …
 DETECTOR_THRESHOLD = 0.04
-# And if chance reaches that IoU no more often than this.
+# … and where its p-value is at most this.
 SIGNIFICANCE = 0.05
 
 
 class Annotation(NamedTuple):
-    """What is annotated in one photo: masks on the network's input, cut into res × res pixels, row by row.
+    """The masks of one photo on the network's input, res × res pixels, row by row.
 
-    `masks` of the concepts that are present, whose indices are `concepts`, each once;
-    pixels may carry several, or none. `categories` are those that the photo was
-    annotated for, those without a concept that is present too.
+    `masks` (present, pixel) belong to the `concepts` that are present, each listed
+    once. A pixel may carry several concepts, or none. `categories` are those for which
+    the photo was annotated, also those without a concept in it.
     """
 
     masks: Bool[np.ndarray, "present pixel"]
@@ -32,10 +32,11 @@ class Annotation(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The concept of the largest IoU of every unit, the first of several, that IoU, and how often chance does as well.
+    """For every unit the concept of the largest IoU, that IoU, and its p-value.
 
-    `p` is (1 + draws in which any concept reaches that IoU) / (draws + 1), of the null
-    hypothesis that the unit's activation has nothing to do with what is in the photo.
+    Of equal IoUs the first concept counts. The null hypothesis is that the unit's
+    activation has nothing to do with the content of the photo; `p` is (1 + draws in
+    which any concept reaches that IoU) / (draws + 1).
     """
 
     concept: Int64[np.ndarray, " unit"]
@@ -44,10 +45,10 @@ class Best(NamedTuple):
 
 
 class Detectors(NamedTuple):
-    """How many units detect a concept, how many different concepts they detect, and as many by chance.
+    """The numbers of units that detect a concept and of concepts that they detect.
 
-    By chance: the mean over the draws of the null, with the lowest and the highest of
-    them; nan without draws.
+    Beside them the numbers by chance: the mean over the draws from the null, with the
+    lowest and the highest; nan without draws.
     """
 
     units: int
@@ -58,18 +59,18 @@ class Detectors(NamedTuple):
 
 @dataclass(eq=False)
 class ConceptCounts:
-    """Sums over photos from which the IoU of every unit and concept follows (NetDissect, Bau et al. 2017).
+    """Sums over photos that give the IoU of every unit and concept (Bau et al. 2017).
 
     A photo counts for a concept if it is annotated for the concept's category
-    (`category_of`, one for every concept). In such a photo a is the unit's active
-    pixels, l the concept's, i those in common and u = a + l − i. The sums are integers,
-    so that they do not depend on the order of photos, and parts add up:
+    (`category_of`, one for every concept). In such a photo a is the number of the
+    unit's active pixels, l that of the concept's, i that of the pixels in common, and
+    u = a + l − i. The sums are integers, so they merge in any order:
 
-    `i`, `ii` and `iu` (concept, unit) of i, i² and i·u; `l` and `ll` (concept) of l and
-    l²; `a` and `aa` (category, unit) of a and a²; `uu` (concept, unit) of u² − a² − l²,
-    which is 0 where either is nowhere; `photos_with` (concept) and `photos_of`
+    `i`, `ii` and `iu` (concept, unit) sum i, i² and i·u; `l` and `ll` (concept) sum l
+    and l²; `a` and `aa` (category, unit) sum a and a²; `uu` (concept, unit) sums
+    u² − a² − l², which is 0 where a or l is 0. `photos_with` (concept) and `photos_of`
     (category) count photos. The null pairs a photo's activation with the masks of
-    another, once for each draw: `null_i` (draw, concept, unit), `null_l` (draw,
+    another photo, once for each draw: `null_i` (draw, concept, unit), `null_l` (draw,
     concept), `null_a` (draw, category, unit).
     """
 
@@ -98,44 +99,53 @@ class ConceptCounts:
         categories: int,
         null_draws: int,
     ) -> ConceptCounts:
-        """The counts of no photos, of concepts that belong to the categories 0 to `categories` − 1."""
-        if category_of.size and not (
-            0 <= category_of.min() and category_of.max() < categories
-        ):
+        """The counts of no photos.
+
+        `category_of` (concept) holds categories from 0 to `categories` − 1; raises
+        ValueError for others.
+        """
+        outside = (category_of < 0) | (category_of >= categories)
+        if outside.any():
             raise ValueError(
                 f"a concept is of a category outside 0 to {categories - 1}"
             )
-        pair, own = (len(category_of), units), (categories, units)
-        shapes = [
-            pair[:1],
-            own[:1],
-            pair,
-            pair,
-            pair,
-            pair,
-            pair[:1],
-            pair[:1],
-            own,
-            own,
-        ]
-        null = [(null_draws, *shape) for shape in (pair, pair[:1], own)]
+
+        def zeros(*shape: int) -> np.ndarray:
+            return np.zeros(shape, dtype=np.int64)
+
+        concepts = len(category_of)
         return cls(
-            category_of.copy(),
-            *(np.zeros(shape, dtype=np.int64) for shape in [*shapes, *null]),
+            category_of=category_of.copy(),
+            photos_with=zeros(concepts),
+            photos_of=zeros(categories),
+            i=zeros(concepts, units),
+            ii=zeros(concepts, units),
+            iu=zeros(concepts, units),
+            uu=zeros(concepts, units),
+            l=zeros(concepts),
+            ll=zeros(concepts),
+            a=zeros(categories, units),
+            aa=zeros(categories, units),
+            null_i=zeros(null_draws, concepts, units),
+            null_l=zeros(null_draws, concepts),
+            null_a=zeros(null_draws, categories, units),
         )
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ConceptCounts:
-        """The counts that `arrays` gave; copies them. Raises ValueError where one is missing."""
-        missing = [field.name for field in fields(cls) if field.name not in arrays]
+        """A copy of the counts that `arrays` returned.
+
+        Raises ValueError if an array is missing.
+        """
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names if name not in arrays]
         if missing:
             raise ValueError(
                 f"concept counts lack {', '.join(missing)}: they were written by "
-                "something else"
+                "another program"
             )
-        return cls(
-            *(np.array(arrays[field.name], dtype=np.int64) for field in fields(cls))
-        )
+        copies = (np.array(arrays[name], dtype=np.int64) for name in names)
+        return cls(*copies)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All sums by name, not copied."""
@@ -144,24 +154,30 @@ class ConceptCounts:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ConceptCounts):
             return NotImplemented
+        others = other.arrays()
         return all(
-            np.array_equal(mine, other.arrays()[name])
-            for name, mine in self.arrays().items()
+            np.array_equal(own, others[name]) for name, own in self.arrays().items()
         )
 
     def merge(self, other: ConceptCounts) -> None:
-        """Add the counts of other photos, in place; raises ValueError where units, concepts or draws differ."""
-        if self.null_i.shape != other.null_i.shape or not np.array_equal(
-            self.category_of, other.category_of
-        ):
+        """Add the counts of other photos in place.
+
+        Raises ValueError where units, concepts or draws differ.
+        """
+        own_shape = self.null_i.shape
+        other_shape = other.null_i.shape
+        same_concepts = np.array_equal(self.category_of, other.category_of)
+        if own_shape != other_shape or not same_concepts:
             raise ValueError(
-                f"counts of (draw, concept, unit) {self.null_i.shape} and "
-                f"{other.null_i.shape} do not add up: "
-                "units, concepts with their categories, and draws must be the same"
+                f"counts of (draw, concept, unit) {own_shape} and {other_shape} "
+                "do not add up: units, concepts with their categories, and draws must "
+                "be the same"
             )
-        for name, mine in self.arrays().items():
+
+        others = other.arrays()
+        for name, own in self.arrays().items():
             if name != "category_of":
-                mine += other.arrays()[name]
+                own += others[name]
 
     def update(
         self,
@@ -169,10 +185,12 @@ class ConceptCounts:
         own: Annotation,
         others: Sequence[Annotation],
     ) -> None:
-        """Count one photo: its units' active pixels, its own annotation, and one of another photo for every draw.
+        """Count one photo.
 
-        Raises ValueError where an annotation names a concept twice or one of a category
-        that it does not name, or where there are not as many others as draws.
+        `active` are its units' active pixels, `own` is its annotation, and `others` are
+        annotations of other photos, one for every draw. Raises ValueError where an
+        annotation lists a concept twice or a concept of a category that it does not
+        list, or where the number of others is not that of the draws.
         """
         if len(others) != len(self.null_i):
             raise ValueError(
@@ -188,20 +206,17 @@ class ConceptCounts:
             self._count_activation(active[firing], firing, own, others)
 
     def _check(self, annotation: Annotation) -> None:
-        if len(np.unique(annotation.concepts)) != len(annotation.concepts):
+        masks, concepts, categories = annotation
+        if len(np.unique(concepts)) != len(concepts):
             raise ValueError(
-                "an annotation has several masks of one concept: "
-                f"{annotation.concepts.tolist()}"
+                f"an annotation has several masks of one concept: {concepts.tolist()}"
             )
-        if len(annotation.concepts) != len(annotation.masks):
-            raise ValueError(
-                f"{len(annotation.masks)} masks are of {len(annotation.concepts)} "
-                "concepts"
-            )
-        outside = ~np.isin(self.category_of[annotation.concepts], annotation.categories)
+        if len(concepts) != len(masks):
+            raise ValueError(f"{len(masks)} masks are of {len(concepts)} concepts")
+        outside = ~np.isin(self.category_of[concepts], categories)
         if outside.any():
             raise ValueError(
-                f"concept {annotation.concepts[outside][0]} is of a category that its "
+                f"concept {concepts[outside][0]} is of a category that its "
                 "photo is not annotated for"
             )
 
@@ -212,7 +227,8 @@ class ConceptCounts:
         self.l[own.concepts] += area
         self.ll[own.concepts] += area * area
         for draw, other in enumerate(others):
-            self.null_l[draw, other.concepts] += other.masks.sum(axis=1)
+            area = other.masks.sum(axis=1)
+            self.null_l[draw, other.concepts] += area
 
     def _count_activation(
         self,
@@ -221,106 +237,162 @@ class ConceptCounts:
         own: Annotation,
         others: Sequence[Annotation],
     ) -> None:
+        # One matrix product counts the pixels in common with every mask. The first
+        # mask is everywhere, which gives the number of active pixels.
         everywhere = np.ones((1, active.shape[1]), dtype=bool)
-        masks = np.concatenate(
-            [everywhere, own.masks, *(other.masks for other in others)]
-        )
-        # Counts of pixels are exact in float32.
-        product = torch.from_numpy(masks).float() @ torch.from_numpy(active).float().T
-        counts = product.to(torch.int64).numpy()
-        area, common = counts[0], counts[1 : 1 + len(own.concepts)]
+        other_masks = (other.masks for other in others)
+        masks = np.concatenate([everywhere, own.masks, *other_masks])
+        counts = _common_pixels(masks, active)
+        area = counts[0]
+
+        end = 1 + len(own.concepts)
+        self._count_own(own, firing, area, counts[1:end])
+        for draw, other in enumerate(others):
+            begin, end = end, end + len(other.concepts)
+            pairs = np.ix_(other.concepts, firing)
+            self.null_i[draw][pairs] += counts[begin:end]
+            pairs = np.ix_(np.unique(other.categories), firing)
+            self.null_a[draw][pairs] += area
+
+    def _count_own(
+        self,
+        own: Annotation,
+        firing: Int64[np.ndarray, " firing"],
+        area: Int64[np.ndarray, " firing"],
+        common: Int64[np.ndarray, "present firing"],
+    ) -> None:
         mask_area = own.masks.sum(axis=1)[:, None]
         union = area + mask_area - common
-        here = np.ix_(own.concepts, firing)
-        self.i[here] += common
-        self.ii[here] += common * common
-        self.iu[here] += common * union
-        self.uu[here] += union * union - area * area - mask_area * mask_area
-        category = np.ix_(np.unique(own.categories), firing)
-        self.a[category] += area
-        self.aa[category] += area * area
-        begin = 1 + len(own.concepts)
-        for draw, other in enumerate(others):
-            end = begin + len(other.concepts)
-            self.null_i[draw][np.ix_(other.concepts, firing)] += counts[begin:end]
-            self.null_a[draw][np.ix_(np.unique(other.categories), firing)] += area
-            begin = end
+
+        pairs = np.ix_(own.concepts, firing)
+        self.i[pairs] += common
+        self.ii[pairs] += common * common
+        self.iu[pairs] += common * union
+        areas = area * area + mask_area * mask_area
+        self.uu[pairs] += union * union - areas
+
+        pairs = np.ix_(np.unique(own.categories), firing)
+        self.a[pairs] += area
+        self.aa[pairs] += area * area
 
     def iou(self) -> Float[np.ndarray, "unit concept"]:
-        """Pixels in common / pixels of either, over the data set, 0 to 1; 0 where neither has any."""
-        return _iou(self.i, self.a[self.category_of] + self.l[:, None])
+        """IoU over the data set, 0 to 1; 0 where neither has any pixel."""
+        unit_areas = self.a[self.category_of]
+        mask_areas = self.l[:, None]
+        return _iou(self.i, unit_areas + mask_areas)
 
     def interval(self) -> Estimate:
-        """The IoU with its 95 % interval over photos, arrays (unit, concept); nan where neither has any pixel."""
-        u = self.a[self.category_of] + self.l[:, None] - self.i
-        uu = self.uu + self.aa[self.category_of] + self.ll[:, None]
-        count = self.photos_of[self.category_of][:, None]
-        return Estimate(
-            *(ends.T for ends in ratio_interval(self.i, u, self.ii, self.iu, uu, count))
+        """The IoU with its 95 % interval over photos, arrays (unit, concept).
+
+        It is nan where neither has any pixel.
+        """
+        estimate = ratio_interval(
+            i=self.i,
+            u=self.a[self.category_of] + self.l[:, None] - self.i,
+            ii=self.ii,
+            iu=self.iu,
+            uu=self.uu + self.aa[self.category_of] + self.ll[:, None],
+            count=self.photos_of[self.category_of][:, None],
         )
+        return Estimate(*(array.T for array in estimate))
 
     def null_iou(self) -> Float[np.ndarray, "draw unit concept"]:
         """The IoU under the null, of every draw."""
-        return np.stack([self._null_iou(draw) for draw in range(len(self.null_i))])
+        draws = range(len(self.null_i))
+        return np.stack([self._null_iou(draw) for draw in draws])
 
     def chance(
         self,
     ) -> tuple[Float[np.ndarray, "unit concept"], Float[np.ndarray, "unit concept"]]:
-        """The mean and the largest IoU under the null, over the draws; nan without draws."""
-        total, largest = np.zeros(self.i.T.shape), np.full(self.i.T.shape, np.nan)
-        for draw in range(len(self.null_i)):
-            found = self._null_iou(draw)
-            total += found
-            largest = np.fmax(largest, found)
-        return total / len(self.null_i) if len(self.null_i) else largest, largest
+        """The mean and largest IoU over the draws from the null; nan without draws."""
+        draws = len(self.null_i)
+        total = np.zeros(self.i.T.shape)
+        largest = np.full(self.i.T.shape, np.nan)
+        if not draws:
+            return largest, largest
+
+        for draw in range(draws):
+            iou = self._null_iou(draw)
+            total += iou
+            largest = np.fmax(largest, iou)
+        return total / draws, largest
 
     def _null_iou(self, draw: int) -> Float[np.ndarray, "unit concept"]:
-        both = self.null_a[draw][self.category_of] + self.null_l[draw][:, None]
-        return _iou(self.null_i[draw], both)
+        unit_areas = self.null_a[draw][self.category_of]
+        mask_areas = self.null_l[draw][:, None]
+        return _iou(self.null_i[draw], unit_areas + mask_areas)
 
     def best(self) -> Best:
-        """The concept that each unit agrees with best, and its p-value, corrected for the choice among concepts."""
-        iou, ranks = self.iou(), self._ranks()
-        return Best(iou.argmax(axis=1), iou.max(axis=1), ranks[0] / len(ranks))
+        """The concept of each unit's largest IoU, with its p-value.
+
+        The p-value is corrected for the choice among concepts.
+        """
+        iou = self.iou()
+        ranks = self._ranks()
+        return Best(
+            concept=iou.argmax(axis=1),
+            iou=iou.max(axis=1),
+            p=ranks[0] / len(ranks),
+        )
 
     def detectors(
         self, threshold: float = DETECTOR_THRESHOLD, significance: float = SIGNIFICANCE
     ) -> Detectors:
-        """The units whose best IoU is above a threshold and significant, beside those that chance makes.
+        """The units whose best IoU is above a threshold and significant.
 
-        Every draw of the null is looked at as what was observed is: against all others.
-        With fewer than 1 / significance draws nothing can be significant.
+        Every draw from the null is treated like the observation: it is compared with
+        all others. With fewer than 1 / `significance` − 1 draws nothing can be
+        significant.
         """
-        significant = self._ranks() / (len(self.null_i) + 1) <= significance
-        found = np.array(
-            [
-                _detectors(
-                    self.iou() if row == 0 else self._null_iou(row - 1),
-                    threshold,
-                    those,
-                )
-                for row, those in enumerate(significant)
-            ]
+        p_values = self._ranks() / (len(self.null_i) + 1)
+        significant = p_values <= significance
+        observed = _detectors(self.iou(), threshold, significant[0])
+        by_chance = [
+            _detectors(self._null_iou(draw), threshold, significant[draw + 1])
+            for draw in range(len(self.null_i))
+        ]
+
+        table = np.array(by_chance, dtype=np.float64)
+        if not by_chance:
+            table = np.full((1, 2), np.nan)
+        return Detectors(
+            units=observed[0],
+            concepts=observed[1],
+            units_by_chance=_mean_and_range(table[:, 0]),
+            concepts_by_chance=_mean_and_range(table[:, 1]),
         )
-        draws = found[1:] if len(found) > 1 else np.full((1, 2), np.nan)
-        units, concepts = (
-            Estimate(column.mean(), column.min(), column.max()) for column in draws.T
-        )
-        return Detectors(int(found[0, 0]), int(found[0, 1]), units, concepts)
 
     def _ranks(self) -> Int64[np.ndarray, "row unit"]:
-        """Of the observed best IoU of each unit and of that of every draw, in how many of all of them it is reached."""
-        draws = (self._null_iou(draw).max(axis=1) for draw in range(len(self.null_i)))
-        best = np.stack([self.iou().max(axis=1), *draws])
-        ranks: np.ndarray = (best[None] >= best[:, None]).sum(axis=1)
+        """How many of all best IoUs of a unit reach each of them.
+
+        The first row is the observation, the others are the draws from the null.
+        """
+        rows = [self.iou().max(axis=1)]
+        for draw in range(len(self.null_i)):
+            null_iou = self._null_iou(draw)
+            rows.append(null_iou.max(axis=1))
+        best = np.stack(rows)
+        reached = best[None] >= best[:, None]
+        ranks: np.ndarray = reached.sum(axis=1)
         return ranks
 
 
+def _common_pixels(
+    masks: Bool[np.ndarray, "mask pixel"], active: Bool[np.ndarray, "unit pixel"]
+) -> Int64[np.ndarray, "mask unit"]:
+    # Counts of pixels are exact in float32, and a float product is fast.
+    mask_values = torch.from_numpy(masks).float()
+    active_values = torch.from_numpy(active).float()
+    product = mask_values @ active_values.T
+    return product.to(torch.int64).numpy()
+
+
 def _iou(
-    common: Int64[np.ndarray, "concept unit"], both: Int64[np.ndarray, "concept unit"]
+    common: Int64[np.ndarray, "concept unit"], areas: Int64[np.ndarray, "concept unit"]
 ) -> Float[np.ndarray, "unit concept"]:
-    """Pixels in common / pixels of either, from the sum of the two areas."""
-    quotient: np.ndarray = common / np.maximum(both - common, 1)
+    """Pixels in common / pixels of either; `areas` are the sums of the two areas."""
+    union = np.maximum(areas - common, 1)
+    quotient: np.ndarray = common / union
     return quotient.T
 
 
@@ -329,8 +401,14 @@ def _detectors(
     threshold: float,
     significant: Bool[np.ndarray, " unit"],
 ) -> tuple[int, int]:
+    """The numbers of detecting units and of the concepts that they detect."""
     detecting = (iou.max(axis=1) > threshold) & significant
-    return int(detecting.sum()), len(np.unique(iou[detecting].argmax(axis=1)))
+    concepts = np.unique(iou[detecting].argmax(axis=1))
+    return int(detecting.sum()), len(concepts)
+
+
+def _mean_and_range(draws: Float[np.ndarray, " draw"]) -> Estimate:
+    return Estimate(draws.mean(), draws.min(), draws.max())
 
 
 def active_pixels(
@@ -339,13 +417,15 @@ def active_pixels(
     down: Float[np.ndarray, "height row"],
     across: Float[np.ndarray, "width col"],
 ) -> Bool[np.ndarray, "unit pixel"]:
-    """Where each unit is active on the network's input: its map, interpolated, reaches its threshold.
+    """Where each unit's map, interpolated to the input, reaches its threshold.
 
-    `down` and `across` say how much every cell gives to every pixel
-    (`geometry.interpolation_weights`); pixels are in the order of rows. A value equal
-    to the threshold is active, as thresholds are lower edges of a histogram's buckets.
+    `down` and `across` are the weights of every cell in every pixel
+    (`geometry.interpolation_weights`). Pixels are in the order of rows. A value equal
+    to the threshold is active, since thresholds are lower edges of histogram buckets.
     """
-    weights = [torch.from_numpy(weight.astype(np.float32)) for weight in (down, across)]
-    laid = (weights[0] @ (torch.from_numpy(maps) @ weights[1].T)).flatten(1)
-    active: np.ndarray = laid.ge(torch.from_numpy(thresholds)[:, None]).numpy()
+    rows = torch.from_numpy(down.astype(np.float32))
+    cols = torch.from_numpy(across.astype(np.float32))
+    on_input = rows @ (torch.from_numpy(maps) @ cols.T)
+    limits = torch.from_numpy(thresholds)[:, None]
+    active: np.ndarray = on_input.flatten(1).ge(limits).numpy()
     return active

@@ -1,4 +1,4 @@
-"""Layer summary: everything that is kept of one layer, as one monoid."""
+"""Layer summary: all summaries of one layer together."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from unitscope.atlas.summaries.top_images import CRITERIA, TopImages
 
 @dataclass(frozen=True)
 class LayerShape:
-    """How large the summaries of a layer are, and the scale of its activations (a power of two)."""
+    """The sizes of a layer's summaries.
+
+    `scale` is the power of two nearest to the layer's largest activation on noise.
+    """
 
     units: int
     cells: tuple[int, int]
     classes: int
     top: int
     sample: int
-    unit: float
+    scale: float
 
 
 @dataclass
 class LayerSummary(Summary):
-    """The summaries of one layer, which are updated and merged each for itself."""
+    """The summaries of one layer; each is updated and merged on its own."""
 
     shape: LayerShape
     histogram: Histogram = field(init=False)
@@ -36,14 +39,15 @@ class LayerSummary(Summary):
     classes: ClassSums = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin with nothing seen."""
+        """Start with empty summaries."""
         shape = self.shape
         self.histogram = Histogram(shape.units)
         self.top = {
-            one: TopImages(shape.units, shape.top, shape.cells, one) for one in CRITERIA
+            criterion: TopImages(shape.units, shape.top, shape.cells, criterion)
+            for criterion in CRITERIA
         }
         self.sample = Sample(shape.units, shape.sample, shape.cells)
-        self.classes = ClassSums(shape.units, shape.classes, shape.unit)
+        self.classes = ClassSums(shape.units, shape.classes, shape.scale)
 
     @property
     def parts(self) -> dict[str, Summary]:
@@ -57,24 +61,23 @@ class LayerSummary(Summary):
         }
 
     def update(self, observed: Observed) -> None:
-        """Take in some images."""
+        """Add some images."""
         for part in self.parts.values():
             part.update(observed)
 
     def merge(self, other: LayerSummary) -> None:
-        """Take in what another has seen."""
-        for own, others in zip(self.parts.values(), other.parts.values(), strict=True):
-            own.merge(others)
+        """Add the images of another summary."""
+        pairs = zip(self.parts.values(), other.parts.values(), strict=True)
+        for own_part, other_part in pairs:
+            own_part.merge(other_part)
 
     def following(self) -> LayerSummary:
         """An empty summary for further images of the same data set."""
         fresh = LayerSummary(self.shape)
-        fresh.histogram, fresh.sample, fresh.classes = (
-            self.histogram.following(),
-            self.sample.following(),
-            self.classes.following(),
-        )
+        fresh.histogram = self.histogram.following()
         fresh.top = {criterion: top.following() for criterion, top in self.top.items()}
+        fresh.sample = self.sample.following()
+        fresh.classes = self.classes.following()
         return fresh
 
     def arrays(self) -> Arrays:
@@ -86,12 +89,12 @@ class LayerSummary(Summary):
         }
 
     def restore(self, arrays: Mapping[str, Any]) -> None:
-        """Hold what `arrays` gave."""
+        """Replace the content by what `arrays` returned."""
         for name, part in self.parts.items():
-            part.restore(
-                {
-                    key.removeprefix(f"{name}/"): arrays[key]
-                    for key in arrays
-                    if key.startswith(f"{name}/")
-                }
-            )
+            prefix = f"{name}/"
+            own_arrays = {
+                key.removeprefix(prefix): array
+                for key, array in arrays.items()
+                if key.startswith(prefix)
+            }
+            part.restore(own_arrays)

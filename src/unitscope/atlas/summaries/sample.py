@@ -1,4 +1,4 @@
-"""Sample: the maps of all units on a few images drawn at random, so that not only maxima are looked at."""
+"""Sample: the maps of all units on a few random images, so that maxima are not all."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from jaxtyping import Float
 from unitscope.atlas.summaries.base import Arrays, Observed, Summary
 from unitscope.atlas.summaries.top_images import packed
 
+_LARGEST_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+
 
 class Sample(Summary):
-    """The `count` images with the smallest random numbers of their own: a uniform sample, the same in every run.
+    """The `count` images with the smallest hash keys.
 
-    Of each it keeps every unit's map, in half precision as shares of the map's own
-    largest |value|. Sorted by a unit's score they show the unit across its range: what
-    it does on ordinary images.
+    That is a uniform sample, the same in every run. For each of its images it holds
+    every unit's map, in half precision as shares of the map's own largest |value|.
+    Sorted by a unit's score they show the unit across its range, also on ordinary
+    images.
     """
 
     def __init__(self, units: int, count: int, cells: tuple[int, int]) -> None:
-        self._count, self._cells = count, cells
-        self._limit = np.uint64(0xFFFFFFFFFFFFFFFF)
-        self._draws = np.zeros(0, np.uint64)
+        self._count = count
+        self._cells = cells
+        self._limit = _LARGEST_KEY
+        self._hash_keys = np.zeros(0, np.uint64)
         self.images = np.zeros(0, np.int64)
         self.maxima = np.zeros((0, units), np.float32)
         self.means = np.zeros((0, units), np.float32)
@@ -31,70 +35,78 @@ class Sample(Summary):
         self._peaks = np.zeros((0, units), np.float32)
 
     def following(self) -> Sample:
-        """An empty summary for further images, which leaves out those whose numbers are too large by now."""
-        fresh = Sample(self.maxima.shape[1], self._count, self._cells)
-        fresh._limit = (
-            min(self._limit, self._draws[-1])
-            if len(self._draws) == self._count > 0
-            else self._limit
-        )
+        """An empty summary for further images; it skips those with too large keys."""
+        units = self.maxima.shape[1]
+        fresh = Sample(units, self._count, self._cells)
+        fresh._limit = self._largest_key()
         return fresh
 
+    def _largest_key(self) -> np.uint64:
+        """The largest hash key that can still enter the sample."""
+        full = len(self._hash_keys) == self._count > 0
+        if not full:
+            return self._limit
+        return min(self._limit, self._hash_keys[-1])
+
     def maps(self) -> Float[np.ndarray, "image unit row col"]:
-        """All units' maps on the sampled images, right to 0.05 % of the largest activation of each."""
-        return self._maps.astype(np.float32) * self._peaks[:, :, None, None]
+        """All units' maps on the sampled images, accurate to 0.05 % of their peaks."""
+        peaks = self._peaks[:, :, None, None]
+        return self._maps.astype(np.float32) * peaks
 
     def update(self, observed: Observed) -> None:
-        """Take in those images of a batch whose numbers are small enough."""
-        limit = self._draws[-1] if len(self._draws) == self._count > 0 else self._limit
-        few = np.flatnonzero(observed.draws <= min(limit, self._limit))[
-            : None if self._count else 0
-        ]
-        if not len(few):
+        """Add those images of a batch whose hash keys are small enough."""
+        if not self._count:
             return
-        shares, peaks = packed(observed.maps[few])
+        chosen = np.flatnonzero(observed.hash_keys <= self._largest_key())
+        if not len(chosen):
+            return
+
+        shares, peaks = packed(observed.maps[chosen])
         self._merge(
-            observed.draws[few],
-            observed.images[few],
-            observed.maximum[few],
-            observed.mean[few],
+            observed.hash_keys[chosen],
+            observed.images[chosen],
+            observed.maximum[chosen],
+            observed.mean[chosen],
             shares,
             peaks,
         )
 
     def merge(self, other: Sample) -> None:
-        """Take in those images of another whose numbers are small enough."""
-        self._merge(
-            other._draws,
-            other.images,
-            other.maxima,
-            other.means,
-            other._maps,
-            other._peaks,
-        )
+        """Add those images of another sample whose hash keys are small enough."""
+        self._merge(*other._columns())
 
     def _merge(self, *others: np.ndarray) -> None:
-        own = (
-            self._draws,
+        pairs = zip(self._columns(), others, strict=True)
+        joined = [np.concatenate(pair) for pair in pairs]
+        hash_keys, images, *_ = joined
+        order = np.lexsort((images, hash_keys))[: self._count]
+        (
+            self._hash_keys,
+            self.images,
+            self.maxima,
+            self.means,
+            self._maps,
+            self._peaks,
+        ) = (column[order] for column in joined)
+
+    def _columns(self) -> tuple[np.ndarray, ...]:
+        return (
+            self._hash_keys,
             self.images,
             self.maxima,
             self.means,
             self._maps,
             self._peaks,
         )
-        joined = [
-            np.concatenate([mine, theirs])
-            for mine, theirs in zip(own, others, strict=True)
-        ]
-        order = np.lexsort((joined[1], joined[0]))[: self._count]
-        self._draws, self.images, self.maxima, self.means, self._maps, self._peaks = (
-            one[order] for one in joined
-        )
 
     def arrays(self) -> Arrays:
-        """`draws` and `images` (image), `maxima`, `means` and `peaks` (image, unit), `maps` (image, unit, row, col)."""
+        """All arrays, by image.
+
+        `draws` (the hash keys) and `images` (image), `maxima`, `means` and `peaks`
+        (image, unit), `maps` (image, unit, row, col).
+        """
         return {
-            "draws": self._draws,
+            "draws": self._hash_keys,
             "images": self.images,
             "maxima": self.maxima,
             "means": self.means,
@@ -103,7 +115,10 @@ class Sample(Summary):
         }
 
     def restore(self, arrays: Mapping[str, Any]) -> None:
-        """Hold what `arrays` gave."""
-        self._draws, self.images = np.array(arrays["draws"]), np.array(arrays["images"])
-        self.maxima, self.means = np.array(arrays["maxima"]), np.array(arrays["means"])
-        self._peaks, self._maps = np.array(arrays["peaks"]), np.array(arrays["maps"])
+        """Replace the content by what `arrays` returned."""
+        self._hash_keys = np.array(arrays["draws"])
+        self.images = np.array(arrays["images"])
+        self.maxima = np.array(arrays["maxima"])
+        self.means = np.array(arrays["means"])
+        self._peaks = np.array(arrays["peaks"])
+        self._maps = np.array(arrays["maps"])

@@ -1,0 +1,1 @@
+"""Ablation: what switching units off does to accuracy, from pooled features."""

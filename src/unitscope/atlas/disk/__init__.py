@@ -1,0 +1,1 @@
+"""Disk: the files of an atlas, written whole and read on demand."""

@@ -1,0 +1,1 @@
+"""Findings: the tables of an atlas, one group of tables a file."""

@@ -1,0 +1,1 @@
+"""Reading: the answers of an atlas, in words, rows and maps."""

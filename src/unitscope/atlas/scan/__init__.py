@@ -1,0 +1,1 @@
+"""Scan: the plan of a scan, its folder, and its stages."""

@@ -1,0 +1,139 @@
+"""Scan folder: the folder of a scan, checked, locked and cleaned up."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from unitscope.atlas.disk.layout import (
+    MANIFEST,
+    POOLED,
+    ROWS,
+    RUNS,
+    SUMMARIES,
+    WORK,
+    rows_file,
+)
+from unitscope.atlas.disk.manifest import existing_manifest, same_answers
+from unitscope.atlas.disk.tables import parquet, read_table
+from unitscope.atlas.findings.image_tables import rows_of
+from unitscope.atlas.identity import difference
+from unitscope.atlas.image_hashes import digest_of
+from unitscope.atlas.scan.plan import ScanPlan
+from unitscope.atlas.storage import shards_in
+from unitscope.datasets import Dataset
+from unitscope.errors import (
+    AtlasError,
+    MissingExtraError,
+    OutputError,
+    UnitscopeError,
+)
+from unitscope.files import make_folder, output_error
+
+_REMEDY = "name another folder with --out, or remove this one"
+
+
+def check_same(folder: Path, plan: ScanPlan) -> None:
+    """Raise AtlasError unless a folder is new, empty, or has a scan by this plan."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"cannot write into '{folder}': it is a file, not a folder: choose another "
+            "path"
+        )
+    manifest = existing_manifest(folder)
+    if manifest is None:
+        _check_empty(folder)
+        return
+
+    change = difference(manifest, plan.identity)
+    if change:
+        raise AtlasError(f"'{folder}' holds a scan of {change}: {_REMEDY}")
+    # The fingerprint covers a network's weights, but not what its code does with them.
+    if not same_answers(manifest, {"probe": plan.probe}):
+        raise AtlasError(
+            f"'{folder}' holds a scan of a model that gives other logits (for noise): "
+            f"{_REMEDY}"
+        )
+
+
+def _check_empty(folder: Path) -> None:
+    if not folder.exists():
+        return
+    others = sorted(path.name for path in folder.iterdir() if path.name != WORK)
+    if others:
+        raise AtlasError(
+            f"'{folder}' holds other files ({others[0]} …) and no atlas: {_REMEDY}"
+        )
+
+
+def check_unchanged(folder: Path, dataset: Dataset) -> None:
+    """Raise AtlasError where a scanned image has other bytes now.
+
+    Only images whose file has another size or time are read.
+    """
+    columns = ["image", "size", "stamp", "digest"]
+    for shard in shards_in(folder):
+        rows = read_table(rows_file(folder, shard), columns).to_pydict()
+        for image, size, stamp, digest in zip(*rows.values(), strict=True):
+            entry = dataset.entries[image]
+            touched = (entry.size, entry.stamp) != (size, stamp)
+            if not touched or digest is None:
+                continue
+            if digest_of(dataset.read(image)) != digest:
+                raise AtlasError(
+                    f"image '{entry.id}' has changed since it was scanned into "
+                    f"'{folder}': {_REMEDY}"
+                )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other scans, at most until the process ends."""
+    try:
+        import filelock
+    except ImportError:
+        raise MissingExtraError("filelock", "atlas", "a scan") from None
+    # Fail without pyarrow now rather than after the first shard.
+    parquet()
+
+    make_folder(folder / WORK)
+    try:
+        with filelock.FileLock(folder / WORK / "lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise AtlasError(
+            f"'{folder}' is being scanned by another process: wait for it, or name "
+            "another --out"
+        ) from None
+    except UnitscopeError:
+        raise
+    except OSError as error:
+        raise output_error(folder, error) from None
+
+
+def nothing_read(folder: Path) -> str:
+    """An error message where no image of a scan could be read, else empty."""
+    images = 0
+    first_reason = ""
+    for rows in rows_of(folder):
+        reasons = rows.column("reason").to_pylist()
+        if not all(reasons):
+            return ""
+        images += len(reasons)
+        first_reason = first_reason or reasons[0]
+    return f"none of the {images} images could be read; the first: {first_reason}"
+
+
+def remove_scan(folder: Path, with_folder: bool) -> None:
+    """Remove the files of a scan, and the folder itself if it is new."""
+    if with_folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for name in (MANIFEST, SUMMARIES, POOLED, ROWS, RUNS, WORK):
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

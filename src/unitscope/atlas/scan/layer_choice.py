@@ -1,0 +1,125 @@
+"""Layer choice: the layers of a network that a scan records, and their scales."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+
+from unitscope.atlas.storage import AtlasLayer
+from unitscope.attribution.exact_heads import ExactHead
+from unitscope.errors import InputError
+from unitscope.model import Classifier
+from unitscope.tracing.layers import Layer, find_layer, find_map_layer
+
+_SEED = 3
+
+
+def exact_head(model: Classifier) -> ExactHead | None:
+    """The head of a model, None where it is not exact."""
+    head = model.head_or_refusal()[0]
+    return head if isinstance(head, ExactHead) else None
+
+
+def chosen_layers(model: Classifier, names: Sequence[str] | None) -> list[AtlasLayer]:
+    """The layers to scan.
+
+    The feature map of an exact head is always among them. Raises LayerError for a layer
+    that does not exist, and InputError where names are needed.
+    """
+    layers = model.layers()
+    head = exact_head(model)
+    if names is None:
+        names = _default_names(model)
+
+    chosen: dict[str, AtlasLayer] = {}
+    for name in names:
+        layer = find_map_layer(layers, name)
+        units, rows, cols = layer.shape
+        chosen[name] = AtlasLayer(
+            name=name,
+            kind=layer.kind,
+            units=units,
+            cells=(rows, cols),
+            grid=layer.grid,
+            is_head=_is_map_of(head, layer, layers),
+            scale=1.0,
+        )
+    if head is not None and not any(layer.is_head for layer in chosen.values()):
+        of_head = _layer_of(head, layers)
+        chosen[of_head.name] = of_head
+    return list(chosen.values())
+
+
+def _default_names(model: Classifier) -> list[str]:
+    """The layers to scan where none is named, except that of an exact head."""
+    head = model.head_or_refusal()[0]
+    if head is None:
+        raise InputError(
+            "the network has no layer that a scan could choose by itself: name layers"
+        )
+    return [] if isinstance(head, ExactHead) else [head.layer]
+
+
+def _is_map_of(head: ExactHead | None, layer: Layer, layers: Sequence[Layer]) -> bool:
+    """Whether a layer's output is the feature map that an exact head reads."""
+    if head is None or not head.layer_is_map:
+        return False
+    # A container's map is that of its last layer, so the head's layer may have several
+    # names.
+    return find_layer(layers, head.layer).call == layer.call
+
+
+def _layer_of(head: ExactHead, layers: Sequence[Layer]) -> AtlasLayer:
+    """The feature map of an exact head."""
+    # Where a function follows the layer, the head reads another map than the layer's
+    # own.
+    name = head.layer if head.layer_is_map else f"{head.layer}+"
+    kinds = (layer.kind for layer in layers if layer.name == head.layer)
+    units, rows, cols = head.map_shape
+    return AtlasLayer(
+        name=name,
+        kind=next(kinds, ""),
+        units=units,
+        cells=(rows, cols),
+        grid=head.grid,
+        is_head=True,
+        scale=1.0,
+    )
+
+
+def with_scales(
+    model: Classifier, layers: Sequence[AtlasLayer]
+) -> tuple[list[AtlasLayer], list[float]]:
+    """The layers with their scales, and the logits, both measured on noise.
+
+    A layer's scale is the power of two nearest to its largest activation.
+    """
+    names = [layer.name for layer in layers if not layer.is_head]
+    noise = torch.randn(
+        (2, *model.input_shape),
+        generator=torch.Generator().manual_seed(_SEED),
+        device="cpu",
+    )
+    inputs = noise.to(model.like.device, model.like.dtype)
+    activations = model.activations(inputs, names)
+
+    scaled = []
+    for layer in layers:
+        maps = activations.feature_map
+        if not layer.is_head:
+            maps = activations.layers[layer.name]
+        assert maps is not None
+        scale = _power_of_two(float(maps.abs().max()))
+        scaled.append(dataclasses.replace(layer, scale=scale))
+    logits = activations.logits[0].tolist()
+    return scaled, [float(f"{logit:.6g}") for logit in logits]
+
+
+def _power_of_two(value: float) -> float:
+    """The power of two nearest to a positive number; 1 for others."""
+    if not 0 < value < math.inf:
+        return 1.0
+    return 2.0 ** round(math.log2(value))
