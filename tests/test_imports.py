@@ -37,7 +37,7 @@ ROOMS = {
         """,
     "scenes": "network",
     "sources": """
-        downloads weights request hub bundled python torchvision places365 timm
+        cache checksums transfers downloads weights request hub bundled python torchvision places365 timm
         checkpoint image_processor transformers
         """,
     "atlas": """

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from unitscope.errors import WeightsError, one_line
-from unitscope.sources.downloads import looks_like_html
+from unitscope.sources.transfers import looks_like_html
 from unitscope.sources.weights.pickles import read_pickle
 from unitscope.sources.weights.state import (
     architecture_of,

@@ -134,7 +134,7 @@ class _Misfit:
         """The length of the first axis where all shapes differ in that alone."""
         if self.missing or self.unexpected:
             return None
-        lengths = set()
+        lengths: set[int] = set()
         for name in self.misshapen:
             in_file, in_network = self.state[name].shape, self.own[name].shape
             if in_file[1:] != in_network[1:]:
