@@ -37,8 +37,9 @@ ROOMS = {
         """,
     "scenes": "network",
     "sources": """
-        cache checksums transfers downloads weights request hub bundled python torchvision places365 timm
-        checkpoint image_processor transformers
+        cache checksums transfers downloads weights request schemes hub bundled
+        python torchvision places365 timm specification checkpoint image_processor
+        transformers
         """,
     "atlas": """
         intervals matching runners summaries ablation_study storage observing

@@ -169,12 +169,29 @@ def test_options_that_do_not_belong_are_refused(
     assert message in refusal(spec, **options)
 
 
-def test_every_scheme_is_named_by_its_usage() -> None:
+def test_every_scheme_is_named_by_its_usage_and_has_a_loader() -> None:
     assert all(name in scheme.usage for name, scheme in SCHEMES.items())
+    assert all(callable(scheme.loader()) for scheme in SCHEMES.values())
 
 
-def test_torchvision_is_imported_only_when_it_is_needed() -> None:
-    code = "import sys, unitscope.sources; print('torchvision' in sys.modules)"
+def test_the_documentation_lists_every_scheme() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for name in SCHEMES:
+        assert any(f"`{name}" in row for row in rows), f"docs/models.md lacks {name}"
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [
+        ("unitscope.sources", "torch"),
+        ("unitscope.sources.specification", "torchvision"),
+    ],
+)
+def test_libraries_are_imported_only_when_they_are_needed(
+    module: str, library: str
+) -> None:
+    code = f"import sys, {module}; print({library!r} in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -16,7 +16,7 @@ from unitscope.sources.request import Request
 from unitscope.sources.weights import fit_weights, read_weights
 
 
-def load_bundled(request: Request) -> Classifier:
+def load(request: Request) -> Classifier:
     """Load the bundled scene classifier, offline; see `unitscope.load`."""
     if not WEIGHTS.is_file():
         raise ModelError(

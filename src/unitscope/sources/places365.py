@@ -46,7 +46,7 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = {
 """The three preprocessings in circulation for these models, the default first."""
 
 
-def load_places365(request: Request) -> Classifier:
+def load(request: Request) -> Classifier:
     """Load one of the Places365 authors' classifiers; see `unitscope.load`."""
     name = request.name
     if name not in NAMES:

@@ -22,7 +22,7 @@ from unitscope.sources.request import Request, seeded
 from unitscope.sources.weights import fit_weights, infer_class_count, read_weights
 
 
-def load_python(request: Request) -> Classifier:
+def load(request: Request) -> Classifier:
     """Load a network that the user's own code builds; see `unitscope.load`.
 
     The code runs, so it is to be trusted as any program is.

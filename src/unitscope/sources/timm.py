@@ -84,7 +84,7 @@ def build(
     return module.eval()
 
 
-def load_timm(request: Request) -> Classifier:
+def load(request: Request) -> Classifier:
     """Load one of timm's classifiers; see `unitscope.load`."""
     name, renamed = _known_name(request.name, request.spec)
     request = dataclasses.replace(request, name=name)

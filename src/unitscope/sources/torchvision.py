@@ -78,7 +78,7 @@ def build(
     return module.eval()
 
 
-def load_torchvision(request: Request) -> Classifier:
+def load(request: Request) -> Classifier:
     """Load one of torchvision's classifiers; see `unitscope.load`."""
     name = request.name
     _check_name(name, request.spec)

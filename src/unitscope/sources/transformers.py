@@ -70,7 +70,7 @@ class _Origin:
     fetched: bool = False
 
 
-def load_transformers(request: Request) -> Classifier:
+def load(request: Request) -> Classifier:
     """Load one of transformers' image classifiers; see `unitscope.load`. No code of a repository is ever run."""
     _transformers()
     origin = _origin(request)
