@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from unitscope.model import Classifier
@@ -39,7 +39,8 @@ class Scheme:
     def loader(self) -> Loader:
         """Import the function that loads such a model."""
         module = importlib.import_module(f"unitscope.sources.{self.module}")
-        return cast("Loader", module.load)
+        load: Loader = module.load
+        return load
 
 
 # The options of a network that is built anew, with weights from a file or at random.
@@ -101,4 +102,5 @@ SCHEMES: Mapping[str, Scheme] = {
 
 def usages() -> list[str]:
     """How specifications are written, each way once."""
-    return list(dict.fromkeys(scheme.usage for scheme in SCHEMES.values()))
+    every = (scheme.usage for scheme in SCHEMES.values())
+    return list(dict.fromkeys(every))

@@ -116,14 +116,18 @@ def _timm_spec(spec: str) -> str | None:
 
 def _same_but_for_spelling(name: str, known: Iterable[str]) -> str | None:
     """The known name that differs in capitals, dashes and underscores at most."""
-    by_letters = {re.sub(r"[-_]", "", other): other for other in known}
-    return by_letters.get(re.sub(r"[-_]", "", name.lower()))
+
+    def letters(spelling: str) -> str:
+        return re.sub(r"[-_]", "", spelling)
+
+    by_letters = {letters(other): other for other in known}
+    return by_letters.get(letters(name.lower()))
 
 
 def _ways() -> str:
     """All ways to write a specification, for an error."""
-    *most, last = usages()
-    return f"{', '.join(most)} or {last}"
+    *others, last = usages()
+    return ", ".join(others) + f" or {last}"
 
 
 def _refuse_foreign_options(request: Request, scheme: Scheme) -> None:
