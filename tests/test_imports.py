@@ -39,7 +39,7 @@ ROOMS = {
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
         python torchvision places365 timm specification checkpoint image_processor
-        transformers
+        transformers_library transformers_folder transformers
         """,
     "atlas": """
         intervals matching runners summaries ablation_study storage observing
@@ -63,7 +63,7 @@ LEAVES = {
     "jinja2": ("render/",),
     "torchvision": ("sources/torchvision.py", "sources/places365.py"),
     "timm": ("sources/timm.py",),
-    "transformers": ("sources/transformers.py", "sources/image_processor.py"),
+    "transformers": ("sources/transformers_library.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
     "pyarrow": ("datasets/tables.py", "atlas/storage.py"),

@@ -58,11 +58,10 @@ def load(
     if spec is not None and not isinstance(spec, str):
         raise ModelError(
             "a model is named by a string such as 'torchvision:resnet50', not "
-            f"{type(spec).__name__}: for a network that you have built, use "
-            "unitscope.wrap"
+            f"{type(spec).__name__}: use unitscope.wrap for a network that you built"
         )
     request = Request(
-        DEFAULT_SPEC if spec is None else spec.strip(),
+        spec=DEFAULT_SPEC if spec is None else spec.strip(),
         weights=weights,
         labels=labels,
         arch=arch,

@@ -102,5 +102,5 @@ SCHEMES: Mapping[str, Scheme] = {
 
 def usages() -> list[str]:
     """How specifications are written, each way once."""
-    every = (scheme.usage for scheme in SCHEMES.values())
-    return list(dict.fromkeys(every))
+    distinct = dict.fromkeys(SCHEMES.values())
+    return [scheme.usage for scheme in distinct]
