@@ -33,7 +33,8 @@ ROOMS = {
     "kernels": "",
     "accounts": "account verification record",
     "datasets": """
-        base classes layout masks files index_maps lists polygons broden tables tars
+        base texts patterns classes layout masks files folders index_maps lists
+        polygons broden parquet tables tar_file sidecars tars
         """,
     "scenes": "network",
     "sources": """
@@ -66,7 +67,7 @@ LEAVES = {
     "transformers": ("sources/transformers_library.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
-    "pyarrow": ("datasets/tables.py", "atlas/storage.py"),
+    "pyarrow": ("datasets/parquet.py", "atlas/storage.py"),
     "starlette": ("explorer/server.py",),
     "uvicorn": ("explorer/server.py",),
     "simplejpeg": ("inputs/jpegs.py",),

@@ -21,8 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import unitscope.datasets.tables as tables
-from unitscope.datasets import Dataset, open_dataset
+from unitscope.datasets import Dataset, open_dataset, parquet, tables
 from unitscope.errors import DatasetError, LabelsError, MissingExtraError, PhotoError
 
 
@@ -239,7 +238,9 @@ def test_empty_missing_and_unreadable_folders(
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path, unchecked: None) -> None:
-    assert refused(3) == "a data set is opened from a path or a list of paths, not int"
+    assert refused(3).startswith(
+        "a data set is opened from a path or a list of paths, not int: expected a folder"
+    )
     assert "not bytes" in refused(b"folder") and "not list" in refused(["a.jpg", 3])
 
 
@@ -765,16 +766,16 @@ def test_one_row_group_is_read_once_and_few_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = open_dataset(table_of(tmp_path / "t.parquet", {"image": IMAGES}))
-    monkeypatch.setattr(tables, "_KEPT_BYTES", 1)
+    monkeypatch.setattr(tables, "_CACHED_BYTES", 1)
     groups: list[int] = []
-    images = tables._Table.images
+    images = parquet.ParquetFile.images
     monkeypatch.setattr(
-        tables._Table,
+        parquet.ParquetFile,
         "images",
         lambda self, group: groups.append(group) or images(self, group),
     )
     assert contents(found) == IMAGES and groups == [0, 1, 2]
-    assert isinstance(found, tables.TableDataset) and list(found._kept) == [2]
+    assert isinstance(found, tables.TableDataset) and list(found._cache) == [2]
     again = pickle.loads(pickle.dumps(found))
     assert contents(again) == IMAGES and again.fingerprint() == found.fingerprint()
 
@@ -784,7 +785,7 @@ def test_tables_are_read_from_many_threads(
 ) -> None:
     images = [photo(str(number)) * (number % 7) for number in range(300)]
     found = open_dataset(table_of(tmp_path / "t.parquet", {"image": images}, 16))
-    monkeypatch.setattr(tables, "_KEPT_BYTES", 4000)
+    monkeypatch.setattr(tables, "_CACHED_BYTES", 4000)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(found.read, range(300))) == images
 
@@ -820,7 +821,8 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
 def test_tables_need_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = table_of(tmp_path / "t.parquet", {"image": IMAGES})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "unitscope.datasets.tables")
+    for module in ("tables", "parquet"):
+        monkeypatch.delitem(sys.modules, f"unitscope.datasets.{module}")
     assert "pip install 'unitscope[atlas]'" in refused(file, MissingExtraError)
 
 

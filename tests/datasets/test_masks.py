@@ -437,7 +437,7 @@ def test_damaged_broden_annotations_are_told_of_their_photo_alone(
         (
             "index.csv",
             f"{HEADER}a.jpg,train\n",
-            "has 2 columns in line 2 and 12 in its first",
+            "has 2 columns in line 2 and 12 in its first: get a whole copy",
         ),
         (
             "index.csv",

@@ -425,7 +425,7 @@ class _Plan:
             },
             "data": {
                 "source": _absolute(self.dataset.source),
-                "paths": list(self.dataset.given),
+                "paths": list(self.dataset.opened_paths),
                 "split": self.dataset.split,
                 "kind": self.dataset.kind,
                 "images": len(self.dataset),
