@@ -34,7 +34,11 @@ class BrodenMasks(MaskedDataset):
     """
 
     def __init__(self, root: Path, split: str | None) -> None:
-        self.source, self.kind, self._root = str(root), "broden", root
+        self.source = str(root)
+        self.kind = "broden"
+        self._images = root / "images"
+        self.concepts, self._index_of = _concepts(root / "label.csv")
+
         columns, rows = _table(root / "index.csv", ("image", "sh", "sw"))
         self._categories = [name for name in columns if name not in _NOT_CATEGORIES]
         if split is not None:
@@ -50,26 +54,27 @@ class BrodenMasks(MaskedDataset):
                 self._shapes.append(_shape(row, root))
                 paths.append(row["image"])
 
-        left_out = len(rows) - len(paths)
         self.notes = ()
+        left_out = len(rows) - len(paths)
         if left_out:
             self.notes = (f"{left_out} photos without annotations are left out",)
-        self.concepts, self._index_of = _concepts(root / "label.csv")
-        unlabelled = labelled([None] * len(paths), None, str(root))
         self.dataset = FileDataset(
-            str(root), "folder", root / "images", paths, paths, unlabelled
+            source=self.source,
+            kind="folder",
+            root=self._images,
+            paths=paths,
+            ids=paths,
+            labels=labelled([None] * len(paths), None, self.source),
         )
 
     def annotations(self, index: int) -> tuple[Path | str, ...]:
         """The cells of index.csv, and the PNGs that they name."""
         cells = self._cells[index]
-        images = self._root / "images"
-        files = [
-            images / item
-            for cell in cells
-            for item in cell.split(";")
-            if item and not item.isdecimal()
-        ]
+        files = []
+        for cell in cells:
+            for item in _items(cell):
+                if not item.isdecimal():
+                    files.append(self._images / item)
         return (*cells, *files)
 
     def masks(self, index: int) -> Masks:
@@ -78,10 +83,11 @@ class BrodenMasks(MaskedDataset):
         Their size is the one that index.csv gives as sh and sw.
         """
         shape = self._shapes[index]
+        cells = self._cells[index]
         masks: dict[int, Bool[np.ndarray, "row col"]] = {}
         categories = set()
-        for category, cell in zip(self._categories, self._cells[index], strict=True):
-            for item in filter(None, cell.split(";")):
+        for category, cell in zip(self._categories, cells, strict=True):
+            for item in _items(cell):
                 categories.add(category)
                 layer = self._layer(item, shape)
                 for number in np.unique(layer[layer > 0]).tolist():
@@ -107,9 +113,10 @@ class BrodenMasks(MaskedDataset):
         """The numbers of concepts in one item of a cell."""
         if item.isdecimal():
             return np.full(shape, int(item), dtype=np.uint32)
-        path = self._root / "images" / item
+        path = self._images / item
         pixels = read_pixels(path)
-        if pixels.shape[:2] != shape or pixels.ndim != 3 or pixels.dtype != np.uint8:
+        colour = pixels.ndim == 3 and pixels.dtype == np.uint8
+        if not colour or pixels.shape[:2] != shape:
             rows, cols = shape
             raise PhotoError(
                 f"the annotation '{path}' is not the RGB picture of {rows}×{cols} "
@@ -125,9 +132,15 @@ def _of_split(
     rows: list[dict[str, str]], split: str, root: Path
 ) -> list[dict[str, str]]:
     """The rows of one split; raises DatasetError where there are none."""
-    splits = {row.get("split", "") for row in rows} - {""}
+    splits = {row.get("split", "") for row in rows}
+    splits.discard("")
     choose_split(sorted(splits), split, f"'{root}'")
     return [row for row in rows if row["split"] == split]
+
+
+def _items(cell: str) -> list[str]:
+    """The numbers and file names in a cell of index.csv."""
+    return [item for item in cell.split(";") if item]
 
 
 def _concepts(file: Path) -> tuple[tuple[Concept, ...], dict[tuple[int, str], int]]:
@@ -139,23 +152,28 @@ def _concepts(file: Path) -> tuple[tuple[Concept, ...], dict[tuple[int, str], in
     concepts: list[Concept] = []
     index_of: dict[tuple[int, str], int] = {}
     for row in rows:
-        if not row["number"].isdecimal():
+        number = row["number"]
+        if not number.isdecimal():
             raise DatasetError(
-                f"'{file}' has {row['number'][:40]!r} where a number should be: get a "
-                "whole copy of it"
+                f"'{file}' has {number[:40]!r} where a number should be: get a whole "
+                "copy of it"
             )
-        for category in filter(None, row["category"].split(";")):
-            name = re.sub(r"\(\d+\)$", "", category.strip())
-            index_of.setdefault((int(row["number"]), name), len(concepts))
-            concepts.append(Concept(row["name"].strip(), name))
+        for item in _items(row["category"]):
+            category = re.sub(r"\(\d+\)$", "", item.strip())
+            concept = Concept(row["name"].strip(), category)
+            index_of.setdefault((int(number), category), len(concepts))
+            concepts.append(concept)
     return tuple(concepts), index_of
 
 
 def _shape(row: dict[str, str], root: Path) -> tuple[int, int]:
     """(rows, columns) of a photo's annotations; raises DatasetError."""
-    sh, sw = row["sh"], row["sw"]
-    if sh.isdecimal() and sw.isdecimal() and int(sh) and int(sw):
-        return int(sh), int(sw)
+    sh = row["sh"]
+    sw = row["sw"]
+    if sh.isdecimal() and sw.isdecimal():
+        shape = (int(sh), int(sw))
+        if min(shape) > 0:
+            return shape
     raise DatasetError(
         f"'{root / 'index.csv'}' has sh={sh[:20]!r} and sw={sw[:20]!r} for "
         f"{row['image']!r}: expected the numbers of rows and columns"

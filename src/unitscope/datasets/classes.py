@@ -31,10 +31,12 @@ def class_of(path: str) -> str:
     `a/abbey/1.jpg` → `abbey`, `b/bakery/shop/1.jpg` → `bakery/shop`: Places sorts its
     classes into folders by first letter, which is no part of the name.
     """
-    parts = PurePosixPath(path).parts[:-1]
-    if len(parts) > 1 and len(parts[0]) == 1 and parts[1].startswith(parts[0]):
-        parts = parts[1:]
-    return "/".join(parts)
+    folders = PurePosixPath(path).parts[:-1]
+    if len(folders) > 1:
+        letter, inner, *_ = folders
+        if len(letter) == 1 and inner.startswith(letter):
+            folders = folders[1:]
+    return "/".join(folders)
 
 
 def class_names_file(folder: Path) -> Path | None:
@@ -58,7 +60,7 @@ def labelled(
     DatasetError.
     """
     values = [_stripped(value) for value in written]
-    present = {value for value in values if value is not None}
+    present = set(values) - {None}
     if not present:
         unused = "there are no labels: the names of classes that were given are unused"
         no_labels = [None] * len(values)
@@ -70,18 +72,19 @@ def labelled(
     if classes is None and names_file is not None:
         classes, notes = _classes_in(names_file, names, numbers)
 
-    index_of: Mapping[int | str, int]
     if numbers and (classes is None or not names <= set(classes)):
-        index_of = {value: int(value) for value in present}
+        index_of = {name: int(name) for name in names}
         _check_indices(index_of.values(), classes, where)
     else:
-        classes = sorted(names) if classes is None else classes
+        if classes is None:
+            classes = sorted(names)
         _check_names(names, classes, where)
-        order = {name: index for index, name in enumerate(classes)}
-        index_of = {value: order[str(value)] for value in present}
+        index_of = {name: index for index, name in enumerate(classes)}
 
     labels = [_index(value, index_of) for value in values]
-    return LabelledClasses(labels, None if classes is None else tuple(classes), notes)
+    if classes is not None:
+        classes = tuple(classes)
+    return LabelledClasses(labels, classes, notes)
 
 
 def _stripped(value: FoundLabel) -> FoundLabel:
@@ -95,14 +98,15 @@ def _is_number(name: str) -> bool:
     return name.removeprefix("-").isdecimal()
 
 
-def _index(value: FoundLabel, index_of: Mapping[int | str, int]) -> int | None:
+def _index(value: FoundLabel, index_of: Mapping[str, int]) -> int | None:
     """The index of a label.
 
     None for no label and for a negative index, which Hugging Face writes for none.
     """
-    if value is None or index_of[value] < 0:
+    if value is None:
         return None
-    return index_of[value]
+    index = index_of[str(value)]
+    return None if index < 0 else index
 
 
 def _classes_in(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unitscope.datasets.base import EXPECTED
-from unitscope.datasets.classes import labelled
+from unitscope.datasets.classes import class_names_file, labelled
 from unitscope.datasets.files import FileDataset
 from unitscope.datasets.layout import SPLITS, is_photo, lay_out
 from unitscope.datasets.texts import read_text
@@ -32,27 +32,33 @@ def open_folder(
     if not photos:
         raise DatasetError(f"the folder '{root}' holds no photos: expected {EXPECTED}")
 
+    where = f"'{root}'"
     texts = [path for path in others if path.endswith(".txt")]
-    layout = lay_out(
-        photos, texts, lambda text: read_text(root / text), split, f"'{root}'"
-    )
-    labels = labelled(layout.labels, classes, f"'{root}'", _names_file(root, texts))
+    layout = lay_out(photos, texts, lambda text: read_text(root / text), split, where)
+    labels = labelled(layout.labels, classes, where, _names_file(root, texts))
 
     notes = layout.notes
     shards = len(others) - len(texts)
     if shards:
         notes += (f"{shards} tars and Parquet files beside the photos are left out",)
     paths = [photos[index] for index in layout.chosen]
-    return FileDataset(str(root), layout.kind, root, paths, paths, labels, notes)
+    return FileDataset(
+        source=str(root),
+        kind=layout.kind,
+        root=root,
+        paths=paths,
+        ids=paths,
+        labels=labels,
+        notes=notes,
+    )
 
 
 def _names_file(root: Path, texts: Sequence[str]) -> Path | None:
     """The file that may name the classes, in the folder or beside it."""
-    inside = [root / text for text in texts if text.endswith("categories.txt")]
-    for file in (*inside, root.parent / "categories.txt"):
-        if file.is_file():
-            return file
-    return None
+    for text in texts:
+        if text.endswith("categories.txt"):
+            return root / text
+    return class_names_file(root.parent)
 
 
 def walk(root: Path) -> tuple[list[str], list[str]]:
@@ -65,18 +71,26 @@ def walk(root: Path) -> tuple[list[str], list[str]]:
     photos: list[str] = []
     others: list[str] = []
     entered: set[tuple[int, int]] = set()
-    folders, links = deque([""]), deque[str]()
+    folders = deque([""])
+    links: deque[str] = deque()
     while folders or links:
         folder = folders.popleft() if folders else links.popleft()
         for item in _new_items(root, folder, entered):
             path = f"{folder}/{item.name}" if folder else item.name
             if item.is_dir():
-                (links if item.is_symlink() else folders).append(path)
-            elif is_photo(item.name) and item.is_file():
+                waiting = links if item.is_symlink() else folders
+                waiting.append(path)
+            elif not item.is_file():
+                continue
+            elif is_photo(item.name):
                 photos.append(path)
-            elif _belongs_to_a_data_set(item.name) and item.is_file():
+            elif _belongs_to_a_data_set(item.name):
                 others.append(path)
-    return sorted(photos), sorted(others, key=lambda path: (path.count("/"), path))
+
+    def depth(path: str) -> tuple[int, str]:
+        return path.count("/"), path
+
+    return sorted(photos), sorted(others, key=depth)
 
 
 def _new_items(

@@ -59,31 +59,56 @@ def lay_out(
     reads one of the latter. Raises DatasetError where the split is not there, or is not
     said and there are several.
     """
-    base = "images/" if _lie_in_images(paths) else ""
-    inner = _inside(base, dict(enumerate(paths)))
-    chosen = choose_split(_splits_among(inner.values(), split), split, where)
+    in_images = _lie_in_images(paths)
+    inner = dict(enumerate(paths))
+    if in_images:
+        inner = _inside("images", inner)
+
+    splits = _splits_among(inner.values(), split)
+    chosen = choose_split(splits, split, where)
     if chosen is None:
-        labels, notes = _classes_by_folder(list(inner.values()))
-        return Layout("folder", list(inner), labels, notes)
+        return _laid_out("folder", inner)
 
-    inner = _inside(f"{chosen}/", inner)
-    notes = (f"the split {chosen!r} is the only one",) if split is None else ()
-    lists = [text for text in texts if PurePosixPath(text).name == f"{chosen}.txt"]
-    if not lists:
-        labels, more = _classes_by_folder(list(inner.values()))
-        kind = "miniplaces" if base else "folder"
-        return Layout(kind, list(inner), labels, notes + more)
+    inner = _inside(chosen, inner)
+    notes: tuple[str, ...] = ()
+    if split is None:
+        notes = (f"the split {chosen!r} is the only one",)
+    file = _shallowest(f"{chosen}.txt", texts)
+    if file is None:
+        kind = "miniplaces" if in_images else "folder"
+        return _laid_out(kind, inner, notes)
 
-    shallowest = min(lists, key=lambda text: (text.count("/"), text))
-    listed = read_split_list(
-        read_text(shallowest), chosen, f"the list '{shallowest}' in {where}"
-    )
+    place = f"the list '{file}' in {where}"
+    listed = read_split_list(read_text(file), chosen, place)
     labels = [listed.get(path) for path in inner.values()]
-    notes += (f"labels are those of '{shallowest}'",)
+    notes += (f"labels are those of '{file}'",)
     unlabelled = labels.count(None)
     if unlabelled:
-        notes += (f"{unlabelled} photos have no label in '{shallowest}'",)
+        notes += (f"{unlabelled} photos have no label in '{file}'",)
     return Layout("miniplaces", list(inner), labels, notes)
+
+
+def _laid_out(
+    kind: str, paths: Mapping[int, str], notes: tuple[str, ...] = ()
+) -> Layout:
+    """A layout whose labels are the names of the folders."""
+    labels: list[FoundLabel] = []
+    for path in paths.values():
+        labels.append(class_of(path) or None)
+    loose = labels.count(None)
+    if 0 < loose < len(labels):
+        notes += (f"{loose} photos lie in no class's folder and have no label",)
+    return Layout(kind, list(paths), labels, notes)
+
+
+def _shallowest(name: str, texts: Iterable[str]) -> str | None:
+    """The file of this name in the fewest folders; None where there is none."""
+
+    def depth(text: str) -> tuple[int, str]:
+        return text.count("/"), text
+
+    matches = (text for text in texts if PurePosixPath(text).name == name)
+    return min(matches, key=depth, default=None)
 
 
 def split_of(shard: Path) -> str | None:
@@ -126,10 +151,12 @@ def read_split_list(text: str, split: str, where: str) -> dict[str, int]:
     """
     labels: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        path, _, label = line.strip().rpartition(" ")
+        content = line.strip()
+        path, _, label = content.rpartition(" ")
         if path and label.isdecimal():
-            labels[_within_split(path.strip(), split)] = int(label)
-        elif line.strip() and not is_photo(line.strip()):
+            inner = _within_split(path.strip(), split)
+            labels[inner] = int(label)
+        elif content and not is_photo(content):
             raise DatasetError(
                 f"{where} has {line[:60]!r} in line {number}: expected a path, a space "
                 "and a class's index"
@@ -144,24 +171,31 @@ def _within_split(path: str, split: str) -> str:
 
 
 def _inside(folder: str, paths: Mapping[int, str]) -> dict[int, str]:
-    """The paths inside a folder ("" or with a slash at the end), relative to it."""
-    return {
-        index: path.removeprefix(folder)
-        for index, path in paths.items()
-        if path.startswith(folder)
-    }
+    """The paths inside a folder, relative to it."""
+    inner = {}
+    for index, path in paths.items():
+        top, slash, rest = path.partition("/")
+        if slash and top == folder:
+            inner[index] = rest
+    return inner
 
 
 def _splits_among(paths: Iterable[str], split: str | None) -> list[str]:
     """The splits that the outermost folders of photos are named after."""
-    tops = {path.partition("/")[0] if "/" in path else None for path in paths}
+    tops = {_top_folder(path) for path in paths}
     splits = [name for name in SPLITS if name in tops]
     # "train" is also a vehicle: alone among other classes, or among photos, it is a
     # class.
-    others = tops - set(splits) - set(ANNOTATIONS)
+    others = tops - {*splits, *ANNOTATIONS}
     if split is None and len(splits) == 1 and others:
         return []
     return splits
+
+
+def _top_folder(path: str) -> str:
+    """The outermost folder of a relative path; "" for a file in no folder."""
+    top, slash, _ = path.partition("/")
+    return top if slash else ""
 
 
 def _lie_in_images(paths: Sequence[str]) -> bool:
@@ -169,16 +203,6 @@ def _lie_in_images(paths: Sequence[str]) -> bool:
 
     Beside it may lie annotations, which may be pictures too, and nothing else.
     """
-    tops = {path.partition("/")[0] for path in paths if "/" in path}
-    return "images" in tops and tops <= {"images", *ANNOTATIONS}
-
-
-def _classes_by_folder(
-    paths: Sequence[str],
-) -> tuple[list[FoundLabel], tuple[str, ...]]:
-    """The class of each photo by its folders, and a note on photos in none."""
-    labels: list[FoundLabel] = [class_of(path) or None for path in paths]
-    loose = labels.count(None)
-    if loose in (0, len(labels)):
-        return labels, ()
-    return labels, (f"{loose} photos lie in no class's folder and have no label",)
+    tops = {_top_folder(path) for path in paths}
+    others = tops - {"", "images", *ANNOTATIONS}
+    return "images" in tops and not others

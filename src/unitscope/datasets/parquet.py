@@ -40,36 +40,36 @@ _MEASURED_TOGETHER = 512
 class ParquetFile:
     """One Parquet file: where its images, labels and paths are.
 
-    `rows` and `groups` are the numbers of rows and row groups; `stamp` is its
-    modification time (ns); `class_names` are those in its metadata, None without any;
-    `unused` are the columns of labels that are not single labels; `image_bytes` is the
-    size of all images. Raises DatasetError.
+    `rows` is their number; `group_rows` and `group_bytes` are the rows of each row
+    group and the size of its images; `image_bytes` is the size of all. `stamp` is the
+    file's modification time (ns); `class_names` are those in its metadata, None without
+    any; `unused` are the columns of labels that hold no single labels. Raises
+    DatasetError.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         with self._opened() as parquet:
-            schema, metadata = parquet.schema_arrow, parquet.metadata
+            schema = parquet.schema_arrow
+            metadata = parquet.metadata
             self.stamp = file.stat().st_mtime_ns
-            self.rows, self.groups = metadata.num_rows, metadata.num_row_groups
+            self.rows: int = metadata.num_rows
+
             self._image = _image_column(schema, file)
             self._label = _label_column(schema)
             self._path = _path_column(schema, self._image)
-            self.unused = [] if self._label else _names_in(schema, LABEL_COLUMNS)
             self.class_names = _class_names(schema, self._label)
+            self.unused = []
+            if self._label is None:
+                self.unused = _names_in(schema, LABEL_COLUMNS)
 
-            groups = [metadata.row_group(group) for group in range(self.groups)]
-            self._rows_of: list[int] = [group.num_rows for group in groups]
-            self._bytes_of = [_column_bytes(group, self._image) for group in groups]
-        self.image_bytes = sum(self._bytes_of)
-
-    def rows_of(self, group: int) -> int:
-        """The number of rows in a row group."""
-        return self._rows_of[group]
-
-    def bytes_of(self, group: int) -> int:
-        """The size of the images in a row group, in bytes."""
-        return self._bytes_of[group]
+            self.group_rows: list[int] = []
+            self.group_bytes: list[int] = []
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                self.group_rows.append(group.num_rows)
+                self.group_bytes.append(_column_bytes(group, self._image))
+        self.image_bytes = sum(self.group_bytes)
 
     def images(self, group: int) -> Any:
         """The images of a row group as a column of pyarrow."""
@@ -93,8 +93,9 @@ class ParquetFile:
     def sizes(self, measured: bool) -> Iterator[int]:
         """The sizes of all images in bytes, or else the mean of each row group."""
         if not measured:
-            for rows, size in zip(self._rows_of, self._bytes_of, strict=True):
-                yield from [size // max(1, rows)] * rows
+            for rows, size in zip(self.group_rows, self.group_bytes, strict=True):
+                mean = size // max(1, rows)
+                yield from [mean] * rows
             return
 
         with self._opened() as parquet:

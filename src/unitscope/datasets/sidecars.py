@@ -26,8 +26,14 @@ class Member:
     @property
     def key(self) -> str:
         """WebDataset's key: everything up to the first dot of the file's name."""
-        folder, slash, name = self.name.rpartition("/")
-        return f"{folder}{slash}{name.partition('.')[0]}"
+        folder, slash, file = self.name.rpartition("/")
+        stem, _, _ = file.partition(".")
+        return folder + slash + stem
+
+    @property
+    def full_name(self) -> str:
+        """The name with that of the tar before it."""
+        return f"{self.tar.name}/{self.name}"
 
     @property
     def offset(self) -> int:
@@ -79,11 +85,13 @@ def from_sidecars(
 
 def _one_of_each_key(photos: list[Member]) -> list[Member]:
     """The photo of each key, in the order of `photos`."""
+    keys = [(photo.tar.name, photo.key) for photo in photos]
+    pairs = list(zip(keys, photos, strict=True))
     by_key: dict[tuple[str, str], Member] = {}
     # `key.jpg` is the photo, `key.mask.png` something else about it.
-    for photo in sorted(photos, key=_has_two_suffixes):
-        by_key.setdefault((photo.tar.name, photo.key), photo)
-    return [photo for photo in photos if by_key[photo.tar.name, photo.key] is photo]
+    for key, photo in sorted(pairs, key=lambda pair: _has_two_suffixes(pair[1])):
+        by_key.setdefault(key, photo)
+    return [photo for key, photo in pairs if by_key[key] is photo]
 
 
 def _has_two_suffixes(photo: Member) -> bool:
@@ -122,7 +130,8 @@ def _are_captions(labels: Sequence[FoundLabel], classes: Sequence[str] | None) -
     Hardly any comes twice, and they are neither numbers nor known classes.
     """
     texts = {str(label) for label in labels if label is not None}
-    if len(texts) <= max(1, len(labels) // 2):
+    few = max(1, len(labels) // 2)
+    if len(texts) <= few:
         return False
-    known = set(classes or ())
-    return not all(text.isdecimal() or text in known for text in texts)
+    unknown = texts.difference(classes or ())
+    return not all(text.isdecimal() for text in unknown)

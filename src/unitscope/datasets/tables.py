@@ -6,12 +6,16 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, final
 
 from unitscope.datasets.base import EXPECTED, Dataset, Entry
-from unitscope.datasets.classes import LabelledClasses, class_names_file, labelled
+from unitscope.datasets.classes import (
+    FoundLabel,
+    LabelledClasses,
+    class_names_file,
+    labelled,
+)
 from unitscope.datasets.files import distinct_names
 from unitscope.datasets.parquet import ParquetFile
 from unitscope.errors import DatasetError, PhotoError
@@ -36,34 +40,30 @@ class TableDataset(Dataset):
     def __init__(
         self, source: str, files: Sequence[Path], classes: Sequence[str] | None
     ) -> None:
-        self.source, self.kind = source, "parquet"
+        self.source = source
+        self.kind = "parquet"
         tables = [ParquetFile(file) for file in files]
-        self._groups = [
-            (table, group) for table in tables for group in range(table.groups)
-        ]
-        counts = (table.rows_of(group) for table, group in self._groups)
-        self._starts = [0, *accumulate(counts)]
-        if not self._starts[-1]:
+        self._groups: list[tuple[ParquetFile, int]] = []
+        self._starts = [0]
+        for table in tables:
+            for group, rows in enumerate(table.group_rows):
+                self._groups.append((table, group))
+                self._starts.append(self._starts[-1] + rows)
+        if self._starts[-1] == 0:
             raise DatasetError(f"'{source}' holds no photos: expected {EXPECTED}")
 
         labels = _labels(tables, classes, source)
-        self.classes, self.notes = labels.classes, labels.notes
-        unused = sorted({name for table in tables for name in table.unused})
-        if unused:
-            self.notes += (
-                f"no single label is in {', '.join(map(repr, unused))}: the images "
-                "have no labels",
-            )
+        self.classes = labels.classes
         measured = sum(table.image_bytes for table in tables) <= _MEASURED_BYTES
-        if not measured:
-            self.notes += (
-                "the data are large: sizes of images are the means of their row groups",
-            )
+        self.notes = labels.notes + _notes(tables, measured)
 
-        ids = _ids(tables)
-        sizes = [size for table in tables for size in table.sizes(measured)]
-        stamps = [table.stamp for table in tables for _ in range(table.rows)]
-        self.entries = tuple(map(Entry, ids, labels.labels, sizes, stamps))
+        sizes: list[int] = []
+        stamps: list[int] = []
+        for table in tables:
+            sizes += table.sizes(measured)
+            stamps += [table.stamp] * table.rows
+        entries = map(Entry, _ids(tables), labels.labels, sizes, stamps)
+        self.entries = tuple(entries)
         self._cache: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -91,7 +91,7 @@ class TableDataset(Dataset):
 
         table, group = self._groups[number]
         # Room is made first, so that two large row groups are never held at once.
-        room = _CACHED_BYTES - table.bytes_of(group)
+        room = _CACHED_BYTES - table.group_bytes[group]
         while self._cache and self._cached_bytes() > room:
             self._cache.popitem(last=False)
         try:
@@ -110,27 +110,43 @@ class TableDataset(Dataset):
         self.__dict__.update(state, _lock=threading.Lock())
 
 
+def _notes(tables: Sequence[ParquetFile], measured: bool) -> tuple[str, ...]:
+    """Notes on columns that hold no labels, and on sizes that are not `measured`."""
+    notes: tuple[str, ...] = ()
+    unused = {repr(name) for table in tables for name in table.unused}
+    if unused:
+        names = ", ".join(sorted(unused))
+        notes += (f"no single label is in {names}: the images have no labels",)
+    if not measured:
+        notes += (
+            "the data are large: sizes of images are the means of their row groups",
+        )
+    return notes
+
+
 def _labels(
     tables: Sequence[ParquetFile], classes: Sequence[str] | None, source: str
 ) -> LabelledClasses:
     """The labels of all rows; names come from the user, the metadata, or a file beside."""
-    written = [label for table in tables for label in table.labels()]
-    if not classes:
-        named = [table.class_names for table in tables if table.class_names]
-        classes = named[0] if named else None
+    written: list[FoundLabel] = []
+    for table in tables:
+        written += table.labels()
+        classes = classes or table.class_names
     beside = class_names_file(tables[0].file.parent)
     return labelled(written, classes, f"'{source}'", beside)
 
 
 def _ids(tables: Sequence[ParquetFile]) -> list[str]:
     """The paths in the rows where they are all different, or else `file#row`."""
-    paths = [path for table in tables for path in table.paths()]
+    paths: list[str | None] = []
+    for table in tables:
+        paths += table.paths()
     ids = [path for path in paths if path]
     if len(set(ids)) == len(paths):
         return ids
+
+    ids = []
     names = distinct_names([table.file for table in tables])
-    return [
-        f"{name}#{row}"
-        for name, table in zip(names, tables, strict=True)
-        for row in range(table.rows)
-    ]
+    for name, table in zip(names, tables, strict=True):
+        ids += [f"{name}#{row}" for row in range(table.rows)]
+    return ids

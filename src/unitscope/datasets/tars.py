@@ -47,29 +47,40 @@ class TarDataset(Dataset):
         photos = contents.photos
         if not photos:
             raise DatasetError(f"'{source}' holds no photos: expected {EXPECTED}")
-        self.source, self.kind = source, contents.kind
-        self.classes, self.notes = labels.classes, contents.notes + labels.notes
-
-        entries = []
-        for photo, label in zip(photos, labels.labels, strict=True):
-            id_ = f"{photo.tar.name}/{photo.name}"
-            if self.kind == "miniplaces":
-                id_ = photo.name
-            entries.append(Entry(id_, label, photo.size, photo.tar.stamp))
-        self.entries = tuple(entries)
-        check_unique([entry.id for entry in entries], source)
+        self.source = source
+        self.kind = contents.kind
+        self.classes = labels.classes
+        self.notes = contents.notes + labels.notes
 
         # Two numbers a photo: the names of all members would take much more memory.
-        self._tars = tuple(tar.path for tar in tars)
-        numbers = {path: number for number, path in enumerate(self._tars)}
-        self._tar_of = array("l", (numbers[photo.tar.path] for photo in photos))
-        self._offset_of = array("q", (photo.offset for photo in photos))
+        self._tars = [tar.path for tar in tars]
+        self._tar_of = array("l")
+        self._offset_of = array("q")
+        numbers = {tar.path: number for number, tar in enumerate(tars)}
+        entries = []
+        for photo, label in zip(photos, labels.labels, strict=True):
+            entry = Entry(
+                id=photo.name if self.kind == "miniplaces" else photo.full_name,
+                label=label,
+                size=photo.size,
+                stamp=photo.tar.stamp,
+            )
+            entries.append(entry)
+            self._tar_of.append(numbers[photo.tar.path])
+            self._offset_of.append(photo.offset)
+        self.entries = tuple(entries)
+        check_unique([entry.id for entry in entries], source)
 
     def read(self, index: int) -> bytes:
         """The member's bytes, read from their place in the tar."""
         entry = self.entries[index]
-        tar = self._tars[self._tar_of[index]]
-        return read_at(tar, self._offset_of[index], entry.size, entry.stamp)
+        number = self._tar_of[index]
+        return read_at(
+            self._tars[number],
+            self._offset_of[index],
+            entry.size,
+            entry.stamp,
+        )
 
 
 def open_tars(
@@ -80,11 +91,13 @@ def open_tars(
     The photos are in the order of the members. Raises DatasetError for a tar that is
     compressed, damaged or cut short.
     """
-    names = [name.removesuffix(".tar") for name in distinct_names(paths)]
-    tars = [open_tar(path, name) for path, name in zip(paths, names, strict=True)]
-    photos = [
-        Member(tar, name) for tar in tars for name in tar.members if is_photo(name)
-    ]
+    names = distinct_names(paths)
+    tars = []
+    photos = []
+    for path, name in zip(paths, names, strict=True):
+        tar = open_tar(path, name.removesuffix(".tar"))
+        tars.append(tar)
+        photos += [Member(tar, member) for member in tar.members if is_photo(member)]
 
     from_keys = from_sidecars(photos, classes)
     if from_keys is None:
@@ -106,9 +119,11 @@ def _by_layout(
     source: str, tars: Sequence[TarFile], photos: list[Member], split: str | None
 ) -> _Contents:
     """The photos and labels as in a folder."""
-    tar_of = {
-        name: tar for tar in tars for name in tar.members if name.endswith(".txt")
-    }
+    tar_of = {}
+    for tar in tars:
+        for name in tar.members:
+            if name.endswith(".txt"):
+                tar_of[name] = tar
 
     def read_text(name: str) -> str:
         tar = tar_of[name]
@@ -120,8 +135,12 @@ def _by_layout(
 
     is_miniplaces = layout.kind == "miniplaces" and len(tars) == 1
     kind = "miniplaces" if is_miniplaces else "tar"
-    chosen = [photos[index] for index in layout.chosen]
-    return _Contents(kind, chosen, layout.labels, layout.notes)
+    return _Contents(
+        kind=kind,
+        photos=[photos[index] for index in layout.chosen],
+        labels=layout.labels,
+        notes=layout.notes,
+    )
 
 
 def _top_folder(photos: Sequence[Member]) -> str:
