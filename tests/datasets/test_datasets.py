@@ -449,7 +449,7 @@ def test_paths_in_memory_are_named_from_their_common_folder(
 
 
 def shards(root: Path, sidecars: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The members of a shard: two photos with what is said of each (`{key}` is not the same for both)."""
+    """The members of a shard: two photos and their sidecars (`{key}` differs)."""
     return {
         name: data
         for key in ("000", "001")
@@ -775,7 +775,8 @@ def test_one_row_group_is_read_once_and_few_are_kept(
         lambda self, group: groups.append(group) or images(self, group),
     )
     assert contents(found) == IMAGES and groups == [0, 1, 2]
-    assert isinstance(found, tables.TableDataset) and list(found._cache) == [2]
+    assert isinstance(found, tables.TableDataset)
+    assert list(found._row_groups._cache) == [2]
     again = pickle.loads(pickle.dumps(found))
     assert contents(again) == IMAGES and again.fingerprint() == found.fingerprint()
 
@@ -827,7 +828,10 @@ def test_tables_need_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_other_data_sets_do_not_load_pyarrow() -> None:
-    code = "import sys, unitscope.datasets; print('pyarrow' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, unitscope.datasets; "
+        "print('pyarrow' in sys.modules or 'torch' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, check=True

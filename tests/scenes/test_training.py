@@ -47,7 +47,10 @@ def jpeg(label: int, number: int, size: int = 48) -> bytes:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in the official MiniPlaces layout: 3 classes, 12 training and 4 validation photos of each."""
+    """A folder in the official MiniPlaces layout.
+
+    It has 3 classes, with 12 training and 4 validation photos of each.
+    """
     root = tmp_path_factory.mktemp("miniplaces")
     lines: dict[str, list[str]] = {"train": [], "val": []}
     for label, folder in enumerate(FOLDERS):
@@ -172,7 +175,10 @@ def test_holding_out_by_number_and_by_archive(archive: Path, tmp_path: Path) -> 
 
 
 def test_crop_and_resize_agree_with_pillow() -> None:
-    """The batched matrix products are Pillow's antialiased bilinear resize of a box, before it rounds."""
+    """The batched matrix products are Pillow's antialiased bilinear resize of a box.
+
+    Pillow rounds afterwards.
+    """
     picture = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
     rows = augmentation._resampling(
         torch.tensor([10 / 96]), torch.tensor([80 / 96]), 96, 64
@@ -384,7 +390,7 @@ def test_a_student_trains_on_parquet_beside_its_teacher(
 
 
 def test_distillation_alone_pulls_towards_the_teacher() -> None:
-    """With the whole loss the teacher's, a student that answers as the teacher does has no loss left."""
+    """A student that answers as its teacher does has no distillation loss."""
     torch.manual_seed(0)
     teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     inputs, labels = torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Against a real HTTP server on this machine, which breaks off, refuses, lies or changes its mind."""
+"""Downloads from a real local HTTP server that breaks off, refuses, lies or changes."""
 
 import hashlib
 import os
@@ -251,7 +251,11 @@ def test_threads_that_ask_for_the_same_file_fetch_it_once(site: Site) -> None:
     assert results == [SHA256] * 4 and len(site.requests) == 1
 
 
-SCRIPT = "import sys; from unitscope.sources.downloads import fetch; print(fetch(sys.argv[1]).sha256)"
+SCRIPT = """
+import sys
+from unitscope.sources.downloads import fetch
+print(fetch(sys.argv[1]).sha256)
+"""
 
 
 def start(url: str) -> "subprocess.Popen[str]":

@@ -1,4 +1,4 @@
-"""timm's networks, for real: their pixels, their weights from a hub on this machine, files, and what goes wrong."""
+"""timm's networks, for real: pixels, weights from a local hub, files, and failures."""
 
 from __future__ import annotations
 

@@ -62,11 +62,11 @@ def open_dataset(
     data set's own classes, needed only where its labels are numbers. Raises
     DatasetError, or LabelsError for `classes`.
     """
-    names = None if classes is None else read_labels(classes)
-    dataset = _opened(source, split, names)
+    dataset = _opened(source, split, _read(classes))
 
     paths = [source] if isinstance(source, (str, os.PathLike)) else source
-    dataset.opened_paths = tuple(str(Path(path).absolute()) for path in paths)
+    absolute = (Path(path).absolute() for path in paths)
+    dataset.opened_paths = tuple(map(str, absolute))
     dataset.split = split
     return dataset
 
@@ -121,17 +121,23 @@ def open_masks(
     folder = _annotations_folder(root)
     if split is None:
         # Photos of other splits may well lie there without masks.
-        masked = [name for name in SPLITS if (root / folder / name).is_dir()]
-        split = masked[0] if len(masked) == 1 else None
+        masks = root / folder
+        masked = [name for name in SPLITS if (masks / name).is_dir()]
+        if len(masked) == 1:
+            (split,) = masked
 
-    concepts = None if names is None else read_labels(names)
-    class_names = None if classes is None else read_labels(classes)
+    concepts = _read(names)
     photos, others = walk(root)
-    dataset = open_folder(root, photos, others, split, class_names)
+    dataset = open_folder(root, photos, others, split, _read(classes))
     if folder == "objects":
-        return PolygonMasks(dataset, concepts or _names_of_objects(root))
-    numbered = concepts or _names_of_numbers(root)
-    return IndexMaps(dataset, folder, without_none(numbered))
+        concepts = concepts or _names_of_objects(root)
+        return PolygonMasks(dataset, concepts)
+    concepts = concepts or _names_of_numbers(root)
+    return IndexMaps(dataset, folder, without_none(concepts))
+
+
+def _read(names: LabelsSource | None) -> tuple[str, ...] | None:
+    return None if names is None else read_labels(names)
 
 
 def _check_folder(root: Path) -> None:
@@ -198,8 +204,9 @@ def _open_folder(
     shards = [root / path for path in others if path.lower().endswith(_SHARDS)]
     if photos or not shards:
         return open_folder(root, photos, others, split, classes)
-    chosen = _of_split(shards, split, f"'{root}'")
-    return _open_shards(str(root), chosen, None, classes)
+    source = str(root)
+    chosen = _of_split(shards, split, f"'{source}'")
+    return _open_shards(source, chosen, None, classes)
 
 
 def _open_several(
@@ -228,9 +235,10 @@ def _open_several(
 def _open_shards(
     source: str, paths: Sequence[Path], split: str | None, classes: Sequence[str] | None
 ) -> Dataset:
-    if all(path.name.lower().endswith((".tar", *COMPRESSED)) for path in paths):
+    names = [path.name.lower() for path in paths]
+    if all(name.endswith((".tar", *COMPRESSED)) for name in names):
         return open_tars(source, paths, split, classes)
-    if all(path.suffix.lower() == ".parquet" for path in paths):
+    if all(name.endswith(".parquet") for name in names):
         if any(split_of(path) != split for path in paths):
             _refuse_split(source, split)
         # pyarrow loads only where it is needed.
@@ -246,16 +254,16 @@ def _open_shards(
 
 
 def _of_split(shards: Sequence[Path], split: str | None, where: str) -> list[Path]:
-    """The shards of one split, by their names (`train-00000-of-00004.parquet`) or folders.
+    """The shards of one split, by their names or folders.
 
-    All where some shard names no split, and none was asked for.
+    `train-00000-of-00004.parquet` is of "train". All where some shard names no split, and none was asked for.
     """
-    splits = {path: split_of(path) for path in shards}
-    if split is None and None in splits.values():
+    splits = {split_of(path) for path in shards}
+    if split is None and None in splits:
         return list(shards)
-    named = [name for name in SPLITS if name in splits.values()]
+    named = [name for name in SPLITS if name in splits]
     chosen = choose_split(named, split, where)
-    return [path for path in shards if splits[path] == chosen]
+    return [path for path in shards if split_of(path) == chosen]
 
 
 def _refuse_split(source: str, split: str | None) -> None:

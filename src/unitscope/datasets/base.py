@@ -57,7 +57,8 @@ class Dataset(ABC):
     @property
     def labelled(self) -> bool:
         """Whether any image has a label."""
-        return any(entry.label is not None for entry in self.entries)
+        labels = (entry.label for entry in self.entries)
+        return any(label is not None for label in labels)
 
     @abstractmethod
     def read(self, index: int) -> bytes:
@@ -69,15 +70,20 @@ class Dataset(ABC):
 
         Ids stay the same where other images come or go; indices do not.
         """
-        shown = (shown_id(entry.id) for entry in self.entries)
-        return {id_: place for place, id_ in enumerate(shown)}
+        places = {}
+        for place, entry in enumerate(self.entries):
+            shown = shown_id(entry.id)
+            places[shown] = place
+        return places
 
     def fingerprint(self) -> str:
         """A SHA-256 over the classes, and the ids, labels and sizes in order."""
-        digest = hashlib.sha256(repr(self.classes).encode())
+        classes = repr(self.classes)
+        digest = hashlib.sha256(classes.encode())
         for entry in self.entries:
             line = f"\n{entry.id}\0{entry.label}\0{entry.size}"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+            data = line.encode("utf-8", "surrogateescape")
+            digest.update(data)
         return digest.hexdigest()
 
 

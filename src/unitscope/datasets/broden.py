@@ -49,10 +49,11 @@ class BrodenMasks(MaskedDataset):
         paths = []
         for row in rows:
             cells = tuple(row[category] for category in self._categories)
-            if any(cell.strip("; ") for cell in cells):
-                self._cells.append(cells)
-                self._shapes.append(_shape(row, root))
-                paths.append(row["image"])
+            if not any(cell.strip("; ") for cell in cells):
+                continue
+            self._cells.append(cells)
+            self._shapes.append(_shape(row, root))
+            paths.append(row["image"])
 
         self.notes = ()
         left_out = len(rows) - len(paths)
@@ -90,16 +91,18 @@ class BrodenMasks(MaskedDataset):
             for item in _items(cell):
                 categories.add(category)
                 layer = self._layer(item, shape)
-                for number in np.unique(layer[layer > 0]).tolist():
+                for number in np.unique(layer).tolist():
+                    if number == 0:
+                        continue
                     concept = self._concept(number, category, item, index)
                     mask = layer == number
                     if concept in masks:
-                        mask = masks[concept] | mask
+                        mask |= masks[concept]
                     masks[concept] = mask
         return gathered(masks, shape, frozenset(categories))
 
     def _concept(self, number: int, category: str, item: str, index: int) -> int:
-        """The index of a concept by its number; raises PhotoError for an unknown one."""
+        """The index of a concept by its number; raises PhotoError where unknown."""
         concept = self._index_of.get((number, category))
         if concept is None:
             raise PhotoError(
@@ -123,9 +126,9 @@ class BrodenMasks(MaskedDataset):
                 "(rows × columns) that index.csv announces: get a whole copy of the "
                 "data set"
             )
-        red = pixels[..., 0].astype(np.uint32)
-        green = pixels[..., 1].astype(np.uint32)
-        return red + 256 * green
+        red, green, *_ = np.moveaxis(pixels.astype(np.uint32), -1, 0)
+        numbers: UInt[np.ndarray, "row col"] = red + 256 * green
+        return numbers
 
 
 def _of_split(

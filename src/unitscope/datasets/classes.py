@@ -18,7 +18,7 @@ for nothing."""
 
 @dataclass(frozen=True)
 class LabelledClasses:
-    """The label of each image as an index, and the classes' names where they have any."""
+    """The label of each image as an index, and the names of the classes, if any."""
 
     labels: Sequence[int | None]
     classes: tuple[str, ...] | None

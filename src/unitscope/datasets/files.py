@@ -35,7 +35,10 @@ class FileDataset(Dataset):
         if not paths:
             raise DatasetError(f"'{source}' holds no photos: expected {EXPECTED}")
         check_unique(ids, source)
-        self.source, self.kind, self.root, self.paths = source, kind, root, tuple(paths)
+        self.source = source
+        self.kind = kind
+        self.root = root
+        self.paths = tuple(paths)
         self.classes = labels.classes
         self.notes = notes + labels.notes
 
@@ -91,13 +94,13 @@ def only_annotated(
     entries = [photos.entries[index] for index in indices]
     labels = [entry.label for entry in entries]
     chosen = FileDataset(
-        photos.source,
-        photos.kind,
-        photos.root,
-        [photos.paths[index] for index in indices],
-        [entry.id for entry in entries],
-        LabelledClasses(labels, photos.classes),
-        photos.notes,
+        source=photos.source,
+        kind=photos.kind,
+        root=photos.root,
+        paths=[photos.paths[index] for index in indices],
+        ids=[entry.id for entry in entries],
+        labels=LabelledClasses(labels, photos.classes),
+        notes=photos.notes,
     )
     left_out = len(photos) - len(indices)
     if not left_out:
@@ -128,12 +131,21 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         absolute = [path.absolute() for path in paths]
-        root = os.path.commonpath([path.parent for path in absolute])
-        names = [path.relative_to(root).as_posix() for path in absolute]
+        _, names = relative_to_common_folder(absolute)
     if len(set(names)) < len(names):
         ((twice, _),) = Counter(names).most_common(1)
         raise DatasetError(f"the file '{twice}' is given twice: name each once")
     return names
+
+
+def relative_to_common_folder(paths: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The innermost folder that holds all files, and their paths relative to it.
+
+    `paths` are absolute.
+    """
+    folders = [path.parent for path in paths]
+    root = Path(os.path.commonpath(folders))
+    return root, [path.relative_to(root).as_posix() for path in paths]
 
 
 def _size_and_stamp(path: Path) -> tuple[int, int] | None:

@@ -39,16 +39,18 @@ _IGNORED = {8: 255, 16: 65535}
 
 @final
 class IndexMaps(MaskedDataset):
-    """PNGs in a folder beside `images/`, named as the photos are: SceneParse150's layout.
+    """PNGs in a folder beside `images/`, named as the photos are.
 
-    They have 8 or 16 bits, or a palette. The number n is the n-th of the names, counted
+    That is SceneParse150's layout. They have 8 or 16 bits, or a palette. The number n is the n-th of the names, counted
     from 1; 0 is none, and so is the largest possible number (255), which marks pixels
     to ignore, where there are fewer names. `masks` raises PhotoError for a PNG that is
     damaged, in colour, or has a number without a name.
     """
 
     def __init__(self, photos: FileDataset, folder: str, names: Sequence[str]) -> None:
-        self.source, self.kind, self._folder = photos.source, "index maps", folder
+        self.source = photos.source
+        self.kind = "index maps"
+        self._folder = folder
         maps = (_map_of(photos, folder, index) for index in range(len(photos)))
         self.dataset, self.notes = only_annotated(
             photos, [map_.is_file() for map_ in maps]
@@ -96,7 +98,10 @@ def read_numbers(path: Path) -> UInt[np.ndarray, "row col"]:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """The pixels of a picture as they are stored, palettes not applied; raises PhotoError."""
+    """The pixels of a picture as they are stored, palettes not applied.
+
+    Raises PhotoError.
+    """
     data = read_annotation(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -121,24 +126,26 @@ def read_object_info(file: Path) -> tuple[str, ...]:
 
     Raises DatasetError.
     """
-    rows = [line.split("\t") for line in read_text(file).splitlines()]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if "name" not in header or "idx" not in header:
+    header, *lines = read_text(file).splitlines() or [""]
+    columns = [cell.strip().lower() for cell in header.split("\t")]
+    if "name" not in columns or "idx" not in columns:
         raise DatasetError(
             f"'{file}' has no columns Idx and Name: expected SceneParse150's own table"
         )
 
-    name, idx = header.index("name"), header.index("idx")
-    rows = [row for row in rows[1:] if any(row)]
-    complete = all(len(row) > max(name, idx) for row in rows)
-    numbers = [row[idx].strip() for row in rows] if complete else []
-    expected = [str(number) for number in range(1, len(rows) + 1)]
-    if numbers != expected:
-        raise DatasetError(
-            f"'{file}' does not number its names from 1 on: expected SceneParse150's "
-            "own table"
-        )
-    return tuple(_first_synonym(row[name]) for row in rows)
+    names: list[str] = []
+    for line in lines:
+        cells = line.split("\t")
+        if not any(cells):
+            continue
+        row = dict(zip(columns, cells, strict=False))
+        if row.get("idx", "").strip() != str(len(names) + 1) or "name" not in row:
+            raise DatasetError(
+                f"'{file}' does not number its names from 1 on: expected "
+                "SceneParse150's own table"
+            )
+        names.append(_first_synonym(row["name"]))
+    return tuple(names)
 
 
 def _first_synonym(names: str) -> str:

@@ -107,14 +107,18 @@ def _shallowest(name: str, texts: Iterable[str]) -> str | None:
     def depth(text: str) -> tuple[int, str]:
         return text.count("/"), text
 
-    matches = (text for text in texts if PurePosixPath(text).name == name)
+    matches = []
+    for text in texts:
+        if PurePosixPath(text).name == name:
+            matches.append(text)
     return min(matches, key=depth, default=None)
 
 
 def split_of(shard: Path) -> str | None:
     """The split in a shard's name (`train-00000-of-00004.parquet`), or its folder's."""
-    begin = re.split(r"[-_.]", shard.name)[0]
-    for name in (begin, shard.parent.name):
+    begin, *_ = re.split(r"[-_.]", shard.name)
+    folder = shard.parent.name
+    for name in (begin, folder):
         if name in SPLITS:
             return name
     return None
@@ -125,15 +129,15 @@ def choose_split(splits: Sequence[str], asked: str | None, where: str) -> str | 
 
     None where there are none and none was asked for. Raises DatasetError.
     """
-    listed = ", ".join(repr(name) for name in splits)
+    if asked in splits:
+        return asked
+    listed = ", ".join(map(repr, splits))
     if asked is None:
         if len(splits) > 1:
             raise DatasetError(
                 f"{where} has the splits {listed}: say which, e.g. split={splits[0]!r}"
             )
         return splits[0] if splits else None
-    if asked in splits:
-        return asked
 
     if not splits:
         has, remedy = "is not divided into splits", "leave it out"

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from unitscope.datasets.classes import FoundLabel, class_names_file, labelled
-from unitscope.datasets.files import FileDataset
+from unitscope.datasets.files import FileDataset, relative_to_common_folder
 from unitscope.datasets.layout import is_photo
 from unitscope.datasets.texts import read_text
 from unitscope.errors import DatasetError
@@ -53,12 +53,18 @@ def open_list(file: Path, classes: Sequence[str] | None) -> FileDataset:
             f"the list '{file}' is empty: expected one path of a photo a line"
         )
 
+    folder = file.parent
     paths = [path for path, _ in photos]
     written = [label for _, label in photos]
-    folder = file.parent
-    labels = labelled(written, classes, f"the list '{file}'", class_names_file(folder))
-    ids = [PurePath(path).as_posix().removeprefix("./") for path in paths]
-    return FileDataset(str(file), "list", folder, paths, ids, labels)
+    names_file = class_names_file(folder)
+    return FileDataset(
+        source=str(file),
+        kind="list",
+        root=folder,
+        paths=paths,
+        ids=[_id_of(path) for path in paths],
+        labels=labelled(written, classes, f"the list '{file}'", names_file),
+    )
 
 
 def open_paths(
@@ -69,28 +75,48 @@ def open_paths(
     Their ids are the paths from their common folder on.
     """
     absolute = [Path(path).absolute() for path in paths]
-    root = Path(os.path.commonpath([path.parent for path in absolute]))
-    relative = [path.relative_to(root).as_posix() for path in absolute]
-
+    root, relative = relative_to_common_folder(absolute)
     source = f"{len(paths)} photos in {root}"
     if len(paths) == 1:
         source = str(paths[0])
-    labels = labelled([None] * len(paths), classes, source)
-    return FileDataset(source, "list", root, relative, relative, labels)
+    return FileDataset(
+        source=source,
+        kind="list",
+        root=root,
+        paths=relative,
+        ids=relative,
+        labels=labelled([None] * len(paths), classes, source),
+    )
+
+
+def _id_of(path: str) -> str:
+    return PurePath(path).as_posix().removeprefix("./")
 
 
 def _photos_of_lines(text: str) -> list[_Photo]:
     # Only real line ends: names of files may hold what str.splitlines breaks at.
-    every = (line.strip() for line in re.split(r"\r\n|\n|\r", text))
+    every = map(str.strip, re.split(r"\r\n|\n|\r", text))
     lines = [line for line in every if line]
-    if lines and all("\t" in line for line in lines):
-        parts = (line.rpartition("\t") for line in lines)
-        return [(path.strip(), label) for path, _, label in parts]
-
-    matches = [_LINE_WITH_INDEX.fullmatch(line) for line in lines]
-    if all(matches):
-        return [(match["path"], int(match["label"])) for match in matches if match]
+    for read_line in (_with_tab, _with_index):
+        photos = [read_line(line) for line in lines]
+        complete = [photo for photo in photos if photo is not None]
+        if len(complete) == len(lines):
+            return complete
     return [(line, None) for line in lines]
+
+
+def _with_tab(line: str) -> _Photo | None:
+    """The path before the last tab of a line and the label behind it."""
+    path, tab, label = line.rpartition("\t")
+    return (path.strip(), label) if tab else None
+
+
+def _with_index(line: str) -> _Photo | None:
+    """The path and the index behind a space at the end of a line."""
+    match = _LINE_WITH_INDEX.fullmatch(line)
+    if match is None:
+        return None
+    return match["path"], int(match["label"])
 
 
 def _photos_of_table(text: str, file: Path) -> list[_Photo]:
@@ -100,17 +126,18 @@ def _photos_of_table(text: str, file: Path) -> list[_Photo]:
         return []
 
     columns = _Columns.of(rows[0], file)
-    needed = max(columns.path, columns.label or 0) + 1
     photos: list[_Photo] = []
-    for number, row in enumerate(rows[columns.header_rows :], columns.header_rows + 1):
-        if len(row) < needed or not row[columns.path].strip():
+    for number, row in enumerate(rows, start=1):
+        if number <= columns.header_rows:
+            continue
+        photo = columns.photo(row)
+        if photo is None:
+            shown = delimiter.join(row)[:60]
             raise DatasetError(
                 f"the table '{file}' has no path or no label in row {number} "
-                f"({delimiter.join(row)[:60]!r}): every row needs {needed} columns or "
-                "more"
+                f"({shown!r}): every row needs {columns.needed} columns or more"
             )
-        label = None if columns.label is None else row[columns.label]
-        photos.append((row[columns.path].strip(), label))
+        photos.append(photo)
     return photos
 
 
@@ -140,6 +167,19 @@ class _Columns:
     path: int
     label: int | None
     header_rows: int
+
+    @property
+    def needed(self) -> int:
+        """How many columns a row must have."""
+        return 1 + max(self.path, self.label or 0)
+
+    def photo(self, row: Sequence[str]) -> _Photo | None:
+        """The photo in a row; None where the path or the label is absent."""
+        if len(row) < self.needed:
+            return None
+        path = row[self.path].strip()
+        label = None if self.label is None else row[self.label]
+        return (path, label) if path else None
 
     @classmethod
     def of(cls, row: Sequence[str], file: Path) -> _Columns:

@@ -215,7 +215,7 @@ def _is_label(kind: Any) -> bool:
 
 
 def _class_names(schema: Any, label: str | None) -> list[str] | None:
-    """The names that Hugging Face's `datasets` writes of a ClassLabel, in the metadata."""
+    """The classes' names in the metadata, as Hugging Face's `datasets` writes them."""
     try:
         metadata = json.loads((schema.metadata or {})[b"huggingface"])
         names = metadata["info"]["features"][label]["names"]

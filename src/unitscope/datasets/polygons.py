@@ -35,13 +35,14 @@ _DECLARATION = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
 class PolygonMasks(MaskedDataset):
     """The polygons of MiniPlaces, drawn with their outline on 128×128 pixels.
 
-    They may overlap. Coordinates count pixels from 1. A photo whose XML is damaged, has a polygon of
-    fewer than three points or an unknown class stays in the data set, and `masks`
-    raises PhotoError for it.
+    They may overlap. Coordinates count pixels from 1. A photo whose XML is damaged, has
+    a polygon of fewer than three points or an unknown class stays in the data set, and
+    `masks` raises PhotoError for it.
     """
 
     def __init__(self, photos: FileDataset, names: Sequence[str] | None) -> None:
-        self.source, self.kind = photos.source, "polygons"
+        self.source = photos.source
+        self.kind = "polygons"
         files = (_objects_of(photos, index) for index in range(len(photos)))
         self.dataset, self.notes = only_annotated(
             photos, [file.is_file() for file in files]
@@ -62,24 +63,30 @@ class PolygonMasks(MaskedDataset):
     def masks(self, index: int) -> Masks:
         """The objects of a photo, all polygons of a class in one mask."""
         (path,) = self.annotations(index)
+        shape = (_SIDE, _SIDE)
         canvases: dict[int, Image.Image] = {}
         for element in _parsed(path).iter("objects"):
-            label = _number(element.findtext("class"), path)
-            if label not in range(len(self.concepts)):
-                raise PhotoError(
-                    f"the annotation '{path}' has the object class {label:g}, and "
-                    f"there are {len(self.concepts)} names from 0 on: give the names "
-                    "that belong to it"
-                )
-            canvas = canvases.setdefault(int(label), Image.new("1", (_SIDE, _SIDE)))
+            label = self._label(element, path)
+            canvas = canvases.setdefault(label, Image.new("1", shape))
             for polygon in element.iter("polygon"):
                 points = _points(polygon, path)
                 ImageDraw.Draw(canvas).polygon(points, fill=1, outline=1)
 
-        masks: dict[int, Bool[np.ndarray, "row col"]] = {
-            label: np.array(canvas, dtype=bool) for label, canvas in canvases.items()
-        }
-        return gathered(masks, (_SIDE, _SIDE), frozenset({"object"}))
+        masks: dict[int, Bool[np.ndarray, "row col"]] = {}
+        for label, canvas in canvases.items():
+            masks[label] = np.array(canvas, dtype=bool)
+        return gathered(masks, shape, frozenset({"object"}))
+
+    def _label(self, element: ElementTree.Element, path: Path) -> int:
+        """The index of an object's concept; raises PhotoError for an unknown one."""
+        label = _number(element.findtext("class"), path)
+        names = len(self.concepts)
+        if label not in range(names):
+            raise PhotoError(
+                f"the annotation '{path}' has the object class {label:g}, and there "
+                f"are {names} names from 0 on: give the names that belong to it"
+            )
+        return int(label)
 
 
 def _points(polygon: ElementTree.Element, path: Path) -> list[tuple[float, float]]:

@@ -38,17 +38,21 @@ class Member:
     @property
     def offset(self) -> int:
         """Where the photo begins in the tar, in bytes."""
-        return self.tar.members[self.name][0]
+        offset, _ = self.tar.members[self.name]
+        return offset
 
     @property
     def size(self) -> int:
         """The size of the photo in bytes."""
-        return self.tar.members[self.name][1]
+        _, size = self.tar.members[self.name]
+        return size
 
     def sidecar(self, kind: str) -> str | None:
         """The member of the same key and this kind."""
         name = f"{self.key}.{kind}"
-        return name if name in self.tar.members else None
+        if name not in self.tar.members:
+            return None
+        return name
 
 
 LabelledMembers: TypeAlias = tuple[list[Member], Sequence[FoundLabel], tuple[str, ...]]
@@ -85,13 +89,13 @@ def from_sidecars(
 
 def _one_of_each_key(photos: list[Member]) -> list[Member]:
     """The photo of each key, in the order of `photos`."""
-    keys = [(photo.tar.name, photo.key) for photo in photos]
-    pairs = list(zip(keys, photos, strict=True))
     by_key: dict[tuple[str, str], Member] = {}
     # `key.jpg` is the photo, `key.mask.png` something else about it.
-    for key, photo in sorted(pairs, key=lambda pair: _has_two_suffixes(pair[1])):
+    for photo in sorted(photos, key=_has_two_suffixes):
+        key = (photo.tar.name, photo.key)
         by_key.setdefault(key, photo)
-    return [photo for key, photo in pairs if by_key[key] is photo]
+    chosen = set(by_key.values())
+    return [photo for photo in photos if photo in chosen]
 
 
 def _has_two_suffixes(photo: Member) -> bool:
@@ -129,9 +133,10 @@ def _are_captions(labels: Sequence[FoundLabel], classes: Sequence[str] | None) -
 
     Hardly any comes twice, and they are neither numbers nor known classes.
     """
-    texts = {str(label) for label in labels if label is not None}
+    texts = set(labels)
+    texts.discard(None)
     few = max(1, len(labels) // 2)
     if len(texts) <= few:
         return False
     unknown = texts.difference(classes or ())
-    return not all(text.isdecimal() for text in unknown)
+    return not all(str(text).isdecimal() for text in unknown)

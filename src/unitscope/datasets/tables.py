@@ -32,9 +32,8 @@ _MEASURED_BYTES = 4 << 30
 class TableDataset(Dataset):
     """Photos in Parquet files, in the order of their rows.
 
-    A row group at a time is read, and cached for the reads that follow. Without a
-    column of paths that are all different, the id of a photo is `file#row`, the row
-    counted from 0.
+    Without a column of paths that are all different, the id of a photo is `file#row`,
+    the row counted from 0.
     """
 
     def __init__(
@@ -43,13 +42,7 @@ class TableDataset(Dataset):
         self.source = source
         self.kind = "parquet"
         tables = [ParquetFile(file) for file in files]
-        self._groups: list[tuple[ParquetFile, int]] = []
-        self._starts = [0]
-        for table in tables:
-            for group, rows in enumerate(table.group_rows):
-                self._groups.append((table, group))
-                self._starts.append(self._starts[-1] + rows)
-        if self._starts[-1] == 0:
+        if not any(table.rows for table in tables):
             raise DatasetError(f"'{source}' holds no photos: expected {EXPECTED}")
 
         labels = _labels(tables, classes, source)
@@ -62,29 +55,51 @@ class TableDataset(Dataset):
         for table in tables:
             sizes += table.sizes(measured)
             stamps += [table.stamp] * table.rows
-        entries = map(Entry, _ids(tables), labels.labels, sizes, stamps)
-        self.entries = tuple(entries)
+        ids = _ids(tables)
+        self.entries = tuple(map(Entry, ids, labels.labels, sizes, stamps))
+        self._row_groups = _RowGroups(tables)
+
+    def read(self, index: int) -> bytes:
+        """The bytes in the row, from its row group."""
+        # Negative indices count from the end, as everywhere.
+        index = range(len(self))[index]
+        image, file = self._row_groups.image(index)
+        if image is None:
+            name = self.entries[index].id
+            raise PhotoError(f"{name!r} has no bytes in '{file}': leave it out")
+        return image
+
+
+class _RowGroups:
+    """The row groups of several files, counted through; those read last are cached.
+
+    It may be used from any thread.
+    """
+
+    def __init__(self, tables: Sequence[ParquetFile]) -> None:
+        self._groups: list[tuple[ParquetFile, int]] = []
+        # The rows before each group.
+        self._starts: list[int] = []
+        start = 0
+        for table in tables:
+            for group, rows in enumerate(table.group_rows):
+                self._groups.append((table, group))
+                self._starts.append(start)
+                start += rows
         self._cache: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, index: int) -> bytes:
-        """The bytes in the row, from the cached row group where there is one."""
-        # Negative indices count from the end, as everywhere.
-        index = range(len(self.entries))[index]
-        number = bisect_right(self._starts, index) - 1
-        row = index - self._starts[number]
+    def image(self, row: int) -> tuple[bytes | None, Path]:
+        """The bytes in a row of all files, and its file."""
+        number = bisect_right(self._starts, row) - 1
+        table, _ = self._groups[number]
         with self._lock:
-            image = self._images(number)[row].as_py()
-        if image is None:
-            table, _ = self._groups[number]
-            raise PhotoError(
-                f"{self.entries[index].id!r} has no bytes in '{table.file}': leave it "
-                "out"
-            )
-        return bytes(image)
+            images = self._images(number)
+            image = images[row - self._starts[number]].as_py()
+        return image, table.file
 
     def _images(self, number: int) -> Any:
-        """The images of a row group of all files, counted from 0."""
+        """The images of a row group, by its number among all."""
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
@@ -95,25 +110,32 @@ class TableDataset(Dataset):
         while self._cache and self._cached_bytes() > room:
             self._cache.popitem(last=False)
         try:
-            self._cache[number] = table.images(group)
+            images = table.images(group)
         except DatasetError as error:
             raise PhotoError(str(error)) from None
-        return self._cache[number]
+        self._cache[number] = images
+        return images
 
     def _cached_bytes(self) -> int:
         return sum(images.nbytes for images in self._cache.values())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": OrderedDict(), "_lock": None}
+        state = dict(self.__dict__)
+        state["_cache"] = OrderedDict()
+        del state["_lock"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
 
 def _notes(tables: Sequence[ParquetFile], measured: bool) -> tuple[str, ...]:
     """Notes on columns that hold no labels, and on sizes that are not `measured`."""
     notes: tuple[str, ...] = ()
-    unused = {repr(name) for table in tables for name in table.unused}
+    unused: set[str] = set()
+    for table in tables:
+        unused.update(map(repr, table.unused))
     if unused:
         names = ", ".join(sorted(unused))
         notes += (f"no single label is in {names}: the images have no labels",)
@@ -127,7 +149,10 @@ def _notes(tables: Sequence[ParquetFile], measured: bool) -> tuple[str, ...]:
 def _labels(
     tables: Sequence[ParquetFile], classes: Sequence[str] | None, source: str
 ) -> LabelledClasses:
-    """The labels of all rows; names come from the user, the metadata, or a file beside."""
+    """The labels of all rows.
+
+    The classes' names are the user's, or those in the metadata, or in a file beside.
+    """
     written: list[FoundLabel] = []
     for table in tables:
         written += table.labels()

@@ -47,7 +47,9 @@ def open_tar(path: Path, name: str) -> TarFile:
         status = os.fstat(file.fileno())
         tar = TarFile(path, name, status.st_mtime_ns)
         _add_members(tar, file)
-    if any(offset + size > status.st_size for offset, size in tar.members.values()):
+
+    ends = (offset + size for offset, size in tar.members.values())
+    if max(ends, default=0) > status.st_size:
         raise DatasetError(f"'{path}' is cut short: get a whole copy of the tar")
     return tar
 

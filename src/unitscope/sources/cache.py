@@ -62,7 +62,7 @@ def _lock(handle: IO[bytes]) -> None:
 
 
 def write_text_whole(file: Path, text: str) -> None:
-    """Write a small text file by way of a temporary one, so that it is never partial."""
+    """Write a small text file by way of a temporary one; it is never partial."""
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)

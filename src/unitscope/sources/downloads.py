@@ -100,7 +100,7 @@ def _part_of(target: Path, exclusive: bool) -> Path:
 
 
 def _fetch_whole(transfer: Transfer, attempts: int, sha256_prefix: str) -> None:
-    """Fetch the file, and give it its name only when its SHA-256 is the expected one."""
+    """Fetch the file, and give it its name only if its SHA-256 is the expected one."""
     transfer.run(attempts)
     sha256 = sha256_of(transfer.part)
     mismatch = difference(transfer.target, sha256, sha256_prefix)

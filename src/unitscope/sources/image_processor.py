@@ -200,7 +200,7 @@ def _tone(
 
 
 def _exact(setting: Any, measured: Tensor) -> tuple[float, ...]:
-    """The numbers of a setting where they agree with the measured ones, or else these."""
+    """The numbers of a setting if they agree with the measured ones, or else these."""
     if isinstance(setting, (list, tuple)) and len(setting) == len(measured):
         numbers = [float(value) for value in setting]
         exact = torch.tensor(numbers, dtype=torch.float64)
@@ -225,7 +225,7 @@ def _pixels(size: Any) -> int | tuple[int, int] | None:
 
 @functools.cache
 def _picture(size: tuple[int, int]) -> Image.Image:
-    """Coloured blotches of a few pixels, sharp enough that a shift by one pixel shows."""
+    """Coloured blotches, sharp enough that a shift by one pixel shows."""
     cols, rows = size
     shape = (rows // 3, cols // 3, 3)
     generator = np.random.default_rng(0)

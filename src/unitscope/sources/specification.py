@@ -1,4 +1,4 @@
-"""Specifications: a scheme and a name such as "torchvision:resnet50", and its loader."""
+"""Specifications: scheme and name ("torchvision:resnet50"), and the loader of each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load_specified(request: Request) -> Classifier:
 
 
 def _split(spec: str) -> tuple[Scheme, str]:
-    """Scheme and name of a specification, or ModelError with what was probably meant."""
+    """Scheme and name of a specification; ModelError suggests what is meant."""
     bundled = SCHEMES.get(spec)
     if bundled is not None and bundled.bundled:
         return bundled, spec
@@ -95,7 +95,7 @@ def _not_a_specification(spec: str) -> ModelError:
 
 
 def _torchvision_spec(spec: str) -> str | None:
-    """The specification of the torchvision network of this name, however it is spelt."""
+    """The specification of torchvision's network of this name, however spelt."""
     try:
         name = _same_but_for_spelling(spec, torchvision.network_names())
     except MissingExtraError:
@@ -105,7 +105,7 @@ def _torchvision_spec(spec: str) -> str | None:
 
 
 def _timm_spec(spec: str) -> str | None:
-    """The specification of the timm network of this name, with its weights' tag."""
+    """The specification of timm's network of this name, with its weights' tag."""
     architecture, dot, tag = spec.partition(".")
     try:
         name = _same_but_for_spelling(architecture, timm.network_names())

@@ -1,4 +1,4 @@
-"""timm:NAME: timm's classifiers, with weights of its own, a file of yours, or none."""
+"""timm:NAME: timm's classifiers, with its weights, yours or none."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def _published(configuration: Any, request: Request) -> tuple[Weights, str]:
 
 
 def _data_set(classes: int) -> tuple[str, tuple[str, ...] | None]:
-    """The data set of so many classes, and its labels; "" and None for an unknown one."""
+    """The data set of so many classes, and its labels; "" and None where unknown."""
     data = _timm().data
     subset = data.infer_imagenet_subset({"num_classes": classes})
     if not subset:

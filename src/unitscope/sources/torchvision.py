@@ -1,4 +1,4 @@
-"""torchvision:NAME: torchvision's classifiers, with weights of its own, yours or none."""
+"""torchvision:NAME: torchvision's classifiers, with its weights, yours or none."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ class Transfer:
             return file.tell()
 
     def _check_content(self, size: int, length: int | None) -> None:
-        """Refuse a web page, an empty file, and one of another length than announced."""
+        """Refuse a web page, an empty file, and one of another length."""
         with self.part.open("rb") as handle:
             page = looks_like_html(handle.read(256))
         if page:

@@ -1,4 +1,4 @@
-"""A folder as transformers writes it: the configuration, the weights, where it is from.
+"""A folder as transformers writes it: its origin, the configuration, the weights.
 
 It is the user's own, or a repository on the Hugging Face hub that was fetched.
 """
@@ -86,7 +86,7 @@ def find_origin(request: Request) -> Origin:
 
 
 def _fetched(repository: str, request: Request) -> Origin:
-    """Fetch the settings of a repository, and its weights unless the user gives some."""
+    """Fetch a repository's settings, and its weights unless the user gives some."""
     otherwise = (
         f"name a folder that holds it (there is none called '{repository}' in "
         f"{Path.cwd()})"

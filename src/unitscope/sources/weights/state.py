@@ -38,7 +38,8 @@ _AVERAGED_KEYS = (
     "shadow",
 )
 _NOT_WEIGHTS = re.compile(
-    r"optim|sched|scaler|loss|criterion|amp|rng|args|config|hparam|hyper|callback|history",
+    r"optim|sched|scaler|loss|criterion|amp|rng|args|config|hparam|hyper|callback"
+    r"|history",
     re.IGNORECASE,
 )
 _ARCHITECTURE_KEYS = ("arch", "model_arch", "architecture", "model_name")
