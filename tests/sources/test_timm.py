@@ -149,10 +149,10 @@ def test_borders_lie_beside_the_photo(photo: Image.Image) -> None:
         {**data, "mean": (0.5,) * 3, "std": (0.5,) * 3}, "timm"
     ).placement(photo.size)
     border = (photo.width - photo.height) / 2
-    found = (placement.left, placement.top, placement.right, placement.bottom)
+    edges = (placement.left, placement.top, placement.right, placement.bottom)
     expected = (0, -border, photo.width, photo.height + border)
     assert all(
-        abs(edge - where) < 5 for edge, where in zip(found, expected, strict=True)
+        abs(edge - where) < 5 for edge, where in zip(edges, expected, strict=True)
     ), found
 
 

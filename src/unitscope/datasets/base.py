@@ -78,8 +78,9 @@ class Dataset(ABC):
 
     def fingerprint(self) -> str:
         """A SHA-256 over the classes, and the ids, labels and sizes in order."""
+        digest = hashlib.sha256()
         classes = repr(self.classes)
-        digest = hashlib.sha256(classes.encode())
+        digest.update(classes.encode())
         for entry in self.entries:
             line = f"\n{entry.id}\0{entry.label}\0{entry.size}"
             data = line.encode("utf-8", "surrogateescape")

@@ -126,7 +126,8 @@ class BrodenMasks(MaskedDataset):
                 "(rows × columns) that index.csv announces: get a whole copy of the "
                 "data set"
             )
-        red, green, *_ = np.moveaxis(pixels.astype(np.uint32), -1, 0)
+        channels = np.moveaxis(pixels, -1, 0)
+        red, green, *_ = channels.astype(np.uint32)
         numbers: UInt[np.ndarray, "row col"] = red + 256 * green
         return numbers
 
@@ -137,7 +138,8 @@ def _of_split(
     """The rows of one split; raises DatasetError where there are none."""
     splits = {row.get("split", "") for row in rows}
     splits.discard("")
-    choose_split(sorted(splits), split, f"'{root}'")
+    named = sorted(splits)
+    choose_split(named, split, f"'{root}'")
     return [row for row in rows if row["split"] == split]
 
 

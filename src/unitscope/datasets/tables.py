@@ -47,7 +47,8 @@ class TableDataset(Dataset):
 
         labels = _labels(tables, classes, source)
         self.classes = labels.classes
-        measured = sum(table.image_bytes for table in tables) <= _MEASURED_BYTES
+        image_bytes = sum(table.image_bytes for table in tables)
+        measured = image_bytes <= _MEASURED_BYTES
         self.notes = labels.notes + _notes(tables, measured)
 
         sizes: list[int] = []
@@ -55,8 +56,8 @@ class TableDataset(Dataset):
         for table in tables:
             sizes += table.sizes(measured)
             stamps += [table.stamp] * table.rows
-        ids = _ids(tables)
-        self.entries = tuple(map(Entry, ids, labels.labels, sizes, stamps))
+        entries = map(Entry, _ids(tables), labels.labels, sizes, stamps)
+        self.entries = tuple(entries)
         self._row_groups = _RowGroups(tables)
 
     def read(self, index: int) -> bytes:
@@ -93,9 +94,10 @@ class _RowGroups:
         """The bytes in a row of all files, and its file."""
         number = bisect_right(self._starts, row) - 1
         table, _ = self._groups[number]
+        place = row - self._starts[number]
         with self._lock:
             images = self._images(number)
-            image = images[row - self._starts[number]].as_py()
+            image = images[place].as_py()
         return image, table.file
 
     def _images(self, number: int) -> Any:
@@ -117,7 +119,8 @@ class _RowGroups:
         return images
 
     def _cached_bytes(self) -> int:
-        return sum(images.nbytes for images in self._cache.values())
+        cached = self._cache.values()
+        return sum(images.nbytes for images in cached)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -171,7 +174,9 @@ def _ids(tables: Sequence[ParquetFile]) -> list[str]:
         return ids
 
     ids = []
-    names = distinct_names([table.file for table in tables])
+    files = [table.file for table in tables]
+    names = distinct_names(files)
     for name, table in zip(names, tables, strict=True):
-        ids += [f"{name}#{row}" for row in range(table.rows)]
+        for row in range(table.rows):
+            ids.append(f"{name}#{row}")
     return ids

@@ -50,7 +50,8 @@ class FloorCropped(Preprocessing):
 
     def _crop_box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         left, top, right, bottom = super()._crop_box(size)
-        cols, rows = right - left, bottom - top
+        cols = right - left
+        rows = bottom - top
         width, height = size
         if width > cols:
             left = (width - cols) // 2
@@ -68,7 +69,8 @@ class Processed:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Apply the processor to one photo."""
-        pixels: Tensor = self.processor(image, return_tensors="pt")["pixel_values"]
+        batch = self.processor(image, return_tensors="pt")
+        pixels: Tensor = batch["pixel_values"]
         return pixels[0]
 
 
@@ -156,16 +158,25 @@ def _readings(
             side = crop[0]
         kinds = (FloorCropped, Preprocessing) if crop else (Preprocessing,)
         for kind in kinds:
-            yield kind(resize, side, mean, std, interpolation, note)
+            yield kind(
+                resize=resize,
+                crop=side,
+                mean=mean,
+                std=std,
+                interpolation=interpolation,
+                note=note,
+            )
 
 
 def _geometries(processor: Any) -> list[tuple[Any, Any]]:
     """The pairs of resize and crop that the settings may mean."""
     resize = crop = None
     if getattr(processor, "do_resize", False):
-        resize = _pixels(getattr(processor, "size", None))
+        size = getattr(processor, "size", None)
+        resize = _pixels(size)
     if getattr(processor, "do_center_crop", False):
-        crop = _pixels(getattr(processor, "crop_size", None))
+        crop_size = getattr(processor, "crop_size", None)
+        crop = _pixels(crop_size)
 
     geometries: list[tuple[Any, Any]] = [(resize, crop)]
     if isinstance(resize, int):
@@ -173,7 +184,8 @@ def _geometries(processor: Any) -> list[tuple[Any, Any]]:
         # from 384 pixels on.
         own_share = getattr(processor, "crop_pct", None) or _USUAL_SHARE
         for share in (own_share, _USUAL_SHARE):
-            geometries.append((int(resize / share), crop or resize))
+            enlarged = int(resize / share)
+            geometries.append((enlarged, crop or resize))
         geometries.append(((resize, resize), crop))
     return geometries
 
@@ -190,12 +202,14 @@ def _tone(
     white = measured(Image.new("RGB", (64, 64), "white"))
     low = black.to(torch.float64).amin(dim=(1, 2))
     high = white.to(torch.float64).amax(dim=(1, 2))
-    if len(low) != 3 or not bool((high > low).all()):
+    contrast = high - low
+    if len(low) != 3 or not bool((contrast > 0).all()):
         return None
 
-    contrast = high - low
-    mean = _exact(getattr(processor, "image_mean", None), -low / contrast)
-    std = _exact(getattr(processor, "image_std", None), 1 / contrast)
+    own_mean = getattr(processor, "image_mean", None)
+    own_std = getattr(processor, "image_std", None)
+    mean = _exact(own_mean, -low / contrast)
+    std = _exact(own_std, 1 / contrast)
     return mean, std
 
 

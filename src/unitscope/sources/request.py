@@ -155,12 +155,20 @@ def resized(
     if (rows, cols) == preprocessing.input_size:
         return preprocessing
 
-    note = f"{preprocessing.note}; at input size {rows}×{cols}, {why}".lstrip("; ")
-    resize, crop = preprocessing.resize, preprocessing.crop
+    note = f"{preprocessing.note}; at input size {rows}×{cols}, {why}"
+    resize = preprocessing.resize
+    crop = preprocessing.crop
+    new_resize: int | tuple[int, int] = (rows, cols)
+    new_crop = None
     if rows == cols and isinstance(resize, int) and isinstance(crop, int):
-        side = round(resize * rows / crop)
-        return dataclasses.replace(preprocessing, resize=side, crop=rows, note=note)
-    return dataclasses.replace(preprocessing, resize=(rows, cols), crop=None, note=note)
+        new_resize = round(resize * rows / crop)
+        new_crop = rows
+    return dataclasses.replace(
+        preprocessing,
+        resize=new_resize,
+        crop=new_crop,
+        note=note.lstrip("; "),
+    )
 
 
 @contextlib.contextmanager

@@ -125,20 +125,24 @@ def _random(request: Request, preprocessing: AnyPreprocessing) -> Classifier:
 
 def _official(request: Request, entry: Any) -> Classifier:
     categories = tuple(str(category) for category in entry.meta["categories"])
-    if request.num_classes not in (None, len(categories)):
+    classes = len(categories)
+    if request.num_classes not in (None, classes):
         raise WeightsError(
-            f"{entry} is for {len(categories)} classes, not {request.num_classes}: "
-            "leave num_classes out, or give your own weights"
+            f"{entry} is for {classes} classes, not {request.num_classes}: leave "
+            "num_classes out, or give your own weights"
         )
 
-    labels = request.labels_for(len(categories)) or categories
-    preprocessing = request.chosen_preprocessing(as_preprocessing(entry.transforms()))
-    rows, cols = entry.meta.get("min_size", (1, 1))
-    size = _built_size(request, preprocessing) or (int(rows), int(cols))
+    labels = request.labels_for(classes) or categories
+    usual = as_preprocessing(entry.transforms())
+    preprocessing = request.chosen_preprocessing(usual)
+    size = _built_size(request, preprocessing)
+    if size is None:
+        rows, cols = entry.meta.get("min_size", (1, 1))
+        size = (int(rows), int(cols))
 
     download = published_file(str(entry.url), "torchvision", request.progress)
     weights = read_weights(download.path)
-    module = build(request.name, len(categories), size, trained=True)
+    module = build(request.name, classes, size, trained=True)
     notes = list(fit_weights(module, weights, AUXILIARY))
     # torchvision's links to licences and recipes say under what terms and how the
     # weights came about.
