@@ -44,12 +44,14 @@ ROOMS = {
     "kernels": "",
     "accounts": "account verification record",
     "datasets": """
-        base classes layout masks files index_maps lists polygons broden tables tars
+        base texts patterns classes layout masks files folders index_maps lists
+        polygons broden parquet tables tar_file sidecars tars
         """,
     "scenes": "network",
     "sources": """
-        downloads weights request hub bundled python torchvision places365 timm
-        checkpoint image_processor transformers
+        cache checksums transfers downloads weights request schemes hub bundled
+        python torchvision places365 timm specification checkpoint image_processor
+        transformers_library transformers_folder transformers
         """,
     "atlas": """
         intervals ablation matching image_hashes summaries disk storage identity shards
@@ -73,10 +75,10 @@ LEAVES = {
     "jinja2": ("render/",),
     "torchvision": ("sources/torchvision.py", "sources/places365.py"),
     "timm": ("sources/timm.py",),
-    "transformers": ("sources/transformers.py", "sources/image_processor.py"),
+    "transformers": ("sources/transformers_library.py", "sources/image_processor.py"),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
-    "pyarrow": ("datasets/tables.py", "atlas/disk/tables.py"),
+    "pyarrow": ("datasets/parquet.py", "atlas/disk/tables.py"),
     "starlette": ("explorer/server.py",),
     "uvicorn": ("explorer/server.py",),
     "simplejpeg": ("inputs/jpegs.py",),

@@ -1,4 +1,4 @@
-"""The exception tree: every message names the value, what was expected and the remedy, in one line."""
+"""The exception tree: every message names value, expectation and remedy in one line."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import inspect
 import warnings
 from collections.abc import Collection
 
+_LONGEST_TEXT = 200
+# The least likeness of a near match, from 0 to 1.
+_CLOSE = 0.5
+
 
 class UnitscopeError(Exception):
-    """Anything that a user's input, files or network caused; its text is fit to be shown as it is."""
+    """Anything that a user's input, files or network caused; its text is for users."""
 
 
 class PhotoError(UnitscopeError, ValueError):
@@ -21,7 +25,7 @@ class DatasetError(UnitscopeError, ValueError):
 
 
 class PreprocessingError(UnitscopeError, ValueError):
-    """A preprocessing cannot be applied, or where it puts the photo cannot be measured."""
+    """A preprocessing cannot be applied, or its geometry cannot be measured."""
 
 
 class InputError(UnitscopeError, ValueError):
@@ -29,11 +33,11 @@ class InputError(UnitscopeError, ValueError):
 
 
 class ModelError(UnitscopeError, ValueError):
-    """A model specification is unknown, or the network does not behave as a classifier."""
+    """A specification is unknown, or the network does not behave as a classifier."""
 
 
 class WeightsError(ModelError):
-    """A weights file is missing, malicious, damaged, or does not fit the architecture."""
+    """A weights file is missing, malicious or damaged, or does not fit the network."""
 
 
 class LabelsError(ModelError):
@@ -57,7 +61,7 @@ class ClassError(UnitscopeError, ValueError):
 
 
 class HeadError(ModelError):
-    """The network has no head of the kind that the algebra needs, or the identity does not hold."""
+    """The network has no head that the algebra needs, or the identity does not hold."""
 
 
 class NonFiniteError(UnitscopeError, ArithmeticError):
@@ -73,11 +77,11 @@ class RunnerError(UnitscopeError, RuntimeError):
 
 
 class MissingError(UnitscopeError, LookupError):
-    """Something was asked for by name or number that is not there, or not any more."""
+    """A document or photo does not exist under the name or number, or no longer."""
 
 
 class BusyError(UnitscopeError, RuntimeError):
-    """More was asked for at once than can be worked on."""
+    """More requests came at once than can be worked on."""
 
 
 class OutputError(UnitscopeError, OSError):
@@ -85,7 +89,7 @@ class OutputError(UnitscopeError, OSError):
 
 
 class MissingExtraError(UnitscopeError, ImportError):
-    """An optional dependency is needed and not installed; the message names the command that installs it."""
+    """An optional dependency is not installed; the message names the pip command."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
@@ -95,46 +99,51 @@ class MissingExtraError(UnitscopeError, ImportError):
 
 
 class UnitscopeWarning(UserWarning):
-    """A result is right but says nothing: a map that is zero everywhere, logits that are all the same."""
+    """A result is right but says nothing: a map of zeros, or logits all the same."""
 
 
 def one_line(error: BaseException) -> str:
-    """The text of somebody else's error on one line, cut to 200 characters; its kind where it has no text."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """The text of another library's error on one line, cut to 200 characters.
+
+    The kind of the error where it has no text.
+    """
+    words = str(error).split()
+    text = " ".join(words)
+    if not text:
+        return type(error).__name__
+    return text[:_LONGEST_TEXT]
 
 
 def near_matches(name: str, names: Collection[str], limit: int = 3) -> str:
-    """Say which of `names` resemble `name`, as the end of a message: `` (did you mean 'a' or 'b'?)`` or ``""``."""
+    """The `names` that resemble `name`, as the end of a message.
 
-    def likeness(candidate: str) -> float:
-        return difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+    `` (did you mean 'a' or 'b'?)``, or ``""`` where none does.
+    """
+    lowered = name.lower()
+    likeness: dict[str, float] = {}
+    for other in names:
+        matcher = difflib.SequenceMatcher(None, lowered, other.lower())
+        likeness[other] = matcher.ratio()
 
+    close = [other for other in likeness if likeness[other] >= _CLOSE]
     # The sort is stable, so that equal matches keep the order of `names`.
-    close = sorted(
-        (candidate for candidate in dict.fromkeys(names) if likeness(candidate) >= 0.5),
-        key=likeness,
-        reverse=True,
-    )
-    close = (
-        close[:limit]
-        or [candidate for candidate in names if name.lower() in candidate.lower()][
-            :limit
-        ]
-    )
-    return (
-        f" (did you mean {' or '.join(repr(match) for match in close)}?)"
-        if close
-        else ""
-    )
+    close.sort(key=likeness.__getitem__, reverse=True)
+    if not close:
+        close = [other for other in names if lowered in other.lower()]
+    if not close:
+        return ""
+    quoted = map(repr, close[:limit])
+    return f" (did you mean {' or '.join(quoted)}?)"
 
 
 def warn_user(message: str) -> None:
     """Warn of something, at the line of the user's code that called unitscope."""
     frame = inspect.currentframe()
     level = 0
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(
-        "unitscope."
-    ):
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith("unitscope."):
+            break
         frame = frame.f_back
         level += 1
     warnings.warn(message, UnitscopeWarning, stacklevel=level + 1)

@@ -19,14 +19,16 @@ _REMEDIES = {
     errno.EPERM: "not permitted: choose a folder that you may write to",
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another path",
-    errno.EEXIST: "there is a file where the folder should be: move it or choose another path",
+    errno.EEXIST: (
+        "there is a file where the folder should be: move it or choose another path"
+    ),
     errno.EISDIR: "there is a folder of that name: choose another name",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """The one line for a file or folder that cannot be written."""
+    """The error for a file or folder that cannot be written, with the remedy."""
     reason = _REMEDIES.get(
         error.errno or 0, f"{error.strerror or error}: choose another place"
     )
@@ -35,7 +37,10 @@ def output_error(path: Path, error: OSError) -> OutputError:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; it is renamed at the end, or removed when anything fails."""
+    """Give a temporary path beside `path` to write to, and rename it at the end.
+
+    It is removed when anything fails. Raises OutputError.
+    """
     try:
         handle, name = tempfile.mkstemp(
             prefix=f".{path.name[:40]}.", suffix=path.suffix, dir=path.parent
@@ -50,8 +55,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes a private file; a result is as readable as any other file of the
-        # user.
+        # mkstemp makes a private file; a result is as readable as the user's other
+        # files.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -62,10 +67,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder to write to; at the end its files move into `folder`, or all is removed on failure.
+    """Give a temporary folder to write to, and move its files into `folder` at the end.
 
-    Files that were in `folder` before stay, unless one of the same name replaces them.
-    Pages (.html) are moved last, so that whoever sees one sees all that belongs to it.
+    All is removed when anything fails. Files that were in `folder` before stay, unless
+    one of the same name replaces them. Pages (.html) are moved last, so that whoever
+    sees one sees all that belongs to it. Raises OutputError.
     """
     made = _made(folder)
     try:
@@ -74,20 +80,21 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         ) as name:
             staging = Path(name)
             yield staging
-            files = sorted(
-                (path for path in staging.rglob("*") if path.is_file()),
-                key=lambda path: path.suffix == ".html",
-            )
-            for path in files:
-                target = folder / path.relative_to(staging)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
+            _move_files(staging, folder)
     except BaseException as error:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise output_error(folder, error) from None
         raise
+
+
+def _move_files(staging: Path, folder: Path) -> None:
+    files = [path for path in staging.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.suffix == ".html"):
+        target = folder / path.relative_to(staging)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
 
 
 def make_folder(folder: Path) -> Path:
@@ -97,7 +104,10 @@ def make_folder(folder: Path) -> Path:
 
 
 def _made(folder: Path) -> Path | None:
-    """Make a folder with its parents; returns the topmost that was not there, None when all were."""
+    """Make a folder with its parents.
+
+    Returns the topmost that was not there; None when all were.
+    """
     missing: list[Path] = []
     try:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -18,12 +18,18 @@ LabelsSource: TypeAlias = str | os.PathLike[str] | Sequence[str]
 
 # A label file of a million classes stays below this; anything larger is some other
 # file.
-_LARGEST_FILE = 64 * 2**20
+_LARGEST_FILE = 64 * 2**20  # bytes
 
-_FORMATS = "one label a line, 'name index' lines, a JSON list or a JSON object of index to name"
+_LONGEST_SHOWN = 40
+_MOST_SHOWN = 3
+
+_FORMATS = (
+    "one label a line, 'name index' lines, a JSON list or a JSON object of index to "
+    "name"
+)
 _NAME_INDEX = re.compile(r"(?P<name>\S.*?)(?:\s*[,;]\s*|\s+)(?P<index>\d{1,9})")
 _INDEX_NAME = re.compile(r"(?P<index>\d{1,9})(?:\s*[,;:]\s*|\s+)(?P<name>\S.*)")
-_WORDNET = re.compile(r"n\d{8}\s+(?P<name>\S.*)")
+_WORDNET = re.compile(r"^n\d{8}\s+(?P<name>\S.*)$")
 _PLACES = re.compile(r"/[A-Za-z]/(?P<name>.+)", re.DOTALL)
 _NAME_COLUMNS = (
     "label",
@@ -40,7 +46,7 @@ _INDEX_COLUMNS = ("index", "idx", "id", "class_id", "class_index", "label_id", "
 
 
 def read_labels(source: LabelsSource) -> tuple[str, ...]:
-    """Read the labels of the classes, in the order of the classes, from a list or a file.
+    """Read the labels of the classes, in their order, from a list or a file.
 
     A file is plain text with one label a line; lines of "name index" (`/a/airfield 0`,
     as Places365 and MiniPlaces publish them) or "index name"; WordNet's "n01440764
@@ -65,32 +71,51 @@ def read_labels(source: LabelsSource) -> tuple[str, ...]:
 
 
 def check_label_count(labels: Sequence[str], classes: int, remedy: str = "") -> None:
-    """Raise LabelsError unless there is one label for each of `classes`; `remedy` names one more way out."""
-    if len(labels) != classes:
-        raise LabelsError(
-            f"{len(labels)} labels were given for {classes} classes: give one label "
-            "for each class, in the order of "
-            f"the classes{', or ' + remedy if remedy else ''}"
-        )
+    """Raise LabelsError unless there is one label for each of `classes`.
+
+    `remedy` is one more remedy for the message.
+    """
+    if len(labels) == classes:
+        return
+    otherwise = f", or {remedy}" if remedy else ""
+    raise LabelsError(
+        f"{len(labels)} labels were given for {classes} classes: give one label for "
+        f"each class, in the order of the classes{otherwise}"
+    )
 
 
 def _read_file(source: str | os.PathLike[str]) -> tuple[str, ...]:
     path = Path(source)
     where = f"the labels file '{path}'"
     text = _text_of(path, where)
-    begin = text.lstrip()[:1]
-    if path.suffix.lower() == ".json" or begin in ("{", "["):
+    suffix = path.suffix.lower()
+
+    if suffix == ".json" or text.lstrip().startswith(("{", "[")):
         structure = _structure(text)
         if structure is not None:
             return _from_structure(structure, where)
-        if path.suffix.lower() == ".json":
+        if suffix == ".json":
             raise LabelsError(f"{where} is not valid JSON: give {_FORMATS}")
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return _from_table(text, "\t" if path.suffix.lower() == ".tsv" else ",", where)
+    if suffix == ".csv":
+        return _from_table(text, ",", where)
+    if suffix == ".tsv":
+        return _from_table(text, "\t", where)
     return _from_lines(text, where)
 
 
 def _text_of(path: Path, where: str) -> str:
+    """The text of a labels file; raises LabelsError where it cannot be one."""
+    text = _decoded(_contents(path, where), where)
+    if "\0" in text:
+        raise LabelsError(f"{where} is not text: give {_FORMATS}")
+    if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
+        raise LabelsError(
+            f"{where} is a web page, not labels: download the raw file ({_FORMATS})"
+        )
+    return text
+
+
+def _contents(path: Path, where: str) -> bytes:
     try:
         if path.is_dir():
             raise LabelsError(f"{where} is a folder: name the file in it")
@@ -99,7 +124,7 @@ def _text_of(path: Path, where: str) -> str:
                 f"{where} is larger than {_LARGEST_FILE >> 20} MiB and cannot be one: "
                 f"give {_FORMATS}"
             )
-        data = path.read_bytes()
+        return path.read_bytes()
     except LabelsError:
         raise
     except FileNotFoundError:
@@ -112,25 +137,24 @@ def _text_of(path: Path, where: str) -> str:
         raise LabelsError(
             f"{where} cannot be read ({error}): check the path and its permissions"
         ) from None
-    # What PowerShell's redirection writes is UTF-16 with a byte-order mark.
+
+
+def _decoded(data: bytes, where: str) -> str:
+    # PowerShell's redirection writes UTF-16 with a byte-order mark.
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = data.decode(encoding)
+        return data.decode(encoding)
     except UnicodeDecodeError:
         raise LabelsError(
             f"{where} is not UTF-8 text: save it as UTF-8, as {_FORMATS}"
         ) from None
-    if "\0" in text:
-        raise LabelsError(f"{where} is not text: give {_FORMATS}")
-    if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
-        raise LabelsError(
-            f"{where} is a web page, not labels: download the raw file ({_FORMATS})"
-        )
-    return text
 
 
 def _structure(text: str) -> Any:
-    """JSON, or a Python literal such as the widespread `{0: 'tench, Tinca tinca', …}`; None when it is neither."""
+    """JSON, or a Python literal such as the widespread `{0: 'tench, Tinca tinca', …}`.
+
+    None when the text is neither.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -142,74 +166,105 @@ def _structure(text: str) -> Any:
 
 
 def _from_structure(value: Any, where: str) -> tuple[str, ...]:
-    if isinstance(value, Mapping) and isinstance(value.get("id2label"), Mapping):
-        value = value["id2label"]
     if isinstance(value, list):
-        return _clean([_last(item) for item in value], where)
+        return _clean([_name_in(entry) for entry in value], where)
     if not isinstance(value, Mapping):
         raise LabelsError(f"{where} holds a {type(value).__name__}: give {_FORMATS}")
+
+    # A configuration of transformers.
+    if isinstance(value.get("id2label"), Mapping):
+        value = value["id2label"]
+    pairs: list[tuple[int, Any]] = []
     if value and all(type(index) is int for index in value.values()):
-        return _ordered([(index, str(name)) for name, index in value.items()], where)
-    pairs = []
-    for index, item in value.items():
-        if not re.fullmatch(r"\d{1,9}", str(index)):
-            raise LabelsError(
-                f"{where} has {_shown(str(index))} where a class's index should be: "
-                f"give {_FORMATS}"
-            )
-        pairs.append((int(index), _last(item)))
+        for name, index in value.items():
+            pairs.append((index, str(name)))
+    else:
+        for index, entry in value.items():
+            pairs.append((_as_index(index, where), _name_in(entry)))
     return _ordered(pairs, where)
 
 
-def _last(item: Any) -> Any:
+def _as_index(key: Any, where: str) -> int:
+    """The index of a class as the key of an object; raises LabelsError."""
+    text = str(key)
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise LabelsError(
+            f"{where} has {_shown(text)} where a class's index should be: give "
+            f"{_FORMATS}"
+        )
+    return int(key)
+
+
+def _name_in(entry: Any) -> Any:
     """ImageNet's class_index.json pairs a WordNet id with the name, in this order."""
-    return item[-1] if isinstance(item, (list, tuple)) and item else item
+    if isinstance(entry, (list, tuple)) and entry:
+        return entry[-1]
+    return entry
 
 
 def _from_table(text: str, delimiter: str, where: str) -> tuple[str, ...]:
+    rows = _rows(text, delimiter, where)
+    header = [cell.strip().lower() for cell in rows[0]]
+    if _is_header(header):
+        rows = rows[1:]
+    else:
+        header = [""] * len(header)
+
+    columns = range(len(header))
+    numeric = [column for column in columns if _is_numeric(column, rows)]
+    texts = [column for column in columns if column not in numeric]
+    name = _titled(texts or [columns[-1]], header, _NAME_COLUMNS)
+    indices = [column for column in numeric if column != name]
+    if not indices:
+        return _clean([row[name] for row in rows], where)
+
+    index = _titled(indices, header, _INDEX_COLUMNS)
+    pairs = [(int(row[index]), row[name]) for row in rows]
+    return _ordered(pairs, where)
+
+
+def _rows(text: str, delimiter: str, where: str) -> list[list[str]]:
+    """The rows of a table that are not empty, all of one length; raises LabelsError."""
+    lines = text.splitlines(keepends=True)
     try:
-        rows = [
-            row
-            for row in csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-            if any(cell.strip() for cell in row)
-        ]
+        every = list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:
         raise LabelsError(
             f"{where} is not valid CSV ({error}): give {_FORMATS}"
         ) from None
+    rows = [row for row in every if any(map(str.strip, row))]
     if not rows:
         raise LabelsError(f"{where} is empty: give {_FORMATS}")
+
     width = len(rows[0])
-    uneven = next(
-        (number for number, row in enumerate(rows, start=1) if len(row) != width), None
-    )
-    if uneven is not None:
-        raise LabelsError(
-            f"{where} has {len(rows[uneven - 1])} columns in row {uneven} and {width} "
-            "in row 1: "
-            "put labels that hold a comma in double quotes"
-        )
-    header = [cell.strip().lower() for cell in rows[0]]
-    titled = any(cell in _NAME_COLUMNS for cell in header) or (
-        width > 1 and any(cell in _INDEX_COLUMNS for cell in header)
-    )
-    if titled:
-        rows = rows[1:]
-    numeric = [
-        all(re.fullmatch(r"\s*\d{1,9}\s*", row[column]) for row in rows)
-        for column in range(width)
-    ]
-    names = [column for column in range(width) if not numeric[column]] or [width - 1]
-    named = [column for column in names if titled and header[column] in _NAME_COLUMNS]
-    name = (named or names)[0]
-    indices = [column for column in range(width) if numeric[column] and column != name]
-    entitled = [
-        column for column in indices if titled and header[column] in _INDEX_COLUMNS
-    ]
-    if not indices:
-        return _clean([row[name] for row in rows], where)
-    index = (entitled or indices)[0]
-    return _ordered([(int(row[index]), row[name]) for row in rows], where)
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width:
+            raise LabelsError(
+                f"{where} has {len(row)} columns in row {number} and {width} in row 1: "
+                "put labels that hold a comma in double quotes"
+            )
+    return rows
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether a table's first row names its columns."""
+    if any(cell in _NAME_COLUMNS for cell in cells):
+        return True
+    return len(cells) > 1 and any(cell in _INDEX_COLUMNS for cell in cells)
+
+
+def _is_numeric(column: int, rows: Sequence[Sequence[str]]) -> bool:
+    return all(re.fullmatch(r"\s*\d{1,9}\s*", row[column]) for row in rows)
+
+
+def _titled(
+    columns: Sequence[int], header: Sequence[str], titles: Sequence[str]
+) -> int:
+    """The first column with one of these titles, or else the first of all."""
+    for column in columns:
+        if header[column] in titles:
+            return column
+    return columns[0]
 
 
 def _from_lines(text: str, where: str) -> tuple[str, ...]:
@@ -218,83 +273,92 @@ def _from_lines(text: str, where: str) -> tuple[str, ...]:
     lines = [line.strip(" \t") for line in re.split(r"\r\n|\n|\r", text)]
     while lines and not lines[-1]:
         lines.pop()
-    readings = [
-        reading
-        for pattern in (_NAME_INDEX, _INDEX_NAME)
-        if (reading := _indexed(lines, pattern))
-    ]
-    readings.sort(key=lambda reading: not _in_sequence([index for index, _ in reading]))
+
+    readings = []
+    for pattern in (_NAME_INDEX, _INDEX_NAME):
+        pairs = _indexed(lines, pattern)
+        if pairs:
+            readings.append(pairs)
+    for pairs in readings:
+        if _in_sequence([index for index, _ in pairs]):
+            return _ordered(pairs, where)
     if readings:
         return _ordered(readings[0], where)
-    wordnet = [_WORDNET.fullmatch(line) for line in lines]
-    return _clean(
-        _without_folders(
-            [
-                match["name"] if match else line
-                for match, line in zip(wordnet, lines, strict=True)
-            ]
-        ),
-        where,
-    )
+
+    names = [_WORDNET.sub(r"\g<name>", line) for line in lines]
+    return _clean(_without_folders(names), where)
 
 
 def _indexed(
     lines: Sequence[str], pattern: re.Pattern[str]
 ) -> list[tuple[int, str]] | None:
-    """Read every line as a name and an index, or None when the lines are not of that kind."""
-    matches = [pattern.fullmatch(line) for line in lines]
-    found = [(int(match["index"]), match["name"]) for match in matches if match]
-    if not found or len(found) != len(lines):
-        return None
+    """Read every line as an index and a name; None when one does not match."""
+    pairs = []
+    for line in lines:
+        match = pattern.fullmatch(line)
+        if match is None:
+            return None
+        index = int(match["index"])
+        pairs.append((index, match["name"]))
+
     # "class 0", "class 1" … are plain labels: without the number nothing would tell
     # them apart.
-    if len(found) > 1 and len({name for _, name in found}) == 1:
+    names = {name for _, name in pairs}
+    if len(pairs) > 1 and len(names) == 1:
         return None
-    return found
+    return pairs
 
 
 def _in_sequence(indices: Sequence[int]) -> bool:
     """Whether the indices are 0…n−1 or 1…n, each once."""
-    return bool(indices) and sorted(indices) in (
-        list(range(len(indices))),
-        list(range(1, len(indices) + 1)),
-    )
+    if not indices:
+        return False
+    first = min(indices)
+    expected = range(first, first + len(indices))
+    return first in (0, 1) and sorted(indices) == list(expected)
 
 
 def _ordered(pairs: Sequence[tuple[int, Any]], where: str) -> tuple[str, ...]:
+    """The names in the order of their indices; raises LabelsError for gaps."""
     indices = [index for index, _ in pairs]
     if pairs and not _in_sequence(indices):
-        seen = Counter(indices)
-        twice = sorted(index for index, times in seen.items() if times > 1)
-        if twice:
-            raise LabelsError(
-                f"{where} gives index {_few(twice)} more than once: every class needs "
-                "its own index"
-            )
-        first = min(1, min(indices))
-        absent = [
-            index
-            for index in range(first, min(max(indices), first + 2 * len(indices)))
-            if index not in seen
-        ]
-        raise LabelsError(
-            f"{where} has {len(indices)} labels with indices up to {max(indices)}, and "
-            f"none for {_few(absent)}: "
-            "indices run from 0 (or 1) without gaps; if the numbers belong to the "
-            "names, give a JSON list"
+        raise _out_of_sequence(indices, where)
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    names = [name for _, name in ordered]
+    return _clean(_without_folders(names), where)
+
+
+def _out_of_sequence(indices: Sequence[int], where: str) -> LabelsError:
+    """The error for indices with duplicates or gaps."""
+    counts = Counter(indices)
+    twice = sorted(index for index in counts if counts[index] > 1)
+    if twice:
+        return LabelsError(
+            f"{where} gives index {_few(twice)} more than once: every class needs its "
+            "own index"
         )
-    ordered = [name for _, name in sorted(pairs, key=lambda pair: pair[0])]
-    return _clean(_without_folders(ordered), where)
+
+    first = min(1, *indices)
+    highest = max(indices)
+    # A few absent indices are enough, even where the highest is a billion.
+    last = min(highest, first + 2 * len(indices))
+    absent = [index for index in range(first, last) if index not in counts]
+    return LabelsError(
+        f"{where} has {len(indices)} labels with indices up to {highest}, and none for "
+        f"{_few(absent)}: indices run from 0 (or 1) without gaps; if the numbers "
+        "belong to the names, give a JSON list"
+    )
 
 
 def _without_folders(names: Sequence[Any]) -> list[Any]:
     """Take "/a/" off "/a/airfield" where all the names have such a letter folder."""
-    matches = [
-        _PLACES.fullmatch(name) if isinstance(name, str) else None for name in names
-    ]
-    return (
-        [match["name"] for match in matches if match] if all(matches) else list(names)
-    )
+    inner = []
+    for name in names:
+        match = _PLACES.fullmatch(name) if isinstance(name, str) else None
+        if match is None:
+            return list(names)
+        inner.append(match["name"])
+    return inner
 
 
 def _clean(names: Sequence[Any], where: str) -> tuple[str, ...]:
@@ -318,10 +382,12 @@ def _clean(names: Sequence[Any], where: str) -> tuple[str, ...]:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "…")
+    if len(text) > _LONGEST_SHOWN:
+        text = text[:_LONGEST_SHOWN] + "…"
+    return repr(text)
 
 
 def _few(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:3])) + (
-        f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
-    )
+    listed = ", ".join(map(str, numbers[:_MOST_SHOWN]))
+    more = len(numbers) - _MOST_SHOWN
+    return f"{listed} and {more} more" if more > 0 else listed

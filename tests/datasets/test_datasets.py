@@ -21,8 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import unitscope.datasets.tables as tables
-from unitscope.datasets import Dataset, open_dataset
+from unitscope.datasets import Dataset, open_dataset, parquet, tables
 from unitscope.errors import DatasetError, LabelsError, MissingExtraError, PhotoError
 
 
@@ -77,9 +76,9 @@ def classes_of(dataset: Dataset) -> list[str | int | None]:
 
 
 def contents(dataset: Dataset) -> list[bytes]:
-    found = [dataset.read(index) for index in range(len(dataset))]
-    assert [len(data) for data in found] == [entry.size for entry in dataset.entries]
-    return found
+    images = [dataset.read(index) for index in range(len(dataset))]
+    assert [len(data) for data in images] == [entry.size for entry in dataset.entries]
+    return images
 
 
 def refused(source: Any, kind: type[Exception] = DatasetError, **options: Any) -> str:
@@ -94,18 +93,18 @@ def refused(source: Any, kind: type[Exception] = DatasetError, **options: Any) -
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     names = ["b.PNG", "a.jpg", "c d.webp", "ü.jpeg"]
-    found = open_dataset(
+    dataset = open_dataset(
         folder_of(tmp_path, [*names, ".hidden.jpg", "notes.md", "__MACOSX/a.jpg"])
     )
-    assert (found.kind, found.source, found.classes, found.labelled) == (
+    assert (dataset.kind, dataset.source, dataset.classes, dataset.labelled) == (
         "folder",
         str(tmp_path),
         None,
         False,
     )
-    assert ids(found) == sorted(names)
-    assert contents(found) == [photo(name) for name in sorted(names)]
-    assert found.entries[0].stamp == (tmp_path / "a.jpg").stat().st_mtime_ns
+    assert ids(dataset) == sorted(names)
+    assert contents(dataset) == [photo(name) for name in sorted(names)]
+    assert dataset.entries[0].stamp == (tmp_path / "a.jpg").stat().st_mtime_ns
 
 
 def test_class_folders_give_the_labels(tmp_path: Path) -> None:
@@ -117,9 +116,9 @@ def test_class_folders_give_the_labels(tmp_path: Path) -> None:
         "cats/2.jpg",
     ]
     (tmp_path / "empty").mkdir()
-    found = open_dataset(str(folder_of(tmp_path, names)))
-    assert found.classes == ("abbey", "bakery/shop", "cats")
-    assert [(entry.id, entry.label) for entry in found.entries] == [
+    dataset = open_dataset(str(folder_of(tmp_path, names)))
+    assert dataset.classes == ("abbey", "bakery/shop", "cats")
+    assert [(entry.id, entry.label) for entry in dataset.entries] == [
         ("a/abbey/1.jpg", 0), ("b/bakery/shop/1.jpg", 1), ("cats/1.jpg", 2), ("cats/2.jpg", 2),
     ]  # fmt: skip
 
@@ -141,8 +140,8 @@ def test_names_of_classes_number_the_folders(tmp_path: Path) -> None:
 
 
 def test_numbered_folders_are_indices_not_sorted_as_text(tmp_path: Path) -> None:
-    found = open_dataset(folder_of(tmp_path, ["10/a.jpg", "2/a.jpg", "0/a.jpg"]))
-    assert found.classes is None and [entry.label for entry in found.entries] == [
+    dataset = open_dataset(folder_of(tmp_path, ["10/a.jpg", "2/a.jpg", "0/a.jpg"]))
+    assert dataset.classes is None and [entry.label for entry in dataset.entries] == [
         0,
         10,
         2,
@@ -153,8 +152,8 @@ def test_numbered_folders_are_indices_not_sorted_as_text(tmp_path: Path) -> None
 
 
 def test_loose_photos_beside_class_folders_have_no_label(tmp_path: Path) -> None:
-    found = open_dataset(folder_of(tmp_path, ["a.jpg", "cat/b.jpg"]))
-    assert classes_of(found) == [None, "cat"] and found.notes == (
+    dataset = open_dataset(folder_of(tmp_path, ["a.jpg", "cat/b.jpg"]))
+    assert classes_of(dataset) == [None, "cat"] and dataset.notes == (
         "1 photos lie in no class's folder and have no label",
     )
 
@@ -170,8 +169,8 @@ def test_splits_are_chosen_or_asked_for(tmp_path: Path) -> None:
     assert "has the splits 'train', 'val', and split='tset' was asked for" in refused(
         tmp_path, split="tset"
     )
-    found = open_dataset(tmp_path, split="val")
-    assert ids(found) == ["val/cat/1.jpg"] and found.classes == ("cat",)
+    dataset = open_dataset(tmp_path, split="val")
+    assert ids(dataset) == ["val/cat/1.jpg"] and dataset.classes == ("cat",)
     (tmp_path / "flat").mkdir()
     flat = folder_of(tmp_path / "flat", ["cat/1.jpg"])
     assert (
@@ -239,19 +238,23 @@ def test_empty_missing_and_unreadable_folders(
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path, unchecked: None) -> None:
-    assert refused(3) == "a data set is opened from a path or a list of paths, not int"
+    assert refused(3) == (
+        "a data set is opened from a path or a list of paths, not int: expected a "
+        "folder of photos or of class folders, a list of photos (.txt, .csv, .tsv), "
+        "tar shards, or Parquet files"
+    )
     assert "not bytes" in refused(b"folder") and "not list" in refused(["a.jpg", 3])
 
 
 def test_a_photo_that_goes_away_is_a_photo_error(tmp_path: Path) -> None:
-    found = open_dataset(folder_of(tmp_path, ["a.jpg", "b.jpg"]))
+    dataset = open_dataset(folder_of(tmp_path, ["a.jpg", "b.jpg"]))
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(PhotoError, match=r"there is no photo .*a\.jpg"):
-        found.read(0)
+        dataset.read(0)
     (tmp_path / "a.jpg").mkdir()
     with pytest.raises(PhotoError, match="cannot be read"):
-        found.read(0)
-    assert found.read(1) == photo("b.jpg")
+        dataset.read(0)
+    assert dataset.read(1) == photo("b.jpg")
 
 
 # The layout of MiniPlaces
@@ -266,13 +269,13 @@ VAL_LIST = "val/00000002.jpg 0\nval/00000001.jpg 1\n"
 
 def test_a_split_list_labels_the_photos(tmp_path: Path) -> None:
     texts = {"val.txt": VAL_LIST, "categories.txt": "/a/abbey 0\n/z/zoo 1\n"}
-    found = open_dataset(
+    dataset = open_dataset(
         folder_of(tmp_path, [*MINIPLACES, "images/train/a/abbey/1.jpg"], texts),
         split="val",
     )
-    assert found.kind == "miniplaces" and found.classes == ("abbey", "zoo")
-    assert classes_of(found) == ["zoo", "abbey", None]
-    assert "1 photos have no label in 'val.txt'" in found.notes
+    assert dataset.kind == "miniplaces" and dataset.classes == ("abbey", "zoo")
+    assert classes_of(dataset) == ["zoo", "abbey", None]
+    assert "1 photos have no label in 'val.txt'" in dataset.notes
     train = open_dataset(tmp_path, split="train")
     assert classes_of(train) == ["abbey"] and train.classes == ("abbey", "zoo")
     (tmp_path / "val.txt").write_text("val/1.jpg abbey\n")
@@ -283,15 +286,17 @@ def test_a_split_list_labels_the_photos(tmp_path: Path) -> None:
 
 
 def test_a_list_of_categories_that_does_not_fit_is_not_used(tmp_path: Path) -> None:
-    found = open_dataset(
+    dataset = open_dataset(
         folder_of(tmp_path, ["cat/1.jpg"], {"categories.txt": "sky\nsea\n"})
     )
-    assert found.classes == ("cat",) and "does not fit their labels" in found.notes[0]
+    assert (
+        dataset.classes == ("cat",) and "does not fit their labels" in dataset.notes[0]
+    )
 
 
 def test_annotations_beside_images_are_no_photos(tmp_path: Path) -> None:
-    found = open_dataset(folder_of(tmp_path, ["images/1.jpg", "annotations/1.png"]))
-    assert ids(found) == ["images/1.jpg"] and found.kind == "folder"
+    dataset = open_dataset(folder_of(tmp_path, ["images/1.jpg", "annotations/1.png"]))
+    assert ids(dataset) == ["images/1.jpg"] and dataset.kind == "folder"
 
 
 def test_a_miniplaces_tar_is_the_folder(tmp_path: Path) -> None:
@@ -309,18 +314,18 @@ def test_a_miniplaces_tar_is_the_folder(tmp_path: Path) -> None:
 
 
 def test_the_published_validation_photos(data: Path) -> None:
-    found = open_dataset(data / "miniplaces/val-part.tar")
-    assert (found.kind, len(found), found.entries[0].id) == (
+    dataset = open_dataset(data / "miniplaces/val-part.tar")
+    assert (dataset.kind, len(dataset), dataset.entries[0].id) == (
         "miniplaces",
         3000,
         "images/val/00000001.jpg",
     )
     assert (
-        found.entries[0].label == 71
-        and found.classes is not None
-        and found.classes[0] == "abbey"
+        dataset.entries[0].label == 71
+        and dataset.classes is not None
+        and dataset.classes[0] == "abbey"
     )
-    assert all(data.startswith(b"\xff\xd8") for data in contents(found))
+    assert all(data.startswith(b"\xff\xd8") for data in contents(dataset))
 
 
 # Lists
@@ -331,13 +336,13 @@ def test_a_text_file_lists_photos_in_its_order(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(
         "\ufeffin a folder/a 1.jpg\r\n\r\n./b.jpg\r\n".encode()
     )
-    found = open_dataset(tmp_path / "list.txt")
+    dataset = open_dataset(tmp_path / "list.txt")
     assert (
-        found.kind == "list"
-        and ids(found) == ["in a folder/a 1.jpg", "b.jpg"]
-        and not found.labelled
+        dataset.kind == "list"
+        and ids(dataset) == ["in a folder/a 1.jpg", "b.jpg"]
+        and not dataset.labelled
     )
-    assert contents(found) == [photo("in a folder/a 1.jpg"), photo("b.jpg")]
+    assert contents(dataset) == [photo("in a folder/a 1.jpg"), photo("b.jpg")]
 
 
 @pytest.mark.parametrize(
@@ -357,14 +362,14 @@ def test_lists_and_tables_give_labels(
     tmp_path: Path, name: str, text: str, expected: list[str | int | None]
 ) -> None:
     folder_of(tmp_path, ["a.jpg", "b c.jpg"], {name: text})
-    found = open_dataset(tmp_path / name)
-    assert ids(found) == ["a.jpg", "b c.jpg"] and classes_of(found) == expected
+    dataset = open_dataset(tmp_path / name)
+    assert ids(dataset) == ["a.jpg", "b c.jpg"] and classes_of(dataset) == expected
 
 
 def test_a_label_is_taken_only_where_every_line_has_one(tmp_path: Path) -> None:
     folder_of(tmp_path, ["a 1", "b.jpg"], {"l.txt": "a 1\nb.jpg\n"})
-    found = open_dataset(tmp_path / "l.txt")
-    assert ids(found) == ["a 1", "b.jpg"] and not found.labelled
+    dataset = open_dataset(tmp_path / "l.txt")
+    assert ids(dataset) == ["a 1", "b.jpg"] and not dataset.labelled
 
 
 def test_names_for_the_indices_of_a_list(tmp_path: Path) -> None:
@@ -379,12 +384,13 @@ def test_names_for_the_indices_of_a_list(tmp_path: Path) -> None:
 
 def test_photos_that_are_not_there_are_told_when_read(tmp_path: Path) -> None:
     folder_of(tmp_path, ["a.jpg"], {"l.txt": "a.jpg\ngone.jpg\n"})
-    found = open_dataset(tmp_path / "l.txt")
+    dataset = open_dataset(tmp_path / "l.txt")
     assert (
-        found.notes == ("1 photos of 2 are not there",) and found.entries[1].size == 0
+        dataset.notes == ("1 photos of 2 are not there",)
+        and dataset.entries[1].size == 0
     )
     with pytest.raises(PhotoError, match=r"there is no photo '.*gone\.jpg'"):
-        found.read(1)
+        dataset.read(1)
     (tmp_path / "l.txt").write_text("gone.jpg cat\nlost.jpg dog\n")
     message = refused(tmp_path / "l.txt")
     assert (
@@ -433,10 +439,10 @@ def test_paths_in_memory_are_named_from_their_common_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder_of(tmp_path, ["x/b.jpg", "x/deep/a.jpg"])
-    found = open_dataset([tmp_path / "x/deep/a.jpg", str(tmp_path / "x/b.jpg")])
-    assert found.kind == "list" and ids(found) == ["deep/a.jpg", "b.jpg"]
+    dataset = open_dataset([tmp_path / "x/deep/a.jpg", str(tmp_path / "x/b.jpg")])
+    assert dataset.kind == "list" and ids(dataset) == ["deep/a.jpg", "b.jpg"]
     monkeypatch.chdir(tmp_path / "x")
-    assert ids(open_dataset(["deep/a.jpg", "b.jpg"])) == ids(found)
+    assert ids(open_dataset(["deep/a.jpg", "b.jpg"])) == ids(dataset)
     assert ids(open_dataset("b.jpg")) == ["b.jpg"] and ids(open_dataset("*/a.jpg")) == [
         "a.jpg"
     ]
@@ -448,7 +454,7 @@ def test_paths_in_memory_are_named_from_their_common_folder(
 
 
 def shards(root: Path, sidecars: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The members of a shard: two photos with what is said of each (`{key}` is not the same for both)."""
+    """The members of a shard: two photos and their sidecars (`{key}` differs)."""
     return {
         name: data
         for key in ("000", "001")
@@ -478,12 +484,12 @@ def test_webdataset_shards(
     tmp_path: Path, sidecars: dict[str, bytes], expected: list[str | int | None]
 ) -> None:
     tar = tar_of(tmp_path / "train-000.tar", shards(tmp_path, sidecars))
-    found = open_dataset(tar)
-    assert found.kind == "tar" and ids(found) == [
+    dataset = open_dataset(tar)
+    assert dataset.kind == "tar" and ids(dataset) == [
         "train-000/000.jpg",
         "train-000/001.jpg",
     ]
-    assert classes_of(found) == expected and contents(found) == [
+    assert classes_of(dataset) == expected and contents(dataset) == [
         photo("000"),
         photo("001"),
     ]
@@ -554,11 +560,11 @@ def test_a_tar_of_class_folders(tmp_path: Path) -> None:
         "./set/d/dog/2.jpg": photo("2"),
         "./set/README.md": b"no photo",
     }
-    found = open_dataset(tar_of(tmp_path / "set.tar", members))
-    assert ids(found) == [
+    dataset = open_dataset(tar_of(tmp_path / "set.tar", members))
+    assert ids(dataset) == [
         "set/set/cat/1.jpg",
         "set/set/d/dog/2.jpg",
-    ] and found.classes == ("cat", "dog")
+    ] and dataset.classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize("form", ["gz", "xz", "bz2"])
@@ -599,15 +605,15 @@ def test_damaged_tars_are_refused(tmp_path: Path) -> None:
 
 def test_a_tar_that_is_written_anew_is_noticed(tmp_path: Path) -> None:
     tar = tar_of(tmp_path / "x.tar", {"a.jpg": photo("a")})
-    found = open_dataset(tar)
+    dataset = open_dataset(tar)
     os.utime(tar, ns=(0, 0))
     with pytest.raises(
         PhotoError, match="written anew since it was opened: open the data set again"
     ):
-        found.read(0)
+        dataset.read(0)
     tar.unlink()
     with pytest.raises(PhotoError, match="cannot be read"):
-        found.read(0)
+        dataset.read(0)
 
 
 NAMES = st.lists(
@@ -652,17 +658,21 @@ def test_a_plain_table(tmp_path: Path) -> None:
             "image": IMAGES,
         },
     )
-    found = open_dataset(file)
+    dataset = open_dataset(file)
     assert (
-        found.kind == "parquet"
-        and ids(found) == [f"{n}.jpg" for n in range(5)]
-        and found.classes is None
+        dataset.kind == "parquet"
+        and ids(dataset) == [f"{n}.jpg" for n in range(5)]
+        and dataset.classes is None
     )
-    assert [entry.label for entry in found.entries] == [0, 1, 1, 0, None] and contents(
-        found
-    ) == IMAGES
+    assert [entry.label for entry in dataset.entries] == [
+        0,
+        1,
+        1,
+        0,
+        None,
+    ] and contents(dataset) == IMAGES
     assert classes_of(open_dataset(file, classes=["cat", "dog"]))[:2] == ["cat", "dog"]
-    assert found.read(-1) == IMAGES[-1]
+    assert dataset.read(-1) == IMAGES[-1]
 
 
 def hugging_face(
@@ -685,29 +695,29 @@ def hugging_face(
 
 
 def test_a_hugging_face_table_names_its_classes(tmp_path: Path) -> None:
-    found = open_dataset(
+    dataset = open_dataset(
         hugging_face(
             tmp_path / "t.parquet", ["a.jpg", "b.jpg", "c.jpg"], [b"A", b"BB", None]
         )
     )
     assert (
-        found.classes == ("cat", "dog")
-        and classes_of(found) == ["dog"] * 3
-        and ids(found)[0] == "a.jpg"
+        dataset.classes == ("cat", "dog")
+        and classes_of(dataset) == ["dog"] * 3
+        and ids(dataset)[0] == "a.jpg"
     )
-    assert [entry.size for entry in found.entries] == [1, 2, 0] and found.read(
+    assert [entry.size for entry in dataset.entries] == [1, 2, 0] and dataset.read(
         1
     ) == b"BB"
     with pytest.raises(PhotoError, match=r"'c\.jpg' has no bytes"):
-        found.read(2)
+        dataset.read(2)
 
 
 @pytest.mark.parametrize("paths", [["a.jpg", "a.jpg"], [None, "a.jpg"], [None, None]])
 def test_paths_that_name_nothing_give_way_to_rows(
     tmp_path: Path, paths: list[str | None]
 ) -> None:
-    found = open_dataset(hugging_face(tmp_path / "t.parquet", paths, [b"A", b"B"]))
-    assert ids(found) == ["t.parquet#0", "t.parquet#1"]
+    dataset = open_dataset(hugging_face(tmp_path / "t.parquet", paths, [b"A", b"B"]))
+    assert ids(dataset) == ["t.parquet#0", "t.parquet#1"]
 
 
 @pytest.mark.parametrize(
@@ -726,10 +736,10 @@ def test_label_columns(
     file = table_of(
         tmp_path / "t.parquet", {"jpg": [b"1", b"2", b"3"], "class": column}
     )
-    found = open_dataset(file)
+    dataset = open_dataset(file)
     assert (
-        classes_of(found) == expected
-        and any("no single label" in note for note in found.notes) != found.labelled
+        classes_of(dataset) == expected
+        and any("no single label" in note for note in dataset.notes) != dataset.labelled
     )
 
 
@@ -740,10 +750,10 @@ def test_several_tables_in_a_folder(tmp_path: Path) -> None:
             tmp_path / f"data/train-0000{number}-of-00002.parquet", {"image": IMAGES}
         )
     table_of(tmp_path / "data/test-00000-of-00001.parquet", {"image": IMAGES[:1]})
-    found = open_dataset(tmp_path, split="train")
+    dataset = open_dataset(tmp_path, split="train")
     assert (
-        contents(found) == IMAGES * 2
-        and ids(found)[5] == "train-00001-of-00002.parquet#0"
+        contents(dataset) == IMAGES * 2
+        and ids(dataset)[5] == "train-00001-of-00002.parquet#0"
     )
     assert "has the splits 'train', 'test'" in refused(tmp_path)
     assert "is given twice" in refused(
@@ -764,49 +774,50 @@ def test_several_tables_in_a_folder(tmp_path: Path) -> None:
 def test_one_row_group_is_read_once_and_few_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = open_dataset(table_of(tmp_path / "t.parquet", {"image": IMAGES}))
-    monkeypatch.setattr(tables, "_KEPT_BYTES", 1)
+    dataset = open_dataset(table_of(tmp_path / "t.parquet", {"image": IMAGES}))
+    monkeypatch.setattr(tables, "_CACHED_BYTES", 1)
     groups: list[int] = []
-    images = tables._Table.images
+    images = parquet.ParquetFile.images
     monkeypatch.setattr(
-        tables._Table,
+        parquet.ParquetFile,
         "images",
         lambda self, group: groups.append(group) or images(self, group),
     )
-    assert contents(found) == IMAGES and groups == [0, 1, 2]
-    assert isinstance(found, tables.TableDataset) and list(found._kept) == [2]
-    again = pickle.loads(pickle.dumps(found))
-    assert contents(again) == IMAGES and again.fingerprint() == found.fingerprint()
+    assert contents(dataset) == IMAGES and groups == [0, 1, 2]
+    assert isinstance(dataset, tables.TableDataset)
+    assert list(dataset._row_groups._cache) == [2]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert contents(again) == IMAGES and again.fingerprint() == dataset.fingerprint()
 
 
 def test_tables_are_read_from_many_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [photo(str(number)) * (number % 7) for number in range(300)]
-    found = open_dataset(table_of(tmp_path / "t.parquet", {"image": images}, 16))
-    monkeypatch.setattr(tables, "_KEPT_BYTES", 4000)
+    dataset = open_dataset(table_of(tmp_path / "t.parquet", {"image": images}, 16))
+    monkeypatch.setattr(tables, "_CACHED_BYTES", 4000)
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(found.read, range(300))) == images
+        assert list(pool.map(dataset.read, range(300))) == images
 
 
 def test_sizes_of_large_tables_are_means(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "_MEASURED_BYTES", 1)
-    found = open_dataset(table_of(tmp_path / "t.parquet", {"image": IMAGES}))
+    dataset = open_dataset(table_of(tmp_path / "t.parquet", {"image": IMAGES}))
     assert (
-        len({entry.size for entry in found.entries[:2]}) == 1
-        and "means of their row groups" in found.notes[0]
+        len({entry.size for entry in dataset.entries[:2]}) == 1
+        and "means of their row groups" in dataset.notes[0]
     )
 
 
 def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     file = table_of(tmp_path / "t.parquet", {"image": IMAGES})
-    found = open_dataset(file)
+    dataset = open_dataset(file)
     file.write_bytes(file.read_bytes()[:-9])
     assert "is no whole Parquet file" in refused(file)
     with pytest.raises(PhotoError, match="is no whole Parquet file"):
-        found.read(0)
+        dataset.read(0)
     assert "has no column of images among 'a, b'" in refused(
         table_of(tmp_path / "n.parquet", {"a": [1], "b": ["x"]})
     )
@@ -820,12 +831,16 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
 def test_tables_need_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = table_of(tmp_path / "t.parquet", {"image": IMAGES})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "unitscope.datasets.tables")
+    for module in ("tables", "parquet"):
+        monkeypatch.delitem(sys.modules, f"unitscope.datasets.{module}")
     assert "pip install 'unitscope[atlas]'" in refused(file, MissingExtraError)
 
 
 def test_other_data_sets_do_not_load_pyarrow() -> None:
-    code = "import sys, unitscope.datasets; print('pyarrow' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, unitscope.datasets; "
+        "print('pyarrow' in sys.modules or 'torch' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, check=True
@@ -835,18 +850,18 @@ def test_other_data_sets_do_not_load_pyarrow() -> None:
 
 
 def test_the_shared_training_photos(data: Path) -> None:
-    found = open_dataset(f"{data}/miniplaces/train-96px-*-of-4.parquet")
+    dataset = open_dataset(f"{data}/miniplaces/train-96px-*-of-4.parquet")
     assert (
-        len(found) == 100_000
-        and found.classes is not None
-        and len(found.classes) == 100
+        len(dataset) == 100_000
+        and dataset.classes is not None
+        and len(dataset.classes) == 100
     )
     assert (
-        found.read(30_000)[8:12] == b"WEBP"
-        and len(found.read(30_000)) == found.entries[30_000].size
+        dataset.read(30_000)[8:12] == b"WEBP"
+        and len(dataset.read(30_000)) == dataset.entries[30_000].size
     )
-    for entry in found.entries[:50]:
-        assert entry.label is not None and found.classes[entry.label] in entry.id
+    for entry in dataset.entries[:50]:
+        assert entry.label is not None and dataset.classes[entry.label] in entry.id
 
 
 # The fingerprint

@@ -287,7 +287,11 @@ def test_index_maps_of_every_kind(
 
 
 def test_scene_parsing_folders_are_read(tmp_path: Path) -> None:
-    info = "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.15\t10\t1\t1\twall\n2\t0.1\t9\t1\t1\tbuilding, edifice\n"
+    info = (
+        "Idx\tRatio\tTrain\tVal\tStuff\tName\n"
+        "1\t0.15\t10\t1\t1\twall\n"
+        "2\t0.1\t9\t1\t1\tbuilding, edifice\n"
+    )
     written(tmp_path / "objectInfo150.txt", info)
     for split in ("training", "validation"):
         save(tmp_path / f"images/{split}/ADE_1.jpg", grey())
@@ -347,7 +351,8 @@ def encoded(numbers: np.ndarray) -> Image.Image:
 
 LABELS = (
     "number,name,category,frequency,coverage,syns\n"
-    "1,red-c,color(3),3,0.5,\n2,fabric,material(36);object(3),39,4.2,cloth\n300,head,part(2),2,0.1,\n4,zoo-s,scene(1),1,1,\n"
+    "1,red-c,color(3),3,0.5,\n2,fabric,material(36);object(3),39,4.2,cloth\n"
+    "300,head,part(2),2,0.1,\n4,zoo-s,scene(1),1,1,\n"
 )
 HEADER = "image,split,ih,iw,sh,sw,color,object,part,material,scene,texture\n"
 
@@ -377,9 +382,12 @@ def test_broden_has_layers_and_labels_of_whole_photos(tmp_path: Path) -> None:
     ] == ["ade/one.jpg", "ade/two.jpg"]
     assert masked.notes == ("1 photos without annotations are left out",)
     assert masked.concepts == (
-        Concept("red-c", "color"), Concept("fabric", "material"), Concept("fabric", "object"), Concept("head", "part"),
+        Concept("red-c", "color"),
+        Concept("fabric", "material"),
+        Concept("fabric", "object"),
+        Concept("head", "part"),
         Concept("zoo-s", "scene"),
-    )  # fmt: skip
+    )
     one, two = masked.masks(0), masked.masks(1)
     assert one.labels == (2, 3, 4) and one.categories == {"object", "part", "scene"}
     np.testing.assert_array_equal(
@@ -437,7 +445,7 @@ def test_damaged_broden_annotations_are_told_of_their_photo_alone(
         (
             "index.csv",
             f"{HEADER}a.jpg,train\n",
-            "has 2 columns in line 2 and 12 in its first",
+            "has 2 columns in line 2 and 12 in its first: get a whole copy",
         ),
         (
             "index.csv",

@@ -22,8 +22,8 @@ VALIDATION = DATA / "miniplaces" / "val-part.tar"
 @pytest.fixture(scope="module")
 def metadata() -> dict[str, str]:
     with safe_open(WEIGHTS, "pt") as file:
-        found: dict[str, str] = file.metadata()
-    return found
+        strings: dict[str, str] = file.metadata()
+    return strings
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,10 @@ def jpeg(label: int, number: int, size: int = 48) -> bytes:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in the official MiniPlaces layout: 3 classes, 12 training and 4 validation photos of each."""
+    """A folder in the official MiniPlaces layout.
+
+    It has 3 classes, with 12 training and 4 validation photos of each.
+    """
     root = tmp_path_factory.mktemp("miniplaces")
     lines: dict[str, list[str]] = {"train": [], "val": []}
     for label, folder in enumerate(FOLDERS):
@@ -99,11 +102,11 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def by_name(found: photos.Photos) -> dict[str, tuple[int, bytes]]:
+def by_name(dataset: photos.Photos) -> dict[str, tuple[int, bytes]]:
     return {
         name: (int(label), pixels.tobytes())
         for name, label, pixels in zip(
-            found.names, found.labels, found.pixels, strict=True
+            dataset.names, dataset.labels, dataset.pixels, strict=True
         )
     }
 
@@ -159,20 +162,23 @@ def test_photos_that_are_none_are_refused_in_words(
 
 
 def test_holding_out_by_number_and_by_archive(archive: Path, tmp_path: Path) -> None:
-    found = photos.read_photos(archive, "train")
-    chosen, held = photos.split_off(found, "6", seed=3)
+    dataset = photos.read_photos(archive, "train")
+    chosen, held = photos.split_off(dataset, "6", seed=3)
     assert len(held) == 6
     assert sorted([*chosen, *held]) == list(range(36))
     some = tmp_path / "annotated" / "images" / "train" / "a" / "abbey"
     some.mkdir(parents=True)
     (some / "00000002.jpg").write_bytes(jpeg(0, 2))
-    chosen, held = photos.split_off(found, str(tmp_path / "annotated"), seed=3)
-    assert [found.names[index] for index in held] == ["a/abbey/00000002.jpg"]
+    chosen, held = photos.split_off(dataset, str(tmp_path / "annotated"), seed=3)
+    assert [dataset.names[index] for index in held] == ["a/abbey/00000002.jpg"]
     assert len(chosen) == 35
 
 
 def test_crop_and_resize_agree_with_pillow() -> None:
-    """The batched matrix products are Pillow's antialiased bilinear resize of a box, before it rounds."""
+    """The batched matrix products are Pillow's antialiased bilinear resize of a box.
+
+    Pillow rounds afterwards.
+    """
     picture = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
     rows = augmentation._resampling(
         torch.tensor([10 / 96]), torch.tensor([80 / 96]), 96, 64
@@ -268,21 +274,21 @@ def test_training_learns_and_writes_what_it_learned(
     )
     assert train_miniplaces.main(words) == 0
     assert "95 % Wilson intervals" in capsys.readouterr().out
-    found = weights.read_weights(tmp_path / "weights.safetensors")
-    assert found.labels == CLASSES
-    assert found.preprocessing["crop"] == 48
-    accuracy = found.card["accuracy"]
+    trained = weights.read_weights(tmp_path / "weights.safetensors")
+    assert trained.labels == CLASSES
+    assert trained.preprocessing["crop"] == 48
+    accuracy = trained.card["accuracy"]
     assert accuracy["top1"]["accuracy"] >= 10 / 12
     assert set(accuracy["classes"]) == set(CLASSES)
-    assert json.loads((tmp_path / "scores.json").read_text()) == found.card
+    assert json.loads((tmp_path / "scores.json").read_text()) == trained.card
     # The card's command holds no path of this machine.
-    assert str(tmp_path) not in json.dumps(found.card)
-    page = card.render(found, 1234)
+    assert str(tmp_path) not in json.dumps(trained.card)
+    page = card.render(trained, 1234)
     assert f"{100 * accuracy['top1']['accuracy']:.1f}" in page
     assert all(f"| {name} |" in page for name in CLASSES)
     # The file scores what its card says.
     again = evaluation.evaluate(
-        found.network, photos.read_photos(archive, "val", 48), torch.device("cpu")
+        trained.network, photos.read_photos(archive, "val", 48), torch.device("cpu")
     )
     assert again.to_json(CLASSES) == accuracy
 
@@ -384,7 +390,7 @@ def test_a_student_trains_on_parquet_beside_its_teacher(
 
 
 def test_distillation_alone_pulls_towards_the_teacher() -> None:
-    """With the whole loss the teacher's, a student that answers as the teacher does has no loss left."""
+    """A student that answers as its teacher does has no distillation loss."""
     torch.manual_seed(0)
     teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     inputs, labels = torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)
@@ -430,10 +436,10 @@ def test_wilson_intervals_agree_with_scipy(data: st.DataObject) -> None:
 
 def test_evaluation_counts_by_hand() -> None:
     logits = np.array([[3, 2, 1], [1, 2, 3], [0, 5, 1], [2, 1, 0]], dtype=np.float32)
-    found = evaluation.Evaluation(logits, np.array([0, 0, 1, 1]))
-    assert (found.top(1).hits, found.top(2).hits, found.top(1).count) == (2, 3, 4)
-    assert (found.top(1, of=1).hits, found.top(1, of=1).count) == (1, 2)
-    assert found.confusions(5) == [(0, 2, 1), (1, 0, 1)]
+    scores = evaluation.Evaluation(logits, np.array([0, 0, 1, 1]))
+    assert (scores.top(1).hits, scores.top(2).hits, scores.top(1).count) == (2, 3, 4)
+    assert (scores.top(1, of=1).hits, scores.top(1, of=1).count) == (1, 2)
+    assert scores.confusions(5) == [(0, 2, 1), (1, 0, 1)]
     # A classifier that says the same of everything is right by no tie.
     assert (
         evaluation.Evaluation(np.zeros((4, 3), np.float32), np.array([0, 0, 1, 2]))

@@ -1,4 +1,4 @@
-"""Against a real HTTP server on this machine, which breaks off, refuses, lies or changes its mind."""
+"""Downloads from a real local HTTP server that breaks off, refuses, lies or changes."""
 
 import hashlib
 import os
@@ -14,8 +14,9 @@ import pytest
 
 from local_server import Site, running_site
 from unitscope.errors import DownloadError
-from unitscope.sources import downloads
-from unitscope.sources.downloads import cache_folder, fetch
+from unitscope.sources import cache as download_cache
+from unitscope.sources.cache import cache_folder
+from unitscope.sources.downloads import fetch
 
 BODY = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -250,7 +251,11 @@ def test_threads_that_ask_for_the_same_file_fetch_it_once(site: Site) -> None:
     assert results == [SHA256] * 4 and len(site.requests) == 1
 
 
-SCRIPT = "import sys; from unitscope.sources.downloads import fetch; print(fetch(sys.argv[1]).sha256)"
+SCRIPT = """
+import sys
+from unitscope.sources.downloads import fetch
+print(fetch(sys.argv[1]).sha256)
+"""
 
 
 def start(url: str) -> "subprocess.Popen[str]":
@@ -300,7 +305,7 @@ def test_where_files_cannot_be_locked_downloads_go_to_parts_of_their_own(
     def refuse(_: object) -> None:
         raise OSError("no locks on this file system")
 
-    monkeypatch.setattr(downloads, "_lock", refuse)
+    monkeypatch.setattr(download_cache, "_lock", refuse)
     url = site.serve("w.pth", BODY, cut=[1000, 1000])
     refusal(url, attempts=1)
     assert leftovers(cache) == set()

@@ -1,4 +1,4 @@
-"""Every way to name a model, for real: networks, files, Python modules, and a web server on this machine."""
+"""Every way to name a model, for real: networks, files, Python modules, a web server."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from unitscope.errors import (
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier
 from unitscope.scenes import WEIGHTS
-from unitscope.sources import SCHEMES, load
+from unitscope.sources import SCHEMES, load, usages
 from unitscope.sources.weights import match_names
 
 torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
@@ -169,12 +169,38 @@ def test_options_that_do_not_belong_are_refused(
     assert message in refusal(spec, **options)
 
 
-def test_every_scheme_is_named_by_its_usage() -> None:
+def test_every_scheme_is_named_by_its_usage_and_has_a_loader() -> None:
     assert all(name in scheme.usage for name, scheme in SCHEMES.items())
+    assert all(callable(scheme.loader()) for scheme in SCHEMES.values())
 
 
-def test_torchvision_is_imported_only_when_it_is_needed() -> None:
-    code = "import sys, unitscope.sources; print('torchvision' in sys.modules)"
+def test_the_documentation_lists_every_scheme() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for name in SCHEMES:
+        assert any(f"`{name}" in row for row in rows), f"docs/models.md lacks {name}"
+
+
+def test_the_help_of_the_command_line_lists_every_scheme() -> None:
+    from click.testing import CliRunner
+
+    from unitscope.cli import cli
+
+    shown = CliRunner().invoke(cli, ["explain", "--help"]).output
+    assert all(usage in shown for usage in usages() if ":" in usage)
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [
+        ("unitscope.sources", "torch"),
+        ("unitscope.sources.specification", "torchvision"),
+    ],
+)
+def test_libraries_are_imported_only_when_they_are_needed(
+    module: str, library: str
+) -> None:
+    code = f"import sys, {module}; print({library!r} in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -327,7 +353,7 @@ def test_an_unknown_name_of_weights_lists_the_known(tmp_path: Path) -> None:
 
 @pytest.fixture
 def published(site: Site, tmp_path: Path) -> Iterator[nn.Module]:
-    """A torchvision classifier of our own, registered as torchvision registers its own, with weights on our server."""
+    """A torchvision classifier of our own, registered, with weights on our server."""
     import hashlib
 
     from torchvision.models._api import (
@@ -773,7 +799,10 @@ def test_a_build_without_the_bundled_model_says_so(
 
 
 class OptionA(nn.Module):
-    """The parameter-free shortcut of CIFAR's ResNets: every other pixel, and channels of zeros on both sides."""
+    """The parameter-free shortcut of CIFAR's ResNets.
+
+    It takes every other pixel, and adds channels of zeros on both sides.
+    """
 
     def __init__(self, units: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""timm's networks, for real: their pixels, their weights from a hub on this machine, files, and what goes wrong."""
+"""timm's networks, for real: pixels, weights from a local hub, files, and failures."""
 
 from __future__ import annotations
 
@@ -150,10 +150,10 @@ def test_borders_lie_beside_the_photo(photo: Image.Image) -> None:
         {**data, "mean": (0.5,) * 3, "std": (0.5,) * 3}, "timm"
     ).placement(photo.size)
     border = (photo.width - photo.height) / 2
-    found = (placement.left, placement.top, placement.right, placement.bottom)
+    edges = (placement.left, placement.top, placement.right, placement.bottom)
     expected = (0, -border, photo.width, photo.height + border)
     assert all(
-        abs(edge - where) < 5 for edge, where in zip(found, expected, strict=True)
+        abs(edge - where) < 5 for edge, where in zip(edges, expected, strict=True)
     ), found
 
 

@@ -1,4 +1,4 @@
-"""transformers' image classifiers, for real: folders, types, a hub on this machine, processors' pixels, misfits."""
+"""transformers' classifiers, for real: folders, types, a local hub, pixels, misfits."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def network(kind: str, names: list[str] = NAMES) -> nn.Module:
 def saved(
     kind: str, folder: Path, processor: dict[str, Any] | None = None
 ) -> nn.Module:
-    """A network as save_pretrained leaves it, with the processor of its kind where settings of one are given."""
+    """A network as save_pretrained leaves it, with a processor if it has settings."""
     trained = network(kind)
     trained.save_pretrained(folder)
     if processor is not None:

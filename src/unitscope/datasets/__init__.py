@@ -1,16 +1,16 @@
-"""Data sets: where images and labels come from, and concept masks for them."""
+"""Data sets: images with labels, in any form that people have, and concept masks."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from unitscope.datasets.base import Dataset, Entry, shown_id
+from unitscope.datasets.base import EXPECTED, Dataset, Entry, shown_id
 from unitscope.datasets.broden import BrodenMasks
-from unitscope.datasets.files import EXPECTED, open_folder, walk
+from unitscope.datasets.folders import open_folder, walk
 from unitscope.datasets.index_maps import IndexMaps, read_object_info, without_none
 from unitscope.datasets.layout import (
     ANNOTATIONS,
@@ -21,9 +21,11 @@ from unitscope.datasets.layout import (
 )
 from unitscope.datasets.lists import LIST_SUFFIXES, open_list, open_paths
 from unitscope.datasets.masks import Concept, MaskedDataset, Masks
+from unitscope.datasets.patterns import expanded
 from unitscope.datasets.polygons import PolygonMasks
-from unitscope.datasets.tars import COMPRESSED, open_tars
-from unitscope.errors import DatasetError, one_line
+from unitscope.datasets.tar_file import COMPRESSED
+from unitscope.datasets.tars import open_tars
+from unitscope.errors import DatasetError
 from unitscope.labels import LabelsSource, read_labels
 
 __all__ = [
@@ -38,12 +40,9 @@ __all__ = [
     "shown_id",
 ]
 
-DatasetSource: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+_SHARDS = (".tar", ".parquet")
 
-_BRACES = re.compile(
-    r"\{(?:(?P<first>\d{1,9})\.\.(?P<last>\d{1,9})|(?P<choices>[^{}]*,[^{}]*))\}"
-)
-_MOST_SHARDS = 100_000
+DatasetSource: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def open_dataset(
@@ -52,24 +51,24 @@ def open_dataset(
     split: str | None = None,
     classes: LabelsSource | None = None,
 ) -> Dataset:
-    """Open a data set of images, whatever form it has; nothing but names, labels and sizes is read yet.
+    """Open a data set of images, whatever form it has.
 
-    `source` is a folder (flat, with a folder for each class, or divided into splits, as
-    MiniPlaces is), a photo, a list of photos (text with "path" or "path index" a line;
-    CSV or TSV with columns), a tar or WebDataset shards, or Parquet files; several
-    shards are a list, a folder, a glob pattern, or a range in braces
-    (`train-{000..012}.tar`). `split` names one of the splits, which is needed only
-    where there are several. `classes` are the names of the data set's own classes,
-    needed only where its labels are numbers. Raises DatasetError, or LabelsError for
-    `classes`.
+    Only names, labels and sizes are read yet. `source` is a folder (flat, with a folder
+    for each class, or divided into splits, as MiniPlaces is), a photo, a list of photos
+    (text with "path" or "path index" a line; CSV or TSV with columns), a tar or
+    WebDataset shards, or Parquet files; several shards are a list, a folder, a glob
+    pattern, or a range in braces (`train-{000..012}.tar`). `split` names one of the
+    splits, which is needed only where there are several. `classes` are the names of the
+    data set's own classes, needed only where its labels are numbers. Raises
+    DatasetError, or LabelsError for `classes`.
     """
-    found = _opened(source, split, None if classes is None else read_labels(classes))
-    given = [source] if isinstance(source, (str, os.PathLike)) else source
-    found.given, found.split = (
-        tuple(str(Path(path).absolute()) for path in given),
-        split,
-    )
-    return found
+    dataset = _opened(source, split, _read(classes))
+
+    paths = [source] if isinstance(source, (str, os.PathLike)) else source
+    absolute = (Path(path).absolute() for path in paths)
+    dataset.opened_paths = tuple(map(str, absolute))
+    dataset.split = split
+    return dataset
 
 
 def _opened(
@@ -77,20 +76,25 @@ def _opened(
 ) -> Dataset:
     if isinstance(source, (str, os.PathLike)):
         return _open_one(os.fspath(source), split, names)
-    if not isinstance(source, Sequence) or not all(
-        isinstance(item, (str, os.PathLike)) for item in source
-    ):
+    if not _is_list_of_paths(source):
         raise DatasetError(
             "a data set is opened from a path or a list of paths, not "
-            f"{type(source).__name__}"
+            f"{type(source).__name__}: expected {EXPECTED}"
         )
     if not source:
         raise DatasetError(f"the list of paths is empty: expected {EXPECTED}")
-    paths = [path for item in source for path in _expanded(os.fspath(item))]
-    shown = (
-        str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    )
+
+    paths = [path for item in source for path in expanded(os.fspath(item))]
+    shown = str(paths[0])
+    if len(paths) > 1:
+        shown += f" and {len(paths) - 1} more"
     return _open_several(shown, paths, split, names)
+
+
+def _is_list_of_paths(source: object) -> bool:
+    if not isinstance(source, Sequence):
+        return False
+    return all(isinstance(item, (str, os.PathLike)) for item in source)
 
 
 def open_masks(
@@ -100,7 +104,7 @@ def open_masks(
     classes: LabelsSource | None = None,
     names: LabelsSource | None = None,
 ) -> MaskedDataset:
-    """Open a folder of photos with concept masks: those photos only that have some.
+    """Open the photos of a folder that have concept masks.
 
     The layouts are MiniPlaces (`images/` and `objects/`), index maps (`images/` and
     `annotations/`, `labels/` or `masks/`, as SceneParse150), and Broden (`index.csv`,
@@ -110,57 +114,69 @@ def open_masks(
     all. Raises DatasetError, or LabelsError.
     """
     root = Path(source).expanduser()
-    if not root.is_dir():
-        why = (
-            "is a file: unpack it, and give the folder"
-            if root.exists()
-            else "is not there: check the path"
-        )
-        raise DatasetError(f"'{root}' {why} (annotated photos are read from a folder)")
+    _check_folder(root)
     if (root / "index.csv").is_file() and (root / "label.csv").is_file():
         return BrodenMasks(root, split)
-    folder = next((name for name in ANNOTATIONS if (root / name).is_dir()), None)
-    if folder is None:
-        raise DatasetError(
-            f"'{root}' has no annotations: expected images/ with objects/, "
-            f"{'/, '.join(ANNOTATIONS[1:])}/ "
-            "beside it, or Broden's index.csv and label.csv"
-        )
+
+    folder = _annotations_folder(root)
     if split is None:
         # Photos of other splits may well lie there without masks.
-        masked = [name for name in SPLITS if (root / folder / name).is_dir()]
-        split = masked[0] if len(masked) == 1 else None
-    concepts = None if names is None else read_labels(names)
-    photos = open_folder(
-        root, *walk(root), split, None if classes is None else read_labels(classes)
-    )
+        masks = root / folder
+        masked = [name for name in SPLITS if (masks / name).is_dir()]
+        if len(masked) == 1:
+            (split,) = masked
+
+    concepts = _read(names)
+    photos, others = walk(root)
+    dataset = open_folder(root, photos, others, split, _read(classes))
     if folder == "objects":
-        return PolygonMasks(photos, concepts or _names_of_objects(root))
-    return IndexMaps(photos, folder, without_none(concepts or _names_of_numbers(root)))
+        concepts = concepts or _names_of_objects(root)
+        return PolygonMasks(dataset, concepts)
+    concepts = concepts or _names_of_numbers(root)
+    return IndexMaps(dataset, folder, without_none(concepts))
+
+
+def _read(names: LabelsSource | None) -> tuple[str, ...] | None:
+    return None if names is None else read_labels(names)
+
+
+def _check_folder(root: Path) -> None:
+    if root.is_dir():
+        return
+    problem = "is not there: check the path"
+    if root.exists():
+        problem = "is a file: unpack it, and give the folder"
+    raise DatasetError(f"'{root}' {problem} (annotated photos are read from a folder)")
+
+
+def _annotations_folder(root: Path) -> str:
+    for name in ANNOTATIONS:
+        if (root / name).is_dir():
+            return name
+    raise DatasetError(
+        f"'{root}' has no annotations: expected images/ with objects/, "
+        f"{'/, '.join(ANNOTATIONS[1:])}/ beside it, or Broden's index.csv and label.csv"
+    )
 
 
 def _names_of_objects(root: Path) -> tuple[str, ...] | None:
-    files = [
-        place / "object_categories.txt"
-        for place in (root, root / "objects", root.parent)
-    ]
-    return next((read_labels(file) for file in files if file.is_file()), None)
+    for folder in (root, root / "objects", root.parent):
+        file = folder / "object_categories.txt"
+        if file.is_file():
+            return read_labels(file)
+    return None
 
 
 def _names_of_numbers(root: Path) -> tuple[str, ...]:
     if (root / "objectInfo150.txt").is_file():
         return read_object_info(root / "objectInfo150.txt")
-    files = [
-        root / name
-        for name in ("names.txt", "classes.txt", "labels.txt", "categories.txt")
-    ]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
-        raise DatasetError(
-            f"'{root}' does not name its concepts: lay names.txt there, one name a "
-            "line, or give names="
-        )
-    return read_labels(file)
+    for name in ("names.txt", "classes.txt", "labels.txt", "categories.txt"):
+        if (root / name).is_file():
+            return read_labels(root / name)
+    raise DatasetError(
+        f"'{root}' does not name its concepts: lay names.txt there, one name a line, "
+        "or give names="
+    )
 
 
 def _open_one(source: str, split: str | None, classes: Sequence[str] | None) -> Dataset:
@@ -169,12 +185,15 @@ def _open_one(source: str, split: str | None, classes: Sequence[str] | None) -> 
             f"'{source}' is an address, and data sets are read from files: download it "
             "first"
         )
-    paths = _expanded(source)
-    if len(paths) == 1 and paths[0].is_dir():
-        return _open_folder(paths[0], split, classes)
-    if len(paths) == 1 and paths[0].suffix.lower() in LIST_SUFFIXES:
+    paths = expanded(source)
+    if len(paths) > 1:
+        return _open_several(source, paths, split, classes)
+    path = paths[0]
+    if path.is_dir():
+        return _open_folder(path, split, classes)
+    if path.suffix.lower() in LIST_SUFFIXES:
         _refuse_split(source, split)
-        return open_list(paths[0], classes)
+        return open_list(path, classes)
     return _open_several(source, paths, split, classes)
 
 
@@ -182,20 +201,19 @@ def _open_folder(
     root: Path, split: str | None, classes: Sequence[str] | None
 ) -> Dataset:
     photos, others = walk(root)
-    shards = [
-        root / path for path in others if path.lower().endswith((".tar", ".parquet"))
-    ]
+    shards = [root / path for path in others if path.lower().endswith(_SHARDS)]
     if photos or not shards:
         return open_folder(root, photos, others, split, classes)
-    return _open_shards(str(root), _of_split(shards, split, f"'{root}'"), None, classes)
+    source = str(root)
+    chosen = _of_split(shards, split, f"'{source}'")
+    return _open_shards(source, chosen, None, classes)
 
 
 def _open_several(
     source: str, paths: Sequence[Path], split: str | None, classes: Sequence[str] | None
 ) -> Dataset:
     for path in paths:
-        # A tar or table that is not there is told by its name; one photo of many may be
-        # missing.
+        # One photo of many may be missing, but no tar or table.
         if path.is_dir():
             raise DatasetError(
                 f"'{path}' is a folder among files: open one folder, or name the files "
@@ -209,39 +227,43 @@ def _open_several(
         _refuse_split(source, split)
         return open_paths(paths, classes)
     if split is not None and len(paths) > 1 and any(split_of(path) for path in paths):
-        return _open_shards(
-            source, _of_split(paths, split, f"'{source}'"), None, classes
-        )
+        chosen = _of_split(paths, split, f"'{source}'")
+        return _open_shards(source, chosen, None, classes)
     return _open_shards(source, paths, split, classes)
 
 
 def _open_shards(
     source: str, paths: Sequence[Path], split: str | None, classes: Sequence[str] | None
 ) -> Dataset:
-    if all(path.name.lower().endswith((".tar", *COMPRESSED)) for path in paths):
+    names = [path.name.lower() for path in paths]
+    if all(name.endswith((".tar", *COMPRESSED)) for name in names):
         return open_tars(source, paths, split, classes)
-    if all(path.suffix.lower() == ".parquet" for path in paths):
+    if all(name.endswith(".parquet") for name in names):
         if any(split_of(path) != split for path in paths):
             _refuse_split(source, split)
-        # Loads pyarrow.
+        # pyarrow loads only where it is needed.
         from unitscope.datasets.tables import TableDataset
 
         return TableDataset(source, paths, classes)
-    kinds = ", ".join(sorted({path.suffix or path.name for path in paths}))
+
+    kinds = {path.suffix or path.name for path in paths}
+    listed = ", ".join(sorted(kinds))[:80]
     raise DatasetError(
-        f"'{source}' is no data set that can be read ({kinds[:80]}): expected "
-        f"{EXPECTED}"
+        f"'{source}' is no data set that can be read ({listed}): expected {EXPECTED}"
     )
 
 
 def _of_split(shards: Sequence[Path], split: str | None, where: str) -> list[Path]:
-    """The shards of one split, by their names or folders (`train-00000-of-00004.parquet`); all where those say none."""
-    splits = {path: split_of(path) for path in shards}
-    there = [name for name in SPLITS if name in splits.values()]
-    if None in splits.values() and split is None:
+    """The shards of one split, by their names or folders.
+
+    `train-00000-of-00004.parquet` is of "train". All where some shard names no split, and none was asked for.
+    """
+    splits = {split_of(path) for path in shards}
+    if split is None and None in splits:
         return list(shards)
-    chosen = choose_split(there, split, where)
-    return [path for path in shards if splits[path] == chosen]
+    named = [name for name in SPLITS if name in splits]
+    chosen = choose_split(named, split, where)
+    return [path for path in shards if split_of(path) == chosen]
 
 
 def _refuse_split(source: str, split: str | None) -> None:
@@ -249,57 +271,3 @@ def _refuse_split(source: str, split: str | None) -> None:
         raise DatasetError(
             f"'{source}' is not divided into splits: leave split={split!r} out"
         )
-
-
-def _expanded(source: str) -> list[Path]:
-    """A path, or the paths that its braces and stars stand for, in sorted order."""
-    path = Path(source).expanduser()
-    if not source:
-        raise DatasetError(f"the path is empty: expected {EXPECTED}")
-    if "\0" in source:
-        raise DatasetError(f"{source!r} is no path: it has a NUL character in it")
-    try:
-        plain = path.exists() or not re.search(r"[*?\[{]", source)
-    except OSError as error:
-        raise DatasetError(
-            f"'{source[:80]}' cannot be looked for ({one_line(error)}): check the path"
-        ) from None
-    if plain:
-        return [path]
-    paths: list[Path] = []
-    for pattern in _braces(str(path)):
-        relative = Path(pattern).relative_to(path.anchor)
-        matches = (
-            sorted(Path(path.anchor).glob(str(relative)))
-            if re.search(r"[*?\[]", pattern)
-            else [Path(pattern)]
-        )
-        if not matches:
-            raise DatasetError(
-                f"no file is named like '{pattern}': check the pattern (looked in "
-                f"{Path.cwd()})"
-            )
-        paths += matches
-    return paths
-
-
-def _braces(pattern: str) -> Iterator[str]:
-    """`a-{08..10}.tar` → a-08.tar, a-09.tar, a-10.tar; `{train,val}.tar` → train.tar, val.tar."""
-    match = _BRACES.search(pattern)
-    if match is None:
-        yield pattern
-        return
-    if match["choices"] is not None:
-        parts = match["choices"].split(",")
-    else:
-        first, last = int(match["first"]), int(match["last"])
-        if not 0 <= last - first < _MOST_SHARDS:
-            raise DatasetError(
-                f"'{match[0]}' in '{pattern}' is no range of shards: expected e.g. "
-                f"{{000..012}}"
-            )
-        parts = [
-            str(number).zfill(len(match["first"])) for number in range(first, last + 1)
-        ]
-    for part in parts:
-        yield from _braces(pattern[: match.start()] + part + pattern[match.end() :])

@@ -1,4 +1,4 @@
-"""Broden: the annotated photos of Network Dissection (Bau et al. 2017), several layers of concepts a photo."""
+"""Broden: the annotated photos of Network Dissection (Bau et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Bool, UInt
 
 from unitscope.datasets.classes import labelled
-from unitscope.datasets.files import FileDataset, read_text
+from unitscope.datasets.files import FileDataset
 from unitscope.datasets.index_maps import read_pixels
 from unitscope.datasets.layout import choose_split
 from unitscope.datasets.masks import Concept, MaskedDataset, Masks, gathered
+from unitscope.datasets.texts import read_text
 from unitscope.errors import DatasetError, PhotoError
 
 _NOT_CATEGORIES = ("image", "split", "ih", "iw", "sh", "sw")
@@ -23,8 +24,9 @@ _NOT_CATEGORIES = ("image", "split", "ih", "iw", "sh", "sw")
 
 @final
 class BrodenMasks(MaskedDataset):
-    """A folder such as broden1_224: index.csv (a row a photo), label.csv (number, name, category), images/.
+    """A folder such as broden1_224, with several layers of concepts a photo.
 
+    It holds index.csv (a row a photo), label.csv (number, name, category) and images/.
     A cell of index.csv holds, between semicolons, numbers of concepts that the whole
     photo shows, and names of PNGs whose pixels have the number R + 256·G, 0 for none. A
     number that label.csv gives several categories is a concept in each of them. Without
@@ -32,124 +34,155 @@ class BrodenMasks(MaskedDataset):
     """
 
     def __init__(self, root: Path, split: str | None) -> None:
-        self.source, self.kind, self._root = str(root), "broden", root
-        columns, rows = _table(root / "index.csv", ("image", "sh", "sw"))
-        self._categories = tuple(
-            name for name in columns if name not in _NOT_CATEGORIES
-        )
-        if split is not None:
-            choose_split(
-                sorted({row.get("split", "") for row in rows} - {""}),
-                split,
-                f"'{root}'",
-            )
-            rows = [row for row in rows if row["split"] == split]
-        annotated = [
-            row
-            for row in rows
-            if any(row[category].strip("; ") for category in self._categories)
-        ]
-        self.notes: tuple[str, ...] = ()
-        if len(annotated) < len(rows):
-            self.notes += (
-                f"{len(rows) - len(annotated)} photos without annotations are left out",
-            )
-        self._cells = [
-            tuple(row[category] for category in self._categories) for row in annotated
-        ]
-        self._shapes = [_shape(row, root) for row in annotated]
+        self.source = str(root)
+        self.kind = "broden"
+        self._images = root / "images"
         self.concepts, self._index_of = _concepts(root / "label.csv")
-        paths = [row["image"] for row in annotated]
+
+        columns, rows = _table(root / "index.csv", ("image", "sh", "sw"))
+        self._categories = [name for name in columns if name not in _NOT_CATEGORIES]
+        if split is not None:
+            rows = _of_split(rows, split, root)
+
+        self._cells: list[tuple[str, ...]] = []
+        self._shapes: list[tuple[int, int]] = []
+        paths = []
+        for row in rows:
+            cells = tuple(row[category] for category in self._categories)
+            if not any(cell.strip("; ") for cell in cells):
+                continue
+            self._cells.append(cells)
+            self._shapes.append(_shape(row, root))
+            paths.append(row["image"])
+
+        self.notes = ()
+        left_out = len(rows) - len(paths)
+        if left_out:
+            self.notes = (f"{left_out} photos without annotations are left out",)
         self.dataset = FileDataset(
-            str(root),
-            "folder",
-            root / "images",
-            paths,
-            paths,
-            labelled([None] * len(paths), None, str(root)),
+            source=self.source,
+            kind="folder",
+            root=self._images,
+            paths=paths,
+            ids=paths,
+            labels=labelled([None] * len(paths), None, self.source),
         )
 
     def annotations(self, index: int) -> tuple[Path | str, ...]:
         """The cells of index.csv, and the PNGs that they name."""
         cells = self._cells[index]
-        names = [
-            item
-            for cell in cells
-            for item in cell.split(";")
-            if item and not item.isdecimal()
-        ]
-        return (*cells, *(self._root / "images" / name for name in names))
+        files = []
+        for cell in cells:
+            for item in _items(cell):
+                if not item.isdecimal():
+                    files.append(self._images / item)
+        return (*cells, *files)
 
     def masks(self, index: int) -> Masks:
-        """The concepts of a photo in all categories and layers, at the size that index.csv gives as sh and sw."""
+        """The concepts of a photo in all categories and layers.
+
+        Their size is the one that index.csv gives as sh and sw.
+        """
         shape = self._shapes[index]
+        cells = self._cells[index]
         masks: dict[int, Bool[np.ndarray, "row col"]] = {}
         categories = set()
-        for category, cell in zip(self._categories, self._cells[index], strict=True):
-            for item in filter(None, cell.split(";")):
+        for category, cell in zip(self._categories, cells, strict=True):
+            for item in _items(cell):
                 categories.add(category)
                 layer = self._layer(item, shape)
-                for number in np.unique(layer[layer > 0]).tolist():
-                    concept = self._index_of.get((number, category))
-                    if concept is None:
-                        raise PhotoError(
-                            f"the annotation {item!r} of "
-                            f"{self.dataset.entries[index].id!r} has the number "
-                            f"{number}, "
-                            f"which label.csv lacks in the category {category!r}: get "
-                            "a whole copy of the data set"
-                        )
-                    found = layer == number
-                    masks[concept] = (
-                        masks[concept] | found if concept in masks else found
-                    )
+                for number in np.unique(layer).tolist():
+                    if number == 0:
+                        continue
+                    concept = self._concept(number, category, item, index)
+                    mask = layer == number
+                    if concept in masks:
+                        mask |= masks[concept]
+                    masks[concept] = mask
         return gathered(masks, shape, frozenset(categories))
 
+    def _concept(self, number: int, category: str, item: str, index: int) -> int:
+        """The index of a concept by its number; raises PhotoError where unknown."""
+        concept = self._index_of.get((number, category))
+        if concept is None:
+            raise PhotoError(
+                f"the annotation {item!r} of {self.dataset.entries[index].id!r} has "
+                f"the number {number}, which label.csv lacks in the category "
+                f"{category!r}: get a whole copy of the data set"
+            )
+        return concept
+
     def _layer(self, item: str, shape: tuple[int, int]) -> UInt[np.ndarray, "row col"]:
+        """The numbers of concepts in one item of a cell."""
         if item.isdecimal():
             return np.full(shape, int(item), dtype=np.uint32)
-        path = self._root / "images" / item
+        path = self._images / item
         pixels = read_pixels(path)
-        if pixels.shape[:2] != shape or pixels.ndim != 3 or pixels.dtype != np.uint8:
+        colour = pixels.ndim == 3 and pixels.dtype == np.uint8
+        if not colour or pixels.shape[:2] != shape:
+            rows, cols = shape
             raise PhotoError(
-                f"the annotation '{path}' is not the RGB picture of "
-                f"{shape[0]}×{shape[1]} (rows × columns) that "
-                "index.csv tells of: get a whole copy of the data set"
+                f"the annotation '{path}' is not the RGB picture of {rows}×{cols} "
+                "(rows × columns) that index.csv announces: get a whole copy of the "
+                "data set"
             )
-        return pixels[..., 0].astype(np.uint32) + 256 * pixels[..., 1].astype(np.uint32)
+        channels = np.moveaxis(pixels, -1, 0)
+        red, green, *_ = channels.astype(np.uint32)
+        numbers: UInt[np.ndarray, "row col"] = red + 256 * green
+        return numbers
+
+
+def _of_split(
+    rows: list[dict[str, str]], split: str, root: Path
+) -> list[dict[str, str]]:
+    """The rows of one split; raises DatasetError where there are none."""
+    splits = {row.get("split", "") for row in rows}
+    splits.discard("")
+    named = sorted(splits)
+    choose_split(named, split, f"'{root}'")
+    return [row for row in rows if row["split"] == split]
+
+
+def _items(cell: str) -> list[str]:
+    """The numbers and file names in a cell of index.csv."""
+    return [item for item in cell.split(";") if item]
 
 
 def _concepts(file: Path) -> tuple[tuple[Concept, ...], dict[tuple[int, str], int]]:
-    """The concepts, and their indices by number and category; "material(36);object(3)" counts photos in each."""
+    """The concepts, and their indices by number and category.
+
+    A cell "material(36);object(3)" counts the photos in each category.
+    """
     _, rows = _table(file, ("number", "name", "category"))
     concepts: list[Concept] = []
     index_of: dict[tuple[int, str], int] = {}
     for row in rows:
-        if not row["number"].isdecimal():
+        number = row["number"]
+        if not number.isdecimal():
             raise DatasetError(
-                f"'{file}' has {row['number'][:40]!r} where a number should be: get a "
-                "whole copy of it"
+                f"'{file}' has {number[:40]!r} where a number should be: get a whole "
+                "copy of it"
             )
-        for category in filter(None, row["category"].split(";")):
-            name = re.sub(r"\(\d+\)$", "", category.strip())
-            index_of.setdefault((int(row["number"]), name), len(concepts))
-            concepts.append(Concept(row["name"].strip(), name))
+        for item in _items(row["category"]):
+            category = re.sub(r"\(\d+\)$", "", item.strip())
+            concept = Concept(row["name"].strip(), category)
+            index_of.setdefault((int(number), category), len(concepts))
+            concepts.append(concept)
     return tuple(concepts), index_of
 
 
 def _shape(row: dict[str, str], root: Path) -> tuple[int, int]:
-    if not (
-        row["sh"].isdecimal()
-        and row["sw"].isdecimal()
-        and int(row["sh"])
-        and int(row["sw"])
-    ):
-        raise DatasetError(
-            f"'{root / 'index.csv'}' has sh={row['sh'][:20]!r} and "
-            f"sw={row['sw'][:20]!r} for {row['image']!r}: "
-            "expected the numbers of rows and columns"
-        )
-    return int(row["sh"]), int(row["sw"])
+    """(rows, columns) of a photo's annotations; raises DatasetError."""
+    sh = row["sh"]
+    sw = row["sw"]
+    if sh.isdecimal() and sw.isdecimal():
+        shape = (int(sh), int(sw))
+        if min(shape) > 0:
+            return shape
+    raise DatasetError(
+        f"'{root / 'index.csv'}' has sh={sh[:20]!r} and sw={sw[:20]!r} for "
+        f"{row['image']!r}: expected the numbers of rows and columns"
+    )
 
 
 def _table(file: Path, needed: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
@@ -170,6 +203,6 @@ def _table(file: Path, needed: Sequence[str]) -> tuple[list[str], list[dict[str,
         if len(row) != len(header):
             raise DatasetError(
                 f"'{file}' has {len(row)} columns in line {number} and {len(header)} "
-                "in its first"
+                "in its first: get a whole copy of it"
             )
     return header, [dict(zip(header, row, strict=True)) for row in rows[1:]]

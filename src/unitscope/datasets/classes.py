@@ -1,9 +1,9 @@
-"""Classes of a data set: what files, folders, columns and lists say of labels, as indices and names."""
+"""Classes of a data set: labels from files, folders, columns and lists, as indices."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -12,12 +12,13 @@ from unitscope.errors import DatasetError, LabelsError, near_matches
 from unitscope.labels import read_labels
 
 FoundLabel: TypeAlias = int | str | None
-"""What was found of one image's label: an index, a name, or an index as text; None for nothing."""
+"""The label of one image as it is written: an index, a name, an index as text, or None
+for nothing."""
 
 
 @dataclass(frozen=True)
 class LabelledClasses:
-    """The label of each image as an index, and the names of the classes where they have names."""
+    """The label of each image as an index, and the names of the classes, if any."""
 
     labels: Sequence[int | None]
     classes: tuple[str, ...] | None
@@ -25,101 +26,133 @@ class LabelledClasses:
 
 
 def class_of(path: str) -> str:
-    """Name the class of a photo by its folders: `a/abbey/1.jpg` → `abbey`, `b/bakery/shop/1.jpg` → `bakery/shop`.
+    """Name the class of a photo by its folders; "" for a photo in no folder.
 
-    Empty for a photo in no folder. Places sorts its classes into folders by first
-    letter, which is no part of the name.
+    `a/abbey/1.jpg` → `abbey`, `b/bakery/shop/1.jpg` → `bakery/shop`: Places sorts its
+    classes into folders by first letter, which is no part of the name.
     """
-    parts = PurePosixPath(path).parts[:-1]
-    if len(parts) > 1 and len(parts[0]) == 1 and parts[1].startswith(parts[0]):
-        parts = parts[1:]
-    return "/".join(parts)
+    folders = PurePosixPath(path).parts[:-1]
+    if len(folders) > 1:
+        letter, inner, *_ = folders
+        if len(letter) == 1 and inner.startswith(letter):
+            folders = folders[1:]
+    return "/".join(folders)
+
+
+def class_names_file(folder: Path) -> Path | None:
+    """The file in a folder that may name the classes; None where it is not there."""
+    file = folder / "categories.txt"
+    return file if file.is_file() else None
 
 
 def labelled(
-    found: Iterable[FoundLabel],
+    written: Iterable[FoundLabel],
     classes: Sequence[str] | None,
     where: str,
     names_file: Path | None = None,
 ) -> LabelledClasses:
-    """Turn what was found of the labels into indices; `where` begins the messages, e.g. "the list 'val.txt'".
+    """Turn labels as they are written into indices.
 
     Numbers, also those written as text, are indices, and negative ones no labels. Names
     are looked up in `classes`, or numbered in sorted order where there are none.
     `names_file`, which lies there without being asked for, gives the classes only where
-    it fits. Raises DatasetError.
+    it fits. `where` begins the messages, e.g. "the list 'val.txt'". Raises
+    DatasetError.
     """
-    values = [
-        value.strip() or None if isinstance(value, str) else value for value in found
-    ]
-    present = {value for value in values if value is not None}
+    values = [_stripped(value) for value in written]
+    present = set(values) - {None}
     if not present:
         unused = "there are no labels: the names of classes that were given are unused"
-        return LabelledClasses(
-            _indices(values, {}), None, () if classes is None else (unused,)
-        )
+        no_labels = [None] * len(values)
+        return LabelledClasses(no_labels, None, () if classes is None else (unused,))
+
     names = {str(value) for value in present}
-    numbers = all(name.removeprefix("-").isdecimal() for name in names)
+    numbers = all(map(_is_number, names))
     notes: tuple[str, ...] = ()
     if classes is None and names_file is not None:
-        classes, notes = _beside(names_file, names, numbers)
+        classes, notes = _classes_in(names_file, names, numbers)
+
     if numbers and (classes is None or not names <= set(classes)):
-        index_of = {value: int(value) for value in present}
-        highest = max(index_of.values())
-        if classes is not None and highest >= len(classes):
-            raise DatasetError(
-                f"{where} has label {highest}, and there are {len(classes)} classes: "
-                "labels run from 0 to "
-                f"{len(classes) - 1}"
-            )
+        index_of = {name: int(name) for name in names}
+        _check_indices(index_of.values(), classes, where)
     else:
-        classes = sorted(names) if classes is None else classes
+        if classes is None:
+            classes = sorted(names)
         _check_names(names, classes, where)
-        order = {name: index for index, name in enumerate(classes)}
-        index_of = {value: order[str(value)] for value in present}
-    return LabelledClasses(
-        _indices(values, index_of), None if classes is None else tuple(classes), notes
-    )
+        index_of = {name: index for index, name in enumerate(classes)}
+
+    labels = [_index(value, index_of) for value in values]
+    if classes is not None:
+        classes = tuple(classes)
+    return LabelledClasses(labels, classes, notes)
 
 
-def _indices(
-    values: Sequence[FoundLabel], index_of: dict[int | str, int]
-) -> list[int | None]:
-    """Look every label up; None for none and for a negative index, which Hugging Face writes for none."""
-    indices = [None if value is None else index_of[value] for value in values]
-    return [None if index is None or index < 0 else index for index in indices]
+def _stripped(value: FoundLabel) -> FoundLabel:
+    """A label without spaces around it; None for one of spaces alone."""
+    if isinstance(value, str):
+        return value.strip() or None
+    return value
 
 
-def _beside(
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
+
+
+def _index(value: FoundLabel, index_of: Mapping[str, int]) -> int | None:
+    """The index of a label.
+
+    None for no label and for a negative index, which Hugging Face writes for none.
+    """
+    if value is None:
+        return None
+    index = index_of[str(value)]
+    return None if index < 0 else index
+
+
+def _classes_in(
     file: Path, names: set[str], numbers: bool
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """The classes of a file that lies beside the data, if it is about these labels, and a note of what was done."""
+    """The classes in a file beside the data, if it fits these labels, and a note."""
     try:
-        known = read_labels(file)
+        classes = read_labels(file)
     except LabelsError:
-        known = ()
-    fits = names <= set(known) or (numbers and max(map(int, names)) < len(known))
-    if fits:
-        return known, (
-            f"the classes are named and numbered by '{file.name}' beside the photos",
+        classes = ()
+    fits = names <= set(classes)
+    if numbers and not fits:
+        fits = max(map(int, names)) < len(classes)
+
+    if not fits:
+        note = (
+            f"'{file.name}' beside the photos does not fit their labels, and is not "
+            "used"
         )
-    return None, (
-        f"'{file.name}' beside the photos does not fit their labels, and is not used",
-    )
+        return None, (note,)
+    note = f"the classes are named and numbered by '{file.name}' beside the photos"
+    return classes, (note,)
+
+
+def _check_indices(
+    indices: Iterable[int], classes: Sequence[str] | None, where: str
+) -> None:
+    highest = max(indices)
+    if classes is not None and highest >= len(classes):
+        raise DatasetError(
+            f"{where} has label {highest}, and there are {len(classes)} classes: "
+            f"labels run from 0 to {len(classes) - 1}"
+        )
 
 
 def _check_names(names: set[str], classes: Sequence[str], where: str) -> None:
     unknown = sorted(names - set(classes))
     if unknown:
+        name = unknown[0]
         raise DatasetError(
-            f"{where} has the class {unknown[0]!r}, which is none of the "
-            f"{len(classes)} classes"
-            f"{near_matches(unknown[0], classes)}: give the names of the data set's "
+            f"{where} has the class {name!r}, which is none of the {len(classes)} "
+            f"classes{near_matches(name, classes)}: give the names of the data set's "
             "own classes"
         )
-    twice = sorted(
-        name for name, times in Counter(classes).items() if times > 1 and name in names
-    )
+    counts = Counter(classes)
+    twice = sorted(name for name in names if counts[name] > 1)
     if twice:
         raise DatasetError(
             f"{where} has the class {twice[0]!r}, and two classes have this name: give "

@@ -1,8 +1,9 @@
-"""Index maps: a PNG for each photo whose pixels are numbers of concepts, 0 for none, as SceneParse150 has them."""
+"""Index maps: a PNG for each photo whose pixels are numbers of concepts, 0 for none."""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt
 from PIL import Image
 
-from unitscope.datasets.files import FileDataset, only_annotated, read_text
+from unitscope.datasets.files import FileDataset, only_annotated
 from unitscope.datasets.masks import (
     Concept,
     MaskedDataset,
@@ -19,9 +20,10 @@ from unitscope.datasets.masks import (
     gathered,
     read_annotation,
 )
+from unitscope.datasets.texts import read_text
 from unitscope.errors import DatasetError, PhotoError, one_line
 
-# In the last place of a name list, "none" is a concept like others; in the first it
+# At the end of a list of names, "none" is a concept like others; at the beginning it
 # stands for the number 0.
 _NONE = (
     "none",
@@ -37,20 +39,22 @@ _IGNORED = {8: 255, 16: 65535}
 
 @final
 class IndexMaps(MaskedDataset):
-    """PNGs of 8 or 16 bits, or with a palette, in a folder beside `images/`, of the same names as the photos.
+    """PNGs in a folder beside `images/`, named as the photos are.
 
-    The number n is the n-th of the names, counted from 1; 0 is none, and so is the
-    largest possible number (255), which marks pixels to ignore, where there are fewer
-    names. `masks` raises PhotoError for a PNG that is damaged, in colour, or has a
-    number without a name.
+    That is SceneParse150's layout. They have 8 or 16 bits, or a palette. The number n is the n-th of the names, counted
+    from 1; 0 is none, and so is the largest possible number (255), which marks pixels
+    to ignore, where there are fewer names. `masks` raises PhotoError for a PNG that is
+    damaged, in colour, or has a number without a name.
     """
 
     def __init__(self, photos: FileDataset, folder: str, names: Sequence[str]) -> None:
-        self.source, self.kind, self._folder = photos.source, "index maps", folder
-        there = [
-            _map_of(photos, folder, index).is_file() for index in range(len(photos))
-        ]
-        self.dataset, self.notes = only_annotated(photos, there)
+        self.source = photos.source
+        self.kind = "index maps"
+        self._folder = folder
+        maps = (_map_of(photos, folder, index) for index in range(len(photos)))
+        self.dataset, self.notes = only_annotated(
+            photos, [map_.is_file() for map_ in maps]
+        )
         self._photos = self.dataset
         self.concepts = tuple(Concept(name, "object") for name in names)
 
@@ -63,43 +67,47 @@ class IndexMaps(MaskedDataset):
         (path,) = self.annotations(index)
         numbers = read_numbers(path)
         bits = 8 * numbers.dtype.itemsize
+        highest = len(self.concepts)
+
         masks = {}
         for number in np.unique(numbers).tolist():
-            if number > len(self.concepts) and number != _IGNORED[bits]:
+            if 0 < number <= highest:
+                masks[number - 1] = numbers == number
+            elif number not in (0, _IGNORED[bits]):
                 raise PhotoError(
                     f"the annotation '{path}' has the number {number}, and there are "
-                    f"{len(self.concepts)} names from 1 "
-                    "on: give the names that belong to it"
+                    f"{highest} names from 1 on: give the names that belong to it"
                 )
-            if 0 < number <= len(self.concepts):
-                masks[number - 1] = numbers == number
-        return gathered(
-            masks, (numbers.shape[0], numbers.shape[1]), frozenset({"object"})
-        )
+        rows, cols = numbers.shape
+        return gathered(masks, (rows, cols), frozenset({"object"}))
 
 
 def read_numbers(path: Path) -> UInt[np.ndarray, "row col"]:
-    """The numbers of a PNG's pixels, of 8 or 16 bits, or the indices of its palette; raises PhotoError."""
+    """The numbers of a PNG's pixels, or the indices of its palette, in 8 or 16 bits.
+
+    Raises PhotoError.
+    """
     pixels = read_pixels(path)
     if pixels.ndim != 2:
         raise PhotoError(
             f"the annotation '{path}' is in colour: expected a PNG of one number a "
             "pixel, or with a palette"
         )
-    return pixels.astype(
-        np.uint8 if pixels.dtype in (np.uint8, np.bool_) else np.uint16
-    )
+    small = pixels.dtype in (np.uint8, np.bool_)
+    return pixels.astype(np.uint8 if small else np.uint16)
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """The pixels of a picture as they are stored, palettes not applied; raises PhotoError."""
+    """The pixels of a picture as they are stored, palettes not applied.
+
+    Raises PhotoError.
+    """
     data = read_annotation(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image)
-    except (
-        Exception
-    ) as error:  # Pillow's plug-ins report damage with all sorts of things.
+    except Exception as error:
+        # Pillow's plug-ins report damage with all sorts of exceptions.
         raise PhotoError(
             f"the annotation '{path}' is no whole picture ({one_line(error)}): get a "
             "whole copy"
@@ -107,28 +115,41 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def without_none(names: Sequence[str]) -> tuple[str, ...]:
-    """Take a first name off that stands for the number 0, such as "none" or "background"."""
-    return tuple(names[1:] if names and names[0].lower() in _NONE else names)
+    """The names without a first one that stands for the number 0, e.g. "background"."""
+    if names and names[0].lower() in _NONE:
+        names = names[1:]
+    return tuple(names)
 
 
 def read_object_info(file: Path) -> tuple[str, ...]:
-    """The names in SceneParse150's objectInfo150.txt, each by its first synonym; raises DatasetError."""
-    rows = [line.split("\t") for line in read_text(file).splitlines()]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if "name" not in header or "idx" not in header:
+    """The names in SceneParse150's objectInfo150.txt, each by its first synonym.
+
+    Raises DatasetError.
+    """
+    header, *lines = read_text(file).splitlines() or [""]
+    columns = [cell.strip().lower() for cell in header.split("\t")]
+    if "name" not in columns or "idx" not in columns:
         raise DatasetError(
             f"'{file}' has no columns Idx and Name: expected SceneParse150's own table"
         )
-    name, idx = header.index("name"), header.index("idx")
-    rows = [row for row in rows[1:] if any(row)]
-    if any(len(row) <= name for row in rows) or [row[idx].strip() for row in rows] != [
-        str(number) for number in range(1, len(rows) + 1)
-    ]:
-        raise DatasetError(
-            f"'{file}' does not number its names from 1 on: expected SceneParse150's "
-            "own table"
-        )
-    return tuple(row[name].split(",")[0].split(";")[0].strip() for row in rows)
+
+    names: list[str] = []
+    for line in lines:
+        cells = line.split("\t")
+        if not any(cells):
+            continue
+        row = dict(zip(columns, cells, strict=False))
+        if row.get("idx", "").strip() != str(len(names) + 1) or "name" not in row:
+            raise DatasetError(
+                f"'{file}' does not number its names from 1 on: expected "
+                "SceneParse150's own table"
+            )
+        names.append(_first_synonym(row["name"]))
+    return tuple(names)
+
+
+def _first_synonym(names: str) -> str:
+    return re.split("[,;]", names)[0].strip()
 
 
 def _map_of(photos: FileDataset, folder: str, index: int) -> Path:

@@ -1,4 +1,4 @@
-"""Lists of photos: text with one path a line, tables with a column of paths, or paths in memory."""
+"""Lists of photos: text with one path a line, tables with a column of paths."""
 
 from __future__ import annotations
 
@@ -6,127 +6,199 @@ import csv
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import TypeAlias
 
-from unitscope.datasets.classes import FoundLabel, labelled
-from unitscope.datasets.files import FileDataset, read_text
+from unitscope.datasets.classes import FoundLabel, class_names_file, labelled
+from unitscope.datasets.files import FileDataset, relative_to_common_folder
 from unitscope.datasets.layout import is_photo
+from unitscope.datasets.texts import read_text
 from unitscope.errors import DatasetError
 
 LIST_SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
-PATH_COLUMNS = (
-    "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path", "photo",
-)  # fmt: skip
-LABEL_COLUMNS = (
-    "label", "labels", "class", "cls", "category", "target", "class_id", "class_index", "label_id", "class_name",
-    "label_name", "fine_label",
-)  # fmt: skip
+PATH_COLUMNS = tuple(
+    """
+    path file filename file_name filepath file_path image image_path img img_path photo
+    """.split()
+)
+LABEL_COLUMNS = tuple(
+    """
+    label labels class cls category target class_id class_index label_id class_name
+    label_name fine_label
+    """.split()
+)
 
 _LINE_WITH_INDEX = re.compile(r"(?P<path>.*\S)\s+(?P<label>\d{1,9})")
 
+_Photo: TypeAlias = tuple[str, FoundLabel]
+"""A path as it is written, and the label."""
+
 
 def open_list(file: Path, classes: Sequence[str] | None) -> FileDataset:
-    """Open the photos that a text file or a table names, in its order; their paths are relative to its folder.
+    """Open the photos that a text file or a table names, in its order.
 
-    A line of text is a path; where every line ends in a whole number after a space,
-    that is the label's index, and what stands behind a tab is the label in any case. A
-    table (.csv, .tsv) has a column of paths and perhaps one of labels. Raises
-    DatasetError.
+    Their paths are relative to its folder. A line of text is a path; where every line
+    ends in a whole number after a space, that is the label's index, and what stands
+    behind a tab is the label in any case. A table (.csv, .tsv) has a column of paths
+    and perhaps one of labels. Raises DatasetError.
     """
     text = read_text(file)
-    table = file.suffix.lower() in (".csv", ".tsv")
-    rows = _table_rows(text, file) if table else _line_rows(text)
-    if not rows:
+    if file.suffix.lower() in (".csv", ".tsv"):
+        photos = _photos_of_table(text, file)
+    else:
+        photos = _photos_of_lines(text)
+    if not photos:
         raise DatasetError(
             f"the list '{file}' is empty: expected one path of a photo a line"
         )
-    paths = [path for path, _ in rows]
-    beside = file.parent / "categories.txt"
-    labels = labelled(
-        [label for _, label in rows],
-        classes,
-        f"the list '{file}'",
-        beside if beside.is_file() else None,
-    )
+
+    folder = file.parent
+    paths = [path for path, _ in photos]
+    written = [label for _, label in photos]
+    names_file = class_names_file(folder)
     return FileDataset(
-        str(file), "list", file.parent, paths, [_as_id(path) for path in paths], labels
+        source=str(file),
+        kind="list",
+        root=folder,
+        paths=paths,
+        ids=[_id_of(path) for path in paths],
+        labels=labelled(written, classes, f"the list '{file}'", names_file),
     )
 
 
 def open_paths(
     paths: Sequence[str | os.PathLike[str]], classes: Sequence[str] | None
 ) -> FileDataset:
-    """Open photos by their paths, in this order and without labels; they are named from their common folder on."""
+    """Open photos by their paths, in this order and without labels.
+
+    Their ids are the paths from their common folder on.
+    """
     absolute = [Path(path).absolute() for path in paths]
-    root = Path(os.path.commonpath([path.parent for path in absolute]))
-    relative = [path.relative_to(root).as_posix() for path in absolute]
-    source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} photos in {root}"
+    root, relative = relative_to_common_folder(absolute)
+    source = f"{len(paths)} photos in {root}"
+    if len(paths) == 1:
+        source = str(paths[0])
     return FileDataset(
-        source,
-        "list",
-        root,
-        relative,
-        relative,
-        labelled([None] * len(paths), classes, source),
+        source=source,
+        kind="list",
+        root=root,
+        paths=relative,
+        ids=relative,
+        labels=labelled([None] * len(paths), classes, source),
     )
 
 
-def _as_id(path: str) -> str:
+def _id_of(path: str) -> str:
     return PurePath(path).as_posix().removeprefix("./")
 
 
-def _line_rows(text: str) -> list[tuple[str, FoundLabel]]:
+def _photos_of_lines(text: str) -> list[_Photo]:
     # Only real line ends: names of files may hold what str.splitlines breaks at.
-    lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
-    if lines and all("\t" in line for line in lines):
-        return [
-            (path.strip(), label)
-            for path, _, label in (line.rpartition("\t") for line in lines)
-        ]
-    matches = [_LINE_WITH_INDEX.fullmatch(line) for line in lines]
-    if all(matches):
-        return [(match["path"], int(match["label"])) for match in matches if match]
+    every = map(str.strip, re.split(r"\r\n|\n|\r", text))
+    lines = [line for line in every if line]
+    for read_line in (_with_tab, _with_index):
+        photos = [read_line(line) for line in lines]
+        complete = [photo for photo in photos if photo is not None]
+        if len(complete) == len(lines):
+            return complete
     return [(line, None) for line in lines]
 
 
-def _table_rows(text: str, file: Path) -> list[tuple[str, FoundLabel]]:
-    first = text.lstrip().partition("\n")[0]
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+def _with_tab(line: str) -> _Photo | None:
+    """The path before the last tab of a line and the label behind it."""
+    path, tab, label = line.rpartition("\t")
+    return (path.strip(), label) if tab else None
+
+
+def _with_index(line: str) -> _Photo | None:
+    """The path and the index behind a space at the end of a line."""
+    match = _LINE_WITH_INDEX.fullmatch(line)
+    if match is None:
+        return None
+    return match["path"], int(match["label"])
+
+
+def _photos_of_table(text: str, file: Path) -> list[_Photo]:
+    delimiter = _delimiter(text, file)
+    rows = _rows(text, delimiter, file)
+    if not rows:
+        return []
+
+    columns = _Columns.of(rows[0], file)
+    photos: list[_Photo] = []
+    for number, row in enumerate(rows, start=1):
+        if number <= columns.header_rows:
+            continue
+        photo = columns.photo(row)
+        if photo is None:
+            shown = delimiter.join(row)[:60]
+            raise DatasetError(
+                f"the table '{file}' has no path or no label in row {number} "
+                f"({shown!r}): every row needs {columns.needed} columns or more"
+            )
+        photos.append(photo)
+    return photos
+
+
+def _delimiter(text: str, file: Path) -> str:
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    first_line = text.lstrip().partition("\n")[0]
+    return max(",;\t", key=first_line.count)
+
+
+def _rows(text: str, delimiter: str, file: Path) -> list[list[str]]:
+    """The rows of a table that are not empty; raises DatasetError."""
+    lines = re.split(r"(?<=\n)", text)
     try:
-        rows = [
-            row
-            for row in csv.reader(re.split(r"(?<=\n)", text), delimiter=delimiter)
-            if any(map(str.strip, row))
-        ]
+        rows = list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:
         raise DatasetError(
             f"the table '{file}' is not valid CSV ({error}): save it as CSV in UTF-8"
         ) from None
-    if not rows:
-        return []
-    header = [cell.strip().lower() for cell in rows[0]]
-    path = next((header.index(name) for name in PATH_COLUMNS if name in header), None)
-    label = next((header.index(name) for name in LABEL_COLUMNS if name in header), None)
-    if path is not None:
-        rows = rows[1:]
-        numbers = range(2, len(rows) + 2)
-    elif is_photo(rows[0][0].strip()):
-        path, label, numbers = (
-            0,
-            1 if len(rows[0]) > 1 else None,
-            range(1, len(rows) + 1),
-        )
-    else:
+    return [row for row in rows if any(map(str.strip, row))]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a table, counted from 0, and the number of rows that name them."""
+
+    path: int
+    label: int | None
+    header_rows: int
+
+    @property
+    def needed(self) -> int:
+        """How many columns a row must have."""
+        return 1 + max(self.path, self.label or 0)
+
+    def photo(self, row: Sequence[str]) -> _Photo | None:
+        """The photo in a row; None where the path or the label is absent."""
+        if len(row) < self.needed:
+            return None
+        path = row[self.path].strip()
+        label = None if self.label is None else row[self.label]
+        return (path, label) if path else None
+
+    @classmethod
+    def of(cls, row: Sequence[str], file: Path) -> _Columns:
+        """The columns by a table's first row; raises DatasetError."""
+        header = [cell.strip().lower() for cell in row]
+        path = _first_of(PATH_COLUMNS, header)
+        if path is not None:
+            return cls(path, _first_of(LABEL_COLUMNS, header), header_rows=1)
+        if is_photo(row[0].strip()):
+            return cls(0, 1 if len(row) > 1 else None, header_rows=0)
         raise DatasetError(
             f"the table '{file}' has the columns {', '.join(header)[:80]!r} and none "
             "of paths: name one of them 'path'"
         )
-    needed = max(path, -1 if label is None else label)
-    for number, row in zip(numbers, rows, strict=True):
-        if len(row) <= needed or not row[path].strip():
-            raise DatasetError(
-                f"the table '{file}' has no path or no label in row {number} "
-                f"({delimiter.join(row)[:60]!r}): every row "
-                f"needs {needed + 1} columns or more"
-            )
-    return [(row[path].strip(), None if label is None else row[label]) for row in rows]
+
+
+def _first_of(names: Sequence[str], header: Sequence[str]) -> int | None:
+    """The column that has the first of these names that is there."""
+    for name in names:
+        if name in header:
+            return header.index(name)
+    return None

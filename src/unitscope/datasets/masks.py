@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from unitscope.errors import PhotoError, one_line
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """Something that is annotated in photos: its name and its category, e.g. Concept("sky", "object")."""
+    """Something annotated in photos, by name and category: Concept("sky", "object")."""
 
     name: str
     category: str
@@ -31,7 +31,7 @@ class Masks:
     `labels` are their indices among the data set's concepts, ascending; `pixels` say
     where each of them is, at the annotation's own resolution, which is to be stretched
     over the whole upright photo; a pixel may show several. `categories` are those that
-    were annotated in this photo at all: no mask of another category says nothing.
+    were annotated in this photo: the absence of another category's masks says nothing.
     """
 
     labels: tuple[int, ...]
@@ -40,10 +40,10 @@ class Masks:
 
 
 class MaskedDataset(ABC):
-    """A data set of photos with concept masks: `dataset` holds those photos only; `masks` may be called in any thread.
+    """A data set of photos with concept masks; `masks` may be called in any thread.
 
-    `kind` is "polygons" (MiniPlaces), "index maps" or "broden"; `concepts` are in the
-    order of their indices.
+    `dataset` holds only the photos with masks; `kind` is "polygons" (MiniPlaces),
+    "index maps" or "broden"; `concepts` are in the order of their indices.
     """
 
     dataset: Dataset
@@ -57,26 +57,34 @@ class MaskedDataset(ABC):
 
     @abstractmethod
     def masks(self, index: int) -> Masks:
-        """The concepts of a photo by its place in `dataset`; raises PhotoError where its annotation is damaged."""
+        """The concepts of the photo at an index of `dataset`.
+
+        Raises PhotoError where its annotation is damaged.
+        """
 
     @abstractmethod
     def annotations(self, index: int) -> Sequence[Path | str]:
-        """What the masks of a photo are read from: files, and what is written of it in an index."""
+        """The sources of a photo's masks: files, and cells of an index."""
 
     def fingerprint(self) -> str:
-        """A SHA-256 over the photos, the concepts, and the annotations with all that is in them."""
-        digest = hashlib.sha256(
-            f"{self.dataset.fingerprint()}{self.kind}{self.concepts!r}".encode()
-        )
+        """A SHA-256 over the photos, the concepts, and the annotations' contents."""
+        identity = f"{self.dataset.fingerprint()}{self.kind}{self.concepts!r}"
+        digest = hashlib.sha256(identity.encode())
         for index in range(len(self)):
-            for item in self.annotations(index):
-                text = item.name if isinstance(item, Path) else item
-                digest.update(f"\n{text}".encode("utf-8", "surrogateescape"))
-                if isinstance(item, Path):
-                    with contextlib.suppress(PhotoError):
-                        digest.update(read_annotation(item))
+            for annotation in self.annotations(index):
+                for part in _hashed_parts(annotation):
+                    digest.update(part)
             digest.update(b"\n")
         return digest.hexdigest()
+
+
+def _hashed_parts(annotation: Path | str) -> Iterator[bytes]:
+    """The name and the contents of a file, or the text of a cell."""
+    text = annotation.name if isinstance(annotation, Path) else annotation
+    yield f"\n{text}".encode("utf-8", "surrogateescape")
+    if isinstance(annotation, Path):
+        with contextlib.suppress(PhotoError):
+            yield read_annotation(annotation)
 
 
 def gathered(
@@ -84,13 +92,14 @@ def gathered(
     shape: tuple[int, int],
     categories: frozenset[str],
 ) -> Masks:
-    """Masks by the index of their concept, in ascending order; `shape` is (rows, columns), for where there are none."""
+    """Put masks, by the index of their concept, in ascending order.
+
+    `shape` is (rows, columns), for a photo without masks.
+    """
     labels = tuple(sorted(masks))
-    pixels = (
-        np.stack([masks[label] for label in labels])
-        if labels
-        else np.zeros((0, *shape), bool)
-    )
+    if not labels:
+        return Masks((), np.zeros((0, *shape), bool), categories)
+    pixels = np.stack([masks[label] for label in labels])
     return Masks(labels, pixels, categories)
 
 

@@ -1,4 +1,7 @@
-"""Polygons: the object annotations of MiniPlaces, XML files that lie in `objects/` as the photos do in `images/`."""
+"""Polygons: the object annotations of MiniPlaces.
+
+The XML files lie in `objects/` as the photos do in `images/`.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +33,19 @@ _DECLARATION = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
 
 @final
 class PolygonMasks(MaskedDataset):
-    """The polygons of MiniPlaces, drawn with their outline on 128×128 pixels, where they may overlap.
+    """The polygons of MiniPlaces, drawn with their outline on 128×128 pixels.
 
-    Coordinates count pixels from 1. A photo whose XML is damaged, has a polygon of
-    fewer than three points or an unknown class stays in the data set, and `masks`
-    raises PhotoError for it.
+    They may overlap. Coordinates count pixels from 1. A photo whose XML is damaged, has
+    a polygon of fewer than three points or an unknown class stays in the data set, and
+    `masks` raises PhotoError for it.
     """
 
     def __init__(self, photos: FileDataset, names: Sequence[str] | None) -> None:
-        self.source, self.kind = photos.source, "polygons"
+        self.source = photos.source
+        self.kind = "polygons"
+        files = (_objects_of(photos, index) for index in range(len(photos)))
         self.dataset, self.notes = only_annotated(
-            photos,
-            [_objects_of(photos, index).is_file() for index in range(len(photos))],
+            photos, [file.is_file() for file in files]
         )
         if names is None:
             names = [f"object {number}" for number in range(_CLASSES)]
@@ -59,34 +63,45 @@ class PolygonMasks(MaskedDataset):
     def masks(self, index: int) -> Masks:
         """The objects of a photo, all polygons of a class in one mask."""
         (path,) = self.annotations(index)
+        shape = (_SIDE, _SIDE)
         canvases: dict[int, Image.Image] = {}
-        for item in _parsed(path).iter("objects"):
-            label = _number(item.findtext("class"), path)
-            if label not in range(len(self.concepts)):
-                raise PhotoError(
-                    f"the annotation '{path}' has the object class {label:g}, and "
-                    f"there are {len(self.concepts)} names "
-                    "from 0 on: give the names that belong to it"
-                )
-            canvas = canvases.setdefault(int(label), Image.new("1", (_SIDE, _SIDE)))
-            for polygon in item.iter("polygon"):
-                points = [
-                    (
-                        _number(point.findtext("x"), path) - 1,
-                        _number(point.findtext("y"), path) - 1,
-                    )
-                    for point in polygon.iter("pt")
-                ]
-                if len(points) < 3:
-                    raise PhotoError(
-                        f"the annotation '{path}' has a polygon of {len(points)} "
-                        "points: expected three or more"
-                    )
+        for element in _parsed(path).iter("objects"):
+            label = self._label(element, path)
+            canvas = canvases.setdefault(label, Image.new("1", shape))
+            for polygon in element.iter("polygon"):
+                points = _points(polygon, path)
                 ImageDraw.Draw(canvas).polygon(points, fill=1, outline=1)
-        masks: dict[int, Bool[np.ndarray, "row col"]] = {
-            label: np.array(canvas, dtype=bool) for label, canvas in canvases.items()
-        }
-        return gathered(masks, (_SIDE, _SIDE), frozenset({"object"}))
+
+        masks: dict[int, Bool[np.ndarray, "row col"]] = {}
+        for label, canvas in canvases.items():
+            masks[label] = np.array(canvas, dtype=bool)
+        return gathered(masks, shape, frozenset({"object"}))
+
+    def _label(self, element: ElementTree.Element, path: Path) -> int:
+        """The index of an object's concept; raises PhotoError for an unknown one."""
+        label = _number(element.findtext("class"), path)
+        names = len(self.concepts)
+        if label not in range(names):
+            raise PhotoError(
+                f"the annotation '{path}' has the object class {label:g}, and there "
+                f"are {names} names from 0 on: give the names that belong to it"
+            )
+        return int(label)
+
+
+def _points(polygon: ElementTree.Element, path: Path) -> list[tuple[float, float]]:
+    """The corners of a polygon as (x, y), in pixels from 0 on; raises PhotoError."""
+    points = []
+    for point in polygon.iter("pt"):
+        x = _number(point.findtext("x"), path) - 1
+        y = _number(point.findtext("y"), path) - 1
+        points.append((x, y))
+    if len(points) < 3:
+        raise PhotoError(
+            f"the annotation '{path}' has a polygon of {len(points)} points: expected "
+            "three or more"
+        )
+    return points
 
 
 def _objects_of(photos: FileDataset, index: int) -> Path:
@@ -114,10 +129,10 @@ def _number(text: str | None, path: Path) -> float:
         value = float(text or "")
     except ValueError:
         value = math.nan
-    # Pillow draws far-away points wrongly; none lies outside the photo but by mistake.
+    # Pillow draws far-away points wrongly; a point outside the photo is a mistake.
     if not -_SIDE <= value <= 2 * _SIDE:
         raise PhotoError(
             f"the annotation '{path}' has {text!r} where a number from 1 to {_SIDE} "
-            "should be: mend it"
+            "should be: correct it"
         )
     return value

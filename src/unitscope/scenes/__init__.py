@@ -1,6 +1,9 @@
-"""Scenes: the bundled scene network with its weights, and procedural scenes with exact object masks."""
+"""Scenes: the bundled scene network, with its weights."""
 
 from pathlib import Path
 
 WEIGHTS = Path(__file__).with_name("miniplaces.safetensors")
-"""The bundled weights, half precision, with labels, preprocessing and model card in the file's metadata."""
+"""The bundled weights, in half precision.
+
+Labels, preprocessing and model card are in the file's metadata.
+"""

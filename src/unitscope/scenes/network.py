@@ -1,4 +1,4 @@
-"""The bundled scene network: a small ResNet whose last feature map stays fine enough to look at."""
+"""The bundled scene network: a small ResNet with a last feature map of 8×8 cells."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that tells one scene network from another, as written into its weights file."""
+    """The architecture of a scene network, as it is written into its weights file."""
 
     stem: int
     stages: tuple[Stage, ...]
@@ -38,7 +38,9 @@ class Architecture:
     def from_json(cls, text: str) -> "Architecture":
         """Read what `to_json` wrote."""
         fields: Mapping[str, object] = json.loads(text)
-        stem, stages, classes = fields["stem"], fields["stages"], fields["classes"]
+        stem = fields["stem"]
+        stages = fields["stages"]
+        classes = fields["classes"]
         if not (
             isinstance(stem, int)
             and isinstance(stages, list)
@@ -46,20 +48,21 @@ class Architecture:
         ):
             raise ValueError(
                 f"architecture {text!r} is not one of a scene network: expected a JSON "
-                "object with "
-                "stem (number), stages (list) and classes (number), as "
+                "object with stem (number), stages (list) and classes (number), as "
                 "`Architecture.to_json` writes it"
             )
         return cls(
-            stem=stem, stages=tuple(Stage(**stage) for stage in stages), classes=classes
+            stem=stem,
+            stages=tuple(Stage(**stage) for stage in stages),
+            classes=classes,
         )
 
 
 BUNDLED = Architecture(
     stem=48,
-    # The strides end at 16 in all, not ResNet's 32: 128 pixels leave an 8×8 map. The
-    # last stage widens to 512 units by bottlenecks, which give the head more to choose
-    # from than 256 for few parameters.
+    # The strides multiply to 16, not ResNet's 32: 128 pixels leave an 8×8 map. The last
+    # stage widens to 512 units by bottlenecks, which give the head more to choose from
+    # than 256 for few parameters.
     stages=(
         Stage(blocks=1, units=48, stride=1),
         Stage(blocks=1, units=96, stride=2),
@@ -75,9 +78,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, units: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, units, 3, stride, 1, bias=False)
+        self.conv1 = _convolution(3, inputs, units, stride)
         self.bn1 = nn.BatchNorm2d(units)
-        self.conv2 = nn.Conv2d(units, units, 3, 1, 1, bias=False)
+        self.conv2 = _convolution(3, units, units)
         self.bn2 = nn.BatchNorm2d(units)
         self.relu = nn.ReLU()
         self.downsample = _shortcut(inputs, units, stride)
@@ -85,12 +88,17 @@ class BasicBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch unit row col"]
     ) -> Float[Tensor, "batch unit2 row2 col2"]:
-        """One feature map from another."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        """The block's feature map for the one before it."""
+        y = self.conv1(x)
+        y = self.bn1(y)
+        y = self.relu(y)
+
+        y = self.conv2(y)
+        y = self.bn2(y)
+
         shortcut = x if self.downsample is None else self.downsample(x)
-        # Not in place: whoever captures bn2's or the shortcut's output keeps what it
-        # captured.
+        # Not in place, so that a captured output of bn2 or of the shortcut stays as it
+        # is.
         output: Tensor = self.relu(y + shortcut)
         return output
 
@@ -100,11 +108,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, inner: int, units: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.conv1 = _convolution(1, inputs, inner)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.conv2 = _convolution(3, inner, inner, stride)
         self.bn2 = nn.BatchNorm2d(inner)
-        self.conv3 = nn.Conv2d(inner, units, 1, bias=False)
+        self.conv3 = _convolution(1, inner, units)
         self.bn3 = nn.BatchNorm2d(units)
         self.relu = nn.ReLU()
         self.downsample = _shortcut(inputs, units, stride)
@@ -112,10 +120,18 @@ class Bottleneck(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch unit row col"]
     ) -> Float[Tensor, "batch unit2 row2 col2"]:
-        """One feature map from another."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        """The block's feature map for the one before it."""
+        y = self.conv1(x)
+        y = self.bn1(y)
+        y = self.relu(y)
+
+        y = self.conv2(y)
+        y = self.bn2(y)
+        y = self.relu(y)
+
+        y = self.conv3(y)
+        y = self.bn3(y)
+
         shortcut = x if self.downsample is None else self.downsample(x)
         output: Tensor = self.relu(y + shortcut)
         return output
@@ -134,17 +150,20 @@ class SceneNetwork(nn.Module):
     def __init__(self, architecture: Architecture = BUNDLED) -> None:
         super().__init__()
         self.architecture = architecture
-        self.conv1 = nn.Conv2d(3, architecture.stem, 7, 2, 3, bias=False)
+        self.conv1 = _convolution(7, 3, architecture.stem, stride=2)
         self.bn1 = nn.BatchNorm2d(architecture.stem)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
+
         inputs = architecture.stem
-        self.stage_names = tuple(
-            f"layer{number}" for number in range(1, len(architecture.stages) + 1)
-        )
-        for name, stage in zip(self.stage_names, architecture.stages, strict=True):
+        names = []
+        for number, stage in enumerate(architecture.stages, start=1):
+            name = f"layer{number}"
+            names.append(name)
             self.add_module(name, _stage(inputs, stage))
             inputs = stage.units
+        self.stage_names = tuple(names)
+
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, architecture.classes)
         self._initialise()
@@ -167,28 +186,51 @@ class SceneNetwork(nn.Module):
         self, x: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch class"]:
         """Logits, not probabilities."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.conv1(x)
+        x = self.bn1(x)
+        x = self.relu(x)
+        x = self.maxpool(x)
         for name in self.stage_names:
-            x = self.get_submodule(name)(x)
-        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
+            stage = self.get_submodule(name)
+            x = stage(x)
+        pooled = self.avgpool(x).flatten(1)
+        logits: Tensor = self.fc(pooled)
         return logits
 
 
+def _convolution(size: int, inputs: int, units: int, stride: int = 1) -> nn.Conv2d:
+    """A size × size convolution without bias; at stride 1 the map keeps its size."""
+    return nn.Conv2d(
+        inputs,
+        units,
+        kernel_size=size,
+        stride=stride,
+        padding=size // 2,
+        bias=False,
+    )
+
+
 def _shortcut(inputs: int, units: int, stride: int) -> nn.Sequential | None:
+    """What fits a block's input to its output; None where they fit already."""
     if stride == 1 and inputs == units:
         return None
     return nn.Sequential(
-        nn.Conv2d(inputs, units, 1, stride, bias=False), nn.BatchNorm2d(units)
+        _convolution(1, inputs, units, stride),
+        nn.BatchNorm2d(units),
     )
 
 
 def _stage(inputs: int, stage: Stage) -> nn.Sequential:
+    """The blocks of a stage; only the first has the stride."""
     blocks: list[nn.Module] = []
-    for position in range(stage.blocks):
-        stride = stage.stride if position == 0 else 1
+    stride = stage.stride
+    for _ in range(stage.blocks):
+        block: nn.Module
         if stage.bottleneck is None:
-            blocks.append(BasicBlock(inputs, stage.units, stride))
+            block = BasicBlock(inputs, stage.units, stride)
         else:
-            blocks.append(Bottleneck(inputs, stage.bottleneck, stage.units, stride))
+            block = Bottleneck(inputs, stage.bottleneck, stage.units, stride)
+        blocks.append(block)
         inputs = stage.units
+        stride = 1
     return nn.Sequential(*blocks)

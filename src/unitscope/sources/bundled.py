@@ -1,4 +1,7 @@
-"""miniplaces (also: scenes): the scene classifier in the box, with its labels and preprocessing in the weights file."""
+"""miniplaces (also: scenes): the bundled scene classifier.
+
+Its labels, preprocessing and model card are in the metadata of its weights file.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,11 @@ from unitscope.scenes.network import Architecture, SceneNetwork
 from unitscope.sources.request import Request
 from unitscope.sources.weights import fit_weights, read_weights
 
+# The parts of the model card that become notes as they are.
+_CARD_KEYS = ("attribution", "data", "not_for")
 
-def load_bundled(request: Request) -> Classifier:
+
+def load(request: Request) -> Classifier:
     """Load the bundled scene classifier, offline; see `unitscope.load`."""
     if not WEIGHTS.is_file():
         raise ModelError(
@@ -24,53 +30,53 @@ def load_bundled(request: Request) -> Classifier:
             "or name another model"
         )
     weights = read_weights(WEIGHTS)
+    metadata = weights.metadata
     try:
-        architecture = Architecture.from_json(weights.metadata["architecture"])
-        labels = tuple(str(label) for label in json.loads(weights.metadata["labels"]))
-        own = _preprocessing(json.loads(weights.metadata["preprocessing"]))
-        card = json.loads(weights.metadata["card"])
+        architecture = Architecture.from_json(metadata["architecture"])
+        own_labels = tuple(str(label) for label in json.loads(metadata["labels"]))
+        own_preprocessing = _preprocessing(json.loads(metadata["preprocessing"]))
+        card = json.loads(metadata["card"])
     except (KeyError, ValueError, TypeError, PreprocessingError) as error:
         raise ModelError(
             f"the bundled model is damaged ({error}): install unitscope again"
         ) from None
-    preprocessing = request.chosen_preprocessing(own)
+
+    preprocessing = request.chosen_preprocessing(own_preprocessing)
     module = SceneNetwork(architecture)
     fit_weights(module, weights)
-    given = request.own_labels() or labels
-    check_label_count(given, architecture.classes)
-    notes = [
-        _accuracy(card),
-        *(str(card[key]) for key in ("attribution", "data", "not_for") if key in card),
-    ]
-    return Classifier(
-        module.eval(),
-        given,
-        preprocessing,
-        request.provenance(f"bundled {weights.name}", weights.sha256, notes),
-    )
+
+    labels = request.own_labels() or own_labels
+    check_label_count(labels, architecture.classes)
+
+    notes = [_accuracy(card)]
+    notes += [str(card[key]) for key in _CARD_KEYS if key in card]
+    provenance = request.provenance(f"bundled {weights.name}", weights.sha256, notes)
+    return Classifier(module.eval(), labels, preprocessing, provenance)
 
 
 def _accuracy(card: Mapping[str, Any]) -> str:
     """The card's accuracy in one line, with its 95 % intervals."""
     shares = []
     for key, name in (("top1", "top-1"), ("top5", "top-5")):
-        low, high = card["accuracy"][key]["interval"]
-        shares.append(
-            f"{name} {card['accuracy'][key]['accuracy']:.1%} ({low:.1%}–{high:.1%})"
-        )
-    return f"Accuracy: {', '.join(shares)} on {card['measured_on']}; 95 % Wilson intervals."
+        measured = card["accuracy"][key]
+        low, high = measured["interval"]
+        shares.append(f"{name} {measured['accuracy']:.1%} ({low:.1%}–{high:.1%})")
+    return (
+        f"Accuracy: {', '.join(shares)} on {card['measured_on']}; 95 % Wilson "
+        "intervals."
+    )
 
 
 def _preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
-    sides = {
+    tuples = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in settings.items()
     }
     return Preprocessing(
-        resize=sides["resize"],
-        crop=sides["crop"],
-        mean=sides["mean"],
-        std=sides["std"],
+        resize=tuples["resize"],
+        crop=tuples["crop"],
+        mean=tuples["mean"],
+        std=tuples["std"],
         interpolation=str(settings["interpolation"]),
         note="the bundled model's own",
     )

@@ -1,57 +1,57 @@
-"""checkpoint:FILE: a weights file, whatever it is nested in, with the network that `arch` names."""
+"""checkpoint:FILE: a weights file, with the network that `arch` names."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from unitscope.errors import MissingExtraError, ModelError
 from unitscope.model import Classifier
+from unitscope.sources import timm, torchvision
 from unitscope.sources.request import Request
+from unitscope.sources.specification import load_specified
 from unitscope.sources.weights import read_weights
 
 
-def load_checkpoint(
-    request: Request, load: Callable[[Request], Classifier]
-) -> Classifier:
-    """Load a checkpoint into the network named by `arch`, any other specification, through `load`."""
+def load(request: Request) -> Classifier:
+    """Load a checkpoint into the network of the specification `arch`."""
     if request.arch is None:
+        architecture = read_weights(request.name).architecture
         raise ModelError(
             f"'{request.spec}' needs arch, the specification of the network that the "
-            "weights belong to"
-            f"{_guess(read_weights(request.name).architecture)}"
+            f"weights belong to{_suggestion(architecture)}"
         )
-    # A Path, so that a file called DEFAULT is not taken for torchvision's own weights.
-    file = Path(request.name)
-    return load(
-        dataclasses.replace(
-            request,
-            spec=request.arch.strip(),
-            weights=file,
-            arch=None,
-            origin=request.spec,
-        )
+    network = dataclasses.replace(
+        request,
+        spec=request.arch.strip(),
+        # A Path, so that a file called DEFAULT is not taken for torchvision's own
+        # weights.
+        weights=Path(request.name),
+        arch=None,
+        origin=request.spec,
+    )
+    return load_specified(network)
+
+
+def _suggestion(architecture: str | None) -> str:
+    """Suggest an arch by the name that the checkpoint gives its network."""
+    if architecture is None:
+        return ": e.g. arch 'torchvision:resnet50'"
+    return (
+        f": the file says '{architecture}', so arch "
+        f"'{_scheme_of(architecture)}:{architecture}'"
     )
 
 
-def _guess(said: str | None) -> str:
-    """Say which arch may be meant, going by the name that the checkpoint gives its network."""
-    if said is None:
-        return ": e.g. arch 'torchvision:resnet50'"
-    return f": the file says '{said}', so arch '{_library(said)}:{said}'"
-
-
-def _library(name: str) -> str:
-    """Say which library knows a network by this name, or else that it is the user's own."""
-    from unitscope.sources import timm, torchvision
-
-    for library, names in (
-        ("torchvision", torchvision.network_names),
-        ("timm", timm.network_names),
-    ):
+def _scheme_of(name: str) -> str:
+    """The library that knows a network by this name, or else the user's own file."""
+    libraries = {
+        "torchvision": torchvision.network_names,
+        "timm": timm.network_names,
+    }
+    for library, network_names in libraries.items():
         with contextlib.suppress(MissingExtraError):
-            if name in names():
+            if name in network_names():
                 return library
     return "python:net.py"

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: files of a repository, from its cache or fetched once, with errors that name the way out."""
+"""The Hugging Face hub: files of a repository, from its cache or fetched once."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ _SECONDS = 10.0
 def fetch_snapshot(
     repository: str, files: Sequence[str], progress: bool | None, otherwise: str
 ) -> Path:
-    """Give a folder with those `files` (names or patterns) that a repository holds; it is called after the commit.
+    """Fetch the files of a repository into a folder, which is named by the commit.
 
-    `repository` is "organisation/name" or "organisation/name@revision"; `otherwise` is
-    one more way out, for errors. What the cache holds already is given without a
-    connection. Raises DownloadError.
+    `repository` is "organisation/name" or "organisation/name@revision"; `files` are
+    names or patterns; `otherwise` is one more remedy, for errors. What the cache holds
+    already needs no connection. Raises DownloadError.
     """
     hub = _hub()
     name, _, revision = repository.partition("@")
-    failure: Exception | None = None
     with _quiet(hub, progress):
+        unreachable = _connection_failure(hub, name, revision)
         try:
-            hub.HfApi().model_info(name, revision=revision or None, timeout=_SECONDS)
-        except (
-            Exception
-        ) as error:  # The client raises its own, its HTTP library's, and the system's.
-            failure = error
-        try:
-            return Path(
-                hub.snapshot_download(
-                    name,
-                    revision=revision or None,
-                    allow_patterns=list(files),
-                    local_files_only=failure is not None,
-                )
+            folder = hub.snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=list(files),
+                local_files_only=unreachable is not None,
             )
         except Exception as error:
-            raise _unavailable(
-                hub, name, revision, failure or error, otherwise
-            ) from None
+            cause = unreachable or error
+            raise _unavailable(hub, name, revision, cause, otherwise) from None
+    return Path(folder)
+
+
+def _connection_failure(hub: Any, name: str, revision: str) -> Exception | None:
+    """The error with which a repository answers; None where it can be reached."""
+    try:
+        hub.HfApi().model_info(name, revision=revision or None, timeout=_SECONDS)
+    except Exception as error:
+        # The client raises its own errors, its HTTP library's, and the system's.
+        return error
+    return None
 
 
 def _unavailable(
@@ -67,8 +69,7 @@ def _unavailable(
     if isinstance(error, errors.RepositoryNotFoundError):
         return DownloadError(
             f"{address} does not exist, or is private: check the name, run 'hf auth "
-            "login' for a private one, or "
-            f"{otherwise}"
+            f"login' for a private one, or {otherwise}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return DownloadError(
@@ -80,27 +81,27 @@ def _unavailable(
             f"{address} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch "
             f"it: unset that, or {otherwise}"
         )
-    cause = (
-        error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
-    )
+
+    cause: BaseException = error
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        cause = error.__cause__ or error
     return DownloadError(
-        f"{address} cannot be fetched ({one_line(cause or error)}): check the "
-        "connection, set HF_ENDPOINT to a mirror, "
-        f"or {otherwise}"
+        f"{address} cannot be fetched ({one_line(cause)}): check the connection, set "
+        f"HF_ENDPOINT to a mirror, or {otherwise}"
     )
 
 
 @contextlib.contextmanager
 def _quiet(hub: Any, progress: bool | None) -> Iterator[None]:
-    """Keep the hub's client from logging, and from drawing bars where there shall be none; then as it was."""
+    """Keep the hub's client from logging, and from unwanted progress bars."""
     logging = hub.utils.logging
     level = logging.get_verbosity()
-    hidden = (
-        progress is False or not sys.stderr.isatty()
-    ) and not hub.utils.are_progress_bars_disabled()
+    unwanted = progress is False or not sys.stderr.isatty()
     # With this variable set the client minds its own switch, and warns when another is
     # used.
-    hidden = hidden and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
+    may_switch = "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
+    hidden = unwanted and may_switch and not hub.utils.are_progress_bars_disabled()
+
     logging.set_verbosity_error()
     if hidden:
         hub.utils.disable_progress_bars()

@@ -1,4 +1,7 @@
-"""Image processors: what transformers does to a photo, said as a `Preprocessing` and tried out before it is used."""
+"""Image processors: what transformers does to a photo, as a `Preprocessing`.
+
+A reading of a processor's settings is compared with the processor before it is used.
+"""
 
 from __future__ import annotations
 
@@ -23,26 +26,34 @@ _FILTERS = {
     4: "box",
     5: "hamming",
 }
-# Levit enlarges the photo by this without saying so in its settings.
+# The share of the resized photo that the crop keeps. Levit enlarges the photo by it
+# without a word in its settings.
 _USUAL_SHARE = 224 / 256
-# Eight neighbouring widths, so that the odd surpluses are among them at which ways to
-# round part; one tall picture.
+# Eight neighbouring widths, since ways to round differ at odd surpluses; one tall
+# picture.
 _SIZES = (*((width, 251) for width in range(400, 408)), (251, 401))
 # Levels of 0–255. Pillow and torchvision round differently between their two passes,
-# which shows on blotches as sharp as these; another filter, or a row too far, makes
-# whole levels on average.
+# which shows on blotches as sharp as these; another filter, or a shift by one row,
+# makes whole levels on average.
 _LARGEST_DIFFERENCE = 10.0
 _MEAN_DIFFERENCE = 0.5
 
 
 class FloorCropped(Preprocessing):
-    """A `Preprocessing` whose centre crop begins at surplus // 2, where torchvision's rounds half a pixel to even."""
+    """A `Preprocessing` whose centre crop begins at surplus // 2.
+
+    torchvision's rounds half a pixel to even.
+    """
 
     def _crop_box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         left, top, right, bottom = super()._crop_box(size)
-        cols, rows = right - left, bottom - top
-        left = (size[0] - cols) // 2 if size[0] > cols else left
-        top = (size[1] - rows) // 2 if size[1] > rows else top
+        cols = right - left
+        rows = bottom - top
+        width, height = size
+        if width > cols:
+            left = (width - cols) // 2
+        if height > rows:
+            top = (height - rows) // 2
         return left, top, left + cols, top + rows
 
 
@@ -55,16 +66,17 @@ class Processed:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Apply the processor to one photo."""
-        pixels: Tensor = self.processor(image, return_tensors="pt")["pixel_values"]
+        batch = self.processor(image, return_tensors="pt")
+        pixels: Tensor = batch["pixel_values"]
         return pixels[0]
 
 
 def preprocessing_of(processor: Any, note: str) -> AnyPreprocessing:
-    """Say an image processor of transformers as a `Preprocessing`; where that cannot be said, take it as it is.
+    """An image processor of transformers as a `Preprocessing`, or else as it is.
 
-    Processors differ in what their settings mean. So every reading of them is tried out
-    on pictures, and believed only where it gives the pixels that the processor itself
-    gives. Raises ModelError when it gives no picture at all.
+    Processors differ in what their settings mean. Every reading of them is tried out on
+    pictures, and taken only where it gives the same pixels as the processor. Raises
+    ModelError when the processor gives no picture at all.
     """
     if hasattr(processor, "data_config"):
         from unitscope.sources.timm import translated
@@ -76,51 +88,57 @@ def preprocessing_of(processor: Any, note: str) -> AnyPreprocessing:
     except PreprocessingError as error:
         raise ModelError(
             "the network takes no photo as a (channel, row, col) tensor "
-            f"({one_line(error)}): unitscope explains those "
-            "that do; if this one does, give a preprocessing"
+            f"({one_line(error)}): unitscope explains those that do; if this one does, "
+            "give a preprocessing"
         ) from None
-    given = functools.cache(lambda size: measured(_picture(size)))
-    for reading in _readings(processor, tone, note) if tone else ():
+    if tone is None:
+        return measured
+
+    expected = functools.cache(lambda size: measured(_picture(size)))
+    for reading in _readings(processor, tone, note):
         sizes = _SIZES if reading.crop is not None else (_SIZES[0], _SIZES[-1])
-        if all(_agree(reading, _picture(size), given(size)) for size in sizes):
+        if all(_agree(reading, _picture(size), expected(size)) for size in sizes):
             return reading
     return measured
 
 
 def usual_processor(config: Any, sides: tuple[int, int] | None) -> Any:
-    """Make the image processor that transformers takes for networks of this kind, or None where it has none.
+    """The image processor that transformers takes for such networks, or None.
 
     `sides` (rows, cols) is the size of the input where that is known; a processor that
     crops is left as it is.
     """
-    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
-
     try:
-        found = IMAGE_PROCESSOR_MAPPING[type(config)]
-        # Until transformers 4 a pair of which the first is Pillow's; since then by
-        # name.
-        known = (
-            [found.get("torchvision"), found.get("pil")]
-            if isinstance(found, Mapping)
-            else list(found)
-        )
-        kind = next(
-            kind
-            for kind in known
-            if kind is not None and not getattr(kind, "is_dummy", False)
-        )
+        kind = _processor_class(config)
         processor = kind()
         if sides is None or getattr(processor, "do_center_crop", False):
             return processor
+
+        rows, cols = sides
         if isinstance(_pixels(processor.size), tuple):
-            return kind(size={"height": sides[0], "width": sides[1]})
-        return (
-            kind(size={"shortest_edge": sides[0]})
-            if sides[0] == sides[1]
-            else processor
-        )
-    except Exception:  # Not every kind has one, and some need settings that only a trained network has.
+            return kind(size={"height": rows, "width": cols})
+        return kind(size={"shortest_edge": rows}) if rows == cols else processor
+    except Exception:
+        # Not every kind has one, and some need settings that only a trained network
+        # has.
         return None
+
+
+def _processor_class(config: Any) -> Any:
+    """The class of image processors for a configuration."""
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+
+    entry = IMAGE_PROCESSOR_MAPPING[type(config)]
+    # Until transformers 4 a pair of which the first is Pillow's; since then by name.
+    if isinstance(entry, Mapping):
+        kinds = [entry.get("torchvision"), entry.get("pil")]
+    else:
+        kinds = list(entry)
+    return next(
+        kind
+        for kind in kinds
+        if kind is not None and not getattr(kind, "is_dummy", False)
+    )
 
 
 def _readings(
@@ -128,102 +146,111 @@ def _readings(
 ) -> Iterator[Preprocessing]:
     """All that the settings may mean, the most literal first."""
     interpolation = _FILTERS.get(int(getattr(processor, "resample", None) or 0))
-    resize = (
-        _pixels(getattr(processor, "size", None))
-        if getattr(processor, "do_resize", False)
-        else None
-    )
-    crop = (
-        _pixels(getattr(processor, "crop_size", None))
-        if getattr(processor, "do_center_crop", False)
-        else None
-    )
+    if interpolation is None:
+        return
+    mean, std = tone
+    for resize, crop in _geometries(processor):
+        side = crop
+        if isinstance(crop, tuple) and crop[0] == crop[1]:
+            side = crop[0]
+        kinds = (FloorCropped, Preprocessing) if crop else (Preprocessing,)
+        for kind in kinds:
+            yield kind(
+                resize=resize,
+                crop=side,
+                mean=mean,
+                std=std,
+                interpolation=interpolation,
+                note=note,
+            )
+
+
+def _geometries(processor: Any) -> list[tuple[Any, Any]]:
+    """The pairs of resize and crop that the settings may mean."""
+    resize = crop = None
+    if getattr(processor, "do_resize", False):
+        size = getattr(processor, "size", None)
+        resize = _pixels(size)
+    if getattr(processor, "do_center_crop", False):
+        crop_size = getattr(processor, "crop_size", None)
+        crop = _pixels(crop_size)
+
     geometries: list[tuple[Any, Any]] = [(resize, crop)]
     if isinstance(resize, int):
-        # ConvNeXt: the photo is made larger by the share that the crop leaves, or from
-        # 384 pixels on squashed.
-        shares = (getattr(processor, "crop_pct", None) or _USUAL_SHARE, _USUAL_SHARE)
-        geometries += [(int(resize / share), crop or resize) for share in shares] + [
-            ((resize, resize), crop)
-        ]
-    for resized, cropped in geometries if interpolation else ():
-        square = isinstance(cropped, tuple) and cropped[0] == cropped[1]
-        for kind in (FloorCropped, Preprocessing) if cropped else (Preprocessing,):
-            yield kind(
-                resized,
-                cropped[0] if square else cropped,
-                *tone,
-                str(interpolation),
-                note,
-            )
+        # ConvNeXt enlarges the photo by the share that the crop keeps, or squashes it
+        # from 384 pixels on.
+        own_share = getattr(processor, "crop_pct", None) or _USUAL_SHARE
+        for share in (own_share, _USUAL_SHARE):
+            enlarged = int(resize / share)
+            geometries.append((enlarged, crop or resize))
+        geometries.append(((resize, resize), crop))
+    return geometries
 
 
 def _tone(
     processor: Any, measured: MeasuredPreprocessing
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std by what becomes of black and of white, whichever of its settings the processor made that of.
+    """Mean and std, measured on a black and on a white picture.
 
-    The settings' own, unrounded, where they say the same; None for another number of
+    They are the settings' own, unrounded, where these agree; None for another number of
     channels than three.
     """
-    black, white = (
-        measured(Image.new("RGB", (64, 64), (level,) * 3)).to(torch.float64)
-        for level in (0, 255)
-    )
-    low, high = black.amin(dim=(1, 2)), white.amax(dim=(1, 2))
-    if len(low) != 3 or not bool((high > low).all()):
+    black = measured(Image.new("RGB", (64, 64), "black"))
+    white = measured(Image.new("RGB", (64, 64), "white"))
+    low = black.to(torch.float64).amin(dim=(1, 2))
+    high = white.to(torch.float64).amax(dim=(1, 2))
+    contrast = high - low
+    if len(low) != 3 or not bool((contrast > 0).all()):
         return None
-    found = (-low / (high - low), 1 / (high - low))
-    said = (
-        getattr(processor, "image_mean", None),
-        getattr(processor, "image_std", None),
-    )
-    mean, std = (_exact(own, values) for own, values in zip(said, found, strict=True))
+
+    own_mean = getattr(processor, "image_mean", None)
+    own_std = getattr(processor, "image_std", None)
+    mean = _exact(own_mean, -low / contrast)
+    std = _exact(own_std, 1 / contrast)
     return mean, std
 
 
-def _exact(said: Any, found: Tensor) -> tuple[float, ...]:
-    """The numbers that the settings say where they are those that were found, up to rounding."""
-    numbers = (
-        [float(value) for value in said] if isinstance(said, (list, tuple)) else []
-    )
-    same = len(numbers) == len(found) and torch.allclose(
-        torch.tensor(numbers, dtype=torch.float64), found, atol=1e-4
-    )
+def _exact(setting: Any, measured: Tensor) -> tuple[float, ...]:
+    """The numbers of a setting if they agree with the measured ones, or else these."""
+    if isinstance(setting, (list, tuple)) and len(setting) == len(measured):
+        numbers = [float(value) for value in setting]
+        exact = torch.tensor(numbers, dtype=torch.float64)
+        if torch.allclose(exact, measured, atol=1e-4):
+            return tuple(numbers)
     # Adding zero makes a zero of minus zero.
-    return tuple(numbers if same else found.add(0.0).tolist())
+    return tuple(measured.add(0.0).tolist())
 
 
 def _pixels(size: Any) -> int | tuple[int, int] | None:
     """Read transformers' size: the shorter side, or (rows, cols)."""
     if isinstance(size, int):
         return size
-    held = {
-        key: int(value) for key, value in dict(size or {}).items() if value is not None
-    }
-    if held.keys() == {"shortest_edge"}:
-        return held["shortest_edge"]
-    if held.keys() == {"height", "width"}:
-        rows, cols = held["height"], held["width"]
-        return (rows, cols)
+    settings = dict(size or {})
+    sides = {key: int(side) for key, side in settings.items() if side is not None}
+    if sides.keys() == {"shortest_edge"}:
+        return sides["shortest_edge"]
+    if sides.keys() == {"height", "width"}:
+        return sides["height"], sides["width"]
     return None
 
 
 @functools.cache
 def _picture(size: tuple[int, int]) -> Image.Image:
-    """Coloured blotches of a few pixels, sharp enough that a shift by one pixel shows."""
-    noise = np.random.default_rng(0).integers(
-        0, 256, (size[1] // 3, size[0] // 3, 3), dtype=np.uint8
-    )
+    """Coloured blotches, sharp enough that a shift by one pixel shows."""
+    cols, rows = size
+    shape = (rows // 3, cols // 3, 3)
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, shape, dtype=np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
-def _agree(reading: Preprocessing, picture: Image.Image, given: Tensor) -> bool:
+def _agree(reading: Preprocessing, picture: Image.Image, expected: Tensor) -> bool:
+    """Whether a reading gives the pixels that the processor gives for a picture."""
     own = reading(picture)
-    if own.shape != given.shape:
+    if own.shape != expected.shape:
         return False
-    levels = (own - given).abs() * torch.tensor(reading.std).view(-1, 1, 1) * 255
-    return (
-        float(levels.max()) <= _LARGEST_DIFFERENCE
-        and float(levels.mean()) <= _MEAN_DIFFERENCE
-    )
+    std = torch.tensor(reading.std).view(-1, 1, 1)
+    levels = (own - expected).abs() * std * 255
+    if float(levels.max()) > _LARGEST_DIFFERENCE:
+        return False
+    return float(levels.mean()) <= _MEAN_DIFFERENCE

@@ -1,4 +1,4 @@
-"""places365:NAME: the scene classifiers of the Places365 authors, from their site, with their labels."""
+"""places365:NAME: the scene classifiers of the Places365 authors, from their site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unitscope.sources.weights import fit_weights, infer_class_count, read_weigh
 WEIGHTS_URL = "http://places2.csail.mit.edu/models_places365"
 LABELS_URL = "https://raw.githubusercontent.com/CSAILVision/places365/master"
 URL_VARIABLE = "UNITSCOPE_PLACES365_URL"
-"""An environment variable that names a mirror: one address under which the weights and the labels lie."""
+"""The environment variable for a mirror: one address of the weights and the labels."""
 
 NAMES = ("resnet50", "resnet18", "densenet161", "alexnet")
 CLASS_COUNT = 365
@@ -35,8 +35,13 @@ SQUASH_224 = Preprocessing(
     note="Places365, run_placesCNN_unified.py of its authors: squash-224",
 )
 RESIZE_256_CROP_224 = Preprocessing(
-    resize=256, crop=224, note="Places365, validation in train_placesCNN.py of its authors: resize-256-crop-224"
-)  # fmt: skip
+    resize=256,
+    crop=224,
+    note=(
+        "Places365, validation in train_placesCNN.py of its authors: "
+        "resize-256-crop-224"
+    ),
+)
 
 PREPROCESSINGS: Mapping[str, Preprocessing] = {
     "squash-256-crop-224": SQUASH_256_CROP_224,
@@ -45,8 +50,12 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = {
 }
 """The three preprocessings in circulation for these models, the default first."""
 
+_CREDIT = (
+    "Weights by the Places365 authors (Zhou et al., IEEE TPAMI 2017), under CC BY."
+)
 
-def load_places365(request: Request) -> Classifier:
+
+def load(request: Request) -> Classifier:
     """Load one of the Places365 authors' classifiers; see `unitscope.load`."""
     name = request.name
     if name not in NAMES:
@@ -59,32 +68,25 @@ def load_places365(request: Request) -> Classifier:
     labels = request.own_labels()
     if labels is not None:
         check_label_count(labels, CLASS_COUNT)
-    given = request.weights_file()
-    weights = read_weights(given or _weights_file(request))
-    found = infer_class_count(lambda count: build(name, count), weights)
-    if found not in (None, CLASS_COUNT):
+
+    own_file = request.weights_file()
+    weights = read_weights(own_file or _published_weights(request))
+    classes = infer_class_count(lambda count: build(name, count), weights)
+    if classes not in (None, CLASS_COUNT):
         raise WeightsError(
-            f"'{weights.name}' is a {name} for {found} classes, and Places365 has "
-            f"{CLASS_COUNT}: load it as "
-            f"checkpoint:FILE with arch 'torchvision:{name}'"
+            f"'{weights.name}' is a {name} for {classes} classes, and Places365 has "
+            f"{CLASS_COUNT}: load it as checkpoint:FILE with arch 'torchvision:{name}'"
         )
+
     module = build(name, CLASS_COUNT)
-    notes = fit_weights(module, weights)
-    source = (
-        [
-            "Weights by the Places365 authors (Zhou et al., IEEE TPAMI 2017), under CC "
-            "BY."
-        ]
-        if given is None
-        else []
-    )
+    repairs = fit_weights(module, weights)
+    credit = [_CREDIT] if own_file is None else []
+    notes = [*credit, *weights.notes, *repairs]
     return Classifier(
         module,
         labels or _published_labels(request),
         preprocessing,
-        request.provenance(
-            weights.name, weights.sha256, [*source, *weights.notes, *notes]
-        ),
+        request.provenance(weights.name, weights.sha256, notes),
     )
 
 
@@ -102,11 +104,8 @@ def _preprocessing(request: Request) -> AnyPreprocessing:
 
 
 def _published_labels(request: Request) -> tuple[str, ...]:
-    file = fetch(
-        f"{_base(request, LABELS_URL)}/{LABELS_FILE}",
-        "places365",
-        progress=request.progress,
-    ).path
+    url = f"{_base(request, LABELS_URL)}/{LABELS_FILE}"
+    file = fetch(url, "places365", progress=request.progress).path
     labels = read_labels(file)
     if len(labels) != CLASS_COUNT:
         raise LabelsError(
@@ -116,7 +115,7 @@ def _published_labels(request: Request) -> tuple[str, ...]:
     return labels
 
 
-def _weights_file(request: Request) -> Path:
+def _published_weights(request: Request) -> Path:
     url = f"{_base(request, WEIGHTS_URL)}/{request.name}_places365.pth.tar"
     return fetch(url, "places365", progress=request.progress).path
 

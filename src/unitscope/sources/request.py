@@ -1,4 +1,4 @@
-"""Request: what `load` was asked for, as every loader gets it, and what the loaders share."""
+"""Request: the arguments of `load`, as every loader gets them; and shared helpers."""
 
 from __future__ import annotations
 
@@ -27,15 +27,19 @@ WeightsSource: TypeAlias = str | os.PathLike[str] | enum.Enum
 PreprocessingSource: TypeAlias = AnyPreprocessing | Callable[[Image.Image], Any] | str
 InputSize: TypeAlias = int | tuple[int, int]
 
-RANDOM_NOTE = "The weights are random: shapes, speed and identities are real, predictions and maps mean nothing."
+RANDOM_NOTE = (
+    "The weights are random: shapes, speed and identities are real, predictions and "
+    "maps mean nothing."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One call of `load`: the specification, what follows its scheme, and the options (None where not given).
+    """One call of `load`: the specification, and the options (None where not given).
 
-    `origin` is the specification that the user gave where that is another:
-    "checkpoint:FILE", whose `arch` is `spec` here.
+    `name` is the part of `spec` after the scheme's colon. `origin` is the specification
+    that the user gave where that is another: "checkpoint:FILE", whose `arch` is `spec`
+    here.
     """
 
     spec: str
@@ -54,7 +58,7 @@ class Request:
     def provenance(
         self, weights: str, sha256: str | None, notes: Sequence[str]
     ) -> Provenance:
-        """Where the classifier came from, under the specification that the user gave."""
+        """The classifier's provenance, under the specification that the user gave."""
         if self.origin is None:
             return Provenance(self.spec, weights, sha256, tuple(notes))
         return Provenance(
@@ -62,29 +66,28 @@ class Request:
         )
 
     def own_labels(self) -> tuple[str, ...] | None:
-        """Read the labels that were given; None when none were."""
+        """Read the user's labels; None where there are none."""
         return None if self.labels is None else read_labels(self.labels)
 
     def labels_for(self, classes: int) -> tuple[str, ...] | None:
-        """Read the labels that were given and compare their number with that of the classes; None when none were."""
+        """Read the user's labels, one for each class; None where there are none."""
         labels = self.own_labels()
         if labels is not None:
-            check_label_count(
-                labels,
-                classes,
-                ""
-                if self.num_classes
-                else f"num_classes={len(labels)} for a network of as many",
-            )
+            self.check_labels(labels, classes)
         return labels
+
+    def check_labels(self, labels: Sequence[str], classes: int) -> None:
+        """Raise LabelsError unless there is one label for each of `classes`."""
+        remedy = f"num_classes={len(labels)} for a network of as many"
+        check_label_count(labels, classes, "" if self.num_classes else remedy)
 
     @property
     def sides(self) -> tuple[int, int] | None:
-        """(rows, cols) of the input size that was asked for; None when none was."""
+        """The user's input size as (rows, cols); None where there is none."""
         return None if self.input_size is None else _sides(self.input_size)
 
     def weights_file(self) -> Path | None:
-        """Give the weights file that was asked for; None when none was."""
+        """The user's weights file; None where there is none."""
         if isinstance(self.weights, enum.Enum):
             raise WeightsError(
                 f"{self.spec} takes a weights file, not {self.weights}: that belongs "
@@ -95,36 +98,42 @@ class Request:
     def chosen_preprocessing(
         self, default: AnyPreprocessing | None
     ) -> AnyPreprocessing:
-        """Choose the preprocessing that was given, or else `default` or ImageNet's at the input size asked for."""
-        chosen = self.preprocessing
-        if isinstance(chosen, str) and "=" in chosen:
-            chosen = Preprocessing.parse(chosen)
-        if isinstance(chosen, str):
+        """The user's preprocessing, or else the default one at the user's input size.
+
+        Without a `default` that is ImageNet's convention.
+        """
+        own = self._own_preprocessing()
+        if own is not None:
+            return own
+
+        preprocessing = as_preprocessing(default)
+        if self.input_size is None or not isinstance(preprocessing, Preprocessing):
+            return preprocessing
+        return resized(preprocessing, self.input_size)
+
+    def _own_preprocessing(self) -> AnyPreprocessing | None:
+        own = self.preprocessing
+        if isinstance(own, str) and "=" in own:
+            own = Preprocessing.parse(own)
+        if isinstance(own, str):
             raise ModelError(
-                f"preprocessing {chosen!r} is unknown to {self.spec}: only places365 "
-                "names its preprocessings; write "
-                "'resize=256,crop=224', or pass unitscope.Preprocessing(resize=…, "
-                "crop=…, mean=…, std=…)"
+                f"preprocessing {own!r} is unknown to {self.spec}: only places365 "
+                "names its preprocessings; write 'resize=256,crop=224', or pass "
+                "unitscope.Preprocessing(resize=…, crop=…, mean=…, std=…)"
             )
-        if chosen is not None:
-            given = as_preprocessing(chosen)
-            if self.input_size is not None and given.input_size not in (
-                None,
-                _sides(self.input_size),
-            ):
-                raise ModelError(
-                    f"input_size {self.input_size} and the preprocessing's "
-                    f"{given.input_size} disagree: give one of "
-                    "the two"
-                )
-            return given
-        found = as_preprocessing(default)
-        if self.input_size is None or not isinstance(found, Preprocessing):
-            return found
-        return resized(found, self.input_size)
+        if own is None:
+            return None
+
+        preprocessing = as_preprocessing(own)
+        if self.sides is None or preprocessing.input_size in (None, self.sides):
+            return preprocessing
+        raise ModelError(
+            f"input_size {self.input_size} and the preprocessing's "
+            f"{preprocessing.input_size} disagree: give one of the two"
+        )
 
     def check_numbers(self) -> None:
-        """Refuse numbers of classes, sizes and seeds that could not be meant."""
+        """Raise ModelError for a number of classes or a size below 1."""
         if self.num_classes is not None and self.num_classes < 1:
             raise ModelError(f"num_classes must be at least 1, not {self.num_classes}")
         if self.input_size is not None and min(_sides(self.input_size)) < 1:
@@ -137,26 +146,37 @@ class Request:
 def resized(
     preprocessing: Preprocessing, input_size: InputSize, why: str = "as asked"
 ) -> Preprocessing:
-    """Take the convention to another input size: the crop keeps its share of the photo; an oblong input squashes it."""
+    """A preprocessing at another input size.
+
+    A square crop keeps its share of the photo; for an oblong input the photo is
+    squashed.
+    """
     rows, cols = _sides(input_size)
     if (rows, cols) == preprocessing.input_size:
         return preprocessing
-    note = f"{preprocessing.note}; at input size {rows}×{cols}, {why}".lstrip("; ")
-    if (
-        rows != cols
-        or not isinstance(preprocessing.resize, int)
-        or not isinstance(preprocessing.crop, int)
-    ):
-        return dataclasses.replace(
-            preprocessing, resize=(rows, cols), crop=None, note=note
-        )
-    resize = round(preprocessing.resize * rows / preprocessing.crop)
-    return dataclasses.replace(preprocessing, resize=resize, crop=rows, note=note)
+
+    note = f"{preprocessing.note}; at input size {rows}×{cols}, {why}"
+    resize = preprocessing.resize
+    crop = preprocessing.crop
+    new_resize: int | tuple[int, int] = (rows, cols)
+    new_crop = None
+    if rows == cols and isinstance(resize, int) and isinstance(crop, int):
+        new_resize = round(resize * rows / crop)
+        new_crop = rows
+    return dataclasses.replace(
+        preprocessing,
+        resize=new_resize,
+        crop=new_crop,
+        note=note.lstrip("; "),
+    )
 
 
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Iterator[int]:
-    """Draw random weights the same way each time, on the CPU, and leave the user's random state as it was."""
+    """Draw random weights the same way each time, on the CPU.
+
+    The user's random state is put back at the end. Gives the seed.
+    """
     chosen = 0 if seed is None else seed
     # Only the CPU's generator is seeded (torch.manual_seed would seed every device's),
     # so only it is put back.
@@ -166,8 +186,6 @@ def seeded(seed: int | None) -> Iterator[int]:
 
 
 def _sides(input_size: InputSize) -> tuple[int, int]:
-    return (
-        (input_size, input_size)
-        if isinstance(input_size, int)
-        else (input_size[0], input_size[1])
-    )
+    if isinstance(input_size, int):
+        return input_size, input_size
+    return input_size[0], input_size[1]

@@ -1,4 +1,4 @@
-"""timm:NAME: timm's classification networks, with its own weights, a local file, or random weights."""
+"""timm:NAME: timm's classifiers, with its weights, yours or none."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ from unitscope.sources.weights import (
 )
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+_IMAGENET_CLASSES = 1000
+# timm's default: the share of the resized photo that the crop keeps.
+_USUAL_CROP = 0.875
+
+# How many names an error lists.
+_MOST_NAMES = 6
 
 
 def network_names() -> list[str]:
@@ -73,27 +80,29 @@ def build(
     except Exception as error:  # Each network has its own way of refusing.
         raise ModelError(
             f"timm cannot build {name} for {num_classes} classes, input "
-            f"{input_size or 'size as it is'} "
-            f"({one_line(error)})"
+            f"{input_size or 'size as it is'} ({one_line(error)})"
         ) from None
     # timm keeps the weights that it was given beside the network.
     getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
     return module.eval()
 
 
-def load_timm(request: Request) -> Classifier:
+def load(request: Request) -> Classifier:
     """Load one of timm's classifiers; see `unitscope.load`."""
     name, renamed = _known_name(request.name, request.spec)
     request = dataclasses.replace(request, name=name)
+
     configuration = _configuration(name)
+    overrides = {}
+    if request.sides:
+        channels = configuration.input_size[0]
+        overrides["input_size"] = (channels, *request.sides)
     data = _timm().data.resolve_data_config(
-        {"input_size": (configuration.input_size[0], *request.sides)}
-        if request.sides
-        else {},
-        pretrained_cfg=configuration.to_dict(),
+        overrides, pretrained_cfg=configuration.to_dict()
     )
     note = f"timm's configuration of {_weights_name(configuration, name)}"
     preprocessing = request.chosen_preprocessing(translated(data, note))
+
     if isinstance(request.weights, str) and request.weights == "DEFAULT":
         return _official(request, configuration, preprocessing, renamed)
     file = request.weights_file()
@@ -104,13 +113,13 @@ def load_timm(request: Request) -> Classifier:
 
 
 def translated(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
-    """Say timm's data configuration as a `Preprocessing` with the same pixels as `timm.data.create_transform` gives.
+    """Timm's data configuration as a `Preprocessing` that gives the same pixels.
 
-    Where it cannot be said (a border is added, or an oblong input is cut out), timm's
-    own transform is taken.
+    A `Preprocessing` cannot add a border or cut out an oblong input: there timm's own
+    transform is taken, `timm.data.create_transform`.
     """
     _, rows, cols = data["input_size"]
-    share = data.get("crop_pct") or 0.875
+    share = data.get("crop_pct") or _USUAL_CROP
     scaled = (math.floor(rows / share), math.floor(cols / share))
     mode = data.get("crop_mode") or "center"
     resize: int | tuple[int, int]
@@ -119,14 +128,7 @@ def translated(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
     elif mode != "border" and scaled[0] == scaled[1]:
         resize = scaled[0]
     else:
-        transform = _timm().data.create_transform(**data, is_training=False)
-
-        def timm_transform(image: Image.Image) -> Any:
-            return transform(image)
-
-        return MeasuredPreprocessing(
-            timm_transform, f"{note}, {rows}×{cols} with crop mode '{mode}'"
-        )
+        return _timm_transform(data, f"{note}, {rows}×{cols} with crop mode '{mode}'")
     return Preprocessing(
         resize=resize,
         crop=rows if rows == cols else (rows, cols),
@@ -137,13 +139,23 @@ def translated(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
     )
 
 
+def _timm_transform(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
+    transform = _timm().data.create_transform(**data, is_training=False)
+
+    # The name stands in the description of the preprocessing.
+    def timm_transform(image: Image.Image) -> Any:
+        return transform(image)
+
+    return MeasuredPreprocessing(timm_transform, note)
+
+
 def _random(
     request: Request,
     configuration: Any,
     preprocessing: AnyPreprocessing,
     notes: Sequence[str],
 ) -> Classifier:
-    classes = request.num_classes or configuration.num_classes or 1000
+    classes = request.num_classes or configuration.num_classes or _IMAGENET_CLASSES
     labels = request.labels_for(classes)
     with seeded(request.seed) as seed:
         module = build(request.name, classes, request.sides)
@@ -163,50 +175,54 @@ def _official(
     preprocessing: AnyPreprocessing,
     renamed: Sequence[str],
 ) -> Classifier:
-    name, classes = (
-        _weights_name(configuration, request.name),
-        int(configuration.num_classes),
-    )
+    name = _weights_name(configuration, request.name)
+    classes = int(configuration.num_classes)
     if not configuration.has_weights or not classes:
-        what = (
-            "only features without classes"
-            if configuration.has_weights
-            else "no weights of its own"
-        )
-        others = [
-            tag
-            for tag, other in _tagged(request.name).items()
-            if other.has_weights and other.num_classes
-        ]
-        raise WeightsError(
-            f"timm has {what} for {name}: "
-            f"{f'name one of {_few(others)}, or ' if others else ''}give the path of a "
-            "weights file"
-        )
+        raise _no_classifier(name, configuration, request)
     if request.num_classes not in (None, classes):
         raise WeightsError(
             f"timm's {name} is for {classes} classes, not {request.num_classes}: leave "
-            "num_classes out, or give your "
-            "own weights"
+            "num_classes out, or give your own weights"
         )
+
     labels = request.labels_for(classes)
     weights, source = _published(configuration, request)
     with seeded(request.seed):
         module = build(request.name, classes, request.sides, weights.state)
+
     notes = [*renamed, *weights.notes, source]
     if labels is None:
         data_set, labels = _data_set(classes)
-        notes.append(
-            f"The labels are those of {data_set}, which timm tells by the number of "
-            f"classes, {classes}."
-            if labels
-            else f"timm has no names for the {classes} classes, which may be the axes of an embedding."
-        )
+        if labels:
+            notes.append(
+                f"The labels are those of {data_set}, which timm tells by the number "
+                f"of classes, {classes}."
+            )
+        else:
+            notes.append(
+                f"timm has no names for the {classes} classes, which may be the axes "
+                "of an embedding."
+            )
     if configuration.license:
         notes.append(f"licence: {configuration.license}")
-    return Classifier(
-        module, labels, preprocessing, request.provenance(name, weights.sha256, notes)
-    )
+    provenance = request.provenance(name, weights.sha256, notes)
+    return Classifier(module, labels, preprocessing, provenance)
+
+
+def _no_classifier(name: str, configuration: Any, request: Request) -> WeightsError:
+    """The error for a network of which timm has no weights, or none with classes."""
+    lack = "no weights of its own"
+    if configuration.has_weights:
+        lack = "only features without classes"
+    others = [
+        tagged
+        for tagged, other in _tagged(request.name).items()
+        if other.has_weights and other.num_classes
+    ]
+    remedy = "give the path of a weights file"
+    if others:
+        remedy = f"name one of {_few(others)}, or {remedy}"
+    return WeightsError(f"timm has {lack} for {name}: {remedy}")
 
 
 def _local(
@@ -217,10 +233,15 @@ def _local(
     renamed: Sequence[str],
 ) -> Classifier:
     weights = read_weights(file)
-    found = infer_class_count(
+    trained_for = infer_class_count(
         lambda count: build(request.name, count, request.sides), weights
     )
-    classes = request.num_classes or found or configuration.num_classes or 1000
+    classes = (
+        request.num_classes
+        or trained_for
+        or configuration.num_classes
+        or _IMAGENET_CLASSES
+    )
     # What is drawn here is overwritten at once, but the user's random state must not
     # move.
     with seeded(request.seed):
@@ -237,37 +258,28 @@ def _local(
     if request.preprocessing is None:
         notes.append(
             "The preprocessing is assumed to be that of timm's own "
-            f"{_weights_name(configuration, request.name)} "
-            "weights."
+            f"{_weights_name(configuration, request.name)} weights."
         )
-    return Classifier(
-        module,
-        labels,
-        preprocessing,
-        request.provenance(weights.name, weights.sha256, notes),
-    )
+    provenance = request.provenance(weights.name, weights.sha256, notes)
+    return Classifier(module, labels, preprocessing, provenance)
 
 
 def _published(configuration: Any, request: Request) -> tuple[Weights, str]:
-    """Fetch the weights that timm publishes, and say where from."""
+    """Fetch the weights that timm publishes; the second is a note on their source."""
     repository = configuration.hf_hub_id
     if not repository:
         url = str(configuration.url)
-        return read_weights(
-            published_file(url, "timm", request.progress).path
-        ), f"Source: {url}."
-    files = (
-        (configuration.hf_hub_filename,)
-        if configuration.hf_hub_filename
-        else _HUB_FILES
-    )
+        download = published_file(url, "timm", request.progress)
+        return read_weights(download.path), f"Source: {url}."
+
+    own_name = configuration.hf_hub_filename
+    files = (own_name,) if own_name else _HUB_FILES
+    otherwise = "give the path of a weights file"
     for name in files:
-        otherwise = "give the path of a weights file"
         folder = fetch_snapshot(repository, [name], request.progress, otherwise)
         if (folder / name).is_file():
-            return read_weights(
-                folder / name
-            ), f"Source: {repository} on the Hugging Face hub, commit {folder.name}."
+            source = f"{repository} on the Hugging Face hub, commit {folder.name}"
+            return read_weights(folder / name), f"Source: {source}."
     raise WeightsError(
         f"{repository} on the Hugging Face hub holds no {' or '.join(files)}: "
         f"{otherwise}"
@@ -275,78 +287,85 @@ def _published(configuration: Any, request: Request) -> tuple[Weights, str]:
 
 
 def _data_set(classes: int) -> tuple[str, tuple[str, ...] | None]:
-    """Name the data set of so many classes, and its labels; "" and None where timm knows none."""
+    """The data set of so many classes, and its labels; "" and None where unknown."""
     data = _timm().data
     subset = data.infer_imagenet_subset({"num_classes": classes})
     if not subset:
         return "", None
-    labels = tuple(
-        str(label) for label in data.ImageNetInfo(subset).label_descriptions()
-    )
+    descriptions = data.ImageNetInfo(subset).label_descriptions()
+    labels = tuple(str(label) for label in descriptions)
     return str(subset), labels if len(labels) == classes else None
 
 
 def _known_name(name: str, spec: str) -> tuple[str, tuple[str, ...]]:
-    """Give the name as timm spells it today, and a note where that is another; ModelError for an unknown one."""
-    timm = _timm()
+    """The name that timm uses today, and a note where the user gave an older one.
+
+    Raises ModelError for an unknown name.
+    """
     if "/" in name or ":" in name or "\\" in name:
         raise ModelError(
             f"'{spec}' is not one of timm's names: write timm:resnet18, or "
-            f"'transformers:{name.rpartition(':')[2]}' "
-            "for a repository on the Hugging Face hub or a folder"
+            f"'transformers:{name.rpartition(':')[2]}' for a repository on the Hugging "
+            "Face hub or a folder"
         )
+    current = _current_name(name)
+    notes = () if current == name else (f"timm now calls {name} {current}.",)
+
     known = network_names()
-    deprecated: Mapping[str, str | None] = timm.models.get_deprecated_models()
-    notes: tuple[str, ...] = ()
-    if name in deprecated and name not in known:
-        current = deprecated[name]
-        if not current:
-            raise ModelError(
-                f"timm has removed '{name}'{near_matches(name, known)}: list its names "
-                "with timm.list_models()"
-            )
-        name, notes = current, (f"timm now calls {name} {current}.",)
-    architecture, dot, tag = name.partition(".")
+    architecture, dot, tag = current.partition(".")
     if architecture not in known:
         raise ModelError(
             f"timm has no network '{architecture}'{near_matches(architecture, known)}: "
-            "list them with "
-            "timm.list_models()"
+            "list them with timm.list_models()"
         )
     tagged = _tagged(architecture)
-    if dot and name not in tagged:
+    if dot and current not in tagged:
         raise ModelError(
             f"timm has no weights '{tag}' for "
-            f"{architecture}{near_matches(name, list(tagged))}: use "
+            f"{architecture}{near_matches(current, list(tagged))}: use "
             f"{_few([architecture, *tagged])}"
         )
-    return name, notes
+    return current, notes
+
+
+def _current_name(name: str) -> str:
+    """The name that replaced a deprecated one; any other name as it is."""
+    deprecated: Mapping[str, str | None] = _timm().models.get_deprecated_models()
+    known = network_names()
+    if name not in deprecated or name in known:
+        return name
+    current = deprecated[name]
+    if not current:
+        raise ModelError(
+            f"timm has removed '{name}'{near_matches(name, known)}: list its names "
+            "with timm.list_models()"
+        )
+    return current
 
 
 def _refuse_tag(request: Request) -> None:
-    """Say how weights of timm's are asked for, where their tag is given as if it were a file."""
+    """Raise WeightsError where the tag of timm's own weights stands for a file."""
+    weights = request.weights
+    if not isinstance(weights, str) or Path(weights).exists():
+        return
     architecture = request.name.partition(".")[0]
-    name = f"{architecture}.{request.weights}"
-    if (
-        isinstance(request.weights, str)
-        and name in _tagged(architecture)
-        and not Path(request.weights).exists()
-    ):
+    name = f"{architecture}.{weights}"
+    if name in _tagged(architecture):
         raise WeightsError(
-            f"'{request.weights}' is no file, but weights of timm's: ask for "
-            f"'timm:{name}' with weights 'DEFAULT'"
+            f"'{weights}' is no file, but weights of timm's: ask for 'timm:{name}' "
+            "with weights 'DEFAULT'"
         )
 
 
 def _configuration(name: str) -> Any:
-    """Give timm's `PretrainedCfg` of a network or of its weights, the default ones where no tag names them."""
+    """Timm's `PretrainedCfg` of a network's weights, the default ones without a tag."""
     models = _timm().models
-    found = models.get_pretrained_cfg(name)
-    return models.PretrainedCfg() if found is None else found
+    configuration = models.get_pretrained_cfg(name)
+    return models.PretrainedCfg() if configuration is None else configuration
 
 
 def _tagged(name: str) -> Mapping[str, Any]:
-    """Give the configurations of all the weights that a network has, by name and tag."""
+    """The configurations of all the weights that a network has, by name and tag."""
     timm = _timm()
     names = timm.list_models(name.partition(".")[0], include_tags=True)
     return {
@@ -357,15 +376,16 @@ def _tagged(name: str) -> Mapping[str, Any]:
 
 
 def _weights_name(configuration: Any, name: str) -> str:
-    return (
-        name if "." in name or not configuration.tag else f"{name}.{configuration.tag}"
-    )
+    """The name with the tag of the weights, where they have one."""
+    if "." in name or not configuration.tag:
+        return name
+    return f"{name}.{configuration.tag}"
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (
-        f" and {len(names) - 6} more" if len(names) > 6 else ""
-    )
+    listed = ", ".join(names[:_MOST_NAMES])
+    more = len(names) - _MOST_NAMES
+    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def _timm() -> Any:

@@ -1,4 +1,4 @@
-"""torchvision:NAME: torchvision's classification networks, with its own weights, a local file, or random weights."""
+"""torchvision:NAME: torchvision's classifiers, with its weights, yours or none."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from unitscope.inputs.preprocessing import (
     as_preprocessing,
 )
 from unitscope.model import Classifier
+from unitscope.sources.checksums import sha256_of
 from unitscope.sources.downloads import Download, fetch
 from unitscope.sources.request import RANDOM_NOTE, Request, seeded
 from unitscope.sources.weights import fit_weights, infer_class_count, read_weights
@@ -28,6 +29,12 @@ _WITH_AUXILIARY = ("googlenet", "inception_v3")
 # torchvision downloads into the hub's folder, and what is there already need not be
 # fetched again.
 _HUB_FOLDER = "checkpoints"
+
+_IMAGENET_CLASSES = 1000
+
+
+# Folders of torchvision.models whose names are no adjectives.
+_ADJECTIVES = {"optical_flow": "optical-flow", "quantization": "quantized"}
 
 
 def network_names() -> list[str]:
@@ -43,32 +50,22 @@ def build(
     input_size: tuple[int, int] | None = None,
     trained: bool = False,
 ) -> nn.Module:
-    """Build a torchvision classifier for inference: without auxiliary heads, for `num_classes`.
+    """Build a torchvision classifier for inference, without auxiliary heads.
 
     `input_size` (rows, cols) matters to the networks whose weights depend on it (ViT,
     MaxViT). `trained` says that weights will be loaded, as by torchvision itself:
     GoogLeNet and Inception then undo ImageNet's normalisation in their forward.
     """
-    options: dict[str, Any] = {}
+    options = _size_options(name, input_size)
     if name in _WITH_AUXILIARY:
         options |= {
             "aux_logits": False,
             "init_weights": not trained,
             "transform_input": trained,
         }
-    if input_size is not None and name.startswith("vit_"):
-        if input_size[0] != input_size[1]:
-            raise ModelError(
-                f"torchvision:{name} needs a square input, not "
-                f"{input_size[0]}×{input_size[1]}: give input_size a side"
-            )
-        options["image_size"] = input_size[0]
-    if input_size is not None and name.startswith("maxvit"):
-        options["input_size"] = input_size
+    builder = _models().get_model_builder(name)
     try:
-        module: nn.Module = _models().get_model_builder(name)(
-            weights=None, num_classes=num_classes, **options
-        )
+        module: nn.Module = builder(weights=None, num_classes=num_classes, **options)
     except (ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise ModelError(
@@ -78,7 +75,25 @@ def build(
     return module.eval()
 
 
-def load_torchvision(request: Request) -> Classifier:
+def _size_options(name: str, input_size: tuple[int, int] | None) -> dict[str, Any]:
+    """The arguments by which a network is built for a size of its input."""
+    if input_size is None:
+        return {}
+    if name.startswith("maxvit"):
+        return {"input_size": input_size}
+    if not name.startswith("vit_"):
+        return {}
+
+    rows, cols = input_size
+    if rows != cols:
+        raise ModelError(
+            f"torchvision:{name} needs a square input, not {rows}×{cols}: give "
+            "input_size a side"
+        )
+    return {"image_size": rows}
+
+
+def load(request: Request) -> Classifier:
     """Load one of torchvision's classifiers; see `unitscope.load`."""
     name = request.name
     _check_name(name, request.spec)
@@ -86,60 +101,57 @@ def load_torchvision(request: Request) -> Classifier:
     entry = _chosen_entry(request, entries)
     if entry is not None:
         return _official(request, entry)
-    default = as_preprocessing(entries["DEFAULT"].transforms()) if entries else None
-    preprocessing = request.chosen_preprocessing(default)
-    categories = tuple(entries["DEFAULT"].meta.get("categories", ())) if entries else ()
+
+    default = entries["DEFAULT"] if entries else None
+    usual = None if default is None else as_preprocessing(default.transforms())
+    preprocessing = request.chosen_preprocessing(usual)
     file = request.weights_file()
-    return (
-        _random(request, preprocessing)
-        if file is None
-        else _local(request, file, preprocessing, categories)
-    )
+    if file is None:
+        return _random(request, preprocessing)
+    categories = () if default is None else default.meta.get("categories", ())
+    return _local(request, file, preprocessing, tuple(categories))
 
 
 def _random(request: Request, preprocessing: AnyPreprocessing) -> Classifier:
-    classes = 1000 if request.num_classes is None else request.num_classes
+    classes = request.num_classes or _IMAGENET_CLASSES
     labels = request.labels_for(classes)
+    size = _built_size(request, preprocessing)
     with seeded(request.seed) as seed:
-        module = build(request.name, classes, _built_size(request, preprocessing))
-    return Classifier(
-        module,
-        labels,
-        preprocessing,
-        request.provenance(f"random initialisation, seed {seed}", None, [RANDOM_NOTE]),
-    )
+        module = build(request.name, classes, size)
+    how = f"random initialisation, seed {seed}"
+    provenance = request.provenance(how, None, [RANDOM_NOTE])
+    return Classifier(module, labels, preprocessing, provenance)
 
 
 def _official(request: Request, entry: Any) -> Classifier:
     categories = tuple(str(category) for category in entry.meta["categories"])
-    if request.num_classes not in (None, len(categories)):
+    classes = len(categories)
+    if request.num_classes not in (None, classes):
         raise WeightsError(
-            f"{entry} is for {len(categories)} classes, not {request.num_classes}: "
-            "leave num_classes out, or give your "
-            "own weights"
+            f"{entry} is for {classes} classes, not {request.num_classes}: leave "
+            "num_classes out, or give your own weights"
         )
-    labels = request.labels_for(len(categories)) or categories
-    preprocessing = request.chosen_preprocessing(as_preprocessing(entry.transforms()))
-    minimum = entry.meta.get("min_size", (1, 1))
-    size = _built_size(request, preprocessing) or (int(minimum[0]), int(minimum[1]))
-    weights = read_weights(
-        published_file(str(entry.url), "torchvision", request.progress).path
-    )
-    module = build(request.name, len(categories), size, trained=True)
-    notes = fit_weights(module, weights, AUXILIARY)
+
+    labels = request.labels_for(classes) or categories
+    usual = as_preprocessing(entry.transforms())
+    preprocessing = request.chosen_preprocessing(usual)
+    size = _built_size(request, preprocessing)
+    if size is None:
+        rows, cols = entry.meta.get("min_size", (1, 1))
+        size = (int(rows), int(cols))
+
+    download = published_file(str(entry.url), "torchvision", request.progress)
+    weights = read_weights(download.path)
+    module = build(request.name, classes, size, trained=True)
+    notes = list(fit_weights(module, weights, AUXILIARY))
     # torchvision's links to licences and recipes say under what terms and how the
     # weights came about.
-    sources = tuple(
-        f"{word}: {entry.meta[key]}"
-        for word, key in (("recipe", "recipe"), ("licence", "license"))
-        if key in entry.meta
-    )
-    return Classifier(
-        module,
-        labels,
-        preprocessing,
-        request.provenance(entry.name, weights.sha256, [*notes, *sources]),
-    )
+    for word, key in (("recipe", "recipe"), ("licence", "license")):
+        if key in entry.meta:
+            notes.append(f"{word}: {entry.meta[key]}")
+
+    provenance = request.provenance(entry.name, weights.sha256, notes)
+    return Classifier(module, labels, preprocessing, provenance)
 
 
 def _local(
@@ -150,12 +162,13 @@ def _local(
 ) -> Classifier:
     weights = read_weights(file)
     size = _built_size(request, preprocessing)
-    found = infer_class_count(
+    trained_for = infer_class_count(
         lambda count: build(request.name, count, size, trained=True), weights
     )
-    classes = request.num_classes or found or 1000
+    classes = request.num_classes or trained_for or _IMAGENET_CLASSES
     module = build(request.name, classes, size, trained=True)
-    notes = list(fit_weights(module, weights, AUXILIARY))
+    notes = [*weights.notes, *fit_weights(module, weights, AUXILIARY)]
+
     labels = request.labels_for(classes)
     if labels is None and len(categories) == classes:
         labels = categories
@@ -171,29 +184,25 @@ def _local(
     if request.name in _WITH_AUXILIARY:
         notes.append(
             "The network is assumed to undo ImageNet's normalisation "
-            "(transform_input), as torchvision's trained one "
-            "does."
+            "(transform_input), as torchvision's trained one does."
         )
-    return Classifier(
-        module,
-        labels,
-        preprocessing,
-        request.provenance(weights.name, weights.sha256, [*weights.notes, *notes]),
-    )
+    provenance = request.provenance(weights.name, weights.sha256, notes)
+    return Classifier(module, labels, preprocessing, provenance)
 
 
 def _built_size(
     request: Request, preprocessing: AnyPreprocessing
 ) -> tuple[int, int] | None:
+    """(rows, cols) that the network is built for; None where no size is known."""
     if request.sides is not None:
         return request.sides
-    return (
-        preprocessing.input_size if isinstance(preprocessing, Preprocessing) else None
-    )
+    if isinstance(preprocessing, Preprocessing):
+        return preprocessing.input_size
+    return None
 
 
 def _chosen_entry(request: Request, entries: Any) -> Any:
-    """Find torchvision's own weights of that name; None when no weights or a file was asked for."""
+    """Torchvision's own weights that the user names; None for a file or no weights."""
     weights = request.weights
     known = {"DEFAULT", *entries.__members__} if entries else set()
     if isinstance(weights, enum.Enum):
@@ -204,11 +213,10 @@ def _chosen_entry(request: Request, entries: Any) -> Any:
         return weights
     if not isinstance(weights, str):
         return None
-    name = (
-        weights.rpartition(".")[2]
-        if re.fullmatch(r"\w+_Weights\.\w+", weights)
-        else weights
-    )
+
+    name = weights
+    if re.fullmatch(r"\w+_Weights\.\w+", weights):
+        name = weights.rpartition(".")[2]
     if name in known:
         return entries[name]
     if Path(weights).exists() or re.search(r"[./\\]", weights):
@@ -221,32 +229,30 @@ def _chosen_entry(request: Request, entries: Any) -> Any:
 
 
 def _listed(names: set[str]) -> str:
-    return (
-        ", ".join(sorted(names)) or "a weights file (torchvision has none of its own)"
-    )
+    if not names:
+        return "a weights file (torchvision has none of its own)"
+    return ", ".join(sorted(names))
 
 
 def published_file(url: str, folder: str, progress: bool | None) -> Download:
-    """Get a weights file whose name ends in the first digits of its SHA-256, from PyTorch's hub's folder or our cache.
+    """Fetch a published weights file, unless PyTorch's hub has downloaded it already.
 
+    The file's name ends in the first digits of its SHA-256, which are compared.
     `folder` is the one in our cache.
     """
-    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
-    prefix = found[1] if found else ""
-    hub = Path(torch.hub.get_dir()) / _HUB_FOLDER
-    at_hub = hub / url.rsplit("/", 1)[-1]
-    if at_hub.is_file() and prefix:
-        import hashlib
-
-        with at_hub.open("rb") as handle:
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
+    prefix = match[1] if match else ""
+    hub_folder = Path(torch.hub.get_dir()) / _HUB_FOLDER
+    hub_file = hub_folder / url.rsplit("/", 1)[-1]
+    if hub_file.is_file() and prefix:
+        sha256 = sha256_of(hub_file)
         if sha256.startswith(prefix):
-            return Download(at_hub, sha256)
+            return Download(hub_file, sha256)
     return fetch(url, folder, sha256_prefix=prefix, progress=progress)
 
 
 def _entries(name: str) -> Any:
-    """Give torchvision's enumeration of the weights of a network, or None where it has none."""
+    """Torchvision's enumeration of a network's weights; None where it has none."""
     try:
         entries = _models().get_model_weights(name)
     except ValueError:
@@ -259,25 +265,20 @@ def _check_name(name: str, spec: str) -> None:
     if name in names:
         return
     models = _models()
-    if name in models.list_models():
-        kind = (
-            models.get_model_builder(name)
-            .__module__.removeprefix("torchvision.models.")
-            .split(".")[0]
-        )
-        what = {"optical_flow": "optical-flow", "quantization": "quantized"}.get(
-            kind, kind
-        )
+    if name not in models.list_models():
         raise ModelError(
-            f"'{spec}' is one of torchvision's {what} networks, and unitscope explains "
-            "image classifiers"
-            f"{near_matches(name.removeprefix('quantized_'), names)}: use one of "
-            "torchvision.models.list_models(torchvision.models)"
+            f"torchvision has no classifier '{name}'"
+            f"{near_matches(name, sorted(names))}: list them with "
+            "torchvision.models.list_models()"
         )
+
+    module = models.get_model_builder(name).__module__
+    task = module.removeprefix("torchvision.models.").split(".")[0]
+    similar = near_matches(name.removeprefix("quantized_"), names)
     raise ModelError(
-        f"torchvision has no classifier '{name}'{near_matches(name, sorted(names))}: "
-        "list them with "
-        "torchvision.models.list_models()"
+        f"'{spec}' is one of torchvision's {_ADJECTIVES.get(task, task)} networks, and "
+        f"unitscope explains image classifiers{similar}: use one of "
+        "torchvision.models.list_models(torchvision.models)"
     )
 
 

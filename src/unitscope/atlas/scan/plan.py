@@ -146,7 +146,7 @@ class ScanPlan:
         matching = self.matching
         return {
             "source": absolute(dataset.source),
-            "paths": list(dataset.given),
+            "paths": list(dataset.opened_paths),
             "split": dataset.split,
             "kind": dataset.kind,
             "images": len(dataset),
