@@ -34,6 +34,7 @@ def record(folder: Path, only: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     warnings.simplefilter("ignore")
     print(f"unitscope from {Path(unitscope.__file__).parent}", flush=True)
 
@@ -285,23 +286,34 @@ STEPS: dict[str, Callable[[Inputs], None]] = {
 def _save_output(
     folder: str, name: str, words: list[str], *, as_json: bool = True
 ) -> None:
-    """Save what a command prints on standard output, and its exit status."""
+    """Save what a command prints on standard output; where it fails, how.
+
+    A revision that fails is recorded as such: the other one may fail in the same way.
+    """
     torch.manual_seed(0)
     arguments = ["unitscope", *words, *(["--json"] if as_json else [])]
     output = io.StringIO()
     errors = io.StringIO()
+    failure = ""
     with (
         mock.patch.object(sys, "argv", arguments),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):
-        status = command_line.main()
-    if status:
-        sys.exit(f"{' '.join(arguments)} failed ({status}):\n{errors.getvalue()}")
+        try:
+            status = command_line.main()
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        else:
+            failure = errors.getvalue() if status else ""
 
     path = Path(folder) / f"{name}.{'json' if as_json else 'txt'}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(output.getvalue())
+    if failure:
+        print(f"failed: {' '.join(arguments)}\n  {failure.strip()}", flush=True)
+        path.with_suffix(".failed.txt").write_text(failure)
+    else:
+        path.write_text(output.getvalue())
 
 
 def _save_arrays(folder: Path, **arrays: Any) -> None:
