@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from costs.machine import processor
 from costs.networks import NETWORKS, inputs, network
 from costs.timing import Timed, measure
-from unitscope.engine.compiled import _quietly
+from unitscope.engine.exporting import quietly
 
 _ALLOWED_ERROR = 1e-5
 
@@ -57,7 +57,7 @@ def engines(module: nn.Module, x: Tensor, inductor: bool) -> Engines:
     prepared = Engines(module, x)
     _add_torch(prepared)
 
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    with tempfile.TemporaryDirectory() as folder, quietly():
         path = Path(folder) / "network.onnx"
         begin = time.perf_counter()
         _export(module, x, path)

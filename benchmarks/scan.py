@@ -42,7 +42,7 @@ def bare(model: Classifier, dataset: Dataset) -> float:
         Encoded(entry.id, lambda index=index: dataset.read(index), entry.size)  # type: ignore[misc]
         for index, entry in enumerate(dataset.entries)
     ]
-    compiled = model._compiled(model.input_shape, ())
+    compiled = model._forward.compiled(model.input_shape, ())
     if compiled is None:
         raise SystemExit(
             "the network could not be compiled: there is nothing to compare with"

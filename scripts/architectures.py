@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 import unitscope
 from unitscope.accounts.verification import verify
-from unitscope.attribution.head import probes
+from unitscope.attribution.probes import probes
 from unitscope.errors import UnitscopeError
 from unitscope.tracing.layers import evaluating
 from unitscope.tracing.trace import logits_of

@@ -24,12 +24,18 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": "jpegs photos resizing preprocessing batches subjects",
-    "tracing": "axes trace layers",
+    "tracing": "functions axes trace layers",
     "attribution": """
-        readout unit_maps activations classes head local explanation ablation
+        arrays readout rounding classes unit_maps activations methods probes head
+        steps head_path pooling refusal exact_heads head_search
+        stand_in suffix local_head local_search
+        explanation exact_explanation local_explanation ablation
         """,
-    "engine": "passes compiled frozen",
-    "model": "",
+    "engine": "passes exporting compiled snapshot frozen",
+    "model": """
+        provenance network checks reading structure forward explaining inner_layers
+        classifier
+        """,
     "kernels": "",
     "accounts": "account verification record",
     "datasets": """

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 import unitscope
 from costs import peers
+from costs.engine import compiled_pass
 from costs.machine import has_bfloat16, multiplications
 from costs.networks import inputs, network
-from costs.timing import ENGINE, Timed, measure
+from costs.timing import ENGINE, Timed, bind, measure
 
 PLAIN = "plain forward"
 EXPLAIN = "unitscope: explain"
@@ -63,9 +64,9 @@ def contenders(module: nn.Module, x: Tensor) -> Timed:
     model.freeze(head.layer if head.layer_is_map else ())
 
     timed: Timed = {PLAIN: lambda: plain(module, x)}
-    compiled = model._compiled(tuple(x.shape[1:]), ())
-    if compiled is not None:
-        timed[ENGINE] = lambda: compiled.run(x)
+    engine = compiled_pass(model, tuple(x.shape[1:]))
+    if engine is not None:
+        timed[ENGINE] = bind(engine, x)
     timed |= _explanations(model, x)
 
     # Heads are found and networks compiled once, outside the measured rounds.

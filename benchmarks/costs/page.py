@@ -7,7 +7,7 @@ from typing import Any
 
 from costs.contenders import EVERYTHING, EXPLAIN, PLAIN
 from costs.losses import losses
-from unitscope.inputs import jpegs
+from costs.reading import decoder
 
 Results = dict[str, Any]
 Row = dict[str, Any]
@@ -168,11 +168,10 @@ def _reading(rows: list[Row]) -> list[str]:
             for row in rows
         ),
     )
-    decoder = "simplejpeg" if jpegs.decode_jpeg else "Pillow"
     return [
         *table,
         "",
-        f"JPEG files were decoded by {decoder}, and resized by torch's kernel for bytes",
+        f"JPEG files were decoded by {decoder()}, and resized by torch's kernel for bytes",
         "where that is within one of 255 levels of Pillow's (bilinear; photos resized",
         "to more than half the rows are Pillow's own).",
     ]

@@ -7,8 +7,9 @@ from collections import defaultdict
 from typing import Any
 
 import unitscope
+from costs.engine import compiled_pass
 from costs.networks import inputs, network
-from costs.timing import ENGINE, seconds_of
+from costs.timing import ENGINE, bind, seconds_of
 
 CHECKS = "checks, and Python"
 _NETWORK = "resnet50"
@@ -17,8 +18,8 @@ _NETWORK = "resnet50"
 def profile(batches: list[int], rounds: int) -> list[dict[str, Any]]:
     """Median seconds of every part, one after the other, and their share of the engine's own time."""
     model = unitscope.wrap(network(_NETWORK)).freeze()
-    compiled = model._compiled(model.input_shape, ())
-    if compiled is None:
+    engine = compiled_pass(model)
+    if engine is None:
         raise SystemExit(
             "the network could not be compiled: install 'unitscope[fast]', or leave "
             "the part 'profile' out"
@@ -29,7 +30,7 @@ def profile(batches: list[int], rounds: int) -> list[dict[str, Any]]:
         laps = defaultdict[str, list[float]](list)
         for _ in range(rounds):
             x = inputs(_NETWORK, batch)
-            laps[ENGINE].append(seconds_of(lambda x=x: compiled.run(x)))
+            laps[ENGINE].append(seconds_of(bind(engine, x)))
             for what, seconds in _parts(model, x, laps[ENGINE][-1]).items():
                 laps[what].append(seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,8 @@ def _readers(kind: _Photos, folder: Path) -> Timed:
         "ImageFolder + DataLoader, 2 workers": load(2),
         "unitscope": read,
     }
+
+
+def decoder() -> str:
+    """What unitscope decodes JPEG files with here."""
+    return "Pillow" if find_spec("simplejpeg") is None else "simplejpeg"

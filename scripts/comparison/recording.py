@@ -34,7 +34,6 @@ def record(folder: Path, only: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
     warnings.simplefilter("ignore")
     print(f"unitscope from {Path(unitscope.__file__).parent}", flush=True)
 

@@ -162,9 +162,8 @@ def train(
     average = Average(network)
     start = _resume(schedule.checkpoint, recipe, chosen, network, average, optimizers)
     if teacher is not None:
-        teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(
-            False
-        )  # type: ignore[call-overload]
+        teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher.eval().requires_grad_(False)
     pixels = _on_device(photos, device)
     if recipe.optimizer == "muon":
         peaks = [[recipe.lr], [recipe.small_lr] * 2]

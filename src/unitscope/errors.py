@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import warnings
 from collections.abc import Collection
 
 
@@ -124,3 +126,15 @@ def near_matches(name: str, names: Collection[str], limit: int = 3) -> str:
         if close
         else ""
     )
+
+
+def warn_user(message: str) -> None:
+    """Warn of something, at the line of the user's code that called unitscope."""
+    frame = inspect.currentframe()
+    level = 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(
+        "unitscope."
+    ):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, UnitscopeWarning, stacklevel=level + 1)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
-from unitscope.attribution.head import Head
 from unitscope.errors import ModelError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
@@ -246,7 +246,7 @@ def _ranking(
 def _maps(explanation: Explanation) -> list[Comparison]:
     """Section 3's own way: every cell through the linear layer, bias included; and what it must add up to."""
     cells, head = explanation.feature_map[0].flatten(1).T, explanation.head
-    assert isinstance(head, Head)
+    assert isinstance(head, ExactHead)
     per_cell = torch.nn.functional.linear(cells, head.weight, head.bias)
     ours = (explanation.cams[0] + head.bias[:, None, None]).flatten(1).T
     scale = float(per_cell.abs().max())

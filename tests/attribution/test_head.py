@@ -23,9 +23,10 @@ from networks import (
     seeded,
 )
 from unitscope.accounts.account import Account
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
-from unitscope.attribution.head import Head, find_head
-from unitscope.attribution.local import LocalHead
+from unitscope.attribution.head_search import find_head
+from unitscope.attribution.local_head import LocalHead
 from unitscope.errors import HeadError, ModelError, UnitscopeWarning
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
@@ -200,7 +201,7 @@ def test_an_impostor_is_refused_or_handled_exactly_but_never_explained_wrongly(
         explanation.ablate([1, 3]).logits, without, rtol=1e-5, atol=1e-5
     )
     assert explanation.exact == (name in ("temperature", "normalised units"))
-    if isinstance(explanation.head, Head):
+    if isinstance(explanation.head, ExactHead):
         bias = explanation.head.bias
         torch.testing.assert_close(
             explanation.cams.mean((2, 3)) + bias, logits, rtol=1e-5, atol=1e-5
@@ -503,7 +504,7 @@ class Reordered(nn.Module):
 def test_tokens_whose_places_cannot_be_followed_are_measured() -> None:
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     model = small(seeded(lambda: Reordered(order, order.argsort())))
-    assert isinstance(model.head, Head) and model.head.kind == "gap-linear"
+    assert isinstance(model.head, ExactHead) and model.head.kind == "gap-linear"
     assert model.head.map_shape == (8, 4, 4) and not model.head.grid.traced
     x = torch.zeros(1, 3, 32, 32)
     x[:, :, 8:16, 24:32] = 3

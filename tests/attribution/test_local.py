@@ -19,12 +19,10 @@ from networks import (
     Tokens,
     seeded,
 )
-from unitscope.attribution.explanation import (
-    ExactExplanation,
-    Explanation,
-    LocalExplanation,
-)
-from unitscope.attribution.local import LocalHead
+from unitscope.attribution.exact_explanation import ExactExplanation
+from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.local_explanation import LocalExplanation
+from unitscope.attribution.local_head import LocalHead
 from unitscope.errors import (
     HeadError,
     InputError,

@@ -9,12 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unitscope.attribution.readout import (
-    Normalisation,
-    Readout,
-    cell_means,
-    completeness_error,
-)
+from unitscope.attribution.arrays import cell_means
+from unitscope.attribution.readout import Normalisation, Readout
+from unitscope.attribution.rounding import completeness_error
 
 NORMS = {
     "none": None,

@@ -51,7 +51,7 @@ def model_of(module: nn.Module) -> Classifier:
 
 
 def compiled_of(model: Classifier, layers: tuple[str, ...] = ()) -> Compiled:
-    compiled = model._compiled(SHAPE, layers)
+    compiled = model._forward.compiled(SHAPE, layers)
     assert compiled is not None
     return compiled
 
@@ -127,7 +127,9 @@ def test_layers_named_beside_the_head_are_compiled_and_others_run_as_they_are(
         assert torch.allclose(
             found, expected, rtol=0, atol=1e-5 * float(expected.abs().max())
         )
-        assert (frozen._compiled(SHAPE, (layer,)) is None) == (layer == "layer2")
+        assert (frozen._forward.compiled(SHAPE, (layer,)) is None) == (
+            layer == "layer2"
+        )
     before = frozen.ablate(x, "layer1", [2])
     assert torch.allclose(before.after, plain.ablate(x, "layer1", [2]).after, atol=1e-5)
     local, expected_local = (one.explain(x, layer="layer1") for one in (frozen, plain))
@@ -275,24 +277,27 @@ def test_a_library_users_network_runs_as_it_is_until_it_is_frozen(x: Tensor) -> 
 
 
 def test_contexts_leave_the_model_as_it_was(frozen: Classifier) -> None:
-    state = frozen._frozen
+    state = frozen._forward.frozen
     with frozen.thawed():
         assert frozen.engine() == "torch"
         with frozen.frozen("layer2"):
-            assert frozen._frozen is not None and frozen._frozen is not state
-    assert frozen._frozen is state
+            assert (
+                frozen._forward.frozen is not None
+                and frozen._forward.frozen is not state
+            )
+    assert frozen._forward.frozen is state
     with frozen.frozen("layer1"):
-        assert frozen._frozen is state, "the same promise is not compiled twice"
+        assert frozen._forward.frozen is state, "the same promise is not compiled twice"
     with contextlib.suppress(ZeroDivisionError), frozen.frozen():
         raise ZeroDivisionError
-    assert frozen._frozen is state
+    assert frozen._forward.frozen is state
 
 
 @pytest.mark.slow
 def test_copies_compile_for_themselves(frozen: Classifier, x: Tensor) -> None:
     expected = frozen.explain(x).logits
     for other in (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
-        assert other._frozen is not None and not other._frozen._compiled
+        assert other._forward.frozen is not None and not other._forward.frozen._compiled
         assert torch.equal(other.explain(x).logits, expected)
 
 
@@ -427,8 +432,8 @@ def test_it_is_compiled_inside_the_users_contexts_too(x: Tensor) -> None:
 
 def test_the_command_line_freezes_where_many_photos_are_to_come() -> None:
     source = dict.fromkeys(("spec", "weights", "arch", "labels", "preprocessing"))
-    assert load_model(source, 255)._frozen is None
-    frozen = load_model(source, 256, "layer4")._frozen
+    assert load_model(source, 255)._forward.frozen is None
+    frozen = load_model(source, 256, "layer4")._forward.frozen
     assert frozen is not None and frozen.layers == ("layer4",)
 
 
@@ -519,7 +524,7 @@ def test_a_scan_is_compiled_names_its_engine_and_leaves_the_model(
         == whole.manifest["identity"]["engine"]
         == "onnxruntime"
     )
-    assert model._frozen is None
+    assert model._forward.frozen is None
     # Of the same photos torch finds the same, but for the last digits.
     plain = scan(model, photos, tmp_path / "plain", engine="torch", **OPTIONS)
     assert plain.manifest["engine"]["name"] == "torch"

@@ -209,10 +209,10 @@ def test_the_browser_computes_what_the_library_does(
 
 
 def told_of(explanation: Explanation) -> tuple[Any, Any]:
-    from unitscope.attribution.head import Head
+    from unitscope.attribution.exact_heads import ExactHead
     from unitscope.explorer.photo_contents import head_contents, photo_contents
 
-    assert isinstance(explanation.head, Head)
+    assert isinstance(explanation.head, ExactHead)
     return photo_contents(explanation), head_contents(explanation.head.readout)
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
-from unitscope.attribution.explanation import AnyHead, Explanation, UnitContribution
-from unitscope.attribution.readout import ablation_difference, relative_difference
+from unitscope.attribution.explanation import Explanation, UnitContribution
+from unitscope.attribution.head import Head
+from unitscope.attribution.rounding import ablation_difference, relative_difference
 from unitscope.drawable import Drawable
 from unitscope.engine.passes import ROUNDED
 from unitscope.errors import LayerError
@@ -41,7 +42,7 @@ class NetworkFacts:
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
     stages: tuple[Stage, ...]
-    head: AnyHead | None
+    head: Head | None
     refusal: str
     dtype: str
     device: str

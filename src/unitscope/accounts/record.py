@@ -9,8 +9,7 @@ from typing import Any
 from unitscope.accounts.account import Account, NetworkFacts
 from unitscope.accounts.verification import Verification
 from unitscope.attribution.ablation import Ablation
-from unitscope.attribution.explanation import AnyHead, Explanation
-from unitscope.attribution.head import Head
+from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
 from unitscope.tracing.layers import Layer
@@ -37,7 +36,7 @@ def of_account(account: Account) -> dict[str, Any]:
     explanation = account.explanation
     return {
         "photo": _photo(explanation),
-        "answer": _head(explanation.head),
+        "answer": explanation.head.as_json(),
         "sentence": account.sentence(),
         "predictions": _predictions(explanation, len(account.predictions)),
         "cams": [_cam(explanation, index) for index in account.classes],
@@ -83,7 +82,7 @@ def of_network(facts: NetworkFacts) -> dict[str, Any]:
         "input_shape": list(facts.input_shape),
         "dtype": facts.dtype,
         "device": facts.device,
-        "head": None if facts.head is None else _head(facts.head),
+        "head": None if facts.head is None else facts.head.as_json(),
         "refusal": facts.refusal or None,
         "stages": [
             {
@@ -188,23 +187,6 @@ def _cam(explanation: Explanation, index: int) -> dict[str, Any]:
         "min": float(cam.min()),
         "max": float(cam.max()),
         "map": cam.tolist(),
-    }
-
-
-def _head(head: AnyHead) -> dict[str, Any]:
-    norm = head.readout.norm if isinstance(head, Head) else None
-    return {
-        "kind": head.kind,
-        "exact": head.exact,
-        "norm": norm.kind if norm else None,
-        "method": None if isinstance(head, Head) else head.method,
-        "reason": None if isinstance(head, Head) else head.reason,
-        "layer": head.layer,
-        "layer_is_map": head.layer_is_map,
-        "map_shape": list(head.map_shape),
-        "error": head.error,
-        "probes": head.probes,
-        "description": head.describe(),
     }
 
 

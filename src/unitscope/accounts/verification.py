@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from unitscope.attribution.head import probes
-from unitscope.attribution.readout import ablation_difference
+from unitscope.attribution.probes import probes
+from unitscope.attribution.rounding import ablation_difference
 from unitscope.errors import HeadError
 from unitscope.model import Classifier
 

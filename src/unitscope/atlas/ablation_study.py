@@ -17,7 +17,8 @@ from unitscope.atlas.intervals import (
     balanced_accuracy_interval,
     proportion,
 )
-from unitscope.attribution.readout import Readout, unrounded
+from unitscope.attribution.arrays import without_autocast
+from unitscope.attribution.readout import Readout
 from unitscope.errors import ClassError, InputError, NonFiniteError
 
 # How many photos are scored at once, and how many numbers a block of logits may hold:
@@ -515,7 +516,7 @@ def _logits_without(
         subtract = 2 * int(mask.sum()) <= len(mask)
         chosen = torch.from_numpy(np.flatnonzero(mask if subtract else ~mask))
         few, rows = columns.index_select(0, chosen).T, by_unit.index_select(0, chosen)
-        with unrounded(few):
+        with without_autocast(few):
             yield (
                 torch.addmm(block.logits, few, rows, alpha=-1)
                 if subtract

@@ -52,7 +52,7 @@ from unitscope.atlas.storage import (
     write_summaries,
 )
 from unitscope.atlas.summaries.concepts import DETECTOR_THRESHOLD
-from unitscope.attribution.head import Head
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.datasets import (
     Dataset,
     DatasetSource,
@@ -308,7 +308,7 @@ class _Plan:
     ) -> _Plan:
         """The plan for a model that runs on an engine, a data set and layers."""
         head = model.head_or_refusal()[0]
-        exact = head if isinstance(head, Head) else None
+        exact = head if isinstance(head, ExactHead) else None
         chosen, probe = _with_scales(model, layers)
         matching = matched(dataset, model.labels)
         identity = {
@@ -395,7 +395,7 @@ class _Plan:
         """The atlas's manifest; documented in docs/atlas.md."""
         facts = NetworkFacts.of(self.model)
         head = self.model.head
-        norm = head.readout.norm if isinstance(head, Head) else None
+        norm = head.readout.norm if isinstance(head, ExactHead) else None
         return {
             "schema": SCHEMA,
             "status": status,
@@ -412,7 +412,7 @@ class _Plan:
                 "input_shape": list(facts.input_shape),
                 "preprocessing": facts.preprocessing,
                 "head": None
-                if not isinstance(head, Head)
+                if not isinstance(head, ExactHead)
                 else {
                     "kind": head.kind,
                     "layer": head.layer,
@@ -467,7 +467,7 @@ def fingerprint(model: Classifier) -> str:
 def _layers(model: Classifier, names: Sequence[str] | None) -> list[AtlasLayer]:
     """The layers to scan, the head's feature map always among them where a head is exact."""
     head = model.head_or_refusal()[0]
-    exact = head if isinstance(head, Head) else None
+    exact = head if isinstance(head, ExactHead) else None
     found: dict[str, AtlasLayer] = {}
     layers = model.layers()
     if names is None and exact is None:
@@ -653,7 +653,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _finish(folder: Path, plan: _Plan) -> None:
     """Write the tables, and last the manifest that says so."""
     head = plan.model.head
-    if isinstance(head, Head):
+    if isinstance(head, ExactHead):
         write_head(folder, head.readout)
     atlas = Atlas.open(folder)
     images, skipped = write_findings(atlas)

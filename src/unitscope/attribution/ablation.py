@@ -1,4 +1,4 @@
-"""Ablation: the prediction before and after units are switched off, at any layer."""
+"""Ablation: the prediction before and after units of a layer are switched off."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from unitscope.inputs.subjects import Subject
 
 
 class Change(NamedTuple):
-    """What an ablation did to one class; ranks count from 1, probabilities are softmax (0–1)."""
+    """What an ablation did to one class.
+
+    Ranks count from 1; probabilities are softmax (0–1).
+    """
 
     label: str
-    index: int  # type: ignore[assignment]  # of the class; tuple.index is given up for it
+    index: int  # type: ignore[assignment]  # the class's; it replaces tuple.index
     rank_before: int
     rank_after: int
     logit_before: float
@@ -31,12 +34,12 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Ablation(Drawable):
-    """Logits (batch, class) before and after the `units` of `layer` were switched off (their feature maps set to zero).
+    """Logits before and after `units` of a layer were switched off: their maps set to zero.
 
-    `maps` are the maps of those units before. `exact` says that `after` is the algebra
-    of the head on one forward pass; otherwise it was measured by a second forward pass,
-    of the network or of what follows the layer, with the units' maps set to zero. Both
-    are what the network would say.
+    `before` and `after` are (batch, class); `maps` are the maps of those units before.
+    `exact` says that `after` is the algebra of the head on one forward pass; otherwise a
+    second forward pass, of the network or of what follows the layer, measured it. Both are
+    what the network would say.
     """
 
     layer: str
@@ -49,21 +52,23 @@ class Ablation(Drawable):
 
     def __repr__(self) -> str:
         how = "exact" if self.exact else "measured"
-        return f"<Ablation of {len(self.units)} units of '{self.layer}' on {len(self.before)} photos, {how}>"
+        units, photos = len(self.units), len(self.before)
+        return (
+            f"<Ablation of {units} units of '{self.layer}' on {photos} photos, {how}>"
+        )
 
     @classmethod
     def of(cls, explanation: Explanation, units: list[int]) -> Ablation:
-        """The ablation of units of the last feature map, from an explanation already made."""
-        after = explanation.ablate(units)
+        """The ablation of units of the explained feature map."""
         maps = explanation.unit_maps(units)
         return cls(
-            maps.layer,
-            maps.units,
-            explanation.logits,
-            after.logits,
-            maps,
-            explanation.labels,
-            explanation.exact,
+            layer=maps.layer,
+            units=maps.units,
+            before=explanation.logits,
+            after=explanation.ablate(units).logits,
+            maps=maps,
+            labels=explanation.labels,
+            exact=explanation.exact,
         )
 
     @property
@@ -72,38 +77,32 @@ class Ablation(Drawable):
         return self.maps.subjects
 
     def changes(self, count: int = 5, image: int = 0) -> list[Change]:
-        """The classes that are among the top `count` before or after, in the order before."""
-        before, after = self.before[image].cpu(), self.after[image].cpu()
-        everything = len(self.labels)
-        was = {
-            old.index: (rank, old)
-            for rank, old in enumerate(ranked(before, self.labels, everything), 1)
-        }
-        now = {
-            new.index: (rank, new)
-            for rank, new in enumerate(ranked(after, self.labels, everything), 1)
-        }
-        rows = []
-        for index, (rank, old) in was.items():
-            new_rank, new = now[index]
-            if min(rank, new_rank) <= count:
-                rows.append(
-                    Change(
-                        old.label,
-                        index,
-                        rank,
-                        new_rank,
-                        old.logit,
-                        new.logit,
-                        old.probability,
-                        new.probability,
-                    )
-                )
-        return rows
+        """The classes among the top `count` before or after, in their original order."""
+        classes = len(self.labels)
+        before = ranked(self.before[image].cpu(), self.labels, classes)
+        after = ranked(self.after[image].cpu(), self.labels, classes)
+        rank_after = {new.index: (rank, new) for rank, new in enumerate(after, 1)}
+
+        changes = []
+        for rank, old in enumerate(before, 1):
+            new_rank, new = rank_after[old.index]
+            if min(rank, new_rank) > count:
+                continue
+            change = Change(
+                label=old.label,
+                index=old.index,
+                rank_before=rank,
+                rank_after=new_rank,
+                logit_before=old.logit,
+                logit_after=new.logit,
+                probability_before=old.probability,
+                probability_after=new.probability,
+            )
+            changes.append(change)
+        return changes
 
     def turned_over(self) -> list[bool]:
-        """For every photo, whether the first prediction changed."""
-        changed: list[bool] = torch.ne(
-            self.before.argmax(dim=1), self.after.argmax(dim=1)
-        ).tolist()
+        """For every photo, whether the top prediction changed."""
+        before, after = self.before.argmax(dim=1), self.after.argmax(dim=1)
+        changed: list[bool] = torch.ne(before, after).tolist()
         return changed

@@ -1,4 +1,4 @@
-"""Activations: what chosen layers of a network did on a batch, all from one forward pass."""
+"""Activations: what layers of a network did on a batch, all from one forward pass."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unitscope.attribution.readout import Readout
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """One batch: its logits, and the maps of layers as the network computed them, float32 and signed.
+    """The logits of a batch, and the maps of layers, float32 and signed.
 
-    `layers` (batch, unit, row, col) are by name, in the order they were asked for, and
-    `pooled` (batch, unit) their means over the cells. `feature_map` is the map that the
-    head reads, `units` its means, and `readout` how it makes logits of them; all are
-    None where no head is exact.
+    `layers` has maps (batch, unit, row, col) by name, in the order they were asked for;
+    `pooled` has their means over the cells (batch, unit). `feature_map` is the map that
+    the head reads, `units` its means over the cells, and `readout` how they become
+    logits; all are None where no head is exact.
     """
 
     logits: Float[Tensor, "batch class"]

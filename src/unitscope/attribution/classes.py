@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitscope.attribution.readout import in_float64
+from unitscope.attribution.arrays import in_float64
 from unitscope.errors import ClassError, near_matches
 
 # Classes to choose: one, or several in the order given, each by label or by index.
@@ -18,10 +18,10 @@ Classes: TypeAlias = int | str | Sequence[int | str] | Tensor
 
 
 class Prediction(NamedTuple):
-    """One class of a ranking: its label and index, its logit, and its softmax probability (0–1)."""
+    """One class of a ranking: label, index, logit and softmax probability (0–1)."""
 
     label: str
-    index: int  # type: ignore[assignment]  # of the class; tuple.index is given up for it
+    index: int  # type: ignore[assignment]  # the class's; it replaces tuple.index
     logit: float
     probability: float
 
@@ -34,19 +34,18 @@ def class_index(labels: Sequence[str], which: int | str) -> int:
     counted from the end).
     """
     if isinstance(which, str):
-        found = [index for index, label in enumerate(labels) if label == which]
-        if len(found) > 1:
+        same = [index for index, label in enumerate(labels) if label == which]
+        if len(same) > 1:
             raise ClassError(
-                f"{len(found)} classes are called {which!r}: name one by its index, "
-                f"{_listing(found)}"
+                f"{len(same)} classes are called {which!r}: name one by its index, "
+                f"{' or '.join(map(str, same))}"
             )
-        if found:
-            return found[0]
+        if same:
+            return same[0]
         if not which.isdecimal():
             raise ClassError(
-                f"there is no class {which!r} among the {len(labels)} "
-                f"labels{near_matches(which, labels)}: "
-                "name a label or an index"
+                f"there is no class {which!r} among the {len(labels)} labels"
+                f"{near_matches(which, labels)}: name a label or an index"
             )
         which = int(which)
     if isinstance(which, bool) or not hasattr(which, "__index__"):
@@ -64,7 +63,7 @@ def class_index(labels: Sequence[str], which: int | str) -> int:
 
 
 def class_indices(labels: Sequence[str], which: Classes) -> list[int]:
-    """The indices of several classes, each given by label or index, in the order given."""
+    """The indices of several classes, each given by label or index; order is kept."""
     chosen: list[Any] = [which]
     if isinstance(which, Tensor):
         chosen = which.flatten().tolist()
@@ -76,14 +75,16 @@ def class_indices(labels: Sequence[str], which: Classes) -> list[int]:
 def ranked(
     logits: Float[Tensor, "class"], labels: Sequence[str], count: int
 ) -> list[Prediction]:
-    """The `count` classes with the largest logits, best first; equal logits in order of index."""
+    """The `count` classes with the largest logits, best first; ties in order of index."""
     if count < 1:
         raise ClassError(f"the number of classes to list is at least 1, not {count}")
     order = torch.argsort(logits, descending=True, stable=True)[:count].tolist()
     probabilities = probabilities_of(logits)
     return [
-        Prediction(labels[i], i, float(logits[i]), float(probabilities[i]))
-        for i in order
+        Prediction(
+            labels[index], index, float(logits[index]), float(probabilities[index])
+        )
+        for index in order
     ]
 
 
@@ -92,7 +93,3 @@ def probabilities_of(
 ) -> Float[Tensor, "*batch class"]:
     """The softmax probabilities (0–1) of logits, in float64, on the processor."""
     return in_float64(logits).softmax(dim=-1)
-
-
-def _listing(indices: Sequence[int]) -> str:
-    return " or ".join(map(str, indices))

@@ -1,4 +1,4 @@
-"""Unit maps: the feature maps of chosen units of one layer, with where they lie on the photo."""
+"""Unit maps: the feature maps of chosen units, and where they lie on the photo."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class UnitMaps(Drawable):
     """What chosen units of a layer did on some photos.
 
     `maps` (batch, unit, row, col) are the activations as the network computed them,
-    signed, in the order of `units`; `grid` says where their cells lie on the network's
-    input of `input_size` (rows, cols).
+    signed, in the order of `units`. `grid` says where their cells lie on the network's
+    input, which has `input_size` (rows, cols).
     """
 
     layer: str
@@ -43,8 +43,10 @@ class UnitMaps(Drawable):
         size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
     ) -> Float[np.ndarray, "unit height width"]:
-        """The maps of one photo laid where they belong on it, at `size` (width, height); NaN outside the crop."""
+        """The maps of one photo laid where they belong on it; NaN outside the crop.
+
+        `size` is (width, height).
+        """
+        maps = self.maps[image].cpu().numpy()
         placement = self.subjects[image].placement(self.input_size)
-        return lay_on_photo(
-            self.maps[image].cpu().numpy(), self.grid, placement, size, interpolation
-        )
+        return lay_on_photo(maps, self.grid, placement, size, interpolation)

@@ -25,7 +25,7 @@ from unitscope.cli.shared import (
 if TYPE_CHECKING:
     from unitscope.accounts.account import Account
     from unitscope.accounts.verification import Verification
-    from unitscope.attribution.explanation import AnyHead
+    from unitscope.attribution.head import Head
 
 
 @click.command()
@@ -452,9 +452,7 @@ def info(as_json: bool, **source: str | None) -> None:
         )
 
 
-def _head_lines(
-    head: AnyHead | None, verification: Verification
-) -> list[tuple[str, str]]:
+def _head_lines(head: Head | None, verification: Verification) -> list[tuple[str, str]]:
     """What `info` says of the head: exact and how well verified, or local, why, and what it leaves out."""
     if head is None:
         return [("head", f"none: {verification.reason}")]

@@ -10,7 +10,7 @@ from typing import Literal
 from markupsafe import Markup, escape
 
 from unitscope.accounts.account import NetworkFacts
-from unitscope.attribution.head import Head
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.render.sheets import Sheet
 from unitscope.render.words import clean, plural, shape
 from unitscope.tracing.layers import Stage
@@ -243,7 +243,7 @@ def _volumes(network: NetworkFacts) -> list[_Volume]:
             pooled = True
             volumes.append(_pool_volume(place, stage.shape[0], network))
     head = network.head
-    if not pooled and isinstance(head, Head):
+    if not pooled and isinstance(head, ExactHead):
         volumes.append(
             _pool_volume(
                 None, head.weight.shape[0 if head.kind == "conv-gap" else 1], network
@@ -271,7 +271,7 @@ def _volumes(network: NetworkFacts) -> list[_Volume]:
 
 
 def _pool_volume(place: int | None, units: int, network: NetworkFacts) -> _Volume:
-    exact = isinstance(network.head, Head)
+    exact = isinstance(network.head, ExactHead)
     what = "global average" if exact else "pooled"
     return _Volume(
         "pool",

@@ -1,0 +1,119 @@
+"""ExactExplanation: the algebra of an exact head on one forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.attribution.arrays import cell_means
+from unitscope.attribution.classes import Classes, class_indices
+from unitscope.attribution.exact_heads import ClassIndices, ExactHead
+from unitscope.attribution.explanation import (
+    Explanation,
+    Units,
+    checked_count,
+    largest_first,
+)
+from unitscope.attribution.rounding import rounding_error
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExactExplanation(Explanation):
+    """Why a classifier with an exact head gave its logits.
+
+    Everything is algebra on the numbers of one forward pass, and each kind of head brings
+    its own (see `exact_heads`): class activation maps, contributions of units, and the
+    logits with any units switched off. `logits` are the network's own while no unit is
+    off, and the algebra's otherwise.
+    """
+
+    head: ExactHead
+
+    def cams_of(self, classes: Classes | None) -> Float[Tensor, "batch class row col"]:
+        """Signed class activation maps, in logits."""
+        chosen = self._indices(classes)
+        return self.head.cams(self.feature_map, self.pooled, chosen)
+
+    def contributions_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class unit"]:
+        """What every unit adds to the logits."""
+        return self.head.contributions(self.pooled, self._indices(classes))
+
+    def left_out_of(self, classes: Classes | None) -> Float[Tensor, "batch class"]:
+        """The head's bias, for every photo."""
+        return self.head.left_out(len(self), self._indices(classes))
+
+    def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
+        """The head's weights of a class, over the normalisation's divisor."""
+        return self.head.weights_of_class(self.pooled, self.class_index(which))
+
+    def ablate(self, units: Units) -> ExactExplanation:
+        """The explanation with `units` switched off, equal to a real forward pass.
+
+        Their maps are zero. Raises UnitError for a unit that does not exist.
+        """
+        chosen = self._chosen_units(units)
+        feature_map = self._map_without(chosen)
+        logits = self.head.logits(cell_means(feature_map))
+        return dataclasses.replace(
+            self, logits=logits, feature_map=feature_map, off=self._off_with(chosen)
+        )
+
+    def ablate_each(
+        self, classes: Classes | None = None, units: Units | None = None
+    ) -> Float[Tensor, "batch unit class"]:
+        """The logits with every unit, or each of `units`, off in turn, in closed form.
+
+        Without a normalisation they are logit[c] − contribution[c,u].
+        """
+        chosen = self._indices(classes)
+        if units is None:
+            return self.head.logits_without_each(self.pooled, self.logits, chosen)
+        chunks = [logits for _, logits in self.ablations(classes, units)]
+        if chunks:
+            return torch.cat(chunks, dim=1)
+        count = len(self.labels) if chosen is None else len(chosen)
+        return self.logits.new_empty((len(self), 0, count))
+
+    def ablations(
+        self,
+        classes: Classes | None = None,
+        units: Units | None = None,
+        at_once: int | None = None,
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch few class"]]]:
+        """See Explanation."""
+        return self.head.logits_without_few(
+            self.pooled,
+            self.logits,
+            self._indices(classes),
+            self._units_or_all(units),
+            checked_count(at_once),
+        )
+
+    def maximal_unit(self, which: int | str) -> int:
+        """The unit of the largest weight, argmax_u W[class, u]: the same for every photo."""
+        return int(self.head.weight[self.class_index(which)].argmax())
+
+    def classes_of_unit(self, unit: int, count: int = 3) -> list[tuple[str, float]]:
+        """The classes with the unit's largest weights, and those weights."""
+        weights = self.head.weight[:, self._chosen_units(unit)[0]]
+        return largest_first(weights, self.labels, count)
+
+    def rounding_error(self, dtype: torch.dtype) -> float:
+        """What rounding may do to sums of contributions, relative to the largest logit."""
+        readout = self.head.readout
+        return float(
+            rounding_error(self.logits, self.feature_map, readout, dtype).max()
+        )
+
+    def _bias(self) -> Float[Tensor, "batch class"]:
+        return self.left_out
+
+    def _indices(self, classes: Classes | None) -> ClassIndices:
+        return None if classes is None else class_indices(self.labels, classes)

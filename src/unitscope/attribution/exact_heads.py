@@ -1,0 +1,239 @@
+"""Exact heads: the kinds whose maps and contributions add up to the logits."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.attribution.arrays import blank, without_autocast
+from unitscope.attribution.head import Head
+from unitscope.attribution.head_path import HeadPath
+from unitscope.attribution.pooling import Pool, is_pointwise
+from unitscope.attribution.readout import Readout
+from unitscope.attribution.steps import POOLED, Step
+from unitscope.tracing.axes import Axes
+from unitscope.tracing.trace import Call
+
+# Indices of classes. None stands for all of them, and needs no copy of the weights.
+ClassIndices: TypeAlias = list[int] | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExactHead(Head):
+    """Feature map → global average pool → affine layers, proved on numbers.
+
+    `readout` is how pooled units become logits, with float32 copies of the weights. What
+    else is affine between the pool and the logits (a batch normalisation, a temperature,
+    the sum of two linear layers) is part of its weight and bias. `error` is the largest
+    violation of readout(mean over cells of the feature map) = logits.
+
+    In the methods `pooled` is the mean of every unit's map over its cells. Each kind says
+    when it applies and what it is called; the algebra is here, for a kind to override.
+    """
+
+    exact = True
+
+    readout: Readout = field(repr=False)
+
+    @classmethod
+    @abstractmethod
+    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+        """The head's path, and the call that makes its feature map, if this kind applies.
+
+        `last` is the step that makes the logits, `pool` the pool that it goes back to.
+        """
+
+    @property
+    def weight(self) -> Float[Tensor, "class unit"]:
+        """What a logit gains per unit's pooled activation, before a norm's divisor."""
+        return self.readout.weight
+
+    @property
+    def bias(self) -> Float[Tensor, "class"]:
+        """The logits when all units are at zero."""
+        return self.readout.bias
+
+    @property
+    def pooled_channels(self) -> int:
+        """How many channels the pool averages."""
+        return self.map_shape[0]
+
+    def cams(
+        self,
+        feature_map: Float[Tensor, "batch unit row col"],
+        pooled: Float[Tensor, "batch unit"],
+        classes: ClassIndices,
+    ) -> Float[Tensor, "batch class row col"]:
+        """Signed class activation maps, in logits.
+
+        cam[c] = Σ_u W[c,u] · A[u] / divisor (Zhou et al., CVPR 2016).
+        """
+        weight = self.weight if classes is None else self.weight[classes]
+        with without_autocast(feature_map):
+            maps = torch.einsum("cu,buyx->bcyx", weight, feature_map)
+        if self.readout.norm is None:
+            return maps
+        return maps / self.readout.divisor(pooled)[:, :, None, None]
+
+    def contributions(
+        self, pooled: Float[Tensor, "batch unit"], classes: ClassIndices
+    ) -> Float[Tensor, "batch class unit"]:
+        """What every unit adds to the logits: W[c,u] · mean(A[u]) / divisor."""
+        weight = self.weight if classes is None else self.weight[classes]
+        shares = (pooled / self.readout.divisor(pooled))[:, None, :]
+        out = blank((len(pooled), *weight.shape), shares)
+        return torch.mul(shares, weight, out=out)
+
+    def left_out(
+        self, photos: int, classes: ClassIndices
+    ) -> Float[Tensor, "batch class"]:
+        """What maps and contributions leave out of the logits: the bias, for each photo."""
+        bias = self.bias if classes is None else self.bias[classes]
+        return bias.expand(photos, -1)
+
+    def weights_of_class(
+        self, pooled: Float[Tensor, "batch unit"], index: int
+    ) -> Float[Tensor, "batch unit"]:
+        """What the class's logit gains when a unit's mean activation grows by one."""
+        return self.weight[index] / self.readout.divisor(pooled)
+
+    def logits(
+        self, pooled: Float[Tensor, "batch unit"]
+    ) -> Float[Tensor, "batch class"]:
+        """The logits of pooled units, some of which may be switched off."""
+        return self.readout.logits(pooled)
+
+    def logits_without_each(
+        self,
+        pooled: Float[Tensor, "batch unit"],
+        logits: Float[Tensor, "batch class"],
+        classes: ClassIndices,
+    ) -> Float[Tensor, "batch unit class"]:
+        """The logits with every unit off in turn; `logits` are those with all units on."""
+        return self.readout.logits_without_each(pooled, logits, classes)
+
+    def logits_without_few(
+        self,
+        pooled: Float[Tensor, "batch unit"],
+        logits: Float[Tensor, "batch class"],
+        classes: ClassIndices,
+        units: list[int],
+        at_once: int | None,
+    ) -> Iterator[tuple[list[int], Float[Tensor, "batch few class"]]]:
+        """The same for chosen units, a few at a time: the units and their logits."""
+        return self.readout.logits_without_few(pooled, logits, classes, units, at_once)
+
+    def describe(self) -> str:
+        """One line in words."""
+        after = "" if self.layer_is_map else " and the function after it"
+        return f"{self._shape()}; the map is the output of '{self.layer}'{after}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The head as plain data: the "answer" of docs/json.md."""
+        norm = self.readout.norm
+        return {**super().as_json(), "norm": norm.kind if norm else None}
+
+    @abstractmethod
+    def _shape(self) -> str:
+        """The layers of the head in words."""
+
+    def _feature_map(self) -> str:
+        units, rows, cols = self.map_shape
+        return f"feature map {units}×{rows}×{cols}"
+
+
+class GapLinear(ExactHead):
+    """Pooled units, then a linear layer (ResNet)."""
+
+    kind = "gap-linear"
+
+    @classmethod
+    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+        """See ExactHead."""
+        return _path(last, pool) if last.has("linear") else None
+
+    def _shape(self) -> str:
+        linear = f"linear layer of {len(self.bias)} classes"
+        return f"{self._feature_map()} → global average pool → {linear}"
+
+
+class GapNormLinear(ExactHead):
+    """Pooled units, a normalisation of them, then a linear layer (ConvNeXt)."""
+
+    kind = "gap-norm-linear"
+
+    @classmethod
+    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+        """See ExactHead."""
+        return _path(last, pool) if last.has("norm") else None
+
+    def _shape(self) -> str:
+        assert self.readout.norm is not None
+        norm = f"{self.readout.norm.kind} normalisation"
+        linear = f"linear layer of {len(self.bias)} classes"
+        return f"{self._feature_map()} → global average pool → {norm} → {linear}"
+
+
+class ConvGap(ExactHead):
+    """A 1×1 convolution, then the pool: the two commute, so its weights are the head's."""
+
+    kind = "conv-gap"
+
+    @property
+    def pooled_channels(self) -> int:
+        """How many channels the pool averages: one a class."""
+        return len(self.bias)
+
+    @classmethod
+    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+        """See ExactHead; the convolution's input is the feature map."""
+        source = pool.source
+        if source.name != "conv2d" or not is_pointwise(source) or pool.axes != Axes():
+            return None
+        convolution = (source.index, source.name)
+        linear = Step("linear", *convolution, (POOLED,))
+        path = HeadPath(convolution, _with_ground(last, linear), pool.axes)
+        return path, source.inputs[0]
+
+    def _shape(self) -> str:
+        classes = f"global average pool: {len(self.bias)} classes"
+        return f"{self._feature_map()} → 1×1 convolution → {classes}"
+
+
+class Gap(ExactHead):
+    """The pooled maps are the logits themselves, so a unit is a class (SqueezeNet)."""
+
+    kind = "gap"
+
+    @classmethod
+    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+        """See ExactHead."""
+        return _path(last, pool)
+
+    def _shape(self) -> str:
+        units, rows, cols = self.map_shape
+        return f"one map a class, {units}×{rows}×{cols} → global average pool"
+
+
+# The first that applies is taken.
+EXACT_KINDS: tuple[type[ExactHead], ...] = (GapNormLinear, GapLinear, ConvGap, Gap)
+
+
+def _path(last: Step, pool: Pool) -> tuple[HeadPath, Call]:
+    call, source, axes = pool
+    assumed = len(source.shape) == 3 and source.axes is None
+    return HeadPath((call.index, call.name), last, axes, assumed), source
+
+
+def _with_ground(step: Step, ground: Step) -> Step:
+    """The same steps, with `ground` in the place of the pooled units."""
+    if step.kind == "pooled":
+        return ground
+    before = tuple(_with_ground(earlier, ground) for earlier in step.before)
+    return replace(step, before=before)

@@ -1,0 +1,144 @@
+"""LocalExplanation: gradient × activation at a layer of any network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.attribution.classes import Classes, class_indices
+from unitscope.attribution.explanation import Explanation, Units, largest_first
+from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.methods import Attribution
+from unitscope.attribution.rounding import rounding_allowance
+from unitscope.attribution.suffix import Suffix
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LocalExplanation(Explanation):
+    """Gradient × activation at a layer of any network, and the measured gap it leaves.
+
+    How the gradients become maps is the method's matter (see `methods`). Maps are signed,
+    and equal the exact ones where the head is exact. The gradients are of the rest of the
+    network only (`suffix`); ablations are real forward passes of it.
+    """
+
+    head: LocalHead
+    suffix: Suffix = dataclasses.field(kw_only=True)
+
+    def cams_of(self, classes: Classes | None) -> Float[Tensor, "batch class row col"]:
+        """Signed maps of gradient × activation, in logits."""
+        return torch.stack([each.cam for each in self._of(classes)], dim=1)
+
+    def contributions_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class unit"]:
+        """What every unit adds to the mean of the maps."""
+        return torch.stack([each.contributions for each in self._of(classes)], dim=1)
+
+    def left_out_of(self, classes: Classes | None) -> Float[Tensor, "batch class"]:
+        """The measured gap: logit − mean of the map."""
+        chosen = self._classes_or_all(classes)
+        return self.logits[:, chosen] - self.cams_of(chosen).mean(dim=(2, 3))
+
+    def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
+        """The gradient of the logit for every unit, summed over the cells."""
+        return self._of(which)[0].weights
+
+    def ablate(self, units: Units) -> LocalExplanation:
+        """The explanation with `units` off, by a real pass of the rest of the network.
+
+        Raises UnitError for a unit that does not exist.
+        """
+        chosen = self._chosen_units(units)
+        self.suffix.check_unchanged(self.feature_map, self.logits)
+        feature_map = self._map_without(chosen)
+        suffix = self.suffix.without(chosen)
+        return dataclasses.replace(
+            self,
+            logits=suffix.logits(feature_map),
+            feature_map=feature_map,
+            suffix=suffix,
+            off=self._off_with(chosen),
+        )
+
+    def ablate_each(
+        self, classes: Classes | None = None, units: Units | None = None
+    ) -> Float[Tensor, "batch unit class"]:
+        """The logits with each unit off in turn: one real pass of the rest for each."""
+        chosen = self._units_or_all(units)
+        self.suffix.check_unchanged(self.feature_map, self.logits)
+        if not chosen:
+            count = len(self._classes_or_all(classes))
+            return self.logits.new_empty((len(self), 0, count))
+
+        ablated = [
+            self.suffix[image].logits_without_each(map_, self.logits[image], chosen)
+            for image, map_ in enumerate(self.feature_map)
+        ]
+        logits = torch.stack(ablated)
+        if classes is None:
+            return logits
+        return logits[:, :, class_indices(self.labels, classes)]
+
+    def maximal_unit(self, which: int | str) -> int:
+        """The unit that adds most to a class, on average over the photos."""
+        return int(self.contributions_of(which)[:, 0].mean(dim=0).argmax())
+
+    def classes_of_unit(self, unit: int, count: int = 3) -> list[tuple[str, float]]:
+        """The classes that gain most from a unit on average, and the gain (its weight).
+
+        One backward pass of the rest of the network for every class.
+        """
+        chosen = self._chosen_units(unit)[0]
+        gains = torch.stack([each.weights[:, chosen].mean() for each in self._of(None)])
+        return largest_first(gains, self.labels, count)
+
+    def rounding_error(self, dtype: torch.dtype) -> float:
+        """What rounding in a network of this dtype may do, relative to the largest logit."""
+        terms = 16 * self.logits.abs().amax(dim=1)
+        return float(rounding_allowance(terms, self.logits, dtype).max())
+
+    def joined(self, others: Sequence[Explanation]) -> LocalExplanation:
+        """One explanation of these photos and, behind them, of those of others."""
+        local = [other for other in others if isinstance(other, LocalExplanation)]
+        suffix = self.suffix.joined([other.suffix for other in local])
+        joined = super().joined(local)
+        assert isinstance(joined, LocalExplanation)
+        return dataclasses.replace(joined, suffix=suffix)
+
+    @cached_property
+    def _attributions(self) -> dict[int, Attribution]:
+        """The attributions of the classes that were asked for so far, by index."""
+        return {}
+
+    def _of(self, classes: Classes | None) -> list[Attribution]:
+        """The attributions of some classes, computed where they are missing."""
+        chosen = self._classes_or_all(classes)
+        known, method = self._attributions, self.head.attributes_by
+        missing = [index for index in dict.fromkeys(chosen) if index not in known]
+        if missing:
+
+            def take(index: int, gradient: Tensor) -> None:
+                known[index] = method.attribute(gradient, self.feature_map, self.pooled)
+
+            self.suffix.gradients(self.feature_map, self.logits, missing, take)
+        return [known[index] for index in chosen]
+
+    def _bias(self) -> float:
+        return 0.0
+
+    def _cut(self, image: int) -> LocalExplanation:
+        cut = super()._cut(image)
+        assert isinstance(cut, LocalExplanation)
+        cut = dataclasses.replace(cut, suffix=self.suffix[image])
+        photo = slice(image, image + 1)
+        for index, attribution in self._attributions.items():
+            parts = (values[photo] for values in attribution)
+            cut._attributions[index] = Attribution(*parts)
+        return cut

@@ -1,0 +1,238 @@
+"""Local search: find the layer at which a local answer is best given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.methods import DEFAULT_METHOD
+from unitscope.attribution.probes import probes
+from unitscope.attribution.rounding import relative_difference
+from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
+from unitscope.errors import HeadError, ModelError
+from unitscope.tracing.layers import Layer, captured
+from unitscope.tracing.trace import Call, Trace, logits_of
+
+# A share of |gradient|·|activation| below this is rounding and nothing else.
+_SILENT = 1e-3
+
+
+def find_local(
+    module: nn.Module,
+    example: Tensor,
+    traced: Trace,
+    layers: Sequence[Layer],
+    reason: str,
+    layer: Layer | None = None,
+    method: str = DEFAULT_METHOD,
+) -> LocalHead:
+    """Find where a local answer is best given, or try the `layer` that is named.
+
+    The best layer is the last one with several cells that everything passes through (else
+    any), and of whose cells more than one counts: after the last attention block of a ViT
+    only the class token counts, so there it is the block before. Where a normalisation
+    then reads every cell by itself (in a ViT's next block), it is that normalisation's
+    output. Everything is measured on probe inputs. `reason` says why no head is exact.
+
+    Raises HeadError where there is no such layer.
+    """
+    search = _Search(module, example, traced, layers, reason, method)
+    if layer is not None:
+        return search.measured(layer)
+
+    first_refusal: HeadError | ModelError | None = None
+    for candidate in search.candidates():
+        try:
+            head = search.measured(candidate)
+        except (HeadError, ModelError) as error:
+            if first_refusal is None and search.is_constant():
+                raise HeadError(
+                    f"{reason}; nor can a local answer be given: the logits are the same "
+                    "whatever the photo shows (a last layer of zeros, or a network that "
+                    "was not trained): load its weights"
+                ) from None
+            first_refusal = first_refusal or error
+            continue
+        if head.silent:
+            return search.after_normalisation(candidate) or head
+        return head
+    raise HeadError(reason + _why_none(traced, first_refusal)) from None
+
+
+def _why_none(traced: Trace, first_refusal: Exception | None) -> str:
+    """Why no layer can be used; the reason of the last layer, which was tried first."""
+    if first_refusal:
+        return f"; nor can a local answer be given: {first_refusal}"
+    if any(len(run.shape) == 4 and run.shape[0] > 1 for run in traced.runs):
+        return (
+            ", and its layers work on several inputs for one photo (crops, flips or "
+            "windows put in one batch)"
+        )
+    return ", and there is no layer with several cells"
+
+
+class _Measurement(NamedTuple):
+    """What one probe shows: the gap of the map, and how silent gradient · activation is."""
+
+    gap: float
+    silence: float
+
+
+class _Search:
+    """Looks, in a traced network, for the layer at which a local answer is best given."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Tensor,
+        traced: Trace,
+        layers: Sequence[Layer],
+        reason: str,
+        method: str,
+    ) -> None:
+        self._module, self._reason, self._method = module, reason, method
+        self._inputs = probes(example)
+        self._traced = traced
+        self._calls = {
+            layer.name: run.call for run, layer in zip(traced.runs, layers, strict=True)
+        }
+        self._maps = self._outermost_maps(layers)
+
+    def is_constant(self) -> bool:
+        """Whether the logits are the same on inputs as different as two kinds of noise."""
+        x = self._inputs[-1]
+        logits = logits_of(self._module(x.clone()), len(x)).to(torch.float32)
+        traced = self._traced.logits
+        return traced is not None and torch.equal(logits, traced)
+
+    def candidates(self) -> Iterator[Layer]:
+        """Layers with a map, the last first; those that something bypasses come after."""
+        bypassed = []
+        for layer in reversed(self._maps):
+            if is_cut(self._traced, self._calls[layer.name]):
+                yield layer
+            else:
+                bypassed.append(layer)
+        yield from bypassed
+
+    def after_normalisation(self, layer: Layer) -> LocalHead | None:
+        """The first later layer with as many cells whose gradient · activation is not 0."""
+        later = self._maps[self._maps.index(layer) + 1 :]
+        for candidate in later:
+            if candidate.shape[1:] != layer.shape[1:]:
+                continue
+            with contextlib.suppress(HeadError, ModelError):
+                head = self.measured(candidate)
+                if not head.silent:
+                    return head
+        return None
+
+    def measured(self, layer: Layer) -> LocalHead:
+        """The local answer at a layer; raises HeadError where its map does not count."""
+        start = self._start_for(layer)
+        measurements = []
+        for x in self._inputs:
+            measurement, start = self._measure(layer, start, x)
+            measurements.append(measurement)
+        silence = max(each.silence for each in measurements)
+        return LocalHead(
+            layer=layer.name,
+            method=self._method,
+            reason=self._reason,
+            error=max(each.gap for each in measurements),
+            probes=len(self._inputs),
+            grid=layer.grid,
+            map_shape=(layer.shape[0], layer.shape[1], layer.shape[2]),
+            start=start.name if start else None,
+            silent=0 < silence < _SILENT,
+        )
+
+    def _outermost_maps(self, layers: Sequence[Layer]) -> list[Layer]:
+        """The layers with a map, in order; of several with one output the outermost."""
+        outermost: dict[int, Layer] = {}
+        for layer in layers:
+            if layer.is_map:
+                call = id(self._calls[layer.name])
+                known = outermost.get(call, layer)
+                outermost[call] = min(known, layer, key=_depth)
+        return sorted(outermost.values(), key=lambda each: self._calls[each.name].index)
+
+    def _start_for(self, layer: Layer) -> Layer | None:
+        """The last layer, this one or before it, that nothing bypasses."""
+        call = self._calls[layer.name]
+        if is_cut(self._traced, call):
+            return layer
+        for earlier in reversed(self._maps):
+            before = self._calls[earlier.name]
+            if before.index < call.index and is_cut(self._traced, before):
+                return earlier
+        return None
+
+    def _measure(
+        self, layer: Layer, start: Layer | None, x: Tensor
+    ) -> tuple[_Measurement, Layer | None]:
+        """Measure one probe; gives the start as well, which is None if it cannot be used."""
+        names = [layer.name, *([start.name] if start else [])]
+        with captured(self._module, names) as outputs:
+            logits = logits_of(self._module(x.clone()), len(x)).to(torch.float32)
+        if any(name not in outputs for name in names):
+            raise HeadError(f"layer '{layer.name}' does not run on every input")
+
+        feature_map, suffix = suffix_after(self._module, layer, outputs, x, start)
+        if start is not None and not _runs_alone(suffix, feature_map, logits):
+            start = None
+            feature_map, suffix = suffix_after(self._module, layer, outputs, x, None)
+
+        first = int(logits[0].argmax())
+        gradients: dict[int, Tensor] = {}
+        suffix.gradients(feature_map, logits, [first], gradients.__setitem__)
+        gradient = gradients[first]
+        reached = int((gradient != 0).any(dim=1).sum())
+        if reached <= 1:
+            which = "only one cell" if reached else "no cell"
+            raise HeadError(
+                f"{which} of layer '{layer.name}' counts for the logits: choose a layer "
+                "before it"
+            )
+
+        product = (gradient * feature_map).sum(dim=1)
+        gap = (logits[0, first] - product.sum()).abs() / logits.abs().max()
+        lengths = gradient.norm(dim=1) * feature_map.norm(dim=1)
+        tiny = torch.finfo(torch.float32).tiny
+        silence = product.abs().sum() / lengths.sum().clamp(min=tiny)
+        return _Measurement(float(gap), float(silence)), start
+
+
+def is_cut(traced: Trace, call: Call) -> bool:
+    """Whether everything that leads from the input to the logits passes through a call."""
+    assert traced.output is not None
+    seen: set[int] = set()
+    frontier = [traced.output]
+    while frontier:
+        each = frontier.pop()
+        if each is call or id(each) in seen:
+            continue
+        if each.name == "input":
+            return False
+        seen.add(id(each))
+        frontier += each.inputs
+    return True
+
+
+def _runs_alone(suffix: Suffix, feature_map: Tensor, logits: Tensor) -> bool:
+    """Whether the rest gives the logits from the map alone, without looking at its input."""
+    try:
+        rerun = suffix.logits(feature_map)
+    except ModelError:
+        return False
+    difference = float(relative_difference(rerun, logits).max())
+    return difference <= same_enough(suffix.like.dtype)
+
+
+def _depth(layer: Layer) -> tuple[int, int]:
+    return layer.name.count("."), len(layer.name)

@@ -1,0 +1,257 @@
+"""Suffix: the rest of a network after one layer, run and differentiated on its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitscope.attribution.rounding import relative_difference
+from unitscope.attribution.stand_in import ShapesOnly, keeping_numbers
+from unitscope.errors import HeadError, LayerError, ModelError, UnitscopeError, one_line
+from unitscope.tracing.layers import Layer, evaluating, replacing
+from unitscope.tracing.trace import logits_of
+
+# Copies of a map that go through the rest of the network at a time.
+_COPIES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Suffix:
+    """The rest of a network after one layer, for some photos: feature map → logits.
+
+    The network itself runs, on a stand-in for the photos that has no numbers, until it
+    reaches the layer; there the feature map is handed over, and from there on it
+    computes. Where something bypasses the layer, the output that an earlier layer had on
+    these photos (`start`, `held`) is handed over first. Where that cannot be, the whole
+    network runs on the photos (`inputs`). What bypasses the layer stays as it was.
+
+    `others` are the tokens that stand before those of the map, (batch, token, unit).
+    """
+
+    network: nn.Module = field(repr=False)
+    layer: Layer
+    input_shape: tuple[int, int, int]
+    like: Tensor = field(repr=False)
+    others: Tensor | None = field(repr=False, default=None)
+    start: Layer | None = None
+    held: Tensor | None = field(repr=False, default=None)
+    inputs: Tensor | None = field(repr=False, default=None)
+
+    def __getitem__(self, image: int) -> Suffix:
+        """The rest of the network for one photo, as a batch of one."""
+        return self._for_photos(torch.tensor([image]))
+
+    def joined(self, rest: Sequence[Suffix]) -> Suffix:
+        """The rest of the network for these photos and those of others behind them."""
+
+        def together(name: str) -> Tensor | None:
+            values = [getattr(suffix, name) for suffix in (self, *rest)]
+            return None if values[0] is None else torch.cat(values)
+
+        return dataclasses.replace(
+            self,
+            others=together("others"),
+            held=together("held"),
+            inputs=together("inputs"),
+        )
+
+    def without(self, units: Sequence[int]) -> Suffix:
+        """The same with units off in the tokens before the map as well."""
+        if self.others is None:
+            return self
+        others = self.others.clone()
+        others[..., list(units)] = 0
+        return dataclasses.replace(self, others=others)
+
+    def logits(
+        self, feature_map: Float[Tensor, "batch unit row col"]
+    ) -> Float[Tensor, "batch class"]:
+        """A real forward pass of the rest, for feature maps of these photos; float32."""
+        with evaluating(self.network):
+            return self._run(feature_map)
+
+    def logits_without_each(
+        self,
+        feature_map: Float[Tensor, "unit row col"],
+        logits: Float[Tensor, "class"],
+        units: Sequence[int],
+    ) -> Float[Tensor, "unit2 class"]:
+        """The logits of one photo with each of `units` off in turn, by real passes.
+
+        Some units go through at a time; one, where the network mixes what is in a batch.
+        """
+        at_once = 1 if self._mixes_batch(feature_map, logits) else _COPIES
+        starts = range(0, len(units), at_once)
+        chunks = [list(units[start : start + at_once]) for start in starts]
+        return torch.cat(
+            [self._without_in_turn(feature_map, chunk) for chunk in chunks]
+        )
+
+    def gradients(
+        self,
+        feature_map: Float[Tensor, "batch unit row col"],
+        logits: Float[Tensor, "batch class"],
+        classes: Sequence[int],
+        take: Callable[[int, Tensor], None],
+    ) -> None:
+        """Call `take` with each class and ∂logit[c]/∂A (batch, unit, row, col).
+
+        One forward pass of the rest for all classes, and one backward pass for each.
+        """
+        # Gradients flow whatever the user's contexts say; none reaches a parameter.
+        with (
+            evaluating(self.network),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            leaf = feature_map.clone().requires_grad_()
+            rerun = self._run(leaf)
+            if not rerun.requires_grad:
+                raise HeadError(
+                    "the logits have no gradient with respect to layer "
+                    f"'{self.layer.name}': the network computes them outside autograd, "
+                    "and local answers need their gradients"
+                )
+            self._check_same(rerun, logits)
+            for position, index in enumerate(classes):
+                is_last = position == len(classes) - 1
+                (gradient,) = torch.autograd.grad(
+                    rerun[:, index].sum(),
+                    leaf,
+                    retain_graph=not is_last,
+                    allow_unused=True,
+                )
+                take(index, _zeros_if_none(gradient, feature_map))
+
+    def check_unchanged(self, feature_map: Tensor, logits: Tensor) -> None:
+        """Raise ModelError where the rest no longer gives the logits that were explained."""
+        self._check_same(self.logits(feature_map), logits)
+
+    def _check_same(self, rerun: Tensor, logits: Tensor) -> None:
+        difference = float(relative_difference(rerun.detach(), logits).max())
+        if not difference <= same_enough(self.like.dtype):
+            raise ModelError(
+                "the network no longer gives the logits that were explained (off by "
+                f"{difference:.1e} of the largest): it has changed since, or gives "
+                "another result each time; explain again"
+            )
+
+    def _for_photos(self, images: Tensor) -> Suffix:
+        def rows(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[images.to(values.device)]
+
+        return dataclasses.replace(
+            self,
+            others=rows(self.others),
+            held=rows(self.held),
+            inputs=rows(self.inputs),
+        )
+
+    def _mixes_batch(self, feature_map: Tensor, logits: Tensor) -> bool:
+        """Whether a map's logits depend on what else is in the batch.
+
+        Tried on the map and a fainter copy of it.
+        """
+        others = None if self.others is None else self.others / 2
+        faint = dataclasses.replace(self, others=others)
+        alone = faint.logits(feature_map[None] / 2)
+        pair = torch.stack([feature_map, feature_map / 2])
+        together = self.joined([faint]).logits(pair)
+        difference = relative_difference(together, torch.cat([logits[None], alone]))
+        return float(difference.max()) > same_enough(self.like.dtype)
+
+    def _without_in_turn(self, feature_map: Tensor, units: Sequence[int]) -> Tensor:
+        """One copy of a photo's map for each unit, with that unit off."""
+        copies = self._for_photos(torch.zeros(len(units), dtype=torch.long))
+        maps = feature_map.expand(len(units), *feature_map.shape).clone()
+        maps[range(len(units)), list(units)] = 0
+        if copies.others is not None:
+            others = copies.others.clone()
+            others[range(len(units)), :, list(units)] = 0
+            copies = dataclasses.replace(copies, others=others)
+        return copies.logits(maps)
+
+    def _run(self, feature_map: Tensor) -> Tensor:
+        assert self.layer.axes is not None
+        # A copy, since what follows may write into it.
+        output = self.layer.axes.laid_back(feature_map, self.others).clone()
+        try:
+            logits = self._run_from(output)
+        except UnitscopeError:
+            raise
+        except Exception as error:  # it is the user's code, and may raise anything
+            raise ModelError(
+                f"what follows layer '{self.layer.name}' failed: {one_line(error)}"
+            ) from error
+        logits = logits_of(logits, len(feature_map), detach=False).to(torch.float32)
+        if logits.is_meta:
+            raise ModelError(
+                f"something bypasses layer '{self.layer.name}' on the way to the logits"
+            )
+        return logits
+
+    def _run_from(self, output: Tensor) -> Tensor:
+        """What the network gives when the layer's output is replaced by this one."""
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(keeping_numbers(self.network))
+            if self.inputs is not None:
+                x = self.inputs.clone()  # some networks normalise their input in place
+            else:
+                shape = (len(output), *self.input_shape)
+                x = torch.empty(shape, device="meta", dtype=self.like.dtype)
+                contexts.enter_context(ShapesOnly())
+            if self.start is not None and self.held is not None:
+                held = self.held.clone()
+                contexts.enter_context(replacing(self.network, self.start, held))
+            contexts.enter_context(replacing(self.network, self.layer, output))
+            logits: Tensor = self.network(x)
+            return logits
+
+
+def suffix_after(
+    module: nn.Module,
+    layer: Layer,
+    outputs: Mapping[str, Tensor],
+    x: Tensor,
+    start: Layer | None,
+) -> tuple[Float[Tensor, "batch unit row col"], Suffix]:
+    """The feature map of a layer, float32, and the rest of the network for these photos.
+
+    `outputs` holds the captured outputs of the layer and of `start`, from which the rest
+    is run; without a `start` the whole network is run.
+    """
+    axes, output = layer.axes, outputs[layer.name]
+    if axes is None or not layer.is_map:
+        raise LayerError(
+            f"layer '{layer.name}' gives no feature map with several cells: choose a "
+            "layer before it"
+        )
+    feature_map = axes.units_first(output).to(torch.float32).contiguous()
+    earlier = start if start is not None and start.name != layer.name else None
+    suffix = Suffix(
+        network=module,
+        layer=layer,
+        input_shape=(int(x.shape[1]), int(x.shape[2]), int(x.shape[3])),
+        like=x[:0].to(output.dtype),
+        others=axes.other_tokens(output),
+        start=earlier,
+        held=outputs[earlier.name] if earlier else None,
+        inputs=x.clone() if start is None else None,
+    )
+    return feature_map, suffix
+
+
+def _zeros_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """The gradient; zeros where the logit does not depend on the map at all."""
+    return torch.zeros_like(like) if gradient is None else gradient.detach()
+
+
+def same_enough(dtype: torch.dtype) -> float:
+    """How far two passes of the same numbers may differ, relative to the largest logit."""
+    return max(1e-4, 64 * torch.finfo(dtype).eps)

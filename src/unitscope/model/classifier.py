@@ -1,0 +1,363 @@
+"""Classifier: a module with its labels, its preprocessing and its head."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.activations import Activations
+from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.head import Head
+from unitscope.attribution.methods import METHODS
+from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.errors import HeadError, InputError, LabelsError, ModelError
+from unitscope.inputs.preprocessing import AnyPreprocessing, as_preprocessing
+from unitscope.labels import read_labels
+from unitscope.model import inner_layers
+from unitscope.model.checks import check_same_size
+from unitscope.model.explaining import Explainer, Question
+from unitscope.model.forward import Forward
+from unitscope.model.network import Network
+from unitscope.model.provenance import Provenance
+from unitscope.model.reading import Batch, Input, read_batches
+from unitscope.model.structure import Structures
+from unitscope.tracing.layers import (
+    Layer,
+    Stage,
+    check_units,
+    find_map_layer,
+    stages_of,
+)
+
+_USUAL_INPUT = (224, 224)
+
+
+class Classifier:
+    """An image classifier that can be explained: module, labels, preprocessing and head.
+
+    The module maps (batch, channel, row, col) to logits (batch, class). It stays the
+    user's: its mode, gradients, hooks, dtype and device are as before after every call,
+    also when one fails. It runs in evaluation mode, without gradients.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        labels: Sequence[str] | None = None,
+        preprocessing: AnyPreprocessing | Callable[[Image.Image], Any] | None = None,
+        provenance: Provenance | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise ModelError(
+                "a classifier is made from a torch.nn.Module, not from "
+                f"{type(module).__name__}"
+            )
+        self.preprocessing = as_preprocessing(preprocessing)
+        self.provenance = provenance or Provenance(
+            "wrapped", f"as in the {type(module).__name__} that was wrapped"
+        )
+        self._labels = None if labels is None else tuple(labels)
+        self._network = Network(module)
+        self._structures = Structures(self._network, self._labels_for)
+        self._forward = Forward(self._network, self._structures)
+        # Without a preprocessing, the inputs themselves show what shape is usual.
+        self._shape_from_inputs = preprocessing is None
+        self._seen_shape: tuple[int, int, int] | None = None
+
+    def __repr__(self) -> str:
+        module = type(self.module).__name__
+        described = self.preprocessing.describe()
+        return f"<Classifier {self.provenance.spec}: {module}, {described}>"
+
+    @property
+    def module(self) -> nn.Module:
+        """The user's module."""
+        return self._network.wrapped
+
+    @module.setter
+    def module(self, module: nn.Module) -> None:
+        self._network.wrapped = module
+
+    @property
+    def network(self) -> nn.Module:
+        """The module that runs: inside DataParallel and torch.compile, which hide layers."""
+        return self._network.module
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes by index; "class 0", "class 1" … without labels."""
+        if self._labels is not None:
+            return self._labels
+        return self._labels_for(self._structures.at(self.input_shape).classes)
+
+    @property
+    def head(self) -> Head:
+        """How the network's answers are explained: its exact head, or else a local one.
+
+        `head.exact` tells which, `head.kind` what kind. Raises HeadError, saying why,
+        where neither can be had.
+        """
+        return self._structures.head(self.input_shape)
+
+    def head_or_refusal(self) -> tuple[Head | None, str]:
+        """The head and, unless it is exact, the reason why not.
+
+        The head is None where there is not even a local answer.
+        """
+        structure = self._structures.at(self.input_shape)
+        try:
+            return self.head, structure.refusal
+        except HeadError as refusal:
+            return None, str(refusal)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and on the device of the network's parameters."""
+        return self._network.like
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channel, row, col) of the network's usual input.
+
+        The preprocessing's; the last tensor's where no preprocessing was given; else
+        224×224.
+        """
+        if self._seen_shape is not None:
+            return self._seen_shape
+        rows, cols = self.preprocessing.input_size or _USUAL_INPUT
+        return self.preprocessing.channels, rows, cols
+
+    def layers(self) -> list[Layer]:
+        """The layers of a forward pass in order: name, kind, output shape, place."""
+        return list(self._structures.at(self.input_shape).layers)
+
+    def stages(self) -> list[Stage]:
+        """The layers grouped by the rows and columns of their maps."""
+        return stages_of(self.layers())
+
+    def explain(
+        self,
+        x: Input,
+        *,
+        layer: str | None = None,
+        method: str | None = None,
+        precision: str | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int], None] | None = None,
+    ) -> Explanation:
+        """Explain photos or tensors: logits, class activation maps, contributions, ablations.
+
+        `x` is a path, a PIL image, a list of them, or a (batch, channel, row, col) tensor
+        of inputs already preprocessed. `batch_size` photos go through the network at a
+        time; `progress` is called with the number of photos done.
+
+        The answer is exact where the network's head is. Otherwise it is local, at the last
+        layer with a useful map. A `layer` other than the head's is always answered
+        locally. `method` asks for a local answer by "hirescam" (the default: its cells add
+        up to gradient · activation) or "gradcam" (gradients averaged over the cells
+        first).
+
+        With `precision` "bfloat16" exact answers are computed in that, which is faster
+        where the processor has it; `rounded` says how far they are off. A frozen network
+        (see `freeze`) runs compiled.
+
+        Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not
+        exist or has no map; HeadError where there is neither an exact nor a local answer.
+        """
+        if precision not in (None, "float32", "bfloat16"):
+            raise InputError(
+                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
+            )
+        if method is not None and method not in METHODS:
+            choices = " or ".join(map(repr, METHODS))
+            raise InputError(f"there is no method '{method}': choose {choices}")
+
+        question = Question(layer, method, precision == "bfloat16")
+        parts: list[Explanation] = []
+        for batch, subjects in self._batches(x, batch_size):
+            parts.append(self._explainer().explain(batch, subjects, question))
+            if progress is not None:
+                progress(len(subjects))
+        check_same_size(part.input_size for part in parts)
+        return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
+
+    def units(
+        self,
+        x: Input,
+        layer: str | None = None,
+        units: int | Sequence[int] = 0,
+        *,
+        batch_size: int = 16,
+    ) -> UnitMaps:
+        """The feature maps of chosen units of a layer; the explained layer's when None.
+
+        Raises LayerError for a layer that does not exist or gives no feature map, UnitError
+        for a unit that it does not have.
+        """
+        if layer is None:
+            return self.explain(x, batch_size=batch_size).unit_maps(units)
+        batches = self._batches(x, batch_size)
+        return inner_layers.unit_maps(self._explainer(), batches, layer, units)
+
+    def ablate(
+        self,
+        x: Input,
+        layer: str | None = None,
+        units: int | Sequence[int] = (),
+        *,
+        batch_size: int = 16,
+    ) -> Ablation:
+        """Switch units of a layer off and classify again: logits `.before` and `.after`.
+
+        On the head's feature map (`layer` None, or the head's layer) the algebra gives the
+        answer from one forward pass. At any other layer a second forward pass runs with
+        the units' maps set to zero.
+        """
+        if layer is None or self._is_head_layer(layer, x):
+            explanation = self.explain(x, batch_size=batch_size)
+            count = explanation.feature_map.shape[1]
+            chosen = check_units(units, count, "the last feature map")
+            return Ablation.of(explanation, chosen)
+
+        batches = self._batches(x, batch_size)
+        before, after, maps = inner_layers.measured_ablation(
+            self._explainer(), batches, layer, units
+        )
+        labels = self._labels_for(before.shape[1])
+        return Ablation(layer, maps.units, before, after, maps, labels, exact=False)
+
+    def forward_without(
+        self, x: Input, units: int | Sequence[int], layer: str | None = None
+    ) -> Tensor:
+        """Logits (batch, class) of a real forward pass with units at zero.
+
+        What `explain(x).ablate(units).logits` must equal: the slow way, to prove the fast
+        one on the network at hand.
+        """
+        explainer = self._explainer()
+        parts = [
+            inner_layers.logits_without(explainer, batch, units, layer)
+            for batch, _ in self._batches(x, 16)
+        ]
+        return torch.cat(parts)
+
+    def activations(
+        self,
+        batch: Float[Tensor, "batch channel row col"],
+        layers: Sequence[str] = (),
+    ) -> Activations:
+        """What layers did on preprocessed inputs, with logits, from one forward pass.
+
+        Raises LayerError for a layer that does not exist or has no map, NonFiniteError, and
+        HeadError where the maps do not add up to the logits.
+        """
+        return inner_layers.activations(self._explainer(), batch, layers)
+
+    def freeze(self, layers: str | Sequence[str] = ()) -> Classifier:
+        """Promise that weights, code and mode stay as they are: passes then run compiled.
+
+        `explain`, `activations`, `units` and scans run by ONNX Runtime until `thaw`. That
+        needs the extra `fast`, a float32 network on the processor, and some seconds when
+        inputs of a new shape first come. The compiled network must give what the network
+        gives, to 1e-5 of the largest number; where it cannot, the network runs as it is,
+        and a warning says why. `layers` are compiled beside the head's input; passes for
+        other layers run as they are.
+
+        A change that torch counts is seen before every pass: the network is then compiled
+        anew, with a warning. A write through `.data` or numpy, or by a fused optimizer, is
+        not seen.
+        """
+        self._forward.freeze(self._layer_names(layers))
+        return self
+
+    def thaw(self) -> None:
+        """Take the promise of `freeze` back: every pass runs the network as it is."""
+        self._forward.frozen = None
+
+    @contextlib.contextmanager
+    def frozen(
+        self, layers: str | Sequence[str] = (), *, required: bool = False
+    ) -> Iterator[Classifier]:
+        """A `with` inside which the network is frozen; afterwards it is as before.
+
+        Where it is `required` to run compiled and cannot, ModelError is raised.
+        """
+        with self._forward.freezing(self._layer_names(layers), required):
+            yield self
+
+    @contextlib.contextmanager
+    def thawed(self) -> Iterator[Classifier]:
+        """A `with` inside which passes run the network as it is; then it is as before."""
+        with self._forward.thawing():
+            yield self
+
+    def engine(self) -> str:
+        """What runs the network on its usual inputs: "onnxruntime" or "torch".
+
+        "onnxruntime" where it is frozen and can be compiled. Compiles a frozen network that
+        has not run yet.
+        """
+        compiled = self._forward.compiled(self.input_shape)
+        return "torch" if compiled is None else "onnxruntime"
+
+    def _explainer(self) -> Explainer:
+        return Explainer(
+            self._network, self._structures, self._forward, self._labels_for
+        )
+
+    def _batches(self, x: Input, batch_size: int) -> Iterator[Batch]:
+        batches = read_batches(x, self.preprocessing, batch_size, self.like)
+        if isinstance(x, Tensor) and self._shape_from_inputs:
+            channels, rows, cols = (int(side) for side in x.shape[1:])
+            self._seen_shape = channels, rows, cols
+        return batches
+
+    def _is_head_layer(self, layer: str, x: Input) -> bool:
+        shape: tuple[int, ...] = self.input_shape
+        if isinstance(x, Tensor) and x.ndim == 4:
+            shape = tuple(x.shape[1:])
+        head = self._structures.at(shape).head
+        return head is not None and head.layer_is_map and head.layer == layer
+
+    def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
+        names = dict.fromkeys([layers] if isinstance(layers, str) else layers)
+        return tuple(find_map_layer(self.layers(), name).name for name in names)
+
+    def _labels_for(self, classes: int) -> tuple[str, ...]:
+        if self._labels is None:
+            return _unnamed(classes)
+        if len(self._labels) != classes:
+            raise LabelsError(
+                f"there are {len(self._labels)} labels, but the network has {classes} "
+                "classes: give one label a class, in order"
+            )
+        return self._labels
+
+
+def wrap(
+    module: nn.Module,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    preprocessing: AnyPreprocessing | Callable[[Image.Image], Any] | None = None,
+) -> Classifier:
+    """Make a module that maps (batch, channel, row, col) to logits into a classifier.
+
+    `labels` are the class names in order, or a file of them. `preprocessing` is a
+    unitscope.Preprocessing, a torchvision pipeline, or any callable from PIL image to
+    tensor. Without one, ImageNet's convention is assumed, and reports say so.
+    """
+    names = None if labels is None else read_labels(labels)
+    return Classifier(module, names, preprocessing)
+
+
+@cache
+def _unnamed(classes: int) -> tuple[str, ...]:
+    return tuple(f"class {index}" for index in range(classes))

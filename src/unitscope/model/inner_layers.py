@@ -1,0 +1,150 @@
+"""Inner layers: maps of units, and ablations, at any layer of a network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.attribution.activations import Activations
+from unitscope.attribution.arrays import cell_means
+from unitscope.attribution.exact_heads import ExactHead
+from unitscope.attribution.head import Head
+from unitscope.attribution.head_path import another_path
+from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.inputs.subjects import Subject
+from unitscope.model.checks import check_adds_up, check_same_size, map_of
+from unitscope.model.explaining import Explainer, size_of
+from unitscope.model.reading import Batch
+from unitscope.tracing.layers import (
+    Layer,
+    check_units,
+    evaluating,
+    find_map_layer,
+    without_units,
+)
+
+ChosenUnits: TypeAlias = int | Sequence[int]
+
+
+def unit_maps(
+    explainer: Explainer, batches: Iterable[Batch], layer: str, units: ChosenUnits
+) -> UnitMaps:
+    """The maps of chosen units of a layer, one forward pass a batch."""
+    parts = []
+    for batch, subjects in batches:
+        found, chosen = _layer_and_units(explainer, batch, layer, units)
+        passed = explainer.forward.run(batch, (layer,), with_head=False)
+        maps = map_of(found, passed)[:, chosen].contiguous()
+        explainer.network.check_finite(maps, batch, f"the maps of layer '{layer}'")
+        parts.append(_unit_maps(found, chosen, maps, batch, subjects))
+    return _joined(parts)
+
+
+def measured_ablation(
+    explainer: Explainer, batches: Iterable[Batch], layer: str, units: ChosenUnits
+) -> tuple[Float[Tensor, "batch class"], Float[Tensor, "batch class"], UnitMaps]:
+    """Logits before and after, by a second forward pass, and the units' maps before."""
+    network = explainer.network
+    before, after, parts = [], [], []
+    for batch, subjects in batches:
+        found, chosen = _layer_and_units(explainer, batch, layer, units)
+        passed = explainer.forward.run(batch, (layer,), with_head=False)
+        with (
+            evaluating(network.module),
+            without_units(network.module, found, chosen),
+        ):
+            ablated = network.logits(batch.clone())
+        network.check_finite(passed.logits, batch, "the logits")
+        network.check_finite(ablated, batch, f"the logits with units of '{layer}' off")
+
+        before.append(passed.logits)
+        after.append(ablated)
+        maps = map_of(found, passed)[:, chosen].contiguous()
+        parts.append(_unit_maps(found, chosen, maps, batch, subjects))
+    return torch.cat(before), torch.cat(after), _joined(parts)
+
+
+def logits_without(
+    explainer: Explainer, batch: Tensor, units: ChosenUnits, layer: str | None
+) -> Float[Tensor, "batch class"]:
+    """Logits of a real forward pass with units of the explained map at zero."""
+    shape = tuple(batch.shape[1:])
+    network, structure = explainer.network, explainer.structures.at(shape)
+    head: Head = explainer.structures.head(shape, layer)
+    chosen = check_units(units, head.map_shape[0], "the feature map")
+
+    if not isinstance(head, ExactHead) or structure.path is None:
+        found = find_map_layer(structure.layers, head.layer)
+        with evaluating(network.module), without_units(network.module, found, chosen):
+            return network.logits(batch.clone())
+
+    fresh = batch.clone()  # before the switch, which counts calls
+    with evaluating(network.module), structure.path.without_units(chosen) as switch:
+        logits = network.logits(fresh)
+    if not switch.fired:
+        raise another_path()
+    return logits
+
+
+def activations(
+    explainer: Explainer, batch: Tensor, layers: Sequence[str]
+) -> Activations:
+    """Maps of layers with logits and the head's feature map, from one forward pass."""
+    network = explainer.network
+    structure = explainer.structures.at(tuple(batch.shape[1:]))
+    names = tuple(dict.fromkeys(layers))
+    chosen = [find_map_layer(structure.layers, name) for name in names]
+    passed = explainer.forward.run(batch, names)
+
+    maps = {layer.name: map_of(layer, passed).contiguous() for layer in chosen}
+    pooled = {name: cell_means(map_) for name, map_ in maps.items()}
+    for name, means in pooled.items():
+        # The mean of numbers that are not finite is not finite: the map itself is looked
+        # at only then.
+        if not bool(torch.isfinite(means).all()):
+            network.check_finite(maps[name], batch, f"the maps of layer '{name}'")
+
+    if passed.feature_map is None:
+        network.check_finite(passed.logits, batch, "the logits")
+        return Activations(passed.logits, maps, pooled)
+    units = cell_means(passed.feature_map)
+    check_adds_up(network, passed, batch, units)
+    return Activations(
+        passed.logits, maps, pooled, passed.feature_map, units, passed.readout
+    )
+
+
+def _layer_and_units(
+    explainer: Explainer, batch: Tensor, layer: str, units: ChosenUnits
+) -> tuple[Layer, list[int]]:
+    structure = explainer.structures.at(tuple(batch.shape[1:]))
+    found = find_map_layer(structure.layers, layer)
+    return found, check_units(units, found.shape[0], f"layer '{layer}'")
+
+
+def _unit_maps(
+    layer: Layer,
+    units: list[int],
+    maps: Tensor,
+    batch: Tensor,
+    subjects: tuple[Subject, ...],
+) -> UnitMaps:
+    return UnitMaps(
+        layer.name, tuple(units), maps, layer.grid, size_of(batch), subjects
+    )
+
+
+def _joined(parts: list[UnitMaps]) -> UnitMaps:
+    check_same_size(part.input_size for part in parts)
+    if len(parts) == 1:
+        return parts[0]
+    return dataclasses.replace(
+        parts[0],
+        maps=torch.cat([part.maps for part in parts]),
+        subjects=tuple(subject for part in parts for subject in part.subjects),
+    )

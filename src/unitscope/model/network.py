@@ -1,0 +1,123 @@
+"""Network: the user's module, run and watched without leaving a trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unitscope.errors import ModelError, NonFiniteError, UnitscopeError
+from unitscope.tracing.layers import captured, evaluating, layers_of
+from unitscope.tracing.trace import Trace, logits_of, trace
+
+Result = TypeVar("Result")
+
+
+class Network:
+    """The module that is run: inside DataParallel and torch.compile, which hide layers."""
+
+    def __init__(self, wrapped: nn.Module) -> None:
+        self.wrapped = wrapped
+
+    @property
+    def module(self) -> nn.Module:
+        """The module itself, without the wrappers around it."""
+        module: Any = self.wrapped
+        parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        while True:
+            if isinstance(module, parallel):
+                module = module.module
+            elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+                module = module._orig_mod
+            else:
+                inner: nn.Module = module
+                return inner
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and on the device that the parameters have."""
+        numbers = chain(self.module.parameters(), self.module.buffers())
+        floating = (tensor for tensor in numbers if tensor.is_floating_point())
+        return next(floating, torch.empty(0))
+
+    def guarded(self, run: Callable[[], Result], shape: tuple[int, ...]) -> Result:
+        """Run the user's code, and turn its own errors into one line of ours.
+
+        `shape` (channel, row, col) is the input that it runs on.
+        """
+        try:
+            return run()
+        except UnitscopeError:
+            raise
+        except torch.cuda.OutOfMemoryError:
+            raise ModelError(
+                "the device ran out of memory: use a smaller batch_size"
+            ) from None
+        except Exception as error:  # it is the user's code, and may raise anything
+            raise self._explained(error, shape) from error
+
+    def logits(
+        self, batch: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch class"]:
+        """Logits of a forward pass as the network is, float32.
+
+        Give it a copy: some networks normalise their input in place.
+        """
+        output = self.guarded(lambda: self.module(batch), tuple(batch.shape[1:]))
+        return logits_of(output, len(batch)).to(torch.float32).clone()
+
+    def traced(self, shape: tuple[int, ...]) -> tuple[Tensor, Trace]:
+        """A traced forward pass on noise of a shape: the noise, and the trace."""
+        generator = torch.Generator().manual_seed(1)
+        noise = torch.randn(
+            (1, *shape), generator=generator, dtype=torch.float32, device="cpu"
+        )
+        example = noise.to(self.like.device, self.like.dtype)
+        return example, self.guarded(lambda: trace(self.module, example), shape)
+
+    def check_finite(self, values: Tensor, batch: Tensor, what: str) -> None:
+        """Raise NonFiniteError where `values` are not finite, naming what broke them."""
+        if bool(torch.isfinite(values).all()):
+            return
+        for name, parameter in self.module.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise NonFiniteError(
+                    f"{what} are NaN or infinite because the weights '{name}' are: load "
+                    "sound weights"
+                )
+        where = self.first_layer(batch, lambda out: not bool(torch.isfinite(out).all()))
+        raise NonFiniteError(
+            f"{what} are NaN or infinite, first in the output of {where}"
+        )
+
+    def first_layer(self, batch: Tensor, test: Callable[[Tensor], bool]) -> str:
+        """The first layer whose output passes a test, in words.
+
+        Only layers that have no layers inside are looked at.
+        """
+        with evaluating(self.module):
+            layers = layers_of(trace(self.module, batch[:1]))
+            names = [layer.name for layer in layers if layer.leaf]
+            with captured(self.module, names) as outputs:
+                self.module(batch.clone())
+        for name in names:
+            if name in outputs and test(outputs[name]):
+                return f"layer '{name}'"
+        return "a function that belongs to no layer"
+
+    def _explained(self, error: Exception, shape: tuple[int, ...]) -> ModelError:
+        lazy = nn.parameter.UninitializedParameter
+        if any(isinstance(parameter, lazy) for parameter in self.module.parameters()):
+            return ModelError(
+                "the network has lazy modules without weights yet: run one forward pass "
+                "of it first, or load its weights"
+            )
+        reason = " ".join(str(error).split())[:300] or repr(error)
+        return ModelError(
+            f"the network failed on an input of {'×'.join(map(str, shape))} (channel × "
+            f"row × col): {reason} — give its own preprocessing or input size"
+        )

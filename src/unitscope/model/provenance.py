@@ -1,0 +1,21 @@
+"""Provenance: where a classifier came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a classifier came from: for reports, and to obtain the same numbers again.
+
+    `spec` is what `load` was given ("torchvision:resnet50"), or "wrapped". `weights` says
+    in words what the weights are ("IMAGENET1K_V2", "random initialisation, seed 0", the
+    name of a file). `sha256` is the weights file's, where there is one. `notes` are lines
+    that a reader should see: assumptions, repairs of the file, licences.
+    """
+
+    spec: str
+    weights: str
+    sha256: str | None = None
+    notes: tuple[str, ...] = ()

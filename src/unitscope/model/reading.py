@@ -1,0 +1,104 @@
+"""Reading: what users bring, photos or tensors, as batches for the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unitscope.attribution.arrays import copied, is_finite
+from unitscope.errors import InputError, NonFiniteError
+from unitscope.inputs.batches import batches, stacked
+from unitscope.inputs.photos import Encoded, Photo
+from unitscope.inputs.preprocessing import AnyPreprocessing
+from unitscope.inputs.subjects import Subject
+from unitscope.model.checks import check_same_size
+
+OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded | Photo
+Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
+Batch: TypeAlias = tuple[Tensor, tuple[Subject, ...]]
+
+_ONE_PHOTO = (str, os.PathLike, Image.Image, Encoded, Photo)
+
+
+def read_batches(
+    x: Input, preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
+) -> Iterator[Batch]:
+    """Inputs (batch, channel, row, col) of the dtype and device of `like`, with subjects.
+
+    Raises InputError, PhotoError and NonFiniteError for what cannot be explained.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, not {batch_size}")
+    if isinstance(x, Tensor):
+        check_tensor(x)
+        return _tensor_batches(x, preprocessing, batch_size, like)
+    return _photo_batches(_photos_of(x), preprocessing, batch_size, like)
+
+
+def check_tensor(x: Tensor) -> None:
+    """Raise unless a tensor holds finite preprocessed inputs (batch, channel, row, col)."""
+    if x.ndim != 4 or 0 in x.shape:
+        raise InputError(
+            "a tensor of inputs has the shape (batch, channel, row, col), not "
+            f"{tuple(x.shape)}: add a batch axis with x[None]"
+        )
+    if not x.is_floating_point():
+        raise InputError(
+            "a tensor of inputs holds preprocessed floating-point numbers, not "
+            f"{x.dtype}: scale it first"
+        )
+    if not is_finite(x):
+        broken = ~torch.isfinite(x).flatten(1).all(dim=1)
+        raise NonFiniteError(
+            f"input {int(broken.nonzero()[0])} of the batch holds NaN or infinite numbers: "
+            "check what made it"
+        )
+
+
+def _photos_of(x: Any) -> list[Any]:
+    if isinstance(x, _ONE_PHOTO):
+        return [x]
+    is_list = isinstance(x, Iterable) and not isinstance(x, (bytes, Mapping))
+    if not is_list or hasattr(x, "__array__"):
+        raise InputError(
+            f"a {type(x).__name__} cannot be explained: give a path, a PIL image, a list "
+            "of them, or a (batch, channel, row, col) tensor"
+        )
+    items = list(x)
+    if not items:
+        raise InputError("there is nothing to explain: the list of photos is empty")
+    if isinstance(items[0], Tensor):
+        raise InputError(
+            f"a {type(x).__name__} of tensors cannot be explained: stack them, "
+            "torch.stack(x)"
+        )
+    return items
+
+
+def _photo_batches(
+    items: list[Any], preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
+) -> Iterator[Batch]:
+    for read in batches(items, preprocessing, batch_size):
+        tensors = [tensor for _, tensor in read]
+        check_same_size((int(each.shape[1]), int(each.shape[2])) for each in tensors)
+        subjects = tuple(Subject.of_photo(photo, preprocessing) for photo, _ in read)
+        yield stacked(tensors).to(like.device, like.dtype), subjects
+
+
+def _tensor_batches(
+    x: Tensor, preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
+) -> Iterator[Batch]:
+    for start in range(0, len(x), batch_size):
+        batch = x[start : start + batch_size].detach()
+        subjects = tuple(
+            # A copy: the user may write over the tensor, and a view would keep the whole
+            # batch alive.
+            Subject.of_tensor(copied(item.cpu()), f"input {number}", preprocessing)
+            for number, item in enumerate(batch, start)
+        )
+        yield batch.to(like.device, like.dtype), subjects

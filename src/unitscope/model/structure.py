@@ -1,0 +1,180 @@
+"""Structure: what one traced forward pass teaches about a network at an input shape."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from unitscope.attribution.exact_heads import ExactHead
+from unitscope.attribution.head import Head
+from unitscope.attribution.head_path import HeadPath
+from unitscope.attribution.head_search import ends_in_probabilities, find_head
+from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.local_search import find_local
+from unitscope.attribution.methods import DEFAULT_METHOD
+from unitscope.errors import HeadError, ModelError
+from unitscope.model.network import Network
+from unitscope.tracing.layers import Layer, evaluating, find_map_layer, layers_of
+from unitscope.tracing.trace import Trace
+
+# Photos that go through uncropped come in any number of sizes. The oldest is traced again
+# when it comes back.
+_MOST_SHAPES = 16
+
+# A layer (None for the best one), and a method.
+_LocalKey = tuple[str | None, str]
+
+
+@dataclass
+class Structure:
+    """What is known of a network at one input shape.
+
+    `head` and `path` are its exact head, and where that passes; without one, `refusal`
+    says why, and `gives_probabilities` that the network ends in a softmax or sigmoid.
+    `local` has the local heads found so far, and `local_refusals` why others cannot be
+    had. `rounded` is how far bfloat16 is off, measured on the first photos.
+    """
+
+    layers: list[Layer]
+    classes: int
+    head: ExactHead | None = None
+    path: HeadPath | None = None
+    refusal: str = ""
+    gives_probabilities: bool = False
+    local: dict[_LocalKey, LocalHead] = field(default_factory=dict)
+    local_refusals: dict[_LocalKey, str] = field(default_factory=dict)
+    rounded: float | None = None
+
+    def layers_of_best_local(self) -> tuple[str, ...]:
+        """The layers that the best local answer reads, where no head is exact."""
+        local = self.local.get((None, DEFAULT_METHOD))
+        if self.head is not None or local is None:
+            return ()
+        if local.start in (None, local.layer):
+            return (local.layer,)
+        return (local.layer, local.start)
+
+
+class Structures:
+    """The structures of a network by input shape (channel, row, col), as they come.
+
+    `check_classes` is called with the number of classes that the network gives.
+    """
+
+    def __init__(
+        self, network: Network, check_classes: Callable[[int], object]
+    ) -> None:
+        self._network = network
+        self._check_classes = check_classes
+        self._known: dict[tuple[int, ...], Structure] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def at(self, shape: tuple[int, ...]) -> Structure:
+        """The structure at an input shape, found when that shape first comes."""
+        if shape not in self._known:
+            structure = self._find(shape)
+            if len(self._known) >= _MOST_SHAPES:
+                del self._known[next(iter(self._known))]
+            self._known[shape] = structure
+        return self._known[shape]
+
+    def forget(self, shape: tuple[int, ...]) -> None:
+        """Find the structure anew when the shape comes again."""
+        self._known.pop(shape, None)
+
+    def head(
+        self,
+        shape: tuple[int, ...],
+        layer: str | None = None,
+        method: str | None = None,
+    ) -> Head:
+        """The exact head; or the local one, at the `layer` or by the `method` asked for.
+
+        Raises HeadError, saying why, where there is neither.
+        """
+        structure = self.at(shape)
+        exact = structure.head
+        if exact is not None and method is None:
+            if layer is None or (exact.layer_is_map and exact.layer == layer):
+                return exact
+        if layer is None and exact is not None:
+            layer = exact.layer
+        return self._local(structure, shape, layer, method or DEFAULT_METHOD)
+
+    def _find(self, shape: tuple[int, ...]) -> Structure:
+        network = self._network
+        with evaluating(network.module):
+            example, traced = network.traced(shape)
+            if traced.logits is None:
+                raise ModelError(
+                    "the network gave no tensor, not logits (batch, class): wrap a module "
+                    "that classifies images"
+                )
+            network.check_finite(traced.logits, example, "the logits")
+            structure = Structure(layers_of(traced), traced.logits.shape[1])
+            self._check_classes(structure.classes)
+            try:
+                structure.head, structure.path = find_head(
+                    network.module, example, traced
+                )
+            except HeadError as refusal:
+                # Only its text: the exception would keep the traced activations alive.
+                structure.refusal = str(refusal)
+                structure.gives_probabilities = ends_in_probabilities(traced)
+                # The answer, or the reason why there is none, is kept in the structure.
+                with contextlib.suppress(HeadError):
+                    self._local(
+                        structure, shape, None, DEFAULT_METHOD, (example, traced)
+                    )
+        return structure
+
+    def _local(
+        self,
+        structure: Structure,
+        shape: tuple[int, ...],
+        layer: str | None,
+        method: str,
+        traced: tuple[Tensor, Trace] | None = None,
+    ) -> LocalHead:
+        """The local head at a layer, or the best one; found once for each and method."""
+        if structure.gives_probabilities:
+            raise HeadError(structure.refusal)
+        key = (layer, method)
+        if key in structure.local_refusals:
+            raise HeadError(structure.local_refusals[key])
+        if key not in structure.local:
+            try:
+                structure.local[key] = self._find_local(
+                    structure, shape, layer, method, traced
+                )
+            except HeadError as refusal:
+                structure.local_refusals[key] = str(refusal)
+                raise HeadError(str(refusal)) from None
+        return structure.local[key]
+
+    def _find_local(
+        self,
+        structure: Structure,
+        shape: tuple[int, ...],
+        layer: str | None,
+        method: str,
+        traced: tuple[Tensor, Trace] | None,
+    ) -> LocalHead:
+        chosen = None if layer is None else find_map_layer(structure.layers, layer)
+        reason = structure.refusal or "a local answer was asked for"
+        network = self._network
+        with evaluating(network.module):
+            example, trace = traced or network.traced(shape)
+
+            def find() -> LocalHead:
+                layers = structure.layers
+                return find_local(
+                    network.module, example, trace, layers, reason, chosen, method
+                )
+
+            return network.guarded(find, shape)
