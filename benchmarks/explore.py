@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer_load.browser import clicks
-from explorer_load.clients import ask, crowd, photo, timed
+from explorer_load.clients import crowd, photo, send, timed
 from explorer_load.serving import server
 
 Results = dict[str, Any]
@@ -33,19 +33,21 @@ Results = dict[str, Any]
 
 def main() -> None:
     options = _parser().parse_args()
-    results: Results = {"machine": platform.processor() or platform.machine()}
-    arguments = [
-        *([options.atlas] if options.atlas else []),
-        *(["--model", options.model] if options.model else []),
-    ]
+    machine = platform.processor() or platform.machine()
+    results: Results = {"machine": machine}
+
+    arguments = []
+    if options.atlas:
+        arguments.append(options.atlas)
+    if options.model:
+        arguments += ["--model", options.model]
 
     begin = time.perf_counter()
     with server(arguments) as address:
         results["start_seconds"] = time.perf_counter() - begin
         print(f"started in {results['start_seconds']:.1f} s")
 
-        sent = json.loads(ask(address, "/data/photos", photo(0)))["photo"]
-        paths = ["/", "/data/index.json", f"/data/photos/{sent}.json"]
+        paths = ["/", "/data/index.json", send(address, photo(0))]
         if options.atlas:
             paths += ["/data/units-0-0.json", "/sprites/0/0.webp"]
         results["documents"] = {path: timed(address, path) for path in paths}
@@ -74,14 +76,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print_documents(documents: dict[str, dict[str, float]]) -> None:
     for path, row in documents.items():
-        print(f"{path}: {row['bytes']:,} bytes in {row['milliseconds']:.1f} ms")
+        size = f"{row['bytes']:,} bytes"
+        print(f"{path}: {size} in {row['milliseconds']:.1f} ms")
 
 
 def _print_crowd(row: Results) -> None:
     print(f"{row['clients']} clients: {row['photos_a_second']:.1f} photos a second")
 
     median = f"{row['photo_milliseconds']:.0f} ms"
-    print(f"a photo: {median} (worst {row['photo_worst_milliseconds']:.0f})")
+    worst = f"{row['photo_worst_milliseconds']:.0f}"
+    print(f"a photo: {median} (worst {worst})")
 
     median = f"{row['static_milliseconds']:.1f} ms"
     worst = f"{row['static_worst_milliseconds']:.0f}"

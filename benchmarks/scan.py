@@ -65,7 +65,8 @@ def bare(model: unitscope.Classifier, dataset: Dataset) -> float:
 
     begin = time.perf_counter()
     for batch in batches(photos, model.preprocessing, _BATCH):
-        engine(stacked([tensor for _, tensor in batch]))
+        tensors = [tensor for _, tensor in batch]
+        engine(stacked(tensors))
     return time.perf_counter() - begin
 
 
@@ -100,6 +101,7 @@ def compare(
     # The first round warms up.
     loops = loops[1:]
     scans = scans[1:]
+
     passes = [scan.pass_seconds for scan in scans]
     after = [scan.total_seconds - scan.pass_seconds for scan in scans]
     low, median, high = quartiles(ratios(passes, loops))
@@ -184,7 +186,8 @@ def main() -> None:
             _print_speed(results["speed"])
 
         results["memory"] = {}
-        for count in (int(text) for text in options.memory.split(",") if text):
+        counts = [int(text) for text in options.memory.split(",") if text]
+        for count in counts:
             size = peak(options.model, source, count)
             results["memory"][count] = size
             print(f"{count} photos: peak {size:.0f} MiB")

@@ -14,5 +14,9 @@ def compiled_pass(
 ) -> Callable[[Tensor], object] | None:
     """The compiled pass for inputs of a shape (channel, row, col); None where it could not be compiled."""
     # No public name gives this: users have no need of a pass without its checks.
-    compiled = model._forward.compiled(shape or model.input_shape)
-    return None if compiled is None else compiled.run
+    passes = model._forward
+
+    compiled = passes.compiled(shape or model.input_shape)
+    if compiled is None:
+        return None
+    return compiled.run

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 import unitscope
 from costs.networks import BUNDLED, inputs
 from costs.timing import Timed, bind, measure
@@ -16,20 +18,31 @@ def growth(rounds: int) -> list[dict[str, Any]]:
     """Seconds for more and more photos, and for the maps of more and more classes."""
     model = unitscope.load().freeze()
     timed: Timed = {}
+
+    def explain(x: Tensor) -> Tensor:
+        return model.explain(x).cams
+
     for batch in _PHOTOS:
+        name = counted(batch, "photo")
         x = inputs(BUNDLED, batch)
-        timed[counted(batch, "photo")] = bind(lambda x: model.explain(x).cams, x)
+        timed[name] = bind(explain, x)
 
     explanation = model.explain(inputs(BUNDLED, 8))
-    for classes in _CLASSES:
-        name = f"maps of {counted(classes, 'class', 'es')} of 8 photos"
-        timed[name] = bind(explanation.cams_of, list(range(classes)))
+    for count in _CLASSES:
+        classes = counted(count, "class", "es")
+        first = list(range(count))
+        timed[f"maps of {classes} of 8 photos"] = bind(explanation.cams_of, first)
 
     for run in timed.values():
         run()
-    return [{"what": name, **result} for name, result in measure(timed, rounds).items()]
+
+    rows = []
+    for what, result in measure(timed, rounds).items():
+        rows.append({"what": what, **result})
+    return rows
 
 
 def counted(count: int, noun: str, plural: str = "s") -> str:
     """The count with its noun: "1 photo", "2 photos"."""
-    return f"{count} {noun}{plural if count > 1 else ''}"
+    ending = plural if count > 1 else ""
+    return f"{count} {noun}{ending}"

@@ -24,7 +24,7 @@ _RATIOS = {
     ("", LOCALLY): 2.0,
 }
 _RATIO_TO_ENGINE = 1.10
-_RATIO_OF_READING = 0.5
+_SPEED_OF_READING = 2.0
 
 # Aims for starting, in seconds.
 _STARTING = {HELP: 0.15, IMPORT: 0.1, FIRST: 0.7}
@@ -32,11 +32,9 @@ _STARTING = {HELP: 0.15, IMPORT: 0.1, FIRST: 0.7}
 
 def losses(results: dict[str, Any]) -> list[str]:
     """A list entry for every row that misses its aim."""
-    lines = [
-        line
-        for row in (*results["networks"], *results["gpu"])
-        for line in _of_network(row)
-    ]
+    lines: list[str] = []
+    for row in (*results["networks"], *results["gpu"]):
+        lines += _of_network(row)
     for row in results["reading"]:
         lines += _of_reading(row)
     for row in results["starting"]:
@@ -45,29 +43,34 @@ def losses(results: dict[str, Any]) -> list[str]:
 
 
 def _of_network(row: Row) -> Iterator[str]:
+    network = row["network"]
     what = row["what"]
-    place = f"- {row['network']}, {counted(row['batch'], 'photo')}, {what}"
+    photos = counted(row["batch"], "photo")
+    place = f"- {network}, {photos}, {what}"
 
-    aim = _RATIOS.get((row["network"], what), _RATIOS.get(("", what), 1.0))
+    ratio = row["ratio"]
+    general_aim = _RATIOS.get(("", what), 1.0)
+    aim = _RATIOS.get((network, what), general_aim)
     is_judged = what.startswith("unitscope") and what != NOT_FROZEN
-    if is_judged and row["ratio"] > aim:
-        yield f"{place}: {row['ratio']:.2f} × the plain pass, aimed at {aim:.2f}."
+    if is_judged and ratio > aim:
+        yield f"{place}: {ratio:.2f} × the plain pass, aimed at {aim:.2f}."
 
     to_engine = row.get("to_engine", 0.0)
-    if what == EVERYTHING and to_engine > _RATIO_TO_ENGINE:
-        ratio = f"{to_engine:.2f} × the engine alone"
-        yield f"{place}: {ratio}, aimed at {_RATIO_TO_ENGINE:.2f}."
+    aim = _RATIO_TO_ENGINE
+    if what == EVERYTHING and to_engine > aim:
+        yield f"{place}: {to_engine:.2f} × the engine alone, aimed at {aim:.2f}."
 
 
 def _of_reading(row: Row) -> Iterator[str]:
-    if row["what"] == "unitscope" and row["ratio"] > _RATIO_OF_READING:
-        speed = f"{1 / row['ratio']:.1f} times as fast"
-        aim = f"{1 / _RATIO_OF_READING:.0f}"
-        yield f"- reading photos of {row['photos']}: {speed}, aimed at {aim}."
+    speed = 1 / row["ratio"]
+    if row["what"] == "unitscope" and speed < _SPEED_OF_READING:
+        place = f"- reading photos of {row['photos']}"
+        aim = f"aimed at {_SPEED_OF_READING:.0f}"
+        yield f"{place}: {speed:.1f} times as fast, {aim}."
 
 
 def _of_starting(row: Row) -> Iterator[str]:
-    aims = (aim for what, aim in _STARTING.items() if row["what"].startswith(what))
-    aim = next(aims, row["seconds"])
-    if row["seconds"] > aim:
-        yield f"- {row['what']}: {row['seconds']:.2f} seconds, aimed at {aim:.2f}."
+    seconds = row["seconds"]
+    for what, aim in _STARTING.items():
+        if row["what"].startswith(what) and seconds > aim:
+            yield f"- {row['what']}: {seconds:.2f} seconds, aimed at {aim:.2f}."

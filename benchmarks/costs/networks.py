@@ -41,4 +41,5 @@ def fill_zero_layers(module: nn.Module) -> None:
 def inputs(name: str, batch: int, device: str = "cpu") -> Tensor:
     """Noise of the network's usual size (batch, channel, row, col)."""
     side = 128 if name == BUNDLED else 224
-    return torch.randn(batch, 3, side, side, device=device)
+    shape = (batch, 3, side, side)
+    return torch.randn(shape, device=device)

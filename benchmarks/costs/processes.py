@@ -15,7 +15,8 @@ def fresh(module: str, *arguments: str) -> list[float]:
     run = subprocess.run(
         command, cwd=_BENCHMARKS, check=True, capture_output=True, text=True
     )
-    return [float(word) for word in run.stdout.split()]
+    words = run.stdout.split()
+    return [float(word) for word in words]
 
 
 def resident(key: str) -> float:
@@ -28,5 +29,6 @@ def resident(key: str) -> float:
     if not status.exists():
         return float("nan")
 
-    kibibytes = status.read_text().split(f"{key}:")[1].split()[0]
+    _, _, line = status.read_text().partition(f"{key}:")
+    kibibytes, *_ = line.split()
     return int(kibibytes) / 1024

@@ -7,11 +7,11 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
 from costs.pictures import jpeg, noise
+from costs.timing import bind, seconds_of
 from explorer_load.serving import Address
 
 _ROUNDS = 50
@@ -40,9 +40,15 @@ def ask(address: Address, path: str, body: bytes | None = None) -> bytes:
     return content
 
 
+def send(address: Address, data: bytes) -> str:
+    """Send a photo, and give the path of the document that explains it."""
+    answer = json.loads(ask(address, "/data/photos", data))
+    return f"/data/photos/{answer['photo']}.json"
+
+
 def timed(address: Address, path: str) -> dict[str, float]:
     """Bytes of a document, and how long it takes to get."""
-    seconds = [_seconds(lambda: ask(address, path)) for _ in range(_ROUNDS)]
+    seconds = [seconds_of(lambda: ask(address, path)) for _ in range(_ROUNDS)]
     return {"bytes": len(ask(address, path)), **_milliseconds("", seconds)}
 
 
@@ -52,16 +58,15 @@ def crowd(address: Address, clients: int, photos: int) -> dict[str, float]:
     waits: list[float] = []
 
     def explain(seed: int) -> None:
-        sent = json.loads(ask(address, "/data/photos", photo(seed)))["photo"]
-        ask(address, f"/data/photos/{sent}.json")
+        ask(address, send(address, photo(seed)))
 
     def visit(client: int) -> list[float]:
         seeds = [1000 * client + number for number in range(photos)]
-        return [_seconds(lambda seed=seed: explain(seed)) for seed in seeds]  # type: ignore[misc]
+        return [seconds_of(bind(explain, seed)) for seed in seeds]
 
     def look() -> None:
         while not done.is_set():
-            waits.append(_seconds(lambda: ask(address, "/static/main.js")))
+            waits.append(seconds_of(lambda: ask(address, "/static/main.js")))
             time.sleep(_PAUSE)
 
     with ThreadPoolExecutor(clients + 1) as threads:
@@ -79,12 +84,6 @@ def crowd(address: Address, clients: int, photos: int) -> dict[str, float]:
         **_milliseconds("photo_", seconds),
         **_milliseconds("static_", waits),
     }
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
 
 
 def _milliseconds(prefix: str, seconds: list[float]) -> dict[str, float]:
