@@ -105,23 +105,28 @@ def _record_explanation(folder: Path, explanation: Any) -> None:
             completeness_error=explanation.completeness_error,
         )
 
-    _save_json(
-        folder / "answers.json",
-        {
-            "exact": explanation.exact,
-            "kind": explanation.head.kind,
-            "layer": explanation.layer,
-            "head_error": explanation.head.error,
-            "grid": _axes(explanation.grid),
-            "rounded": explanation.rounded,
-            "rounding_error": explanation.rounding_error(torch.float32),
-            "top": top,
-            "top_ablated": ablated.top(_TOP),
-            "top_units": explanation.top_units(classes[0]),
-            "maximal_units": [explanation.maximal_unit(index) for index in classes],
-            "classes_of_unit": explanation.classes_of_unit(_UNITS[-1]),
-        },
-    )
+    answers = _answers(explanation, ablated, top, classes)
+    _save_json(folder / "answers.json", answers)
+
+
+def _answers(
+    explanation: Any, ablated: Any, top: Any, classes: list[int]
+) -> dict[str, Any]:
+    """Answers that are no arrays."""
+    return {
+        "exact": explanation.exact,
+        "kind": explanation.head.kind,
+        "layer": explanation.layer,
+        "head_error": explanation.head.error,
+        "grid": _axes(explanation.grid),
+        "rounded": explanation.rounded,
+        "rounding_error": explanation.rounding_error(torch.float32),
+        "top": top,
+        "top_ablated": ablated.top(_TOP),
+        "top_units": explanation.top_units(classes[0]),
+        "maximal_units": [explanation.maximal_unit(index) for index in classes],
+        "classes_of_unit": explanation.classes_of_unit(_UNITS[-1]),
+    }
 
 
 def _axes(grid: Any) -> list[Any]:
