@@ -4,13 +4,17 @@ BIN := .venv/bin
 OUT := demo-report
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow setup lint types check lock clean
+.PHONY: demo test coverage test-slow setup lint types check lock clean
 
 demo: setup
 	$(BIN)/python examples/demo.py $(OUT)
 
 test: setup
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+# The same tests, and which lines of the package none of them runs.
+coverage: setup
+	$(BIN)/python -m pytest -n auto -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -11,176 +11,181 @@ file, so that its converter, which reports its use over the network, is not call
 from __future__ import annotations
 
 import argparse
-import random
-import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import torch
-import torchvision
-from speed import _NETWORKS, _cpu
 from torch import Tensor, nn
 
-import unitscope
+from costs.machine import processor
+from costs.networks import NETWORKS, inputs, network
+from costs.timing import Timed, measure
 from unitscope.engine.exporting import quietly
 
+_ALLOWED_ERROR = 1e-5
 
-def engines(
-    module: nn.Module, x: Tensor, inductor: bool
-) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
-    """The engines by name, each as a call that runs a batch, and the seconds that each took to get ready."""
-    given, ready = x.numpy(), {"torch, eager": 0.0}
-    timed: dict[str, Callable[[], object]] = {"torch, eager": lambda: module(x)}
-    expected = module(x)
 
-    def add(name: str, begin: float, run: Callable[[], object], logits: Tensor) -> None:
-        off = float((logits - expected).abs().max() / expected.abs().max())
-        assert off <= 1e-5, f"{name} is off by {off:.1e}"
-        timed[name], ready[name] = run, time.perf_counter() - begin
+@dataclass
+class Engines:
+    """Engines that run one network on one batch; `ready` is the seconds that each took to get ready."""
 
-    if "avx512_bf16" in _cpu("flags"):
-        timed["torch, bfloat16 by autocast (rounded)"] = lambda: _autocast(module, x)
-    last = x.contiguous(memory_format=torch.channels_last)
-    timed["torch, units last in memory"] = lambda: module(last)
-    ready["torch, units last in memory"] = 0.0
+    module: nn.Module
+    x: Tensor
+    timed: Timed = field(default_factory=dict)
+    ready: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, begin: float, run: Callable[[], Any]) -> None:
+        """Add an engine that began to get ready at `begin`, and that must give the network's logits."""
+        logits = torch.as_tensor(run())
+        seconds = time.perf_counter() - begin
+        expected = self.module(self.x)
+        error = float((logits - expected).abs().max() / expected.abs().max())
+        assert error <= _ALLOWED_ERROR, f"{name} is off by {error:.1e}"
+
+        self.timed[name] = run
+        self.ready[name] = seconds
+
+
+def engines(module: nn.Module, x: Tensor, inductor: bool) -> Engines:
+    """All engines that are installed."""
+    prepared = Engines(module, x)
+    _add_torch(prepared)
+
     with tempfile.TemporaryDirectory() as folder, quietly():
-        begin = time.perf_counter()
-        batch = ({0: torch.export.Dim("batch")},)
-        program = torch.onnx.export(
-            module,
-            (torch.cat([x, x])[:2],),
-            dynamo=True,
-            verbose=False,
-            dynamic_shapes=batch,
-        )
         path = Path(folder) / "network.onnx"
-        program.save(path)
-        exported = time.perf_counter() - begin
+        begin = time.perf_counter()
+        _export(module, x, path)
+        exporting = time.perf_counter() - begin
+        _add_onnxruntime(prepared, path, exporting)
+        _add_openvino(prepared, path, exporting)
 
-        begin = time.perf_counter() - exported
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-        name = session.get_inputs()[0].name
-        logits = torch.from_numpy(session.run(None, {name: given})[0])
-        add("ONNX Runtime", begin, lambda: session.run(None, {name: given}), logits)
-
-        try:
-            import openvino
-        except ImportError:
-            pass
-        else:
-            begin = time.perf_counter() - exported
-            core = openvino.Core()
-            model = core.read_model(path)
-            model.reshape(list(x.shape))
-            # Where the processor has bfloat16, OpenVINO rounds to it unless it is told
-            # not to.
-            settings = {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32",
-            }
-            settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-            request = core.compile_model(model, "CPU", settings).create_infer_request()
-            run = lambda: request.infer([given], share_inputs=True, share_outputs=True)  # noqa: E731
-            add("OpenVINO", begin, run, torch.from_numpy(run()[0].copy()))
-            if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-                settings["INFERENCE_PRECISION_HINT"] = "bf16"
-                reduced = core.compile_model(
-                    model, "CPU", settings
-                ).create_infer_request()
-                timed["OpenVINO, bfloat16 (rounded)"] = lambda: reduced.infer(
-                    [given], share_inputs=True, share_outputs=True
-                )
     if inductor:
         begin = time.perf_counter()
         torch._dynamo.reset()
         compiled = torch.compile(module, options={"freezing": True})
-        add("torch.compile, frozen weights", begin, lambda: compiled(x), compiled(x))
-    return timed, ready
+        prepared.add("torch.compile, frozen weights", begin, lambda: compiled(x))
+    return prepared
 
 
-def _autocast(module: nn.Module, x: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        found: Tensor = module(x.contiguous(memory_format=torch.channels_last))
-    return found
+def _add_torch(engines: Engines) -> None:
+    module, x = engines.module, engines.x
+    units_last = x.contiguous(memory_format=torch.channels_last)
+
+    def autocast() -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return module(x.contiguous(memory_format=torch.channels_last))
+
+    engines.timed["torch, eager"] = lambda: module(x)
+    if "avx512_bf16" in processor("flags"):
+        engines.timed["torch, bfloat16 by autocast (rounded)"] = autocast
+    engines.timed["torch, units last in memory"] = lambda: module(units_last)
 
 
-def measure(
-    timed: dict[str, Callable[[], object]], rounds: int
-) -> dict[str, tuple[float, float]]:
-    """Median seconds, and the median ratio to the first in the same round."""
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    order = random.Random(0)
-    for round_ in range(rounds + 1):
-        for name in order.sample(list(timed), len(timed)):
-            begin = time.perf_counter()
-            timed[name]()
-            if round_ > 0:  # the first round warms up
-                seconds[name].append(time.perf_counter() - begin)
-    plain = seconds[next(iter(timed))]
-    return {
-        name: (
-            statistics.median(times),
-            statistics.median(a / b for a, b in zip(times, plain, strict=True)),
-        )
-        for name, times in seconds.items()
-    }
+def _export(module: nn.Module, x: Tensor, path: Path) -> None:
+    """Write the network as ONNX, for batches of any size."""
+    two = torch.cat([x, x])[:2]
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.onnx.export(
+        module, (two,), dynamo=True, verbose=False, dynamic_shapes=shapes
+    )
+    assert program is not None
+    program.save(path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--networks", nargs="+", default=_NETWORKS)
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--inductor", action="store_true")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    torch.set_grad_enabled(False)
-    lines = [
+def _add_onnxruntime(engines: Engines, path: Path, exporting: float) -> None:
+    begin = time.perf_counter() - exporting
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"]
+    )
+
+    feed = {session.get_inputs()[0].name: engines.x.numpy()}
+    engines.add("ONNX Runtime", begin, lambda: session.run(None, feed)[0])
+
+
+def _add_openvino(engines: Engines, path: Path, exporting: float) -> None:
+    try:
+        import openvino
+    except ImportError:
+        return
+
+    begin = time.perf_counter() - exporting
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape(list(engines.x.shape))
+    images = engines.x.numpy()
+
+    def compiled(precision: str) -> Callable[[], Any]:
+        # Where the processor has bfloat16, OpenVINO rounds to it unless float32 is
+        # asked for.
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
+
+    engines.add("OpenVINO", begin, compiled("f32"))
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        engines.timed["OpenVINO, bfloat16 (rounded)"] = compiled("bf16")
+
+
+def _heading() -> list[str]:
+    machine = f"{processor('model name')}, {torch.get_num_threads()} threads"
+    versions = f"torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}"
+    return [
         "# Engines side by side",
         "",
-        "Written by `python benchmarks/engines.py --out docs/engines.md`; not edited "
-        "by hand. Bare forward passes,",
-        f"float32: {_cpu('model name')}, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}, ONNX Runtime",
-        f"{onnxruntime.__version__}. Medians; ratios are to plain eager torch in the "
-        "same round.",
+        "Written by `python benchmarks/engines.py --out docs/engines.md`; not edited",
+        "by hand. Bare forward passes, float32:",
+        f"{machine}, {versions}.",
+        "Medians; ratios are to plain eager torch in the same round.",
         "",
         "| network | photos | engine | milliseconds | × eager | ready in seconds |",
         "|---|---:|---|---:|---:|---:|",
     ]
-    for name in arguments.networks:
-        module = (
-            unitscope.load().module
-            if name == "miniplaces"
-            else torchvision.models.get_model(name)
-        )
-        for layer in module.modules():
-            if isinstance(layer, nn.Linear) and not layer.weight.any():
-                nn.init.normal_(layer.weight, std=0.02)
-        for batch in arguments.batch:
-            x = torch.randn(
-                batch, 3, *([128] * 2 if name == "miniplaces" else [224] * 2)
-            )
-            timed, ready = engines(module.eval(), x, arguments.inductor)
-            for what, (seconds, ratio) in measure(timed, arguments.rounds).items():
-                took = f"{ready[what]:.1f}" if ready.get(what) else ""
-                lines.append(
-                    f"| {name} | {batch} | {what} | {1000 * seconds:.1f} | {ratio:.2f} "
-                    f"| {took} |"
-                )
+
+
+def _row(name: str, batch: int, what: str, result: dict[str, float], ready: str) -> str:
+    milliseconds = f"{1000 * result['seconds']:.1f}"
+    cells = [name, str(batch), what, milliseconds, f"{result['ratio']:.2f}", ready]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--inductor", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_grad_enabled(False)
+
+    lines = _heading()
+    for name in options.networks:
+        module = network(name)
+        for batch in options.batch:
+            prepared = engines(module, inputs(name, batch), options.inductor)
+            results = measure(prepared.timed, options.rounds)
+            for what, result in results.items():
+                seconds = prepared.ready.get(what)
+                ready = "" if seconds is None else f"{seconds:.1f}"
+                lines.append(_row(name, batch, what, result, ready))
                 print(lines[-1], flush=True)
-    if arguments.out:
-        arguments.out.write_text("\n".join(lines) + "\n")
+
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

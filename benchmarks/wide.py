@@ -13,7 +13,10 @@ class Wide(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.conv, self.fc = nn.Conv2d(3, 2048, 32, 32), nn.Linear(2048, 365)
+        self.conv = nn.Conv2d(3, 2048, 32, 32)
+        self.fc = nn.Linear(2048, 365)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+        maps = torch.relu(self.conv(x))
+        logits: torch.Tensor = self.fc(maps.mean((2, 3)))
+        return logits

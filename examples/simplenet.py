@@ -32,4 +32,6 @@ class SimpleNet(nn.Module):
         self.fc = nn.Linear(512, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.features(x).mean(dim=(2, 3)))
+        maps = self.features(x)
+        logits: torch.Tensor = self.fc(maps.mean(dim=(2, 3)))
+        return logits

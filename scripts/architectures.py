@@ -22,7 +22,6 @@ import signal
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,22 +31,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import unitscope
+from architectures_page import SOURCES, page, proved
 from unitscope.accounts.verification import verify
 from unitscope.attribution.probes import probes
 from unitscope.errors import UnitscopeError
 from unitscope.tracing.layers import evaluating
 from unitscope.tracing.outputs import logits_of
 
-KINDS = {
-    "gap-linear": "pool → linear",
-    "gap-norm-linear": "pool → normalisation → linear",
-    "conv-gap": "convolution → pool",
-    "gap": "pool",
-    "local": "local",
-    "refused": "refused",
-    "failed": "does not run",
-}
-EXACT = ("gap-linear", "conv-gap", "gap")
 TIME_LIMIT = 300
 
 
@@ -128,15 +118,19 @@ def measured(spec: str) -> dict[str, Any]:
         with limited(TIME_LIMIT), quiet():
             model = unitscope.load(spec, seed=0)
             draw_zero_layers(model.network)
-            row["parameters"] = sum(
-                parameter.numel() for parameter in model.network.parameters()
-            )
+            parameters = model.network.parameters()
+            row["parameters"] = sum(parameter.numel() for parameter in parameters)
             row["input"] = list(model.input_shape)
-            begun = time.process_time()
+
+            begin = time.process_time()
             model.head_or_refusal()
-            seconds = time.process_time() - begun
-            row |= dataclasses.asdict(verify(model)) | {"seconds": seconds}
-            row["torchcam"] = torchcam_says(model) if row["kind"] != "refused" else None
+            seconds = time.process_time() - begin
+
+            row |= dataclasses.asdict(verify(model))
+            row["seconds"] = seconds
+            row["torchcam"] = None
+            if row["kind"] != "refused":
+                row["torchcam"] = torchcam_says(model)
     except TooLong as error:
         row |= {"kind": "failed", "reason": str(error)}
     except (UnitscopeError, ImportError) as error:
@@ -183,156 +177,25 @@ def torchcam_says(model: unitscope.Classifier) -> str | None:
             logits = logits_of(model.network(x), 1)
             index = int(logits[0].argmax())
             (cam,) = extractor(index, logits, normalized=False)
-            weight: Any = extractor._fc_weights
-            biases = [
-                module.bias
-                for module in model.network.modules()
-                if isinstance(module, nn.Linear)
-                and module.weight.data_ptr() == weight.data_ptr()
-            ]
-            bias = (
-                float(biases[0][index])
-                if biases and isinstance(biases[0], Tensor)
-                else 0.0
-            )
-            off = abs(float(cam.mean()) + bias - float(logits[0, index]))
-            return "right" if off <= 1e-4 * float(logits.abs().max()) else "wrong"
+            bias = _bias_beside(extractor._fc_weights, model.network, index)
     except Exception:
         return "error"
 
-
-def proved(row: dict[str, Any]) -> bool:
-    """Whether real forward passes, and the identity, bear out what is claimed to be exact."""
-    ablation = row["ablation_error"]
-    return row["identity_error"] <= 1e-5 and ablation is not None and ablation <= 1e-5
+    error = abs(float(cam.mean()) + bias - float(logits[0, index]))
+    return "right" if error <= 1e-4 * float(logits.abs().max()) else "wrong"
 
 
-def table(rows: list[dict[str, Any]], title: str) -> list[str]:
-    lines = [
-        f"## {title}",
-        "",
-        "| architecture | million parameters | head | layer | map | identity error | "
-        "ablation error | seconds "
-        "| torchcam |",
-        "|---|---:|---|---|---|---:|---:|---:|---|",
-    ]
-    for row in sorted(rows, key=lambda row: row["spec"]):
-        name = row["spec"].split(":", 1)[1]
-        if row["kind"] == "failed":
+def _bias_beside(weight: Any, network: nn.Module, index: int) -> float:
+    """The bias of a class in the linear layer with this very weight; 0 where there is none."""
+    for module in network.modules():
+        if not isinstance(module, nn.Linear) or not isinstance(module.bias, Tensor):
             continue
-        rows_, cols = row["map_size"]
-        error = row["identity_error"]
-        shown = (
-            ""
-            if error is None
-            else f"{error:.0e}"
-            if row["exact"]
-            else f"leaves out {error:.0%}"
-        )
-        ablation = (
-            "" if row["ablation_error"] is None else f"{row['ablation_error']:.0e}"
-        )
-        size = f"{row['units']}×{rows_}×{cols}" if row["units"] else ""
-        lines.append(
-            f"| {name} | {row['parameters'] / 1e6:.1f} | {KINDS[row['kind']]} | "
-            f"{row['layer']} | {size} | {shown} | "
-            f"{ablation} | {row['seconds']:.1f} | {row.get('torchcam') or ''} |"
-        )
-    return [*lines, ""]
+        if module.weight.data_ptr() == weight.data_ptr():
+            return float(module.bias[index])
+    return 0.0
 
 
-def page(rows: list[dict[str, Any]]) -> str:
-    ran = [row for row in rows if row["kind"] != "failed"]
-    kinds = Counter(row["kind"] for row in ran)
-    exact = [row for row in ran if row["exact"]]
-    local = [row for row in ran if row["kind"] == "local"]
-    borne_out = sum(map(proved, exact))
-    counts = (
-        f"{sum(kinds[kind] for kind in EXACT)} exact, "
-        f"{kinds['gap-norm-linear']} exact with a normalisation in the head"
-    )
-    ablation, identity = (
-        max(row[key] for row in exact) for key in ("ablation_error", "identity_error")
-    )
-    lines = [
-        "# Which answers which architecture gets",
-        "",
-        "Written by `python scripts/architectures.py --out docs/architectures.md`; not "
-        "edited by hand. Random weights",
-        "(drawn anew where a network begins with a layer of zeros),",
-        "each network's own input size, float32, torch "
-        f"{torch.__version__.split('+')[0]}.",
-        "",
-        f"{len(ran)} networks: **{counts}, {len(local)} local, {kinds['refused']} "
-        "refused.** "
-        f"Of the {len(exact)} exact ones, {borne_out} give, for three random units "
-        "switched off one by one, the "
-        "logits of a real forward pass to 1e-5 of the largest logit "
-        f"(largest error {ablation:.1e}); the largest identity error is "
-        f"{identity:.1e}.",
-        "",
-        "- *head*: what stands between the feature map and the logits; *local* answers "
-        "are gradient × activation.",
-        "- *identity error*: mean of the map + bias against the logit, relative to the "
-        "largest logit, on three random",
-        "  inputs; for a local answer, how much of the logit the map of the first "
-        "class leaves out.",
-        "- *ablation error*: logits with a unit off against a real forward pass of the "
-        "network with its map at zero.",
-        "- *seconds*: processor time for finding and verifying the head, once for each "
-        "network.",
-        "",
-    ]
-    lines += _beside_torchcam(ran)
-    for source in ("torchvision", "timm", "transformers"):
-        chosen = [row for row in rows if row["spec"].startswith(f"{source}:")]
-        if chosen:
-            lines += table(chosen, source)
-            sizes = [row["parameters"] for row in chosen if row["kind"] != "failed"]
-            lines[-1:] = [
-                "",
-                f"{len(sizes)} networks of up to {max(sizes) / 1e6:.0f} million "
-                "parameters.",
-                "",
-            ]
-    failed = [row for row in rows if row["kind"] == "failed"]
-    if failed:
-        lines += [
-            "## Not run",
-            "",
-            *(f"- `{row['spec']}`: {row['reason']}" for row in failed),
-            "",
-        ]
-    refused = [row for row in ran if row["kind"] == "refused"]
-    if refused:
-        lines += [
-            "## Refused, with the reason",
-            "",
-            *(f"- `{row['spec']}`: {row['reason']}" for row in refused),
-            "",
-        ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _beside_torchcam(ran: list[dict[str, Any]]) -> list[str]:
-    asked = [row for row in ran if row.get("torchcam")]
-    if not asked:
-        return []
-    exact = Counter(row["torchcam"] for row in asked if row["exact"])
-    other = Counter(row["torchcam"] for row in asked if not row["exact"])
-    return [
-        "torchcam's `CAM(model)`, left to find its layers by itself, on the same "
-        "networks: of those with an exact head "
-        f"{exact['right']} right, {exact['wrong']} wrong without a word, "
-        f"{exact['error']} errors; of the others "
-        f"{other['right']} right, {other['wrong']} wrong without a word, "
-        f"{other['error']} errors. *Right* means that "
-        "its map and the bias of its linear layer add up to the logit to 1e-4.",
-        "",
-    ]
-
-
-def main() -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -347,46 +210,53 @@ def main() -> int:
     parser.add_argument(
         "--each", type=int, default=3, help="networks of each family of timm"
     )
-    parser.add_argument(
-        "--sources", nargs="+", default=["torchvision", "timm", "transformers"]
-    )
-    arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = (
-        json.loads(arguments.json.read_text()) if arguments.json.exists() else []
-    )
+    parser.add_argument("--sources", nargs="+", default=list(SOURCES))
+    return parser
+
+
+def specs_of(sources: list[str], each: int) -> list[str]:
+    """The networks of these sources, as `source:name`."""
     names = {
         "torchvision": torchvision_names,
-        "timm": lambda: timm_names(arguments.each),
+        "timm": lambda: timm_names(each),
         "transformers": transformers_names,
     }
     with quiet():
-        specs = [
-            f"{source}:{name}"
-            for source in arguments.sources
-            for name in names[source]()
-        ]
+        return [f"{source}:{name}" for source in sources for name in names[source]()]
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    rows: list[dict[str, Any]] = []
+    if arguments.json.exists():
+        rows = json.loads(arguments.json.read_text())
+
     done = {row["spec"] for row in rows}
+    specs = specs_of(arguments.sources, arguments.each)
     for spec in tqdm([spec for spec in specs if spec not in done], disable=None):
         with quiet():
             size = parameters_of(spec)
         if size <= arguments.most_parameters * 1e6:
-            begun = time.perf_counter()
-            rows.append(measured(spec))
-            gc.collect()
-            print(
-                f"{time.perf_counter() - begun:6.1f} s  {spec}  {rows[-1]['kind']}  "
-                f"{rows[-1].get('reason', '')[:150]}"
-            )
+            rows.append(_measured_aloud(spec))
         arguments.json.write_text(json.dumps(rows, indent=1))
+
     if arguments.out:
         arguments.out.write_text(page(rows))
+
     wrong = [row["spec"] for row in rows if row.get("exact") and not proved(row)]
     if wrong:
-        print(
-            f"claimed to be exact, and not borne out: {', '.join(wrong)}",
-            file=sys.stderr,
-        )
+        names = ", ".join(wrong)
+        print(f"claimed to be exact, and not borne out: {names}", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def _measured_aloud(spec: str) -> dict[str, Any]:
+    begin = time.perf_counter()
+    row = measured(spec)
+    gc.collect()
+    seconds = time.perf_counter() - begin
+    print(f"{seconds:6.1f} s  {spec}  {row['kind']}  {row.get('reason', '')[:150]}")
+    return row
 
 
 if __name__ == "__main__":

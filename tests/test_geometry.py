@@ -115,7 +115,7 @@ def test_the_photo_itself_is_used_where_the_crop_is_not() -> None:
 
 def test_float32_maps_and_single_cells_can_be_laid() -> None:
     laid = lay_on_photo(
-        np.float32([[[3.5]]]),
+        np.array([[[3.5]]], dtype=np.float32),
         Grid.tiling((5, 5), (1, 1)),
         Placement.whole((7, 9), (5, 5)),
         (3, 2),

@@ -105,23 +105,28 @@ def _record_explanation(folder: Path, explanation: Any) -> None:
             completeness_error=explanation.completeness_error,
         )
 
-    _save_json(
-        folder / "answers.json",
-        {
-            "exact": explanation.exact,
-            "kind": explanation.head.kind,
-            "layer": explanation.layer,
-            "head_error": explanation.head.error,
-            "grid": _axes(explanation.grid),
-            "rounded": explanation.rounded,
-            "rounding_error": explanation.rounding_error(torch.float32),
-            "top": top,
-            "top_ablated": ablated.top(_TOP),
-            "top_units": explanation.top_units(classes[0]),
-            "maximal_units": [explanation.maximal_unit(index) for index in classes],
-            "classes_of_unit": explanation.classes_of_unit(_UNITS[-1]),
-        },
-    )
+    answers = _answers(explanation, ablated, top, classes)
+    _save_json(folder / "answers.json", answers)
+
+
+def _answers(
+    explanation: Any, ablated: Any, top: Any, classes: list[int]
+) -> dict[str, Any]:
+    """Answers that are no arrays."""
+    return {
+        "exact": explanation.exact,
+        "kind": explanation.head.kind,
+        "layer": explanation.layer,
+        "head_error": explanation.head.error,
+        "grid": _axes(explanation.grid),
+        "rounded": explanation.rounded,
+        "rounding_error": explanation.rounding_error(torch.float32),
+        "top": top,
+        "top_ablated": ablated.top(_TOP),
+        "top_units": explanation.top_units(classes[0]),
+        "maximal_units": [explanation.maximal_unit(index) for index in classes],
+        "classes_of_unit": explanation.classes_of_unit(_UNITS[-1]),
+    }
 
 
 def _axes(grid: Any) -> list[Any]:
@@ -285,23 +290,34 @@ STEPS: dict[str, Callable[[Inputs], None]] = {
 def _save_output(
     folder: str, name: str, words: list[str], *, as_json: bool = True
 ) -> None:
-    """Save what a command prints on standard output, and its exit status."""
+    """Save what a command prints on standard output; where it fails, how.
+
+    A revision that fails is recorded as such: the other one may fail in the same way.
+    """
     torch.manual_seed(0)
     arguments = ["unitscope", *words, *(["--json"] if as_json else [])]
     output = io.StringIO()
     errors = io.StringIO()
+    failure = ""
     with (
         mock.patch.object(sys, "argv", arguments),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):
-        status = command_line.main()
-    if status:
-        sys.exit(f"{' '.join(arguments)} failed ({status}):\n{errors.getvalue()}")
+        try:
+            status = command_line.main()
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        else:
+            failure = errors.getvalue() if status else ""
 
     path = Path(folder) / f"{name}.{'json' if as_json else 'txt'}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(output.getvalue())
+    if failure:
+        print(f"failed: {' '.join(arguments)}\n  {failure.strip()}", flush=True)
+        path.with_suffix(".failed.txt").write_text(failure)
+    else:
+        path.write_text(output.getvalue())
 
 
 def _save_arrays(folder: Path, **arrays: Any) -> None:

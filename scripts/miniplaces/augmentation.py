@@ -11,6 +11,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's, which every tool around classifiers assumes."""
 
+_Uniform = Callable[..., Tensor]
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -30,14 +32,15 @@ class Augmentation:
 
 def normalise(pixels: Tensor) -> Tensor:
     """uint8 (batch, row, column, channel) → float (batch, channel, row, column), as the network wants it."""
-    mean, std = (torch.tensor(values, device=pixels.device) for values in (MEAN, STD))
-    return (
-        pixels.permute(0, 3, 1, 2)
-        .float()
-        .div_(255)
-        .sub_(mean[:, None, None])
-        .div_(std[:, None, None])
-    )
+    mean, std = _statistics(pixels.device)
+    levels = pixels.permute(0, 3, 1, 2).float()
+    shares = levels.div_(255)
+    return shares.sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (channel) of what the network expects."""
+    return torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
 
 
 def augment(
@@ -48,36 +51,52 @@ def augment(
     All random numbers are drawn on the CPU from `generator`, so that a batch is the
     same on every device.
     """
-    count, stored, device = len(pixels), pixels.shape[1], pixels.device
+    count = len(pixels)
+    device = pixels.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(count, *shape, generator=generator) * (high - low) + low
+        share = torch.rand(count, *shape, generator=generator)
+        return share * (high - low) + low
 
-    area, stretch = (
-        uniform(how.smallest_crop, 1.0),
-        uniform(-math.log(how.aspect), math.log(how.aspect)),
-    )
-    height = (area / stretch.exp()).sqrt().clamp_(max=1.0)
-    width = (area * stretch.exp()).sqrt().clamp_(max=1.0)
-    rows = _resampling(uniform(0, 1) * (1 - height), height, stored, size)
-    columns = _resampling(uniform(0, 1) * (1 - width), width, stored, size)
-    columns = torch.where(uniform(0, 1)[:, None, None] < 0.5, columns.flip(1), columns)
+    crops = _crop(pixels, size, how, uniform)
+
+    brightness = uniform(1 - how.colour, 1 + how.colour)
+    cast = uniform(1 - how.cast, 1 + how.cast, 3)
+    contrast = uniform(1 - how.colour, 1 + how.colour)
+    gain = (brightness * cast.T).T
+    crops = _colour(crops, gain.to(device), contrast.to(device))
+
+    if not how.erase:
+        return crops
+    return _erase(crops, uniform, how.erase)
+
+
+def _crop(pixels: Tensor, size: int, how: Augmentation, uniform: _Uniform) -> Tensor:
+    """Cut a random rectangle out of every photo, resize it to a square, and mirror half of them."""
+    count = len(pixels)
+    stored = pixels.shape[1]
+    area = uniform(how.smallest_crop, 1.0)
+    longest = math.log(how.aspect)
+    aspect = uniform(-longest, longest).exp()
+    height = (area / aspect).sqrt().clamp_(max=1.0)
+    width = (area * aspect).sqrt().clamp_(max=1.0)
+
+    top = uniform(0, 1) * (1 - height)
+    rows = _resampling(top, height, stored, size)
+    left = uniform(0, 1) * (1 - width)
+    columns = _resampling(left, width, stored, size)
+    is_mirrored = uniform(0, 1)[:, None, None] < 0.5
+    columns = torch.where(is_mirrored, columns.flip(1), columns)
+
     # Crop, resize and flip are linear along each axis: two batched matrix products,
     # which on a CPU take a third of grid_sample's time and, unlike it, do not alias
     # where a crop shrinks.
-    squeezed = rows.to(device) @ pixels.float().flatten(2)
+    rows = rows.to(pixels.device)
+    columns = columns.to(pixels.device)[:, None]
+    squeezed = rows @ pixels.float().flatten(2)
     planes = squeezed.view(count, size, stored, 3).permute(0, 3, 1, 2)
-    crops = (planes @ columns.to(device)[:, None].mT).contiguous(
-        memory_format=torch.channels_last
-    )
-
-    gain = (
-        uniform(1 - how.colour, 1 + how.colour)
-        * uniform(1 - how.cast, 1 + how.cast, 3).T
-    )
-    contrast = uniform(1 - how.colour, 1 + how.colour)
-    crops = _colour(crops, gain.T.to(device), contrast.to(device))
-    return _erase(crops, uniform, how.erase) if how.erase else crops
+    crops = planes @ columns.mT
+    return crops.contiguous(memory_format=torch.channels_last)
 
 
 def _resampling(start: Tensor, extent: Tensor, stored: int, size: int) -> Tensor:
@@ -86,30 +105,44 @@ def _resampling(start: Tensor, extent: Tensor, stored: int, size: int) -> Tensor
     A triangle as wide as the larger of the two grids' spacings, which is Pillow's
     bilinear filter.
     """
+    cells = torch.arange(size) + 0.5
+    pixels = torch.arange(stored) + 0.5
     step = extent * stored / size
-    centres = (start * stored)[:, None] + step[:, None] * (torch.arange(size) + 0.5)
-    distance = (centres[:, :, None] - (torch.arange(stored) + 0.5)).abs()
-    weights = (1 - distance / step.clamp(min=1.0)[:, None, None]).clamp_(min=0)
+    begin = start * stored
+    centres = begin[:, None] + step[:, None] * cells
+
+    distance = (centres[:, :, None] - pixels).abs()
+    reach = step.clamp(min=1.0)
+    weights = (1 - distance / reach[:, None, None]).clamp_(min=0)
     return weights / weights.sum(2, keepdim=True)
 
 
 def _colour(crops: Tensor, gain: Tensor, contrast: Tensor) -> Tensor:
     """Brightness, colour cast, contrast and normalisation are all linear: one multiplication and one addition."""
-    mean, std = (torch.tensor(values, device=crops.device) for values in (MEAN, STD))
+    mean, std = _statistics(crops.device)
+    contrast = contrast[:, None]
     middle = crops.mean((2, 3)) * gain / 255
-    scale = gain * contrast[:, None] / std / 255
-    offset = ((1 - contrast[:, None]) * middle - mean) / std
+    scale = gain * contrast / std / 255
+    offset = ((1 - contrast) * middle - mean) / std
     return torch.addcmul(offset[:, :, None, None], crops, scale[:, :, None, None])
 
 
-def _erase(crops: Tensor, uniform: Callable[..., Tensor], chance: float) -> Tensor:
+def _erase(crops: Tensor, uniform: _Uniform, chance: float) -> Tensor:
+    """Blank a square in some crops."""
     size = crops.shape[-1]
-    side = torch.where(
-        uniform(0, 1) < chance, uniform(0.2, 0.5), torch.zeros(len(crops))
-    )
-    left, top = uniform(0, 1) * (1 - side), uniform(0, 1) * (1 - side)
+    is_erased = uniform(0, 1) < chance
+    nothing = torch.zeros(len(crops))
+    side = torch.where(is_erased, uniform(0.2, 0.5), nothing)
+    left = uniform(0, 1) * (1 - side)
+    top = uniform(0, 1) * (1 - side)
+
     position = (torch.arange(size) + 0.5) / size
-    columns = (position >= left[:, None]) & (position < (left + side)[:, None])
-    rows = (position >= top[:, None]) & (position < (top + side)[:, None])
-    blank = (rows[:, :, None] & columns[:, None, :]).to(crops.device)
-    return crops.masked_fill(blank[:, None], 0.0)
+    columns = _between(position, left, left + side)
+    rows = _between(position, top, top + side)
+    blank = rows[:, :, None] & columns[:, None, :]
+    return crops.masked_fill(blank.to(crops.device)[:, None], 0.0)
+
+
+def _between(position: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """(batch, position): whether a position lies in [low, high)."""
+    return (position >= low[:, None]) & (position < high[:, None])

@@ -1,10 +1,16 @@
 """The model card: what a weights file says of itself, as JSON in its metadata and as a page of the docs."""
 
+from pathlib import Path
 from typing import Any
 
 from miniplaces.evaluation import Evaluation
 from miniplaces.training import Recipe
 from miniplaces.weights import Weights
+from unitscope.scenes.network import Architecture
+
+_TEMPLATE = Path(__file__).with_name("model-card.txt")
+_STRIDE = 16
+_EXTREMES = 5
 
 DATA = (
     "MiniPlaces: 100,000 training photos of 100 scene classes, a part of Places (MIT "
@@ -59,33 +65,34 @@ def describe(recipe: Recipe) -> str:
     phases = ", then ".join(
         f"{phase.epochs} epochs at {phase.size} pixels" for phase in recipe.phases
     )
-    optimizer = (
-        f"Muon (peak {recipe.lr}) for the convolutions after the first and AdamW (peak "
-        f"{recipe.small_lr}) for the rest"
-        if recipe.optimizer == "muon"
-        else f"SGD with Nesterov momentum (peak {recipe.lr})"
-    )
-    how = recipe.augmentation
-    kept = (
-        f"their exponential moving average (decay {recipe.averaging})"
-        if recipe.averaging
-        else "the last ones"
-    )
-    teacher = (
-        f", {recipe.distil:.0%} of the loss from a teacher's answers"
-        if recipe.distil
-        else ""
-    )
+
+    optimizer = f"SGD with Nesterov momentum (peak {recipe.lr})"
+    if recipe.optimizer == "muon":
+        optimizer = (
+            f"Muon (peak {recipe.lr}) for the convolutions after the first and AdamW "
+            f"(peak {recipe.small_lr}) for the rest"
+        )
+
+    teacher = ""
+    if recipe.distil:
+        teacher = f", {recipe.distil:.0%} of the loss from a teacher's answers"
+
+    weights = "the last ones"
+    if recipe.averaging:
+        weights = f"their exponential moving average (decay {recipe.averaging})"
+
+    augmentation = recipe.augmentation
     return (
-        f"From scratch: {phases}; batches of {recipe.batch}; {optimizer}, warmed up "
-        f"over {recipe.warmup} steps and "
-        f"brought to zero in a straight line over the last {recipe.decay:.0%}; weight "
-        f"decay {recipe.weight_decay}; "
-        f"label smoothing {recipe.label_smoothing}{teacher}; random crops of "
-        f"{how.smallest_crop:.0%}–100 % of the "
-        f"area, mirrored half the time, brightness and contrast ±{how.colour:.0%}, "
-        f"colour cast ±{how.cast:.0%}; the "
-        f"weights kept are {kept}. Seed {recipe.seed}."
+        f"From scratch: {phases}; batches of {recipe.batch}; {optimizer}, "
+        f"warmed up over {recipe.warmup} steps and "
+        f"brought to zero in a straight line over the last {recipe.decay:.0%}; "
+        f"weight decay {recipe.weight_decay}; "
+        f"label smoothing {recipe.label_smoothing}{teacher}; "
+        f"random crops of {augmentation.smallest_crop:.0%}–100 % of the area, "
+        "mirrored half the time, "
+        f"brightness and contrast ±{augmentation.colour:.0%}, "
+        f"colour cast ±{augmentation.cast:.0%}; "
+        f"the weights kept are {weights}. Seed {recipe.seed}."
     )
 
 
@@ -96,116 +103,71 @@ def _percent(entry: dict[str, Any]) -> str:
 
 def render(weights: Weights, size: int) -> str:
     """The page docs/model-card.md, from a weights file of `size` bytes."""
-    card, preprocessing = weights.card, weights.preprocessing
+    card = weights.card
     accuracy = card["accuracy"]
     architecture = weights.network.architecture
-    stages = "\n".join(
-        f"| `layer{number}` | {stage.blocks} × "
-        + (
-            f"bottleneck ({stage.bottleneck} inside)"
-            if stage.bottleneck
-            else "basic block (two 3×3 convolutions)"
-        )
-        + f" | {stage.units} | {stage.stride} |"
-        for number, stage in enumerate(architecture.stages, start=1)
+    preprocessing = weights.preprocessing
+    ordered = _from_worst_to_best(accuracy["classes"])
+
+    return _TEMPLATE.read_text(encoding="utf-8").format(
+        **card,
+        label_count=len(weights.labels),
+        size=size,
+        top1=_percent(accuracy["top1"]),
+        top5=_percent(accuracy["top5"]),
+        photos=accuracy["photos"],
+        stem=architecture.stem,
+        stages=_stages(architecture),
+        units=architecture.stages[-1].units,
+        class_count=architecture.classes,
+        side=preprocessing["crop"] // _STRIDE,
+        crop=preprocessing["crop"],
+        resize=preprocessing["resize"],
+        interpolation=preprocessing["interpolation"],
+        worst=_named(ordered[:_EXTREMES]),
+        best=_named(ordered[: -_EXTREMES - 1 : -1]),
+        confusions=_confusions(accuracy["confusions"]),
+        classes=_classes(accuracy["classes"]),
     )
-    classes = "\n".join(
-        f"| {name} | {_percent(entry['top1'])} | {_percent(entry['top5'])} | "
-        f"{entry['top1']['photos']} |"
-        for name, entry in accuracy["classes"].items()
+
+
+def _stages(architecture: Architecture) -> str:
+    """A row of the table for every stage."""
+    rows = []
+    for number, stage in enumerate(architecture.stages, start=1):
+        kind = "basic block (two 3×3 convolutions)"
+        if stage.bottleneck:
+            kind = f"bottleneck ({stage.bottleneck} inside)"
+        blocks = f"{stage.blocks} × {kind}"
+        rows.append(f"| `layer{number}` | {blocks} | {stage.units} | {stage.stride} |")
+    return "\n".join(rows)
+
+
+def _from_worst_to_best(classes: dict[str, Any]) -> list[tuple[str, float]]:
+    accuracies = [
+        (name, float(entry["top1"]["accuracy"])) for name, entry in classes.items()
+    ]
+    return sorted(accuracies, key=lambda item: item[1])
+
+
+def _named(accuracies: list[tuple[str, float]]) -> str:
+    return ", ".join(
+        f"{name} ({100 * accuracy:.0f} %)" for name, accuracy in accuracies
     )
-    confusions = "\n".join(
-        f"| {entry['class']} | {entry['taken_for']} | {entry['photos']} |"
-        for entry in accuracy["confusions"]
-    )
-    ordered = sorted(
-        accuracy["classes"].items(), key=lambda item: float(item[1]["top1"]["accuracy"])
-    )
-    worst = ", ".join(
-        f"{name} ({100 * entry['top1']['accuracy']:.0f} %)"
-        for name, entry in ordered[:5]
-    )
-    best = ", ".join(
-        f"{name} ({100 * entry['top1']['accuracy']:.0f} %)"
-        for name, entry in ordered[:-6:-1]
-    )
-    return f"""# Model card: the scene classifier in the box
 
-<!-- Written by `python scripts/train_miniplaces.py card`; edit scripts/miniplaces/card.py, not this page. -->
 
-`unitscope.load("miniplaces")` is a small ResNet that tells {len(weights.labels)} kinds of scene apart. It ships inside
-the package (`src/unitscope/scenes/miniplaces.safetensors`, {size:,} bytes, half precision, no pickle) and needs no
-network connection.
+def _confusions(entries: list[dict[str, Any]]) -> str:
+    rows = []
+    for entry in entries:
+        rows.append(f"| {entry['class']} | {entry['taken_for']} | {entry['photos']} |")
+    return "\n".join(rows)
 
-## How good it is
 
-Measured on {card["measured_on"]}, with the weights as shipped, loaded into float32:
-
-| | accuracy in %, with 95 % interval | photos |
-|---|---|---|
-| top-1 | {_percent(accuracy["top1"])} | {accuracy["photos"]} |
-| top-5 | {_percent(accuracy["top5"])} | {accuracy["photos"]} |
-
-Intervals are Wilson score intervals, here and below. They say how far the number may be off because the photos are a
-sample, not how the classifier does on other kinds of photos.
-
-## What it is
-
-| layer | what | units | stride |
-|---|---|---|---|
-| `conv1`, `bn1`, `relu` | 7×7 convolution over RGB | {architecture.stem} | 2 |
-| `maxpool` | 3×3 | {architecture.stem} | 2 |
-{stages}
-| `avgpool` | mean over the feature map | {architecture.stages[-1].units} | |
-| `fc` | linear | {architecture.classes} classes | |
-
-{card["parameters"]:,} parameters. Every block ends in a ReLU, so the last feature map is never negative, and a CAM is
-negative only where a weight is. The strides multiply to 16: {preprocessing["crop"]} pixels leave a feature map of
-{preprocessing["crop"] // 16}×{preprocessing["crop"] // 16}.
-
-A photo's shorter side is resized to {preprocessing["resize"]} pixels ({preprocessing["interpolation"]}, antialiased),
-the centre {preprocessing["crop"]}×{preprocessing["crop"]} is kept, and ImageNet's mean and standard deviation are
-applied.
-
-## How it was made
-
-Data: {card["trained_on"]}. {card["data"]}
-
-Attribution: {card["attribution"]}
-
-Recipe. {card["recipe"]}
-
-The command, from a checkout ([training.md](training.md) explains it):
-
-```
-{card["command"]}
-```
-
-## What it is for, and what not
-
-{card["intended_use"]}
-
-{card["not_for"]}
-
-## Known weaknesses
-
-- Classes it tells worst: {worst}. Best: {best}. With so few photos a class, the order within either list is not firm.
-- The training photos had been shrunk to 96 pixels: detail finer than that is unknown to it.
-- Photos from the web show some regions, seasons and ways of building far more often than others, and so does what the
-  classifier takes for a typical kitchen or village.
-- A photo often shows more than one scene and carries one label: some "mistakes" below are a matter of opinion.
-
-Most frequent mistakes:
-
-| class | taken for | photos |
-|---|---|---|
-{confusions}
-
-## Accuracy per class
-
-In %, with 95 % intervals.
-
-| class | top-1 | top-5 | photos |
-|---|---|---|---|
-{classes}
-"""
+def _classes(classes: dict[str, Any]) -> str:
+    rows = []
+    for name, entry in classes.items():
+        top1 = _percent(entry["top1"])
+        top5 = _percent(entry["top5"])
+        photos = entry["top1"]["photos"]
+        rows.append(f"| {name} | {top1} | {top5} | {photos} |")
+    return "\n".join(rows)

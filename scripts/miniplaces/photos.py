@@ -110,46 +110,46 @@ def read_photos(
             f"{source} does not exist: give a MiniPlaces folder or tar, or parquet "
             "shards"
         )
+    title = f"decoding {source.name}"
     if cache is None:
-        return _decode(
-            _records(source, split),
-            size,
-            f"decoding {source.name}",
-            out=None,
-            classes=classes,
-        )
-    files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
-    stamp = [
-        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in files or [source]
-    ]
-    key = hashlib.sha256(
-        json.dumps([stamp, split, size, classes]).encode()
-    ).hexdigest()[:16]
-    pixels_path, index_path = (
-        cache / f"{split}-{key}.npy",
-        cache / f"{split}-{key}.json",
-    )
+        records = _records(source, split)
+        return _decode(records, size, title, out=None, classes=classes)
+
+    key = _cache_key(source, split, size, classes)
+    pixels_path = cache / f"{split}-{key}.npy"
+    index_path = cache / f"{split}-{key}.json"
     if not index_path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        photos = _decode(
-            _records(source, split),
-            size,
-            f"decoding {source.name}",
-            out=pixels_path,
-            classes=classes,
-        )
-        temporary = index_path.with_suffix(".tmp")
-        temporary.write_text(
-            json.dumps({"names": photos.names, "labels": photos.labels.tolist()})
-        )
+        records = _records(source, split)
+        photos = _decode(records, size, title, out=pixels_path, classes=classes)
         # The index comes last: where it is, the pixels beside it are complete.
-        temporary.replace(index_path)
+        _write_index(index_path, photos)
+
     index: dict[str, Any] = json.loads(index_path.read_text())
     pixels = np.load(pixels_path, mmap_mode="r")
-    return Photos(
-        pixels, np.array(index["labels"], dtype=np.int64), tuple(index["names"])
-    )
+    labels = np.array(index["labels"], dtype=np.int64)
+    return Photos(pixels, labels, tuple(index["names"]))
+
+
+def _cache_key(
+    source: Path, split: str, size: int | None, classes: list[str] | None
+) -> str:
+    """A hash of what is read and how, which changes when a file does."""
+    files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    stamps = []
+    for path in files or [source]:
+        status = path.stat()
+        stamps.append((str(path.resolve()), status.st_size, status.st_mtime_ns))
+
+    text = json.dumps([stamps, split, size, classes])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write_index(path: Path, photos: Photos) -> None:
+    index = {"names": photos.names, "labels": photos.labels.tolist()}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(index))
+    temporary.replace(path)
 
 
 def split_off(

@@ -20,6 +20,9 @@ from miniplaces.augmentation import Augmentation, augment
 from miniplaces.optimizers import make_optimizers
 from miniplaces.photos import Photos
 
+_STEPS_BETWEEN_NEWS = 20
+_SHARE_OF_NEW_LOSS = 0.02
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be trained as given; the message says why and what to change."""
@@ -155,92 +158,132 @@ def train(
     differ, on a CPU with the same number of threads nothing does.
     """
     _check(recipe, chosen)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizers = make_optimizers(
-        network, recipe.optimizer, recipe.lr, recipe.small_lr, recipe.weight_decay
-    )
-    average = Average(network)
-    start = _resume(schedule.checkpoint, recipe, chosen, network, average, optimizers)
-    if teacher is not None:
-        teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(
-            False
-        )  # type: ignore[call-overload]
+    trainer = _Trainer(network, teacher, photos, recipe, device, precision)
+    start = _resume(schedule.checkpoint, recipe, chosen, trainer)
     pixels = _on_device(photos, device)
-    if recipe.optimizer == "muon":
-        peaks = [[recipe.lr], [recipe.small_lr] * 2]
-    else:
-        peaks = [[recipe.lr] * len(optimizers[0].param_groups)]
 
     steps = len(chosen) // recipe.batch
     total = steps * recipe.epochs
-    network.train()
     saved = time.monotonic()
-    losses = torch.zeros((), device=device)
-    with tqdm(
+    network.train()
+    with _bar(total, start) as bar:
+        for step, indices in _batches(chosen, recipe, start):
+            epoch = step // steps
+            size = recipe.size_at(epoch)
+            rate = recipe.rate_at(step, total)
+            images = _gather(pixels, indices, device)
+            trainer.step(step, images, indices, size, rate)
+
+            bar.update()
+            if step % _STEPS_BETWEEN_NEWS == 0:
+                loss = f"{trainer.mean_loss():.3f}"
+                bar.set_postfix(epoch=epoch, size=size, lr=f"{rate:.2f}", loss=loss)
+
+            done = step + 1
+            if done == schedule.stop_after_steps:
+                break
+            is_due = time.monotonic() - saved > schedule.every_seconds
+            if is_due or done == total:
+                fingerprint = recipe.fingerprint(chosen, done)
+                _save(schedule.checkpoint, fingerprint, done, trainer)
+                saved = time.monotonic()
+            if done % steps == 0:
+                passed = f"epoch {done // steps}/{recipe.epochs}"
+                tqdm.write(f"{passed}  size {size}  loss {trainer.mean_loss():.3f}")
+    return trainer.average.values
+
+
+def _bar(total: int, start: int) -> "tqdm[Any]":
+    return tqdm(
         total=total,
         initial=start,
         desc="training",
         unit=" steps",
         disable=None,
         mininterval=1,
-    ) as bar:
-        for step, indices in _batches(chosen, recipe, start):
-            epoch = step // steps
-            rate = recipe.rate_at(step, total)
-            for optimizer, values in zip(optimizers, peaks, strict=True):
-                for group, peak in zip(optimizer.param_groups, values, strict=True):
-                    group["lr"] = peak * rate
-            generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-            inputs = augment(
-                _gather(pixels, indices, device),
-                recipe.size_at(epoch),
-                recipe.augmentation,
-                generator,
-            )
-            labels = torch.from_numpy(photos.labels[indices]).to(device)
-            loss = _loss(
-                network,
-                teacher,
-                inputs,
-                labels,
-                recipe,
-                precision_of(precision, device),
-            )
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            for optimizer in optimizers:
-                optimizer.step()
-            # A young average must forget its first weights sooner than an old one.
-            average.update(network, min(recipe.averaging, (step + 1) / (step + 10)))
-            losses = losses + (loss.detach() - losses) * (0.02 if step > start else 1.0)
-            bar.update()
-            if step % 20 == 0:
-                bar.set_postfix(
-                    epoch=epoch,
-                    size=inputs.shape[-1],
-                    lr=f"{rate:.2f}",
-                    loss=f"{losses.item():.3f}",
-                )
-            done = step + 1
-            if done == schedule.stop_after_steps:
-                break
-            if time.monotonic() - saved > schedule.every_seconds or done == total:
-                _save(
-                    schedule.checkpoint,
-                    recipe.fingerprint(chosen, done),
-                    done,
-                    network,
-                    average,
-                    optimizers,
-                )
-                saved = time.monotonic()
-            if done % steps == 0:
-                tqdm.write(
-                    f"epoch {done // steps}/{recipe.epochs}  size {inputs.shape[-1]}  "
-                    f"loss {losses.item():.3f}"
-                )
-    return average.values
+    )
+
+
+class _Trainer:
+    """A network on its device, with what changes from step to step: weights, their average, and optimizers."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        teacher: nn.Module | None,
+        photos: Photos,
+        recipe: Recipe,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if teacher is not None:
+            teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            teacher.eval().requires_grad_(False)
+        self.network = network
+        self.teacher = teacher
+        self.labels = photos.labels
+        self.recipe = recipe
+        self.device = device
+        self.precision = precision
+        self.average = Average(network)
+        self.optimizers = make_optimizers(
+            network, recipe.optimizer, recipe.lr, recipe.small_lr, recipe.weight_decay
+        )
+        self._peaks = self._peaks_of_rates()
+        self._loss: Tensor | None = None
+
+    def _peaks_of_rates(self) -> list[list[float]]:
+        """The peak learning rate of every group of every optimizer."""
+        recipe = self.recipe
+        if recipe.optimizer == "muon":
+            return [[recipe.lr], [recipe.small_lr] * 2]
+        return [[recipe.lr] * len(self.optimizers[0].param_groups)]
+
+    def step(
+        self,
+        step: int,
+        images: Tensor,
+        indices: NDArray[np.int64],
+        size: int,
+        rate: float,
+    ) -> None:
+        """One step on the photos of these indices, at a share `rate` of the peak learning rates."""
+        recipe = self.recipe
+        self._set_rates(rate)
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        inputs = augment(images, size, recipe.augmentation, generator)
+        labels = torch.from_numpy(self.labels[indices]).to(self.device)
+        precision = precision_of(self.precision, self.device)
+        loss = _loss(self.network, self.teacher, inputs, labels, recipe, precision)
+
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+        # A young average must forget its first weights sooner than an old one.
+        decay = min(recipe.averaging, (step + 1) / (step + 10))
+        self.average.update(self.network, decay)
+        self._follow(loss.detach())
+
+    def _set_rates(self, rate: float) -> None:
+        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * rate
+
+    def _follow(self, loss: Tensor) -> None:
+        """Keep a moving average of the loss, on the device."""
+        if self._loss is None:
+            self._loss = loss
+        else:
+            self._loss = self._loss + (loss - self._loss) * _SHARE_OF_NEW_LOSS
+
+    def mean_loss(self) -> float:
+        """The moving average of the loss."""
+        assert self._loss is not None, "no step has run"
+        return self._loss.item()
 
 
 def _check(recipe: Recipe, chosen: NDArray[np.int64]) -> None:
@@ -317,40 +360,27 @@ def _loss(
     return (1 - recipe.distil) * loss + recipe.distil * heat**2 * imitation
 
 
-def _save(
-    path: Path,
-    fingerprint: str,
-    step: int,
-    network: nn.Module,
-    average: Average,
-    optimizers: list[torch.optim.Optimizer],
-) -> None:
+def _save(path: Path, fingerprint: str, step: int, trainer: _Trainer) -> None:
+    state = {
+        "fingerprint": fingerprint,
+        "step": step,
+        "network": trainer.network.state_dict(),
+        "average": trainer.average.values,
+        "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    torch.save(
-        {
-            "fingerprint": fingerprint,
-            "step": step,
-            "network": network.state_dict(),
-            "average": average.values,
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        },
-        temporary,
-    )
+    torch.save(state, temporary)
     temporary.replace(path)
 
 
 def _resume(
-    path: Path,
-    recipe: Recipe,
-    chosen: NDArray[np.int64],
-    network: nn.Module,
-    average: Average,
-    optimizers: list[torch.optim.Optimizer],
+    path: Path, recipe: Recipe, chosen: NDArray[np.int64], trainer: _Trainer
 ) -> int:
     """Load the checkpoint where there is one; the number of steps it has done."""
     if not path.exists():
         return 0
+
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     step: int = state["step"]
     if state["fingerprint"] != recipe.fingerprint(chosen, step):
@@ -358,9 +388,10 @@ def _resume(
             f"{path} belongs to another recipe or other photos: give the same options "
             "to go on, or another --out"
         )
-    network.load_state_dict(state["network"])
+
+    trainer.network.load_state_dict(state["network"])
     for name, value in state["average"].items():
-        average.values[name].copy_(value)
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        trainer.average.values[name].copy_(value)
+    for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return step

@@ -27,6 +27,7 @@ from miniplaces import (  # noqa: E402
     card,
     evaluation,
     optimizers,
+    options,
     photos,
     training,
     weights,
@@ -404,9 +405,9 @@ def test_distillation_alone_pulls_towards_the_teacher() -> None:
 
 
 def test_schedule_is_parsed_spread_and_checked() -> None:
-    phases = train_miniplaces.parse_schedule("64:12,96:4")
+    phases = options.parse_schedule("64:12,96:4")
     assert phases == (training.Phase(64, 12), training.Phase(96, 4))
-    assert train_miniplaces.spread(phases, 4) == (
+    assert options.spread(phases, 4) == (
         training.Phase(64, 3),
         training.Phase(96, 1),
     )
@@ -420,7 +421,7 @@ def test_schedule_is_parsed_spread_and_checked() -> None:
     assert recipe.rate_at(4999, 5000) == pytest.approx(1 / 2000)
     for text in ("64", "16:3", "64:0", "64:x"):
         with pytest.raises(Exception, match="is no schedule: expected SIZE:EPOCHS"):
-            train_miniplaces.parse_schedule(text)
+            options.parse_schedule(text)
 
 
 @given(st.data())
@@ -450,7 +451,7 @@ def test_evaluation_counts_by_hand() -> None:
 
 
 def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
-    architecture = train_miniplaces.ARCHITECTURES["tiny"]
+    architecture = options.ARCHITECTURES["tiny"]
     with pytest.raises(
         ValueError, match="w does not fit half precision: its largest value is 1e\\+06"
     ):

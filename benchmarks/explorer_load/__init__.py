@@ -1,0 +1,1 @@
+"""Load on the explorer: a server, clients that ask it, and a browser that clicks."""
