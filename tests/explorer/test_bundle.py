@@ -47,7 +47,9 @@ def test_all_modules_are_joined_each_after_those_that_it_needs(
     left = {"data.js", "data-scripts.js"} - set(order)
     assert sorted([*order, *left]) == modules() and len(left) == 1
     for place, name in enumerate(order):
-        for needed in re.findall(r'from "\./([\w-]+\.js)"', read(name)):
+        for needed in re.findall(
+            r'^import \{[^}]*\} from "\./([\w-]+\.js)"', read(name), re.MULTILINE
+        ):
             assert order.index(instead.get(needed, needed)) < place
     assert not re.search(r"^(import|export) ", script, re.MULTILINE)
     assert len(re.findall(r"^\S", script, re.MULTILINE)) > 100, (
@@ -84,6 +86,20 @@ def test_only_what_is_given_is_left_outside() -> None:
         "// b.js\nasync function three() {}\n\n// a.js\nlet one = 1;\nconst two = "
         "three;\n\n"
         "// main.js\nconst mine = one;\n\nreturn { mine, two };\n})();\n"
+    )
+
+
+def test_types_are_left_out() -> None:
+    texts = {
+        "main.js": '/** @import { A } from "./a.js" */\n\n'
+        '/**\n * @param {import("./b.js").B} b\n */\n'
+        "const one = (b) => {\n  /** @type {A} */\n  const a = b / 2;\n"
+        '  return /** @type {A} */ (a) + "/** text */";\n};\n',
+    }
+    assert joined(texts) == (
+        '"use strict";\nconst all = (() => {\n// main.js\n'
+        "const one = (b) => {\n  const a = b / 2;\n"
+        '  return /** @type {A} */ (a) + "/** text */";\n};\n\nreturn {  };\n})();\n'
     )
 
 

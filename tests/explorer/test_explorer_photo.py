@@ -575,7 +575,7 @@ def test_a_late_look_never_replaces_what_was_chosen(
     slow: tuple[Any, str, list[Any]],
 ) -> None:
     page, _, held = slow
-    chosen = page.inner_text(".map-said strong")
+    chosen = page.inner_text(".map-words strong")
     page.holding = "evidence.json"
     page.locator(".prediction").nth(2).hover()
     page.wait_for_timeout(400)
@@ -584,7 +584,7 @@ def test_a_late_look_never_replaces_what_was_chosen(
     for route in held:
         route.continue_()
     page.wait_for_timeout(300)
-    assert page.inner_text(".map-said strong") == chosen
+    assert page.inner_text(".map-words strong") == chosen
 
 
 def test_what_was_asked_last_is_shown_and_what_fails_can_be_tried_again(

@@ -20,6 +20,8 @@ _EXPORTED = re.compile(
     r"^export (?:const|let|class|function|async function) ([A-Za-z_$][\w$]*)",
     re.MULTILINE,
 )
+# Types of the modules' names. tsc reads them; a browser need not load them.
+_JSDOC = re.compile(r"^[ \t]*/\*\*.*?\*/[ \t]*\n", re.MULTILINE | re.DOTALL)
 _LEFT = re.compile(
     r"^(?:import|export)\b.*$|\bimport\s*\(|\bimport\.meta\b", re.MULTILINE
 )
@@ -72,8 +74,8 @@ def bundle(
 
 
 def _stripped(module: str, text: str) -> str:
-    """A module's text without its imports, and with what it exports as ordinary names."""
-    text = _EXPORT.sub("", _IMPORT.sub("", text))
+    """A module's text without imports and JSDoc, and with its exports as ordinary names."""
+    text = _EXPORT.sub("", _IMPORT.sub("", _JSDOC.sub("", text)))
     left = _LEFT.search(text)
     if left is not None:
         raise ValueError(
