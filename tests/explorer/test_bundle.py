@@ -94,12 +94,15 @@ def test_types_are_left_out() -> None:
         "main.js": '/** @import { A } from "./a.js" */\n\n'
         '/**\n * @param {import("./b.js").B} b\n */\n'
         "const one = (b) => {\n  /** @type {A} */\n  const a = b / 2;\n"
-        '  return /** @type {A} */ (a) + "/** text */";\n};\n',
+        '  return /** @type {A} */ (a) + "/** text */";\n};\n'
+        "const two =\n  /** @type {A} */ (one(2));\n/** Three. */\nconst three = 3;\n",
     }
     assert joined(texts) == (
         '"use strict";\nconst all = (() => {\n// main.js\n'
         "const one = (b) => {\n  const a = b / 2;\n"
-        '  return /** @type {A} */ (a) + "/** text */";\n};\n\nreturn {  };\n})();\n'
+        '  return /** @type {A} */ (a) + "/** text */";\n};\n'
+        "const two =\n  /** @type {A} */ (one(2));\nconst three = 3;\n\n"
+        "return {  };\n})();\n"
     )
 
 

@@ -21,7 +21,7 @@ _EXPORTED = re.compile(
     re.MULTILINE,
 )
 # Types of the modules' names. tsc reads them; a browser need not load them.
-_JSDOC = re.compile(r"^[ \t]*/\*\*.*?\*/[ \t]*\n", re.MULTILINE | re.DOTALL)
+_JSDOC = re.compile(r"^[ \t]*/\*\*(?:(?!\*/).)*\*/[ \t]*\n", re.MULTILINE | re.DOTALL)
 _LEFT = re.compile(
     r"^(?:import|export)\b.*$|\bimport\s*\(|\bimport\.meta\b", re.MULTILINE
 )
