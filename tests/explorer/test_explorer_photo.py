@@ -294,6 +294,15 @@ def test_the_whole_state_is_in_the_address(
         assert {place: other.inner_text(place) for place in seen} == before
 
 
+@pytest.mark.parametrize(("cells", "words"), [("4", "1 cell"), ("0-6", "7 cells")])
+def test_a_region_is_said_in_words(
+    page: Any, address: str, cells: str, words: str
+) -> None:
+    opened(page, address, f"?region={cells}")
+    region = page.locator(".region").get_attribute("aria-label")
+    assert region == f"A region of {words} is marked"
+
+
 def test_regions_add_up_to_the_logit(page: Any, address: str) -> None:
     opened(page, address, "?region=0-6")
 
