@@ -108,11 +108,11 @@ def test_types_are_left_out() -> None:
 
 MAIN, A = 'import { a } from "./a.js";\n', "export const a = 1;\n"
 REFUSED = {
-    "twice": (MAIN + "const b = 1;\n", A + "const b = 2;\n", "b in main.js and a.js"),
+    "twice": (MAIN + "const b = 1;\n", A + "const b = 2;\n", "b in a.js and main.js"),
     "parts": (
         MAIN + "const [c, b] = [1, 2];\n",
         A + "function b() {}\n",
-        "b in main.js and a.js",
+        "b in a.js and main.js",
     ),
     "circle": (
         MAIN,
