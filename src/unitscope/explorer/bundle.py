@@ -8,7 +8,6 @@ statement begins a line, and every top-level name is used in one module only.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 _IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"\./([\w.-]+)";\n', re.MULTILINE)
@@ -52,18 +51,24 @@ def bundle(
     _check_imports(texts, replaced)
     _check_names(texts)
 
-    declared = {found for text in texts.values() for found in _names(text)}
+    declared = set()
+    for text in texts.values():
+        declared.update(_names(text))
+
     missing = sorted(set(gives) - declared)
     if missing:
-        raise ValueError(
-            f"no module has {', '.join(missing)}, which the script is to give"
-        )
+        names = ", ".join(missing)
+        raise ValueError(f"no module has {names}, which the script is to give")
 
-    body = "".join(
-        f"// {module}\n{_stripped(module, text)}" for module, text in texts.items()
-    )
-    returned = f"return {{ {', '.join(gives)} }};\n"
-    return f'"use strict";\nconst {name} = (() => {{\n{body}{returned}}})();\n'
+    lines = ['"use strict";', f"const {name} = (() => {{"]
+    for module, text in texts.items():
+        lines.append(f"// {module}")
+        lines.append(_stripped(module, text))
+
+    given = ", ".join(gives)
+    lines.append(f"return {{ {given} }};")
+    lines.append("})();")
+    return "\n".join(lines) + "\n"
 
 
 def _in_order(
@@ -93,48 +98,58 @@ def _stripped(module: str, text: str) -> str:
     text = _JSDOC.sub("", text)
     text = _IMPORT.sub("", text)
     text = _EXPORT.sub("", text)
+
     unsupported = _UNSUPPORTED.search(text)
     if unsupported is not None:
+        statement = unsupported[0].strip()
         raise ValueError(
-            f"{module}: '{unsupported[0].strip()}' cannot be joined: import and export "
-            "by name only"
+            f"{module}: '{statement}' cannot be joined: import and export by name only"
         )
-    return text.strip() + "\n\n"
+    return text.strip() + "\n"
 
 
 def _names(text: str) -> list[str]:
     """The names that a module declares at its top level."""
-    parts = (part for group in _DESTRUCTURED.findall(text) for part in group.split(","))
-    # The last name of `key: name` and of `...name`.
-    destructured = (re.split(r"[:.]", part)[-1].strip() for part in parts)
-    return [*_DECLARED.findall(text), *filter(None, destructured)]
+    names: list[str] = _DECLARED.findall(text)
+
+    for group in _DESTRUCTURED.findall(text):
+        for part in group.split(","):
+            # The last name of `key: name` and of `...name`.
+            name = re.split(r"[:.]", part)[-1].strip()
+            if name:
+                names.append(name)
+    return names
 
 
 def _check_imports(texts: Mapping[str, str], replaced: Mapping[str, str]) -> None:
     """Raise ValueError unless every imported name is exported under that name."""
     exported = {module: set(_EXPORTED.findall(text)) for module, text in texts.items()}
+
     for module, text in texts.items():
         for names, needed in _IMPORT.findall(text):
             source = replaced.get(needed, needed)
-            for name in filter(None, map(str.strip, names.split(","))):
-                if name not in exported[source]:
-                    raise ValueError(
-                        f"{module} imports '{name}' of {source}, which exports nothing "
-                        "of that name"
-                    )
+            imported = {name.strip() for name in names.split(",")}
+            unknown = imported - exported[source] - {""}
+            if unknown:
+                raise ValueError(
+                    f"{module} imports '{min(unknown)}' of {source}, which exports "
+                    "nothing of that name"
+                )
 
 
 def _check_names(texts: Mapping[str, str]) -> None:
     """Raise ValueError unless every top-level name is used in one module only."""
-    declared = {module: _names(text) for module, text in texts.items()}
-    uses = Counter(name for names in declared.values() for name in names)
-    repeated = sorted(name for name, count in uses.items() if count > 1)
-    if not repeated:
-        return
+    places: dict[str, list[str]] = {}
+    for module, text in texts.items():
+        for name in _names(text):
+            places.setdefault(name, []).append(module)
 
-    def where(name: str) -> str:
-        modules = (module for module, names in declared.items() if name in names)
-        return f"{name} in {' and '.join(modules)}"
+    repeated = []
+    for name, modules in sorted(places.items()):
+        if len(modules) > 1:
+            where = " and ".join(modules)
+            repeated.append(f"{name} in {where}")
 
-    places = "; ".join(map(where, repeated))
-    raise ValueError(f"names at the top level of more than one module: {places}")
+    if repeated:
+        names = "; ".join(repeated)
+        raise ValueError(f"names at the top level of more than one module: {names}")
