@@ -13,7 +13,7 @@ command -v node >/dev/null || skip "node is not installed"
 command -v npm >/dev/null || skip "npm is not installed"
 node -e 'process.exit(process.versions.node.split(".")[0] >= 18 ? 0 : 1)' || skip "node is older than 18.18"
 
-if [ package-lock.json -nt node_modules/.installed ]; then
+if [ ! -e node_modules/.installed ] || [ package-lock.json -nt node_modules/.installed ]; then
   npm ci --ignore-scripts --no-audit --no-fund --loglevel=error || skip "npm could not install its tools"
   touch node_modules/.installed
 fi
