@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT := demo-report
 STAMP := .venv/.installed
 
-.PHONY: demo test coverage test-slow setup lint types check lock clean
+.PHONY: demo test coverage test-slow setup lint types lint-pages types-pages check lock clean
 
 demo: setup
 	$(BIN)/python examples/demo.py $(OUT)
@@ -27,12 +27,19 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[torchvision,fast,demo,dev]'
 	touch $(STAMP)
 
-lint: setup
+lint: setup lint-pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup
+types: setup types-pages
 	$(BIN)/mypy
+
+# The JavaScript of the explorer; skipped, with a message, where node is missing.
+lint-pages:
+	@scripts/check_pages.sh lint
+
+types-pages:
+	@scripts/check_pages.sh types
 
 check: lint types test
 
@@ -44,4 +51,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf .venv node_modules .pytest_cache .mypy_cache .ruff_cache build dist

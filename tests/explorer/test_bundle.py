@@ -47,7 +47,9 @@ def test_all_modules_are_joined_each_after_those_that_it_needs(
     left = {"data.js", "data-scripts.js"} - set(order)
     assert sorted([*order, *left]) == modules() and len(left) == 1
     for place, name in enumerate(order):
-        for needed in re.findall(r'from "\./([\w-]+\.js)"', read(name)):
+        for needed in re.findall(
+            r'^import \{[^}]*\} from "\./([\w-]+\.js)"', read(name), re.MULTILINE
+        ):
             assert order.index(instead.get(needed, needed)) < place
     assert not re.search(r"^(import|export) ", script, re.MULTILINE)
     assert len(re.findall(r"^\S", script, re.MULTILINE)) > 100, (
@@ -87,13 +89,30 @@ def test_only_what_is_given_is_left_outside() -> None:
     )
 
 
+def test_types_are_left_out() -> None:
+    texts = {
+        "main.js": '/** @import { A } from "./a.js" */\n\n'
+        '/**\n * @param {import("./b.js").B} b\n */\n'
+        "const one = (b) => {\n  /** @type {A} */\n  const a = b / 2;\n"
+        '  return /** @type {A} */ (a) + "/** text */";\n};\n'
+        "const two =\n  /** @type {A} */ (one(2));\n/** Three. */\nconst three = 3;\n",
+    }
+    assert joined(texts) == (
+        '"use strict";\nconst all = (() => {\n// main.js\n'
+        "const one = (b) => {\n  const a = b / 2;\n"
+        '  return /** @type {A} */ (a) + "/** text */";\n};\n'
+        "const two =\n  /** @type {A} */ (one(2));\nconst three = 3;\n\n"
+        "return {  };\n})();\n"
+    )
+
+
 MAIN, A = 'import { a } from "./a.js";\n', "export const a = 1;\n"
 REFUSED = {
-    "twice": (MAIN + "const b = 1;\n", A + "const b = 2;\n", "b in main.js and a.js"),
+    "twice": (MAIN + "const b = 1;\n", A + "const b = 2;\n", "b in a.js and main.js"),
     "parts": (
         MAIN + "const [c, b] = [1, 2];\n",
         A + "function b() {}\n",
-        "b in main.js and a.js",
+        "b in a.js and main.js",
     ),
     "circle": (
         MAIN,

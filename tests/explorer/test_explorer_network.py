@@ -537,7 +537,7 @@ class TestPages:
             page.keyboard.press("k")
         page.wait_for_selector(".kernel-parts:has-text('Filters 8 to 15')")
         assert page.inner_text(".kernel-inspector h2") == "Filter 15"
-        page.click("text=those after")
+        page.click("text=next ones")
         page.wait_for_selector(".kernel-parts:has-text('Filters 16 to 19')")
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])

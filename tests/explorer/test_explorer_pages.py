@@ -181,3 +181,22 @@ def test_one_goes_from_a_class_to_a_unit_to_a_photo_and_back(
             page.go_back()
         page.wait_for_url(unit)
         page.get_by_role("heading", name="Unit").first.wait_for()
+
+
+@pytest.mark.parametrize(
+    ("state", "there"),
+    [
+        ("#/layer/features.0?sort=constructor&show=toString", ".card"),
+        ("#/classes?sort=constructor", "tbody tr"),
+        ("#/constructor", "h1"),
+    ],
+)
+def test_choices_are_those_of_the_page_alone(
+    browser: Any, address: str, state: str, there: str
+) -> None:
+    """What every object of JavaScript has is no choice: such an address shows the usual page."""
+    with watched(browser, address, viewport=SIZES["wide"]) as page:
+        page.goto(f"{address}/{state}")
+        page.locator(there).first.wait_for(timeout=5000)
+        assert "undefined" not in page.inner_text("main")
+        assert ("Not found" in page.inner_text("h1")) == (state == "#/constructor")

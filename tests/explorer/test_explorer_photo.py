@@ -294,6 +294,15 @@ def test_the_whole_state_is_in_the_address(
         assert {place: other.inner_text(place) for place in seen} == before
 
 
+@pytest.mark.parametrize(("cells", "words"), [("4", "1 cell"), ("0-6", "7 cells")])
+def test_a_region_is_said_in_words(
+    page: Any, address: str, cells: str, words: str
+) -> None:
+    opened(page, address, f"?region={cells}")
+    region = page.locator(".region").get_attribute("aria-label")
+    assert region == f"A region of {words} is marked"
+
+
 def test_regions_add_up_to_the_logit(page: Any, address: str) -> None:
     opened(page, address, "?region=0-6")
 
@@ -575,7 +584,7 @@ def test_a_late_look_never_replaces_what_was_chosen(
     slow: tuple[Any, str, list[Any]],
 ) -> None:
     page, _, held = slow
-    chosen = page.inner_text(".map-said strong")
+    chosen = page.inner_text(".map-words strong")
     page.holding = "evidence.json"
     page.locator(".prediction").nth(2).hover()
     page.wait_for_timeout(400)
@@ -584,7 +593,7 @@ def test_a_late_look_never_replaces_what_was_chosen(
     for route in held:
         route.continue_()
     page.wait_for_timeout(300)
-    assert page.inner_text(".map-said strong") == chosen
+    assert page.inner_text(".map-words strong") == chosen
 
 
 def test_what_was_asked_last_is_shown_and_what_fails_can_be_tried_again(

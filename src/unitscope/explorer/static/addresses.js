@@ -1,5 +1,6 @@
 // Addresses: every state of a page is one.
 
+/** What the address says: the parts of its path, and its query. */
 export const parsed = () => {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const parts = path.split("/").map((part) => {
@@ -11,40 +12,70 @@ export const parsed = () => {
   });
   return { parts, query: new URLSearchParams(query || "") };
 };
+
+/**
+ * @param {(string | number)[]} parts
+ * @param {URLSearchParams} [query]
+ */
 export const address = (parts, query) => {
   const text = query ? String(query) : "";
-  return `#/${parts.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
+  return `#/${parts.map((part) => encodeURIComponent(part)).join("/")}${text ? `?${text}` : ""}`;
 };
+
+/** @type {string | null} */
 let expected = null;
-// Another state of the page that is shown: what is chosen step by step can be gone back through, typing cannot.
+
+/**
+ * Change the state of the page that is shown. The back button undoes a `step`; typing is not one.
+ * @param {Record<string, string | number | null | undefined>} changes Empty values are removed.
+ * @param {boolean} step
+ */
 export const choose = (changes, step) => {
   const { parts, query } = parsed();
   for (const [name, value] of Object.entries(changes)) {
-    if (value) query.set(name, value);
+    if (value) query.set(name, String(value));
     else query.delete(name);
   }
   const before = location.hash;
   const next = address(parts, query);
   if (next === before) return;
   try {
-    // Many times faster than to set the hash, and nobody is told of it.
+    // Many times faster than setting the hash, and it fires no event.
     if (step) history.pushState(null, "", next);
     else history.replaceState(history.state, "", next);
   } catch {
-    // Some browsers allow that to no pages from disk.
+    // Some browsers forbid that to pages from disk.
     if (step) location.hash = next;
     else location.replace(next);
     expected = location.hash === before ? null : location.hash;
   }
 };
-// Whether the address is one that was just chosen, so that its page is shown already; it may be told of several times,
-// as choices that come quickly are told one by one.
+
+/**
+ * Whether the address is the one that `choose` just set, so that its page is shown already. Quick
+ * choices fire one event each, so the same address can come several times.
+ */
 export const wasChosen = () => {
   const known = location.hash === expected;
   if (!known) expected = null;
   return known;
 };
-// What of a page's choices goes along from the list to a unit and back.
+
+/** The choices that go along from the list of units to a unit and back. */
 export const LIST = ["sort", "q", "show", "class", "category"];
-export const listed = (query) =>
-  new URLSearchParams(LIST.filter((name) => query.get(name)).map((name) => [name, query.get(name)]));
+
+/**
+ * The parts of a query with these names.
+ * @param {URLSearchParams} query
+ * @param {string[]} names
+ */
+export const selected = (query, names) =>
+  new URLSearchParams(
+    names.flatMap((name) => {
+      const value = query.get(name);
+      return value ? [[name, value]] : [];
+    }),
+  );
+
+/** @param {URLSearchParams} query */
+export const listed = (query) => selected(query, LIST);

@@ -1,21 +1,50 @@
-// The exact algebra of a head, on the numbers of one forward pass: logits without any units, maps, contributions and
-// evidence from regions. Arrays are flat, in the order of their names: weight (class, unit), features (unit, cell).
-import { floats } from "./maps.js";
+// The exact algebra of a head, on the numbers of one forward pass: logits without any units, maps,
+// contributions and evidence from regions. Arrays are flat, in the order of their axes: weight
+// (class, unit), features (unit, cell).
+import { floats } from "./packed.js";
 
-export const readoutOf = (told) => ({ ...told, weight: floats(told.weight), bias: floats(told.bias) });
+/**
+ * How pooled units become logits.
+ * @typedef {object} Readout
+ * @property {number} classes
+ * @property {number} units
+ * @property {Float32Array} weight (class, unit)
+ * @property {Float32Array} bias (class)
+ * @property {Documents.Normalisation | null} norm
+ */
 
-// What the pooled units are divided by before the linear layer: 1 without a normalisation.
+/**
+ * @param {Documents.Readout} head
+ * @returns {Readout}
+ */
+export const readoutOf = (head) => ({
+  ...head,
+  weight: floats(head.weight),
+  bias: floats(head.bias),
+});
+
+/**
+ * What divides the pooled units before the linear layer; 1 without a normalisation.
+ * @param {Documents.Normalisation | null} norm
+ * @param {Float64Array} pooled
+ */
 const divisorOf = (norm, pooled) => {
   if (!norm) return 1;
-  let [sum, squares] = [0, 0];
-  for (const value of pooled) sum += value;
-  const mean = norm.kind === "layer" ? sum / pooled.length : 0;
-  for (const value of pooled) squares += (value - mean) ** 2;
+  const mean = norm.kind === "layer" ? sumOf(pooled) / pooled.length : 0;
+  const squares = sumOf(pooled.map((value) => (value - mean) ** 2));
   return norm.kind === "length"
     ? Math.max(Math.sqrt(squares), norm.eps)
     : Math.sqrt(squares / pooled.length + norm.eps);
 };
 
+/** @param {Float64Array} values */
+const sumOf = (values) => values.reduce((sum, value) => sum + value, 0);
+
+/**
+ * The mean of every unit over its cells.
+ * @param {Float32Array} features (unit, cell)
+ * @param {number} units
+ */
 const cellMeans = (features, units) => {
   const cells = features.length / units;
   const means = new Float64Array(units);
@@ -27,124 +56,166 @@ const cellMeans = (features, units) => {
   return means;
 };
 
-// One photo: `told` is its document. Units that are off are the set `off` in what follows.
+/** One photo with an exact head. `off` is always the set of units that are off. */
 export class ExactPhoto {
-  constructor(told, readout) {
-    this.told = told;
+  /**
+   * @param {Documents.ExactPhoto} photo
+   * @param {Readout} readout
+   */
+  constructor(photo, readout) {
     this.readout = readout;
-    this.units = told.units;
-    this.logits = floats(told.logits);
-    this.features = floats(told.features);
+    this.units = photo.units;
+    this.logits = floats(photo.logits);
+    this.features = floats(photo.features);
     this.cells = this.features.length / this.units;
+    // What the maps themselves average to.
+    this.means = cellMeans(this.features, this.units);
     // An atlas keeps maps with fewer digits than their means.
-    this.pooled = told.pooled ? Float64Array.from(floats(told.pooled)) : cellMeans(this.features, this.units);
+    this.pooled = photo.pooled ? Float64Array.from(floats(photo.pooled)) : this.means;
   }
 
-  // The pooled units, 0 where they are off, and what they are divided by then.
+  /**
+   * The pooled units, 0 where they are off, and what divides them then.
+   * @param {Set<number>} off
+   */
   shares(off) {
     const pooled = this.pooled.slice();
     for (const unit of off) pooled[unit] = 0;
     return { pooled, divisor: divisorOf(this.readout.norm, pooled) };
   }
 
-  // Σ over units of weight · values, for every class, plus a share of the bias.
-  through(values, bias = 1) {
-    const { weight, bias: biases, classes } = this.readout;
-    const chosen = [];
-    for (let unit = 0; unit < this.units; unit++) if (values[unit] !== 0) chosen.push(unit);
-    const found = new Float64Array(classes);
-    for (let one = 0; one < classes; one++) {
-      const row = one * this.units;
+  /**
+   * Σ over units of weight · value, for every class, plus a share of the bias.
+   * @param {Float64Array} values
+   * @param {number} [share]
+   */
+  through(values, share = 1) {
+    const { weight, bias, classes } = this.readout;
+    const active = [];
+    for (let unit = 0; unit < this.units; unit++) if (values[unit] !== 0) active.push(unit);
+    const logits = new Float64Array(classes);
+    for (let index = 0; index < classes; index++) {
+      const row = index * this.units;
       let sum = 0;
-      for (const unit of chosen) sum += weight[row + unit] * values[unit];
-      found[one] = sum + bias * biases[one];
+      for (const unit of active) sum += weight[row + unit] * values[unit];
+      logits[index] = sum + share * bias[index];
     }
-    return found;
+    return logits;
   }
 
-  // The network's own while all units are on.
+  /**
+   * The logits without some units; the network's own while all are on.
+   * @param {Set<number>} off
+   */
   logitsWithout(off) {
     if (!off.size) return Float64Array.from(this.logits);
     const { pooled, divisor } = this.shares(off);
-    if (this.readout.norm || 2 * off.size > this.units) return this.through(pooled.map((value) => value / divisor));
-    // The fewer products: logit − Σ contributions of those that are off.
-    const gone = this.through(this.pooled.map((value, unit) => (off.has(unit) ? value : 0)), 0);
-    return gone.map((value, one) => this.logits[one] - value);
+    if (this.readout.norm || 2 * off.size > this.units)
+      return this.through(pooled.map((value) => value / divisor));
+    // Fewer products: logit − Σ contributions of the units that are off.
+    const removed = this.pooled.map((value, unit) => (off.has(unit) ? value : 0));
+    return this.through(removed, 0).map((value, index) => this.logits[index] - value);
   }
 
-  // What every unit adds to a class's logit.
-  contributions(one, off = new Set()) {
+  /**
+   * What every unit adds to a class's logit.
+   * @param {number} index
+   * @param {Set<number>} [off]
+   */
+  contributions(index, off = new Set()) {
     const { pooled, divisor } = this.shares(off);
-    return pooled.map((value, unit) => (this.readout.weight[one * this.units + unit] * value) / divisor);
+    const { weight } = this.readout;
+    return pooled.map((value, unit) => (weight[index * this.units + unit] * value) / divisor);
   }
 
-  // The signed map of a class, in logits: its mean plus the bias is the logit.
-  map(one, off = new Set()) {
+  /**
+   * The signed map of a class, in logits: its mean plus the bias is the logit.
+   * @param {number} index
+   * @param {Set<number>} [off]
+   */
+  map(index, off = new Set()) {
     const { divisor } = this.shares(off);
-    const found = new Float64Array(this.cells);
     const { features, cells } = this;
-    const weights = this.readout.weight.subarray(one * this.units, (one + 1) * this.units);
+    const values = new Float64Array(cells);
+    const weights = this.readout.weight.subarray(index * this.units, (index + 1) * this.units);
     for (let unit = 0, begin = 0; unit < this.units; unit++, begin += cells) {
       if (!weights[unit] || off.has(unit)) continue;
       const weight = weights[unit] / divisor;
-      for (let cell = 0; cell < cells; cell++) found[cell] += weight * features[begin + cell];
+      for (let cell = 0; cell < cells; cell++) values[cell] += weight * features[begin + cell];
     }
-    return found;
+    return values;
   }
 
-  leftOut(one) {
-    return this.readout.bias[one];
+  /**
+   * What the map leaves out of a class's logit.
+   * @param {number} index
+   */
+  leftOut(index) {
+    return this.readout.bias[index];
   }
 
+  /** @param {number} unit */
   mapOfUnit(unit) {
     return this.features.subarray(unit * this.cells, (unit + 1) * this.cells);
   }
 
-  // The evidence for every class from the cells of a region: regions that tile the map add up to the logits.
+  /**
+   * The evidence for every class from the cells of a region. Regions that tile the map add up to
+   * the logits.
+   * @param {Set<number>} region
+   * @param {Set<number>} [off]
+   */
   evidence(region, off = new Set()) {
     const { divisor } = this.shares(off);
-    const within = [...region];
     const values = new Float64Array(this.units);
     for (let unit = 0; unit < this.units; unit++) {
       if (off.has(unit)) continue;
       let sum = 0;
-      for (const cell of within) sum += this.features[unit * this.cells + cell];
+      for (const cell of region) sum += this.features[unit * this.cells + cell];
       values[unit] = sum / this.cells / divisor;
     }
-    return this.through(values, within.length / this.cells);
+    return this.through(values, region.size / this.cells);
   }
 
-  // How far maps and bias are from the network's logits, relative to the largest.
+  /** How far maps and bias are from the network's logits, relative to the largest. */
   error() {
     const { divisor } = this.shares(new Set());
-    const means = this.told.pooled ? cellMeans(this.features, this.units) : this.pooled;
-    const rebuilt = this.through(means.map((value) => value / divisor));
-    let [largest, difference] = [0, 0];
-    rebuilt.forEach((value, one) => {
-      largest = Math.max(largest, Math.abs(this.logits[one]));
-      difference = Math.max(difference, Math.abs(value - this.logits[one]));
+    const rebuilt = this.through(this.means.map((value) => value / divisor));
+    let [size, difference] = [0, 0];
+    rebuilt.forEach((value, index) => {
+      size = Math.max(size, Math.abs(this.logits[index]));
+      difference = Math.max(difference, Math.abs(value - this.logits[index]));
     });
-    return difference / (largest || 1);
+    return difference / (size || 1);
   }
 }
 
+/**
+ * Softmax.
+ * @param {Float32Array | Float64Array} logits
+ */
 export const probabilities = (logits) => {
-  let [largest, sum] = [-Infinity, 0];
-  for (const logit of logits) largest = Math.max(largest, logit);
-  const shares = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
-  for (const share of shares) sum += share;
+  let highest = -Infinity;
+  for (const logit of logits) highest = Math.max(highest, logit);
+  const shares = Float64Array.from(logits, (logit) => Math.exp(logit - highest));
+  const sum = sumOf(shares);
   return shares.map((share) => share / sum);
 };
 
-// The indices of the largest values, largest first; of equal ones the first.
+/**
+ * The indices of the largest values, largest first; of equal ones the first.
+ * @param {Float32Array | Float64Array} values
+ * @param {number} count
+ */
 export const largest = (values, count) => {
-  const found = [];
-  values.forEach((value, place) => {
-    if (found.length === count && !(value > values[found[count - 1]])) return;
-    let at = found.length;
-    while (at > 0 && value > values[found[at - 1]]) at -= 1;
-    found.splice(at, 0, place);
-    if (found.length > count) found.pop();
+  /** @type {number[]} */
+  const indices = [];
+  values.forEach((value, index) => {
+    if (indices.length === count && !(value > values[indices[count - 1]])) return;
+    let at = indices.length;
+    while (at > 0 && value > values[indices[at - 1]]) at -= 1;
+    indices.splice(at, 0, index);
+    if (indices.length > count) indices.pop();
   });
-  return found;
+  return indices;
 };

@@ -1,179 +1,188 @@
 // One class.
 import { address } from "./addresses.js";
-import { cards } from "./cards.js";
-import { curves } from "./charts.js";
-import { index, site } from "./data.js";
-import { breakable, cell, h, link, rowHead, table } from "./dom.js";
+import { cards } from "./card.js";
+import { removalsSection } from "./class-removals.js";
+import { breakable, h, link, section, small } from "./dom.js";
 import { INTERVAL, count, interval, number, percent, points } from "./numbers.js";
-import { lost, show } from "./page.js";
-import { tile, told } from "./tiles.js";
-import { className, classOf, layerAt, numbered } from "./units.js";
+import { hasLeft, lost, show, stepLink } from "./page.js";
+import { wholeOf } from "./sets.js";
+import { site, theAtlas } from "./site.js";
+import { tile } from "./tiles.js";
+import { className, classOf, headAt } from "./units.js";
+/** @import { Child } from "./dom.js" */
 
-const SERIES = {
-  "most important": "most important first",
-  random: "in random order",
-  "least important": "least important first",
+/**
+ * Some images of the class; nothing where there are none.
+ * @param {string} title
+ * @param {string} note
+ * @param {number[]} shown
+ * @param {Documents.ImageRows} images
+ * @param {(row: Documents.ImageRow) => Child} caption
+ */
+const pictures = (title, note, shown, images, caption) => {
+  if (!shown.length) return null;
+  const items = shown.map((image) => {
+    const row = images[image];
+    const alt = `${row[0]}, predicted ${site.labels[row[2]]}`;
+    return h("li", {}, tile(image, row, null, alt), h("p", {}, caption(row)));
+  });
+  return section(title, small(note), h("ol", { class: "gallery plain" }, items));
 };
-const removals = (rows) => {
-  const of = (removed) =>
-    rows.filter((row) => row[0] === removed).map(([, units, shown, low, high]) => ({ units, value: shown, low, high }));
-  const none = of("none");
-  const series = Object.entries(SERIES)
-    .map(([removed, name]) => ({ name, rows: [...none, ...of(removed)].sort((a, b) => a.units - b.units) }))
-    .filter((one) => one.rows.length > none.length);
-  const sizes = [...new Set(series.flatMap((one) => one.rows.map((row) => row.units)))].sort((a, b) => a - b);
-  const at = (one, units) => one.rows.find((row) => row.units === units);
-  const shown = (row) => (row ? [percent(row.value), h("small", {}, interval(row.low, row.high, percent))] : "–");
-  return h(
-    "section",
-    {},
-    h("h2", {}, "Switching off many units"),
-    h(
-      "p",
-      { class: "soft" },
-      "Units are ranked by their importance for the class on one half of the images, and switched off on the other. Balanced accuracy: half of how many images of the class are found, half of how many others are left out; guessing gives 50%. Bands and small print are 95% intervals.",
+
+/**
+ * The images that the model recognises, and those that it misses.
+ * @param {number} index
+ * @param {Documents.Class} detail
+ * @param {Documents.ImageRows} images
+ */
+const galleries = (index, detail, images) => {
+  const { classes, given } = theAtlas();
+  const judged = classes.accuracy[index] !== null;
+  /** @param {Documents.ImageRow} row */
+  const share = (row) => h("strong", {}, percent(row[3]));
+  return [
+    pictures(
+      given && judged ? "Classified correctly, most confident first" : "Its images",
+      "With the probability of the model’s prediction.",
+      detail.found,
+      images,
+      (row) => [share(row), !judged && given ? ` ${site.labels[row[2]]}` : ""],
     ),
-    h(
-      "p",
-      { class: "keys" },
-      series.map((one, place) => h("span", {}, h("span", { class: `key s${place}` }), ` ${one.name}`)),
+    pictures(
+      "Misclassified, most confident first",
+      "What the model predicts instead, with its probability.",
+      detail.missed,
+      images,
+      (row) => [share(row), " ", h("span", { class: "label" }, breakable(site.labels[row[2]]))],
     ),
-    h(
-      "div",
-      { class: "pair" },
-      curves(
-        series,
-        "Balanced accuracy of the class as more units are switched off; the numbers are in the table beside it",
-      ),
-      table(
-        "Balanced accuracy of the class",
-        [["units off"], ...series.map((one) => [one.name, "n"])],
-        sizes.map((units) =>
-          h(
-            "tr",
-            {},
-            rowHead(String(units)),
-            series.map((one) => cell(shown(at(one, units)), "n")),
-          ),
-        ),
-      ),
+  ];
+};
+
+/**
+ * The units that the class needs most, where ablation was measured.
+ * @param {Documents.Importance[]} important
+ */
+const importantUnits = (important) => {
+  const head = headAt();
+  return section(
+    "Units it needs most",
+    small(
+      `Units of ${theAtlas().layers[head].name} by how much the class’s balanced accuracy ` +
+        "falls when only that unit is off, in percentage points. An interval that includes 0 " +
+        "cannot be told from no effect.",
+    ),
+    cards(
+      important.map(([unit, importance, low, high]) => [
+        head,
+        unit,
+        { score: points(-importance), why: intervalOfChange(low, high) },
+      ]),
     ),
   );
 };
 
-export const classPage = async ([which]) => {
-  const { classes } = index;
-  const one = numbered(which);
-  if (!(one >= 0 && one < classes.name.length))
-    return lost(`There is no class ${which || ""}: they are numbered 0 to ${classes.name.length - 1}.`);
-  const here = location.hash;
-  const [detail, images] = await classOf(one);
-  // Whoever went on meanwhile is not fetched back.
-  if (here !== location.hash) return;
-  const pictures = (title, shown, note, caption) =>
-    shown.length
-      ? h(
-          "section",
-          {},
-          h("h2", {}, title),
-          h("p", { class: "soft" }, note),
-          h(
-            "ol",
-            { class: "gallery plain" },
-            shown.map((image) =>
-              h(
-                "li",
-                {},
-                tile(image, images[image], null, `${images[image][0]}, taken for ${site.labels[images[image][2]]}`),
-                h("p", {}, caption(images[image])),
-              ),
-            ),
-          ),
-        )
-      : null;
-  const accuracy = classes.accuracy[one];
-  const step = (to, text, rel) =>
-    to >= 0 && to < classes.name.length
-      ? h("a", { href: address(["class", to]), rel }, text)
-      : h("span", { class: "soft" }, text);
-  const head = layerAt("");
-  const important = detail.important || [];
-  const groups = important.length
-    ? [
-        h(
-          "section",
-          {},
-          h("h2", {}, "Units it needs most"),
-          h(
-            "p",
-            { class: "soft" },
-            `Units of ${index.layers[head].name} by what the class’s balanced accuracy loses when the unit alone is off, in percentage points. An interval that includes 0 cannot be told from no effect.`,
-          ),
-          cards(
-            important.map(([unit, importance, from, to]) => [
-              head,
-              unit,
-              {
-                score: points(-importance),
-                why:
-                  to === null ? "" : `${INTERVAL} ${interval(-100 * to, -100 * from, (end) => number(end, 1, true))}`,
-              },
-            ]),
-          ),
-        ),
-      ]
-    : index.layers.map((layer, place) => {
-        const rows = detail.answering.filter((row) => row[0] === place);
-        return rows.length
-          ? h(
-              "section",
-              {},
-              h("h2", {}, `Units of ${layer.name} that answer most to it`),
-              h(
-                "p",
-                { class: "soft" },
-                "Of the units that have it among the classes they answer to most, those whose mean on its images is the largest multiple of their mean over all images.",
-              ),
-              cards(rows.map(([, unit, times]) => [place, unit, { score: `${number(times, 1)} × its mean` }])),
-            )
-          : null;
-      });
-  show(
-    className(one),
-    "classes",
-    h(
-      "div",
-      { class: "crumbs" },
-      h("p", {}, link(address(["classes"]), "Classes")),
-      h("p", { class: "steps" }, step(one - 1, "← previous", "prev"), step(one + 1, "next →", "next")),
-    ),
-    h("h1", { tabindex: "-1" }, h("span", { class: "unit" }, `Class ${one}`), " ", breakable(className(one))),
+/**
+ * The interval of a loss as one of a change, in percentage points.
+ * @param {number | null} low
+ * @param {number | null} high
+ */
+const intervalOfChange = (low, high) => {
+  if (low === null || high === null) return "";
+  const ends = interval(-100 * high, -100 * low, (end) => number(end, 1, true));
+  return `${INTERVAL} ${ends}`;
+};
+
+/**
+ * The units that respond most to the class, layer by layer.
+ * @param {Documents.Response[]} answering
+ */
+const respondingUnits = (answering) =>
+  theAtlas().layers.map((layer, place) => {
+    const rows = answering.filter((row) => row[0] === place);
+    if (!rows.length) return null;
+    return section(
+      `Units of ${layer.name} that respond most to it`,
+      small(
+        "Of the units that have it among the classes they respond to most: those whose mean on " +
+          "its images is the largest multiple of their mean over all images.",
+      ),
+      cards(
+        rows.map(([, unit, times]) => [place, unit, { score: `${number(times, 1)} × its mean` }]),
+      ),
+    );
+  });
+
+/**
+ * How well the model recognises the class.
+ * @param {number} index
+ * @returns {Child}
+ */
+const lead = (index) => {
+  const { classes, given } = theAtlas();
+  const images = count(classes.images[index], "image");
+  if (!given) return `The model predicts it for ${images}; the data set has no labels of its own.`;
+  const accuracy = classes.accuracy[index];
+  if (accuracy === null)
+    return (
+      `${images}. Its accuracy is not known: the model lacks the class, or the data set ` +
+      "has no images of it."
+    );
+  const ends = interval(classes.accuracy_low[index], classes.accuracy_high[index], percent);
+  const predicted = count(classes.predicted[index] ?? 0, "image");
+  return [
+    "The model recognises ",
+    h("strong", {}, `${classes.found[index]} of ${count(classes.judged[index], "image")}`),
+    `, ${percent(accuracy)} (${INTERVAL} ${ends}), and predicts it for ${predicted} in all.`,
+  ];
+};
+
+/**
+ * Links to the list of classes and to the classes before and after.
+ * @param {number} index
+ * @param {number} classes
+ */
+const crumbs = (index, classes) => {
+  /** @param {number} to */
+  const href = (to) => (to >= 0 && to < classes ? address(["class", to]) : null);
+  return h(
+    "div",
+    { class: "crumbs" },
+    h("p", {}, link(address(["classes"]), "Classes")),
     h(
       "p",
-      { class: "lead" },
-      !index.given
-        ? `The model takes ${count(classes.images[one], "image")} for it; the data set has no labels of its own.`
-        : accuracy === null
-          ? `${count(classes.images[one], "image")}; the model has no such class, or there is none of its images, so that its accuracy is not known.`
-          : [
-              "The model finds ",
-              h("strong", {}, `${classes.found[one]} of ${count(classes.judged[one], "image")}`),
-              `, ${percent(accuracy)} (${INTERVAL} ${interval(classes.accuracy_low[one], classes.accuracy_high[one], percent)}), and takes ${count(classes.predicted[one], "image")} in all for it.`,
-            ],
+      { class: "steps" },
+      stepLink(href(index - 1), "← previous", "prev"),
+      stepLink(href(index + 1), "next →", "next"),
     ),
-    pictures(
-      index.given && accuracy !== null ? "Found, the surest first" : "Its images",
-      detail.found,
-      "With the probability that the model gives its prediction.",
-      (row) => [h("strong", {}, percent(row[3])), accuracy === null && index.given ? ` ${site.labels[row[2]]}` : ""],
+  );
+};
+
+/** @param {string[]} parts */
+export const classPage = async ([which]) => {
+  const classes = theAtlas().classes.name.length;
+  const index = wholeOf(which, classes - 1);
+  if (index === null) {
+    lost(`There is no class ${which || ""}: they are numbered 0 to ${classes - 1}.`);
+    return;
+  }
+  const here = location.hash;
+  const [detail, images] = await classOf(index);
+  if (hasLeft(here)) return;
+  const name = className(index);
+  show(
+    name,
+    "classes",
+    crumbs(index, classes),
+    h(
+      "h1",
+      { tabindex: "-1" },
+      h("span", { class: "unit" }, `Class ${index}`),
+      " ",
+      breakable(name),
     ),
-    pictures(
-      "Missed, the surest first",
-      detail.missed,
-      "What the model takes them for instead, and with which probability.",
-      (row) => [h("strong", {}, percent(row[3])), " ", h("span", { class: "label" }, breakable(site.labels[row[2]]))],
-    ),
-    groups,
-    detail.removals ? removals(detail.removals) : null,
+    h("p", { class: "lead" }, lead(index)),
+    galleries(index, detail, images),
+    detail.important?.length ? importantUnits(detail.important) : respondingUnits(detail.answering),
+    detail.removals ? removalsSection(detail.removals) : null,
   );
 };

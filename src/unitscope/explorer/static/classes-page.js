@@ -1,61 +1,136 @@
 // The classes as a table.
 import { address } from "./addresses.js";
 import { bar } from "./charts.js";
-import { index } from "./data.js";
 import { breakable, cell, h, link, rowHead } from "./dom.js";
 import { INTERVAL, count, interval, percent } from "./numbers.js";
-import { show } from "./page.js";
-import { layerAt, value } from "./units.js";
+import { show, titled } from "./page.js";
+import { theAtlas } from "./site.js";
+import { headAt, value } from "./units.js";
 
-const CLASS_SORTS = {
-  name: ["class", 1],
-  images: ["images", -1],
-  accuracy: ["accuracy", -1],
-  predicted: ["predicted", -1],
-  units: ["units", -1],
+/** @typedef {"name" | "images" | "predicted" | "units" | "accuracy"} ClassSort */
+
+// The columns that can be sorted by, and 1 where the least comes first.
+/** @type {Record<ClassSort, 1 | -1>} */
+const CLASS_SORTS = { name: 1, images: -1, predicted: -1, units: -1, accuracy: -1 };
+
+/**
+ * How many units of a layer respond most to each class.
+ * @param {Documents.Layer} layer
+ * @param {number} classes
+ */
+const unitsByClass = (layer, classes) => {
+  /** @type {number[]} */
+  const units = new Array(classes).fill(0);
+  for (let unit = 0; unit < layer.units; unit++) {
+    const best = value(layer, "best_class", unit);
+    if (best !== null && !value(layer, "dead", unit)) units[best] += 1;
+  }
+  return units;
 };
-export const classesPage = (_, query) => {
-  const { classes } = index;
-  const head = index.layers[layerAt("")];
-  const units = new Array(classes.name.length).fill(0);
-  for (let unit = 0; unit < head.units; unit++)
-    if (!value(head, "dead", unit) && value(head, "best_class", unit) !== null)
-      units[value(head, "best_class", unit)]++;
-  const columns = { ...classes, units };
-  const asked = CLASS_SORTS[query.get("sort")] ? query.get("sort") : "name";
-  const sign = CLASS_SORTS[asked][1] * (query.get("order") === "reverse" ? -1 : 1);
-  const rows = classes.name
-    .map((_, one) => one)
-    .sort((a, b) => {
-      const [first, second] = [columns[asked][a], columns[asked][b]];
-      if (first === null || second === null) return (first === null) - (second === null);
-      return sign * (asked === "name" ? first.localeCompare(second) : first - second) || a - b;
-    });
+
+/**
+ * The classes in an order; those that were not measured come last.
+ * @param {Record<ClassSort, (string | number | null)[]>} columns
+ * @param {ClassSort} sort
+ * @param {number} sign
+ */
+const sortedClasses = (columns, sort, sign) => {
+  const column = columns[sort];
+  /**
+   * @param {string | number} a
+   * @param {string | number} b
+   */
+  const compare = (a, b) => (typeof a === "string" ? a.localeCompare(String(b)) : a - Number(b));
+  return [...column.keys()].sort((a, b) => {
+    const [first, second] = [column[a], column[b]];
+    if (first === null || second === null)
+      return Number(first === null) - Number(second === null) || a - b;
+    return sign * compare(first, second) || a - b;
+  });
+};
+
+/**
+ * The head of the table: links that sort by a column, or reverse its order.
+ * @param {ClassSort} asked
+ * @param {boolean} reversed
+ * @param {number} sign
+ */
+const sortLinks = (asked, reversed, sign) => {
+  /**
+   * @param {ClassSort} name
+   * @param {string} text
+   * @param {string} [kind]
+   */
   const sorter = (name, text, kind) => {
     const here = name === asked;
-    const reverse = here && query.get("order") !== "reverse";
-    const href = address(["classes"], new URLSearchParams({ sort: name, ...(reverse ? { order: "reverse" } : {}) }));
+    const query = new URLSearchParams({ sort: name });
+    if (here && !reversed) query.set("order", "reverse");
+    const [order, arrow] = sign > 0 ? ["ascending", " ↑"] : ["descending", " ↓"];
     return h(
       "th",
-      { scope: "col", class: kind || false, "aria-sort": here ? (sign > 0 ? "ascending" : "descending") : false },
-      link(href, text, here ? (sign > 0 ? " ↑" : " ↓") : ""),
+      { scope: "col", class: kind || false, "aria-sort": here ? order : false },
+      link(address(["classes"], query), text, here ? arrow : ""),
     );
   };
+  return h(
+    "tr",
+    {},
+    sorter("name", "class"),
+    sorter("images", "images", "n"),
+    sorter("predicted", "predicted", "n"),
+    sorter("units", "units", "n"),
+    sorter("accuracy", "accuracy", "n"),
+    h("th", { scope: "col", class: "n wide" }, INTERVAL),
+    h("th", { class: "bars", "aria-hidden": "true" }),
+  );
+};
+
+/**
+ * @param {number} index
+ * @param {number} units
+ */
+const classRow = (index, units) => {
+  const { classes } = theAtlas();
+  const accuracy = classes.accuracy[index];
+  const [low, high] = [classes.accuracy_low[index], classes.accuracy_high[index]];
+  return h(
+    "tr",
+    {},
+    rowHead(link(address(["class", index]), breakable(classes.name[index]))),
+    cell(String(classes.images[index]), "n"),
+    cell(String(classes.predicted[index] ?? "–"), "n"),
+    cell(String(units), "n"),
+    cell(percent(accuracy), "n"),
+    cell(interval(low, high, percent), "n wide"),
+    cell(bar(accuracy, low, high, 0, 1), "bars"),
+  );
+};
+
+/**
+ * @param {string[]} _
+ * @param {URLSearchParams} query
+ */
+export const classesPage = (_, query) => {
+  const { classes, given, layers } = theAtlas();
+  const head = layers[headAt()];
+  const units = unitsByClass(head, classes.name.length);
+  const text = query.get("sort") ?? "";
+  const asked = Object.hasOwn(CLASS_SORTS, text) ? /** @type {ClassSort} */ (text) : "name";
+  const reversed = query.get("order") === "reverse";
+  const sign = CLASS_SORTS[asked] * (reversed ? -1 : 1);
+  const rows = sortedClasses({ ...classes, units }, asked, sign);
   show(
     "Classes",
     "classes",
-    h(
-      "div",
-      { class: "title" },
-      h("h1", { tabindex: "-1" }, "Classes"),
-      h("p", { class: "count" }, count(rows.length, "class")),
-    ),
+    titled("Classes", h("p", { class: "count" }, count(rows.length, "class"))),
     h(
       "p",
       { class: "intro" },
-      index.given
-        ? `Accuracy: the share of a class’s own images that the model takes for it, with its 95% interval (Wilson). Units: how many of ${head.name} answer most to it.`
-        : `The data set has no labels: classes are what the model says, so that there is no accuracy. Units: how many of ${head.name} answer most to a class.`,
+      given
+        ? "Accuracy: the share of a class’s own images that the model recognises, with its 95% " +
+            `interval (Wilson). Units: how many of ${head.name} respond most to it.`
+        : "The data set has no labels: classes are the model’s predictions, so there is no " +
+            `accuracy. Units: how many of ${head.name} respond most to a class.`,
     ),
     h(
       "div",
@@ -63,37 +138,11 @@ export const classesPage = (_, query) => {
       h(
         "table",
         { class: "classes" },
-        h(
-          "thead",
-          {},
-          h(
-            "tr",
-            {},
-            sorter("name", "class"),
-            sorter("images", "images", "n"),
-            sorter("predicted", "predicted", "n"),
-            sorter("units", "units", "n"),
-            sorter("accuracy", "accuracy", "n"),
-            h("th", { scope: "col", class: "n wide" }, INTERVAL),
-            h("th", { class: "bars", "aria-hidden": "true" }),
-          ),
-        ),
+        h("thead", {}, sortLinks(asked, reversed, sign)),
         h(
           "tbody",
           {},
-          rows.map((one) =>
-            h(
-              "tr",
-              {},
-              rowHead(link(address(["class", one]), breakable(classes.name[one]))),
-              cell(String(classes.images[one]), "n"),
-              cell(classes.predicted[one] === null ? "–" : String(classes.predicted[one]), "n"),
-              cell(String(units[one]), "n"),
-              cell(percent(classes.accuracy[one]), "n"),
-              cell(interval(classes.accuracy_low[one], classes.accuracy_high[one], percent), "n wide"),
-              cell(bar(classes.accuracy[one], classes.accuracy_low[one], classes.accuracy_high[one], 0, 1), "bars"),
-            ),
-          ),
+          rows.map((index) => classRow(index, units[index])),
         ),
       ),
     ),

@@ -1,41 +1,58 @@
-// Documents of a copy of the pages: scripts, as pages from disk may not fetch. Each calls `unitscope.add` by its name.
+// Documents of a copy of the pages. They are scripts, since pages from disk cannot fetch. Each one
+// calls `unitscope.add` with its name.
 
-// The first document; the part of it that is of an atlas, if there is one.
-export let site = null;
-export let index = null;
+const NO_SERVER =
+  "This is a copy of the pages, which cannot compute anything new: start `unitscope explore` " +
+  "for that.";
 
-const NO_SERVER = "This is a copy of the pages, and nothing can be computed anew: start `unitscope explore` for that.";
-
+/** @type {Map<string, { document: Promise<any>, take: (document: any) => void }>} */
 const scripts = new Map();
 
-export const add = (name, value) => scripts.get(name).take(value);
+/**
+ * @param {string} name
+ * @param {unknown} document
+ */
+export const add = (name, document) => scripts.get(name)?.take(document);
 
-// Parts of a document have files of their own: "?from=512" is name.from-512.
+/**
+ * A document, loaded once. Parts of one have files of their own: "?from=512" is name.from-512.
+ * @template {string} Name
+ * @param {Name} whole
+ * @param {string} [query]
+ * @returns {Promise<Documents.Named<Name>>}
+ */
 export const load = async (whole, query = "") => {
   const name = whole + query.replace(/^\?from=(\d+)$/, ".from-$1");
   if (name.includes("?")) throw new Error(NO_SERVER);
-  if (!scripts.has(name)) {
-    const entry = {};
-    entry.found = new Promise((take, fail) => {
-      entry.take = take;
-      const script = document.createElement("script");
-      script.src = `data/${name}.js`;
-      script.onerror = () => fail(new Error(`data/${name}.js is missing: copy the whole folder of these pages`));
-      document.head.append(script);
-    });
-    scripts.set(name, entry);
-  }
-  return scripts.get(name).found;
+  const known = scripts.get(name);
+  if (known) return known.document;
+  /** @type {(document: any) => void} */
+  let take = () => {};
+  const found = new Promise((resolve, reject) => {
+    take = resolve;
+    const script = document.createElement("script");
+    script.src = `data/${name}.js`;
+    script.onerror = () =>
+      reject(new Error(`data/${name}.js is missing: copy the whole folder of these pages`));
+    document.head.append(script);
+  });
+  scripts.set(name, { document: found, take });
+  return found;
 };
 
-export const send = async () => {
+/**
+ * @template {string} Name
+ * @param {Name} _name
+ * @param {BodyInit} _body
+ * @param {HeadersInit} _headers
+ * @returns {Promise<Documents.Named<Name>>}
+ */
+export const send = async (_name, _body, _headers) => {
   throw new Error(NO_SERVER);
 };
 
-// Why a picture is not there: all that were drawn are, unless a part of the folder was left behind.
-export const reasonOf = async () => "picture not found";
-
-export const begin = async () => {
-  site = await load("index");
-  index = site.atlas;
-};
+/**
+ * Why a picture is missing: all of them were drawn, so part of the folder was left behind.
+ * @param {string} _address
+ */
+export const reasonOf = async (_address) => "picture not found";

@@ -1,10 +1,10 @@
-// Which page an address shows, what the keys do on every page, and where one stood when one comes back.
+// Which page an address shows, the keys of every page, and where the reader was when they come
+// back.
 import { aboutPage } from "./about-page.js";
 import { address, listed, parsed, wasChosen } from "./addresses.js";
 import { classPage } from "./class-page.js";
 import { classesPage } from "./classes-page.js";
-import { begin, index, site } from "./data.js";
-import { h } from "./dom.js";
+import { byId, h, messageOf } from "./dom.js";
 import { filtersPage } from "./filters-page.js";
 import { layerPage } from "./layer-page.js";
 import { networkPage } from "./network-page.js";
@@ -12,108 +12,153 @@ import { count } from "./numbers.js";
 import { SAME_PAGE, lost, main, page } from "./page.js";
 import { photoPage } from "./photo-page.js";
 import { takePhotos } from "./photo-start.js";
+import { begin, site } from "./site.js";
 import { unitPage } from "./unit-page.js";
+import { headAt, layerAt } from "./units.js";
+/** @import { KeyHelp } from "./page.js" */
 
-// With an atlas and no model, the units come first; and what needs an atlas says how to make one where there is none.
+/**
+ * Shows a page; SAME_PAGE if it was shown already.
+ * @typedef {(parts: string[], query: URLSearchParams) => unknown} Route
+ */
+
+/**
+ * A page that needs an atlas; without one it says how to make one.
+ * @param {Route} shown
+ * @returns {Route}
+ */
+const needsAtlas = (shown) => (parts, query) =>
+  site.atlas
+    ? shown(parts, query)
+    : lost(
+        "This page shows how units behave over a data set, and no atlas of one is open. Make " +
+          "one with " +
+          "`unitscope scan PHOTOS --out ATLAS`, then open it with `unitscope explore ATLAS`.",
+        "This page needs an atlas",
+      );
+
+/** @type {Record<string, Route>} */
 const ROUTES = {
   photo: photoPage,
   network: networkPage,
   filters: (parts, query) => (parts[0] ? filtersPage(parts, query) : networkPage([], query)),
-  layer: (parts, query) => needsAtlas(layerPage, parts, query),
-  unit: (parts, query) => needsAtlas(unitPage, parts, query),
-  classes: (parts, query) => needsAtlas(classesPage, parts, query),
-  class: (parts, query) => needsAtlas(classPage, parts, query),
-  about: (parts, query) => needsAtlas(aboutPage, parts, query),
+  layer: needsAtlas(layerPage),
+  unit: needsAtlas(unitPage),
+  classes: needsAtlas(classesPage),
+  class: needsAtlas(classPage),
+  about: needsAtlas(aboutPage),
 };
-const needsAtlas = (shown, parts, query) =>
-  index
-    ? shown(parts, query)
-    : lost(
-        "This page tells what units do over a data set, and there is no atlas of one: make it with " +
-          "`unitscope scan PHOTOS --out ATLAS` and open it with `unitscope explore ATLAS`.",
-        "This page needs an atlas",
-      );
+
+/** The first page: with an atlas and neither model nor photos, its units. */
+const firstPage = () => (site.model || site.photos.length || !site.atlas ? "photo" : "layer");
 
 let rendered = false;
+
+/** Show the page of the address. */
 const render = async () => {
   const { parts, query } = parsed();
   const turn = ++page.turn;
-  const state = history.state;
-  let kept = false;
-  const first = site.model || site.photos.length || !index ? "photo" : "layer";
-  const [name, ...rest] = parts[0] ? parts : [first];
+  const { state } = history;
+  const [name, ...rest] = parts[0] ? parts : [firstPage()];
+  let isSame = false;
   try {
-    if (Object.hasOwn(ROUTES, name)) kept = (await ROUTES[name](rest, query)) === SAME_PAGE;
+    if (Object.hasOwn(ROUTES, name)) isSame = (await ROUTES[name](rest, query)) === SAME_PAGE;
     else lost(`There is no page ${name}.`);
   } catch (error) {
-    if (turn === page.turn) lost(error.message);
+    if (turn === page.turn) lost(messageOf(error));
   }
-  if (turn !== page.turn || kept) return;
-  // Whoever goes back finds the place that was left; whoever goes on begins at the top.
-  window.scrollTo(0, (state && state.y) || 0);
-  const heading = main.querySelector("h1");
-  if (rendered && heading) heading.focus({ preventScroll: true });
+  if (turn !== page.turn || isSame) return;
+  // Going back leads to the place that was left; going on begins at the top.
+  window.scrollTo(0, state?.y || 0);
+  if (rendered) main.querySelector("h1")?.focus({ preventScroll: true });
   rendered = true;
 };
 
 let waiting = 0;
+
+/** Remember how far the page is scrolled, once scrolling rests. */
 const remember = () => {
   clearTimeout(waiting);
   waiting = setTimeout(() => {
     try {
       history.replaceState({ y: window.scrollY }, "");
     } catch {
-      // Some browsers allow no states to pages from disk: then one begins at the top.
+      // Some browsers forbid states to pages from disk: going back then begins at the top.
     }
   }, 120);
 };
 
+/**
+ * Follow a link of the page, if it is there.
+ * @param {string} selector
+ */
 const follow = (selector) => {
-  const there = main.querySelector(selector);
-  if (there) there.click();
+  const link = main.querySelector(selector);
+  if (link instanceof HTMLElement) link.click();
 };
+
+/** @returns {HTMLInputElement | null} */
+const searchInput = () => main.querySelector("input[type=search]");
+
+/** Go to the search field of the page, or else to that of the list of units. */
 const search = async () => {
-  if (!main.querySelector("input[type=search]")) {
-    if (!index) return;
+  if (!searchInput()) {
+    if (!site.atlas) return;
     const { parts, query } = parsed();
-    const known = parts[0] === "unit" && index.layers.some((layer) => layer.name === parts[1]);
-    const head = index.layers.find((layer) => layer.head) || index.layers[0];
-    location.hash = address(["layer", known ? parts[1] : head.name], listed(query));
-    await new Promise((done) => window.addEventListener("hashchange", () => setTimeout(done), { once: true }));
+    const own = parts[0] === "unit" ? layerAt(parts[1]) : -1;
+    const { name } = site.atlas.layers[own < 0 ? headAt() : own];
+    location.hash = address(["layer", name], listed(query));
+    await new Promise((done) =>
+      window.addEventListener("hashchange", () => setTimeout(done), { once: true }),
+    );
   }
-  const input = main.querySelector("input[type=search]");
-  input.scrollIntoView({ block: "nearest" });
-  input.focus();
-  input.select();
+  const input = searchInput();
+  input?.scrollIntoView({ block: "nearest" });
+  input?.focus();
+  input?.select();
 };
+
+/** @type {Record<string, () => unknown>} */
 const KEYS = {
   j: () => follow(".steps a[rel=next]"),
   k: () => follow(".steps a[rel=prev]"),
   u: () => follow(".crumbs a"),
   "/": search,
-  "?": () => help(),
+  "?": () => showHelp(),
 };
-const SAME = { ArrowRight: "j", ArrowLeft: "k" };
-const pressed = (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || document.getElementById("help").open) return;
-  const within = event.target instanceof Element ? event.target : document.body;
-  // Text is typed and values are chosen with keys; boxes to tick leave them all but the space bar.
-  if (within.closest("select, textarea, input:not([type=checkbox])")) {
-    if (event.key === "Escape") within.blur();
-    return;
+/** @type {Record<string, string>} */
+const SYNONYMS = { ArrowRight: "j", ArrowLeft: "k" };
+
+const helpDialog = () => /** @type {HTMLDialogElement} */ (byId("help"));
+
+/**
+ * Whether an element needs a key for itself.
+ * @param {Element} element
+ * @param {string} key
+ */
+const needsKey = (element, key) => {
+  // Keys type text and choose values; boxes to tick only need the space bar.
+  if (element.closest("select, textarea, input:not([type=checkbox])")) {
+    if (key === "Escape" && element instanceof HTMLElement) element.blur();
+    return true;
   }
-  // Wide tables are moved sideways by arrows.
-  if (event.key.startsWith("Arrow") && within.closest(".scroll, [role=slider]")) return;
-  const keys = { ...KEYS, ...page.keys };
-  const key = Object.hasOwn(keys, event.key) ? event.key : SAME[event.key];
-  if (Object.hasOwn(keys, key)) {
-    event.preventDefault();
-    keys[key]();
-  }
+  // Arrows scroll wide tables sideways.
+  return key.startsWith("Arrow") && element.closest(".scroll, [role=slider]") !== null;
 };
 
-// What the keys do, told for the page that is shown: each page says its own in `page.told`.
-const TOLD = [
+/** @param {KeyboardEvent} event */
+const pressed = (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || helpDialog().open) return;
+  if (event.target instanceof Element && needsKey(event.target, event.key)) return;
+  const keys = { ...KEYS, ...page.keys };
+  const key = Object.hasOwn(keys, event.key) ? event.key : SYNONYMS[event.key];
+  if (key === undefined || !Object.hasOwn(keys, key)) return;
+  event.preventDefault();
+  keys[key]();
+};
+
+/** @type {KeyHelp[]} What keys do on every page; a page's own help comes first. */
+const HELP = [
   [["j", "→"], "next (unit, class or card)"],
   [["k", "←"], "previous"],
   [["Enter"], "open what is marked"],
@@ -121,43 +166,50 @@ const TOLD = [
   [["/"], "search"],
   [["?"], "these keys"],
 ];
-const help = () => {
-  const own = page.told.flatMap(([keys]) => keys);
-  const lines = [...page.told, ...TOLD.filter(([[key]]) => !own.includes(key))].map(([keys, text]) => [
-    h("dt", {}, keys.map((key) => [h("kbd", {}, key), " "])),
+
+const showHelp = () => {
+  const own = page.help.flatMap(([keys]) => keys);
+  const others = HELP.filter(([[key]]) => !own.includes(key));
+  const lines = [...page.help, ...others].flatMap(([keys, text]) => [
+    h(
+      "dt",
+      {},
+      keys.map((key) => [h("kbd", {}, key), " "]),
+    ),
     h("dd", {}, text),
   ]);
-  document.getElementById("keys").replaceChildren(...lines.flat());
-  document.getElementById("help").showModal();
+  byId("keys").replaceChildren(...lines);
+  helpDialog().showModal();
 };
 
-const start = async () => {
-  try {
-    await begin();
-  } catch (error) {
-    main.replaceChildren(h("h1", {}, "Nothing can be shown"), h("p", {}, error.message));
-    return;
-  }
-  page.render = render;
-  document.getElementById("of").replaceChildren(index ? `${site.architecture} over ${index.data}` : site.architecture);
-  const warnings = [
-    site.random && ["The weights are random.", " This network has learned nothing: nothing below means anything."],
-    index && !index.complete && ["A part of the data set.", " Not all of its images are in this atlas."],
-    index &&
-      index.missing > 0 && [
-        `${count(index.missing, "photo")} could not be shown.`,
-        " They are gone, or are others by now; their places are grey and say why.",
-      ],
-  ].filter(Boolean);
-  document
-    .getElementById("warnings")
-    .replaceChildren(...warnings.map(([strong, text]) => h("p", { class: "warning" }, h("strong", {}, strong), text)));
-  document.querySelector(".skip").addEventListener("click", (event) => {
+/**
+ * What a reader must know before they believe a page.
+ * @returns {[strong: string, text: string][]}
+ */
+const warnings = () => {
+  const { atlas, random } = site;
+  /** @type {[string, string][]} */
+  const found = [];
+  if (random)
+    found.push([
+      "The weights are random.",
+      " This network has learned nothing, so nothing below means anything.",
+    ]);
+  if (atlas && !atlas.complete)
+    found.push(["A part of the data set.", " This atlas does not hold all of its images."]);
+  if (atlas && atlas.missing > 0)
+    found.push([
+      `${count(atlas.missing, "photo")} could not be shown.`,
+      " They are missing or have changed; their places are grey and say why.",
+    ]);
+  return found;
+};
+
+const listen = () => {
+  document.querySelector(".skip")?.addEventListener("click", (event) => {
     event.preventDefault();
     main.focus();
   });
-  // Tiles have the shape of the network's input.
-  document.documentElement.style.setProperty("--aspect", site.input[1] / site.input[0]);
   history.scrollRestoration = "manual";
   window.addEventListener("hashchange", () => {
     if (!wasChosen()) render();
@@ -165,6 +217,28 @@ const start = async () => {
   window.addEventListener("scroll", remember, { passive: true });
   document.addEventListener("keydown", pressed);
   takePhotos();
+};
+
+const start = async () => {
+  try {
+    await begin();
+  } catch (error) {
+    const message = h("p", {}, messageOf(error));
+    main.replaceChildren(h("h1", {}, "Nothing can be shown"), message);
+    return;
+  }
+  page.render = render;
+  const { architecture, atlas } = site;
+  byId("of").textContent = atlas ? `${architecture} over ${atlas.data}` : architecture;
+  byId("warnings").replaceChildren(
+    ...warnings().map(([strong, text]) =>
+      h("p", { class: "warning" }, h("strong", {}, strong), text),
+    ),
+  );
+  // Tiles have the shape of the network's input.
+  const [rows, cols] = site.input;
+  document.documentElement.style.setProperty("--aspect", String(cols / rows));
+  listen();
   render();
 };
 

@@ -1,37 +1,104 @@
-// The page that is shown: its title, its contents, where it stands in the navigation, and what keys do on it.
+// The page that is shown: its title, its contents, its place in the navigation, and its keys.
 import { address } from "./addresses.js";
-import { index, site } from "./data.js";
-import { h, link } from "./dom.js";
+import { byId, flatten, h, link } from "./dom.js";
+import { site } from "./site.js";
+/** @import { Child } from "./dom.js" */
 
-export const main = document.getElementById("main");
+export const main = byId("main");
 
-// What a page says when it only went to another state of itself: nobody is to be moved about in it.
+/** What a page returns that only went to another state of itself: focus and scrolling stay. */
 export const SAME_PAGE = Symbol("same page");
 
-// `keys` are what keys do on this page alone; `told` says so in the help; `leave` is called when another is shown;
-// `refresh` draws it anew after a choice; `render` shows the page of the address. `turn` counts how often somebody went
-// to another state: what was waited for meanwhile is not shown any more.
-export const page = { keys: {}, told: [], leave: () => {}, refresh: () => {}, render: () => {}, turn: 0 };
+/**
+ * What a key does, for the help.
+ * @typedef {[keys: string[], text: string]} KeyHelp
+ */
+/**
+ * What a page can set while it is shown.
+ * @typedef {object} Shown
+ * @property {Record<string, () => unknown>} keys What keys do on this page alone.
+ * @property {KeyHelp[]} help The same in words.
+ * @property {() => unknown} leave Called when another page is shown.
+ * @property {() => unknown} refresh Draws the page anew after a choice.
+ */
 
-// `place` is the part of the navigation that the page belongs to: "photo", "network", a layer's name …
+/** @returns {Shown} */
+const blank = () => ({ keys: {}, help: [], leave: () => {}, refresh: () => {} });
+
+/**
+ * The page that is shown. `render` shows the page of the address. `turn` counts changes of the
+ * address: what a page waited for meanwhile is out of date.
+ * @type {Shown & { render: () => unknown, turn: number }}
+ */
+export const page = { ...blank(), render: () => {}, turn: 0 };
+
+/**
+ * Show a page.
+ * @param {string} title
+ * @param {string | null} place Its part of the navigation: "photo", "network", "layer NAME" …
+ * @param {...Child} children
+ */
 export const show = (title, place, ...children) => {
   page.leave();
-  Object.assign(page, { keys: {}, told: [], leave: () => {}, refresh: () => {} });
+  Object.assign(page, blank());
   document.title = `${title} – ${site.architecture} – unitscope`;
-  const places = [
-    site.live || site.photos.length ? ["photo", "Photo", ["photo"]] : null,
-    site.model ? ["network", "Network", ["network"]] : null,
-    ...(index ? index.layers.map((layer) => [`layer ${layer.name}`, layer.name, ["layer", layer.name]]) : []),
-    index ? ["classes", "Classes", ["classes"]] : null,
-    index ? ["about", "About", ["about"]] : null,
-  ].filter(Boolean);
-  const links = places.map(([name, text, parts]) =>
+  const links = places().map(([name, text, parts]) =>
     h("a", { href: address(parts), "aria-current": name === place ? "page" : false }, text),
   );
-  document.getElementById("places").replaceChildren(...links);
+  byId("places").replaceChildren(...links);
   main.inert = false;
-  main.replaceChildren(...children.flat(Infinity).filter(Boolean));
+  main.replaceChildren(...flatten(children));
 };
 
+/**
+ * The navigation: a place's name, its text and its address.
+ * @returns {[name: string, text: string, parts: string[]][]}
+ */
+const places = () => {
+  const { atlas } = site;
+  /** @type {[string, string, string[]][]} */
+  const found = [];
+  if (site.live || site.photos.length) found.push(["photo", "Photo", ["photo"]]);
+  if (site.model) found.push(["network", "Network", ["network"]]);
+  if (!atlas) return found;
+  for (const { name } of atlas.layers) found.push([`layer ${name}`, name, ["layer", name]]);
+  found.push(["classes", "Classes", ["classes"]], ["about", "About", ["about"]]);
+  return found;
+};
+
+/**
+ * Say that an address leads nowhere.
+ * @param {string} text
+ * @param {string} [title]
+ */
 export const lost = (text, title = "Not found") =>
-  show(title, null, h("h1", { tabindex: "-1" }, title), h("p", {}, text, " ", link("#/", "To the start")));
+  show(
+    title,
+    null,
+    h("h1", { tabindex: "-1" }, title),
+    h("p", {}, text, " ", link("#/", "Back to the start")),
+  );
+
+/**
+ * The heading and a count beside it.
+ * @param {Child} heading
+ * @param {Child} beside
+ */
+export const titled = (heading, beside) =>
+  h("div", { class: "title" }, h("h1", { tabindex: "-1" }, heading), beside);
+
+/**
+ * Whether the address changed since `here`: what a page waited for is shown no more.
+ * @param {string} here
+ */
+export const hasLeft = (here) => here !== location.hash;
+
+/**
+ * A link to the page before or after this one; its text alone where there is none.
+ * @param {string | null} href
+ * @param {string} text
+ * @param {"prev" | "next"} rel
+ * @param {string} [title]
+ */
+export const stepLink = (href, text, rel, title) =>
+  href === null ? h("span", { class: "soft" }, text) : h("a", { href, rel, title }, text);

@@ -1,81 +1,157 @@
-// What can be asked of a photo that was explained, exactly by algebra here, or measured by the server.
+// The answers about a photo: exact by algebra in the browser, or measured by the server.
 import { ExactPhoto, readoutOf } from "./algebra.js";
-import { load, send, site } from "./data.js";
-import { floats } from "./maps.js";
+import { load, send } from "./data.js";
+import { floats } from "./packed.js";
+import { site } from "./site.js";
+/** @import { Readout } from "./algebra.js" */
+/** @import { Values } from "./maps.js" */
 
-// Both kinds answer the same questions: `logitsWithout(off)` and `evidenceOf(class, off)`, the latter with the class's
-// map, every unit's contribution, and what both leave out of the logit.
+/**
+ * The evidence for a class: its map, every unit's contribution, and what both leave out of the
+ * logit.
+ * @typedef {object} ClassEvidence
+ * @property {Values} map
+ * @property {Values} contributions
+ * @property {number} leftOut
+ */
+/** @typedef {ExactAnswers | MeasuredAnswers} Answers */
+
 class ExactAnswers {
-  constructor(told, readout) {
+  /**
+   * @param {Documents.ExactPhoto} photo
+   * @param {Readout} readout
+   */
+  constructor(photo, readout) {
+    /** @type {true} */
     this.exact = true;
-    this.told = told;
-    this.photo = new ExactPhoto(told, readout);
-    this.logits = this.photo.logits;
+    this.photo = photo;
+    this.algebra = new ExactPhoto(photo, readout);
+    this.logits = this.algebra.logits;
   }
 
+  /** @param {Set<number>} off */
   logitsWithout(off) {
-    return this.photo.logitsWithout(off);
+    return this.algebra.logitsWithout(off);
   }
 
-  evidenceOf(one, off) {
-    const { photo } = this;
-    return { map: photo.map(one, off), contributions: photo.contributions(one, off), leftOut: photo.leftOut(one) };
+  /**
+   * @param {number} index
+   * @param {Set<number>} off
+   * @returns {ClassEvidence}
+   */
+  evidenceOf(index, off) {
+    const { algebra } = this;
+    return {
+      map: algebra.map(index, off),
+      contributions: algebra.contributions(index, off),
+      leftOut: algebra.leftOut(index),
+    };
   }
 
+  /**
+   * @param {number} unit
+   * @returns {{ values: Values, map: Documents.Map }}
+   */
   mapOfUnit(unit) {
-    return { values: this.photo.mapOfUnit(unit), map: this.told.map };
+    return { values: this.algebra.mapOfUnit(unit), map: this.photo.map };
   }
 }
 
 class MeasuredAnswers {
-  constructor(told) {
+  /** @param {Documents.LocalPhoto} photo */
+  constructor(photo) {
+    /** @type {false} */
     this.exact = false;
-    this.told = told;
-    this.logits = floats(told.logits);
-    this.thumbnails = floats(told.thumbnails);
+    this.photo = photo;
+    this.logits = floats(photo.logits);
+    this.thumbnails = floats(photo.thumbnails);
   }
 
+  /**
+   * By a real forward pass.
+   * @param {Set<number>} off
+   */
   async logitsWithout(off) {
     if (!off.size) return this.logits;
-    const { id, layer } = this.told;
+    const { id, layer } = this.photo;
     const body = JSON.stringify({ photo: id, layer, units: [...off] });
-    return floats((await send("ablated", body, { "Content-Type": "application/json" })).logits);
+    const { logits } = await send("ablated", body, { "Content-Type": "application/json" });
+    return floats(logits);
   }
 
-  // With all units on: a gradient is that of the network as it is.
-  async evidenceOf(one) {
-    const { id, layer } = this.told;
-    const found = await load("evidence", `?${new URLSearchParams({ photo: id, layer, class: one })}`);
-    return { map: floats(found.map), contributions: floats(found.contributions), leftOut: found.left_out };
-  }
-
-  // Large maps come smaller, to be looked at only.
-  mapOfUnit(unit) {
-    const [rows, cols] = this.told.thumbnail;
-    const { down, across, rows: allRows, cols: allCols } = this.told.map;
-    const smaller = ([start, step], all, few) => [start + (step * (all / few - 1)) / 2, (step * all) / few];
+  /**
+   * With all units on: a gradient is that of the whole network.
+   * @param {number} index
+   * @param {Set<number>} _off
+   * @returns {Promise<ClassEvidence>}
+   */
+  async evidenceOf(index, _off) {
+    const { id, layer } = this.photo;
+    const query = new URLSearchParams({ photo: id, layer, class: String(index) });
+    const evidence = await load("evidence", `?${query}`);
     return {
-      values: this.thumbnails.subarray(unit * rows * cols, (unit + 1) * rows * cols),
-      map: { rows, cols, down: smaller(down, allRows, rows), across: smaller(across, allCols, cols) },
+      map: floats(evidence.map),
+      contributions: floats(evidence.contributions),
+      leftOut: evidence.left_out,
     };
+  }
+
+  /**
+   * Large maps come smaller, only to be looked at.
+   * @param {number} unit
+   * @returns {{ values: Values, map: Documents.Map }}
+   */
+  mapOfUnit(unit) {
+    const [rows, cols] = this.photo.thumbnail;
+    const { down, across, rows: allRows, cols: allCols } = this.photo.map;
+    /**
+     * @param {Documents.Axis} axis
+     * @param {number} all
+     * @param {number} few
+     * @returns {Documents.Axis}
+     */
+    const smaller = ([start, step], all, few) => [
+      start + (step * (all / few - 1)) / 2,
+      (step * all) / few,
+    ];
+    const values = this.thumbnails.subarray(unit * rows * cols, (unit + 1) * rows * cols);
+    const axes = { down: smaller(down, allRows, rows), across: smaller(across, allCols, cols) };
+    return { values, map: { rows, cols, ...axes } };
   }
 }
 
-// The last photo is kept, since its page is left and come back to.
-let kept = { key: null, answers: null };
+/**
+ * The last photo: its page is left and come back to.
+ * @type {{ key: string, answers: Answers } | null}
+ */
+let last = null;
 
+/**
+ * @param {string} id
+ * @param {string | null} layer The layer to explain it at; the head's own if null.
+ * @returns {Promise<Answers>}
+ */
 export const answersOf = async (id, layer) => {
   const key = JSON.stringify([id, layer]);
-  if (kept.key === key) return kept.answers;
-  const query = layer && layer !== (site.head && site.head.layer) ? `?${new URLSearchParams({ layer })}` : "";
-  const [told, head] = await Promise.all([load(`photos/${encodeURIComponent(id)}`, query), query ? null : headOf()]);
-  const answers = told.exact ? new ExactAnswers(told, head || (await headOf())) : new MeasuredAnswers(told);
-  kept = { key, answers };
+  if (last?.key === key) return last.answers;
+  const other = layer && layer !== site.head?.layer;
+  const query = other ? `?${new URLSearchParams({ layer })}` : "";
+  // The head is loaded at the same time wherever it will be needed.
+  const [photo] = await Promise.all([
+    load(`photos/${encodeURIComponent(id)}`, query),
+    !other && site.head?.exact && readoutOfHead(),
+  ]);
+  const answers = photo.exact
+    ? new ExactAnswers(photo, await readoutOfHead())
+    : new MeasuredAnswers(photo);
+  last = { key, answers };
   return answers;
 };
 
+/** @type {Readout | null} */
 let readout = null;
-const headOf = async () => {
-  if (!readout && site.head && site.head.exact) readout = readoutOf(await load("head"));
+
+const readoutOfHead = async () => {
+  readout ??= readoutOf(await load("head"));
   return readout;
 };

@@ -1,69 +1,109 @@
 // What can be chosen on a photo's page: shares, any class, any unit, the layer.
-import { site } from "./data.js";
 import { address, parsed } from "./addresses.js";
 import { h, say } from "./dom.js";
+import { site } from "./site.js";
 
-const FOUND = 12;
+// So many matching classes are offered.
+const MATCHES = 12;
 
-// `slid` is called while it moves, `left` when it is let go.
-export const slider = (label, slid, left) => {
+/**
+ * A slider from 0 to 100.
+ * @param {string} label
+ * @param {(value: number) => void} moved Called while it moves.
+ * @param {() => void} left Called when it is let go.
+ */
+export const slider = (label, moved, left) => {
   const input = h("input", {
     type: "range",
     min: 0,
     max: 100,
     step: 1,
-    oninput: () => slid(Number(input.value)),
+    oninput: () => {
+      moved(Number(input.value));
+    },
     onchange: left,
   });
   const shown = h("span", { class: "shown" });
+  /**
+   * @param {number} value
+   * @param {string} text
+   */
   const show = (value, text) => {
-    input.value = value;
+    input.value = String(value);
     input.setAttribute("aria-valuetext", text);
     shown.textContent = text;
   };
-  return { element: h("label", { class: "slider" }, h("span", {}, label, " ", shown), input), show };
+  const element = h("label", { class: "slider" }, h("span", {}, label, " ", shown), input);
+  return { element, show };
 };
 
-// Labels may be the same: the number tells such classes apart.
+/**
+ * A field that finds a class by a part of its name or by its number.
+ * @param {string[]} labels
+ * @param {(index: number) => void} choose
+ */
 export const classSearch = (labels, choose) => {
-  const text = (one) => `${labels[one]} · ${one}`;
-  const options = h("datalist", { id: "classes-found" });
+  // Labels may be the same: the number tells such classes apart.
+  const texts = labels.map((label, index) => `${label} · ${index}`);
+  /**
+   * @param {string} words
+   * @param {number} most
+   */
   const matching = (words, most) => {
-    const found = [];
-    for (let one = 0; one < labels.length && found.length < most; one++)
-      if (text(one).toLowerCase().includes(words)) found.push(one);
-    return found;
+    const matches = [];
+    for (const [index, text] of texts.entries()) {
+      if (matches.length === most) break;
+      if (text.toLowerCase().includes(words)) matches.push(index);
+    }
+    return matches;
   };
-  const chosen = (one) => {
+  /** @param {number} index */
+  const chosen = (index) => {
     input.value = "";
-    choose(one);
+    choose(index);
   };
+  const typed = () => {
+    const matches = matching(input.value.toLowerCase(), MATCHES);
+    options.replaceChildren(...matches.map((index) => h("option", { value: texts[index] })));
+    const exact = matches.find((index) => texts[index] === input.value);
+    if (exact !== undefined) chosen(exact);
+  };
+  /** @param {KeyboardEvent} event */
+  const pressed = (event) => {
+    const words = input.value.trim();
+    if (event.key !== "Enter" || !words) return;
+    const isNumber = /^\d+$/.test(words) && Number(words) < labels.length;
+    const [match] = isNumber ? [Number(words)] : matching(words.toLowerCase(), 1);
+    if (match !== undefined) chosen(match);
+    else say(`No class has “${words}” in its name.`);
+  };
+  const options = h("datalist", { id: "matching-classes" });
   const input = h("input", {
     type: "search",
-    list: "classes-found",
+    list: "matching-classes",
     placeholder: "name or number",
     autocomplete: "off",
     spellcheck: "false",
-    oninput: () => {
-      const found = matching(input.value.toLowerCase(), FOUND);
-      options.replaceChildren(...found.map((one) => h("option", { value: text(one) })));
-      const exact = found.find((one) => text(one) === input.value);
-      if (exact !== undefined) chosen(exact);
-    },
-    onkeydown: (event) => {
-      const words = input.value.trim().toLowerCase();
-      if (event.key !== "Enter" || !words) return;
-      const number = /^\d+$/.test(words) && Number(words) < labels.length ? [Number(words)] : [];
-      const [match] = [...number, ...matching(words, 1)];
-      if (match !== undefined) chosen(match);
-      else say(`No class has “${input.value.trim()}” in its name.`);
-    },
+    oninput: typed,
+    onkeydown: pressed,
   });
   return h("label", { class: "search" }, h("span", {}, "Another class"), input, options);
 };
 
+/**
+ * A field that switches a unit off or on by its number.
+ * @param {number} units
+ * @param {(unit: number) => void} toggle
+ */
 export const unitByNumber = (units, toggle) => {
-  const input = h("input", { type: "number", min: 0, max: units - 1, step: 1, inputmode: "numeric" });
+  const input = h("input", {
+    type: "number",
+    min: 0,
+    max: units - 1,
+    step: 1,
+    inputmode: "numeric",
+  });
+  /** @param {SubmitEvent} event */
   const asked = (event) => {
     event.preventDefault();
     if (input.value !== "" && input.checkValidity()) toggle(Number(input.value));
@@ -76,29 +116,32 @@ export const unitByNumber = (units, toggle) => {
   );
 };
 
-// Only a server can answer at another layer.
+/**
+ * A choice of the layer that the photo is explained at; null where only one can be had.
+ * @param {string} id
+ * @param {string} layer
+ */
 export const layerSelect = (id, layer) => {
-  if (!site.live || !site.model || !site.model.layers.length) return null;
-  const own = site.head && site.head.layer;
-  // What is of this layer alone does not go along.
+  // Another layer needs a forward pass.
+  if (!site.live || !site.model?.layers.length) return null;
+  const own = site.head?.layer ?? null;
+  /** @param {string} name */
   const go = (name) => {
     const { query } = parsed();
-    for (const one of ["off", "region", "list"]) query.delete(one);
+    // These belong to one layer.
+    for (const key of ["off", "region", "list"]) query.delete(key);
     if (name === own) query.delete("layer");
     else query.set("layer", name);
     location.hash = address(["photo", id], query);
   };
-  const options = [...new Set([own, ...site.model.layers].filter(Boolean))];
-  const select = h(
-    "select",
-    { onchange: () => go(select.value) },
-    options.map((name) =>
-      h(
-        "option",
-        { value: name, selected: name === layer },
-        `${name} (${name === own && site.head.exact ? "exact" : "measured"})`,
-      ),
-    ),
-  );
-  return h("label", {}, h("span", {}, "Layer"), select);
+  const names = [...new Set(own ? [own, ...site.model.layers] : site.model.layers)];
+  const options = names.map((name) => {
+    const kind = name === own && site.head?.exact ? "exact" : "measured";
+    return h("option", { value: name, selected: name === layer }, `${name} (${kind})`);
+  });
+  const onchange = () => {
+    go(field.value);
+  };
+  const field = h("select", { onchange }, options);
+  return h("label", {}, h("span", {}, "Layer"), field);
 };

@@ -1,45 +1,83 @@
 // What a marked region of the photo adds to each class.
-import { breakable, h } from "./dom.js";
+import { breakable, cell, h, rowHead, tableHead } from "./dom.js";
 import { count, number } from "./numbers.js";
+/** @import { Values } from "./maps.js" */
 
-// Rows are [label, of the region, of the rest, of both].
-export const evidenceTable = (rows, marked, cells, exact, clear) => [
-  h("h2", {}, "Evidence from the region"),
-  h(
-    "div",
-    { class: "scroll" },
+/**
+ * A class and the logits that the region, the rest of the map and both add.
+ * @typedef {[label: string, region: number, rest: number, both: number]} RegionRow
+ */
+
+/**
+ * The rows of an exact answer.
+ * @param {number[]} classes
+ * @param {string[]} labels
+ * @param {Values} evidence What the region adds to every class.
+ * @param {Values} logits
+ * @returns {RegionRow[]}
+ */
+export const exactRows = (classes, labels, evidence, logits) =>
+  classes.map((index) => [
+    labels[index],
+    evidence[index],
+    logits[index] - evidence[index],
+    logits[index],
+  ]);
+
+/**
+ * The row of a local answer: sums over the map of its one class.
+ * @param {string} label
+ * @param {Values} map
+ * @param {Set<number>} region
+ * @returns {RegionRow}
+ */
+export const measuredRow = (label, map, region) => {
+  /** @param {Iterable<number>} cells */
+  const sum = (cells) => {
+    let total = 0;
+    for (const cell of cells) total += map[cell] / map.length;
+    return total;
+  };
+  const marked = sum(region);
+  const all = sum(map.keys());
+  return [label, marked, all - marked, all];
+};
+
+/**
+ * @param {RegionRow[]} rows
+ * @param {number} marked How many cells are marked.
+ * @param {number} cells
+ * @param {boolean} exact
+ * @param {() => void} clear
+ */
+export const evidenceTable = (rows, marked, cells, exact, clear) => {
+  const caption = [
+    `${marked} of ${count(cells, "cell")}, in logits`,
+    exact
+      ? "; with their shares of the bias, regions add up to the logit"
+      : ", by gradient × activation",
+  ];
+  const lines = rows.map(([label, ...values]) =>
     h(
-      "table",
+      "tr",
       {},
+      rowHead(breakable(label)),
+      values.map((value) => cell(number(value, 2, true), "n")),
+    ),
+  );
+  return [
+    h("h2", {}, "Evidence from the region"),
+    h(
+      "div",
+      { class: "scroll" },
       h(
-        "caption",
+        "table",
         {},
-        `${marked} of ${count(cells, "cell")}, in logits`,
-        exact ? "; with their shares of the bias, regions add up to the logit" : ", as gradient × activation tells them",
-      ),
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          h("th", { scope: "col" }, "class"),
-          ["region", "rest", exact ? "logit" : "both"].map((name) => h("th", { scope: "col", class: "n" }, name)),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        rows.map(([label, ...values]) =>
-          h(
-            "tr",
-            {},
-            h("th", { scope: "row" }, breakable(label)),
-            values.map((value) => h("td", { class: "n" }, number(value, 2, true))),
-          ),
-        ),
+        h("caption", {}, caption),
+        tableHead([["class"], ["region", "n"], ["rest", "n"], [exact ? "logit" : "both", "n"]]),
+        h("tbody", {}, lines),
       ),
     ),
-  ),
-  h("button", { type: "button", onclick: clear }, "Clear the region"),
-];
+    h("button", { type: "button", onclick: clear }, "Clear the region"),
+  ];
+};

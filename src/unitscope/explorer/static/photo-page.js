@@ -1,265 +1,172 @@
-// One photo: what the network says of it, where the evidence lies, which units carry it, and what is left without them.
+// One photo: what the network predicts, where the evidence lies, which units carry it, and what is
+// left without them.
 import { choose, parsed } from "./addresses.js";
 import { largest, probabilities } from "./algebra.js";
-import { site } from "./data.js";
-import { breakable, h, link } from "./dom.js";
-import { signedBar } from "./maps.js";
-import { count, number, power } from "./numbers.js";
+import { breakable, h, messageOf } from "./dom.js";
+import { count } from "./numbers.js";
 import { SAME_PAGE, main, page, show } from "./page.js";
 import { answersOf } from "./photo-answers.js";
-import { classSearch, layerSelect, slider, unitByNumber } from "./photo-controls.js";
-import { evidenceTable } from "./photo-evidence.js";
+import { evidenceTable, exactRows, measuredRow } from "./photo-evidence.js";
+import { MANY, PhotoLayout } from "./photo-layout.js";
+import { PhotoMap } from "./photo-map.js";
 import { inShort, predictionLists, whatBecame } from "./photo-predictions.js";
-import { pickPhoto, startPage } from "./photo-start.js";
+import { startPage } from "./photo-start.js";
 import { addressed, stateOf } from "./photo-state.js";
 import { UnitList } from "./photo-units.js";
 import { PhotoView } from "./photo-view.js";
+import { site } from "./site.js";
+/** @import { KeyHelp } from "./page.js" */
+/** @import { Answers, ClassEvidence } from "./photo-answers.js" */
+/** @import { RegionRow } from "./photo-evidence.js" */
+/** @import { UnitChoice } from "./photo-layout.js" */
+/** @import { Prediction } from "./photo-predictions.js" */
+/** @import { PhotoState } from "./photo-state.js" */
 
-const TOP = 5;
-const MANY = 10;
+// So many classes are listed.
+const TOP_CLASSES = 5;
+/** @type {Set<number>} */
 const NONE = new Set();
-// Milliseconds: before it is said that one has to wait, and before a server is asked for what is only hovered over.
+// Milliseconds: before the page says that it waits, and before a hover asks the server.
 const PATIENCE = 150;
+
+/** @type {KeyHelp[]} */
 const PHOTO_KEYS = [
   [["j", "k"], "next, previous unit of the list"],
   [["Space"], "switch the unit off or on"],
-  [["1", "…", "5"], "choose one of the five classes"],
+  [["1", "…", "5"], "choose one of the top five classes"],
   [["m"], "the map on or off"],
   [["c"], "its contour on or off"],
   [["b"], "mark a region with the brush"],
   [["0"], "all units on, no region"],
 ];
 
+/** @type {PhotoPage | null} */
 let shown = null;
 
+/**
+ * @param {string[]} parts
+ * @param {URLSearchParams} query
+ */
 export const photoPage = async ([id], query) => {
   if (!id) return startPage();
   const layer = query.get("layer");
-  // Back and forth between states of the page that is shown needs no new page.
-  if (shown && shown.id === id && shown.layer === layer) {
+  // Going back and forth between states of the same page needs no new page.
+  if (shown?.id === id && shown.layer === layer) {
     await shown.restore(query);
     return SAME_PAGE;
   }
   const { turn } = page;
-  // Nothing more is done on the page that is left.
+  const isCurrent = () => turn === page.turn;
+  // The page that is left is not usable any more.
   page.leave();
   page.leave = () => {};
   main.inert = true;
-  const patience = setTimeout(() => turn === page.turn && explaining(), PATIENCE);
-  // The picture comes along with the numbers, rather than after them.
+  const patience = setTimeout(() => isCurrent() && showWaiting(), PATIENCE);
+  // The picture is loaded along with the numbers rather than after them.
   new Image().src = `data/photos/${encodeURIComponent(id)}.jpg`;
   try {
     const answers = await answersOf(id, layer).finally(() => clearTimeout(patience));
-    if (turn === page.turn) await new PhotoPage(id, layer, answers).open(query);
+    if (isCurrent()) await new PhotoPage(id, layer, answers, query).open();
   } catch (error) {
-    if (turn === page.turn) startPage(error.message);
+    if (isCurrent()) startPage(messageOf(error));
   } finally {
-    if (turn === page.turn) main.inert = false;
+    if (isCurrent()) main.inert = false;
   }
+  return undefined;
 };
 
-const explaining = () =>
+const showWaiting = () =>
   show(
     "Explaining",
     "photo",
     h("h1", { tabindex: "-1" }, "Explaining the photo …"),
-    h("p", { class: "soft", role: "status" }, "The network is looking at it."),
+    h("p", { class: "soft", role: "status" }, "The network is running."),
   );
 
 class PhotoPage {
-  constructor(id, layer, answers) {
-    Object.assign(this, { id, layer, answers, told: answers.told, labels: site.labels });
-    Object.assign(this, { run: 0, look: 0, highs: new Map() });
+  /**
+   * @param {string} id
+   * @param {string | null} layer
+   * @param {Answers} answers
+   * @param {URLSearchParams} query
+   */
+  constructor(id, layer, answers, query) {
+    this.id = id;
+    this.layer = layer;
+    this.answers = answers;
+    this.labels = site.labels;
+    // Counts updates: a later one overtakes an earlier one that still waits.
+    this.run = 0;
+    /** @type {Prediction} */
     this.on = { logits: answers.logits, shares: probabilities(answers.logits) };
-    this.first = largest(answers.logits, Math.min(TOP, this.labels.length));
-    this.view = new PhotoView(this.told, {
+    this.without = this.on;
+    this.first = largest(answers.logits, Math.min(TOP_CLASSES, this.labels.length));
+    /** @type {PhotoState} */
+    this.state = this.read(query);
+    // What is listed: the class and side, and how many units.
+    this.listedOf = "";
+    this.listed = 0;
+    this.layout = new PhotoLayout(id, answers, this.actions());
+    this.view = new PhotoView(answers.photo, {
       mark: (region, done) => {
         this.state.region = region;
         this.drawEvidence();
         if (done) this.write(true);
       },
-      point: (value) => {
-        const stretched = this.view.stretched ? "The photo is drawn stretched." : "";
-        this.pointed.textContent = value === null ? stretched : `under the pointer ${number(value, 2, true)}`;
-      },
+      point: (value) => this.map.drawPointed(value),
     });
-    this.units = new UnitList(answers, this.view.photo, (unit) => this.toggle(unit));
-    this.make();
+    this.map = new PhotoMap(this.view, this.layout, answers, this.first, () => this.state);
+    this.units = new UnitList(answers, this.view.picture, (unit) => this.toggle(unit));
   }
 
-  // The page
-
-  make() {
-    this.bar = h("div", { class: "scale" });
-    this.mapSaid = h("p", { class: "map-said" });
-    this.pointed = h("p", { class: "pointed", "aria-hidden": "true" });
-    this.predictions = h("div", { class: "predictions" });
-    this.became = h("span", {});
-    this.strip = h("span", { class: "strip-of-five", "aria-hidden": "true" });
-    this.evidence = h("section", { class: "evidence" });
-    this.unitsTitle = h("h2", {});
-    this.trouble = h("p", { class: "warning", role: "alert", hidden: true });
-    const shared = (label, name) =>
-      slider(
-        label,
-        (value) => {
-          this.state[name] = value;
-          this.drawMap();
-        },
-        () => this.write(false),
-      );
-    this.sliders = { opacity: shared("Map opacity", "opacity"), level: shared("Contour at", "level") };
-    this.brush = h("button", { type: "button", onclick: () => this.setMarking(!this.view.marking) }, "Mark a region");
-    this.more = h("button", { type: "button", onclick: () => this.listMore() }, "More units");
-    this.sides = h(
-      "select",
-      { onchange: () => this.change({ against: this.sides.value === "against" }) },
-      h("option", { value: "for" }, "most for it"),
-      h("option", { value: "against" }, "most against it"),
-    );
-    const act = (text, chosen) => {
-      const switched = async () => {
-        const run = this.run;
-        const ranked = await this.latest(run, this.ranked());
-        if (ranked !== null) await this.change({ off: chosen(ranked) });
-      };
-      return h("button", { type: "button", onclick: () => this.attempt(switched) }, text);
-    };
-    const all = Array.from({ length: this.told.units }, (_, unit) => unit);
-    this.allOn = act("All on", () => new Set());
-    this.actions = h(
-      "div",
-      { class: "controls" },
-      h(
-        "div",
-        { class: "group" },
-        classSearch(this.labels, (one) => this.change({ class: one })),
-        h("label", {}, h("span", {}, "Units"), this.sides),
-      ),
-      h(
-        "div",
-        { class: "group" },
-        act(`First ${MANY} off`, (ranked) => new Set([...this.state.off, ...ranked.slice(0, MANY)])),
-        act(`All but the first ${MANY} off`, (ranked) => {
-          const kept = new Set(ranked.slice(0, MANY));
-          return new Set(all.filter((unit) => !kept.has(unit)));
-        }),
-        this.allOn,
-        unitByNumber(this.told.units, (unit) => this.toggle(unit)),
-      ),
-    );
-  }
-
-  async open(query) {
-    this.state = this.read(query);
-    show(this.told.name, "photo", ...this.laidOut());
+  async open() {
+    const { view, layout, answers } = this;
+    show(answers.photo.name, "photo", layout.contents(view.element, this.units.element));
     page.keys = this.keys();
-    page.told = PHOTO_KEYS;
+    page.help = PHOTO_KEYS;
     page.leave = () => {
       shown = null;
     };
     shown = this;
     // Thumbnails are cut out of the picture.
-    await this.view.photo.decode().catch(() => {});
+    await view.picture.decode().catch(() => {});
     await this.restore();
   }
 
-  claim() {
-    if (!this.answers.exact) return `local: gradient × activation at ${this.told.layer}; switching units off is measured`;
-    const error = this.answers.photo.error();
-    const digits = this.told.pooled ? "the digits that the atlas kept, " : "";
-    return `exact: maps and bias give the logits ${error ? `to ${digits}${power(error)}` : "to the last bit"}`;
+  /** What the controls do. */
+  actions() {
+    return {
+      slide: (/** @type {"opacity" | "level"} */ name, /** @type {number} */ value) => {
+        this.state[name] = value;
+        this.map.draw();
+      },
+      slid: () => this.write(false),
+      brush: () => this.setMarking(!this.view.marking),
+      more: () => this.listMore(),
+      side: (/** @type {boolean} */ against) => this.change({ against }),
+      chooseClass: (/** @type {number} */ index) => this.change({ class: index }),
+      toggle: (/** @type {number} */ unit) => this.toggle(unit),
+      switchUnits: (/** @type {UnitChoice} */ choice) => this.switchUnits(choice),
+    };
   }
 
-  laidOut() {
-    const kind = this.answers.exact ? "exact" : "measured";
-    const of = site.photos.find((one) => one.id === this.id);
-    return [
-      h(
-        "div",
-        { class: "crumbs" },
-        h("p", {}, link("#/photo", "Photos")),
-        site.live && site.model ? h("p", { class: "steps" }, pickPhoto("Another photo")) : null,
-      ),
-      h(
-        "div",
-        { class: "title" },
-        h("h1", { tabindex: "-1" }, breakable(this.told.name)),
-        h(
-          "p",
-          { class: "count" },
-          of && of.class ? ["labelled ", h("strong", {}, breakable(of.class)), " · "] : null,
-          this.claim(),
-        ),
-      ),
-      h(
-        "div",
-        { class: "photo-page" },
-        h(
-          "div",
-          { class: "seen" },
-          this.view.element,
-          h("div", { class: "under" }, this.bar, this.mapSaid, this.pointed),
-          h(
-            "div",
-            { class: "controls" },
-            this.sliders.opacity.element,
-            this.sliders.level.element,
-            this.brush,
-            layerSelect(this.id, this.told.layer),
-          ),
-          this.evidence,
-        ),
-        h(
-          "div",
-          { class: "said-of-it" },
-          h(
-            "div",
-            { class: "standing" },
-            this.trouble,
-            this.predictions,
-            h(
-              "p",
-              { class: "summary", role: "status" },
-              this.became,
-              " ",
-              h("span", { class: `kind ${kind}` }, kind),
-              h(
-                "span",
-                { class: "how-said" },
-                this.answers.exact ? " by algebra on one forward pass, in the browser." : " by real forward passes.",
-              ),
-              this.strip,
-            ),
-          ),
-          h(
-            "section",
-            { class: "units" },
-            this.unitsTitle,
-            this.actions,
-            h(
-              "p",
-              { class: "soft" },
-              "Click a unit to switch it off. Numbers: the logits that it adds while all are on. ",
-              "Pictures: its map, each from 0 to its own largest on this photo.",
-            ),
-            this.units.element,
-            this.more,
-          ),
-        ),
-      ),
-    ];
-  }
-
+  /** @returns {Record<string, () => void>} */
   keys() {
-    const chosen = this.first.map((one, rank) => [String(rank + 1), () => this.change({ class: one })]);
+    const classes = this.first.map((index, rank) => [
+      String(rank + 1),
+      () => this.change({ class: index }),
+    ]);
+    /**
+     * @param {"opacity" | "level"} name
+     * @param {number} on
+     */
     const toggled = (name, on) => () => {
       this.state[name] = this.state[name] ? 0 : on;
-      this.drawMap();
+      this.map.draw();
       this.write(false);
     };
     return {
-      ...Object.fromEntries(chosen),
+      ...Object.fromEntries(classes),
       j: () => this.units.step(1),
       k: () => this.units.step(-1),
       m: toggled("opacity", 100),
@@ -271,99 +178,122 @@ class PhotoPage {
 
   // What is chosen
 
+  /** @param {URLSearchParams} query */
   read(query) {
-    return stateOf(query, this.told, this.labels.length, this.first[0]);
+    return stateOf(query, this.answers.photo, this.labels.length, this.first[0]);
   }
 
+  /** @param {boolean} step */
   write(step) {
     const state = addressed(this.state, this.first[0]);
-    // After what was chosen is seen: to write an address takes as long as all the algebra.
-    setTimeout(() => shown === this && this.isHere() && choose(state, step));
+    // After the choice is drawn: writing an address takes as long as all the algebra.
+    setTimeout(() => {
+      if (shown === this && this.isHere()) choose(state, step);
+    });
   }
 
-  // Whether the address is still this photo's: another's is there a moment before its page is.
+  /** Whether the address is still this photo's. It changes a moment before the page does. */
   isHere() {
     const { parts, query } = parsed();
     return parts[0] === "photo" && parts[1] === this.id && query.get("layer") === this.layer;
   }
 
+  /** @param {Partial<PhotoState>} chosen */
   change(chosen) {
     Object.assign(this.state, chosen);
     this.write(true);
     return this.restore();
   }
 
+  /** @param {number} unit */
   toggle(unit) {
     const off = new Set(this.state.off);
     if (!off.delete(unit)) off.add(unit);
     return this.change({ off });
   }
 
+  /** @param {UnitChoice} choice */
+  switchUnits(choice) {
+    return this.attempt(async () => {
+      const ranked = await this.latest(this.run, this.ranked());
+      if (ranked !== null) await this.change({ off: this.offBy(choice, ranked) });
+    });
+  }
+
+  /**
+   * The units that are off after a choice.
+   * @param {UnitChoice} choice
+   * @param {number[]} ranked
+   * @returns {Set<number>}
+   */
+  offBy(choice, ranked) {
+    if (choice === "all on") return new Set();
+    if (choice === "first off") return new Set([...this.state.off, ...ranked.slice(0, MANY)]);
+    return new Set(ranked.slice(MANY).sort((a, b) => a - b));
+  }
+
   listMore() {
-    this.state.listed = Math.min(this.told.units, 2 * this.state.listed);
+    const { units } = this.answers.photo;
+    this.state.listed = Math.min(units, 2 * this.state.listed);
     this.write(false);
     return this.update();
   }
 
+  /** @param {boolean} on */
   setMarking(on) {
     this.view.setMarking(on);
-    this.brush.setAttribute("aria-pressed", String(on));
+    this.layout.brush.setAttribute("aria-pressed", String(on));
     if (!on) return;
     this.view.element.scrollIntoView({ block: "nearest" });
     this.view.element.focus({ preventScroll: true });
   }
 
+  /** @param {URLSearchParams} [query] */
   restore(query) {
     if (query) this.state = this.read(query);
     this.view.region = this.state.region;
     this.view.drawRegion();
-    this.sides.value = this.state.against ? "against" : "for";
+    this.layout.sides.value = this.state.against ? "against" : "for";
     return this.update();
   }
 
   // What is shown
 
-  // Units by what they add to the class while all are on, so that the list stays as it is when some are off.
+  /**
+   * Units by what they add to the class while all are on, so that the list stays the same when some
+   * are off.
+   */
   async ranked() {
     const { contributions } = await this.answers.evidenceOf(this.state.class, NONE);
     const sign = this.state.against ? 1 : -1;
-    return Array.from(contributions, (_, unit) => unit).sort(
+    return [...contributions.keys()].sort(
       (a, b) => sign * (contributions[a] - contributions[b]) || a - b,
     );
   }
 
-  // One scale for all maps of the photo: the largest value of those of its first classes and of the one that is chosen.
-  async scaleOf(one) {
-    const shared = this.answers.exact ? [...this.first, one] : [...this.highs.keys(), one];
-    for (const needed of shared) {
-      if (this.highs.has(needed)) continue;
-      const { map } = await this.answers.evidenceOf(needed, NONE);
-      this.highs.set(
-        needed,
-        map.reduce((high, value) => Math.max(high, Math.abs(value)), 0),
-      );
-    }
-    return Math.max(...shared.map((needed) => this.highs.get(needed)));
-  }
-
-  async attempt(what) {
+  /**
+   * Do something, and say what goes wrong.
+   * @param {() => Promise<void>} action
+   */
+  async attempt(action) {
+    const { trouble } = this.layout;
     try {
-      await what();
-      this.trouble.hidden = true;
+      await action();
+      trouble.hidden = true;
     } catch (error) {
-      this.trouble.textContent = error.message;
-      this.trouble.hidden = false;
+      trouble.textContent = messageOf(error);
+      trouble.hidden = false;
     }
   }
 
-  // A later update overtakes an earlier one that still waits for the server.
+  /** Show the state. A later update overtakes an earlier one that still waits for the server. */
   update() {
     const run = ++this.run;
-    this.look += 1;
+    this.map.endPreview();
     this.units.mark(this.state.off);
     return this.attempt(async () => {
-      const answered = this.answers.logitsWithout(this.state.off);
-      const logits = answered instanceof Promise ? await this.awaited(run, answered) : answered;
+      const answer = this.answers.logitsWithout(this.state.off);
+      const logits = answer instanceof Promise ? await this.awaited(run, answer) : answer;
       if (logits === null) return;
       this.without = { logits, shares: probabilities(logits) };
       this.drawPredictions();
@@ -372,25 +302,36 @@ class PhotoPage {
     });
   }
 
-  // What the server is asked for takes a while, and may be refused: what stands there meanwhile is of before.
-  async awaited(run, answered) {
-    this.became.textContent = "The network is running …";
-    this.predictions.setAttribute("aria-busy", "true");
+  /**
+   * Wait for logits from the server, and say so meanwhile.
+   * @param {number} run
+   * @param {Promise<Float32Array>} answer
+   */
+  async awaited(run, answer) {
+    const { became, predictions } = this.layout;
+    became.textContent = "The network is running …";
+    predictions.setAttribute("aria-busy", "true");
     try {
-      return await this.latest(run, answered);
+      return await this.latest(run, answer);
     } catch (error) {
       const again = h("button", { type: "button", onclick: () => this.update() }, "Try again");
-      this.became.replaceChildren(`${this.unitsOff()}could not be measured. `, again);
+      became.replaceChildren(`${this.unitsOff()}could not be measured. `, again);
       throw error;
     } finally {
-      if (run === this.run) this.predictions.removeAttribute("aria-busy");
+      if (run === this.run) predictions.removeAttribute("aria-busy");
     }
   }
 
-  // What was waited for, or null where something else is asked by now, whatever became of it.
-  async latest(run, answered) {
+  /**
+   * What was waited for, or null where another update began meanwhile, even if it failed.
+   * @template T
+   * @param {number} run
+   * @param {T | Promise<T>} answer
+   * @returns {Promise<T | null>}
+   */
+  async latest(run, answer) {
     try {
-      const found = await answered;
+      const found = await answer;
       return run === this.run ? found : null;
     } catch (error) {
       if (run === this.run) throw error;
@@ -398,133 +339,108 @@ class PhotoPage {
     }
   }
 
+  /**
+   * Draw the chosen class: its map, the evidence of the region, its units.
+   * @param {number} run
+   */
   async drawClass(run) {
-    const { class: one, off, against, listed } = this.state;
-    const high = await this.latest(run, this.scaleOf(one));
-    const found = await this.latest(run, this.answers.evidenceOf(one, off));
-    if (high === null || found === null) return;
-    Object.assign(this, { found, high });
-    this.drawMap();
+    const { class: index, off } = this.state;
+    const high = await this.latest(run, this.map.scaleOf(index));
+    const evidence = await this.latest(run, this.answers.evidenceOf(index, off));
+    if (high === null || evidence === null) return;
+    this.map.set(evidence, high);
+    this.map.draw();
     this.drawEvidence();
-    const of = JSON.stringify([one, against]);
+    await this.drawUnits(run);
+  }
+
+  /**
+   * List the units of the chosen class, unless they are listed already.
+   * @param {number} run
+   */
+  async drawUnits(run) {
+    const { class: index, off, against, listed } = this.state;
+    const of = JSON.stringify([index, against]);
     if (this.listedOf === of && this.listed === listed) return;
     const units = await this.latest(run, this.ranked());
-    const all = await this.latest(run, this.answers.evidenceOf(one, NONE));
+    const all = await this.latest(run, this.answers.evidenceOf(index, NONE));
     if (units === null || all === null) return;
-    this.units.list(units.slice(0, listed), all.contributions, this.listedOf === of && this.listed < listed);
-    Object.assign(this, { listedOf: of, listed });
+    const longer = this.listedOf === of && this.listed < listed;
+    this.units.list(units.slice(0, listed), all.contributions, longer);
     this.units.mark(off);
-    this.more.hidden = listed >= this.told.units;
-    this.unitsTitle.replaceChildren(
+    this.listedOf = of;
+    this.listed = listed;
+    this.layout.more.hidden = listed >= this.answers.photo.units;
+    this.layout.unitsTitle.replaceChildren(
       `Units that speak ${against ? "against" : "for"} `,
-      h("em", {}, breakable(this.labels[one])),
+      h("em", {}, breakable(this.labels[index])),
     );
-  }
-
-  // A look at another class's map while the pointer is on its row; the chosen one's comes back at once.
-  async preview(one) {
-    const look = ++this.look;
-    if (one === this.state.class) return this.drawMap();
-    if (!this.answers.exact) await new Promise((done) => setTimeout(done, PATIENCE));
-    if (look !== this.look) return;
-    try {
-      const high = Math.max(this.high, await this.scaleOf(one));
-      const found = await this.answers.evidenceOf(one, this.state.off);
-      if (look === this.look) this.drawMap(one, found, high);
-    } catch {
-      // Nothing was asked for but a look.
-    }
-  }
-
-  drawMap(one = this.state.class, found = this.found, high = this.high) {
-    if (!found) return;
-    const { opacity, level } = this.state;
-    const height = (level / 100) * high;
-    this.view.draw(found.map, high, { level: height, opacity: opacity / 100 });
-    this.sliders.opacity.show(opacity, `${opacity}%`);
-    this.sliders.level.show(level, level ? `±${number(height)}` : "off");
-    if (this.barOf !== high) this.bar.replaceChildren(signedBar(high, site.colours.signed));
-    this.barOf = high;
-    this.mapSaid.replaceChildren(h("strong", {}, breakable(this.labels[one])), `: ${this.saidOfMap(found)}`);
-  }
-
-  saidOfMap(found) {
-    const { size } = this.state.off;
-    const leftOut = number(found.leftOut, 2, true);
-    if (!this.answers.exact)
-      return [
-        `gradient × activation of each place; it leaves out ${leftOut} of the logit.`,
-        size ? "With all units on." : "",
-        "One scale for the classes looked at so far.",
-      ].join(" ");
-    return [
-      `logits that each place adds; their mean and the bias (${leftOut}) are the logit.`,
-      size ? `Without the ${count(size, "unit")} that ${size === 1 ? "is" : "are"} off.` : "",
-      "One scale for the top five and the chosen class.",
-    ].join(" ");
   }
 
   drawPredictions() {
-    // The row that has the focus gets it again.
-    const focused = [...this.predictions.querySelectorAll("button")].indexOf(document.activeElement);
-    const actions = {
-      chosen: this.state.class,
-      choose: (one) => this.change({ class: one }),
-      preview: (one) => this.preview(one),
-    };
-    const { size } = this.state.off;
-    this.predictions.replaceChildren(
-      ...predictionLists(this.labels, this.first, this.on, this.without, size, actions),
+    const { predictions } = this.layout;
+    const buttons = () => [...predictions.querySelectorAll("button")];
+    // The row with the focus gets it again.
+    const focused = buttons().findIndex((button) => button === document.activeElement);
+    const lists = predictionLists(
+      this.labels,
+      this.first,
+      this.on,
+      this.without,
+      this.state.off.size,
+      {
+        chosen: this.state.class,
+        choose: (index) => this.change({ class: index }),
+        preview: (index) => this.map.preview(index),
+      },
     );
-    if (focused >= 0) [...this.predictions.querySelectorAll("button")][focused]?.focus({ preventScroll: true });
+    predictions.replaceChildren(...lists);
+    if (focused >= 0) buttons()[focused]?.focus({ preventScroll: true });
   }
 
   drawSummary() {
+    const { became, strip, allOn } = this.layout;
     const { size } = this.state.off;
-    const became = whatBecame(this.labels, this.on, this.without, size);
-    // What is said again in the same words would be read out again.
-    if (this.became.textContent !== `${this.unitsOff()}${became}`)
-      this.became.replaceChildren(h("strong", {}, this.unitsOff()), became);
-    this.strip.textContent = inShort(this.labels, this.without, this.first.length);
-    // Not disabled, or who pressed it would be nowhere.
-    this.allOn.setAttribute("aria-disabled", String(!size));
+    const words = whatBecame(this.labels, this.on, this.without, size);
+    // Screen readers would read the same words out again.
+    if (became.textContent !== `${this.unitsOff()}${words}`)
+      became.replaceChildren(h("strong", {}, this.unitsOff()), words);
+    strip.textContent = inShort(this.labels, this.without, this.first.length);
+    // Not disabled: that would take the focus from whoever pressed it.
+    allOn.setAttribute("aria-disabled", String(!size));
   }
 
   unitsOff() {
     const { size } = this.state.off;
-    return size ? `${size} of ${count(this.told.units, "unit")} off. ` : "";
+    return size ? `${size} of ${count(this.answers.photo.units, "unit")} off. ` : "";
   }
 
   drawEvidence() {
-    const { region, off } = this.state;
-    if (!region.size || !this.found || !this.without) {
-      this.evidence.replaceChildren();
-      return;
-    }
-    const cells = this.told.map.rows * this.told.map.cols;
+    const { evidence: place, brush } = this.layout;
+    const { evidence } = this.map;
+    const { region } = this.state;
+    place.replaceChildren();
+    if (!region.size || !evidence) return;
+    const { rows, cols } = this.answers.photo.map;
+    const { exact } = this.answers;
     const clear = () => {
-      this.brush.focus();
+      brush.focus();
       this.change({ region: new Set() });
     };
-    this.evidence.replaceChildren(
-      ...evidenceTable(this.evidenceRows(region, off, cells), region.size, cells, this.answers.exact, clear),
+    place.append(
+      ...evidenceTable(this.regionRows(evidence), region.size, rows * cols, exact, clear),
     );
   }
 
-  evidenceRows(region, off, cells) {
-    if (this.answers.exact) {
-      const found = this.answers.photo.evidence(region, off);
-      const { logits } = this.without;
-      const top = largest(logits, this.first.length);
-      return [...new Set([...top, this.state.class])].map((one) => [
-        this.labels[one],
-        found[one],
-        logits[one] - found[one],
-        logits[one],
-      ]);
-    }
-    const of = (chosen) => chosen.reduce((sum, cell) => sum + this.found.map[cell] / cells, 0);
-    const [marked, all] = [of([...region]), of([...this.found.map.keys()])];
-    return [[this.labels[this.state.class], marked, all - marked, all]];
+  /**
+   * @param {ClassEvidence} evidence Of the chosen class.
+   * @returns {RegionRow[]}
+   */
+  regionRows(evidence) {
+    const { region, off, class: chosen } = this.state;
+    if (!this.answers.exact) return [measuredRow(this.labels[chosen], evidence.map, region)];
+    const { logits } = this.without;
+    const classes = [...new Set([...largest(logits, this.first.length), chosen])];
+    return exactRows(classes, this.labels, this.answers.algebra.evidence(region, off), logits);
   }
 }

@@ -1,77 +1,129 @@
-// What the network says, with all units on and without some, side by side.
+// What the network predicts with all units on and without some, side by side.
 import { largest } from "./algebra.js";
-import { breakable, h } from "./dom.js";
+import { breakable, h, small } from "./dom.js";
 import { count, number, percent } from "./numbers.js";
+/** @import { Values } from "./maps.js" */
 
-// `said` is { logits, shares }; `before` the shares with all units on, where they are not the same.
-const predictionRow = (one, label, said, before, { chosen, choose, preview }) => {
+/**
+ * A prediction: logits and probabilities of all classes.
+ * @typedef {{ logits: Values, shares: Values }} Prediction
+ */
+/**
+ * What the rows of predictions do.
+ * @typedef {object} PredictionActions
+ * @property {number} chosen The class whose map is shown.
+ * @property {(index: number) => void} choose
+ * @property {(index: number) => void} preview
+ */
+
+// A change of a probability that is written as ±0.
+const UNCHANGED = 5e-4;
+
+/**
+ * @param {number} index
+ * @param {string} label
+ * @param {Prediction} prediction
+ * @param {Values | null} before Probabilities with all units on, where some are off.
+ * @param {PredictionActions} actions
+ */
+const predictionRow = (index, label, prediction, before, { chosen, choose, preview }) => {
+  const share = prediction.shares[index];
   const amount = h("span", { class: "amount" });
-  amount.style.width = `${100 * said.shares[one]}%`;
-  const change = before ? said.shares[one] - before[one] : 0;
-  const changed = Math.abs(change) < 5e-4 ? "±0" : `${number(100 * change, 1, true)} points`;
+  amount.style.width = `${100 * share}%`;
+  const change = before ? share - before[index] : 0;
+  const changed = Math.abs(change) < UNCHANGED ? "±0" : `${number(100 * change, 1, true)} points`;
+  const properties = {
+    type: "button",
+    class: "prediction",
+    "aria-pressed": String(index === chosen),
+    onclick: () => choose(index),
+    onpointerenter: () => preview(index),
+    onpointerleave: () => preview(chosen),
+  };
   return h(
     "li",
     {},
     h(
       "button",
-      {
-        type: "button",
-        class: "prediction",
-        "aria-pressed": String(one === chosen),
-        onclick: () => choose(one),
-        onpointerenter: () => preview(one),
-        onpointerleave: () => preview(chosen),
-      },
+      properties,
       h(
         "span",
         { class: "named" },
         h("span", { class: "label" }, breakable(label)),
-        h("span", { class: "share" }, percent(said.shares[one])),
+        h("span", { class: "share" }, percent(share)),
       ),
       h("span", { class: "amounts", "aria-hidden": "true" }, amount),
-      h("span", { class: "logit" }, `logit ${number(said.logits[one], 2)}`, before ? ` · ${changed}` : ""),
+      h(
+        "span",
+        { class: "logit" },
+        `logit ${number(prediction.logits[index], 2)}`,
+        before ? ` · ${changed}` : "",
+      ),
     ),
   );
 };
 
-// The class that is chosen stands at the end of a list that it is not among.
-const ranking = (title, labels, said, before, top, actions) =>
-  h(
-    "div",
-    {},
-    h("h2", {}, title),
-    h(
-      "ol",
-      { class: "ranking" },
-      (top.includes(actions.chosen) ? top : [...top, actions.chosen]).map((one) =>
-        predictionRow(one, labels[one], said, before, actions),
-      ),
-    ),
+/**
+ * A list of predictions. A chosen class that is not among the top ones stands at its end.
+ * @param {string} title
+ * @param {string[]} labels
+ * @param {Prediction} prediction
+ * @param {Values | null} before
+ * @param {number[]} top
+ * @param {PredictionActions} actions
+ */
+const ranking = (title, labels, prediction, before, top, actions) => {
+  const classes = top.includes(actions.chosen) ? top : [...top, actions.chosen];
+  const rows = classes.map((index) =>
+    predictionRow(index, labels[index], prediction, before, actions),
   );
+  return h("div", {}, h("h2", {}, title), h("ol", { class: "ranking" }, rows));
+};
 
-// `first` are the classes of the largest logits with all units on; `off` is how many units are off.
-export const predictionLists = (labels, first, on, without, off, actions) => [
-  ranking("All units on", labels, on, null, first, actions),
-  off
-    ? ranking(`${count(off, "unit")} off`, labels, without, on.shares, largest(without.logits, first.length), actions)
-    : h(
-        "div",
-        { class: "nothing-off" },
-        h("h2", {}, "Without units"),
-        h("p", { class: "soft" }, "Switch units off below: what the network would say then stands here at once."),
-      ),
-];
+/**
+ * The predictions with all units on and without those that are off.
+ * @param {string[]} labels
+ * @param {number[]} first The top classes with all units on.
+ * @param {Prediction} on
+ * @param {Prediction} without
+ * @param {number} off How many units are off.
+ * @param {PredictionActions} actions
+ */
+export const predictionLists = (labels, first, on, without, off, actions) => {
+  const before = ranking("All units on", labels, on, null, first, actions);
+  if (!off) {
+    const how = "Switch units off below: what the network would predict then appears here at once.";
+    return [before, h("div", { class: "nothing-off" }, h("h2", {}, "Without units"), small(how))];
+  }
+  const top = largest(without.logits, first.length);
+  const title = `${count(off, "unit")} off`;
+  return [before, ranking(title, labels, without, on.shares, top, actions)];
+};
 
-// The same in a line, for where there is no room for lists.
-export const inShort = (labels, without, count) =>
-  largest(without.logits, count)
-    .map((one) => `${labels[one]} ${percent(without.shares[one])}`)
+/**
+ * The same in a line, where there is no room for lists.
+ * @param {string[]} labels
+ * @param {Prediction} without
+ * @param {number} classes
+ */
+export const inShort = (labels, without, classes) =>
+  largest(without.logits, classes)
+    .map((index) => `${labels[index]} ${percent(without.shares[index])}`)
     .join(" · ");
 
+/**
+ * What became of the first prediction, in words.
+ * @param {string[]} labels
+ * @param {Prediction} on
+ * @param {Prediction} without
+ * @param {number} off
+ */
 export const whatBecame = (labels, on, without, off) => {
-  const [was, is] = [largest(on.logits, 1)[0], largest(without.logits, 1)[0]];
   if (!off) return "All units are on.";
-  return was === is
-    ? `Still ${labels[was]}: ${percent(on.shares[was])} → ${percent(without.shares[was])}.`
-    : `${labels[was]} becomes ${labels[is]} (${percent(without.shares[is])}).`;
+  const [before] = largest(on.logits, 1);
+  const [after] = largest(without.logits, 1);
+  const share = percent(without.shares[after]);
+  return before === after
+    ? `Still ${labels[before]}: ${percent(on.shares[before])} → ${share}.`
+    : `${labels[before]} becomes ${labels[after]} (${share}).`;
 };

@@ -1,117 +1,147 @@
-// Where a photo comes from: dropped, pasted, picked, or one of those at hand.
+// Where a photo comes from: dropped, pasted, picked, or one of those offered.
 import { address } from "./addresses.js";
-import { send, site } from "./data.js";
-import { breakable, h, say } from "./dom.js";
+import { send } from "./data.js";
+import { breakable, h, messageOf, say, section } from "./dom.js";
 import { show } from "./page.js";
+import { site } from "./site.js";
 
-const give = async (file) => {
+/**
+ * Send a photo to the server, and go to its page.
+ * @param {File | undefined} file
+ */
+const sendPhoto = async (file) => {
   if (!file) return;
   say(`Sending ${file.name || "the photo"} …`);
   try {
-    const { photo } = await send("photos", file, { "X-Photo-Name": encodeURIComponent(file.name || "pasted photo") });
+    const name = encodeURIComponent(file.name || "pasted photo");
+    const { photo } = await send("photos", file, { "X-Photo-Name": name });
     say("");
     location.hash = address(["photo", photo]);
   } catch (error) {
-    say(error.message, true);
+    say(messageOf(error), true);
   }
 };
 
-// On every page. Only what a live server can explain is taken; text that is dropped or pasted is left alone.
-const pictureIn = (transfer) => [...((transfer && transfer.files) || [])][0];
+/**
+ * @param {DataTransfer | null} transfer
+ * @returns {File | undefined}
+ */
+const fileIn = (transfer) => transfer?.files[0];
+
+/** @param {DragEvent} event */
+const bringsFiles = (event) => Boolean(event.dataTransfer?.types.includes("Files"));
+
+/**
+ * Take photos that are dropped or pasted on any page; text that is dropped or pasted is left alone.
+ */
 export const takePhotos = () => {
   if (!site.live || !site.model) return;
-  const over = (event) => {
-    if (![...event.dataTransfer.types].includes("Files")) return;
+  const { classList } = document.body;
+  document.addEventListener("dragover", (event) => {
+    if (!bringsFiles(event)) return;
     event.preventDefault();
-    document.body.classList.add("dropping");
-  };
-  const away = (event) => {
-    if (!event.relatedTarget) document.body.classList.remove("dropping");
-  };
-  const drop = (event) => {
-    document.body.classList.remove("dropping");
-    if (![...event.dataTransfer.types].includes("Files")) return;
+    classList.add("dropping");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) classList.remove("dropping");
+  });
+  document.addEventListener("drop", (event) => {
+    classList.remove("dropping");
+    if (!bringsFiles(event)) return;
     event.preventDefault();
-    give(pictureIn(event.dataTransfer));
-  };
-  const paste = (event) => {
-    const file = pictureIn(event.clipboardData);
+    sendPhoto(fileIn(event.dataTransfer));
+  });
+  document.addEventListener("paste", (event) => {
+    const file = fileIn(event.clipboardData);
     if (!file) return;
     event.preventDefault();
-    give(file);
-  };
-  for (const [name, listener] of Object.entries({ dragover: over, dragleave: away, drop, paste }))
-    document.addEventListener(name, listener);
+    sendPhoto(file);
+  });
 };
 
-export const pickPhoto = (text) =>
-  h(
-    "label",
-    { class: "pick" },
-    text,
-    h("input", { type: "file", accept: "image/*", onchange: (event) => give(event.target.files[0]) }),
-  );
+/**
+ * A button that picks a file.
+ * @param {string} text
+ */
+export const pickPhoto = (text) => {
+  const input = h("input", {
+    type: "file",
+    accept: "image/*",
+    onchange: () => {
+      sendPhoto(input.files?.[0]);
+    },
+  });
+  return h("label", { class: "pick" }, text, input);
+};
 
-const atHand = () =>
+/** @param {Documents.PhotoChoice} photo */
+const offeredPhoto = ({ id, name, class: label }) =>
   h(
-    "section",
+    "li",
     {},
-    h("h2", {}, site.live && site.model ? "Or one of these" : "Photos"),
     h(
-      "ol",
-      { class: "at-hand" },
-      site.photos.map(({ id, name, class: of }) =>
-        h(
-          "li",
-          {},
-          h(
-            "a",
-            { href: address(["photo", id]) },
-            h("img", { src: `data/photos/${id}.jpg`, alt: "", loading: "lazy", decoding: "async" }),
-            h("span", { class: "name" }, breakable(of || name)),
-            of ? h("small", {}, breakable(name)) : null,
-          ),
-        ),
-      ),
+      "a",
+      { href: address(["photo", id]) },
+      h("img", { src: `data/photos/${id}.jpg`, alt: "", loading: "lazy", decoding: "async" }),
+      h("span", { class: "name" }, breakable(label || name)),
+      label ? h("small", {}, breakable(name)) : null,
     ),
   );
 
-// `trouble` says why a photo that was asked for is not shown.
+/** How photos are explained, by the kind of head. */
+const howExplained = () => {
+  const { head } = site;
+  if (!head) return null;
+  const text = head.exact
+    ? "Its head is exact: what every unit and every place of the photo adds to every class is " +
+      "computed here, in the browser, from one forward pass."
+    : `Its head is not exact (${head.reason}): maps are gradient × activation, and the effect ` +
+      "of switching units off is measured by running the network.";
+  return h("p", { class: "soft how" }, text);
+};
+
+/** Where a photo can be dropped; without a model, how to get one; nothing in a copy. */
+const dropArea = () => {
+  if (!site.live) return null;
+  if (!site.model)
+    return h(
+      "p",
+      { class: "warning" },
+      "No model is loaded, only an atlas. To explain photos of your own, start `unitscope " +
+        "explore ATLAS --model SPEC`.",
+    );
+  return h(
+    "div",
+    { class: "drop" },
+    h("p", {}, h("strong", {}, "Drop a photo here"), ", paste one, or"),
+    pickPhoto("Pick a file"),
+    h(
+      "p",
+      { class: "soft" },
+      "It stays in the memory of unitscope’s own server, and is forgotten when the server stops.",
+    ),
+  );
+};
+
+/**
+ * @param {string} [trouble] Why a photo that was asked for is not shown.
+ */
 export const startPage = (trouble) => {
-  const { head, model } = site;
-  const how = !head
-    ? ""
-    : head.exact
-      ? "Its head is exact: what every unit and every place of the photo adds to every class is computed here, in the browser, from one forward pass."
-      : `Its head is not exact (${head.reason}): maps are gradient × activation, and switching units off is measured by running the network.`;
+  const explains = site.live && site.model;
+  const photos = h("ol", { class: "at-hand" }, site.photos.map(offeredPhoto));
+  const lead = explains
+    ? `Give ${site.architecture} a photo, and see what it predicts, why, and what it would ` +
+      "predict without any of its units."
+    : `What ${site.architecture} predicts for photos, why, and what it would predict without ` +
+      "any of its units.";
   show(
     "Photo",
     "photo",
     h("h1", { tabindex: "-1" }, trouble ? "This photo cannot be shown" : "Ask it about a photo"),
     trouble ? h("p", { class: "warning", role: "alert" }, trouble) : null,
-    h(
-      "p",
-      { class: "lead" },
-      site.live && model
-        ? `Give ${site.architecture} a photo, and see what it says, why, and what it would say without any of its units.`
-        : `What ${site.architecture} says of photos, why, and what it would say without any of its units.`,
-    ),
-    site.live && model
-      ? h(
-          "div",
-          { class: "drop" },
-          h("p", {}, h("strong", {}, "Drop a photo here"), ", paste one, or"),
-          pickPhoto("Pick a file"),
-          h("p", { class: "soft" }, "It stays in the memory of unitscope’s own server, and is forgotten when that ends."),
-        )
-      : site.live
-        ? h(
-            "p",
-            { class: "warning" },
-            "No model is loaded, only an atlas: photos of your own can be explained with `unitscope explore ATLAS --model SPEC`.",
-          )
-        : null,
-    site.photos.length ? atHand() : null,
-    how ? h("p", { class: "soft how" }, how) : null,
+    h("p", { class: "lead" }, lead),
+    dropArea(),
+    site.photos.length > 0 && section(explains ? "Or one of these" : "Photos", photos),
+    howExplained(),
   );
 };

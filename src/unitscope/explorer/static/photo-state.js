@@ -1,35 +1,58 @@
 // What is chosen on a photo's page, as it stands in the address.
-import { setOf, written } from "./sets.js";
+import { setOf, wholeOf, written } from "./sets.js";
+
+/**
+ * @typedef {object} PhotoState
+ * @property {number} class The class whose map is shown.
+ * @property {Set<number>} off The units that are off.
+ * @property {Set<number>} region The cells of the marked region.
+ * @property {number} opacity Of the map, in percent.
+ * @property {number} level Of the contour, in percent of the scale; 0 for none.
+ * @property {boolean} against Whether units against the class are listed.
+ * @property {number} listed How many units are listed.
+ */
 
 const LISTED = 24;
 
-// `first` is the class that is shown when none is chosen. What is typed wrong, or is of another photo, is left out.
-export const stateOf = (query, told, classes, first) => {
-  const asked = query.get("class") || "";
-  const share = (name, usual) => {
-    const value = query.get(name) || "";
-    return /^\d+$/.test(value) && Number(value) <= 100 ? Number(value) : usual;
-  };
+/**
+ * The state of a query. What is mistyped, or belongs to another photo, is ignored.
+ * @param {URLSearchParams} query
+ * @param {Documents.Photo} photo
+ * @param {number} classes
+ * @param {number} first The class that is shown when none is chosen.
+ * @returns {PhotoState}
+ */
+export const stateOf = (query, photo, classes, first) => {
+  const { rows, cols } = photo.map;
+  const listed = Math.floor(Number(query.get("list"))) || LISTED;
   return {
-    class: /^\d+$/.test(asked) && Number(asked) < classes ? Number(asked) : first,
-    off: setOf(query.get("off"), told.units),
-    region: setOf(query.get("region"), told.map.rows * told.map.cols),
-    opacity: share("opacity", 100),
-    level: share("level", 0),
+    class: wholeOf(query.get("class"), classes - 1) ?? first,
+    off: setOf(query.get("off"), photo.units),
+    region: setOf(query.get("region"), rows * cols),
+    opacity: wholeOf(query.get("opacity"), 100) ?? 100,
+    level: wholeOf(query.get("level"), 100) ?? 0,
     against: query.get("units") === "against",
-    listed: Math.min(told.units, Math.max(LISTED, Math.floor(Number(query.get("list"))) || LISTED)),
+    listed: Math.min(photo.units, Math.max(LISTED, listed)),
   };
 };
 
+/**
+ * The parts of a query that say this state; empty where it is the usual one.
+ * @param {PhotoState} state
+ * @param {number} first
+ */
 export const addressed = (state, first) => {
-  const usual = { class: first, opacity: 100, level: 0 };
-  const changed = (name) => (state[name] === usual[name] ? "" : String(state[name]));
+  /**
+   * @param {number} value
+   * @param {number} usual
+   */
+  const changed = (value, usual) => (value === usual ? "" : String(value));
   return {
-    class: changed("class"),
+    class: changed(state.class, first),
     off: written(state.off),
     region: written(state.region),
-    opacity: changed("opacity"),
-    level: changed("level"),
+    opacity: changed(state.opacity, 100),
+    level: changed(state.level, 0),
     units: state.against ? "against" : "",
     list: state.listed > LISTED ? String(state.listed) : "",
   };

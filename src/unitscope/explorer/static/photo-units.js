@@ -1,48 +1,82 @@
 // The units that carry a class on one photo, as switches.
 import { address } from "./addresses.js";
-import { index, site } from "./data.js";
 import { h } from "./dom.js";
-import { heat } from "./maps.js";
+import { contextOf, heat } from "./heat.js";
 import { number } from "./numbers.js";
+import { site } from "./site.js";
 import { named } from "./units.js";
+/** @import { Values } from "./maps.js" */
+/** @import { Answers } from "./photo-answers.js" */
 
 const THUMB = 96;
 // Milliseconds of a frame that go to thumbnails.
 const FILLING = 8;
 
-// The network's part of the photo, small, to lay maps of units on.
-const croppedPhoto = (picture, told) => {
-  const canvas = document.createElement("canvas");
-  const [left, top, right, bottom] = told.box;
-  const factor = picture.naturalWidth / told.size[0];
-  const longest = THUMB / Math.max(...told.input);
-  canvas.width = Math.max(1, Math.round(told.input[1] * longest));
-  canvas.height = Math.max(1, Math.round(told.input[0] * longest));
-  const box = [left, top, right - left, bottom - top].map((value) => value * factor);
-  canvas.getContext("2d").drawImage(picture, ...box, 0, 0, canvas.width, canvas.height);
+/**
+ * The network's part of the photo, small, to lay maps of units on.
+ * @param {HTMLImageElement} picture
+ * @param {Documents.Photo} photo
+ */
+const croppedPhoto = (picture, { box, size, input }) => {
+  const [left, top, right, bottom] = box;
+  const longest = THUMB / Math.max(...input);
+  const width = Math.max(1, Math.round(input[1] * longest));
+  const height = Math.max(1, Math.round(input[0] * longest));
+  const canvas = h("canvas", { width, height });
+  // The picture may have fewer pixels than the photo.
+  const factor = picture.naturalWidth / size[0];
+  contextOf(canvas).drawImage(
+    picture,
+    left * factor,
+    top * factor,
+    (right - left) * factor,
+    (bottom - top) * factor,
+    0,
+    0,
+    width,
+    height,
+  );
   return canvas;
 };
 
 export class UnitList {
-  // `toggle(unit)` is called when a unit is switched off or on again.
+  /**
+   * @param {Answers} answers
+   * @param {HTMLImageElement} picture
+   * @param {(unit: number) => void} toggle Called when a unit is switched off or on.
+   */
   constructor(answers, picture, toggle) {
-    Object.assign(this, { answers, picture, toggle, switches: new Map(), waiting: new Set(), cropped: null });
-    this.atlasLayer = index ? index.layers.find((layer) => layer.name === answers.told.layer) : null;
+    this.answers = answers;
+    this.picture = picture;
+    this.toggle = toggle;
+    /** @type {Map<number, HTMLButtonElement>} */
+    this.switches = new Map();
+    /** @type {Set<HTMLElement>} Thumbnails to draw in the next frames. */
+    this.waiting = new Set();
+    this.filling = 0;
+    /** @type {HTMLCanvasElement | null} */
+    this.cropped = null;
+    const { layer } = answers.photo;
+    this.atlasLayer = site.atlas?.layers.find(({ name }) => name === layer) ?? null;
     this.element = h("ol", { class: this.atlasLayer ? "unit-list linked" : "unit-list" });
     // Thumbnails are drawn when they come near the window.
-    this.watcher = new IntersectionObserver((entries) => this.seen(entries), { rootMargin: "300px 0px" });
+    this.watcher = new IntersectionObserver((entries) => this.seen(entries), {
+      rootMargin: "300px 0px",
+    });
   }
 
+  /** @param {IntersectionObserverEntry[]} entries */
   seen(entries) {
     for (const { target, isIntersecting } of entries) {
-      if (!isIntersecting) continue;
+      if (!isIntersecting || !(target instanceof HTMLElement)) continue;
       this.watcher.unobserve(target);
       this.waiting.add(target);
     }
-    if (!this.filling && this.waiting.size) this.filling = requestAnimationFrame(() => this.fillSome());
+    if (!this.filling && this.waiting.size)
+      this.filling = requestAnimationFrame(() => this.fillSome());
   }
 
-  // A few in each frame.
+  /** Draw a few thumbnails in each frame. */
   fillSome() {
     const end = performance.now() + FILLING;
     for (const frame of this.waiting) {
@@ -53,23 +87,33 @@ export class UnitList {
     this.filling = this.waiting.size ? requestAnimationFrame(() => this.fillSome()) : 0;
   }
 
+  /**
+   * @param {HTMLElement} frame
+   * @param {number} unit
+   */
   fill(frame, unit) {
-    const { told } = this.answers;
+    const { photo } = this.answers;
     const { values, map } = this.answers.mapOfUnit(unit);
     let largest = 0;
     for (const value of values) largest = Math.max(largest, value);
     if (this.picture.naturalWidth) {
-      this.cropped ??= croppedPhoto(this.picture, told);
+      this.cropped ??= croppedPhoto(this.picture, photo);
       const { width, height } = this.cropped;
-      const photo = h("canvas", { class: "crop-photo", width, height });
-      photo.getContext("2d").drawImage(this.cropped, 0, 0);
-      frame.append(photo);
+      const crop = h("canvas", { class: "crop-photo", width, height });
+      contextOf(crop).drawImage(this.cropped, 0, 0);
+      frame.append(crop);
     }
-    frame.append(heat(values, largest, { map }, told.input, site.colours.heat));
+    frame.append(heat(values, largest, { map }, photo.input, site.colours.heat));
   }
 
+  /**
+   * @param {number} unit
+   * @param {number} contribution
+   * @param {number} most The largest contribution of the list.
+   */
   item(unit, contribution, most) {
-    const who = this.atlasLayer ? named(this.atlasLayer, unit) : null;
+    const { atlasLayer } = this;
+    const who = atlasLayer ? named(atlasLayer, unit) : null;
     const name = who && who.kind !== "none" ? who.name : "";
     const bar = h("span", { class: contribution < 0 ? "amount against" : "amount" });
     bar.style.width = `${(100 * Math.abs(contribution)) / (most || 1)}%`;
@@ -87,7 +131,7 @@ export class UnitList {
       frame,
       h(
         "span",
-        { class: "unit-said" },
+        { class: "unit-words" },
         h("span", { class: "switched" }, "off"),
         h("span", { class: "unit" }, `unit ${unit}`),
         name ? h("span", { class: "unit-name" }, name) : null,
@@ -97,11 +141,16 @@ export class UnitList {
     );
     this.switches.set(unit, button);
     this.watcher.observe(frame);
-    const page = this.atlasLayer && address(["unit", this.atlasLayer.name, unit]);
-    return h("li", {}, button, page ? h("a", { class: "more", href: page }, "its page") : null);
+    const href = atlasLayer && address(["unit", atlasLayer.name, unit]);
+    return h("li", {}, button, href ? h("a", { class: "more", href }, "its page") : null);
   }
 
-  // Lists `units` with what they contribute; `longer` says that those listed already stay.
+  /**
+   * List units with what they contribute.
+   * @param {number[]} units
+   * @param {Values} contributions
+   * @param {boolean} longer Whether those that are listed stay.
+   */
   list(units, contributions, longer) {
     if (!longer) {
       this.watcher.disconnect();
@@ -114,15 +163,23 @@ export class UnitList {
     this.element.append(...more.map((unit) => this.item(unit, contributions[unit], most)));
   }
 
+  /**
+   * Show which units are off.
+   * @param {Set<number>} off
+   */
   mark(off) {
-    for (const [unit, button] of this.switches) button.setAttribute("aria-checked", String(!off.has(unit)));
+    for (const [unit, button] of this.switches)
+      button.setAttribute("aria-checked", String(!off.has(unit)));
   }
 
-  // The next or previous unit gets the focus; from nowhere, the first.
+  /**
+   * Give the focus to the next or previous unit; from nowhere, to the first.
+   * @param {1 | -1} by
+   */
   step(by) {
     const all = [...this.switches.values()];
-    const at = all.indexOf(document.activeElement);
+    const at = all.findIndex((button) => button === document.activeElement);
     const next = at < 0 ? 0 : Math.min(all.length - 1, Math.max(0, at + by));
-    if (all[next]) all[next].focus();
+    all[next]?.focus();
   }
 }

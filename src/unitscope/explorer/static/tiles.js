@@ -1,42 +1,76 @@
 // Tiles: images of the data set as the network saw them.
-import { index, reasonOf, site } from "./data.js";
+import { reasonOf } from "./data.js";
 import { h } from "./dom.js";
+import { site, theAtlas } from "./site.js";
 import { className, value } from "./units.js";
 
-const pathOf = (image) => `images/${Math.floor(image / index.tiles.perFolder)}/${image}.${index.tiles.suffix}`;
-export const spritePath = (place, unit) => `sprites/${place}/${unit}.${index.tiles.suffix}`;
-export const told = (row) => (row[1] === null ? "" : className(row[1]));
-// Why there is no picture of an image, as far as that is known; nothing where there may be one.
-export const noteOf = (row) => (row[4] === index.tiles.drawn ? "" : index.tiles.states[row[4]]);
+/** @param {number} image */
+const pathOf = (image) => {
+  const { perFolder, suffix } = theAtlas().tiles;
+  return `images/${Math.floor(image / perFolder)}/${image}.${suffix}`;
+};
 
+/**
+ * The picture of a unit's top images.
+ * @param {number} place
+ * @param {number} unit
+ */
+export const spritePath = (place, unit) => `sprites/${place}/${unit}.${theAtlas().tiles.suffix}`;
+
+/**
+ * An image's class in words; empty if it has none.
+ * @param {Documents.ImageRow} row
+ */
+export const classOfImage = (row) => className(row[1]);
+
+/**
+ * Why there is no picture of an image, as far as that is known; empty where there may be one.
+ * @param {Documents.ImageRow} row
+ */
+export const noteOf = (row) => {
+  const { drawn, states } = theAtlas().tiles;
+  return row[4] === drawn ? "" : states[row[4]];
+};
+
+/**
+ * An image with something over it, or a note that says why it is missing.
+ * @param {number} image
+ * @param {Documents.ImageRow} row
+ * @param {Element | null} overlay
+ * @param {string} alt
+ */
 export const tile = (image, row, overlay, alt) => {
+  const [title] = row;
   const frame = h("span", { class: "tile" });
+  /** @param {string} note */
   const missing = (note) => {
     frame.classList.add("missing");
-    frame.append(h("span", { class: "note", title: row[0] }, note));
+    frame.append(h("span", { class: "note", title }, note));
   };
-  if (noteOf(row)) missing(noteOf(row));
+  const note = noteOf(row);
+  if (note) missing(note);
   else {
-    const path = pathOf(image);
-    const picture = h("img", {
-      src: path,
-      alt,
-      title: row[0],
-      decoding: "async",
-      width: site.input[1],
-      height: site.input[0],
-    });
+    const src = pathOf(image);
+    const [height, width] = site.input;
+    const picture = h("img", { src, alt, title, decoding: "async", width, height });
     picture.onerror = async () => {
       picture.remove();
-      missing(await reasonOf(path));
+      missing(await reasonOf(src));
     };
     frame.append(picture);
   }
   if (overlay) frame.append(overlay);
   return frame;
 };
-// Where nothing is below 0, all places are at a threshold of 0: there is no line to be drawn.
+
+/**
+ * The level of a unit's contour. In a layer without negative activations a threshold of 0 is
+ * reached everywhere: there is no line to draw.
+ * @param {Documents.Layer} layer
+ * @param {number} unit
+ */
 export const levelOf = (layer, unit) => {
   const threshold = value(layer, "threshold", unit);
-  return threshold > 0 || (layer.signed && threshold !== null) ? threshold : Infinity;
+  if (threshold === null) return Infinity;
+  return threshold > 0 || layer.signed ? threshold : Infinity;
 };

@@ -1,104 +1,229 @@
-// Units as rows: their names, and which of them are chosen, in which order.
-import { index, load } from "./data.js";
+// Units as rows: their names, and which of them a query selects, in which order.
+import { wordsOf } from "./controls.js";
+import { load } from "./data.js";
 import { like, number, percent, points } from "./numbers.js";
+import { theAtlas } from "./site.js";
 
+/**
+ * @typedef {Documents.Layer} Layer
+ * @typedef {keyof Documents.UnitColumns} Column
+ */
+
+/**
+ * A unit's details, and the rows of all images that they refer to.
+ * @param {number} place
+ * @param {number} unit
+ * @returns {Promise<[Documents.Unit, Documents.ImageRows]>}
+ */
 export const unitOf = async (place, unit) => {
-  const { chunk } = index.layers[place];
-  const found = await load(`units-${place}-${Math.floor(unit / chunk)}`);
-  return [found.units[unit % chunk], found.images];
+  const { chunk } = theAtlas().layers[place];
+  const { units, images } = await load(`units-${place}-${Math.floor(unit / chunk)}`);
+  return [units[unit % chunk], images];
 };
-// The units of the layer that respond most alike: rows of unit and correlation, and over how many of what that is.
+
+/**
+ * The units of the layer that respond most alike: rows of unit and correlation, and what the
+ * correlation is over.
+ * @param {number} place
+ * @param {number} unit
+ */
 export const neighboursOf = async (place, unit) => {
-  const { chunk } = index.layers[place];
+  const { chunk } = theAtlas().layers[place];
   const { of, count, units } = await load(`neighbours-${place}-${Math.floor(unit / chunk)}`);
   return { of, count, rows: units[unit % chunk] };
 };
-export const classOf = async (one) => {
-  const found = await load(`classes-${Math.floor(one / index.classChunk)}`);
-  return [found.classes[one % index.classChunk], found.images];
+
+/**
+ * A class's details, and the rows of all images that they refer to.
+ * @param {number} index
+ * @returns {Promise<[Documents.Class, Documents.ImageRows]>}
+ */
+export const classOf = async (index) => {
+  const { classChunk } = theAtlas();
+  const { classes, images } = await load(`classes-${Math.floor(index / classChunk)}`);
+  return [classes[index % classChunk], images];
 };
 
-// A number in an address; −1 for anything else.
-export const numbered = (text) => (/^\d{1,9}$/.test(text || "") ? Number(text) : -1);
-export const layerAt = (name) => {
-  const place = index.layers.findIndex((layer) => layer.name === name);
-  return place >= 0
-    ? place
-    : Math.max(
-        0,
-        index.layers.findIndex((layer) => layer.head),
-      );
-};
-export const value = (layer, name, unit) => (layer.columns[name] ? layer.columns[name][unit] : null);
+/**
+ * The place of a layer in the atlas, −1 if it has none of that name.
+ * @param {string | undefined} name
+ */
+export const layerAt = (name) => theAtlas().layers.findIndex((layer) => layer.name === name);
 
-export const className = (one) => (one === null || one === undefined ? "" : index.classes.name[one]);
+/** The place of the layer that the head reads, or else of the first one. */
+export const headAt = () =>
+  Math.max(
+    0,
+    theAtlas().layers.findIndex((layer) => layer.head),
+  );
+
+/**
+ * What a column says of a unit; null if it was not measured.
+ * @template {Column} Name
+ * @param {Layer} layer
+ * @param {Name} name
+ * @param {number} unit
+ * @returns {NonNullable<Documents.UnitColumns[Name]>[number] | null}
+ */
+export const value = (layer, name, unit) => layer.columns[name]?.[unit] ?? null;
+
+/** @param {number | null | undefined} index */
+export const className = (index) =>
+  index === null || index === undefined ? "" : theAtlas().classes.name[index];
+
+/**
+ * What a unit is called, and why.
+ * @typedef {object} Naming
+ * @property {string} name
+ * @property {string} why
+ * @property {"concept" | "class" | "dead" | "none"} kind
+ */
+
+/**
+ * @param {Layer} layer
+ * @param {number} unit
+ * @returns {Naming}
+ */
 export const named = (layer, unit) => {
-  if (value(layer, "dead", unit)) return { name: "never active", why: "dead: no activation above 0", kind: "dead" };
+  if (value(layer, "dead", unit))
+    return { name: "never active", why: "dead: no activation above 0", kind: "dead" };
   const by = value(layer, "named_by", unit);
   const name = value(layer, "name", unit);
-  if (by === "concept") return { name, why: `concept, IoU ${number(value(layer, "iou", unit))}`, kind: "concept" };
+  if (by === "concept")
+    return { name: name ?? "", why: `concept, IoU ${number(value(layer, "iou", unit))}`, kind: by };
   const best = value(layer, "best_class_name", unit);
-  // An atlas from before units were given names tells their classes.
+  // An atlas from before units were given names has only their classes.
   if (by === "class" || (!layer.columns.name && best)) {
     const selectivity = value(layer, "selectivity", unit);
-    return {
-      name: name || best,
-      why: selectivity === null ? "class" : `class, selectivity ${number(selectivity)}`,
-      kind: "class",
-    };
+    const why = selectivity === null ? "class" : `class, selectivity ${number(selectivity)}`;
+    return { name: name || best || "", why, kind: "class" };
   }
-  return { name: "unnamed", why: best ? `answers most to ${best}` : "", kind: "none" };
+  return { name: "unnamed", why: best ? `responds most to ${best}` : "", kind: "none" };
 };
+
+/**
+ * An order of units: its name, how its values are written, and 1 where it begins with the least.
+ * @typedef {object} Sort
+ * @property {string} text
+ * @property {(value: number | null) => string} written
+ * @property {1 | -1} sign
+ */
+/** @typedef {"maximum" | "selectivity" | "iou" | "accuracy_change" | "share_positive"} SortName */
+
+/** @type {Record<SortName, Sort>} */
 export const SORTS = {
-  unit: ["unit number", null, null],
-  maximum: ["maximum", (shown) => `max ${like(shown)(shown)}`, -1],
-  selectivity: ["class selectivity", (shown) => `selectivity ${number(shown)}`, -1],
-  iou: ["IoU with a concept", (shown) => `IoU ${number(shown)}`, -1],
-  accuracy_change: ["accuracy lost when off", (shown) => (shown === null ? "not measured" : points(shown)), 1],
-  share_positive: ["share of cells above 0", (shown) => `${percent(shown)} above 0`, -1],
+  maximum: { text: "maximum", written: (shown) => `max ${like(shown ?? 0)(shown)}`, sign: -1 },
+  selectivity: {
+    text: "class selectivity",
+    written: (shown) => `selectivity ${number(shown)}`,
+    sign: -1,
+  },
+  iou: { text: "IoU with a concept", written: (shown) => `IoU ${number(shown)}`, sign: -1 },
+  accuracy_change: {
+    text: "accuracy lost when off",
+    written: (shown) => (shown === null ? "not measured" : points(shown)),
+    sign: 1,
+  },
+  share_positive: {
+    text: "share of cells above 0",
+    written: (shown) => `${percent(shown)} above 0`,
+    sign: -1,
+  },
 };
-export const sortsOf = (layer) => Object.keys(SORTS).filter((name) => name === "unit" || layer.columns[name]);
-const textOf = (layer, unit) =>
-  [unit, ...["name", "best_class_name", "concept_name", "category"].map((name) => value(layer, name, unit))]
-    .filter((one) => one !== null)
+
+/**
+ * The order that a query asks for; null for the order of the units' numbers.
+ * @param {Layer} layer
+ * @param {string | null} text
+ */
+export const sortOf = (layer, text) => sortsOf(layer).find((name) => name === text) ?? null;
+
+/**
+ * The orders that were measured.
+ * @param {Layer} layer
+ */
+export const sortsOf = (layer) =>
+  /** @type {SortName[]} */ (Object.keys(SORTS)).filter((name) => layer.columns[name]);
+
+/**
+ * Which units are shown: in words, whether a unit is one of them, and whether there can be any.
+ * @typedef {object} Filter
+ * @property {string} text
+ * @property {(layer: Layer, unit: number) => boolean | null} holds
+ * @property {(layer: Layer) => boolean} measured
+ */
+
+/** @type {Record<string, Filter>} */
+export const FILTERS = {
+  detectors: {
+    text: "detectors only",
+    holds: (layer, unit) => value(layer, "detector", unit),
+    measured: (layer) => Boolean(layer.columns.detector),
+  },
+  concept: {
+    text: "named by a concept",
+    holds: (layer, unit) => named(layer, unit).kind === "concept",
+    measured: (layer) => Boolean(layer.columns.concept_name),
+  },
+  class: {
+    text: "named by a class",
+    holds: (layer, unit) => named(layer, unit).kind === "class",
+    measured: () => true,
+  },
+  alive: {
+    text: "not dead",
+    holds: (layer, unit) => !value(layer, "dead", unit),
+    measured: () => true,
+  },
+  dead: {
+    text: "dead units",
+    holds: (layer, unit) => value(layer, "dead", unit),
+    measured: () => true,
+  },
+};
+
+/**
+ * Whether a unit has all the words, a number as its own or within its names.
+ * @param {Layer} layer
+ * @param {number} unit
+ * @param {string[]} words
+ */
+const hasWords = (layer, unit, words) => {
+  if (!words.length) return true;
+  /** @type {Column[]} */
+  const columns = ["name", "best_class_name", "concept_name", "category"];
+  const names = columns
+    .map((name) => value(layer, name, unit) ?? "")
     .join(" ")
     .toLowerCase();
-export const FILTERS = {
-  detectors: ["detectors only", (layer, unit) => value(layer, "detector", unit), (layer) => layer.columns.detector],
-  concept: [
-    "named by a concept",
-    (layer, unit) => named(layer, unit).kind === "concept",
-    (layer) => layer.columns.concept_name,
-  ],
-  class: ["named by a class", (layer, unit) => named(layer, unit).kind === "class", () => true],
-  alive: ["not dead", (layer, unit) => !value(layer, "dead", unit), () => true],
-  dead: ["dead units", (layer, unit) => value(layer, "dead", unit), () => true],
+  return words.every((word) => String(unit) === word || names.includes(word));
 };
+
+/**
+ * The units that a query selects, in its order.
+ * @param {Layer} layer
+ * @param {URLSearchParams} query
+ */
 export const chosenUnits = (layer, query) => {
-  const words = (query.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
-  const filter = FILTERS[query.get("show")];
-  const [only, category] = [query.get("class"), query.get("category")];
+  const words = wordsOf(query.get("q"));
+  const show = query.get("show");
+  const filter = show !== null && Object.hasOwn(FILTERS, show) ? FILTERS[show] : null;
+  const only = query.get("class");
+  const category = query.get("category");
   const units = [];
   for (let unit = 0; unit < layer.units; unit++) {
-    if (filter && !filter[1](layer, unit)) continue;
+    if (filter && !filter.holds(layer, unit)) continue;
     if (only && String(value(layer, "best_class", unit)) !== only) continue;
     if (category && value(layer, "category", unit) !== category) continue;
-    const text = words.length ? textOf(layer, unit) : "";
-    if (
-      words.every((word) =>
-        /^\d+$/.test(word)
-          ? String(unit) === word || text.split(" ").slice(1).join(" ").includes(word)
-          : text.includes(word),
-      )
-    )
-      units.push(unit);
+    if (hasWords(layer, unit, words)) units.push(unit);
   }
-  const sort = query.get("sort");
-  const column = sort && sort !== "unit" && SORTS[sort] && layer.columns[sort];
-  if (column) {
-    const sign = SORTS[sort][2];
-    const rank = (unit) => (column[unit] === null ? Infinity : sign * column[unit]);
-    units.sort((a, b) => rank(a) - rank(b) || a - b);
-  }
-  return units;
+  const sort = sortOf(layer, query.get("sort"));
+  if (!sort) return units;
+
+  /** @param {number} unit */
+  const rank = (unit) => {
+    const measured = value(layer, sort, unit);
+    return measured === null ? Infinity : SORTS[sort].sign * measured;
+  };
+  return units.sort((a, b) => rank(a) - rank(b) || a - b);
 };

@@ -1,0 +1,211 @@
+// The elements of a photo's page, and where they stand.
+import { breakable, h, link, small } from "./dom.js";
+import { power } from "./numbers.js";
+import { titled } from "./page.js";
+import { classSearch, layerSelect, slider, unitByNumber } from "./photo-controls.js";
+import { pickPhoto } from "./photo-start.js";
+import { site } from "./site.js";
+/** @import { Child } from "./dom.js" */
+/** @import { Answers } from "./photo-answers.js" */
+
+/**
+ * What the controls of the page do.
+ * @typedef {object} PhotoActions
+ * @property {(name: "opacity" | "level", value: number) => void} slide While a slider moves.
+ * @property {() => void} slid When it is let go.
+ * @property {() => void} brush
+ * @property {() => void} more
+ * @property {(against: boolean) => void} side
+ * @property {(index: number) => void} chooseClass
+ * @property {(unit: number) => void} toggle
+ * @property {(choice: UnitChoice) => void} switchUnits
+ */
+/** @typedef {"all on" | "first off" | "first on"} UnitChoice */
+
+/** How many units "First … off" and "All but the first … off" speak of. */
+export const MANY = 10;
+
+/**
+ * The kind of answers and how exact they are, in words.
+ * @param {Answers} answers
+ */
+const claimOf = (answers) => {
+  if (!answers.exact) {
+    const method = `gradient × activation at ${answers.photo.layer}`;
+    return `local: ${method}; switching units off is measured`;
+  }
+  const error = answers.algebra.error();
+  const digits = answers.photo.pooled ? "the digits that the atlas kept, " : "";
+  const accuracy = error ? `to ${digits}${power(error)}` : "to the last bit";
+  return `exact: maps and bias give the logits ${accuracy}`;
+};
+
+export class PhotoLayout {
+  /**
+   * @param {string} id
+   * @param {Answers} answers
+   * @param {PhotoActions} actions
+   */
+  constructor(id, answers, actions) {
+    this.id = id;
+    this.answers = answers;
+    this.actions = actions;
+    this.bar = h("div", { class: "scale" });
+    this.mapWords = h("p", { class: "map-words" });
+    this.pointed = h("p", { class: "pointed", "aria-hidden": "true" });
+    this.predictions = h("div", { class: "predictions" });
+    this.became = h("span", {});
+    this.strip = h("span", { class: "strip-of-five", "aria-hidden": "true" });
+    this.evidence = h("section", { class: "evidence" });
+    this.unitsTitle = h("h2", {});
+    this.trouble = h("p", { class: "warning", role: "alert", hidden: true });
+    this.opacity = this.slider("Map opacity", "opacity");
+    this.level = this.slider("Contour at", "level");
+    this.brush = this.button("Mark a region", actions.brush);
+    this.more = this.button("More units", actions.more);
+    this.allOn = this.button("All on", () => actions.switchUnits("all on"));
+    const chosen = () => {
+      actions.side(sides.value === "against");
+    };
+    const sides = h(
+      "select",
+      { onchange: chosen },
+      h("option", { value: "for" }, "most for it"),
+      h("option", { value: "against" }, "most against it"),
+    );
+    this.sides = sides;
+  }
+
+  /**
+   * @param {string} text
+   * @param {() => void} onclick
+   */
+  button(text, onclick) {
+    return h("button", { type: "button", onclick }, text);
+  }
+
+  /**
+   * @param {string} label
+   * @param {"opacity" | "level"} name
+   */
+  slider(label, name) {
+    const { slide, slid } = this.actions;
+    return slider(label, (value) => slide(name, value), slid);
+  }
+
+  /**
+   * The contents of the page.
+   * @param {HTMLElement} view
+   * @param {HTMLElement} units
+   * @returns {Child[]}
+   */
+  contents(view, units) {
+    const { photo } = this.answers;
+    const label = site.photos.find(({ id }) => id === this.id)?.class;
+    const claim = h(
+      "p",
+      { class: "count" },
+      label ? ["labelled ", h("strong", {}, breakable(label)), " · "] : null,
+      claimOf(this.answers),
+    );
+    return [
+      h(
+        "div",
+        { class: "crumbs" },
+        h("p", {}, link("#/photo", "Photos")),
+        site.live && site.model ? h("p", { class: "steps" }, pickPhoto("Another photo")) : null,
+      ),
+      titled(breakable(photo.name), claim),
+      h(
+        "div",
+        { class: "photo-page" },
+        this.seen(view),
+        h("div", { class: "explanation" }, this.standing(), this.unitsSection(units)),
+      ),
+    ];
+  }
+
+  /**
+   * The photo with what lies over it, and its controls.
+   * @param {HTMLElement} view
+   */
+  seen(view) {
+    return h(
+      "div",
+      { class: "seen" },
+      view,
+      h("div", { class: "under" }, this.bar, this.mapWords, this.pointed),
+      h(
+        "div",
+        { class: "controls" },
+        this.opacity.element,
+        this.level.element,
+        this.brush,
+        layerSelect(this.id, this.answers.photo.layer),
+      ),
+      this.evidence,
+    );
+  }
+
+  /** The predictions, which stay in sight. */
+  standing() {
+    const { exact } = this.answers;
+    const kind = exact ? "exact" : "measured";
+    const method = exact
+      ? " by algebra on one forward pass, in the browser."
+      : " by real forward passes.";
+    return h(
+      "div",
+      { class: "standing" },
+      this.trouble,
+      this.predictions,
+      h(
+        "p",
+        { class: "summary", role: "status" },
+        this.became,
+        " ",
+        h("span", { class: `kind ${kind}` }, kind),
+        h("span", { class: "method-words" }, method),
+        this.strip,
+      ),
+    );
+  }
+
+  /** @param {HTMLElement} units */
+  unitsSection(units) {
+    return h(
+      "section",
+      { class: "units" },
+      this.unitsTitle,
+      this.unitControls(),
+      small(
+        "Click a unit to switch it off. Numbers: the logits that it adds while all are on. ",
+        "Pictures: its map, each from 0 to its own largest value on this photo.",
+      ),
+      units,
+      this.more,
+    );
+  }
+
+  unitControls() {
+    const { actions } = this;
+    return h(
+      "div",
+      { class: "controls" },
+      h(
+        "div",
+        { class: "group" },
+        classSearch(site.labels, actions.chooseClass),
+        h("label", {}, h("span", {}, "Units"), this.sides),
+      ),
+      h(
+        "div",
+        { class: "group" },
+        this.button(`First ${MANY} off`, () => actions.switchUnits("first off")),
+        this.button(`All but the first ${MANY} off`, () => actions.switchUnits("first on")),
+        this.allOn,
+        unitByNumber(this.answers.photo.units, actions.toggle),
+      ),
+    );
+  }
+}

@@ -1,0 +1,138 @@
+// The map of a class over the photo, with its scale and what it means in words.
+import { breakable, h } from "./dom.js";
+import { signedBar } from "./heat.js";
+import { count, number } from "./numbers.js";
+import { site } from "./site.js";
+/** @import { Answers, ClassEvidence } from "./photo-answers.js" */
+/** @import { PhotoLayout } from "./photo-layout.js" */
+/** @import { PhotoState } from "./photo-state.js" */
+/** @import { PhotoView } from "./photo-view.js" */
+
+/** @type {Set<number>} */
+const ALL_ON = new Set();
+// Milliseconds before a hover asks the server.
+const HOVER = 150;
+
+export class PhotoMap {
+  /**
+   * @param {PhotoView} view
+   * @param {PhotoLayout} layout
+   * @param {Answers} answers
+   * @param {number[]} first The top classes with all units on.
+   * @param {() => PhotoState} stateNow
+   */
+  constructor(view, layout, answers, first, stateNow) {
+    this.view = view;
+    this.layout = layout;
+    this.answers = answers;
+    this.first = first;
+    this.stateNow = stateNow;
+    /** @type {Map<number, number>} The largest absolute value of the maps of classes. */
+    this.highs = new Map();
+    /** @type {ClassEvidence | null} Of the chosen class. */
+    this.evidence = null;
+    // Where the colours end, and the end that the colour bar shows.
+    this.high = 0;
+    this.barHigh = NaN;
+    // Counts previews: a later one overtakes an earlier one that still waits.
+    this.look = 0;
+  }
+
+  /**
+   * One scale for all maps of the photo: the largest value of those of its top classes and of the
+   * one that is shown; of a local answer, of those that were measured so far.
+   * @param {number} index
+   */
+  async scaleOf(index) {
+    const shared = this.answers.exact ? [...this.first, index] : [...this.highs.keys(), index];
+    let high = 0;
+    for (const needed of shared) high = Math.max(high, await this.highOf(needed));
+    return high;
+  }
+
+  /** @param {number} index */
+  async highOf(index) {
+    const known = this.highs.get(index);
+    if (known !== undefined) return known;
+    const { map } = await this.answers.evidenceOf(index, ALL_ON);
+    let high = 0;
+    for (const value of map) high = Math.max(high, Math.abs(value));
+    this.highs.set(index, high);
+    return high;
+  }
+
+  /**
+   * Set the map of the chosen class.
+   * @param {ClassEvidence} evidence
+   * @param {number} high
+   */
+  set(evidence, high) {
+    this.evidence = evidence;
+    this.high = high;
+  }
+
+  /**
+   * Show another class's map while the pointer is on its row; the chosen one's comes back at once.
+   * @param {number} index
+   */
+  async preview(index) {
+    const look = ++this.look;
+    const { class: chosen, off } = this.stateNow();
+    if (index === chosen) {
+      this.draw();
+      return;
+    }
+    if (!this.answers.exact) await new Promise((done) => setTimeout(done, HOVER));
+    if (look !== this.look) return;
+    try {
+      const high = Math.max(this.high, await this.scaleOf(index));
+      const evidence = await this.answers.evidenceOf(index, off);
+      if (look === this.look) this.draw(index, evidence, high);
+    } catch {
+      // It was only a preview.
+    }
+  }
+
+  /** Let no preview that still waits be drawn. */
+  endPreview() {
+    this.look += 1;
+  }
+
+  draw(index = this.stateNow().class, evidence = this.evidence, high = this.high) {
+    if (!evidence) return;
+    const { layout } = this;
+    const { opacity, level } = this.stateNow();
+    const height = (level / 100) * high;
+    this.view.draw(evidence.map, high, { level: height, opacity: opacity / 100 });
+    layout.opacity.show(opacity, `${opacity}%`);
+    layout.level.show(level, level ? `±${number(height)}` : "off");
+    if (this.barHigh !== high) layout.bar.replaceChildren(signedBar(high, site.colours.signed));
+    this.barHigh = high;
+    const label = h("strong", {}, breakable(site.labels[index]));
+    layout.mapWords.replaceChildren(label, `: ${this.words(evidence)}`);
+  }
+
+  /** @param {ClassEvidence} evidence */
+  words(evidence) {
+    const { size } = this.stateNow().off;
+    const leftOut = number(evidence.leftOut, 2, true);
+    if (!this.answers.exact)
+      return [
+        `gradient × activation of each place; it leaves out ${leftOut} of the logit.`,
+        size ? "With all units on." : "",
+        "One scale for the classes looked at so far.",
+      ].join(" ");
+    return [
+      `logits that each place adds; their mean and the bias (${leftOut}) are the logit.`,
+      size ? `Without the ${count(size, "unit")} that ${size === 1 ? "is" : "are"} off.` : "",
+      "One scale for the top five and the chosen class.",
+    ].join(" ");
+  }
+
+  /** @param {number | null} value The map's value under the pointer. */
+  drawPointed(value) {
+    const stretched = this.view.stretched ? "The photo is drawn stretched." : "";
+    this.layout.pointed.textContent =
+      value === null ? stretched : `under the pointer ${number(value, 2, true)}`;
+  }
+}
