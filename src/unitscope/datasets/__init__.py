@@ -84,7 +84,9 @@ def _opened(
     if not source:
         raise DatasetError(f"the list of paths is empty: expected {EXPECTED}")
 
-    paths = [path for item in source for path in expanded(os.fspath(item))]
+    paths = []
+    for item in source:
+        paths += expanded(os.fspath(item))
     shown = str(paths[0])
     if len(paths) > 1:
         shown += f" and {len(paths) - 1} more"
@@ -120,11 +122,7 @@ def open_masks(
 
     folder = _annotations_folder(root)
     if split is None:
-        # Photos of other splits may well lie there without masks.
-        masks = root / folder
-        masked = [name for name in SPLITS if (masks / name).is_dir()]
-        if len(masked) == 1:
-            (split,) = masked
+        split = _only_split(root / folder)
 
     concepts = _read(names)
     photos, others = walk(root)
@@ -157,6 +155,20 @@ def _annotations_folder(root: Path) -> str:
         f"'{root}' has no annotations: expected images/ with objects/, "
         f"{'/, '.join(ANNOTATIONS[1:])}/ beside it, or Broden's index.csv and label.csv"
     )
+
+
+def _only_split(folder: Path) -> str | None:
+    """The split of which a folder has masks, where it is one.
+
+    Photos of other splits may well lie beside it without masks.
+    """
+    splits = []
+    for name in SPLITS:
+        if (folder / name).is_dir():
+            splits.append(name)
+    if len(splits) != 1:
+        return None
+    return splits[0]
 
 
 def _names_of_objects(root: Path) -> tuple[str, ...] | None:
@@ -239,7 +251,8 @@ def _open_shards(
     if all(name.endswith((".tar", *COMPRESSED)) for name in names):
         return open_tars(source, paths, split, classes)
     if all(name.endswith(".parquet") for name in names):
-        if any(split_of(path) != split for path in paths):
+        splits = {split_of(path) for path in paths}
+        if splits != {split}:
             _refuse_split(source, split)
         # pyarrow loads only where it is needed.
         from unitscope.datasets.tables import TableDataset

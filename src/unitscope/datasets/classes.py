@@ -72,14 +72,16 @@ def labelled(
     if classes is None and names_file is not None:
         classes, notes = _classes_in(names_file, names, numbers)
 
-    if numbers and (classes is None or not names <= set(classes)):
+    if classes is None and not numbers:
+        classes = sorted(names)
+    if classes is not None and names <= set(classes):
+        _check_distinct(names, classes, where)
+        index_of = {name: index for index, name in enumerate(classes)}
+    elif numbers:
         index_of = {name: int(name) for name in names}
         _check_indices(index_of.values(), classes, where)
     else:
-        if classes is None:
-            classes = sorted(names)
-        _check_names(names, classes, where)
-        index_of = {name: index for index, name in enumerate(classes)}
+        raise _unknown_class(names, classes or (), where)
 
     labels = [_index(value, index_of) for value in values]
     if classes is not None:
@@ -142,15 +144,16 @@ def _check_indices(
         )
 
 
-def _check_names(names: set[str], classes: Sequence[str], where: str) -> None:
-    unknown = sorted(names - set(classes))
-    if unknown:
-        name = unknown[0]
-        raise DatasetError(
-            f"{where} has the class {name!r}, which is none of the {len(classes)} "
-            f"classes{near_matches(name, classes)}: give the names of the data set's "
-            "own classes"
-        )
+def _unknown_class(names: set[str], classes: Sequence[str], where: str) -> DatasetError:
+    name = min(names.difference(classes))
+    return DatasetError(
+        f"{where} has the class {name!r}, which is none of the {len(classes)} "
+        f"classes{near_matches(name, classes)}: give the names of the data set's own "
+        "classes"
+    )
+
+
+def _check_distinct(names: set[str], classes: Sequence[str], where: str) -> None:
     counts = Counter(classes)
     twice = sorted(name for name in names if counts[name] > 1)
     if twice:

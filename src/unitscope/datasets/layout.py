@@ -94,7 +94,8 @@ def _laid_out(
     """A layout whose labels are the names of the folders."""
     labels: list[FoundLabel] = []
     for path in paths.values():
-        labels.append(class_of(path) or None)
+        name = class_of(path)
+        labels.append(name or None)
     loose = labels.count(None)
     if 0 < loose < len(labels):
         notes += (f"{loose} photos lie in no class's folder and have no label",)

@@ -99,8 +99,8 @@ def gathered(
     labels = tuple(sorted(masks))
     if not labels:
         return Masks((), np.zeros((0, *shape), bool), categories)
-    pixels = np.stack([masks[label] for label in labels])
-    return Masks(labels, pixels, categories)
+    ordered = [masks[label] for label in labels]
+    return Masks(labels, np.stack(ordered), categories)
 
 
 def read_annotation(path: Path) -> bytes:

@@ -67,8 +67,9 @@ class ParquetFile:
             self.group_bytes: list[int] = []
             for number in range(metadata.num_row_groups):
                 group = metadata.row_group(number)
+                size = _column_bytes(group, self._image)
                 self.group_rows.append(group.num_rows)
-                self.group_bytes.append(_column_bytes(group, self._image))
+                self.group_bytes.append(size)
         self.image_bytes = sum(self.group_bytes)
 
     def images(self, group: int) -> Any:
@@ -141,10 +142,9 @@ def _column(table: Any, name: str) -> Any:
 
 def _image_column(schema: Any, file: Path) -> str:
     """The column that holds the encoded images; raises DatasetError."""
-    binary: list[str] = [field.name for field in schema if _is_binary(field.type)]
-    binary += [
-        f"{field.name}.bytes" for field in schema if _has_binary_bytes(field.type)
-    ]
+    plain = [field.name for field in schema if _is_binary(field.type)]
+    structs = [field.name for field in schema if _has_binary_bytes(field.type)]
+    binary: list[str] = plain + [f"{name}.bytes" for name in structs]
     for image in _IMAGE_COLUMNS:
         for name in binary:
             if name in (image, f"{image}.bytes"):
@@ -183,13 +183,12 @@ def _names_in(schema: Any, names: tuple[str, ...]) -> list[str]:
 
 def _column_bytes(group: Any, name: str) -> int:
     """The uncompressed size of a column in a row group."""
-    chunks = (group.column(index) for index in range(group.num_columns))
-    sizes = (
-        chunk.total_uncompressed_size
-        for chunk in chunks
-        if chunk.path_in_schema == name
-    )
-    return int(sum(sizes))
+    size = 0
+    for index in range(group.num_columns):
+        chunk = group.column(index)
+        if chunk.path_in_schema == name:
+            size += chunk.total_uncompressed_size
+    return size
 
 
 def _has_binary_bytes(kind: Any) -> bool:

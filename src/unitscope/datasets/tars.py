@@ -110,7 +110,8 @@ def open_tars(
             f"split={split!r} out"
         )
 
-    beside = class_names_file(paths[0].parent)
+    first = paths[0]
+    beside = class_names_file(first.parent)
     labels = labelled(contents.labels, classes, f"'{source}'", beside)
     return TarDataset(source, tars, contents, labels)
 
