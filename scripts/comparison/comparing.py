@@ -23,6 +23,7 @@ _DOCUMENT = re.compile(r"\.json$|^pages/data/.*\.js$")
 # Text for people, the pages' own code, and pictures that carry text.
 _WORDED = re.compile(r"\.(txt|html|js|css|svg)$|^reports/.*\.png$")
 
+_MISSING = ("missing after", "missing before")
 _TEXT_SUFFIXES = (".json", ".txt", ".html", ".js")
 
 
@@ -93,12 +94,18 @@ def _state(differences: Differences) -> str:
 
 def _listing(title: str, changes: dict[str, list[str]], most: int) -> list[str]:
     lines = [f"{title}:"]
+    missing: Counter[str] = Counter()
     for path, entries in changes.items():
+        if entries and entries[0] in _MISSING:
+            folder = path.rpartition("/")[0]
+            missing[f"{folder}: {entries[0]}"] += 1
+            continue
         lines += [f"  {path}: {entry}" for entry in entries[:most]]
         left_out = len(entries) - most
         if left_out > 0:
             lines.append(f"  {path}: … and {left_out} more")
 
+    lines += [f"  {place} ({count} files)" for place, count in missing.items()]
     if len(lines) == 1:
         lines.append("  none")
     return lines
@@ -116,7 +123,7 @@ def _compare_file(before: Path, after: Path, path: str) -> Differences:
     new = after / path
 
     if not old.exists() or not new.exists():
-        missing = [f"is missing {'after' if old.exists() else 'before'}"]
+        missing = [_MISSING[0] if old.exists() else _MISSING[1]]
         return Differences(words=missing) if is_worded else Differences(missing)
 
     old_bytes = _content(old, before)
