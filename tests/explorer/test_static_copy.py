@@ -571,6 +571,8 @@ def test_every_address_opens_from_disk(page: Any, atlas: Atlas, tmp_path: Path) 
     assert page.locator(".gallery canvas.heat").count() == 4 + 8
     assert opened(page, pages, "#/class/0").endswith(HOSTILE)
     assert page.locator(".curves").count() == 1
+    # Random draws have no confidence interval, but ends.
+    assert "lowest and highest of the draws" in page.inner_text("main")
     assert opened(page, pages, "#/classes?sort=accuracy") == "Classes"
     assert opened(page, pages, "#/about") == "About this atlas"
     for nowhere in (

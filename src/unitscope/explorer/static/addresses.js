@@ -52,7 +52,7 @@ export const choose = (changes, step) => {
 };
 
 /**
- * Whether the address is the one that `choose` just set, so that its page is shown already. Quick
+ * Whether the address is the one that `choose` just set, whose page is shown already. Quick
  * choices fire one event each, so the same address can come several times.
  */
 export const wasChosen = () => {

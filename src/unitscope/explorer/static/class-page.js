@@ -69,7 +69,7 @@ const importantUnits = (important) => {
     small(
       `Units of ${theAtlas().layers[head].name} by how much the class’s balanced accuracy ` +
         "falls when only that unit is off, in percentage points. An interval that includes 0 " +
-        "cannot be told from no effect.",
+        "is compatible with no effect.",
     ),
     cards(
       important.map(([unit, importance, low, high]) => [

@@ -28,7 +28,7 @@ export const load = async (whole, query = "") => {
   if (known) return known.document;
   /** @type {(document: any) => void} */
   let take = () => {};
-  const found = new Promise((resolve, reject) => {
+  const loading = new Promise((resolve, reject) => {
     take = resolve;
     const script = document.createElement("script");
     script.src = `data/${name}.js`;
@@ -36,8 +36,8 @@ export const load = async (whole, query = "") => {
       reject(new Error(`data/${name}.js is missing: copy the whole folder of these pages`));
     document.head.append(script);
   });
-  scripts.set(name, { document: found, take });
-  return found;
+  scripts.set(name, { document: loading, take });
+  return loading;
 };
 
 /**

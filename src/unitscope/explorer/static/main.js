@@ -189,20 +189,20 @@ const showHelp = () => {
 const warnings = () => {
   const { atlas, random } = site;
   /** @type {[string, string][]} */
-  const found = [];
+  const notices = [];
   if (random)
-    found.push([
+    notices.push([
       "The weights are random.",
       " This network has learned nothing, so nothing below means anything.",
     ]);
   if (atlas && !atlas.complete)
-    found.push(["A part of the data set.", " This atlas does not hold all of its images."]);
+    notices.push(["A part of the data set.", " This atlas does not hold all of its images."]);
   if (atlas && atlas.missing > 0)
-    found.push([
+    notices.push([
       `${count(atlas.missing, "photo")} could not be shown.`,
       " They are missing or have changed; their places are grey and say why.",
     ]);
-  return found;
+  return notices;
 };
 
 const listen = () => {

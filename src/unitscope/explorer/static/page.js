@@ -57,13 +57,13 @@ export const show = (title, place, ...children) => {
 const places = () => {
   const { atlas } = site;
   /** @type {[string, string, string[]][]} */
-  const found = [];
-  if (site.live || site.photos.length) found.push(["photo", "Photo", ["photo"]]);
-  if (site.model) found.push(["network", "Network", ["network"]]);
-  if (!atlas) return found;
-  for (const { name } of atlas.layers) found.push([`layer ${name}`, name, ["layer", name]]);
-  found.push(["classes", "Classes", ["classes"]], ["about", "About", ["about"]]);
-  return found;
+  const entries = [];
+  if (site.live || site.photos.length) entries.push(["photo", "Photo", ["photo"]]);
+  if (site.model) entries.push(["network", "Network", ["network"]]);
+  if (!atlas) return entries;
+  for (const { name } of atlas.layers) entries.push([`layer ${name}`, name, ["layer", name]]);
+  entries.push(["classes", "Classes", ["classes"]], ["about", "About", ["about"]]);
+  return entries;
 };
 
 /**

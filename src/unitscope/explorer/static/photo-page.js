@@ -331,8 +331,8 @@ class PhotoPage {
    */
   async latest(run, answer) {
     try {
-      const found = await answer;
-      return run === this.run ? found : null;
+      const value = await answer;
+      return run === this.run ? value : null;
     } catch (error) {
       if (run === this.run) throw error;
       return null;
