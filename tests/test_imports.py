@@ -30,6 +30,7 @@ ROOMS = {
         """,
     "engine": "passes compiled frozen",
     "model": "",
+    "network_facts": "",
     "kernels": "",
     "accounts": "account verification record",
     "datasets": """

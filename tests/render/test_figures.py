@@ -18,12 +18,13 @@ from PIL import Image
 from torch import nn
 
 from networks import Gap, seeded
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account
 from unitscope.attribution.explanation import Explanation
 from unitscope.errors import OutputError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
 from unitscope.model import Classifier, wrap
+from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram, figure, figures, save
 from unitscope.render.sheets import text_width, wrapped, writable
 from unitscope.render.words import (

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import nn
 
 from networks import ConvClassifier, Gap, seeded
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account
 from unitscope.errors import InputError, OutputError, UnitscopeWarning
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
 from unitscope.model import Classifier, Provenance, wrap
+from unitscope.network_facts import NetworkFacts
 from unitscope.render import html, write_report
 from unitscope.render.report import unique_names
 from unitscope.render.words import number, percent

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
@@ -15,7 +13,7 @@ from PIL import Image
 
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
-from unitscope.attribution.explanation import AnyHead, Explanation, UnitContribution
+from unitscope.attribution.explanation import Explanation, UnitContribution
 from unitscope.attribution.readout import ablation_difference, relative_difference
 from unitscope.drawable import Drawable
 from unitscope.engine.passes import ROUNDED
@@ -23,60 +21,8 @@ from unitscope.errors import LayerError
 from unitscope.inputs.photos import Encoded, Photo
 from unitscope.inputs.subjects import Subject
 from unitscope.kernels import Filters, convolutions, filters
-from unitscope.model import Classifier, OnePhoto, Provenance
-from unitscope.tracing.layers import Layer, Stage
-
-_PACKAGES = ("unitscope", "torch", "numpy", "pillow")
-
-
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What a reader must know of the network to obtain the same numbers: nothing here depends on a photo."""
-
-    provenance: Provenance
-    architecture: str
-    parameters: int
-    classes: int
-    preprocessing: str
-    input_shape: tuple[int, int, int]
-    layers: tuple[Layer, ...]
-    stages: tuple[Stage, ...]
-    head: AnyHead | None
-    refusal: str
-    dtype: str
-    device: str
-    versions: dict[str, str]
-
-    @classmethod
-    def of(cls, model: Classifier) -> NetworkFacts:
-        """The facts of a classifier.
-
-        Without an exact head `refusal` says why, and `head` is the local answer, or
-        None where there is none either.
-        """
-        layers, stages = model.layers(), model.stages()
-        head, refusal = model.head_or_refusal()
-        like = model.like
-        return cls(
-            provenance=model.provenance,
-            architecture=type(model.network).__name__,
-            parameters=sum(
-                parameter.numel() for parameter in model.network.parameters()
-            ),
-            classes=len(model.labels),
-            preprocessing=model.preprocessing.describe(),
-            input_shape=model.input_shape,
-            layers=tuple(layers),
-            stages=tuple(stages),
-            head=head,
-            refusal=refusal,
-            dtype=str(like.dtype).removeprefix("torch."),
-            device=str(like.device),
-            versions={
-                "python": platform.python_version(),
-                **{name: version(name) for name in _PACKAGES},
-            },
-        )
+from unitscope.model import Classifier, OnePhoto
+from unitscope.network_facts import NetworkFacts
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account
 from unitscope.accounts.verification import Verification
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import AnyHead, Explanation
 from unitscope.attribution.head import Head
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
+from unitscope.network_facts import NetworkFacts
 from unitscope.tracing.layers import Layer
 
 SCHEMA = "unitscope/1"

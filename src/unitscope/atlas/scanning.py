@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from unitscope.accounts.account import NetworkFacts
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.dissection import dissect
 from unitscope.atlas.findings import (
@@ -70,6 +69,7 @@ from unitscope.errors import (
 from unitscope.files import make_folder, output_error
 from unitscope.labels import LabelsSource
 from unitscope.model import Classifier
+from unitscope.network_facts import NetworkFacts
 from unitscope.tracing.layers import find_layer, find_map_layer
 
 _RUNS = "runs.jsonl"

@@ -10,13 +10,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import OutputError
 from unitscope.files import make_folder, written_whole
 from unitscope.kernels import Filters
+from unitscope.network_facts import NetworkFacts
 from unitscope.render import figures
 from unitscope.render.fragments import html
 from unitscope.render.report import write_report

@@ -9,8 +9,8 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from unitscope.accounts.account import NetworkFacts
 from unitscope.attribution.head import Head
+from unitscope.network_facts import NetworkFacts
 from unitscope.render.sheets import Sheet
 from unitscope.render.words import clean, plural, shape
 from unitscope.tracing.layers import Stage

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation, Change
 from unitscope.attribution.classes import class_indices, probabilities_of
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
+from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram
 from unitscope.render.colours import Scale
 from unitscope.render.overlays import View, overlay, shown

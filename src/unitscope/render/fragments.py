@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
+from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram, figures
 from unitscope.render.colours import Scale
 from unitscope.render.markup import data_uri, templates
