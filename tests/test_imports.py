@@ -32,7 +32,7 @@ ROOMS = {
     "model": "",
     "network_facts": "",
     "kernels": "",
-    "accounts": "account verification record",
+    "accounts": "checks account verification record",
     "datasets": """
         base classes layout masks files index_maps lists polygons broden tables tars
         """,
@@ -46,7 +46,8 @@ ROOMS = {
         dissection findings neighbours atlas merging scanning
         """,
     "render": """
-        colours words overlays sheets diagram markup figures report fragments reporting
+        words colours views overlays fonts sheets diagram diagram_svg kernel_sheet
+        markup figures report_contents report fragments reporting
         """,
     "explorer": """
         bundle shelf tiles worker network_contents photo_contents atlas_contents

@@ -22,7 +22,7 @@ from unitscope.kernels import filters
 from unitscope.model import Classifier, Provenance, wrap
 from unitscope.network_facts import NetworkFacts
 from unitscope.render import html, write_report
-from unitscope.render.report import unique_names
+from unitscope.render.report import FolderNames
 from unitscope.render.words import number, percent
 
 HOSTILE = (
@@ -367,7 +367,8 @@ class TestHostile:
             "a-2.jpg",
             "index.html",
         ]
-        unique = list(unique_names(names))
+        folders = FolderNames()
+        unique = [folders.new(name) for name in names]
         assert len({name.casefold() for name in unique}) == len(names)
         assert all(
             re.fullmatch(r"\w[\w.-]*", name) and len(name) < 80 for name in unique
