@@ -108,15 +108,15 @@ class Account(Drawable):
 
     def _ablation_words(self) -> str:
         noun = "unit" if len(self.ablation.units) == 1 else "units"
-        without = f"Without {noun} {_few(self.ablation.units)}"
+        units = f"{noun} {_few(self.ablation.units)}"
         if torch.equal(self.ablation.before, self.ablation.after):
-            return f"{without}, which did not fire, nothing changes"
+            return f"Switching off {units}, which did not fire, changes nothing"
 
         changes = self.ablation.changes(1)
         after = min(changes, key=lambda change: change.rank_after)
         same = after.index == self.predictions[0].index
         verb = "it is still" if same else "it would be"
-        return f"{without} {verb} {after.label} (logit {after.logit_after:.2f})"
+        return f"Without {units} {verb} {after.label} (logit {after.logit_after:.2f})"
 
 
 def _few(units: Sequence[int]) -> str:

@@ -77,7 +77,7 @@ def _ablation_check(
 
     logits = "logits"
     if not explanation.exact:
-        logits = "logits from what follows the layer alone,"
+        logits = "logits from the rest of the network after the layer,"
     off, maps = "unit off", "its map"
     if len(units) != 1:
         off, maps = f"{len(units)} units off", "their maps"

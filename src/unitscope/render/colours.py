@@ -58,15 +58,18 @@ def table(name: str) -> Table:
             f"there is no colour map {name!r}: use '{HEAT}', '{SIGNED}' or one of "
             "matplotlib's"
         )
-    rgba = matplotlib.colormaps[source](np.linspace(begin, end, 256))
-    return np.asarray(np.round(rgba[:, :3] * 255), np.uint8)
+    colour_map = matplotlib.colormaps[source]
+    rgba = colour_map(np.linspace(begin, end, 256))
+    rgb = rgba[:, :3] * 255
+    return np.asarray(np.round(rgb), np.uint8)
 
 
 def _interpolated(anchors: Float[np.ndarray, "anchor 4"]) -> Table:
     ramp = np.linspace(-1, 1, 256)
-    positions = anchors[:, 0]
-    channels = [np.interp(ramp, positions, anchors[:, column]) for column in (1, 2, 3)]
-    return np.asarray(np.round(np.stack(channels, axis=1)), np.uint8)
+    positions, *channels = anchors.T
+    interpolated = [np.interp(ramp, positions, channel) for channel in channels]
+    rgb = np.stack(interpolated, axis=1)
+    return np.asarray(np.round(rgb), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,20 @@ class Scale:
         When `signed` is None, the scale is signed if any value is negative.
         """
         finite = maps[np.isfinite(maps)]
-        least = float(finite.min()) if finite.size else 0.0
-        greatest = float(finite.max()) if finite.size else 0.0
+        least = greatest = 0.0
+        if finite.size:
+            least = float(finite.min())
+            greatest = float(finite.max())
 
         if signed is None:
             signed = least < 0
-        if not signed:
-            return cls(0.0, max(greatest, 0.0), False, over)
-        high = max(greatest, -least, 0.0)
-        return cls(-high, high, True, over)
+        if signed:
+            high = max(greatest, -least, 0.0)
+            low = -high
+        else:
+            high = max(greatest, 0.0)
+            low = 0.0
+        return cls(low, high, signed, over)
 
     @property
     def is_blank(self) -> bool:
@@ -123,9 +131,11 @@ class Scale:
         NaN stays NaN. On a blank scale every value lies where 0 does.
         """
         if self.is_blank:
-            middle = 0.5 if self.signed else 0.0
-            return np.where(np.isnan(values), np.nan, middle)
-        return np.clip((values - self.low) / (self.high - self.low), 0, 1)
+            zero = 0.5 if self.signed else 0.0
+            return np.where(np.isnan(values), np.nan, zero)
+        span = self.high - self.low
+        position = (values - self.low) / span
+        return np.clip(position, 0, 1)
 
     def strength(self, values: Float[np.ndarray, "*map"]) -> Float[np.ndarray, "*map"]:
         """How far values are from 0, up to 1 at the end of the scale.
@@ -135,7 +145,8 @@ class Scale:
         if self.is_blank:
             return np.where(np.isnan(values), np.nan, 0.0)
         sizes = np.abs(values) if self.signed else values
-        return np.clip(sizes / self.high, 0, 1)
+        shares = sizes / self.high
+        return np.clip(shares, 0, 1)
 
     def ticks(self, most: int) -> list[float]:
         """Round values within the scale for a colour bar, at most `most` + 1 of them."""
@@ -144,14 +155,17 @@ class Scale:
         )
         margin = 1e-9 * self.high
 
-        inside = [
-            value
-            for value in locator.tick_values(self.low, self.high)
-            if self.low - margin <= value <= self.high + margin
-        ]
-        return [
-            0.0 if abs(value) < margin else float(f"{value:.6g}") for value in inside
-        ]
+        low = self.low - margin
+        high = self.high + margin
+
+        ticks = []
+        for value in locator.tick_values(self.low, self.high):
+            if not low <= value <= high:
+                continue
+            if abs(value) < margin:
+                value = 0.0
+            ticks.append(float(f"{value:.6g}"))
+        return ticks
 
 
 def shared_over(maps: int) -> str:

@@ -14,9 +14,9 @@ from unitscope.render.words import clean, plural, shape
 from unitscope.tracing.layers import Stage
 
 KEY = (
-    "Blocks are feature maps, units × rows × columns: as wide as their units, high and "
-    "deep as their rows and columns (to the square root); beneath, the first layer of "
-    "each stage."
+    "Each block is a feature map, units × rows × columns. Its width grows with the "
+    "square root of the units, its height and depth with that of the rows and columns. "
+    "The name below is the first layer of the stage."
 )
 
 Kind = Literal["input", "map", "pool", "classes"]
@@ -32,6 +32,7 @@ _DEPTH = 0.34
 _TEXTS = 62
 _GAP = 18
 _ROW = _TALLEST * (1 + _DEPTH) + 8
+_STEP = _ROW + _TEXTS + _GAP
 _LONGEST_NAME = 18  # characters
 
 # Layers of networks that keep their units last.
@@ -68,18 +69,19 @@ class Part:
 
     def faces(self) -> list[tuple[str, list[Point]]]:
         """The top, side and front faces as polygons, back to front."""
-        left, right = self.left, self.left + self.width
-        bottom, top = self.bottom, self.bottom - self.height
-        top_left, top_right = (left, top), (right, top)
-        bottom_left, bottom_right = (left, bottom), (right, bottom)
+        right = self.left + self.width
+        top = self.bottom - self.height
+        top_left = (self.left, top)
+        top_right = (right, top)
+        bottom_left = (self.left, self.bottom)
+        bottom_right = (right, self.bottom)
 
-        behind = self._behind
+        behind_left = self._behind(top_left)
+        behind_right = self._behind(top_right)
+        behind_bottom = self._behind(bottom_right)
         return [
-            ("top", [top_left, behind(top_left), behind(top_right), top_right]),
-            (
-                "side",
-                [top_right, behind(top_right), behind(bottom_right), bottom_right],
-            ),
+            ("top", [top_left, behind_left, behind_right, top_right]),
+            ("side", [top_right, behind_right, behind_bottom, bottom_right]),
             ("front", [top_left, top_right, bottom_right, bottom_left]),
         ]
 
@@ -90,11 +92,15 @@ class Part:
 
     def texts(self) -> list[tuple[Point, str]]:
         """The lines below, each with the middle of its foot."""
-        middle = self.left + (self.width + self.depth) / 2
+        across = self.width + self.depth
+        middle = self.left + across / 2
         first = self.bottom + 19
-        return [
-            ((middle, first + 16 * row), line) for row, line in enumerate(self.lines)
-        ]
+
+        texts = []
+        for row, line in enumerate(self.lines):
+            foot = (middle, first + 16 * row)
+            texts.append((foot, line))
+        return texts
 
 
 @dataclass(frozen=True)
@@ -123,17 +129,18 @@ class _Volume:
 
 def summary(network: NetworkFacts) -> str:
     """One line: parameters, convolutions, classes."""
-    convolutions = sum(stage.convolutions for stage in network.stages)
-    return (
-        f"{_amount(network.parameters)} parameters, "
-        f"{plural(convolutions, 'convolution')}, {plural(network.classes, 'class')}"
-    )
+    parameters = f"{_amount(network.parameters)} parameters"
+    count = sum(stage.convolutions for stage in network.stages)
+    convolutions = plural(count, "convolution")
+    classes = plural(network.classes, "class")
+    return f"{parameters}, {convolutions}, {classes}"
 
 
 def _amount(count: int) -> str:
     if count >= 1_000_000:
         return f"{count / 1e6:.1f} million"
-    return f"{count:,}".replace(",", " ")
+    text = f"{count:,}"
+    return text.replace(",", " ")
 
 
 # ---- layout
@@ -146,26 +153,31 @@ def plan(network: NetworkFacts, across: int = _PER_ROW) -> Plan:
     """
     volumes = list(_volumes(network))
     rows = [volumes[start : start + across] for start in range(0, len(volumes), across)]
-    most_units = max((each.units for each in volumes if each.kind == "map"), default=1)
-    most_cells = max(max(each.rows, each.cols) for each in volumes)
+    units = [volume.units for volume in volumes if volume.kind == "map"]
+    most_units = max(units, default=1)
+    most_cells = max(max(volume.rows, volume.cols) for volume in volumes)
 
     parts: list[Part] = []
     arrows: list[tuple[Point, Point]] = []
     for number, row in enumerate(rows):
-        bottom = number * (_ROW + _TEXTS + _GAP) + _ROW
-        row_parts = [
-            _part(volume, column, bottom, _sides(volume, most_units, most_cells))
-            for column, volume in enumerate(row)
-        ]
+        bottom = number * _STEP + _ROW
+        row_parts = []
+        for column, volume in enumerate(row):
+            sides = _sides(volume, most_units, most_cells)
+            row_parts.append(_part(volume, column, bottom, sides))
         parts += row_parts
-        arrows += _arrows(row_parts, goes_on=number + 1 < len(rows))
+        is_last = number == len(rows) - 1
+        arrows += _arrows(row_parts, goes_on=not is_last)
 
+    longest = max(map(len, rows))
+    room_for_arrow = 16 if len(rows) > 1 else 0
+    titles = [volume.title for volume in volumes]
     return Plan(
         parts=tuple(parts),
         arrows=tuple(arrows),
-        width=COLUMN * max(map(len, rows)) + (16 if len(rows) > 1 else 0),
-        height=len(rows) * (_ROW + _TEXTS + _GAP) - _GAP,
-        description=" → ".join(volume.title for volume in volumes),
+        width=COLUMN * longest + room_for_arrow,
+        height=len(rows) * _STEP - _GAP,
+        description=" → ".join(titles),
     )
 
 
@@ -173,10 +185,11 @@ def _part(
     volume: _Volume, column: int, bottom: float, sides: tuple[float, float, float]
 ) -> Part:
     width, height, depth = sides
+    space = COLUMN - width - depth
     return Part(
         kind=volume.kind,
         stage=volume.stage,
-        left=column * COLUMN + (COLUMN - width - depth) / 2,
+        left=column * COLUMN + space / 2,
         bottom=bottom,
         width=width,
         height=height,
@@ -191,26 +204,30 @@ def _sides(
 ) -> tuple[float, float, float]:
     """Width, height and depth in pixels."""
     if volume.kind in ("pool", "classes"):
-        share = math.sqrt(volume.units / max(most_units, volume.units))
-        return 9.0, _TALLEST * min(1.0, max(0.25, share)), 4.0
+        most = max(most_units, volume.units)
+        share = math.sqrt(volume.units / most)
+        height = _TALLEST * min(1.0, max(0.25, share))
+        return 9.0, height, 4.0
 
-    width = _WIDEST * math.sqrt(min(1.0, volume.units / most_units))
-    height = _TALLEST * math.sqrt(volume.rows / most_cells)
-    depth = _DEPTH * _TALLEST * math.sqrt(volume.cols / most_cells)
+    units = min(1.0, volume.units / most_units)
+    rows = volume.rows / most_cells
+    cols = volume.cols / most_cells
+    width = _WIDEST * math.sqrt(units)
+    height = _TALLEST * math.sqrt(rows)
+    depth = _DEPTH * _TALLEST * math.sqrt(cols)
     return max(4.0, width), max(5.0, height), max(4.0, depth)
 
 
 def _arrows(row: Sequence[Part], *, goes_on: bool) -> list[tuple[Point, Point]]:
     """The arrows between the parts of a row, and one to the next row if it `goes_on`."""
     y = row[0].bottom - 14
-    arrows: list[tuple[Point, Point]] = [
-        ((before.right + 7, y), (after.left - 7, y))
-        for before, after in itertools.pairwise(row)
-    ]
+    spans = []
+    for before, after in itertools.pairwise(row):
+        spans.append((before.right + 7, after.left - 7))
     if goes_on:
         end = row[-1].right
-        arrows.append(((end + 7, y), (end + 27, y)))
-    return arrows
+        spans.append((end + 7, end + 27))
+    return [((begin, y), (end, y)) for begin, end in spans]
 
 
 # ---- volumes
@@ -224,23 +241,36 @@ def _volumes(network: NetworkFacts) -> Iterator[_Volume]:
     for place, stage in enumerate(stages):
         if len(stage.shape) != 3:
             continue
-        if stage.shape[1] * stage.shape[2] > 1:
+        units, rows, cols = stage.shape
+        if rows * cols > 1:
             yield _stage_volume(place, stage)
         elif not pooled:
             pooled = True
-            yield _pool_volume(place, stage.shape[0], network)
+            yield _pool_volume(place, units, network)
 
     head = network.head
     if not pooled and isinstance(head, Head):
         classes, units = head.weight.shape
-        yield _pool_volume(None, classes if head.kind == "conv-gap" else units, network)
-    yield _classes_volume(len(stages) - 1 if stages else None, network)
+        if head.kind == "conv-gap":
+            units = classes
+        yield _pool_volume(None, units, network)
+
+    last = len(stages) - 1 if stages else None
+    yield _classes_volume(last, network)
 
 
 def _input_volume(network: NetworkFacts) -> _Volume:
+    channels, rows, cols = network.input_shape
     sides = shape(network.input_shape)
-    lines, title = (sides, "input"), f"input {sides}"
-    return _Volume("input", None, *network.input_shape, lines, title)
+    return _Volume(
+        kind="input",
+        stage=None,
+        units=channels,
+        rows=rows,
+        cols=cols,
+        lines=(sides, "input"),
+        title=f"input {sides}",
+    )
 
 
 def _stage_volume(place: int, stage: Stage) -> _Volume:
@@ -250,19 +280,36 @@ def _stage_volume(place: int, stage: Stage) -> _Volume:
     if stage.convolutions:
         convolutions = plural(stage.convolutions, "convolution")
 
-    first, last = clean(stage.first), clean(stage.last)
-    name = first if len(first) <= _LONGEST_NAME else f"…{first[1 - _LONGEST_NAME :]}"
-    title = f"{sides} ({convolutions}, {first} to {last})"
-    return _Volume("map", place, units, rows, cols, (sides, convolutions, name), title)
+    first = clean(stage.first)
+    last = clean(stage.last)
+    name = first
+    if len(first) > _LONGEST_NAME:
+        ending = first[1 - _LONGEST_NAME :]
+        name = f"…{ending}"
+    return _Volume(
+        kind="map",
+        stage=place,
+        units=units,
+        rows=rows,
+        cols=cols,
+        lines=(sides, convolutions, name),
+        title=f"{sides} ({convolutions}, {first} to {last})",
+    )
 
 
 def _pool_volume(place: int | None, units: int, network: NetworkFacts) -> _Volume:
+    name, noun = "pooled", ""
     if isinstance(network.head, Head):
-        name, lines = "global average", (f"{units}", "global average", "pool")
-    else:
-        name, lines = "pooled", (f"{units}", "pooled", "")
-    title = f"{name} pool to {units} numbers"
-    return _Volume("pool", place, units, 1, 1, lines, title)
+        name, noun = "global average", "pool"
+    return _Volume(
+        kind="pool",
+        stage=place,
+        units=units,
+        rows=1,
+        cols=1,
+        lines=(str(units), name, noun),
+        title=f"{name} pool to {units} numbers",
+    )
 
 
 def _classes_volume(place: int | None, network: NetworkFacts) -> _Volume:
@@ -290,29 +337,36 @@ def drawn_stages(network: NetworkFacts) -> list[Stage]:
     Neighbours with the same rows and columns are drawn as one stage.
     """
     merged: list[Stage] = []
-    for stage in network.stages:
-        stage = replace(stage, shape=_units_first(stage))
-        alike = (
-            merged and len(stage.shape) == 3 and merged[-1].shape[1:] == stage.shape[1:]
-        )
-        merged.append(_merged(merged.pop(), stage) if alike else stage)
+    for original in network.stages:
+        stage = replace(original, shape=_units_first(original))
+        if merged and _are_alike(merged[-1], stage):
+            stage = _merged(merged.pop(), stage)
+        merged.append(stage)
     return merged
+
+
+def _are_alike(before: Stage, after: Stage) -> bool:
+    """Whether two stages have maps of the same rows and columns."""
+    return len(after.shape) == 3 and before.shape[1:] == after.shape[1:]
 
 
 def _units_first(stage: Stage) -> tuple[int, ...]:
     """The shape with the units first; transformers of the Swin kind keep them last."""
-    sides = stage.shape
-    if len(sides) != 3 or not _UNITS_LAST & set(stage.kinds):
-        return sides
-    rows, cols, units = sides
-    return (units, rows, cols) if rows == cols != units else sides
+    kinds = set(stage.kinds)
+    if len(stage.shape) != 3 or kinds.isdisjoint(_UNITS_LAST):
+        return stage.shape
+    rows, cols, units = stage.shape
+    if rows == cols != units:
+        return units, rows, cols
+    return stage.shape
 
 
 def _merged(before: Stage, after: Stage) -> Stage:
+    kinds = dict.fromkeys((*before.kinds, *after.kinds))
     return Stage(
         first=before.first,
         last=after.last,
         shape=after.shape,
         convolutions=before.convolutions + after.convolutions,
-        kinds=tuple(dict.fromkeys((*before.kinds, *after.kinds))),
+        kinds=tuple(kinds),
     )

@@ -30,9 +30,11 @@ def svg(
     `prefix` begins the ids of its title and description.
     """
     layout = plan(network)
+    width = round(layout.width)
+    height = round(layout.height)
+    name = escape(prefix)
     title = f"The network, {clean(network.architecture)}: {summary(network)}"
     namespace = ' xmlns="http://www.w3.org/2000/svg"' if alone else ""
-    name, width, height = escape(prefix), round(layout.width), round(layout.height)
 
     lines = [
         f'<svg{namespace} class="network" viewBox="0 0 {width} {height}"'
@@ -60,18 +62,20 @@ def _arrow(begin: Point, end: Point) -> str:
 
 
 def _part(part: Part) -> str:
-    faces = "".join(_face(part, face, corners) for face, corners in part.faces())
-    texts = "".join(
-        _text(foot, line, is_first=row == 0)
-        for row, (foot, line) in enumerate(part.texts())
-        if line
-    )
-    return f"<g><title>{escape(part.title)}</title>{faces}{texts}</g>"
+    shapes = ""
+    for face, corners in part.faces():
+        shapes += _face(part, face, corners)
+    for row, (foot, line) in enumerate(part.texts()):
+        if line:
+            shapes += _text(foot, line, is_first=row == 0)
+    return f"<g><title>{escape(part.title)}</title>{shapes}</g>"
 
 
 def _face(part: Part, face: str, corners: list[Point]) -> str:
-    colour = "var(--accent, #b4480f)" if part.is_coloured else "currentColor"
-    opacity = (_COLOURED if part.is_coloured else _GREY)[face]
+    if part.is_coloured:
+        colour, opacity = "var(--accent, #b4480f)", _COLOURED[face]
+    else:
+        colour, opacity = "currentColor", _GREY[face]
     path = " ".join(f"{x:.1f} {y:.1f}" for x, y in corners)
     return (
         f'<path d="M{path}z" fill="{colour}" fill-opacity="{opacity}"'

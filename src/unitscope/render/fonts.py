@@ -6,9 +6,11 @@ import functools
 
 from matplotlib import font_manager
 from matplotlib.font_manager import FontProperties
+from matplotlib.ft2font import FT2Font
 
 from unitscope.render.words import clean
 
+_FONT = "DejaVu Sans"
 _MISSING = "□"
 _WIDEST = "W"
 _LONGEST = 400  # characters: no line on a page holds more
@@ -26,41 +28,51 @@ _FALLBACKS = (
 def families() -> tuple[str, ...]:
     """The fonts of a text, the first one with a character drawing it."""
     known = set(font_manager.fontManager.get_font_names())
-    return ("DejaVu Sans", *(name for name in _FALLBACKS if name in known))
+    fallbacks = [name for name in _FALLBACKS if name in known]
+    return (_FONT, *fallbacks)
 
 
 @functools.cache
 def _drawable(character: str) -> bool:
     # Matplotlib warns and draws a box for a character that no font has.
-    paths = [
-        font_manager.findfont(FontProperties(family=family)) for family in families()
-    ]
-    fonts = map(font_manager.get_font, paths)
-    return any(font.get_char_index(ord(character)) for font in fonts)
+    for family in families():
+        font = _font(FontProperties(family=family))
+        if _has(font, character):
+            return True
+    return False
+
+
+def _font(properties: FontProperties) -> FT2Font:
+    path = font_manager.findfont(properties)
+    return font_manager.get_font(path)
+
+
+def _has(font: FT2Font, character: str) -> bool:
+    index: int = font.get_char_index(ord(character))
+    return index != 0
 
 
 def writable(text: str) -> str:
     """The text on one line, with a box for every character that no font can draw."""
-    return "".join(
+    characters = [
         character if _drawable(character) else _MISSING for character in clean(text)
-    )
+    ]
+    return "".join(characters)
 
 
 @functools.lru_cache(maxsize=4096)
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     """The width of a text in inches, at a size in points."""
-    path = font_manager.findfont(FontProperties(family="DejaVu Sans", weight=weight))
-    font = font_manager.get_font(path)
+    properties = FontProperties(family=_FONT, weight=weight)
+    font = _font(properties)
     font.set_size(size, 72)
 
-    known = "".join(
-        character if font.get_char_index(ord(character)) else _WIDEST
-        for character in text
-    )
-    font.set_text(known, 0.0)
+    known = [character if _has(font, character) else _WIDEST for character in text]
+    font.set_text("".join(known), 0.0)
 
     # Hinting at the size of the screen widens a text by a few percent.
-    return 1.04 * float(font.get_width_height()[0]) / 64 / 72
+    width, _ = font.get_width_height()
+    return 1.04 * float(width) / 64 / 72
 
 
 def fitted(text: str, room: float, size: float, weight: str = "normal") -> str:
@@ -69,14 +81,17 @@ def fitted(text: str, room: float, size: float, weight: str = "normal") -> str:
     if len(text) <= _LONGEST and text_width(text, size, weight) <= room:
         return text
 
-    low, high = 0, min(len(text), _LONGEST)
+    low = 0
+    high = min(len(text), _LONGEST)
     while low < high:
         middle = (low + high + 1) // 2
-        if text_width(text[:middle] + "…", size, weight) <= room:
+        shorter = text[:middle] + "…"
+        if text_width(shorter, size, weight) <= room:
             low = middle
         else:
             high = middle - 1
-    return text[:low].rstrip() + "…"
+    beginning = text[:low]
+    return beginning.rstrip() + "…"
 
 
 def wrapped(text: str, room: float, size: float) -> list[str]:

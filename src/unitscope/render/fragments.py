@@ -206,7 +206,13 @@ def _maps_part(explanation: Explanation, classes: Sequence[int]) -> Part:
     )
 
     scale = cam_scale(explanation, [0], [classes])
-    panels = cam_panels(explanation, 0, classes, scale, pixels=_PIXELS)
+    panels = cam_panels(
+        explanation,
+        0,
+        classes,
+        scale,
+        pixels=_PIXELS,
+    )
     return Part(
         "Where the evidence lies",
         adding_up(explanation, classes),

@@ -33,36 +33,59 @@ class KernelSheet:
         Where several channels are shown apart, each filter has a row without a number.
         """
         pictures = _colour_pictures(filters)
-        count, channels, high, wide = pictures.shape[:4]
-        numbered = channels == 1
-        if numbered:
-            columns = 16 if count > 24 else min(count, 12)
-            pictures = pictures[:, 0]
-        else:
-            columns = channels
-            pictures = pictures.reshape(-1, *pictures.shape[2:])
+        count, channels, *picture = pictures.shape
+        if channels > 1:
+            kernels = pictures.reshape(-1, *picture)
+            pixels, _ = _laid_out(kernels, columns=channels, below=_GAP)
+            return cls(pixels, ())
 
-        across, down = wide + _GAP, high + (_NUMBERS if numbered else _GAP)
-        rows = math.ceil(len(pictures) / columns)
-        pixels = np.zeros((rows * down, columns * across - _GAP, 4), np.uint8)
-
+        columns = 16 if count > 24 else min(count, 12)
+        pixels, corners = _laid_out(pictures[:, 0], columns, below=_NUMBERS)
+        high, wide, _ = picture
         numbers = []
-        for position, picture in enumerate(pictures):
-            row, column = divmod(position, columns)
-            x, y = column * across, row * down
-            kernel = pixels[y : y + high, x : x + wide]
-            kernel[..., :3] = np.round(255 * picture)
-            kernel[..., 3] = 255
-            if numbered:
-                numbers.append((filters.filters[position], x + wide / 2, y + high + 13))
+        for index, (x, y) in zip(filters.filters, corners, strict=True):
+            middle = x + wide / 2
+            baseline = y + high + 13
+            numbers.append((index, middle, baseline))
         return cls(pixels, tuple(numbers))
+
+
+def _laid_out(
+    pictures: Float[np.ndarray, "picture row col rgb"], columns: int, below: int
+) -> tuple[UInt8[np.ndarray, "height width 4"], list[tuple[int, int]]]:
+    """Pictures in rows of `columns`, with room `below` each; returns their corners too.
+
+    The corners are the top left ones (x, y), in pixels.
+    """
+    count, high, wide, _ = pictures.shape
+    across = wide + _GAP
+    down = high + below
+    rows = math.ceil(count / columns)
+    width = columns * across - _GAP
+    pixels = np.zeros((rows * down, width, 4), np.uint8)
+
+    corners = []
+    for position, picture in enumerate(pictures):
+        row, column = divmod(position, columns)
+        x = column * across
+        y = row * down
+        corners.append((x, y))
+
+        bottom = y + high
+        right = x + wide
+        place = pixels[y:bottom, x:right]
+        place[..., :3] = np.round(255 * picture)
+        place[..., 3] = 255
+    return pixels, corners
 
 
 def _colour_pictures(
     filters: Filters,
 ) -> Float[np.ndarray, "filter channel row col rgb"]:
-    longest = max(filters.weights.shape[-2:])
-    pictures = filters.enlarged(max(1, _KERNEL // longest) * longest)
+    rows, cols = filters.weights.shape[-2:]
+    longest = max(rows, cols)
+    factor = max(1, _KERNEL // longest)
+    pictures = filters.enlarged(factor * longest)
     if filters.rgb:
         return pictures[:, None]
     return np.repeat(pictures[..., None], 3, axis=-1)

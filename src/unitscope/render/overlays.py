@@ -22,6 +22,7 @@ Rgba: TypeAlias = UInt8[np.ndarray, "height width 4"]
 _GREY_STYLES = ("heat", "signed")
 _OPAQUE = 0.86
 _LEVELS = (0.25, 0.5, 0.75)
+_HALO = 20  # the grey value of a contour's halo
 
 
 def layer(
@@ -40,27 +41,35 @@ def layer(
 
     A map of zeros is transparent, and of a single colour where the style is plain.
     """
-    style = "plain" if style == "plain map" else style
+    if style == "plain map":
+        style = "plain"
     if style not in STYLES:
         known = ", ".join(map(repr, STYLES))
         raise ValueError(f"style is one of {known}, not {style!r}")
 
     scale, lut = shown(scale, style, colours)
-    position, strength = scale.position(laid), scale.strength(laid)
+    if style == "contour":
+        return _contours(laid, scale, lut)
 
+    position = scale.position(laid)
+    strength = scale.strength(laid)
+    if style == "plain":
+        alpha = np.where(np.isnan(laid), np.nan, 1.0)
+        return _rgba(lut, position, alpha)
     if style == "write-up":
         # The write-up's heat·(0.3·photo + 0.7·colour) + (1 − heat)·photo is a layer of
         # opacity 0.7·heat.
         return _rgba(lut, strength, 0.7 * strength)
-    if style == "contour":
-        return _contours(laid, scale, lut)
-    if style == "plain":
-        return _rgba(lut, position, np.where(np.isnan(laid), np.nan, 1.0))
+
     if scale.signed:
         # The pale middle of the colours would lie on the photo like mist. Opacity
         # already says that a value is weak.
-        position = 0.5 + np.sign(position - 0.5) * (0.16 + 0.3 * strength)
-    return _rgba(lut, position, _OPAQUE * strength**0.85)
+        side = np.sign(position - 0.5)
+        distance = 0.16 + 0.3 * strength
+        position = 0.5 + side * distance
+
+    alpha = _OPAQUE * strength**0.85
+    return _rgba(lut, position, alpha)
 
 
 def shown(scale: Scale, style: str, colours: str | None = None) -> tuple[Scale, Table]:
@@ -69,15 +78,26 @@ def shown(scale: Scale, style: str, colours: str | None = None) -> tuple[Scale, 
     Styles that draw values above 0 only have a scale that begins at 0.
     """
     if style in POSITIVE_STYLES and scale.signed:
-        scale = Scale(0.0, scale.high, False, scale.over)
-    default = "jet" if style == "write-up" else scale.colours
-    return scale, table(colours or default)
+        scale = Scale(
+            low=0.0,
+            high=scale.high,
+            signed=False,
+            over=scale.over,
+        )
+    if colours is None:
+        colours = "jet" if style == "write-up" else scale.colours
+    return scale, table(colours)
 
 
 def blended(photo: Pixels, layer: Rgba) -> Pixels:
     """The photo with a layer laid over it."""
-    alpha = layer[..., 3:].astype(np.float64) / 255
-    return np.asarray(np.round(alpha * layer[..., :3] + (1 - alpha) * photo), np.uint8)
+    colours = layer[..., :3]
+    opacity = layer[..., 3:]
+    alpha = opacity.astype(np.float64) / 255
+    rest = 1 - alpha
+    mixed = alpha * colours + rest * photo
+    rounded = np.round(mixed)
+    return np.asarray(rounded, np.uint8)
 
 
 def overlay(
@@ -92,8 +112,11 @@ def overlay(
     Under "signed" and "heat" the photo is grey, so that every colour in the picture is
     the map's: an orange evening sky is no evidence. The other styles keep its colours.
     """
-    photo = grey(view.photo) if style in _GREY_STYLES else view.photo
-    return view.veiled(blended(photo, layer(laid, scale, style, colours)))
+    photo = view.photo
+    if style in _GREY_STYLES:
+        photo = grey(photo)
+    over = layer(laid, scale, style, colours)
+    return view.veiled(blended(photo, over))
 
 
 def _rgba(
@@ -101,9 +124,19 @@ def _rgba(
     position: Float[np.ndarray, "height width"],
     alpha: Float[np.ndarray, "height width"],
 ) -> Rgba:
-    index = np.round(np.nan_to_num(position) * 255).astype(np.uint8)
-    opacity = np.round(np.nan_to_num(alpha) * 255).astype(np.uint8)
-    return np.concatenate([lut[index], opacity[..., None]], axis=-1)
+    index = _eight_bit(position)
+    opacity = _eight_bit(alpha)
+    channels = [lut[index], opacity[..., None]]
+    return np.concatenate(channels, axis=-1)
+
+
+def _eight_bit(
+    shares: Float[np.ndarray, "height width"],
+) -> UInt8[np.ndarray, "height width"]:
+    """Shares from 0 to 1 as bytes; NaN becomes 0."""
+    known = np.nan_to_num(shares)
+    levels: np.ndarray = np.round(known * 255)
+    return levels.astype(np.uint8)
 
 
 def _contours(
@@ -117,34 +150,56 @@ def _contours(
     if scale.is_blank or min(laid.shape) < 2:
         return rgba
 
-    width = max(2.0, max(laid.shape) / 240)
-    slope = np.hypot(*np.gradient(laid))
-    flat = ~(slope > 1e-9 * scale.high)
-    divisor = np.where(flat, 1, slope)
+    longest = max(laid.shape)
+    width = max(2.0, longest / 240)
+    across, down = np.gradient(laid)
+    slope = np.hypot(across, down)
+    steep = slope > 1e-9 * scale.high
+    divisor = np.where(steep, slope, 1)
 
     for level in _levels(scale):
-        distance = np.where(flat, np.inf, np.abs(laid - level) / divisor)
-        line = np.clip(width / 2 + 0.5 - distance, 0, 1)
-        halo = 0.6 * np.clip(width / 2 + 1.7 - distance, 0, 1)
+        difference = np.abs(laid - level)
+        distance = difference / divisor
+        distance = np.where(steep, distance, np.inf)
+        line = _stroke(distance, width / 2 + 0.5)
+        halo = 0.6 * _stroke(distance, width / 2 + 1.7)
         alpha = np.maximum(line, halo)
 
         colour = _colour_of_level(level, scale, lut)
-        mixed = line[..., None] * colour + (1 - line[..., None]) * 20
+        share = line[..., None]
+        rest = 1 - share
+        mixed = share * colour + rest * _HALO
 
-        stronger = alpha > rgba[..., 3] / 255
+        present = rgba[..., 3] / 255
+        stronger = alpha > present
         rgba[stronger, :3] = np.round(mixed[stronger])
         rgba[stronger, 3] = np.round(255 * alpha[stronger])
     return rgba
 
 
+def _stroke(
+    distance: Float[np.ndarray, "height width"], reach: float
+) -> Float[np.ndarray, "height width"]:
+    """The opacity of a line that fades to 0 over its last pixel, at a `reach`."""
+    opacity: np.ndarray = np.clip(reach - distance, 0, 1)
+    return opacity
+
+
 def _levels(scale: Scale) -> list[float]:
-    signs = (1, -1) if scale.signed else (1,)
-    return [sign * part * scale.high for sign in signs for part in _LEVELS]
+    above = [share * scale.high for share in _LEVELS]
+    if not scale.signed:
+        return above
+    below = [-level for level in above]
+    return above + below
 
 
-def _colour_of_level(level: float, scale: Scale, lut: Table) -> UInt8[np.ndarray, 3]:
-    # The two sides of a signed scale have one colour each.
-    signed_position = 0.5 + np.sign(level) * 0.27
-    position = signed_position if scale.signed else level / scale.high
-    colour: np.ndarray = lut[round(255 * position)]
+def _colour_of_level(
+    level: float, scale: Scale, lut: Table
+) -> UInt8[np.ndarray, " rgb"]:
+    position = level / scale.high
+    if scale.signed:
+        # The two sides of a signed scale have one colour each.
+        position = 0.77 if level > 0 else 0.23
+    index = round(255 * position)
+    colour: np.ndarray = lut[index]
     return colour

@@ -65,7 +65,12 @@ def write_report(
         for account in chain(first_two, waiting):
             name = folders.new(account.subject.name)
             folder = staging / name if several else staging
-            _write_account(account, folder, pieces=pieces, index=several)
+            _write_account(
+                account,
+                folder,
+                pieces=pieces,
+                index=several,
+            )
             if several:
                 entries.append(_entry(account, name))
             if each is not None:
@@ -131,7 +136,15 @@ def _pages(account: Account) -> Iterator[tuple[str, Figure]]:
     scale = cam_scale(explanation, [0], [account.classes])
     for rank, index in enumerate(account.classes, 1):
         name = f"cam-{rank}-{slug(account.label(index), 40)}.png"
-        yield name, figure(explanation, classes=[index], scale=scale, image=0)
+        yield (
+            name,
+            figure(
+                explanation,
+                classes=[index],
+                scale=scale,
+                image=0,
+            ),
+        )
 
     for filters in account.filters:
         yield f"filters-{slug(filters.layer)}.png", figure(filters)
@@ -142,7 +155,7 @@ def html_of(account: Account, *, index: bool = False) -> str:
 
     `index` adds a link to the index of several reports, one folder up.
     """
-    template = templates().get_template("report.html.j2")
+    template = templates().get_template("report/page.html.j2")
     return template.render(
         page=contents(account), account=account, network=account.network, index=index
     )

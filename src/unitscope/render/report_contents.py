@@ -152,7 +152,7 @@ def _photo_alt(account: Account, view: View) -> str:
     crop = "all of it" if view.whole else "only the outlined part; the rest is greyed"
     return (
         f"{clean(account.subject.name)}, {size} pixels; the network saw {crop}. "
-        f"Its first prediction is {clean(first.label)} with "
+        f"The top prediction is {clean(first.label)} with "
         f"{percent(first.probability)}."
     )
 

@@ -32,5 +32,15 @@ def report(
 
     Raises what `explain` raises, and OutputError when the files cannot be written.
     """
-    accounts = accounts_of(model, photos, batch_size=batch_size, **options)
-    return write_report(accounts, Path(out), pieces=pieces, each=each)
+    accounts = accounts_of(
+        model,
+        photos,
+        batch_size=batch_size,
+        **options,
+    )
+    return write_report(
+        accounts,
+        Path(out),
+        pieces=pieces,
+        each=each,
+    )

@@ -96,7 +96,13 @@ class Sheet:
         """Text wrapped to `room` inches, its first baseline at `y`."""
         for row, line in enumerate(wrapped(text, room, size)):
             baseline = y + row * line_height(size)
-            self.text(x, baseline, line, size=size, colour=colour)
+            self.text(
+                x,
+                baseline,
+                line,
+                size=size,
+                colour=colour,
+            )
 
     def picture(
         self,
@@ -112,8 +118,23 @@ class Sheet:
 
         `crisp` enlarges it without smoothing.
         """
-        self._image(x, y, width, height, pixels, "nearest" if crisp else "auto")
-        self.box(x, y, width, height, fill="none", edge=LINE, line=0.5)
+        self._image(
+            x,
+            y,
+            width,
+            height,
+            pixels,
+            "nearest" if crisp else "auto",
+        )
+        self.box(
+            x,
+            y,
+            width,
+            height,
+            fill="none",
+            edge=LINE,
+            line=0.5,
+        )
         self._fix()
 
     def _image(
@@ -207,15 +228,44 @@ class Sheet:
         size, height = 7.5, 0.13
         if scale.is_blank:
             words = "no colours: every value is 0"
-            self.text(x, y + 0.12, words, size=size, colour=SOFT, room=width)
+            self.text(
+                x,
+                y + 0.12,
+                words,
+                size=size,
+                colour=SOFT,
+                room=width,
+            )
             return
 
-        self._image(x, y, width, height, lut[None], "nearest")
-        self.box(x, y, width, height, fill="none", edge=LINE, line=0.5)
+        self._image(
+            x,
+            y,
+            width,
+            height,
+            lut[None],
+            "nearest",
+        )
+        self.box(
+            x,
+            y,
+            width,
+            height,
+            fill="none",
+            edge=LINE,
+            line=0.5,
+        )
 
         for value in scale.ticks(max(2, int(width / 0.55))):
             place = x + width * (value - scale.low) / (scale.high - scale.low)
-            self.rule(place, y + height, place, y + 0.17, colour=SOFT, line=0.6)
+            self.rule(
+                place,
+                y + height,
+                place,
+                y + 0.17,
+                colour=SOFT,
+                line=0.6,
+            )
             self.text(
                 place, y + 0.29, tick(value), size=size, colour=SOFT, align="center"
             )

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image
+from PIL.Image import Resampling
 
 from unitscope.geometry import Placement
 from unitscope.inputs.subjects import Subject
@@ -17,6 +17,7 @@ Pixels: TypeAlias = UInt8[np.ndarray, "height width 3"]
 """A picture (RGB, 8 bits)."""
 
 _SMALLEST = 320
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +45,16 @@ class View:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        return self.photo.shape[1], self.photo.shape[0]
+        height, width = self.photo.shape[:2]
+        return width, height
 
     def outside(self) -> Bool[np.ndarray, "height width"]:
         """Which pixels the network did not see, by their centres."""
         left, top, right, bottom = self.box
         width, height = self.size
-        x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-
-        columns = (x >= left) & (x <= right)
-        rows = (y >= top) & (y <= bottom)
-        inside: np.ndarray = rows[:, None] & columns[None, :]
+        columns = _centres_between(left, right, width)
+        rows = _centres_between(top, bottom, height)
+        inside: np.ndarray = np.logical_and.outer(rows, columns)
         return ~inside
 
     def veiled(self, picture: Pixels | None = None) -> Pixels:
@@ -62,67 +62,99 @@ class View:
 
         A `picture` of the photo takes the place of the photo.
         """
-        picture = self.photo if picture is None else picture
+        if picture is None:
+            picture = self.photo
         if self.whole:
             return picture
 
         outside = self.outside()
-        result = np.where(outside[..., None], self._veil(), picture)
+        veil = self._veil()
+        result = np.where(outside[..., None], veil, picture)
 
-        line = max(1, round(max(self.size) / 450))
-        edge = _grown(outside, line) & ~outside
-        result[edge] = 255
-        result[_grown(edge, 1) & outside] = 40
-        return np.asarray(np.round(result), np.uint8)
+        longest = max(self.size)
+        line = max(1, round(longest / 450))
+        light = _grown(outside, line)
+        light &= ~outside
+        dark = _grown(light, 1)
+        dark &= outside
+        result[light] = 255
+        result[dark] = 40
+        rounded = np.round(result)
+        return np.asarray(rounded, np.uint8)
 
     def _veil(self) -> np.ndarray:
         """The photo pale grey under diagonal lines."""
         width, height = self.size
         pale = 0.38 * grey(self.photo) + 0.62 * 225
 
-        pitch = max(6, round(max(width, height) / 64))
-        diagonal = np.arange(width)[None, :] + np.arange(height)[:, None]
-        lines = diagonal % pitch < max(1, pitch / 7)
-        return np.where(lines[..., None], pale * 0.92, pale)
+        longest = max(self.size)
+        pitch = max(6, round(longest / 64))
+        line = max(1, pitch / 7)
+        rows, columns = np.arange(height), np.arange(width)
+        diagonal = np.add.outer(rows, columns)
+        on_line = diagonal % pitch < line
+        darker = pale * 0.92
+        return np.where(on_line[..., None], darker, pale)
 
 
 @functools.lru_cache(maxsize=4)  # a report draws the same photo twenty times
 def _view(subject: Subject, input_size: tuple[int, int], longest: int) -> View:
-    picture, placement = subject.picture(longest), subject.placement(input_size)
+    picture = subject.picture(longest)
+    placement = subject.placement(input_size)
     longer = max(picture.size)
-    enlargement = max(1.0, min(longest, _SMALLEST) / longer)
+    smallest = min(longest, _SMALLEST)
+    enlargement = max(1.0, smallest / longer)
     factor = min(longest / longer, enlargement)
-    width, height = (max(1, round(side * factor)) for side in picture.size)
 
-    if (width, height) != picture.size:
+    width = max(1, round(picture.width * factor))
+    height = max(1, round(picture.height * factor))
+    size = (width, height)
+    if size != picture.size:
         # Small pictures are enlarged without smoothing, as the network sees them.
-        method = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST
-        picture = picture.resize((width, height), method, reducing_gap=3.0)
+        method = Resampling.LANCZOS if factor < 1 else Resampling.NEAREST
+        picture = picture.resize(size, method, reducing_gap=3.0)
+
     return View(
         photo=np.asarray(picture, np.uint8),
-        box=_scaled_box(placement, (width, height)),
+        box=_scaled_box(placement, size),
         whole=placement.is_whole,
     )
 
 
 def grey(photo: Pixels) -> Pixels:
     """The photo without its colours (ITU-R BT.601 luma)."""
-    luma = np.round(photo @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-    return np.repeat(luma[..., None], 3, axis=2)
+    luma = photo @ np.array(_LUMA)
+    rounded = np.round(luma).astype(np.uint8)
+    return np.repeat(rounded[..., None], 3, axis=2)
 
 
 def _scaled_box(
     placement: Placement, size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
     width, height = size
-    across, down = width / placement.photo_size[0], height / placement.photo_size[1]
+    photo_width, photo_height = placement.photo_size
+    across = width / photo_width
+    down = height / photo_height
+
     left, top, right, bottom = placement.box
+    left, right = left * across, right * across
+    top, bottom = top * down, bottom * down
     return (
-        max(0.0, left * across),
-        max(0.0, top * down),
-        min(float(width), right * across),
-        min(float(height), bottom * down),
+        max(0.0, left),
+        max(0.0, top),
+        min(float(width), right),
+        min(float(height), bottom),
     )
+
+
+def _centres_between(
+    low: float, high: float, count: int
+) -> Bool[np.ndarray, " {count}"]:
+    """Which of `count` pixels in a row have their centres between two places."""
+    centres = np.arange(count) + 0.5
+    above = centres >= low
+    below = centres <= high
+    return np.logical_and(above, below)
 
 
 def _grown(
@@ -133,8 +165,9 @@ def _grown(
     height, width = mask.shape
     shifts = range(2 * by + 1)
 
-    rows = [padded[shift : shift + height] for shift in shifts]
-    grown_down = np.logical_or.reduce(rows)
+    moved_down = [padded[shift : shift + height] for shift in shifts]
+    taller = np.logical_or.reduce(moved_down)
 
-    columns = [grown_down[:, shift : shift + width] for shift in shifts]
-    return np.asarray(np.logical_or.reduce(columns))
+    moved_across = [taller[:, shift : shift + width] for shift in shifts]
+    grown = np.logical_or.reduce(moved_across)
+    return np.asarray(grown)

@@ -13,6 +13,9 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _MINUS = "−"
 
+# Numbers from here on are written in powers of ten.
+_LARGE = 100_000
+
 # 'C:\folder\file', with or without the drive, in quotes.
 _QUOTED_PATH = re.compile(r"'(?:[A-Za-z]:)?[/\\][^']*[/\\]([^'/\\]+)[/\\]?'")
 
@@ -30,32 +33,40 @@ def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
     of ten.
     """
     size = abs(value)
-    if value != 0 and size < 0.5 * 10**-digits:
+    smallest = 0.5 * 10**-digits
+    if 0 < size < smallest:
         text = power(size, 2)
-    elif size >= 100_000:
+    elif size >= _LARGE:
         text = power(size, 3)
     else:
         text = f"{size:.{digits}f}"
 
     if value < 0:
         return _MINUS + text
-    return f"+{text}" if sign and value > 0 else text
+    if value > 0 and sign:
+        return f"+{text}"
+    return text
 
 
 def difference(before: float, after: float, digits: int = 2) -> str:
     """A difference with its sign; one below the rounding of float32 counts as 0."""
     change = after - before
-    rounding = 1e-5 * max(abs(before), abs(after))
-    return number(0.0 if abs(change) < rounding else change, digits, sign=True)
+    larger = max(abs(before), abs(after))
+    if abs(change) < 1e-5 * larger:
+        change = 0.0
+    return number(change, digits, sign=True)
 
 
 def power(value: float, digits: int = 2) -> str:
     """A number in powers of ten, "3.3 × 10⁻⁷", with `digits` significant digits."""
     if value == 0:
         return "0"
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    decimals = digits - 1
+    mantissa, exponent = f"{value:.{decimals}e}".split("e")
     mantissa = mantissa.replace("-", _MINUS)
-    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    exponent = str(int(exponent))
+    exponent = exponent.translate(_SUPERSCRIPTS)
+    return f"{mantissa} × 10{exponent}"
 
 
 def percent(value: float) -> str:
@@ -70,11 +81,13 @@ def percent(value: float) -> str:
 def tick(value: float) -> str:
     """A number on a colour bar, as short as possible."""
     size = abs(value)
-    if size >= 1e5:
+    if size >= _LARGE:
         return number(value, 2)
-    if value != 0 and size < 1e-3:
-        return (_MINUS if value < 0 else "") + power(size, 2)
-    return f"{value:g}".replace("-", _MINUS)
+    if 0 < size < 1e-3:
+        sign = _MINUS if value < 0 else ""
+        return sign + power(size, 2)
+    text = f"{value:g}"
+    return text.replace("-", _MINUS)
 
 
 def clean(text: str) -> str:
@@ -82,7 +95,8 @@ def clean(text: str) -> str:
 
     Control and direction characters are removed: they could disguise the text.
     """
-    return " ".join("".join(map(_visible, text)).split())
+    visible = "".join(map(_visible, text))
+    return " ".join(visible.split())
 
 
 def _visible(character: str) -> str:
@@ -95,7 +109,10 @@ def _visible(character: str) -> str:
 def shorten(text: str, length: int) -> str:
     """The text cleaned, and cut with … where it has more than `length` characters."""
     text = clean(text)
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+    if len(text) <= length:
+        return text
+    beginning = text[: length - 1]
+    return beginning.rstrip() + "…"
 
 
 def without_folders(text: str) -> str:
@@ -109,33 +126,42 @@ def slug(text: str, length: int = 60) -> str:
 
     It is "photo" where nothing is left of the text.
     """
-    text = re.sub(r"[^\w.-]+", "-", clean(text)).strip("-._")
-    return text[:length].rstrip("-._") or "photo"
+    dashed = re.sub(r"[^\w.-]+", "-", clean(text))
+    beginning = dashed.strip("-._")[:length]
+    return beginning.rstrip("-._") or "photo"
 
 
 def plural(count: int, noun: str) -> str:
     """A count with its noun: "1 unit", "2 units", "1 024 classes"."""
     ending = "es" if noun.endswith("s") else "s"
-    text = f"{count:,} {noun}{'' if count == 1 else ending}"
+    if count == 1:
+        ending = ""
+    text = f"{count:,} {noun}{ending}"
     return text.replace(",", " ")
 
 
 def listing(items: Sequence[str], limit: int = 6) -> str:
     """A list in words, "a, b and c"; beyond `limit`, "a, b and 3 more"."""
-    shown = list(items[:limit])
-    if len(items) > limit:
-        return f"{', '.join(shown)} and {len(items) - limit:,} more"
-    if not shown:
+    if not items:
         return "none"
-    if len(shown) == 1:
-        return shown[0]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+    if len(items) == 1:
+        return items[0]
+
+    shown = items[:-1]
+    last = items[-1]
+    if len(items) > limit:
+        shown = items[:limit]
+        last = f"{len(items) - limit:,} more"
+    return f"{', '.join(shown)} and {last}"
 
 
 def numbers(items: Sequence[int]) -> str:
     """Numbers in words: "3", "0–7" for a run without gaps, else "1, 4 and 9"."""
-    if len(items) > 2 and list(items) == list(range(items[0], items[0] + len(items))):
-        return f"{items[0]}–{items[-1]}"
+    if len(items) > 2:
+        first, last = items[0], items[-1]
+        run = range(first, first + len(items))
+        if list(items) == list(run):
+            return f"{first}–{last}"
     return listing([str(item) for item in items])
 
 
@@ -149,6 +175,10 @@ def shape(sides: Sequence[int]) -> str:
     return " × ".join(map(str, sides))
 
 
+_DOWN = ("upper", "middle", "lower")
+_ACROSS = ("left", "centre", "right")
+
+
 def place(
     laid: Float[np.ndarray, "height width"], sign: float = 1.0
 ) -> tuple[float, str]:
@@ -159,11 +189,13 @@ def place(
     if not np.isfinite(laid).any():
         return 0.0, "nowhere"
 
+    height, width = laid.shape
     index = int(np.nanargmax(sign * laid))
-    row, column = divmod(index, laid.shape[1])
-    down = ("upper", "middle", "lower")[min(2, 3 * row // laid.shape[0])]
-    across = ("left", "centre", "right")[min(2, 3 * column // laid.shape[1])]
+    value = float(laid.flat[index])
+    row, column = divmod(index, width)
 
-    central = (down, across) == ("middle", "centre")
-    words = "in the centre" if central else f"at the {down} {across}"
-    return float(laid.flat[index]), words
+    down = _DOWN[3 * row // height]
+    across = _ACROSS[3 * column // width]
+    if down == "middle" and across == "centre":
+        return value, "in the centre"
+    return value, f"at the {down} {across}"

@@ -54,7 +54,9 @@ def figure(result: Any, *, show: str | None = None, **options: Any) -> Figure:
     if show not in pictures:
         known = ", ".join(map(repr, pictures))
         raise ValueError(f"show is one of {known}, not {show!r}")
-    return pictures[show](result, **options)
+
+    draw = pictures[show]
+    return draw(result, **options)
 
 
 def _pictures_of(result: Any) -> Mapping[str, Callable[..., Figure]]:

@@ -62,19 +62,26 @@ def ablation_blocks(
     scale: Scale | None = None,
 ) -> list[Block]:
     """The ablation on one photo; its unit maps have the `scale`, or each its own."""
+    name = ablation.subjects[photo].name
     panels = _unit_panels(ablation, photo, look or Look(), scale)
+    changes = ablation.changes(top, photo)
     turned = ablation.turned_over()[photo]
-    verdict = "The first prediction changes" if turned else "The first prediction stays"
-    how = (
-        "exact algebra on one forward pass"
-        if ablation.exact
-        else "a second forward pass with their maps set to zero"
-    )
     return [
-        heading(f"{switched_off(ablation)}: {ablation.subjects[photo].name}"),
-        _bars_and_maps(ablation, panels, ablation.changes(top, photo)),
-        note(f"{verdict}. After: {how}. Rows in the order before; logits at the bars."),
+        heading(f"{switched_off(ablation)}: {name}"),
+        _bars_and_maps(ablation, panels, changes),
+        note(_words(turned=turned, exact=ablation.exact)),
     ]
+
+
+def _words(*, turned: bool, exact: bool) -> str:
+    verdict = "changes" if turned else "stays the same"
+    how = "a second forward pass with their maps set to zero"
+    if exact:
+        how = "exact algebra on one forward pass"
+    return (
+        f"The top prediction {verdict}. After: {how}. Rows are in original order; the "
+        "numbers beside the bars are logits."
+    )
 
 
 def switched_off(ablation: Ablation) -> str:
@@ -127,7 +134,13 @@ def _bars_and_maps(
         bottom = _draw_maps(sheet, left, y, rows, width + _GAP)
         if more:
             words = f"and {more} more units"
-            sheet.text(left, bottom + 0.12, words, size=8, colour=SOFT)
+            sheet.text(
+                left,
+                bottom + 0.12,
+                words,
+                size=8,
+                colour=SOFT,
+            )
 
     return Block(max(height_of_maps, height_of_bars) + 0.05, draw)
 
@@ -161,7 +174,13 @@ def _draw_pairs(
         _draw_pair(sheet, top, axis, change)
 
     bottom = y + 0.38 + _STEP * len(changes) - 0.15
-    sheet.rule(axis.zero, y + 0.3, axis.zero, bottom, colour=SOFT)
+    sheet.rule(
+        axis.zero,
+        y + 0.3,
+        axis.zero,
+        bottom,
+        colour=SOFT,
+    )
 
 
 def _draw_legend(sheet: Sheet, left: float, y: float, right: float) -> None:
@@ -169,9 +188,28 @@ def _draw_legend(sheet: Sheet, left: float, y: float, right: float) -> None:
         (left, QUIET, "before"),
         (left + 0.85, ACCENT, "after"),
     ):
-        sheet.box(x, y + 0.02, 0.14, 0.11, fill=colour)
-        sheet.text(x + 0.2, y + 0.13, word, size=8, colour=SOFT)
-    sheet.text(right, y + 0.13, "rank", size=8, colour=SOFT, align="right")
+        sheet.box(
+            x,
+            y + 0.02,
+            0.14,
+            0.11,
+            fill=colour,
+        )
+        sheet.text(
+            x + 0.2,
+            y + 0.13,
+            word,
+            size=8,
+            colour=SOFT,
+        )
+    sheet.text(
+        right,
+        y + 0.13,
+        "rank",
+        size=8,
+        colour=SOFT,
+        align="right",
+    )
 
 
 def _draw_name_and_ranks(
@@ -191,7 +229,15 @@ def _draw_name_and_ranks(
     moved = change.rank_before != change.rank_after
     ranks = f"{change.rank_before} → {change.rank_after}"
     colour = INK if moved else SOFT
-    sheet.text(right, baseline, ranks, size=9, align="right", bold=moved, colour=colour)
+    sheet.text(
+        right,
+        baseline,
+        ranks,
+        size=9,
+        align="right",
+        bold=moved,
+        colour=colour,
+    )
 
 
 def _draw_pair(sheet: Sheet, y: float, axis: ValueAxis, change: Change) -> None:
@@ -200,8 +246,20 @@ def _draw_pair(sheet: Sheet, y: float, axis: ValueAxis, change: Change) -> None:
         (0.2, change.logit_after, ACCENT),
     ):
         top = y + offset
-        axis.draw_bar(sheet, top, logit, height=0.17, fill=colour)
+        axis.draw_bar(
+            sheet,
+            top,
+            logit,
+            height=0.17,
+            fill=colour,
+        )
 
         align: HorizontalAlign = "left" if logit >= 0 else "right"
         beside = axis.end(logit) + (0.06 if logit >= 0 else -0.06)
-        sheet.text(beside, top + 0.135, number(logit), size=8, align=align)
+        sheet.text(
+            beside,
+            top + 0.135,
+            number(logit),
+            size=8,
+            align=align,
+        )

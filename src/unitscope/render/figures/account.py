@@ -52,7 +52,12 @@ def _predictions(account: Account, style: str) -> list[Block]:
 
 
 def _cams(account: Account, style: str) -> list[Block]:
-    return cam_blocks(account.explanation, [0], [account.classes], Look(style))
+    return cam_blocks(
+        account.explanation,
+        [0],
+        [account.classes],
+        Look(style),
+    )
 
 
 def _units(account: Account, style: str) -> list[Block]:
@@ -70,12 +75,22 @@ def _units(account: Account, style: str) -> list[Block]:
 
 def _contributions(account: Account, style: str) -> list[Block]:
     first = account.classes[0]
-    return contribution_blocks(account.explanation, first, 0, len(account.units))
+    return contribution_blocks(
+        account.explanation,
+        first,
+        0,
+        len(account.units),
+    )
 
 
 def _ablation(account: Account, style: str) -> list[Block]:
     scale = account_unit_scale(account)
-    return ablation_blocks(account.ablation, 0, 5, scale=scale)
+    return ablation_blocks(
+        account.ablation,
+        0,
+        5,
+        scale=scale,
+    )
 
 
 def _filters(account: Account, style: str) -> list[Block]:

@@ -45,7 +45,13 @@ class ValueAxis:
         """The bar from 0 to a value, its top at `y`."""
         length = value * self.unit
         left = self.zero + min(0.0, length)
-        sheet.box(left, y, abs(length), height, fill=fill)
+        sheet.box(
+            left,
+            y,
+            abs(length),
+            height,
+            fill=fill,
+        )
 
 
 @dataclass(frozen=True)
@@ -78,17 +84,42 @@ class BarChart:
             self._draw_bar(sheet, x, y + row * self.step, bar, axis)
 
         bottom = y + self.height - 0.06
-        sheet.rule(axis.zero, y - 0.02, axis.zero, bottom, colour=SOFT)
+        sheet.rule(
+            axis.zero,
+            y - 0.02,
+            axis.zero,
+            bottom,
+            colour=SOFT,
+        )
 
     def _draw_bar(
         self, sheet: Sheet, x: float, y: float, bar: Bar, axis: ValueAxis
     ) -> None:
         baseline = y + 0.17
         right = x + self.names
-        sheet.text(right, baseline, bar.name, size=9.5, align="right", room=self.names)
+        sheet.text(
+            right,
+            baseline,
+            bar.name,
+            size=9.5,
+            align="right",
+            room=self.names,
+        )
 
         fill = ACCENT if bar.value >= 0 else _NEGATIVE
-        axis.draw_bar(sheet, y + 0.03, bar.value, height=0.19, fill=fill)
+        axis.draw_bar(
+            sheet,
+            y + 0.03,
+            bar.value,
+            height=0.19,
+            fill=fill,
+        )
 
         behind = max(axis.zero, axis.end(bar.value)) + 0.08
-        sheet.text(behind, baseline, bar.text, size=8.5, room=self.values)
+        sheet.text(
+            behind,
+            baseline,
+            bar.text,
+            size=8.5,
+            room=self.values,
+        )

@@ -61,7 +61,14 @@ def _title(lines: Sequence[str], *, bold: bool) -> Block:
     def draw(sheet: Sheet, y: float) -> None:
         for row, line in enumerate(lines):
             baseline = y + 0.18 + row * step
-            sheet.text(MARGIN, baseline, line, size=_TITLE_SIZE, bold=bold, room=INNER)
+            sheet.text(
+                MARGIN,
+                baseline,
+                line,
+                size=_TITLE_SIZE,
+                bold=bold,
+                room=INNER,
+            )
 
     return Block(0.2 + step * len(lines), draw)
 
@@ -71,7 +78,13 @@ def note(text: str) -> Block:
     lines = wrapped(text, INNER, _NOTE_SIZE)
 
     def draw(sheet: Sheet, y: float) -> None:
-        sheet.paragraph(MARGIN, y + 0.14, text, INNER, size=_NOTE_SIZE)
+        sheet.paragraph(
+            MARGIN,
+            y + 0.14,
+            text,
+            INNER,
+            size=_NOTE_SIZE,
+        )
 
     return Block(0.12 + line_height(_NOTE_SIZE) * len(lines), draw)
 
@@ -82,6 +95,12 @@ def colour_bar(scale: Scale, quantity: str, look: Look) -> Block:
 
     def draw(sheet: Sheet, y: float) -> None:
         sheet.colour_bar(MARGIN, y + 0.02, 4.2, drawn, lut)
-        sheet.text(MARGIN + 4.4, y + 0.13, quantity, size=8, colour=SOFT)
+        sheet.text(
+            MARGIN + 4.4,
+            y + 0.13,
+            quantity,
+            size=8,
+            colour=SOFT,
+        )
 
     return Block(0.42, draw)

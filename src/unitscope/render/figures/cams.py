@@ -27,14 +27,14 @@ from unitscope.render.words import clean, number, percent, plural, power
 MapScale = Literal["shared", "photo", "map"]
 
 _COLOURING = {
-    "signed": "orange speaks for the class, violet against it, grey means neither",
+    "signed": "orange is evidence for the class, violet against it, grey is neither",
     "heat": "only evidence for the class is drawn (values below 0 are left out)",
     "contour": (
         "lines at ¼, ½ and ¾ of the scale, orange for the class and violet against it"
     ),
     "write-up": (
-        "map ÷ the scale's end, values below 0 left out, blended by its own strength "
-        "as in the write-up"
+        "the map divided by the end of the scale, values below 0 left out, blended by "
+        "its own strength as in the write-up"
     ),
     "plain": "the map alone, without the photo",
 }
@@ -64,10 +64,18 @@ def cams_figure(
         rankings = explanation.top(top)
         shown = [[entry.index for entry in rankings[photo]] for photo in photos]
     else:
-        shown = [class_indices(explanation.labels, classes)] * len(photos)
+        indices = class_indices(explanation.labels, classes)
+        shown = [indices for _ in photos]
 
-    look = Look(style, colours)
-    return page(cam_blocks(explanation, photos, shown, look, scale, columns))
+    blocks = cam_blocks(
+        explanation,
+        photos,
+        shown,
+        Look(style, colours),
+        scale=scale,
+        columns=columns,
+    )
+    return page(blocks)
 
 
 def cam_blocks(
@@ -80,7 +88,8 @@ def cam_blocks(
 ) -> list[Block]:
     """The maps of some photos, each with its own classes; the scale is `cams_figure`'s."""
     check_count(sum(map(len, classes)), "classes")
-    scale = scale or ("map" if look.style == "write-up" else "shared")
+    if scale is None:
+        scale = "map" if look.style == "write-up" else "shared"
     signed = not look.positive_only
     if scale == "shared":
         scale = cam_scale(explanation, photos, classes, signed=signed)
@@ -91,10 +100,24 @@ def cam_blocks(
             common = scale
         elif scale == "photo":
             over = f"shared over this photo's {len(indices)} maps"
-            common = cam_scale(explanation, [photo], [indices], over, signed=signed)
+            common = cam_scale(
+                explanation,
+                [photo],
+                [indices],
+                over,
+                signed=signed,
+            )
         else:
             common = None
-        blocks += _photo_blocks(explanation, photo, indices, look, common, columns)
+
+        blocks += _photo_blocks(
+            explanation,
+            photo,
+            indices,
+            look,
+            common=common,
+            columns=columns,
+        )
     return blocks
 
 
@@ -107,14 +130,16 @@ def _photo_blocks(
     columns: int | None,
 ) -> list[Block]:
     name = explanation.subjects[photo].name
+    title = heading(f"Where the evidence lies: {name}")
     panels = cam_panels(explanation, photo, classes, common, look)
-    blocks = [heading(f"Where the evidence lies: {name}"), *grid(panels, columns)]
+    blocks = [title, *grid(panels, columns)]
     if common is not None:
         quantity = "evidence at every place, in logits"
         blocks.append(colour_bar(common, quantity, look))
 
     over = common.over if common else "each map alone"
-    colouring = _COLOURING.get(look.style or "signed", _COLOURING["plain"])
+    style = look.style if look.style in _COLOURING else "plain"
+    colouring = _COLOURING[style]
     sums = adding_up(explanation[photo], classes)
     blocks.append(note(f"Scale: {over}; {colouring}. {sums}"))
     return blocks
@@ -150,9 +175,9 @@ def adding_up(explanation: Explanation, classes: Sequence[int]) -> str:
     left_out = number(float(explanation.left_out_of([first])[0, 0]))
     logit = number(float(explanation.logits[0, first]))
     return (
-        f"A local answer: gradient × activation at {clean(explanation.layer)}. Of the "
-        f"logit of {clean(explanation.labels[first])}, {logit}, the mean of its map "
-        f"leaves out {left_out}."
+        f"A local answer: gradient × activation at {clean(explanation.layer)}. The "
+        f"mean of the map leaves out {left_out} of the logit of "
+        f"{clean(explanation.labels[first])}, {logit}."
     )
 
 

@@ -16,8 +16,8 @@ _EXACT = (
     "the logit."
 )
 _LOCAL = (
-    "Contribution in logits = gradient × activation, summed over the cells: a local "
-    "answer, which leaves out the rest of the logit."
+    "Contribution in logits = gradient × activation, summed over the cells. This is a "
+    "local answer, which leaves out the rest of the logit."
 )
 
 
@@ -34,7 +34,8 @@ def contributions_figure(
     """
     (photo,) = photos_shown(len(explanation), image)
     if which is None:
-        index = explanation.top(1)[photo][0].index
+        (first,) = explanation.top(1)[photo]
+        index = first.index
     else:
         index = explanation.class_index(which)
     return page(contribution_blocks(explanation, index, photo, count))
@@ -46,13 +47,20 @@ def contribution_blocks(
     """The contributions to one class on one photo."""
     bars = _bars(explanation, index, photo, count)
     values = [bar.value for bar in bars]
-    low, high = min(0.0, *values), max(0.0, *values)
-    chart = BarChart(bars, low, high, names=1.8, values=0.9, step=0.34)
+    chart = BarChart(
+        bars,
+        low=min(0.0, *values),
+        high=max(0.0, *values),
+        names=1.8,
+        values=0.9,
+        step=0.34,
+    )
 
     def draw(sheet: Sheet, y: float) -> None:
         chart.draw(sheet, MARGIN, y, INNER)
 
-    label, name = explanation.labels[index], explanation.subjects[photo].name
+    label = explanation.labels[index]
+    name = explanation.subjects[photo].name
     return [
         heading(f"What the units add to {label}: {name}"),
         Block(chart.height + 0.15, draw),
@@ -63,16 +71,23 @@ def contribution_blocks(
 def _bars(explanation: Explanation, index: int, photo: int, count: int) -> list[Bar]:
     units = explanation.top_units(index, count, photo)
     logit = float(explanation.logits[photo, index])
-    left_out = float(explanation[photo].left_out_of(index)[0, 0])
-    rest = logit - left_out - sum(unit.contribution for unit in units)
+    left_out_of_class = explanation[photo].left_out_of(index)
+    left_out = float(left_out_of_class[0, 0])
+    together = sum(unit.contribution for unit in units)
     others = explanation.feature_map.shape[1] - len(units)
 
-    bars = [_signed_bar(f"unit {unit.unit}", unit.contribution) for unit in units]
+    bars = []
+    for unit in units:
+        bars.append(_signed_bar(f"unit {unit.unit}", unit.contribution))
     if others:
+        rest = logit - left_out - together
         bars.append(_signed_bar(plural(others, "other unit"), rest))
-    bars.append(_signed_bar("bias" if explanation.exact else "left out", left_out))
-    return [*bars, Bar("logit", logit, f"= {number(logit)}")]
+    name = "bias" if explanation.exact else "left out"
+    bars.append(_signed_bar(name, left_out))
+    bars.append(Bar("logit", logit, f"= {number(logit)}"))
+    return bars
 
 
 def _signed_bar(name: str, value: float) -> Bar:
-    return Bar(name, value, number(value, sign=True))
+    text = number(value, sign=True)
+    return Bar(name, value, text)

@@ -85,7 +85,7 @@ def _scale_words(filters: Filters) -> str:
     if filters.scale == "shared":
         return f"all on one scale, {span}"
     return (
-        f"every kernel stretched from its own least to its own greatest weight ({span})"
+        f"each kernel scaled from its own smallest to its own largest weight ({span})"
     )
 
 
@@ -113,7 +113,14 @@ def _filter_grid(
             row, column = divmod(position, columns)
             x, top = MARGIN + column * (width + _GAP), y + row * step
             picture = _eight_bit(pictures[position])
-            sheet.picture(x, top, width, height, picture, crisp=True)
+            sheet.picture(
+                x,
+                top,
+                width,
+                height,
+                picture,
+                crisp=True,
+            )
 
             baseline = top + height + size / 72 + 0.02
             sheet.text(
@@ -162,7 +169,14 @@ def _channel_table(
             for column in range(columns):
                 x = left + column * (width + _GAP)
                 picture = _eight_bit(pictures[row, column])
-                sheet.picture(x, top, width, height, picture, crisp=True)
+                sheet.picture(
+                    x,
+                    top,
+                    width,
+                    height,
+                    picture,
+                    crisp=True,
+                )
 
     return Block(len(filters.filters) * step + 0.25, draw)
 
@@ -175,7 +189,14 @@ def _draw_channels(
         if width <= 0.2 and column % 8:
             continue
         x = left + column * (width + _GAP) + width / 2
-        sheet.text(x, baseline, str(channel), size=7, colour=SOFT, align="center")
+        sheet.text(
+            x,
+            baseline,
+            str(channel),
+            size=7,
+            colour=SOFT,
+            align="center",
+        )
 
 
 def _eight_bit(picture: np.ndarray) -> UInt8[np.ndarray, "row col 3"]:

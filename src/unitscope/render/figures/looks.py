@@ -34,7 +34,13 @@ class Look:
         self, view: View, laid: Float[np.ndarray, "height width"], scale: Scale
     ) -> Pixels:
         """A map of the view's size drawn on its photo."""
-        return overlay(view, laid, scale, self._style_on(scale), self.colours)
+        return overlay(
+            view,
+            laid,
+            scale,
+            self._style_on(scale),
+            self.colours,
+        )
 
     def bar(self, scale: Scale) -> ColourBar:
         """The scale and the colours that a colour bar shows."""

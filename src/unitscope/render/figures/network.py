@@ -39,7 +39,8 @@ def _draw(plan: Plan, sheet: Sheet, y: float, factor: float) -> None:
     """Draw the diagram with its top at `y`, `factor` inches a pixel."""
 
     def inches(point: Point) -> Point:
-        return MARGIN + point[0] * factor, y + point[1] * factor
+        across, down = point
+        return MARGIN + across * factor, y + down * factor
 
     for begin, end in plan.arrows:
         _draw_arrow(sheet, inches(begin), inches(end))
@@ -47,13 +48,15 @@ def _draw(plan: Plan, sheet: Sheet, y: float, factor: float) -> None:
     for part in plan.parts:
         colours = _COLOURED if part.is_coloured else _PLAIN
         for face, corners in part.faces():
-            sheet.polygon([inches(corner) for corner in corners], fill=colours[face])
+            points = [inches(corner) for corner in corners]
+            sheet.polygon(points, fill=colours[face])
 
         for row, (foot, line) in enumerate(part.texts()):
+            pixels = 12 if row == 0 else 11
             sheet.text(
                 *inches(foot),
                 line,
-                size=(12 if row == 0 else 11) * factor * 72,
+                size=pixels * factor * 72,
                 bold=row == 0,
                 align="center",
                 room=(diagram.COLUMN - 6) * factor,
@@ -61,7 +64,12 @@ def _draw(plan: Plan, sheet: Sheet, y: float, factor: float) -> None:
 
 
 def _draw_arrow(sheet: Sheet, begin: Point, end: Point) -> None:
-    sheet.rule(*begin, *end, colour=_ARROW, line=0.9)
+    sheet.rule(
+        *begin,
+        *end,
+        colour=_ARROW,
+        line=0.9,
+    )
     x, y = end
     head = [(x, y), (x - 0.06, y - 0.035), (x - 0.06, y + 0.035)]
     sheet.polygon(head, fill=_ARROW, edge="none")

@@ -107,8 +107,22 @@ def _cell(panel: Panel, width: float, box: float) -> Cell:
 
     def draw(sheet: Sheet, x: float, y: float) -> None:
         line = panel.line or panel.note
-        sheet.text(x, y + 0.14, panel.title, size=10, bold=True, room=width)
-        sheet.text(x, y + _TITLE + 0.12, line, size=8.5, colour=SOFT, room=width)
+        sheet.text(
+            x,
+            y + 0.14,
+            panel.title,
+            size=10,
+            bold=True,
+            room=width,
+        )
+        sheet.text(
+            x,
+            y + _TITLE + 0.12,
+            line,
+            size=8.5,
+            colour=SOFT,
+            room=width,
+        )
         _draw_picture(sheet, panel, x, y + _TITLE + _LINE, width, box)
 
         if panel.bar is not None:
@@ -134,5 +148,20 @@ def _draw_picture(
 
 def _draw_label(sheet: Sheet, x: float, y: float, text: str, room: float) -> None:
     width = min(room, text_width(text, 8) + 0.2)
-    sheet.box(x - width / 2, y - 0.13, width, 0.25, fill="#ffffff", edge=LINE, line=0.5)
-    sheet.text(x, y + 0.04, text, size=8, align="center", room=width)
+    sheet.box(
+        x - width / 2,
+        y - 0.13,
+        width,
+        0.25,
+        fill="#ffffff",
+        edge=LINE,
+        line=0.5,
+    )
+    sheet.text(
+        x,
+        y + 0.04,
+        text,
+        size=8,
+        align="center",
+        room=width,
+    )

@@ -31,7 +31,7 @@ def prediction_block(explanation: Explanation, photo: int, top: int) -> Block:
     crop = (
         "the network saw all of it"
         if view.whole
-        else "the network saw what is inside the outline"
+        else "the network saw the part inside the outline"
     )
     (cell,) = cells_of([Panel(view.veiled(), subject.name, crop)], _PHOTO)
 
@@ -39,7 +39,14 @@ def prediction_block(explanation: Explanation, photo: int, top: int) -> Block:
     for entry in explanation.top(top)[photo]:
         text = f"{percent(entry.probability)} · logit {number(entry.logit)}"
         bars.append(Bar(entry.label, entry.probability, text))
-    chart = BarChart(bars, low=0.0, high=1.0, names=NAMES, values=1.55, step=0.36)
+    chart = BarChart(
+        bars,
+        low=0.0,
+        high=1.0,
+        names=NAMES,
+        values=1.55,
+        step=0.36,
+    )
     return _beside(cell, chart)
 
 
@@ -47,7 +54,13 @@ def _beside(cell: Cell, chart: BarChart) -> Block:
     def draw(sheet: Sheet, y: float) -> None:
         cell.draw_at(sheet, MARGIN, y)
         x = MARGIN + _PHOTO + 0.35
-        sheet.text(x, y + 0.16, "probability · logit", size=8, colour=SOFT)
+        sheet.text(
+            x,
+            y + 0.16,
+            "probability · logit",
+            size=8,
+            colour=SOFT,
+        )
         chart.draw(sheet, x, y + 0.36, WIDTH - MARGIN - x)
 
     return Block(max(cell.height, 0.6 + chart.height), draw)

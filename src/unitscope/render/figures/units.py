@@ -57,7 +57,14 @@ def units_figure(
             common = unit_scale(maps, [photo], signed=_signed(look))
 
         alike = photos if scale == "unit" else None
-        panels = unit_panels(maps, photo, common, look, lines, alike=alike)
+        panels = unit_panels(
+            maps,
+            photo,
+            common,
+            look,
+            lines,
+            alike=alike,
+        )
         own = "each unit has" if scale == "unit" else "each map has"
         over = common.over if common else f"{own} its own scale"
 
@@ -72,8 +79,19 @@ def unit_blocks(
 ) -> list[Block]:
     """The maps of one photo on a common scale, without a heading."""
     check_count(len(maps.units), "units")
-    panels = unit_panels(maps, photo, common, lines=lines)
-    legend = _legend(maps, photo, common, common.over, Look())
+    panels = unit_panels(
+        maps,
+        photo,
+        common,
+        lines=lines,
+    )
+    legend = _legend(
+        maps,
+        photo,
+        common,
+        common.over,
+        Look(),
+    )
     return [*grid(panels, columns), *legend]
 
 
