@@ -64,7 +64,7 @@ class Filters(Drawable):
         )
 
     def input_channel(self, filter: int, channel: int) -> int:
-        """The layer's input channel that a filter reads through its kernel's `channel`."""
+        """The layer's input channel that a filter's kernel reads as its `channel`."""
         per_group = self.filters_in_layer // self.groups
         group = filter // per_group
         return group * self.channels_in_kernel + channel

@@ -1,4 +1,4 @@
-"""Overlays: colours say what the values are, maps land where they belong, nothing is drawn where nothing is known."""
+"""Overlays: colours match values, and maps lie where they belong on the photo."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def _turning(
 
 
 def _shown_filters(model: Classifier) -> Iterator[Filters]:
-    """The first convolution's filters, and kernels of one in the middle of the network."""
+    """The first convolution's filters, and kernels of one halfway through."""
     spatial = [
         name
         for name, convolution in convolutions(model.network).items()

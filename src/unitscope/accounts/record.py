@@ -21,7 +21,7 @@ SCHEMA = "unitscope/1"
 
 
 def document(kind: str, **content: Any) -> dict[str, Any]:
-    """A JSON document: the version of the schema, the kind of result, and the result."""
+    """A JSON document: the version of the schema, the kind of result, the result."""
     return {"schema": SCHEMA, "kind": kind, **content}
 
 

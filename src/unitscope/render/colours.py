@@ -149,9 +149,11 @@ class Scale:
         return np.clip(shares, 0, 1)
 
     def ticks(self, most: int) -> list[float]:
-        """Round values within the scale for a colour bar, at most `most` + 1 of them."""
+        """Round values within the scale for a colour bar, at most `most` + 1."""
         locator = MaxNLocator(
-            nbins=max(1, min(most, 6)), steps=[1, 2, 2.5, 5, 10], min_n_ticks=2
+            nbins=max(1, min(most, 6)),
+            steps=[1, 2, 2.5, 5, 10],
+            min_n_ticks=2,
         )
         margin = 1e-9 * self.high
 

@@ -219,7 +219,7 @@ def _sides(
 
 
 def _arrows(row: Sequence[Part], *, goes_on: bool) -> list[tuple[Point, Point]]:
-    """The arrows between the parts of a row, and one to the next row if it `goes_on`."""
+    """The arrows between the parts of a row, and behind the last if it `goes_on`."""
     y = row[0].bottom - 14
     spans = []
     for before, after in itertools.pairwise(row):

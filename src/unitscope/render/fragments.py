@@ -165,7 +165,7 @@ def _omitted(photos: int) -> list[Part]:
 def _explanation_parts(
     explanation: Explanation, heading: str, classes: Sequence[int] | None = None
 ) -> list[Part]:
-    """Predictions, maps and units of one photo; the top classes where none are named."""
+    """Predictions, maps and units of one photo; by default of its top classes."""
     predictions = explanation.top(5)[0]
     shown = classes or [entry.index for entry in predictions]
     return [
@@ -231,7 +231,12 @@ def _strongest_units_part(explanation: Explanation, index: int) -> Part:
 
 def _units_part(maps: UnitMaps, photo: int, heading: str) -> Part:
     shown = first_units(maps, _MOST_UNITS)
-    panels = unit_panels(shown, photo, None, pixels=_PIXELS)
+    panels = unit_panels(
+        shown,
+        photo,
+        None,
+        pixels=_PIXELS,
+    )
     words = "Activations as the network computed them; each map has its own scale."
     more = len(maps.units) - len(shown.units)
     if more:
@@ -269,7 +274,12 @@ def _filters_part(filters: Filters) -> Part:
         alt=f"Filters of {clean(filters.layer)}: {words}",
     )
     heading = f"Filters of {filters.layer}"
-    return Part(heading, capitalised(words), pictures=[picture], wide=True)
+    return Part(
+        heading,
+        capitalised(words),
+        pictures=[picture],
+        wide=True,
+    )
 
 
 def _pictures(panels: Sequence[Panel], subject: str) -> list[Picture]:

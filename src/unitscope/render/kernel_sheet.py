@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from unitscope.kernels import Filters
 
@@ -36,14 +37,24 @@ class KernelSheet:
         count, channels, *picture = pictures.shape
         if channels > 1:
             kernels = pictures.reshape(-1, *picture)
-            pixels, _ = _laid_out(kernels, columns=channels, below=_GAP)
+            pixels, _ = _laid_out(
+                kernels,
+                columns=channels,
+                below=_GAP,
+            )
             return cls(pixels, ())
 
         columns = 16 if count > 24 else min(count, 12)
-        pixels, corners = _laid_out(pictures[:, 0], columns, below=_NUMBERS)
+        pixels, corners = _laid_out(
+            pictures[:, 0],
+            columns=columns,
+            below=_NUMBERS,
+        )
+
         high, wide, _ = picture
         numbers = []
-        for index, (x, y) in zip(filters.filters, corners, strict=True):
+        for index, corner in zip(filters.filters, corners, strict=True):
+            x, y = corner
             middle = x + wide / 2
             baseline = y + high + 13
             numbers.append((index, middle, baseline))
@@ -62,21 +73,19 @@ def _laid_out(
     down = high + below
     rows = math.ceil(count / columns)
     width = columns * across - _GAP
-    pixels = np.zeros((rows * down, width, 4), np.uint8)
+    height = rows * down
+    sheet = Image.new("RGBA", (width, height))
 
     corners = []
     for position, picture in enumerate(pictures):
         row, column = divmod(position, columns)
         x = column * across
         y = row * down
+        levels = np.round(255 * picture)
+        kernel = Image.fromarray(levels.astype(np.uint8))
+        sheet.paste(kernel, (x, y))
         corners.append((x, y))
-
-        bottom = y + high
-        right = x + wide
-        place = pixels[y:bottom, x:right]
-        place[..., :3] = np.round(255 * picture)
-        place[..., 3] = 255
-    return pixels, corners
+    return np.asarray(sheet), corners
 
 
 def _colour_pictures(

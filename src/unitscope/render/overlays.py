@@ -54,7 +54,8 @@ def layer(
     position = scale.position(laid)
     strength = scale.strength(laid)
     if style == "plain":
-        alpha = np.where(np.isnan(laid), np.nan, 1.0)
+        unknown = np.isnan(laid)
+        alpha = np.where(unknown, np.nan, 1.0)
         return _rgba(lut, position, alpha)
     if style == "write-up":
         # The write-up's heat·(0.3·photo + 0.7·colour) + (1 − heat)·photo is a layer of
@@ -152,6 +153,9 @@ def _contours(
 
     longest = max(laid.shape)
     width = max(2.0, longest / 240)
+    reach = width / 2 + 0.5
+    reach_of_halo = width / 2 + 1.7
+
     across, down = np.gradient(laid)
     slope = np.hypot(across, down)
     steep = slope > 1e-9 * scale.high
@@ -161,8 +165,8 @@ def _contours(
         difference = np.abs(laid - level)
         distance = difference / divisor
         distance = np.where(steep, distance, np.inf)
-        line = _stroke(distance, width / 2 + 0.5)
-        halo = 0.6 * _stroke(distance, width / 2 + 1.7)
+        line = _stroke(distance, reach)
+        halo = 0.6 * _stroke(distance, reach_of_halo)
         alpha = np.maximum(line, halo)
 
         colour = _colour_of_level(level, scale, lut)
@@ -172,8 +176,9 @@ def _contours(
 
         present = rgba[..., 3] / 255
         stronger = alpha > present
+        opacity = 255 * alpha
         rgba[stronger, :3] = np.round(mixed[stronger])
-        rgba[stronger, 3] = np.round(255 * alpha[stronger])
+        rgba[stronger, 3] = np.round(opacity[stronger])
     return rgba
 
 

@@ -91,7 +91,7 @@ class FolderNames:
         self._taken: set[str] = set()
 
     def new(self, photo: str) -> str:
-        """A photo's name without its suffix, with a number behind it where it is taken."""
+        """A photo's name without its suffix, numbered where it is already taken."""
         stem = slug(Path(clean(photo)).stem)
         candidate, number = stem, 1
         # Not every file system tells capitals from small letters.
@@ -168,7 +168,7 @@ def _index(entries: Sequence[dict[str, Any]]) -> str:
 
 
 def _entry(account: Account, folder: str) -> dict[str, Any]:
-    """What the index says about one photo; nothing of the account's maps stays alive."""
+    """What the index says about one photo; it keeps none of the account's maps."""
     view = View.of(account.subject, account.explanation.input_size, _THUMBNAIL)
     return {
         "folder": folder,

@@ -202,7 +202,12 @@ def _class_rows(
     probabilities = probabilities_of(explanation.logits[0])
 
     rows = []
-    for index, on_photo, cells in zip(classes, laid, maps, strict=True):
+    for index, on_photo, cells in zip(
+        classes,
+        laid,
+        maps,
+        strict=True,
+    ):
         label = account.label(index)
         is_zero = not bool(cells.any())
         rows.append(
@@ -280,7 +285,12 @@ def _unit_view(
     laid = maps.on_photo(0, size)[0]
     if not bool(maps.maps.any()):
         alt = f"Unit {unit}: 0 in every place of the photo."
-        return MapView.of(laid, scale, alt, blank="no activation (all 0)")
+        return MapView.of(
+            laid,
+            scale,
+            alt,
+            blank="no activation (all 0)",
+        )
 
     greatest, there = place(laid)
     mean = number(float(maps.maps.mean()))
@@ -320,7 +330,7 @@ def _ablation(account: Account, scale: Scale, size: tuple[int, int]) -> dict[str
 
 
 def _change_rows(account: Account) -> list[tuple[Change, Markup, Markup]]:
-    """The changes of the ablation, each with the bars of its logits before and after."""
+    """The changes of the ablation, each with bars for its logits before and after."""
     changes = account.ablation.changes(len(account.predictions))
     logits = [change.logit_before for change in changes]
     logits += [change.logit_after for change in changes]

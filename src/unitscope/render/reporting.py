@@ -24,11 +24,11 @@ def report(
 ) -> list[Path]:
     """Write a one-file HTML report, pictures (PNG) and JSON for every photo.
 
-    The report of one photo is OUT/report.html. Several photos have OUT/<photo>/report.html
-    each, and OUT/index.html links them. `pieces` writes the pictures too. `each` is
-    called with every account after it is written. The other options are those of
-    `explain` (layer, method) and of `accounts` (top, classes, units, unit_count).
-    Returns the paths of the reports, and last that of the index.
+    The report of one photo is OUT/report.html. Several photos have
+    OUT/<photo>/report.html each, and OUT/index.html links them. `pieces` writes the
+    pictures too. `each` is called with every account after it is written. The other
+    options are those of `explain` (layer, method) and of `accounts` (top, classes,
+    units, unit_count). Returns the paths of the reports, and last that of the index.
 
     Raises what `explain` raises, and OutputError when the files cannot be written.
     """

@@ -26,6 +26,9 @@ PAPER = "#ffffff"
 
 DPI = 150
 
+_BAR = 0.13
+_TICK_SIZE = 7.5
+
 HorizontalAlign = Literal["left", "center", "right"]
 
 
@@ -118,13 +121,12 @@ class Sheet:
 
         `crisp` enlarges it without smoothing.
         """
-        self._image(
-            x,
-            y,
-            width,
-            height,
+        self._axes.imshow(
             pixels,
-            "nearest" if crisp else "auto",
+            extent=(x, x + width, y + height, y),
+            aspect="auto",
+            interpolation="nearest" if crisp else "auto",
+            zorder=1,
         )
         self.box(
             x,
@@ -136,23 +138,6 @@ class Sheet:
             line=0.5,
         )
         self._fix()
-
-    def _image(
-        self,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        pixels: UInt8[np.ndarray, "height width _"],
-        interpolation: str,
-    ) -> None:
-        self._axes.imshow(
-            pixels,
-            extent=(x, x + width, y + height, y),
-            aspect="auto",
-            interpolation=interpolation,
-            zorder=1,
-        )
 
     def box(
         self,
@@ -225,47 +210,39 @@ class Sheet:
         self, x: float, y: float, width: float, scale: Scale, lut: Table
     ) -> None:
         """A horizontal colour bar above the values of its scale, 0.32 inches high."""
-        size, height = 7.5, 0.13
         if scale.is_blank:
-            words = "no colours: every value is 0"
             self.text(
                 x,
                 y + 0.12,
-                words,
-                size=size,
+                "no colours: every value is 0",
+                size=_TICK_SIZE,
                 colour=SOFT,
                 room=width,
             )
             return
 
-        self._image(
-            x,
-            y,
-            width,
-            height,
-            lut[None],
-            "nearest",
-        )
-        self.box(
-            x,
-            y,
-            width,
-            height,
-            fill="none",
-            edge=LINE,
-            line=0.5,
-        )
+        self.picture(x, y, width, _BAR, lut[None], crisp=True)
+        most_ticks = max(2, int(width / 0.55))
+        for value in scale.ticks(most_ticks):
+            distance = width * (value - scale.low)
+            place = x + distance / (scale.high - scale.low)
+            self._draw_tick(place, y, value)
 
-        for value in scale.ticks(max(2, int(width / 0.55))):
-            place = x + width * (value - scale.low) / (scale.high - scale.low)
-            self.rule(
-                place,
-                y + height,
-                place,
-                y + 0.17,
-                colour=SOFT,
-                line=0.6,
-            )
-            self.text(
-                place, y + 0.29, tick(value), size=size, colour=SOFT, align="center"
-            )
+    def _draw_tick(self, x: float, y: float, value: float) -> None:
+        """A tick with its value, below a colour bar with its top at `y`."""
+        self.rule(
+            x,
+            y + _BAR,
+            x,
+            y + 0.17,
+            colour=SOFT,
+            line=0.6,
+        )
+        self.text(
+            x,
+            y + 0.29,
+            tick(value),
+            size=_TICK_SIZE,
+            colour=SOFT,
+            align="center",
+        )

@@ -84,16 +84,18 @@ class View:
 
     def _veil(self) -> np.ndarray:
         """The photo pale grey under diagonal lines."""
-        width, height = self.size
         pale = 0.38 * grey(self.photo) + 0.62 * 225
+        darker = pale * 0.92
 
         longest = max(self.size)
         pitch = max(6, round(longest / 64))
         line = max(1, pitch / 7)
-        rows, columns = np.arange(height), np.arange(width)
+
+        width, height = self.size
+        columns = np.arange(width)
+        rows = np.arange(height)
         diagonal = np.add.outer(rows, columns)
         on_line = diagonal % pitch < line
-        darker = pale * 0.92
         return np.where(on_line[..., None], darker, pale)
 
 
@@ -135,15 +137,12 @@ def _scaled_box(
     photo_width, photo_height = placement.photo_size
     across = width / photo_width
     down = height / photo_height
-
     left, top, right, bottom = placement.box
-    left, right = left * across, right * across
-    top, bottom = top * down, bottom * down
     return (
-        max(0.0, left),
-        max(0.0, top),
-        min(float(width), right),
-        min(float(height), bottom),
+        max(0.0, left * across),
+        max(0.0, top * down),
+        min(float(width), right * across),
+        min(float(height), bottom * down),
     )
 
 

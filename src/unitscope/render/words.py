@@ -33,7 +33,8 @@ def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
     of ten.
     """
     size = abs(value)
-    smallest = 0.5 * 10**-digits
+    unit = 10**-digits
+    smallest = 0.5 * unit
     if 0 < size < smallest:
         text = power(size, 2)
     elif size >= _LARGE:
@@ -62,11 +63,11 @@ def power(value: float, digits: int = 2) -> str:
     if value == 0:
         return "0"
     decimals = digits - 1
-    mantissa, exponent = f"{value:.{decimals}e}".split("e")
+    scientific = f"{value:.{decimals}e}"
+    mantissa, exponent = scientific.split("e")
     mantissa = mantissa.replace("-", _MINUS)
-    exponent = str(int(exponent))
-    exponent = exponent.translate(_SUPERSCRIPTS)
-    return f"{mantissa} × 10{exponent}"
+    raised = str(int(exponent)).translate(_SUPERSCRIPTS)
+    return f"{mantissa} × 10{raised}"
 
 
 def percent(value: float) -> str:

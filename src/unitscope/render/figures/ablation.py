@@ -120,13 +120,17 @@ def _bars_and_maps(
     ablation: Ablation, panels: Sequence[Panel], changes: Sequence[Change]
 ) -> Block:
     columns = _columns(len(ablation.units))
-    width = (_MAPS - _GAP * (columns - 1)) / columns
+    gaps = _GAP * (columns - 1)
+    width = (_MAPS - gaps) / columns
     cells = cells_of(panels, width)
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     more = len(ablation.units) - len(panels)
 
-    height_of_maps = sum(row[0].height for row in rows) + (0.25 if more else 0)
+    height_of_maps = sum(row[0].height for row in rows)
+    if more:
+        height_of_maps += 0.25
     height_of_bars = 0.45 + _STEP * len(changes)
+    height = max(height_of_maps, height_of_bars)
 
     def draw(sheet: Sheet, y: float) -> None:
         _draw_pairs(sheet, MARGIN, y, INNER - _MAPS - 0.45, changes)
@@ -142,7 +146,7 @@ def _bars_and_maps(
                 colour=SOFT,
             )
 
-    return Block(max(height_of_maps, height_of_bars) + 0.05, draw)
+    return Block(height + 0.05, draw)
 
 
 def _draw_maps(
@@ -161,11 +165,15 @@ def _draw_pairs(
 ) -> None:
     logits = [change.logit_before for change in changes]
     logits += [change.logit_after for change in changes]
-    low, high = min(0.0, *logits), max(0.0, *logits)
+    low = min(0.0, *logits)
+    high = max(0.0, *logits)
 
-    left = x + NAMES + 0.12 + (_VALUES if low < 0 else 0)
+    left = x + NAMES + 0.12
+    if low < 0:
+        left += _VALUES
     right = x + width
-    axis = ValueAxis.between(low, high, left, right - _RANKS - _VALUES - left)
+    room = right - _RANKS - _VALUES - left
+    axis = ValueAxis.between(low, high, left, room)
 
     _draw_legend(sheet, left, y, right)
     for row, change in enumerate(changes):

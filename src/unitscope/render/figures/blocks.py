@@ -36,8 +36,10 @@ class Block:
 
 def page(blocks: Sequence[Block], gap: float = 0.0) -> Figure:
     """The blocks one below the other, `gap` inches apart, on a page of their height."""
+    heights = sum(block.height for block in blocks)
     gaps = gap * max(0, len(blocks) - 1)
-    sheet = Sheet(WIDTH, 2 * MARGIN + sum(block.height for block in blocks) + gaps)
+    sheet = Sheet(WIDTH, 2 * MARGIN + heights + gaps)
+
     y = MARGIN
     for block in blocks:
         block.draw(sheet, y)

@@ -86,7 +86,7 @@ def cam_blocks(
     scale: MapScale | Scale | None = None,
     columns: int | None = None,
 ) -> list[Block]:
-    """The maps of some photos, each with its own classes; the scale is `cams_figure`'s."""
+    """The maps of some photos, each with its own classes, as `cams_figure` shows them."""
     check_count(sum(map(len, classes)), "classes")
     if scale is None:
         scale = "map" if look.style == "write-up" else "shared"
@@ -163,7 +163,7 @@ def cam_scale(
 
 
 def adding_up(explanation: Explanation, classes: Sequence[int]) -> str:
-    """Say how the maps of one photo add up to the logits, or by how much they do not."""
+    """How the maps of one photo add up to the logits, or by how much they do not."""
     if explanation.exact:
         error = power(float(explanation.completeness_error[0]))
         return (
@@ -197,8 +197,8 @@ def cam_panels(
     view = View.of(explanation.subjects[photo], explanation.input_size, pixels)
     laid = explanation.cams_on_photo(photo, list(classes), view.size)
     return [
-        _panel(explanation, photo, index, view, one, common, look)
-        for index, one in zip(classes, laid, strict=True)
+        _panel(explanation, photo, index, view, on_photo, common, look)
+        for index, on_photo in zip(classes, laid, strict=True)
     ]
 
 

@@ -74,7 +74,8 @@ def _bars(explanation: Explanation, index: int, photo: int, count: int) -> list[
     left_out_of_class = explanation[photo].left_out_of(index)
     left_out = float(left_out_of_class[0, 0])
     together = sum(unit.contribution for unit in units)
-    others = explanation.feature_map.shape[1] - len(units)
+    count_of_units = explanation.feature_map.shape[1]
+    others = count_of_units - len(units)
 
     bars = []
     for unit in units:

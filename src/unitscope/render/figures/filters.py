@@ -63,11 +63,16 @@ def filters_words(filters: Filters, interpolation: str = "nearest") -> str:
     """What a grid of filters shows, and how weights became grey values or colours."""
     rows, cols = filters.weights.shape[-2:]
     count, total = len(filters.filters), filters.filters_in_layer
-    which = f"all {count} filters" if count == total else f"{count} of {total} filters"
+    which = f"{count} of {total} filters"
+    if count == total:
+        which = f"all {count} filters"
 
+    channels = _channels_words(filters)
+    scale = _scale_words(filters)
+    enlargement = _enlargement_words(interpolation)
     return (
-        f"{which} of {filters.layer}, {rows}×{cols}, {_channels_words(filters)}; "
-        f"{_scale_words(filters)}; {_enlargement_words(interpolation)}."
+        f"{which} of {filters.layer}, {rows}×{cols}, {channels}; {scale}; "
+        f"{enlargement}."
     )
 
 
@@ -136,7 +141,7 @@ def _filter_grid(
 
 
 def _columns(count: int) -> int:
-    """The columns of a grid that leave no gap in its last row, if there is such a number."""
+    """The columns of a grid, if possible without a gap in its last row."""
     for columns in (16, 15, 12, 10, 8):
         if count % columns == 0 and count >= columns:
             return columns

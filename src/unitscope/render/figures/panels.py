@@ -75,7 +75,8 @@ def check_count(maps: int, noun: str) -> None:
 def grid(panels: Sequence[Panel], columns: int | None = None) -> list[Block]:
     """The panels in rows of `columns`, one block a row."""
     columns = columns or _COLUMNS.get(len(panels), 4)
-    width = min(_WIDEST, (INNER - _GAP * (columns - 1)) / columns)
+    gaps = _GAP * (columns - 1)
+    width = min(_WIDEST, (INNER - gaps) / columns)
     cells = cells_of(panels, width)
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     return [_row(row, width + _GAP) for row in rows]
@@ -91,18 +92,21 @@ def _row(cells: Sequence[Cell], step: float) -> Block:
 
 def cells_of(panels: Sequence[Panel], width: float) -> list[Cell]:
     """The panels as cells of the same `width`, as high as the highest picture needs."""
-    aspect = max((_aspect(panel.pixels) for panel in panels), default=1.0)
-    return [_cell(panel, width, width * aspect) for panel in panels]
+    aspects = [_aspect(panel.pixels) for panel in panels]
+    box = width * max(aspects, default=1.0)
+    return [_cell(panel, width, box) for panel in panels]
 
 
 def _aspect(pixels: Pixels) -> float:
     """Height over width, within bounds: panoramas and strips are fitted into a box."""
-    return float(np.clip(pixels.shape[0] / pixels.shape[1], 0.3, 1.5))
+    rows, cols = pixels.shape[:2]
+    return float(np.clip(rows / cols, 0.3, 1.5))
 
 
 def _cell(panel: Panel, width: float, box: float) -> Cell:
     """The panel as a cell; `box` is the height in inches that its picture may have."""
-    below = 0.08 + (0.36 if panel.bar else 0.0)
+    bar = 0.36 if panel.bar else 0.0
+    below = 0.08 + bar
     height = _TITLE + _LINE + box + below + 0.1
 
     def draw(sheet: Sheet, x: float, y: float) -> None:
@@ -137,13 +141,16 @@ def _draw_picture(
     """The picture as large as it fits, in the middle of its box."""
     rows, cols = panel.pixels.shape[:2]
     fit = min(width / cols, box / rows)
-    left = x + (width - cols * fit) / 2
-    top = y + (box - rows * fit) / 2
-    sheet.picture(left, top, cols * fit, rows * fit, panel.pixels)
+    across = cols * fit
+    down = rows * fit
+    left = x + (width - across) / 2
+    top = y + (box - down) / 2
+    sheet.picture(left, top, across, down, panel.pixels)
 
     if panel.note:
-        middle = left + cols * fit / 2, top + rows * fit / 2
-        _draw_label(sheet, *middle, panel.note, cols * fit)
+        middle = left + across / 2
+        centre = top + down / 2
+        _draw_label(sheet, middle, centre, panel.note, across)
 
 
 def _draw_label(sheet: Sheet, x: float, y: float, text: str, room: float) -> None:

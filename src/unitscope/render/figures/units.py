@@ -68,7 +68,8 @@ def units_figure(
         own = "each unit has" if scale == "unit" else "each map has"
         over = common.over if common else f"{own} its own scale"
 
-        blocks.append(heading(f"Units of {maps.layer}: {maps.subjects[photo].name}"))
+        name = maps.subjects[photo].name
+        blocks.append(heading(f"Units of {maps.layer}: {name}"))
         blocks += grid(panels, columns)
         blocks += _legend(maps, photo, common, over, look)
     return page(blocks)
@@ -98,12 +99,15 @@ def unit_blocks(
 def _legend(
     maps: UnitMaps, photo: int, common: Scale | None, over: str, look: Look
 ) -> list[Block]:
-    cut = look.positive_only and bool((maps.maps[photo] < 0).any())
-    left_out = "; values below 0 are left out" if cut else ""
-    words = f"Activations as the network computed them; scale: {over}{left_out}."
-    if common is None:
-        return [note(words)]
-    return [colour_bar(common, "activation", look), note(words)]
+    words = f"Activations as the network computed them; scale: {over}"
+    negative = maps.maps[photo] < 0
+    if look.positive_only and bool(negative.any()):
+        words += "; values below 0 are left out"
+
+    blocks = [note(f"{words}.")]
+    if common is not None:
+        blocks.insert(0, colour_bar(common, "activation", look))
+    return blocks
 
 
 def unit_scale(
@@ -114,10 +118,14 @@ def unit_scale(
     signed: bool | None = None,
 ) -> Scale:
     """The scale that all maps of some photos (all when None) share, in activations."""
-    chosen = maps.maps if photos is None else maps.maps[list(photos)]
+    chosen = maps.maps
+    if photos is not None:
+        chosen = chosen[list(photos)]
     cells = chosen.cpu().numpy()
-    count = cells.shape[0] * cells.shape[1]
-    return Scale.of(cells, over or shared_over(count), signed=signed)
+
+    batch, units = cells.shape[:2]
+    words = over or shared_over(batch * units)
+    return Scale.of(cells, words, signed=signed)
 
 
 def _signed(look: Look) -> bool | None:
@@ -167,18 +175,23 @@ def _own_scale(
     look: Look,
     alike: Sequence[int] | None,
 ) -> Scale:
-    photos, over = [photo], THIS_MAP
+    photos = [photo]
+    over = THIS_MAP
     if alike is not None:
-        photos, over = list(alike), "shared over this unit's maps"
-    cells = maps.maps[photos, position].cpu().numpy()
+        photos = list(alike)
+        over = "shared over this unit's maps"
+
+    chosen = maps.maps[photos, position]
+    cells = chosen.cpu().numpy()
     return Scale.of(cells, over, signed=_signed(look))
 
 
 def _measured(cells: Float[np.ndarray, "row col"]) -> str:
     if not cells.any():
         return ""
-    mean, highest = float(cells.mean()), float(cells.max())
-    return f"mean {number(mean)}, max {number(highest)}"
+    mean = number(float(cells.mean()))
+    highest = number(float(cells.max()))
+    return f"mean {mean}, max {highest}"
 
 
 def _note_on(cells: Float[np.ndarray, "row col"], scale: Scale) -> str:
