@@ -41,8 +41,9 @@ ROOMS = {
         provenance network checks reading structure forward explaining inner_layers
         classifier
         """,
+    "network_facts": "",
     "kernels": "",
-    "accounts": "account verification record",
+    "accounts": "checks account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet tables tar_file sidecars tars
@@ -58,7 +59,8 @@ ROOMS = {
         findings neighbours reading atlas merging scan scanning
         """,
     "render": """
-        colours words overlays sheets diagram markup figures report fragments reporting
+        words colours views overlays fonts sheets diagram diagram_svg kernel_sheet
+        markup figures report_contents report fragments reporting
         """,
     "explorer": """
         bundle shelf tiles worker network_contents photo_contents atlas_contents

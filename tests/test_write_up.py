@@ -1,4 +1,4 @@
-"""Repeating the write-up, on a network of the same make: everything but the download of the real weights."""
+"""Repeating the write-up on a network of the same make, with other weights."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
 
 
-def test_every_published_number_stands_beside_one_obtained_and_disagreement_is_seen(
+def test_every_published_number_is_compared_and_disagreement_shows(
     model: Classifier, photo: Path
 ) -> None:
     result = write_up.reproduce(model, photo)

@@ -1,4 +1,8 @@
-"""Drawable: the one door from results to drawing, so that computing need not know how anything is drawn."""
+"""Drawable: the one door from results to drawing.
+
+Results import no drawing code: `unitscope.render` is imported when a result is first
+drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,29 @@ from typing import Any
 
 
 class Drawable:
-    """A result that can be looked at: `.figure()`, `.save(path)`, and a rich picture of itself in a notebook.
-
-    The drawing is in `unitscope.render`, which is imported when something is first
-    drawn.
-    """
+    """A result that can be drawn, saved as a picture, and shown in a notebook."""
 
     def figure(self, **options: Any) -> Any:
-        """Draw the result as a matplotlib Figure; the options are those of the drawing function in unitscope.render."""
-        return importlib.import_module("unitscope.render").figure(self, **options)
+        """Draw the result as a matplotlib Figure.
+
+        `show` names one of its pictures in `unitscope.render.figures.FIGURES`; the
+        other options are those of the function that draws it.
+        """
+        return _render().figure(self, **options)
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Draw the result into a picture file (PNG, PDF, SVG … by its suffix); raises OutputError when that fails."""
-        written: Path = importlib.import_module("unitscope.render").save(
-            self, path, **options
-        )
+        """Draw the result into a picture file: PNG, PDF, SVG … by its suffix.
+
+        The options are those of `figure`. Raises OutputError when the file cannot be
+        written.
+        """
+        written: Path = _render().save(self, path, **options)
         return written
 
     def _repr_html_(self) -> str:
-        html: str = importlib.import_module("unitscope.render").html(self)
+        html: str = _render().html(self)
         return html
+
+
+def _render() -> Any:
+    return importlib.import_module("unitscope.render")

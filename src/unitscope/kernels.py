@@ -1,15 +1,17 @@
-"""Kernels: the filters of a convolution as pictures; arrays first, drawing elsewhere."""
+"""Kernels: the filters of a convolution as arrays to be looked at; drawn elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedParameter
 
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError, UnitError, near_matches
@@ -18,6 +20,9 @@ from unitscope.tracing.layers import evaluating
 from unitscope.tracing.trace import kind_of
 
 Scale = Literal["kernel", "shared"]
+Kernels: TypeAlias = Float[np.ndarray, "filter channel row col"]
+
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 _NEUTRAL = 0.5
 
 
@@ -25,12 +30,12 @@ _NEUTRAL = 0.5
 class Filters(Drawable):
     """Kernels of one convolution, normalised to be looked at.
 
-    `weights` are the raw kernels, (filter, channel, row, col), for the chosen `filters`
-    and `channels`; `images` are the same in 0–1: (filter, row, col, 3) when `rgb`, else
-    (filter, channel, row, col). A picture is (w − low) / (high − low); with scale
-    "kernel" low and high are those of the kernel shown (of all three colours together
-    when `rgb`), with "shared" those of everything shown. `low` and `high` give them for
-    every picture. A kernel without range (all weights equal) is mid-grey, 0.5.
+    `weights` are the raw kernels, (filter, channel, row, col), of the chosen `filters`
+    and `channels`. `images` are the same in 0–1: (filter, row, col, 3) when `rgb`, else
+    (filter, channel, row, col). A picture is (w − low) / (high − low). With the scale
+    "kernel", low and high are those of the kernel shown, of all three colours together
+    when `rgb`; with "shared", those of all kernels shown. `low` and `high` hold them
+    for every picture. A kernel without range (all weights equal) is mid-grey, 0.5.
 
     `channels` number the input channels of the whole layer for an ordinary convolution.
     In a grouped convolution a filter reads only its own group: `channels` then count
@@ -41,7 +46,7 @@ class Filters(Drawable):
     kind: str
     filters: tuple[int, ...]
     channels: tuple[int, ...]
-    weights: Float[np.ndarray, "filter channel row col"]
+    weights: Kernels
     images: Float[np.ndarray, "filter _ _ _"]
     low: Float[np.ndarray, "filter _"]
     high: Float[np.ndarray, "filter _"]
@@ -59,46 +64,50 @@ class Filters(Drawable):
         )
 
     def input_channel(self, filter: int, channel: int) -> int:
-        """The layer's input channel that a filter reads through its kernel's `channel`."""
+        """The layer's input channel that a filter's kernel reads as its `channel`."""
         per_group = self.filters_in_layer // self.groups
-        return (filter // per_group) * self.channels_in_kernel + channel
+        group = filter // per_group
+        return group * self.channels_in_kernel + channel
 
     def enlarged(
         self,
         size: int = 50,
         interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
     ) -> Float[np.ndarray, "*picture row col"]:
-        """The pictures enlarged to `size` pixels on the longer side, channels last when `rgb`.
+        """The pictures enlarged to `size` pixels on the longer side.
 
-        "nearest" shows the weights as they are; "bilinear" and "bicubic" smooth between
-        them (the convention of the write-up: 50 × 50, bilinear).
+        Channels are last when `rgb`. "nearest" shows the weights as they are;
+        "bilinear" and "bicubic" smooth between them (the write-up's pictures are
+        50 × 50, bilinear).
         """
-        if interpolation not in ("nearest", "bilinear", "bicubic"):
+        if interpolation not in _INTERPOLATIONS:
             raise ValueError(
                 "interpolation is 'nearest', 'bilinear' or 'bicubic', not "
                 f"{interpolation!r}"
             )
         if size < 1:
             raise ValueError(f"size is a positive number of pixels, not {size}")
+
         rows, cols = self.weights.shape[-2:]
         factor = size / max(rows, cols)
         shape = (max(1, round(cols * factor)), max(1, round(rows * factor)))
         method = Image.Resampling[interpolation.upper()]
+
         planes = np.moveaxis(self.images, -1, 1) if self.rgb else self.images
         enlarged = np.stack(
-            [
-                [
-                    np.asarray(
-                        Image.fromarray(p.astype(np.float32)).resize(shape, method)
-                    )
-                    for p in k
-                ]
-                for k in planes
-            ]
+            [[_resized(plane, shape, method) for plane in kernel] for kernel in planes]
         )
-        return (
-            np.moveaxis(enlarged, 1, -1).clip(0, 1) if self.rgb else enlarged.clip(0, 1)
-        )
+        if self.rgb:
+            enlarged = np.moveaxis(enlarged, 1, -1)
+        return enlarged.clip(0, 1)
+
+
+def _resized(
+    plane: Float[np.ndarray, "_ _"], shape: tuple[int, int], method: Image.Resampling
+) -> Float[np.ndarray, "_ _"]:
+    """A picture of `shape` (width, height)."""
+    picture = Image.fromarray(plane.astype(np.float32))
+    return np.asarray(picture.resize(shape, method))
 
 
 def filters(
@@ -109,7 +118,7 @@ def filters(
     channels: int | Sequence[int] | Literal["rgb"] | None = None,
     scale: Scale = "kernel",
 ) -> Filters:
-    """Show the kernels of a convolution, chosen by name or by order (0 is the first convolution).
+    """Show the kernels of a convolution, chosen by name or by order (0 is the first).
 
     `filters` chooses output channels (all by default). `channels` chooses input
     channels of the kernels: "rgb" shows three input channels as one colour picture and
@@ -118,30 +127,20 @@ def filters(
     Kernels of one-dimensional convolutions are one row high; three-dimensional ones are
     refused.
 
-    Raises LayerError when there is no such convolution (near matches are named),
-    UnitError for a filter or channel that does not exist.
+    Raises LayerError, with near matches, when there is no such convolution, UnitError
+    for a filter or channel that does not exist.
     """
     module = model.network if isinstance(model, Classifier) else model
     name, convolution = find_convolution(module, layer)
     kernels = _kernels(name, convolution)
     count, depth = kernels.shape[:2]
+
     chosen = _chosen(filters, count, "filter", name)
     if scale not in ("kernel", "shared"):
         raise ValueError(f"scale is 'kernel' or 'shared', not {scale!r}")
-    if isinstance(channels, str) and channels != "rgb":
-        raise UnitError(f"channels are numbers or 'rgb', not {channels!r}")
-    rgb = isinstance(channels, str) or (channels is None and depth == 3)
-    if rgb and depth != 3:
-        raise UnitError(
-            f"'{name}' has kernels of {depth} input channels: only three can be shown "
-            "as RGB, choose channels"
-        )
-    within = _chosen(
-        None if rgb or isinstance(channels, str) else channels,
-        depth,
-        "input channel",
-        name,
-    )
+    rgb = _is_rgb(channels, depth, name)
+    within = _chosen(None if rgb else channels, depth, "input channel", name)
+
     weights = kernels[np.ix_(chosen, within)]
     axes = (1, 2, 3) if rgb else (2, 3)
     images, low, high = normalised(weights, axes, shared=scale == "shared")
@@ -164,50 +163,64 @@ def filters(
     )
 
 
+def _is_rgb(channels: Any, depth: int, name: str) -> bool:
+    """Whether three channels are shown as one colour picture."""
+    if channels is None:
+        return depth == 3
+    if not isinstance(channels, str):
+        return False
+    if channels != "rgb":
+        raise UnitError(f"channels are numbers or 'rgb', not {channels!r}")
+    if depth != 3:
+        raise UnitError(
+            f"'{name}' has kernels of {depth} input channels: only three can be shown "
+            "as RGB, choose channels"
+        )
+    return True
+
+
 def normalised(
-    weights: Float[np.ndarray, "filter channel row col"],
-    axes: tuple[int, ...],
-    *,
-    shared: bool,
-) -> tuple[
-    Float[np.ndarray, "filter channel row col"],
-    Float[np.ndarray, "filter _"],
-    Float[np.ndarray, "filter _"],
-]:
-    """Scale kernels to 0–1 over `axes` (over everything when shared); returns pictures, and low and high of each."""
+    weights: Kernels, axes: tuple[int, ...], *, shared: bool
+) -> tuple[Kernels, Float[np.ndarray, "filter _"], Float[np.ndarray, "filter _"]]:
+    """Scale kernels to 0–1 over `axes`, or over all axes when `shared`.
+
+    Returns the pictures, and low and high of each.
+    """
     over = (0, 1, 2, 3) if shared else axes
-    low = np.broadcast_to(weights.min(axis=over, keepdims=True), _kept(weights, axes))
-    high = np.broadcast_to(weights.max(axis=over, keepdims=True), _kept(weights, axes))
+    pictures = tuple(
+        1 if axis in axes else side for axis, side in enumerate(weights.shape)
+    )
+    low = np.broadcast_to(weights.min(axis=over, keepdims=True), pictures)
+    high = np.broadcast_to(weights.max(axis=over, keepdims=True), pictures)
+
     span = high - low
     flat = span == 0
-    images = np.where(flat, _NEUTRAL, (weights - low) / np.where(flat, 1, span)).astype(
-        np.float32
-    )
+    scaled = (weights - low) / np.where(flat, 1, span)
+    images = np.where(flat, _NEUTRAL, scaled).astype(np.float32)
     return images, low[:, :, 0, 0], high[:, :, 0, 0]
 
 
 def convolutions(module: nn.Module) -> dict[str, nn.Module]:
     """The convolutions of a network by name, in order of definition."""
     return {
-        name: sub
-        for name, sub in module.named_modules()
-        if isinstance(sub, nn.modules.conv._ConvNd)
+        name: submodule
+        for name, submodule in module.named_modules()
+        if isinstance(submodule, _ConvNd)
     }
 
 
-def find_convolution(
-    module: nn.Module, layer: str | int
-) -> tuple[str, nn.modules.conv._ConvNd]:
-    """A convolution by name, or by order; raises LayerError with near matches, or saying what the layer is instead."""
+def find_convolution(module: nn.Module, layer: str | int) -> tuple[str, _ConvNd]:
+    """A convolution by name or by order, with its name.
+
+    Raises LayerError, with near matches or the kind of layer that was named.
+    """
     known = convolutions(module)
     names = list(known)
     if not names:
         raise LayerError("the network has no convolution: there are no filters to show")
-    if (
-        isinstance(layer, str)
-        and layer.isdecimal()
-        and layer not in dict(module.named_modules())
-    ):
+
+    modules = dict(module.named_modules())
+    if isinstance(layer, str) and layer.isdecimal() and layer not in modules:
         layer = int(layer)
     if isinstance(layer, int):
         if not 0 <= layer < len(names):
@@ -216,53 +229,49 @@ def find_convolution(
                 f"numbered 0 to {len(names) - 1}"
             )
         layer = names[layer]
+
+    if not layer or layer not in known:
+        raise _no_convolution(layer, modules, names)
+    convolution = known[layer]
+    assert isinstance(convolution, _ConvNd)
+    return layer, convolution
+
+
+def _no_convolution(
+    layer: str, modules: dict[str, nn.Module], names: list[str]
+) -> LayerError:
+    """The error that says what a layer is, where it is not a convolution."""
     if not layer:
-        raise LayerError(
+        return LayerError(
             f"no layer is named '': name a convolution, such as '{names[0]}'"
         )
-    if layer not in known:
-        other = dict(module.named_modules()).get(layer)
-        inside = [name for name in names if name.startswith(f"{layer}.")]
-        if inside:
-            raise LayerError(
-                f"layer '{layer}' is not a convolution but holds {len(inside)}: name "
-                f"one, such as '{inside[0]}'"
-            )
-        if other is not None:
-            raise LayerError(
-                f"layer '{layer}' is a {kind_of(other)}, not a "
-                f"convolution{near_matches(layer, names)}"
-            )
-        raise LayerError(
-            f"there is no convolution '{layer}'{near_matches(layer, names)}: "
-            "`unitscope info` lists the layers"
+
+    inside = [name for name in names if name.startswith(f"{layer}.")]
+    if inside:
+        return LayerError(
+            f"layer '{layer}' is not a convolution but holds {len(inside)}: name one, "
+            f"such as '{inside[0]}'"
         )
-    found = known[layer]
-    assert isinstance(found, nn.modules.conv._ConvNd)
-    return layer, found
+
+    matches = near_matches(layer, names)
+    if layer in modules:
+        kind = kind_of(modules[layer])
+        return LayerError(f"layer '{layer}' is a {kind}, not a convolution{matches}")
+    return LayerError(
+        f"there is no convolution '{layer}'{matches}: `unitscope info` lists the layers"
+    )
 
 
-def _kernels(
-    name: str, convolution: nn.modules.conv._ConvNd
-) -> Float[np.ndarray, "filter channel row col"]:
-    with evaluating(
-        convolution
-    ):  # A spectral norm goes on iterating when its weight is read in training mode.
+def _kernels(name: str, convolution: _ConvNd) -> Kernels:
+    # A spectral norm goes on iterating when its weight is read in training mode.
+    with evaluating(convolution):
         parameter = convolution.weight
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
+    if isinstance(parameter, UninitializedParameter):
         raise LayerError(
             f"convolution '{name}' has no weights yet: run one forward pass first"
         )
-    weight = parameter.detach().cpu().float().numpy().copy()
-    if convolution.transposed:
-        # (in, out / groups, …) becomes (out, in / groups, …), as in an ordinary
-        # convolution.
-        groups = convolution.groups
-        inputs, per_group = weight.shape[:2]
-        split = weight.reshape(groups, inputs // groups, per_group, *weight.shape[2:])
-        weight = split.swapaxes(1, 2).reshape(
-            groups * per_group, inputs // groups, *weight.shape[2:]
-        )
+
+    weight = _filter_first(parameter, convolution)
     if weight.ndim == 3:
         weight = weight[:, :, None, :]
     if weight.ndim != 4:
@@ -270,10 +279,10 @@ def _kernels(
             f"convolution '{name}' has {weight.ndim - 2}-dimensional kernels: only one "
             "and two can be drawn"
         )
-    if not np.isfinite(weight).all():
-        broken = sorted(
-            {int(index) for index in np.argwhere(~np.isfinite(weight))[:, 0]}
-        )
+
+    finite = np.isfinite(weight).all(axis=(1, 2, 3))
+    if not finite.all():
+        broken = np.flatnonzero(~finite)
         raise LayerError(
             f"convolution '{name}' has NaN or infinite weights in {len(broken)} "
             f"filters (first: {broken[0]})"
@@ -281,14 +290,29 @@ def _kernels(
     return weight
 
 
+def _filter_first(parameter: Tensor, convolution: _ConvNd) -> np.ndarray:
+    """A copy of the weights (filter, channel, …) in float32.
+
+    A transposed convolution keeps them as (input, filter of the group, …).
+    """
+    weight: np.ndarray = parameter.detach().cpu().float().numpy().copy()
+    if not convolution.transposed:
+        return weight
+
+    groups = convolution.groups
+    inputs, per_group, *sides = weight.shape
+    split = weight.reshape(groups, inputs // groups, per_group, *sides)
+    by_filter = split.swapaxes(1, 2)
+    return by_filter.reshape(groups * per_group, inputs // groups, *sides)
+
+
 def _chosen(which: Any, count: int, noun: str, layer: str) -> list[int]:
+    """The numbers chosen among `count`, all when None; `noun` and `layer` name them."""
     if which is None:
         return list(range(count))
-    chosen = (
-        list(which)
-        if isinstance(which, Iterable) and not isinstance(which, str)
-        else [which]
-    )
+    several = isinstance(which, Iterable) and not isinstance(which, str)
+    chosen = list(which) if several else [which]
+
     for item in chosen:
         if isinstance(item, bool) or not hasattr(item, "__index__"):
             raise UnitError(
@@ -305,7 +329,3 @@ def _chosen(which: Any, count: int, noun: str, layer: str) -> list[int]:
             f"no {noun} of '{layer}' was chosen: name at least one of 0 to {count - 1}"
         )
     return [int(item) for item in chosen]
-
-
-def _kept(weights: np.ndarray, axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(1 if axis in axes else side for axis, side in enumerate(weights.shape))

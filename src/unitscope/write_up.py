@@ -1,9 +1,10 @@
-"""The write-up that unitscope began as: its published numbers, each beside the one obtained."""
+"""The write-up that unitscope began as: its published numbers beside those obtained."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
 from unitscope.errors import ModelError
+from unitscope.files import make_folder
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
 from unitscope.model import Classifier, OnePhoto
-from unitscope.render import make_folder, save
+from unitscope.render import save
 
 TITLE = "6.869 MiniPlaces Challenge, Part I (R. Sander, 7 November 2019)"
 MODEL = "places365:resnet50"
@@ -56,6 +58,7 @@ _KERNELS = {
     ("layer3.0.conv2", 23): (-0.0246, 0.0067),
     ("layer3.0.conv2", 25): (-0.0195, 0.0082),
 }
+
 # The student named units by eye, by the scenes whose parts seemed to activate them.
 _UNITS = {
     300: ("mountain", "islet"),
@@ -67,16 +70,18 @@ _UNITS = {
     128: ("coast", "harbor"),
 }
 
-# Logits were printed to three digits from a notebook's own copy of the photo; kernels
-# to four.
+# The write-up printed logits to three digits, from a notebook's own copy of the photo,
+# and kernels to four.
 _LOGIT_TOLERANCE = 0.05
 _KERNEL_TOLERANCE = 0.0001
 _CLASSES_OF_A_UNIT = 10
 
+_MAPS_TOLERANCE = 1e-5
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """One statement of the write-up: where it stands, what was published, what was obtained, and whether they agree.
+    """One statement of the write-up: its place, the number published and that obtained.
 
     `agrees` is None where the write-up gives no number to compare with.
     """
@@ -90,19 +95,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """All statements of the write-up beside those obtained, and the pictures drawn in its style."""
+    """All statements of the write-up, compared, and the pictures drawn in its style."""
 
     comparisons: tuple[Comparison, ...]
     pictures: tuple[Path, ...]
 
     @property
     def agreeing(self) -> tuple[int, int]:
-        """How many numbers agree, of how many that can be compared."""
+        """The count of numbers that agree, and of those that can be compared."""
         compared = [row.agrees for row in self.comparisons if row.agrees is not None]
         return sum(compared), len(compared)
 
     def plain(self) -> dict[str, Any]:
-        """All of it but the pictures as plain data, for JSON."""
+        """The comparisons as plain data, for JSON."""
         agreeing, compared = self.agreeing
         rows = [dataclasses.asdict(row) for row in self.comparisons]
         return {"agreeing": agreeing, "compared": compared, "comparisons": rows}
@@ -111,11 +116,11 @@ class Reproduction:
 def reproduce(
     model: Classifier, photo: OnePhoto, out: str | os.PathLike[str] | None = None
 ) -> Reproduction:
-    """Do everything that the write-up did and put each published number beside the one obtained.
+    """Repeat the write-up and compare each of its published numbers.
 
     `model` is meant to be `load("places365:resnet50",
     preprocessing=write_up.PREPROCESSING)` and `photo` the photograph of Rio; any
-    network of the same layers and classes will do. With `out`, the pictures are drawn
+    network with the same layers and classes will do. With `out`, the pictures are drawn
     there in the write-up's style.
 
     Raises ModelError for a network without the write-up's layers or classes.
@@ -127,182 +132,159 @@ def reproduce(
             f"{', '.join(missing)}: use {MODEL}"
         )
     explanation = model.explain(photo)
-    rows = [*_network(model, explanation), *_kernels(model), *_units(explanation)]
-    top = explanation.top(5)[0]
-    maximal = explanation.maximal_unit(top[0].index)
+
+    first = explanation.top(1)[0][0]
+    maximal = explanation.maximal_unit(first.index)
+    without = explanation.ablate(maximal)
+    comparisons = (
+        *_network(model, explanation),
+        *_kernels(model),
+        *_units(explanation),
+        *_ranking("figure 16", "before", _BEFORE, explanation),
+        Comparison(
+            where="figure 18",
+            quantity=f"maximal unit of {first.label}",
+            published="not printed",
+            obtained=str(maximal),
+            agrees=None,
+        ),
+        *_ranking("figure 17", f"after, unit {maximal} off", _AFTER, without),
+        *_maps(explanation),
+    )
+
+    if out is None:
+        return Reproduction(comparisons, ())
     ablation = Ablation.of(explanation, [maximal])
-    rows += _ranking("figure 16", "before", _BEFORE, explanation)
-    rows.append(
-        Comparison(
-            "figure 18",
-            f"maximal unit of {top[0].label}",
-            "not printed",
-            str(maximal),
-            None,
-        )
-    )
-    rows += _ranking(
-        "figure 17", f"after, unit {maximal} off", _AFTER, explanation.ablate(maximal)
-    )
-    rows += _maps(explanation)
-    pictures = _draw(model, explanation, ablation, Path(out)) if out is not None else []
-    return Reproduction(tuple(rows), tuple(pictures))
+    pictures = _pictures(model, explanation, ablation, Path(out))
+    return Reproduction(comparisons, tuple(pictures))
 
 
-def _network(model: Classifier, explanation: Explanation) -> list[Comparison]:
-    shape = tuple(explanation.feature_map.shape[1:])
+def _network(model: Classifier, explanation: Explanation) -> Iterator[Comparison]:
     size = explanation.input_size
-    rows = [
-        Comparison(
-            "figure 1",
-            "input (row × col)",
-            _times(_INPUT[1:]),
-            _times(size),
-            size == _INPUT[1:],
-        ),
-        Comparison(
-            "section 2.1",
-            "chopped network gives (unit × row × col)",
-            _times(_MAP_SHAPE),
-            _times(shape),
-            shape == _MAP_SHAPE,
-        ),
-    ]
+    yield Comparison(
+        where="figure 1",
+        quantity="input (row × col)",
+        published=_times(_INPUT[1:]),
+        obtained=_times(size),
+        agrees=size == _INPUT[1:],
+    )
+
+    shape = tuple(explanation.feature_map.shape[1:])
+    yield Comparison(
+        where="section 2.1",
+        quantity="chopped network gives (unit × row × col)",
+        published=_times(_MAP_SHAPE),
+        obtained=_times(shape),
+        agrees=shape == _MAP_SHAPE,
+    )
+
     for label, index in _CLASS_IDS.items():
         obtained = model.labels.index(label)
-        rows.append(
-            Comparison(
-                "section 2.3",
-                f"class id of {label}",
-                str(index),
-                str(obtained),
-                obtained == index,
-            )
+        yield Comparison(
+            where="section 2.3",
+            quantity=f"class id of {label}",
+            published=str(index),
+            obtained=str(obtained),
+            agrees=obtained == index,
         )
-    return rows
 
 
-def _kernels(model: Classifier) -> list[Comparison]:
-    rows = []
+def _kernels(model: Classifier) -> Iterator[Comparison]:
     for (layer, number), published in _KERNELS.items():
         kernel = filters(model, layer, filters=number, channels=0)
         obtained = (float(kernel.low[0, 0]), float(kernel.high[0, 0]))
-        agrees = all(
-            abs(a - b) <= _KERNEL_TOLERANCE
-            for a, b in zip(published, obtained, strict=True)
+        differences = [abs(a - b) for a, b in zip(published, obtained, strict=True)]
+        yield Comparison(
+            where="figures 2–8",
+            quantity=f"{layer} filter {number}, channel 0: range",
+            published=_range(published),
+            obtained=_range(obtained),
+            agrees=all(each <= _KERNEL_TOLERANCE for each in differences),
         )
-        rows.append(
-            Comparison(
-                "figures 2–8",
-                f"{layer} filter {number}, channel 0: range",
-                _range(published),
-                _range(obtained),
-                agrees,
-            )
-        )
-    return rows
 
 
-def _units(explanation: Explanation) -> list[Comparison]:
-    rows = []
+def _units(explanation: Explanation) -> Iterator[Comparison]:
     for unit, named in _UNITS.items():
-        measured = [
-            label for label, _ in explanation.classes_of_unit(unit, _CLASSES_OF_A_UNIT)
-        ]
-        agrees = any(name in label for name in named for label in measured)
-        quantity = f"unit {unit}: by eye | {_CLASSES_OF_A_UNIT} largest weights"
-        rows.append(
-            Comparison(
-                "figures 9–15", quantity, ", ".join(named), ", ".join(measured), agrees
-            )
+        strongest = explanation.classes_of_unit(unit, _CLASSES_OF_A_UNIT)
+        measured = [label for label, _ in strongest]
+        yield Comparison(
+            where="figures 9–15",
+            quantity=f"unit {unit}: by eye | {_CLASSES_OF_A_UNIT} largest weights",
+            published=", ".join(named),
+            obtained=", ".join(measured),
+            agrees=any(name in label for name in named for label in measured),
         )
-    return rows
 
 
 def _ranking(
     where: str, when: str, published: dict[str, float], explanation: Explanation
-) -> list[Comparison]:
-    rows = []
+) -> Iterator[Comparison]:
     obtained = explanation.top(len(published))[0]
-    for rank, ((label, logit), prediction) in enumerate(
-        zip(published.items(), obtained, strict=True), 1
-    ):
-        agrees = (
-            label == prediction.label
-            and abs(logit - prediction.logit) <= _LOGIT_TOLERANCE
+    pairs = zip(published.items(), obtained, strict=True)
+    for rank, ((label, logit), prediction) in enumerate(pairs, 1):
+        near = abs(logit - prediction.logit) <= _LOGIT_TOLERANCE
+        yield Comparison(
+            where=where,
+            quantity=f"{when}, rank {rank}",
+            published=f"{label} {logit:.3f}",
+            obtained=f"{prediction.label} {prediction.logit:.3f}",
+            agrees=label == prediction.label and near,
         )
-        rows.append(
-            Comparison(
-                where,
-                f"{when}, rank {rank}",
-                f"{label} {logit:.3f}",
-                f"{prediction.label} {prediction.logit:.3f}",
-                agrees,
-            )
-        )
-    return rows
 
 
-def _maps(explanation: Explanation) -> list[Comparison]:
-    """Section 3's own way: every cell through the linear layer, bias included; and what it must add up to."""
-    cells, head = explanation.feature_map[0].flatten(1).T, explanation.head
+def _maps(explanation: Explanation) -> Iterator[Comparison]:
+    """The maps of section 3: every cell through the linear layer, bias included."""
+    head = explanation.head
     assert isinstance(head, ExactHead)
+    cells = explanation.feature_map[0].flatten(1).T
     per_cell = torch.nn.functional.linear(cells, head.weight, head.bias)
     ours = (explanation.cams[0] + head.bias[:, None, None]).flatten(1).T
-    scale = float(per_cell.abs().max())
-    difference = float((per_cell - ours).abs().max()) / max(
-        scale, torch.finfo(torch.float32).tiny
+
+    smallest = torch.finfo(torch.float32).tiny
+    scale = max(float(per_cell.abs().max()), smallest)
+    difference = float((per_cell - ours).abs().max()) / scale
+    yield Comparison(
+        where="section 3.2",
+        quantity="every cell through the linear layer = the maps + bias",
+        published="0",
+        obtained=f"{difference:.1e}",
+        agrees=difference < _MAPS_TOLERANCE,
     )
+
     completeness = float(explanation.completeness_error.max())
-    return [
-        Comparison(
-            "section 3.2",
-            "every cell through the linear layer = the maps + bias",
-            "0",
-            f"{difference:.1e}",
-            difference < 1e-5,
-        ),
-        Comparison(
-            "section 3",
-            "mean of every map + bias = logit",
-            "not checked",
-            f"{completeness:.1e}",
-            None,
-        ),
-    ]
+    yield Comparison(
+        where="section 3",
+        quantity="mean of every map + bias = logit",
+        published="not checked",
+        obtained=f"{completeness:.1e}",
+        agrees=None,
+    )
 
 
-def _draw(
+def _pictures(
     model: Classifier, explanation: Explanation, ablation: Ablation, out: Path
-) -> list[Path]:
+) -> Iterator[Path]:
+    """Draw the write-up's figures into a folder, one after the other."""
     make_folder(out)
-    pictures = [
-        save(
-            filters(model, layer, filters=range(30), channels=0),
-            out / f"filters-{layer}.png",
-            interpolation="bilinear",
-        )
-        for layer in ("conv1", "layer3.0.conv2")
-    ]
+    for layer in ("conv1", "layer3.0.conv2"):
+        kernels = filters(model, layer, filters=range(30), channels=0)
+        path = out / f"filters-{layer}.png"
+        yield save(kernels, path, interpolation="bilinear")
+
     for unit in _UNITS:
-        pictures.append(
-            save(
-                explanation.unit_maps(unit), out / f"unit-{unit}.png", style="write-up"
-            )
-        )
-    pictures.append(save(ablation, out / "maximal-unit.png", style="write-up"))
+        maps = explanation.unit_maps(unit)
+        yield save(maps, out / f"unit-{unit}.png", style="write-up")
+    yield save(ablation, out / "maximal-unit.png", style="write-up")
+
     for prediction in explanation.top(5)[0]:
         name = prediction.label.replace("/", "-")
-        pictures.append(
-            save(
-                explanation,
-                out / f"cam-{name}.png",
-                classes=[prediction.index],
-                style="write-up",
-                scale="map",
-            )
+        yield save(
+            explanation,
+            out / f"cam-{name}.png",
+            classes=[prediction.index],
+            style="write-up",
+            scale="map",
         )
-    return pictures
 
 
 def _times(sizes: tuple[int, ...]) -> str:

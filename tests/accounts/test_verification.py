@@ -1,4 +1,4 @@
-"""What `info` says of a network: the kind of its answers, and how well real forward passes bear them out."""
+"""What `info` says about a network: its kind of answers, proved by forward passes."""
 
 from __future__ import annotations
 
@@ -25,46 +25,65 @@ def verified(module: nn.Module) -> Verification:
     ],
 )
 def test_an_exact_head_is_proved(make, kind: str) -> None:
-    found = verified(seeded(make))
-    assert (found.kind, found.exact, found.reason) == (kind, True, "")
-    assert (found.layer, found.units, found.map_size, found.tried) == (
+    verification = verified(seeded(make))
+    assert (verification.kind, verification.exact, verification.reason) == (
+        kind,
+        True,
+        "",
+    )
+    assert (
+        verification.layer,
+        verification.units,
+        verification.map_size,
+        verification.tried,
+    ) == (
         "features",
         6,
         (16, 16),
         3,
     )
-    assert found.identity_error is not None and found.identity_error <= 5e-6
-    assert found.ablation_error is not None and found.ablation_error <= 1e-5
-    assert found.seconds > 0 and found.forward_seconds > 0
+    assert (
+        verification.identity_error is not None and verification.identity_error <= 5e-6
+    )
+    assert (
+        verification.ablation_error is not None and verification.ablation_error <= 1e-5
+    )
+    assert verification.seconds > 0 and verification.forward_seconds > 0
 
 
 @pytest.mark.parametrize("make", [Mlp, Tokens])
 def test_a_local_answer_says_what_it_leaves_out_and_ablates_for_real(
     make: type[nn.Module],
 ) -> None:
-    found = verified(seeded(make))
+    verification = verified(seeded(make))
     assert (
-        found.kind == "local" and not found.exact and "exact maps need" in found.reason
+        verification.kind == "local"
+        and not verification.exact
+        and "exact maps need" in verification.reason
     )
-    assert found.identity_error is not None and found.identity_error > 1e-3
-    assert found.ablation_error is not None and found.ablation_error <= 1e-5
-
-
-def test_what_is_refused_says_why() -> None:
-    found = verified(seeded(lambda: Ending(IMPOSTORS["softmax"])))
-    assert found.kind == "refused" and "ends in a softmax" in found.reason
     assert (
-        found.identity_error is None
-        and found.ablation_error is None
-        and found.units == 0
+        verification.identity_error is not None and verification.identity_error > 1e-3
     )
-    assert record.of_verification(found)["map_size"] == [0, 0]
+    assert (
+        verification.ablation_error is not None and verification.ablation_error <= 1e-5
+    )
 
 
-def test_a_difference_to_the_real_forward_pass_is_seen() -> None:
+def test_a_refusal_says_why() -> None:
+    verification = verified(seeded(lambda: Ending(IMPOSTORS["softmax"])))
+    assert verification.kind == "refused" and "ends in a softmax" in verification.reason
+    assert (
+        verification.identity_error is None
+        and verification.ablation_error is None
+        and verification.units == 0
+    )
+    assert record.of_verification(verification)["map_size"] == [0, 0]
+
+
+def test_a_difference_to_the_real_forward_pass_shows() -> None:
     model = wrap(seeded(Gap), preprocessing=Preprocessing(resize=32, crop=32))
     x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     real = [model.forward_without(x, [unit]) for unit in (0, 3)]
     assert (ablation_error(model, x, [0, 3], real) or 0) <= 1e-5
-    error = ablation_error(model, x, [3, 0], real)  # the wrong way round
+    error = ablation_error(model, x, [3, 0], real)  # in the wrong order
     assert error is not None and error > 1e-4

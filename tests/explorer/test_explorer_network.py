@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import unitscope
 from browsing import served, watched
 from networks import Flattened, Gap, Kinds, SharedConv, seeded
-from unitscope.accounts.account import NetworkFacts
 from unitscope.atlas.scanning import scan
 from unitscope.errors import LayerError, UnitError
 from unitscope.explorer import network_contents
@@ -27,6 +26,7 @@ from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import convolutions
 from unitscope.kernels import filters as filters_of
 from unitscope.model import Classifier, wrap
+from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram
 
 # Modules may be called anything that has no dot.

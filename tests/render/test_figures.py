@@ -18,14 +18,20 @@ from PIL import Image
 from torch import nn
 
 from networks import Gap, seeded
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account
+from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
 from unitscope.errors import OutputError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
 from unitscope.model import Classifier, wrap
-from unitscope.render import diagram, figure, figures, save
-from unitscope.render.sheets import text_width, wrapped, writable
+from unitscope.network_facts import NetworkFacts
+from unitscope.render import diagram, figure, save
+from unitscope.render.diagram_svg import svg
+from unitscope.render.figures import FIGURES
+from unitscope.render.figures.cams import cam_panels, cam_scale, cams_figure
+from unitscope.render.figures.units import unit_scale, units_figure
+from unitscope.render.fonts import text_width, wrapped, writable
 from unitscope.render.words import (
     clean,
     listing,
@@ -93,7 +99,7 @@ def assert_readable(drawn: Figure) -> None:
 
 
 class TestReadable:
-    @pytest.mark.parametrize("show", figures.SHOWS)
+    @pytest.mark.parametrize("show", FIGURES[Account])
     def test_every_piece_of_an_account_with_hostile_labels(
         self, account: Account, show: str
     ) -> None:
@@ -143,7 +149,7 @@ class TestReadable:
 
 class TestMaps:
     def test_titles_bar_and_completeness_error(self, explanation: Explanation) -> None:
-        said = texts(figures.cams_figure(explanation, image=0))
+        said = texts(cams_figure(explanation, image=0))
         first = explanation.top(1)[0][0]
         assert f"logit {number(first.logit)} · {percent(first.probability)}" in said
         note = " ".join(said)
@@ -155,7 +161,7 @@ class TestMaps:
 
     def test_a_shared_scale_is_shared(self, explanation: Explanation) -> None:
         classes = [0, 1, 2]
-        scale = figures.cam_scale(explanation, [0, 1], [classes, classes])
+        scale = cam_scale(explanation, [0, 1], [classes, classes])
         expected = max(
             float(explanation[i].cams_of(classes).abs().max()) for i in (0, 1)
         )
@@ -164,11 +170,10 @@ class TestMaps:
             expected,
             "shared over these 6 maps",
         )
-        panels = figures.cam_panels(explanation, 0, classes, scale)
+        panels = cam_panels(explanation, 0, classes, scale)
         assert [panel.bar for panel in panels] == [None] * 3
         assert all(
-            panel.bar is not None
-            for panel in figures.cam_panels(explanation, 0, classes, None)
+            panel.bar is not None for panel in cam_panels(explanation, 0, classes, None)
         )
 
     @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ class TestMaps:
     def test_every_style_on_every_scale(
         self, explanation: Explanation, style: str, scale: str
     ) -> None:
-        drawn = figures.cams_figure(
+        drawn = cams_figure(
             explanation, image=1, classes=[0, 3], style=style, scale=scale
         )
         said = " ".join(texts(drawn))
@@ -193,23 +198,23 @@ class TestMaps:
             seeded(lambda: Gap(classes=100)),
             preprocessing=Preprocessing(resize=36, crop=32),
         )
-        drawn = figures.cams_figure(model.explain(photos[0]), classes="class 77")
+        drawn = cams_figure(model.explain(photos[0]), classes="class 77")
         assert "class 77" in texts(drawn) and "class 3" not in texts(drawn)
         assert_readable(drawn)
 
     def test_a_batch_has_a_row_for_every_photo(self, explanation: Explanation) -> None:
-        drawn = figures.cams_figure(explanation, top=2)
+        drawn = cams_figure(explanation, top=2)
         assert sum(text.startswith("logit") for text in texts(drawn)) == 6
         assert_readable(drawn)
         with pytest.raises(IndexError, match="no photo 3 in a batch of 3"):
-            figures.cams_figure(explanation, image=3)
+            cams_figure(explanation, image=3)
 
     def test_units_say_their_scale_and_what_is_zero(
         self, explanation: Explanation
     ) -> None:
         maps = explanation.unit_maps([0, 1, 2])
         maps.maps[0, 1] = 0
-        drawn = figures.units_figure(maps, image=0)
+        drawn = units_figure(maps, image=0)
         said = texts(drawn)
         assert "no activation (all 0)" in said and any(
             "each map has its own scale" in text for text in said
@@ -221,7 +226,7 @@ class TestMaps:
             "photo": "3 maps",
         }.items():
             assert any(
-                words in text for text in texts(figures.units_figure(maps, scale=scale))
+                words in text for text in texts(units_figure(maps, scale=scale))
             ), scale
 
     def test_negative_activations_get_a_signed_scale_or_are_said_to_be_left_out(
@@ -229,10 +234,10 @@ class TestMaps:
     ) -> None:
         maps = explanation.unit_maps([0, 1])
         maps.maps[:, 0] -= 1.0
-        assert figures.unit_scale(maps).signed
+        assert unit_scale(maps).signed
         assert any(
             "values below 0 are left out" in text
-            for text in texts(figures.units_figure(maps, image=0, style="heat"))
+            for text in texts(units_figure(maps, image=0, style="heat"))
         )
 
 
@@ -242,7 +247,7 @@ class TestAblation:
     ) -> None:
         explanation = model.explain(photos[0])
         unit = explanation.top_units(explanation.top(1)[0][0].index, 1)[0].unit
-        ablation = figures.Ablation.of(explanation, [unit])
+        ablation = Ablation.of(explanation, [unit])
         drawn = figure(ablation)
         said = texts(drawn)
         for change in ablation.changes():
@@ -255,7 +260,7 @@ class TestAblation:
         assert_readable(drawn)
 
     def test_many_units(self, explanation: Explanation) -> None:
-        drawn = figure(figures.Ablation.of(explanation, [0, 1, 2, 3, 4, 5]), image=1)
+        drawn = figure(Ablation.of(explanation, [0, 1, 2, 3, 4, 5]), image=1)
         assert_readable(drawn)
         assert any("without units" in text.lower() for text in texts(drawn))
 
@@ -311,7 +316,7 @@ class TestNetwork:
                 for _, face in part.faces()
                 for x, y in face
             )
-        tree = ET.fromstring(str(diagram.svg(facts, alone=True)))
+        tree = ET.fromstring(str(svg(facts, alone=True)))
         names = {child.tag.rpartition("}")[2]: child.text for child in tree}
         assert f"{stages} convolution" in (names["title"] or "") and "256 × 256" in (
             names["desc"] or ""

@@ -1,4 +1,4 @@
-"""Overlays: colours say what the values are, maps land where they belong, nothing is drawn where nothing is known."""
+"""Overlays: colours match values, and maps lie where they belong on the photo."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from unitscope.inputs.photos import open_photo
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.inputs.subjects import Subject
 from unitscope.render.colours import HEAT, SIGNED, Scale, table
-from unitscope.render.overlays import STYLES, View, blended, layer, overlay
+from unitscope.render.overlays import STYLES, blended, layer, overlay
+from unitscope.render.views import View
 
 HOT = Scale(0.0, 4.0, False, "a test")
 BOTH = Scale(-4.0, 4.0, True, "a test")

@@ -15,13 +15,14 @@ from PIL import Image
 from torch import nn
 
 from networks import ConvClassifier, Gap, seeded
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account
 from unitscope.errors import InputError, OutputError, UnitscopeWarning
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
 from unitscope.model import Classifier, Provenance, wrap
+from unitscope.network_facts import NetworkFacts
 from unitscope.render import html, write_report
-from unitscope.render.report import unique_names
+from unitscope.render.report import FolderNames
 from unitscope.render.words import number, percent
 
 HOSTILE = (
@@ -36,7 +37,7 @@ VOID = {"meta", "img", "input", "br", "wbr", "link", "hr"}
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags, ids, texts, and whether they are closed as they were opened."""
+    """The tags, ids and texts of a page, whose tags close in the order they open."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class Page(HTMLParser):
 
 
 def check(text: str) -> Page:
-    """A page that is well formed, labels all its pictures and asks for nothing from anywhere."""
+    """A page that is well formed, labels all its pictures and loads nothing else."""
     page = Page(text)
     assert [name for name, count in Counter(page.ids).items() if count > 1] == []
     assert set(page.labelled) <= set(page.ids)
@@ -159,7 +160,7 @@ class TestReport:
         )
         assert len(text) < 1_500_000
 
-    def test_it_tells_the_account_with_its_numbers(
+    def test_it_holds_the_account_with_its_numbers(
         self, written: Path, account: Account
     ) -> None:
         text = check((written / "report.html").read_text("utf-8")).text
@@ -194,7 +195,7 @@ class TestReport:
             "shared over these 5 maps" in text and "enlarged without smoothing" in text
         )
 
-    def test_random_weights_are_said_at_the_top(
+    def test_the_top_says_that_the_weights_are_random(
         self, written: Path, account: Account
     ) -> None:
         text = check((written / "report.html").read_text("utf-8")).text
@@ -209,7 +210,7 @@ class TestReport:
         )
         assert "weights are random" in html(account)
 
-    def test_alternative_texts_say_what_is_seen(self, written: Path) -> None:
+    def test_alternative_texts_describe_the_maps(self, written: Path) -> None:
         labels = [
             values.get("aria-label", "")
             for _, values in check(
@@ -262,14 +263,14 @@ class TestReport:
         self, model: Classifier, photos: list[Path], tmp_path: Path
     ) -> None:
         wide = wrap(seeded(lambda: Gap(classes=100)), preprocessing=SMALL)
-        told = Account.of(
+        account = Account.of(
             wide,
             wide.explain(photos[0]),
             classes=["class 42"],
             units=[1, 2, 3, 4, 5],
             top=1,
         )
-        (path,) = write_report([told], tmp_path, pieces=False)
+        (path,) = write_report([account], tmp_path, pieces=False)
         assert "this map alone" in check(path.read_text("utf-8")).text
         assert {entry.name for entry in tmp_path.iterdir()} == {
             "report.html",
@@ -308,8 +309,8 @@ class TestReport:
     def test_a_tensor_has_a_report_too(
         self, model: Classifier, x: object, tmp_path: Path
     ) -> None:
-        told = Account.of(model, model.explain(x)[0])  # type: ignore[arg-type]
-        (path,) = write_report([told], tmp_path, pieces=False)
+        account = Account.of(model, model.explain(x)[0])  # type: ignore[arg-type]
+        (path,) = write_report([account], tmp_path, pieces=False)
         assert "The network saw all of it" in check(path.read_text("utf-8")).text
 
 
@@ -324,17 +325,17 @@ class TestHostile:
         )
         model = Classifier(seeded(Gap), HOSTILE, SMALL, provenance)
         explanation = model.explain([name, photos[1]])
-        told = [Account.of(model, one) for one in explanation]
+        accounts = [Account.of(model, photo) for photo in explanation]
         pages = [
             path.read_text("utf-8")
-            for path in write_report(told, tmp_path / "out", pieces=False)
+            for path in write_report(accounts, tmp_path / "out", pieces=False)
         ]
         fragments = [
             html(result)
             for result in (
                 explanation,
-                told[0],
-                told[0].ablation,
+                accounts[0],
+                accounts[0].ablation,
                 explanation.unit_maps([0]),
             )
         ]
@@ -366,7 +367,8 @@ class TestHostile:
             "a-2.jpg",
             "index.html",
         ]
-        unique = list(unique_names(names))
+        folders = FolderNames()
+        unique = [folders.new(name) for name in names]
         assert len({name.casefold() for name in unique}) == len(names)
         assert all(
             re.fullmatch(r"\w[\w.-]*", name) and len(name) < 80 for name in unique
@@ -377,8 +379,8 @@ class TestSeveral:
     def test_every_photo_has_a_folder_and_the_index_links_them(
         self, model: Classifier, photos: list[Path], tmp_path: Path
     ) -> None:
-        told = [Account.of(model, one) for one in model.explain(photos)]
-        written = write_report(told, tmp_path, pieces=False)
+        accounts = [Account.of(model, photo) for photo in model.explain(photos)]
+        written = write_report(accounts, tmp_path, pieces=False)
         assert [str(path.relative_to(tmp_path)) for path in written] == [
             "rio/report.html",
             "A/report.html",
@@ -394,7 +396,7 @@ class TestSeveral:
 
 
 class TestWriting:
-    def test_what_was_in_the_folder_stays(
+    def test_other_files_in_the_folder_stay(
         self, account: Account, tmp_path: Path
     ) -> None:
         (tmp_path / "mine.txt").write_text("kept")
@@ -437,13 +439,15 @@ class TestWriting:
     ) -> None:
         gone = tmp_path / "gone.png"
         gone.write_bytes(photos[0].read_bytes())
-        told = [Account.of(model, one) for one in model.explain([photos[0], gone])]
+        accounts = [
+            Account.of(model, photo) for photo in model.explain([photos[0], gone])
+        ]
         gone.unlink()
         with pytest.raises(ValueError, match="no photo"):
-            write_report(told, tmp_path / "new" / "out", pieces=False)
+            write_report(accounts, tmp_path / "new" / "out", pieces=False)
         (tmp_path / "old").mkdir()
         with pytest.raises(ValueError, match="no photo"):
-            write_report(told, tmp_path / "old", pieces=False)
+            write_report(accounts, tmp_path / "old", pieces=False)
         assert [path.name for path in tmp_path.rglob("*")] == ["old"]
 
     def test_nothing_to_report(self, tmp_path: Path) -> None:
@@ -468,7 +472,7 @@ class TestFragments:
         assert page.tags["script"] == 0 and "prefers-color-scheme" not in "".join(parts)
         assert explanation.labels[0] in page.text and "rio.png" in page.text
 
-    def test_what_is_left_out_is_said(
+    def test_it_says_what_is_left_out(
         self, model: Classifier, photos: list[Path]
     ) -> None:
         assert "2 more photos are not shown here" in html(

@@ -1,89 +1,45 @@
-"""Account: everything that is told of one photo, computed once, for reports, pictures and JSON alike."""
+"""Account: everything about one photo, computed once for reports, pictures and JSON."""
 
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
+from unitscope.accounts.checks import Check, checks_of
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
 from unitscope.attribution.explanation import Explanation, UnitContribution
-from unitscope.attribution.head import Head
-from unitscope.attribution.rounding import ablation_difference, relative_difference
 from unitscope.drawable import Drawable
-from unitscope.engine.passes import ROUNDED
 from unitscope.errors import LayerError
 from unitscope.inputs.photos import Encoded, Photo
 from unitscope.inputs.subjects import Subject
 from unitscope.kernels import Filters, convolutions, filters
-from unitscope.model import Classifier, OnePhoto, Provenance
-from unitscope.tracing.layers import Layer
-from unitscope.tracing.stages import Stage
+from unitscope.model import Classifier, OnePhoto
+from unitscope.network_facts import NetworkFacts
 
-_PACKAGES = ("unitscope", "torch", "numpy", "pillow")
+# A first convolution with more weights than this has hundreds of channels a filter:
+# too many to look at.
+_MOST_WEIGHTS = 500_000
 
-
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What a reader must know of the network to obtain the same numbers: nothing here depends on a photo."""
-
-    provenance: Provenance
-    architecture: str
-    parameters: int
-    classes: int
-    preprocessing: str
-    input_shape: tuple[int, int, int]
-    layers: tuple[Layer, ...]
-    stages: tuple[Stage, ...]
-    head: Head | None
-    refusal: str
-    dtype: str
-    device: str
-    versions: dict[str, str]
-
-    @classmethod
-    def of(cls, model: Classifier) -> NetworkFacts:
-        """The facts of a classifier.
-
-        Without an exact head `refusal` says why, and `head` is the local answer, or
-        None where there is none either.
-        """
-        layers, stages = model.layers(), model.stages()
-        head, refusal = model.head_or_refusal()
-        like = model.like
-        return cls(
-            provenance=model.provenance,
-            architecture=type(model.network).__name__,
-            parameters=sum(
-                parameter.numel() for parameter in model.network.parameters()
-            ),
-            classes=len(model.labels),
-            preprocessing=model.preprocessing.describe(),
-            input_shape=model.input_shape,
-            layers=tuple(layers),
-            stages=tuple(stages),
-            head=head,
-            refusal=refusal,
-            dtype=str(like.dtype).removeprefix("torch."),
-            device=str(like.device),
-            versions={
-                "python": platform.python_version(),
-                **{name: version(name) for name in _PACKAGES},
-            },
-        )
+_LATER_FILTERS = 30
 
 
 @dataclass(frozen=True)
 class UnitStory:
-    """One unit's part in a prediction: its contribution to the class, and the classes it speaks for by its weights."""
+    """One unit's part in a prediction.
+
+    `contribution` is what it adds to the class; `serves` are the labels with its
+    largest weights, and those weights; `logit_without` is the class's logit with the
+    unit switched off.
+    """
 
     unit: int
     contribution: UnitContribution
@@ -91,36 +47,18 @@ class UnitStory:
     logit_without: float
 
 
-@dataclass(frozen=True)
-class Check:
-    """One identity, put to the test on this photo.
-
-    `error` is relative to the largest |logit|; `allowed` is what rounding may do.
-    """
-
-    name: str
-    statement: str
-    error: float
-    allowed: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the error is within what rounding allows."""
-        return self.error <= self.allowed
-
-
 @dataclass(frozen=True, eq=False)
 class Account(Drawable):
-    """The complete account of one photo: what the network said, where, through which units, and how it was verified.
+    """The complete account of one photo: what the network said, where, and why.
 
-    `explanation` is of this one photo; `predictions` its top classes; `classes` the
-    indices whose maps are shown; `units` the units that add most to the first class
-    (the first of `classes`); `ablation` the prediction without the chosen units;
-    `maximal` says that the unit switched off was the first class's maximal one (argmax
-    of its weights); `turning` lists the units each of which, switched off alone, would
-    change the first prediction (None for a local answer, where every one of them would
-    cost a forward pass); `filters` are kernels of the first convolution and of a later
-    one; `checks` are the identities tested on this photo.
+    `explanation` is of this photo alone. `predictions` are its top classes; `classes`
+    the indices of those whose maps are shown. `units` add most to the first of
+    `classes`. `ablation` is the prediction without the chosen units; `maximal` says
+    that the chosen unit is the maximal one of the first class (argmax of its weights).
+    `turning` lists the units that change the top prediction when switched off alone;
+    it is None for a local answer, where each of them would cost a forward pass.
+    `filters` are kernels of the first convolution and of a later one. `checks` are the
+    identities tested on this photo.
     """
 
     network: NetworkFacts
@@ -139,7 +77,10 @@ class Account(Drawable):
 
     @classmethod
     def of(cls, model: Classifier, explanation: Explanation, **options: Any) -> Account:
-        """The account of the first photo of an explanation; the options are those of `accounts`."""
+        """The account of the first photo of an explanation.
+
+        The options are those of `accounts`.
+        """
         return next(accounts(model, explanation, **options))
 
     @property
@@ -152,30 +93,39 @@ class Account(Drawable):
         return self.explanation.labels[index]
 
     def sentence(self) -> str:
-        """What was found, in words: one or two sentences."""
-        first = self.predictions[0]
-        text = f"{first.label} ({first.probability:.0%}, logit {first.logit:.2f})"
-        if len(self.predictions) > 1:
-            second = self.predictions[1]
-            text += f", ahead of {second.label} ({second.probability:.0%})"
+        """The finding in one or two sentences: the prediction, and the ablation."""
         if not self.ablation.units:
-            return text + "."
-        change = self.ablation.changes(1)
-        after = min(change, key=lambda row: row.rank_after)
-        units = [str(unit) for unit in self.ablation.units]
-        listed = (
-            ", ".join(units[:3]) + " …"
-            if len(units) > 3
-            else " and ".join(filter(None, (", ".join(units[:-1]), units[-1])))
-        )
-        noun = "unit" if len(units) == 1 else "units"
+            return f"{self._prediction_words()}."
+        return f"{self._prediction_words()}. {self._ablation_words()}."
+
+    def _prediction_words(self) -> str:
+        first, *others = self.predictions
+        words = f"{first.label} ({first.probability:.0%}, logit {first.logit:.2f})"
+        if not others:
+            return words
+        second = others[0]
+        return f"{words}, ahead of {second.label} ({second.probability:.0%})"
+
+    def _ablation_words(self) -> str:
+        noun = "unit" if len(self.ablation.units) == 1 else "units"
+        units = f"{noun} {_few(self.ablation.units)}"
         if torch.equal(self.ablation.before, self.ablation.after):
-            text += f". Without {noun} {listed}, which did not fire, nothing changes"
-        elif after.index == first.index:
-            text += f". Without {noun} {listed} it is still {first.label} (logit {after.logit_after:.2f})"
-        else:
-            text += f". Without {noun} {listed} it would be {after.label} (logit {after.logit_after:.2f})"
-        return text + "."
+            return f"Switching off {units}, which did not fire, changes nothing"
+
+        changes = self.ablation.changes(1)
+        after = min(changes, key=lambda change: change.rank_after)
+        same = after.index == self.predictions[0].index
+        verb = "it is still" if same else "it would be"
+        return f"Without {units} {verb} {after.label} (logit {after.logit_after:.2f})"
+
+
+def _few(units: Sequence[int]) -> str:
+    """Up to three units in words."""
+    names = [str(unit) for unit in units]
+    if len(names) > 3:
+        return f"{', '.join(names[:3])} …"
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def accounts(
@@ -187,67 +137,39 @@ def accounts(
     units: Sequence[int] | None = None,
     unit_count: int = 8,
 ) -> Iterator[Account]:
-    """Give the complete account of every explained photo, one after the other.
+    """Give the account of every explained photo, one after the other.
 
-    `top` classes are listed, and their maps shown unless `classes` names others;
-    `units` are switched off for the ablation (by default the maximal unit of the first
-    class shown); `unit_count` units are told of.
+    `top` classes are listed, and their maps shown unless `classes` names others.
+    `units` are switched off for the ablation; the default is the maximal unit of the
+    first class shown. The `unit_count` units that add most to that class are described.
 
     Raises ClassError and UnitError for what does not exist.
     """
     network = NetworkFacts.of(model)
     kernels = tuple(_shown_filters(model))
-    for one in explanation:
-        predictions = tuple(one.top(top)[0])
-        shown = (
-            class_indices(one.labels, classes)
-            if classes
-            else [prediction.index for prediction in predictions]
-        )
+
+    for photo in explanation:
+        predictions = photo.top(top)[0]
+        shown = [entry.index for entry in predictions]
+        if classes:
+            shown = class_indices(photo.labels, classes)
         first = shown[0]
-        off = [one.maximal_unit(first)] if units is None else list(units)
-        ablation = Ablation.of(one, off)
-        stories, turning = _units_of(one, first, unit_count)
+
+        off = [photo.maximal_unit(first)] if units is None else list(units)
+        ablation = Ablation.of(photo, off)
+        stories, turning = _units_of(photo, first, unit_count)
         yield Account(
             network=network,
-            explanation=one,
-            predictions=predictions,
+            explanation=photo,
+            predictions=tuple(predictions),
             classes=tuple(shown),
             units=tuple(stories),
             ablation=ablation,
             maximal=units is None,
             turning=turning,
             filters=kernels,
-            checks=tuple(_checks(model, one, ablation)),
+            checks=tuple(checks_of(model, photo, ablation)),
         )
-
-
-def _units_of(
-    one: Explanation, first: int, count: int
-) -> tuple[list[UnitStory], tuple[int, ...] | None]:
-    """What is told of the units that add most to the first class, and which units turn the prediction over."""
-    parts = one.top_units(first, count)
-    if not one.exact:
-        # Which classes a unit serves, and what each unit of the layer does, would cost
-        # a pass for every class and unit.
-        without = one.ablate_each(first, [part.unit for part in parts])[0, :, 0]
-        return [
-            UnitStory(part.unit, part, (), float(left))
-            for part, left in zip(parts, without, strict=True)
-        ], None
-    each = one.ablate_each()[0]
-    stories = [
-        UnitStory(
-            part.unit,
-            part,
-            tuple(one.classes_of_unit(part.unit)),
-            float(each[part.unit, first]),
-        )
-        for part in parts
-    ]
-    return stories, tuple(
-        torch.nonzero(each.argmax(dim=1) != one.logits[0].argmax()).flatten().tolist()
-    )
 
 
 def accounts_of(
@@ -260,12 +182,14 @@ def accounts_of(
     batch_size: int = 16,
     **options: Any,
 ) -> Iterator[Account]:
-    """Explain photos in batches and give the account of each; the options are those of `explain` and `accounts`."""
-    waiting = iter(
-        [photos]
-        if isinstance(photos, (str, os.PathLike, Image.Image, Encoded, Photo))
-        else photos
-    )
+    """Explain photos in batches and give the account of each.
+
+    The options are those of `explain` and `accounts`.
+    """
+    if isinstance(photos, (str, os.PathLike, Image.Image, Encoded, Photo)):
+        photos = [photos]
+
+    waiting = iter(photos)
     while batch := list(islice(waiting, batch_size)):
         explanation = model.explain(
             batch,
@@ -277,73 +201,70 @@ def accounts_of(
         yield from accounts(model, explanation, **options)
 
 
-def _shown_filters(model: Classifier) -> list[Filters]:
-    """The first convolution's filters, and thirty kernels of one from the middle of the network."""
-    shown = []
+def _units_of(
+    photo: Explanation, first: int, count: int
+) -> tuple[list[UnitStory], tuple[int, ...] | None]:
+    """The units that add most to the first class, and those that turn the prediction.
+
+    With a local answer, the classes that a unit serves and the units that turn the
+    prediction would cost a forward pass for every class and unit: both are left out.
+    """
+    strongest = photo.top_units(first, count)
+    units = [part.unit for part in strongest]
+
+    if not photo.exact:
+        without = photo.ablate_each(first, units)[0, :, 0]
+        return [
+            UnitStory(part.unit, part, (), float(logit))
+            for part, logit in zip(strongest, without, strict=True)
+        ], None
+
+    logits_without = photo.ablate_each()[0]
+    stories = []
+    for part in strongest:
+        serves = tuple(photo.classes_of_unit(part.unit))
+        logit = float(logits_without[part.unit, first])
+        stories.append(UnitStory(part.unit, part, serves, logit))
+    return stories, _turning(logits_without, photo.logits[0])
+
+
+def _turning(
+    logits_without: Float[Tensor, "unit class"], logits: Float[Tensor, " class"]
+) -> tuple[int, ...]:
+    """The units without which another class has the largest logit."""
+    changed = logits_without.argmax(dim=1) != logits.argmax()
+    return tuple(torch.nonzero(changed).flatten().tolist())
+
+
+def _shown_filters(model: Classifier) -> Iterator[Filters]:
+    """The first convolution's filters, and kernels of one halfway through."""
     spatial = [
         name
         for name, convolution in convolutions(model.network).items()
-        if len(kernel := getattr(convolution, "kernel_size", ())) == 2
-        and max(kernel) > 1
+        if _is_spatial(convolution)
     ]
-    if spatial:
-        first, later = spatial[0], spatial[1:]
-        shown.append(filters(model, first))
-        if (
-            shown[0].images.size > 500_000
-        ):  # hundreds of channels a filter: too many to look at
-            shown[0] = filters(model, first, channels=0)
-        if later:
-            name = later[(len(later) - 1) // 2]
-            try:
-                count = getattr(
-                    dict(model.network.named_modules())[name], "out_channels", 30
-                )
-                shown.append(
-                    filters(model, name, filters=range(min(30, count)), channels=0)
-                )
-            except LayerError:
-                pass
-    return shown
+    if not spatial:
+        return
 
+    first, *later = spatial
+    shown = filters(model, first)
+    if shown.images.size > _MOST_WEIGHTS:
+        shown = filters(model, first, channels=0)
+    yield shown
 
-def _checks(
-    model: Classifier, explanation: Explanation, ablation: Ablation
-) -> list[Check]:
-    logits = explanation.logits
-    allowed = explanation.rounding_error(model.like.dtype)
-    rounded = explanation.rounded
-    layer = None if explanation.exact else explanation.layer
-    real = model.forward_without(explanation.inputs(), list(ablation.units), layer)
-    off = "unit off" if len(ablation.units) == 1 else f"{len(ablation.units)} units off"
-    maps = "its map" if len(ablation.units) == 1 else "their maps"
-    how = "logits" if explanation.exact else "logits from what follows the layer alone,"
-    checks = [
-        Check(
-            "ablation",
-            f"{how} with the {off} = a real forward pass with {maps} set to zero",
-            float(ablation_difference(ablation.after, real, logits).max()),
-            max(allowed, 4 * rounded),  # the real pass is float32
+    if later:
+        name = later[(len(later) - 1) // 2]
+        convolution = model.network.get_submodule(name)
+        count = min(
+            _LATER_FILTERS, getattr(convolution, "out_channels", _LATER_FILTERS)
         )
-    ]
-    if rounded:
-        statement = "logits and feature map, computed in bfloat16 = those in float32, on the first photos"
-        checks.append(Check("precision", statement, rounded, ROUNDED))
-    if not explanation.exact:
-        return checks
-    summed = explanation.contributions.sum(dim=2) + explanation.left_out
-    return [
-        Check(
-            "maps",
-            "mean of every class's map + its bias = its logit",
-            float(explanation.completeness_error.max()),
-            allowed,
-        ),
-        Check(
-            "contributions",
-            "contributions of all units + bias = logit, for every class",
-            float(relative_difference(summed, logits).max()),
-            allowed,
-        ),
-        *checks,
-    ]
+        try:
+            yield filters(model, name, filters=range(count), channels=0)
+        except LayerError:
+            pass
+
+
+def _is_spatial(convolution: torch.nn.Module) -> bool:
+    """Whether the kernels have two sides, and more than a single weight."""
+    sides = getattr(convolution, "kernel_size", ())
+    return len(sides) == 2 and max(sides) > 1

@@ -1,4 +1,4 @@
-"""Record: results as plain data for JSON, in the schema that docs/json.md documents."""
+"""Record: results as plain data for JSON, in the schema of docs/json.md."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from unitscope.accounts.account import Account, NetworkFacts
+from unitscope.accounts.account import Account, UnitStory
+from unitscope.accounts.checks import Check
 from unitscope.accounts.verification import Verification
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
+from unitscope.network_facts import NetworkFacts
 from unitscope.tracing.layers import Layer
+from unitscope.tracing.stages import Stage
 
 SCHEMA = "unitscope/1"
 
 
 def document(kind: str, **content: Any) -> dict[str, Any]:
-    """A JSON document: the schema's version, what kind of result it holds, and the result."""
+    """A JSON document: the version of the schema, the kind of result, the result."""
     return {"schema": SCHEMA, "kind": kind, **content}
 
 
 def of_accounts(accounts: Iterable[Account]) -> dict[str, Any]:
-    """The document "explanation": the network once, and everything told of each photo."""
+    """The document "explanation": the network once, and the account of every photo."""
     network, photos = None, []
     for account in accounts:
         network = network or of_network(account.network)
@@ -32,44 +35,25 @@ def of_accounts(accounts: Iterable[Account]) -> dict[str, Any]:
 
 
 def of_account(account: Account) -> dict[str, Any]:
-    """Everything told of one photo."""
+    """The account of one photo."""
     explanation = account.explanation
+    count = len(account.predictions)
+    turning = account.turning
     return {
         "photo": _photo(explanation),
         "answer": explanation.head.as_json(),
         "sentence": account.sentence(),
-        "predictions": _predictions(explanation, len(account.predictions)),
+        "predictions": _predictions(explanation, count),
         "cams": [_cam(explanation, index) for index in account.classes],
-        "units": [
-            {
-                "unit": story.unit,
-                "contribution": story.contribution.contribution,
-                "weight": story.contribution.weight,
-                "mean_activation": story.contribution.mean_activation,
-                "logit_without": story.logit_without,
-                "serves": [
-                    {"label": label, "weight": weight} for label, weight in story.serves
-                ],
-            }
-            for story in account.units
-        ],
-        "turning_units": None if account.turning is None else list(account.turning),
-        "ablation": of_ablation(account.ablation, 0, len(account.predictions)),
-        "checks": [
-            {
-                "name": check.name,
-                "statement": check.statement,
-                "error": check.error,
-                "allowed": check.allowed,
-                "holds": check.holds,
-            }
-            for check in account.checks
-        ],
+        "units": [_unit(story) for story in account.units],
+        "turning_units": None if turning is None else list(turning),
+        "ablation": of_ablation(account.ablation, 0, count),
+        "checks": [_check(check) for check in account.checks],
     }
 
 
 def of_network(facts: NetworkFacts) -> dict[str, Any]:
-    """What a reader must know of the network to obtain the same numbers."""
+    """What a reader needs to know about the network to reproduce its numbers."""
     return {
         "model": facts.provenance.spec,
         "weights": facts.provenance.weights,
@@ -84,22 +68,14 @@ def of_network(facts: NetworkFacts) -> dict[str, Any]:
         "device": facts.device,
         "head": None if facts.head is None else facts.head.as_json(),
         "refusal": facts.refusal or None,
-        "stages": [
-            {
-                "first": stage.first,
-                "last": stage.last,
-                "shape": list(stage.shape),
-                "convolutions": stage.convolutions,
-            }
-            for stage in facts.stages
-        ],
+        "stages": [_stage(stage) for stage in facts.stages],
         "layers": [_layer(layer) for layer in facts.layers],
         "versions": dict(facts.versions),
     }
 
 
 def of_verification(verification: Verification) -> dict[str, Any]:
-    """What kind of answers a network gets, and how well they were proved by real forward passes."""
+    """The kind of answers a network gets, and how well real forward passes agree."""
     return {
         **asdict(verification),
         "map_size": list(verification.map_size),
@@ -119,28 +95,29 @@ def of_ablation(ablation: Ablation, image: int, top: int) -> dict[str, Any]:
 
 def of_unit_maps(maps: UnitMaps, image: int) -> dict[str, Any]:
     """The maps of chosen units on one photo."""
+    subject = maps.subjects[image]
     values = maps.maps[image].cpu()
     return {
         "photo": {
-            "name": maps.subjects[image].name,
-            "size": list(maps.subjects[image].size),
+            "name": subject.name,
+            "size": list(subject.size),
         },
         "layer": maps.layer,
         "units": [
             {
                 "unit": unit,
-                "min": float(one.min()),
-                "mean": float(one.mean()),
-                "max": float(one.max()),
-                "map": one.tolist(),
+                "min": float(cells.min()),
+                "mean": float(cells.mean()),
+                "max": float(cells.max()),
+                "map": cells.tolist(),
             }
-            for unit, one in zip(maps.units, values, strict=True)
+            for unit, cells in zip(maps.units, values, strict=True)
         ],
     }
 
 
 def of_filters(filters: Filters) -> dict[str, Any]:
-    """Kernels of one convolution: raw weights, and the range that each picture was scaled by."""
+    """Kernels of one convolution: raw weights, and the range of every picture."""
     return {
         "layer": filters.layer,
         "convolution": filters.kind,
@@ -175,18 +152,50 @@ def _predictions(explanation: Explanation, count: int) -> list[dict[str, Any]]:
 
 def _cam(explanation: Explanation, index: int) -> dict[str, Any]:
     cam = explanation.cams_of(index)[0, 0].cpu()
+    left_out = float(explanation.left_out_of(index)[0, 0])
     return {
         "label": explanation.labels[index],
         "index": index,
         "logit": float(explanation.logits[0, index]),
-        "bias": float(explanation.left_out_of(index)[0, 0])
-        if explanation.exact
-        else None,
-        "left_out": float(explanation.left_out_of(index)[0, 0]),
+        "bias": left_out if explanation.exact else None,
+        "left_out": left_out,
         "mean": float(cam.mean()),
         "min": float(cam.min()),
         "max": float(cam.max()),
         "map": cam.tolist(),
+    }
+
+
+def _unit(story: UnitStory) -> dict[str, Any]:
+    contribution = story.contribution
+    return {
+        "unit": story.unit,
+        "contribution": contribution.contribution,
+        "weight": contribution.weight,
+        "mean_activation": contribution.mean_activation,
+        "logit_without": story.logit_without,
+        "serves": [
+            {"label": label, "weight": weight} for label, weight in story.serves
+        ],
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "statement": check.statement,
+        "error": check.error,
+        "allowed": check.allowed,
+        "holds": check.holds,
+    }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {
+        "first": stage.first,
+        "last": stage.last,
+        "shape": list(stage.shape),
+        "convolutions": stage.convolutions,
     }
 
 

@@ -1,34 +1,39 @@
-"""Verification: what kind of answers a network gets, proved on random inputs by real forward passes."""
+"""Verification: the kind of answers a network gets, proved by real forward passes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from unitscope.attribution.probes import probes
 from unitscope.attribution.rounding import ablation_difference
 from unitscope.errors import HeadError
 from unitscope.model import Classifier
 
-# Units that are switched off, one by one, to compare algebra and network.
+# Units that are switched off, one by one, to compare the algebra with the network.
 _UNITS = 3
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `unitscope` can say of a network, and how well that holds.
+    """What `unitscope` can say about a network, and how well it was verified.
 
-    `kind` is the head's ("gap-linear", "gap-norm-linear", "conv-gap", "gap"), "local",
-    or "refused"; `layer` the layer whose map, of `units` and `map_size` (row, col), is
-    shown. `identity_error` is how far maps + bias are from the logits, relative to the
-    largest logit, on random inputs (for a local answer, what the map of the first class
-    leaves out); `ablation_error` how far the logits with a unit off are from a real
-    forward pass of the whole network with its map set to zero, the largest over `tried`
-    random units, each alone. `seconds` is the time that finding and verifying the head
-    took, `forward_seconds` that of one plain forward pass. `reason` says why the answer
-    is not exact.
+    `kind` is that of the head ("gap-linear", "gap-norm-linear", "conv-gap", "gap"),
+    "local", or "refused". `layer` is the layer whose map, of `units` and `map_size`
+    (row, col), is shown.
+
+    On random inputs, `identity_error` is the difference between maps + bias and the
+    logits, relative to the largest logit; for a local answer, what the map of the first
+    class leaves out. `ablation_error` is the largest difference between the logits with
+    a unit off and a real forward pass with its map set to zero, over `tried` random
+    units, each alone.
+
+    `seconds` is the time that finding and verifying the head took, `forward_seconds`
+    that of one plain forward pass. `reason` says why the answer is not exact.
     """
 
     kind: str
@@ -45,33 +50,33 @@ class Verification:
 
 
 def verify(model: Classifier, seed: int = 0) -> Verification:
-    """Find a classifier's head anew and prove it; raises ModelError where the network does not run at all."""
+    """Find a classifier's head anew and prove it.
+
+    `seed` chooses the units that are switched off. Raises ModelError where the network
+    does not run at all.
+    """
     started = time.perf_counter()
     head, reason = model.head_or_refusal()
     seconds = time.perf_counter() - started
-    example = torch.empty(
-        (1, *model.input_shape), dtype=model.like.dtype, device=model.like.device
-    )
-    x = probes(example)[1]
     if head is None:
-        return Verification(
-            "refused", "", False, None, None, 0, 0, (0, 0), seconds, 0.0, reason
-        )
-    units = head.map_shape[0]
-    chosen = torch.randperm(units, generator=torch.Generator().manual_seed(seed))[
-        :_UNITS
-    ].tolist()
+        return _refused(reason, seconds)
+
+    x = _random_input(model)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(head.map_shape[0], generator=generator)
+    chosen = order[:_UNITS].tolist()
+
     started = time.perf_counter()
     real = [model.forward_without(x, [unit]) for unit in chosen]
     forward_seconds = (time.perf_counter() - started) / len(chosen)
-    error = ablation_error(model, x, chosen, real)
-    rows, cols = head.map_shape[1:]
+
+    units, rows, cols = head.map_shape
     return Verification(
         kind=head.kind,
         layer=head.layer,
         exact=head.exact,
         identity_error=head.error,
-        ablation_error=error,
+        ablation_error=ablation_error(model, x, chosen, real),
         tried=len(chosen),
         units=units,
         map_size=(rows, cols),
@@ -81,17 +86,44 @@ def verify(model: Classifier, seed: int = 0) -> Verification:
     )
 
 
+def _refused(reason: str, seconds: float) -> Verification:
+    return Verification(
+        kind="refused",
+        layer="",
+        exact=False,
+        identity_error=None,
+        ablation_error=None,
+        tried=0,
+        units=0,
+        map_size=(0, 0),
+        seconds=seconds,
+        forward_seconds=0.0,
+        reason=reason,
+    )
+
+
+def _random_input(model: Classifier) -> Tensor:
+    like = model.like
+    shape = (1, *model.input_shape)
+    example = torch.empty(shape, dtype=like.dtype, device=like.device)
+    return probes(example)[1]
+
+
 def ablation_error(
-    model: Classifier, x: torch.Tensor, units: list[int], real: list[torch.Tensor]
+    model: Classifier, x: Tensor, units: list[int], real: Sequence[Tensor]
 ) -> float | None:
-    """The largest difference to real forward passes, relative to the largest logit; None where none can be had."""
+    """The largest difference to real forward passes with each of `units` off alone.
+
+    It is relative to the largest logit, and None where the input has no explanation.
+    """
     try:
         explanation = model.explain(x)
-        each = explanation.ablate_each(units=units)
+        ablated = explanation.ablate_each(units=units)
     except HeadError:
         return None
-    pairs = enumerate(real)
-    return max(
-        float(ablation_difference(each[:, at], logits, explanation.logits).max())
-        for at, logits in pairs
-    )
+
+    differences = [
+        ablation_difference(ablated[:, position], logits, explanation.logits)
+        for position, logits in enumerate(real)
+    ]
+    return max(float(difference.max()) for difference in differences)

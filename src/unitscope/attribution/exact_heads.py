@@ -210,6 +210,7 @@ class Gap(ExactHead):
     """The pooled maps are the logits themselves, so a unit is a class (SqueezeNet)."""
 
     kind = "gap"
+    units_are_classes = True
 
     @classmethod
     def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:

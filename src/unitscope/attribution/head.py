@@ -26,6 +26,7 @@ class Head(ABC):
 
     kind: ClassVar[str]
     exact: ClassVar[bool]
+    units_are_classes: ClassVar[bool] = False
 
     layer: str
     layer_is_map: bool = True

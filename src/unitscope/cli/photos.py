@@ -407,8 +407,8 @@ def info(as_json: bool, **source: str | None) -> None:
     unitscope info --model torchvision:densenet121
     """
     from unitscope.accounts import record
-    from unitscope.accounts.account import NetworkFacts
     from unitscope.accounts.verification import verify
+    from unitscope.network_facts import NetworkFacts
 
     model = load_model(source)
     verification = verify(model)

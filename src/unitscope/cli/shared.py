@@ -171,7 +171,7 @@ def folder_for(out: Path | None, default: str | None = None) -> Path | None:
 
 def draw(result: Drawable, out: Path, name: str, as_json: bool, **options: Any) -> None:
     """Draw a result into a file of the output folder and say where it is, beside the JSON rather than in it."""
-    from unitscope.render import make_folder
+    from unitscope.files import make_folder
 
     click.echo(
         f"picture: {result.save(make_folder(out) / name, **options)}", err=as_json

@@ -8,7 +8,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from unitscope.accounts.account import NetworkFacts
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.identity import fingerprint
 from unitscope.atlas.summaries.sample import Sample
@@ -37,6 +36,7 @@ from unitscope.explorer.shelf import Shelf
 from unitscope.inputs.photos import Encoded, open_photo, shown_name
 from unitscope.inputs.subjects import Subject
 from unitscope.model import Classifier
+from unitscope.network_facts import NetworkFacts
 from unitscope.render.colours import HEAT, SIGNED, table
 from unitscope.render.words import shorten
 from unitscope.tracing.layers import check_units

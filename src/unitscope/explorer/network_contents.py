@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from unitscope.accounts.account import NetworkFacts
 from unitscope.kernels import Filters, find_convolution, normalised
 from unitscope.kernels import filters as filters_of
 from unitscope.model import Classifier
+from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram
 from unitscope.render.words import number, percent, plural, power
 from unitscope.tracing.layers import Layer, evaluating

@@ -1,37 +1,56 @@
-"""Fragments: results as self-contained pieces of HTML for notebooks, in the notebook's colours, light or dark."""
+"""Fragments: results as self-contained pieces of HTML for notebooks.
+
+They have the notebook's colours, light or dark.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from unitscope.accounts.account import Account, NetworkFacts
-from unitscope.attribution.ablation import Ablation
+from unitscope.accounts.account import Account
+from unitscope.attribution.ablation import Ablation, Change
+from unitscope.attribution.classes import Prediction
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
-from unitscope.render import diagram, figures
-from unitscope.render.colours import Scale
+from unitscope.network_facts import NetworkFacts
+from unitscope.render import diagram
+from unitscope.render.colours import THIS_MAP, Scale
+from unitscope.render.diagram_svg import svg
+from unitscope.render.figures.ablation import first_units, switched_off
+from unitscope.render.figures.cams import adding_up, cam_panels, cam_scale
+from unitscope.render.figures.filters import filters_words
+from unitscope.render.figures.panels import Panel
+from unitscope.render.figures.units import unit_panels
+from unitscope.render.kernel_sheet import KernelSheet
 from unitscope.render.markup import data_uri, templates
-from unitscope.render.overlays import View, shown
-from unitscope.render.report import filters_picture, is_random
-from unitscope.render.words import change as difference
-from unitscope.render.words import clean, number, percent, tick
+from unitscope.render.overlays import shown
+from unitscope.render.views import View
+from unitscope.render.words import (
+    capitalised,
+    clean,
+    difference,
+    number,
+    percent,
+    tick,
+)
 
 _PIXELS = 300
-# A batch of photos is shown up to here; what is not shown is said.
+
+# A fragment says how many photos and units it omits.
 _MOST_PHOTOS = 4
 _MOST_UNITS = 12
 
 
 @dataclass(frozen=True)
 class ScaleView:
-    """A colour bar: its ends in words, its picture."""
+    """A colour bar: its ends in words, and its picture."""
 
     low: str
     high: str
@@ -63,41 +82,45 @@ class Part:
     wide: bool = False
     drawing: Markup | None = None
     columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = field(default=())
+    rows: Sequence[Sequence[str]] = ()
 
 
 @functools.singledispatch
 def html(result: Any) -> str:
-    """A result as a self-contained fragment of HTML: predictions, maps and tables, with styles and pictures inside."""
+    """A result as a self-contained fragment of HTML, with styles and pictures inside.
+
+    Raises TypeError for a result that has none.
+    """
     raise TypeError(f"there is no HTML of a {type(result).__name__}")
 
 
 @html.register
 def _(result: Explanation) -> str:
     parts: list[Part] = []
-    for image in range(min(len(result), _MOST_PHOTOS)):
-        parts += _explanation_parts(result, image)
-    return _fragment([*parts, *_rest(len(result))])
+    for photo in range(min(len(result), _MOST_PHOTOS)):
+        explanation = result[photo]
+        heading = _name_and_units_off(explanation)
+        parts += _explanation_parts(explanation, heading)
+    return _fragment([*parts, *_omitted(len(result))])
 
 
 @html.register
 def _(result: UnitMaps) -> str:
-    parts: list[Part] = []
-    for image in range(min(len(result.subjects), _MOST_PHOTOS)):
-        parts.append(
-            _units_part(
-                result, image, f"Units of {result.layer}: {result.subjects[image].name}"
-            )
-        )
-    return _fragment([*parts, *_rest(len(result.subjects))])
+    count = len(result.subjects)
+    parts = []
+    for photo in range(min(count, _MOST_PHOTOS)):
+        heading = f"Units of {result.layer}: {result.subjects[photo].name}"
+        parts.append(_units_part(result, photo, heading))
+    return _fragment([*parts, *_omitted(count)])
 
 
 @html.register
 def _(result: Ablation) -> str:
+    count = len(result.subjects)
     parts: list[Part] = []
-    for image in range(min(len(result.subjects), _MOST_PHOTOS)):
-        parts += _ablation_parts(result, image)
-    return _fragment([*parts, *_rest(len(result.subjects))])
+    for photo in range(min(count, _MOST_PHOTOS)):
+        parts += _ablation_parts(result, photo)
+    return _fragment([*parts, *_omitted(count)])
 
 
 @html.register
@@ -107,172 +130,185 @@ def _(result: Filters) -> str:
 
 @html.register
 def _(result: NetworkFacts) -> str:
-    # Several cells of a notebook are one page: each drawing needs ids of its own.
-    drawing = diagram.svg(result, prefix=f"us-{id(result):x}")
-    return _fragment(
-        [
-            Part(
-                f"{result.architecture}: {diagram.summary(result)}",
-                diagram.KEY,
-                drawing=drawing,
-            )
-        ]
-    )
+    # All cells of a notebook are one page: each drawing needs ids of its own.
+    drawing = svg(result, prefix=f"us-{id(result):x}")
+    heading = f"{result.architecture}: {diagram.summary(result)}"
+    return _fragment([Part(heading, diagram.KEY, drawing=drawing)])
 
 
 @html.register
 def _(result: Account) -> str:
-    warning = (
-        "The weights are random: the predictions and maps mean nothing."
-        if is_random(result)
-        else ""
+    warning = ""
+    if result.network.has_random_weights:
+        warning = "The weights are random: the predictions and maps mean nothing."
+
+    return _fragment(
+        [
+            Part(result.sentence(), warning=warning),
+            *_explanation_parts(result.explanation, "", result.classes),
+            *_ablation_parts(result.ablation, 0),
+            *map(_filters_part, result.filters[:1]),
+        ]
     )
-    parts = [Part(result.sentence(), warning=warning)]
-    parts += _explanation_parts(
-        result.explanation, 0, list(result.classes), heading=False
-    )
-    parts += _ablation_parts(result.ablation, 0)
-    parts += [_filters_part(filters) for filters in result.filters[:1]]
-    return _fragment(parts)
 
 
 def _fragment(parts: Sequence[Part]) -> str:
     return templates().get_template("fragment.html.j2").render(parts=parts)
 
 
-def _rest(count: int) -> list[Part]:
-    return (
-        [Part(text=f"{count - _MOST_PHOTOS} more photos are not shown here.")]
-        if count > _MOST_PHOTOS
-        else []
-    )
+def _omitted(photos: int) -> list[Part]:
+    if photos <= _MOST_PHOTOS:
+        return []
+    return [Part(text=f"{photos - _MOST_PHOTOS} more photos are not shown here.")]
 
 
 def _explanation_parts(
-    explanation: Explanation,
-    image: int,
-    classes: Sequence[int] | None = None,
-    *,
-    heading: bool = True,
+    explanation: Explanation, heading: str, classes: Sequence[int] | None = None
 ) -> list[Part]:
-    predictions = explanation.top(5)[image]
-    chosen = (
-        [prediction.index for prediction in predictions]
-        if classes is None
-        else list(classes)
-    )
-    one = explanation[image]
-    view = View.of(one.subjects[0], one.input_size, _PIXELS)
-    scale = figures.cam_scale(one, [0], [chosen])
-    name = clean(one.subjects[0].name)
-    photo = Picture(
-        data_uri(view.veiled()),
-        f"{name}, with what the network saw outlined",
-        name,
-        "the photo",
-    )
-    panels = figures.cam_panels(one, 0, chosen, scale, pixels=_PIXELS)
-    units = one.unit_maps([part.unit for part in one.top_units(chosen[0], 4)])
-    first = clean(one.labels[chosen[0]])
-    off = (
-        f", without units {', '.join(map(str, one.off[:5]))}{' …' if len(one.off) > 5 else ''}"
-        if one.off
-        else ""
-    )
+    """Predictions, maps and units of one photo; by default of its top classes."""
+    predictions = explanation.top(5)[0]
+    shown = classes or [entry.index for entry in predictions]
     return [
-        Part(
-            f"{name}{off}" if heading else "",
-            columns=("class", "logit", "probability"),
-            rows=[
-                (p.label, number(p.logit), percent(p.probability)) for p in predictions
-            ],
-        ),
-        Part(
-            "Where the evidence lies",
-            figures.adding_up(one, chosen),
-            pictures=[photo, *_pictures(panels, f"Class activation map on {name}")],
-            scale=_scale_view(scale, "logits; orange for the class, violet against it"),
-        ),
-        _units_part(units, 0, f"The units that add most to {first}"),
+        _predictions_part(predictions, heading),
+        _maps_part(explanation, shown),
+        _strongest_units_part(explanation, shown[0]),
     ]
 
 
-def _units_part(
-    maps: UnitMaps, image: int, heading: str, scale: Scale | None = None
-) -> Part:
-    some = figures.first_units(maps, _MOST_UNITS)
-    panels = figures.unit_panels(some, image, scale, pixels=_PIXELS)
-    more = len(maps.units) - len(some.units)
-    left_out = f" {more} more units are not shown here." if more else ""
+def _name_and_units_off(explanation: Explanation) -> str:
+    name, off = clean(explanation.subjects[0].name), explanation.off
+    if not off:
+        return name
+    units = ", ".join(map(str, off[:5]))
+    return f"{name}, without units {units}{' …' if len(off) > 5 else ''}"
+
+
+def _predictions_part(predictions: Sequence[Prediction], heading: str) -> Part:
     return Part(
         heading,
-        "Activations as the network computed them; each map has its own "
-        f"scale.{left_out}",
-        pictures=_pictures(panels, f"Map on {clean(maps.subjects[image].name)}"),
+        columns=("class", "logit", "probability"),
+        rows=[
+            (entry.label, number(entry.logit), percent(entry.probability))
+            for entry in predictions
+        ],
     )
 
 
-def _ablation_parts(ablation: Ablation, image: int) -> list[Part]:
-    changes = ablation.changes(5, image)
-    rows = [
-        (
-            change.label,
-            f"{change.rank_before} → {change.rank_after}",
-            f"{number(change.logit_before)} → {number(change.logit_after)}",
-            difference(change.logit_before, change.logit_after),
-            f"{percent(change.probability_before)} → "
-            f"{percent(change.probability_after)}",
-        )
-        for change in changes
-    ]
-    heading = f"{figures.switched_off(ablation)}: {ablation.subjects[image].name}"
+def _maps_part(explanation: Explanation, classes: Sequence[int]) -> Part:
+    subject = explanation.subjects[0]
+    name = clean(subject.name)
+    view = View.of(subject, explanation.input_size, _PIXELS)
+    photo = Picture(
+        source=data_uri(view.veiled()),
+        alt=f"{name}, with what the network saw outlined",
+        title=name,
+        line="the photo",
+    )
+
+    scale = cam_scale(explanation, [0], [classes])
+    panels = cam_panels(
+        explanation,
+        0,
+        classes,
+        scale,
+        pixels=_PIXELS,
+    )
+    return Part(
+        "Where the evidence lies",
+        adding_up(explanation, classes),
+        pictures=[photo, *_pictures(panels, f"Class activation map on {name}")],
+        scale=_scale_view(scale, "logits; orange for the class, violet against it"),
+    )
+
+
+def _strongest_units_part(explanation: Explanation, index: int) -> Part:
+    """The units that add most to a class."""
+    strongest = explanation.top_units(index, 4)
+    maps = explanation.unit_maps([unit.unit for unit in strongest])
+    label = clean(explanation.labels[index])
+    return _units_part(maps, 0, f"The units that add most to {label}")
+
+
+def _units_part(maps: UnitMaps, photo: int, heading: str) -> Part:
+    shown = first_units(maps, _MOST_UNITS)
+    panels = unit_panels(
+        shown,
+        photo,
+        None,
+        pixels=_PIXELS,
+    )
+    words = "Activations as the network computed them; each map has its own scale."
+    more = len(maps.units) - len(shown.units)
+    if more:
+        words += f" {more} more units are not shown here."
+
+    name = clean(maps.subjects[photo].name)
+    return Part(heading, words, pictures=_pictures(panels, f"Map on {name}"))
+
+
+def _ablation_parts(ablation: Ablation, photo: int) -> list[Part]:
     table = Part(
-        heading, columns=("class", "rank", "logit", "change", "probability"), rows=rows
+        f"{switched_off(ablation)}: {ablation.subjects[photo].name}",
+        columns=("class", "rank", "logit", "change", "probability"),
+        rows=[_change_row(change) for change in ablation.changes(5, photo)],
     )
-    return [table, _units_part(ablation.maps, image, "")]
+    return [table, _units_part(ablation.maps, photo, "")]
+
+
+def _change_row(change: Change) -> tuple[str, ...]:
+    before, after = change.logit_before, change.logit_after
+    probability = percent(change.probability_before)
+    return (
+        change.label,
+        f"{change.rank_before} → {change.rank_after}",
+        f"{number(before)} → {number(after)}",
+        difference(before, after),
+        f"{probability} → {percent(change.probability_after)}",
+    )
 
 
 def _filters_part(filters: Filters) -> Part:
-    words = figures.filters_words(filters)
+    words = filters_words(filters)
     picture = Picture(
-        data_uri(filters_picture(filters)[0], lossless=True),
-        f"Filters of {clean(filters.layer)}: {words}",
+        source=data_uri(KernelSheet.of(filters).pixels, lossless=True),
+        alt=f"Filters of {clean(filters.layer)}: {words}",
     )
+    heading = f"Filters of {filters.layer}"
     return Part(
-        f"Filters of {filters.layer}",
-        words[0].upper() + words[1:],
+        heading,
+        capitalised(words),
         pictures=[picture],
         wide=True,
     )
 
 
-def _pictures(panels: Sequence[figures.Panel], what: str) -> list[Picture]:
-    return [
-        Picture(
-            data_uri(panel.pixels),
-            f"{what}: {clean(panel.title)}, {panel.note or panel.line}",
-            panel.title,
-            panel.note or panel.line,
-            None if panel.bar is None else _scale_view(panel.bar[0], ""),
+def _pictures(panels: Sequence[Panel], subject: str) -> list[Picture]:
+    """The panels as pictures; `subject` begins what a screen reader says of each."""
+    pictures = []
+    for panel in panels:
+        line = panel.note or panel.line
+        pictures.append(
+            Picture(
+                source=data_uri(panel.pixels),
+                alt=f"{subject}: {clean(panel.title)}, {line}",
+                title=panel.title,
+                line=line,
+                scale=None if panel.bar is None else _scale_view(panel.bar[0]),
+            )
         )
-        for panel in panels
-    ]
+    return pictures
 
 
-def _scale_view(scale: Scale, words: str) -> ScaleView | None:
+def _scale_view(scale: Scale, words: str = "") -> ScaleView | None:
     if scale.is_blank:
         return None
-    drawn, lut = shown(scale, "signed" if scale.signed else "heat")
-    low, high = tick(float(f"{drawn.low:.3g}")), tick(float(f"{drawn.high:.3g}"))
-    text = ", ".join(
-        part
-        for part in (words, "" if scale.over == "this map alone" else scale.over)
-        if part
-    )
+    drawn, lut = shown(scale, scale.style)
+    low, high = (tick(float(f"{end:.3g}")) for end in (drawn.low, drawn.high))
+    over = "" if scale.over == THIS_MAP else scale.over
     return ScaleView(
-        low,
-        high,
-        data_uri(np.ascontiguousarray(lut[None]), lossless=True),
-        f"colour scale from {low} to {high}",
-        text,
+        low=low,
+        high=high,
+        picture=data_uri(np.ascontiguousarray(lut[None]), lossless=True),
+        alt=f"colour scale from {low} to {high}",
+        words=", ".join(filter(None, (words, over))),
     )

@@ -10,17 +10,16 @@ import re
 import numpy as np
 from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image, features
 
 from unitscope.render import words
-from unitscope.render.colours import Scale
-from unitscope.render.sheets import ticks
+from unitscope.render.colours import Scale, Table
 
 
 @functools.cache
 def templates() -> Environment:
-    """The templates; everything put into them is escaped, as labels and file names may hold anything."""
+    """The templates; whatever is put into them is escaped."""
     environment = Environment(
         loader=PackageLoader("unitscope.render", "templates"),
         autoescape=True,
@@ -37,7 +36,8 @@ def templates() -> Environment:
         shorten=words.shorten,
         shape=words.shape,
         listing=words.listing,
-        difference=words.change,
+        difference=words.difference,
+        capitalised=words.capitalised,
         breakable=breakable,
     )
     environment.globals.update(plural=words.plural, source=source)
@@ -45,7 +45,7 @@ def templates() -> Environment:
 
 
 def source(name: str) -> Markup:
-    """A style sheet or script of this package, to be put into a page as it is."""
+    """A style sheet or script of this package, to be put into a page unchanged."""
     loader = templates().loader
     assert loader is not None
     return Markup(loader.get_source(templates(), name)[0])
@@ -53,7 +53,7 @@ def source(name: str) -> Markup:
 
 def breakable(text: str) -> Markup:
     """A label that may be broken after a slash or an underscore."""
-    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(Markup.escape(text))))
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(text))))
 
 
 def data_uri(
@@ -62,53 +62,72 @@ def data_uri(
     quality: int = 80,
     lossless: bool = False,
 ) -> str:
-    """A picture as a data: address: WebP, or PNG and JPEG where Pillow was built without it."""
-    image, buffer = Image.fromarray(pixels), io.BytesIO()
-    options: dict[str, int]
+    """A picture as a data: address.
+
+    The format is PNG where `lossless`, else WebP. Where Pillow has no WebP it is PNG
+    for a picture with opacity, JPEG for one without.
+    """
+    kind, options = _format(pixels.shape[2], quality, lossless)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    letters = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind};base64,{letters}"
+
+
+def _format(channels: int, quality: int, lossless: bool) -> tuple[str, dict[str, int]]:
     if lossless:
-        kind, options = "png", {"optimize": True}
-    elif features.check("webp"):
-        kind, options = "webp", {"quality": quality, "method": 2, "alpha_quality": 70}
-    else:
-        kind, options = (
-            ("png", {}) if pixels.shape[2] == 4 else ("jpeg", {"quality": quality})
-        )
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+        return "png", {"optimize": True}
+    if features.check("webp"):
+        return "webp", {"quality": quality, "method": 2, "alpha_quality": 70}
+    return ("png", {}) if channels == 4 else ("jpeg", {"quality": quality})
 
 
 def colour_bar(
-    scale: Scale,
-    lut: UInt8[np.ndarray, "256 3"],
-    name: str,
-    label: str,
-    width: int = 420,
+    scale: Scale, lut: Table, name: str, label: str, width: int = 420
 ) -> Markup:
-    """A colour bar as inline SVG with its real values; `name` is its gradient's id, `label` what is read out."""
-    stops = "".join(
-        f'<stop offset="{index / 255:.4f}" stop-color="#{"".join(f"{value:02x}" for value in lut[index])}"/>'
-        for index in range(0, 256, 15)
-    )
-    marks = "".join(
-        f'<path d="M{x:.1f} 14v4" stroke="currentColor" stroke-opacity=".6"/>'
-        f'<text x="{x:.1f}" y="31" text-anchor="middle" fill="currentColor">{words.tick(value)}</text>'
-        for value in ticks(scale, 6)
-        for x in [14 + (width - 28) * (value - scale.low) / (scale.high - scale.low)]
-    )
+    """A colour bar as inline SVG, with the values of its scale.
+
+    `name` is the id of its gradient, `label` what a screen reader says.
+    """
+    gradient, inner = escape(name), width - 28
+    stops = "".join(_stop(index, lut) for index in range(0, 256, 15))
+
+    marks = ""
+    for value in scale.ticks(6):
+        share = inner * (value - scale.low) / (scale.high - scale.low)
+        marks += _mark(14 + share, words.tick(value))
+
     return Markup(
-        f'<svg class="colour-bar" viewBox="0 0 {width} 36" width="{width}" height="36" role="img" '
-        f'aria-label="{Markup.escape(label)}" font-size="12"><defs><linearGradient id="{Markup.escape(name)}">{stops}'
-        f'</linearGradient></defs><rect x="14" y="1" width="{width - 28}" height="13" '
-        f'fill="url(#{Markup.escape(name)})" stroke="currentColor" stroke-opacity=".3" stroke-width=".7"/>{marks}</svg>'
+        f'<svg class="colour-bar" viewBox="0 0 {width} 36" width="{width}" height="36"'
+        f' role="img" aria-label="{escape(label)}" font-size="12">'
+        f'<defs><linearGradient id="{gradient}">{stops}</linearGradient></defs>'
+        f'<rect x="14" y="1" width="{inner}" height="13" fill="url(#{gradient})"'
+        ' stroke="currentColor" stroke-opacity=".3" stroke-width=".7"/>'
+        f"{marks}</svg>"
+    )
+
+
+def _stop(index: int, lut: Table) -> str:
+    colour = "".join(f"{value:02x}" for value in lut[index])
+    return f'<stop offset="{index / 255:.4f}" stop-color="#{colour}"/>'
+
+
+def _mark(x: float, text: str) -> str:
+    return (
+        f'<path d="M{x:.1f} 14v4" stroke="currentColor" stroke-opacity=".6"/>'
+        f'<text x="{x:.1f}" y="31" text-anchor="middle" fill="currentColor">'
+        f"{text}</text>"
     )
 
 
 def bar(value: float, low: float, high: float, kind: str = "") -> Markup:
-    """A bar from 0 to a value on a line from low to high, as wide as the place it is put into."""
+    """A bar from 0 to a value, on a line from low to high as wide as its place."""
     low, high = min(low, 0.0), max(high, 0.0)
     span = (high - low) or 1.0
     begin, end = sorted((100 * -low / span, 100 * (value - low) / span))
+    width = max(end - begin, 0.3)
     return Markup(
-        f'<svg class="bar {Markup.escape(kind)}" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect x="{begin:.2f}" y="0" width="{max(end - begin, 0.3):.2f}" height="8"/></svg>'
+        f'<svg class="bar {escape(kind)}" viewBox="0 0 100 8"'
+        ' preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect x="{begin:.2f}" y="0" width="{width:.2f}" height="8"/></svg>'
     )

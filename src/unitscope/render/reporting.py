@@ -22,15 +22,25 @@ def report(
     each: Callable[[Account], None] | None = None,
     **options: Any,
 ) -> list[Path]:
-    """Write the complete account of photos: a one-file HTML report each, its pieces as PNG, and JSON.
+    """Write a one-file HTML report, pictures (PNG) and JSON for every photo.
 
-    For one photo OUT/report.html, for several OUT/<photo>/report.html and
-    OUT/index.html; `pieces` writes the pictures too; `each` is called with every
-    account when it is drawn. The other options are those of `explain` (layer, method)
-    and of `accounts` (top, classes, units, unit_count). Returns the reports' paths, and
-    last that of the index of several.
+    The report of one photo is OUT/report.html. Several photos have
+    OUT/<photo>/report.html each, and OUT/index.html links them. `pieces` writes the
+    pictures too. `each` is called with every account after it is written. The other
+    options are those of `explain` (layer, method) and of `accounts` (top, classes,
+    units, unit_count). Returns the paths of the reports, and last that of the index.
 
     Raises what `explain` raises, and OutputError when the files cannot be written.
     """
-    told = accounts_of(model, photos, batch_size=batch_size, **options)
-    return write_report(told, Path(out), pieces=pieces, each=each)
+    accounts = accounts_of(
+        model,
+        photos,
+        batch_size=batch_size,
+        **options,
+    )
+    return write_report(
+        accounts,
+        Path(out),
+        pieces=pieces,
+        each=each,
+    )

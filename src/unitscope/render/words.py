@@ -11,38 +11,67 @@ from jaxtyping import Float
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
+_MINUS = "−"
+
+# Numbers from here on are written in powers of ten.
+_LARGE = 100_000
+
+# 'C:\folder\file', with or without the drive, in quotes.
+_QUOTED_PATH = re.compile(r"'(?:[A-Za-z]:)?[/\\][^']*[/\\]([^'/\\]+)[/\\]?'")
+
+# The folders of an absolute path outside quotes; the address behind "://" is none.
+_FOLDERS = re.compile(
+    r"(?<![\w/.])(?<!:(?=//))(?:[A-Za-z]:)?"
+    r"(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])"
+)
+
 
 def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
-    """A number with a true minus sign; `sign` also writes the plus. What rounds to zero but is not keeps two digits."""
-    if value != 0 and abs(value) < 0.5 * 10**-digits:
-        text = power(abs(value), 2)
-    elif abs(value) >= 100_000:
-        text = power(abs(value), 3)
+    """A number with a true minus sign, and with a plus sign where `sign` asks for one.
+
+    A number that would round to zero, and one of 100 000 or more, is written in powers
+    of ten.
+    """
+    size = abs(value)
+    unit = 10**-digits
+    smallest = 0.5 * unit
+    if 0 < size < smallest:
+        text = power(size, 2)
+    elif size >= _LARGE:
+        text = power(size, 3)
     else:
-        text = f"{abs(value):.{digits}f}"
-    return f"{'−' if value < 0 else '+' if sign and value > 0 else ''}{text}"
+        text = f"{size:.{digits}f}"
+
+    if value < 0:
+        return _MINUS + text
+    if value > 0 and sign:
+        return f"+{text}"
+    return text
 
 
-def change(before: float, after: float, digits: int = 2) -> str:
-    """A difference with its sign; what is below the rounding of float32 arithmetic is none."""
-    difference = after - before
-    return number(
-        0.0 if abs(difference) < 1e-5 * max(abs(before), abs(after)) else difference,
-        digits,
-        sign=True,
-    )
+def difference(before: float, after: float, digits: int = 2) -> str:
+    """A difference with its sign; one below the rounding of float32 counts as 0."""
+    change = after - before
+    larger = max(abs(before), abs(after))
+    if abs(change) < 1e-5 * larger:
+        change = 0.0
+    return number(change, digits, sign=True)
 
 
 def power(value: float, digits: int = 2) -> str:
     """A number in powers of ten, "3.3 × 10⁻⁷", with `digits` significant digits."""
     if value == 0:
         return "0"
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{mantissa.replace('-', '−')} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    decimals = digits - 1
+    scientific = f"{value:.{decimals}e}"
+    mantissa, exponent = scientific.split("e")
+    mantissa = mantissa.replace("-", _MINUS)
+    raised = str(int(exponent)).translate(_SUPERSCRIPTS)
+    return f"{mantissa} × 10{raised}"
 
 
 def percent(value: float) -> str:
-    """A probability in percent: 31.2%, "<0.1%" below that, and never 100% for less."""
+    """A probability in percent, "31.2%"; 0% and 100% only where it is exactly that."""
     if 0 < value < 0.0005:
         return "<0.1%"
     if 0.9995 <= value < 1:
@@ -51,79 +80,95 @@ def percent(value: float) -> str:
 
 
 def tick(value: float) -> str:
-    """A number on a colour bar, as short as it can be."""
-    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
-        return (
-            number(value, 2)
-            if abs(value) >= 1e5
-            else ("−" if value < 0 else "") + power(abs(value), 2)
-        )
-    return f"{value:g}".replace("-", "−")
+    """A number on a colour bar, as short as possible."""
+    size = abs(value)
+    if size >= _LARGE:
+        return number(value, 2)
+    if 0 < size < 1e-3:
+        sign = _MINUS if value < 0 else ""
+        return sign + power(size, 2)
+    text = f"{value:g}"
+    return text.replace("-", _MINUS)
 
 
 def clean(text: str) -> str:
-    """A label or file name on one line, without control and direction characters, which could disguise it."""
-    kept = (
-        ""
-        if unicodedata.category(c) in ("Cf", "Cs")
-        else " "
-        if unicodedata.category(c)[0] in "CZ"
-        else c
-        for c in text
-    )
-    return " ".join("".join(kept).split())
+    """A label or file name on one line.
+
+    Control and direction characters are removed: they could disguise the text.
+    """
+    visible = "".join(map(_visible, text))
+    return " ".join(visible.split())
+
+
+def _visible(character: str) -> str:
+    category = unicodedata.category(character)
+    if category in ("Cf", "Cs"):
+        return ""
+    return " " if category[0] in "CZ" else character
 
 
 def shorten(text: str, length: int) -> str:
-    """The text cleaned, and cut with … when it has more than `length` characters."""
+    """The text cleaned, and cut with … where it has more than `length` characters."""
     text = clean(text)
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+    if len(text) <= length:
+        return text
+    beginning = text[: length - 1]
+    return beginning.rstrip() + "…"
 
 
 def without_folders(text: str) -> str:
-    """The text, clean, without the folders of absolute paths, which are nobody's business but the writer's."""
-    quoted = re.sub(
-        r"'(?:[A-Za-z]:)?[/\\][^']*[/\\]([^'/\\]+)[/\\]?'", r"'\1'", clean(text)
-    )
-    return re.sub(
-        r"(?<![\w/.])(?<!:(?=//))(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:]+)+[/\\](?=[^\s/\\])",
-        "",
-        quoted,
-    )
+    """The text, clean, without the folders of absolute paths, which are private."""
+    quoted = _QUOTED_PATH.sub(r"'\1'", clean(text))
+    return _FOLDERS.sub("", quoted)
 
 
 def slug(text: str, length: int = 60) -> str:
-    """The text as part of a file name: letters and digits of any script, dots, dashes; "photo" if nothing is left."""
-    text = re.sub(r"[^\w.-]+", "-", clean(text)).strip("-._")
-    return text[:length].rstrip("-._") or "photo"
+    """The text as part of a file name: letters and digits of any script, dots, dashes.
+
+    It is "photo" where nothing is left of the text.
+    """
+    dashed = re.sub(r"[^\w.-]+", "-", clean(text))
+    beginning = dashed.strip("-._")[:length]
+    return beginning.rstrip("-._") or "photo"
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 unit", "2 units"; thousands are set apart."""
-    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}".replace(
-        ",", " "
-    )
+    """A count with its noun: "1 unit", "2 units", "1 024 classes"."""
+    ending = "es" if noun.endswith("s") else "s"
+    if count == 1:
+        ending = ""
+    text = f"{count:,} {noun}{ending}"
+    return text.replace(",", " ")
 
 
 def listing(items: Sequence[str], limit: int = 6) -> str:
-    """A list in words, "a, b and c"; beyond `limit` the rest is counted."""
-    shown = list(items[:limit])
+    """A list in words, "a, b and c"; beyond `limit`, "a, b and 3 more"."""
+    if not items:
+        return "none"
+    if len(items) == 1:
+        return items[0]
+
+    shown = items[:-1]
+    last = items[-1]
     if len(items) > limit:
-        return f"{', '.join(shown)} and {len(items) - limit:,} more"
-    return (
-        shown[0]
-        if len(shown) == 1
-        else f"{', '.join(shown[:-1])} and {shown[-1]}"
-        if shown
-        else "none"
-    )
+        shown = items[:limit]
+        last = f"{len(items) - limit:,} more"
+    return f"{', '.join(shown)} and {last}"
 
 
 def numbers(items: Sequence[int]) -> str:
     """Numbers in words: "3", "0–7" for a run without gaps, else "1, 4 and 9"."""
-    if len(items) > 2 and list(items) == list(range(items[0], items[0] + len(items))):
-        return f"{items[0]}–{items[-1]}"
+    if len(items) > 2:
+        first, last = items[0], items[-1]
+        run = range(first, first + len(items))
+        if list(items) == list(run):
+            return f"{first}–{last}"
     return listing([str(item) for item in items])
+
+
+def capitalised(text: str) -> str:
+    """The text with a capital first letter, the others unchanged."""
+    return text[:1].upper() + text[1:]
 
 
 def shape(sides: Sequence[int]) -> str:
@@ -131,19 +176,27 @@ def shape(sides: Sequence[int]) -> str:
     return " × ".join(map(str, sides))
 
 
+_DOWN = ("upper", "middle", "lower")
+_ACROSS = ("left", "centre", "right")
+
+
 def place(
     laid: Float[np.ndarray, "height width"], sign: float = 1.0
 ) -> tuple[float, str]:
-    """Where a map laid on a photo is strongest (weakest for `sign` −1): the value there and the place in words."""
+    """The greatest value of a map laid on a photo, and in words where on it that lies.
+
+    For a `sign` of −1 it is the least value.
+    """
     if not np.isfinite(laid).any():
         return 0.0, "nowhere"
+
+    height, width = laid.shape
     index = int(np.nanargmax(sign * laid))
-    row, column = divmod(index, laid.shape[1])
-    down = ("upper", "middle", "lower")[min(2, 3 * row // laid.shape[0])]
-    across = ("left", "centre", "right")[min(2, 3 * column // laid.shape[1])]
-    words = (
-        "in the centre"
-        if (down, across) == ("middle", "centre")
-        else f"at the {down} {across}"
-    )
-    return float(laid.flat[index]), words
+    value = float(laid.flat[index])
+    row, column = divmod(index, width)
+
+    down = _DOWN[3 * row // height]
+    across = _ACROSS[3 * column // width]
+    if down == "middle" and across == "centre":
+        return value, "in the centre"
+    return value, f"at the {down} {across}"

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from unitscope.accounts.account import NetworkFacts
 from unitscope.atlas.disk.manifest import SCHEMA
 from unitscope.atlas.identity import fingerprint, sha256_of
 from unitscope.atlas.matching import Matching, matched
@@ -19,6 +18,7 @@ from unitscope.attribution.exact_heads import ExactHead
 from unitscope.datasets import Dataset
 from unitscope.errors import InputError
 from unitscope.model import Classifier
+from unitscope.network_facts import NetworkFacts
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""Contributions: what the units add to the logit of a class."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from unitscope.attribution.explanation import Explanation
+from unitscope.render.figures.bars import Bar, BarChart
+from unitscope.render.figures.blocks import INNER, MARGIN, Block, heading, note, page
+from unitscope.render.figures.panels import photos_shown
+from unitscope.render.sheets import Sheet
+from unitscope.render.words import number, plural
+
+_EXACT = (
+    "Contribution in logits = weight × mean activation; all contributions + the bias = "
+    "the logit."
+)
+_LOCAL = (
+    "Contribution in logits = gradient × activation, summed over the cells. This is a "
+    "local answer, which leaves out the rest of the logit."
+)
+
+
+def contributions_figure(
+    explanation: Explanation,
+    *,
+    which: int | str | None = None,
+    image: int = 0,
+    count: int = 10,
+) -> Figure:
+    """What the `count` strongest units, all others and the bias add to a class's logit.
+
+    `which` is the class, the photo's first one when None.
+    """
+    (photo,) = photos_shown(len(explanation), image)
+    if which is None:
+        (first,) = explanation.top(1)[photo]
+        index = first.index
+    else:
+        index = explanation.class_index(which)
+    return page(contribution_blocks(explanation, index, photo, count))
+
+
+def contribution_blocks(
+    explanation: Explanation, index: int, photo: int, count: int
+) -> list[Block]:
+    """The contributions to one class on one photo."""
+    bars = _bars(explanation, index, photo, count)
+    values = [bar.value for bar in bars]
+    chart = BarChart(
+        bars,
+        low=min(0.0, *values),
+        high=max(0.0, *values),
+        names=1.8,
+        values=0.9,
+        step=0.34,
+    )
+
+    def draw(sheet: Sheet, y: float) -> None:
+        chart.draw(sheet, MARGIN, y, INNER)
+
+    label = explanation.labels[index]
+    name = explanation.subjects[photo].name
+    return [
+        heading(f"What the units add to {label}: {name}"),
+        Block(chart.height + 0.15, draw),
+        note(_EXACT if explanation.exact else _LOCAL),
+    ]
+
+
+def _bars(explanation: Explanation, index: int, photo: int, count: int) -> list[Bar]:
+    units = explanation.top_units(index, count, photo)
+    logit = float(explanation.logits[photo, index])
+    left_out_of_class = explanation[photo].left_out_of(index)
+    left_out = float(left_out_of_class[0, 0])
+    together = sum(unit.contribution for unit in units)
+    count_of_units = explanation.feature_map.shape[1]
+    others = count_of_units - len(units)
+
+    bars = []
+    for unit in units:
+        bars.append(_signed_bar(f"unit {unit.unit}", unit.contribution))
+    if others:
+        rest = logit - left_out - together
+        bars.append(_signed_bar(plural(others, "other unit"), rest))
+    name = "bias" if explanation.exact else "left out"
+    bars.append(_signed_bar(name, left_out))
+    bars.append(Bar("logit", logit, f"= {number(logit)}"))
+    return bars
+
+
+def _signed_bar(name: str, value: float) -> Bar:
+    text = number(value, sign=True)
+    return Bar(name, value, text)

@@ -1,0 +1,374 @@
+"""Report contents: what the template puts on the page of one photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from markupsafe import Markup
+
+from unitscope.accounts.account import Account, UnitStory
+from unitscope.attribution.ablation import Change
+from unitscope.attribution.classes import probabilities_of
+from unitscope.kernels import Filters
+from unitscope.render import diagram
+from unitscope.render.colours import Scale
+from unitscope.render.diagram_svg import svg
+from unitscope.render.figures.account import account_unit_scale
+from unitscope.render.figures.cams import cam_scale
+from unitscope.render.figures.filters import filters_words
+from unitscope.render.kernel_sheet import KernelSheet
+from unitscope.render.markup import bar, colour_bar, data_uri
+from unitscope.render.overlays import layer, shown
+from unitscope.render.views import View
+from unitscope.render.words import (
+    capitalised,
+    clean,
+    difference,
+    listing,
+    number,
+    percent,
+    place,
+)
+
+# Pixels of the longer side.
+_PHOTO = 1000
+_LAYER = 640
+_SMALL_LAYER = 420
+
+# A unit that adds less than this share of the logit plays hardly any part in the
+# prediction.
+_HARDLY = 0.02
+
+_MOST_ABLATED = 4
+
+
+@dataclass(frozen=True)
+class MapView:
+    """A map as the page shows it: two layers over the photo, and what a reader hears.
+
+    `blank` is what is written on a map of zeros.
+    """
+
+    heat: str
+    contour: str
+    alt: str
+    blank: str
+
+    @classmethod
+    def of(
+        cls,
+        laid: Float[np.ndarray, "height width"],
+        scale: Scale,
+        alt: str,
+        blank: str = "",
+    ) -> MapView:
+        """The view of a map laid on the photo."""
+        heat, contour = layer(laid, scale, scale.style), layer(laid, scale, "contour")
+        return cls(
+            data_uri(heat, quality=75), data_uri(contour, quality=75), alt, blank
+        )
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class's map with its logit; mean of the map + `bias` = logit.
+
+    For a local answer `bias` is what the map leaves out.
+    """
+
+    label: str
+    logit: float
+    probability: float
+    mean: float
+    bias: float
+    map: MapView
+
+    @property
+    def difference(self) -> float:
+        """How far mean + bias is from the logit."""
+        return self.mean + self.bias - self.logit
+
+
+@dataclass(frozen=True)
+class UnitRow:
+    """One unit with its map, the bar of its contribution, and the classes it serves."""
+
+    story: UnitStory
+    map: MapView
+    bar: Markup
+    serves: str
+
+
+@dataclass(frozen=True)
+class FilterView:
+    """A layer's filters as one picture, with the places of their numbers in pixels."""
+
+    layer: str
+    picture: str
+    width: int
+    height: int
+    numbers: tuple[tuple[int, float, float], ...]
+    words: str
+    alt: str
+
+
+def contents(account: Account) -> dict[str, Any]:
+    """Everything that the template cannot take from the account itself."""
+    explanation = account.explanation
+    view = View.of(account.subject, explanation.input_size, _PHOTO)
+    return {
+        **_photo(account, view),
+        **_predictions(account),
+        **_classes(account, _layer_size(view, _LAYER)),
+        **_units(account, _layer_size(view, _SMALL_LAYER)),
+        **_network(account),
+        "filters": [_filter_view(filters) for filters in account.filters],
+    }
+
+
+def _layer_size(view: View, longest: int) -> tuple[int, int]:
+    factor = min(1.0, longest / max(view.size))
+    width, height = view.size
+    return max(2, round(width * factor)), max(2, round(height * factor))
+
+
+def _photo(account: Account, view: View) -> dict[str, Any]:
+    width, height = view.size
+    return {
+        "photo": data_uri(view.photo),
+        "width": width,
+        "height": height,
+        "box": None if view.whole else [round(side, 1) for side in view.box],
+        "photo_alt": _photo_alt(account, view),
+    }
+
+
+def _photo_alt(account: Account, view: View) -> str:
+    first = account.predictions[0]
+    size = " by ".join(map(str, account.subject.size))
+    crop = "all of it" if view.whole else "only the outlined part; the rest is greyed"
+    return (
+        f"{clean(account.subject.name)}, {size} pixels; the network saw {crop}. "
+        f"The top prediction is {clean(first.label)} with "
+        f"{percent(first.probability)}."
+    )
+
+
+def _predictions(account: Account) -> dict[str, Any]:
+    first = account.classes[0]
+    return {
+        "predictions": [
+            (entry, bar(entry.probability, 0, 1)) for entry in account.predictions
+        ],
+        "first": account.label(first),
+        "first_logit": float(account.explanation.logits[0, first]),
+    }
+
+
+def _network(account: Account) -> dict[str, Any]:
+    return {
+        "diagram": svg(account.network),
+        "diagram_summary": diagram.summary(account.network),
+        "diagram_key": diagram.KEY,
+    }
+
+
+# ---- class activation maps
+
+
+def _classes(account: Account, size: tuple[int, int]) -> dict[str, Any]:
+    explanation = account.explanation
+    scale = cam_scale(explanation, [0], [account.classes])
+    error = 0.0
+    if explanation.exact:
+        error = float(explanation.completeness_error.max())
+    return {
+        "maps": _class_rows(account, scale, size),
+        "map_scale": scale,
+        "map_bar": _bar_of(scale, "scale-classes", "logits"),
+        "completeness": error,
+    }
+
+
+def _class_rows(
+    account: Account, scale: Scale, size: tuple[int, int]
+) -> list[ClassRow]:
+    explanation, classes = account.explanation, list(account.classes)
+    laid = explanation.cams_on_photo(0, classes, size)
+    maps = explanation.cams_of(classes)[0]
+    probabilities = probabilities_of(explanation.logits[0])
+
+    rows = []
+    for index, on_photo, cells in zip(
+        classes,
+        laid,
+        maps,
+        strict=True,
+    ):
+        label = account.label(index)
+        is_zero = not bool(cells.any())
+        rows.append(
+            ClassRow(
+                label=label,
+                logit=float(explanation.logits[0, index]),
+                probability=float(probabilities[index]),
+                mean=float(cells.mean()),
+                bias=float(explanation.left_out_of(index)[0, 0]),
+                map=MapView.of(
+                    on_photo,
+                    scale,
+                    alt=_class_alt(clean(label), on_photo, is_zero=is_zero),
+                    blank="no evidence (all 0)" if is_zero else "",
+                ),
+            )
+        )
+    return rows
+
+
+def _class_alt(
+    label: str, laid: Float[np.ndarray, "height width"], *, is_zero: bool
+) -> str:
+    if is_zero:
+        return f"Evidence for {label}: none anywhere, the map is 0 in every place."
+    greatest, there = place(laid)
+    least, elsewhere = place(laid, -1)
+    return (
+        f"Evidence for {label}: greatest {there} ({number(greatest, sign=True)} "
+        f"logits), least {elsewhere} ({number(least, sign=True)} logits)."
+    )
+
+
+# ---- units
+
+
+def _units(account: Account, size: tuple[int, int]) -> dict[str, Any]:
+    contributions = [story.contribution.contribution for story in account.units]
+    scale = account_unit_scale(account)
+    return {
+        "units": _unit_rows(account, scale, size),
+        "units_together": sum(contributions),
+        "unit_count": account.explanation.feature_map.shape[1],
+        "unit_scale": scale,
+        "unit_bar": _bar_of(scale, "scale-units", "activation"),
+        "ablation": _ablation(account, scale, size),
+    }
+
+
+def _unit_rows(account: Account, scale: Scale, size: tuple[int, int]) -> list[UnitRow]:
+    # Where each class is a unit, all units but the class's own have the weight 0.
+    stories = [story for story in account.units if story.contribution.contribution]
+    stories = stories or list(account.units[:1])
+    values = [story.contribution.contribution for story in stories]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+
+    rows = []
+    for story, value in zip(stories, values, strict=True):
+        labels = [clean(label) for label, weight in story.serves if weight > 0]
+        rows.append(
+            UnitRow(
+                story=story,
+                map=_unit_view(account, story.unit, scale, size),
+                bar=bar(value, low, high),
+                serves=listing(labels, 3),
+            )
+        )
+    return rows
+
+
+def _unit_view(
+    account: Account, unit: int, scale: Scale, size: tuple[int, int]
+) -> MapView:
+    maps = account.explanation.unit_maps(unit)
+    laid = maps.on_photo(0, size)[0]
+    if not bool(maps.maps.any()):
+        alt = f"Unit {unit}: 0 in every place of the photo."
+        return MapView.of(
+            laid,
+            scale,
+            alt,
+            blank="no activation (all 0)",
+        )
+
+    greatest, there = place(laid)
+    mean = number(float(maps.maps.mean()))
+    alt = (
+        f"Unit {unit}: strongest {there} (activation {number(greatest)}), {mean} on "
+        "average."
+    )
+    return MapView.of(laid, scale, alt)
+
+
+# ---- ablation
+
+
+def _ablation(account: Account, scale: Scale, size: tuple[int, int]) -> dict[str, Any]:
+    ablation = account.ablation
+    units = list(ablation.units)
+    first = account.classes[0]
+    before, after = float(ablation.before[0, first]), float(ablation.after[0, first])
+    fires = bool(ablation.maps.maps.any())
+    shown = units[:_MOST_ABLATED]
+    return {
+        "rows": _change_rows(account),
+        "maps": [(unit, _unit_view(account, unit, scale, size)) for unit in shown],
+        "more": len(units) - len(shown),
+        "units": listing([str(unit) for unit in units], 8),
+        "noun": "unit" if len(units) == 1 else "units",
+        "weight": float(account.explanation.weights_of(first)[0, units].sum()),
+        "lost": difference(after, before).lstrip("+"),
+        "fires": (
+            "This unit hardly fires here" if fires else "This unit does not fire here"
+        ),
+        "hardly": abs(before - after) < _HARDLY * abs(before),
+        "turned": ablation.turned_over()[0],
+        "after": account.label(int(ablation.after[0].argmax())),
+        "turning": listing([str(unit) for unit in account.turning or ()], 12),
+    }
+
+
+def _change_rows(account: Account) -> list[tuple[Change, Markup, Markup]]:
+    """The changes of the ablation, each with bars for its logits before and after."""
+    changes = account.ablation.changes(len(account.predictions))
+    logits = [change.logit_before for change in changes]
+    logits += [change.logit_after for change in changes]
+    low, high = min(logits, default=0.0), max(logits, default=0.0)
+    return [
+        (
+            change,
+            bar(change.logit_before, low, high, "before"),
+            bar(change.logit_after, low, high, "after"),
+        )
+        for change in changes
+    ]
+
+
+# ---- scales and filters
+
+
+def _bar_of(scale: Scale, name: str, unit: str) -> Markup:
+    if scale.is_blank:
+        return Markup("")
+    drawn, lut = shown(scale, scale.style)
+    label = (
+        f"Colour scale from {number(drawn.low)} to {number(drawn.high)} {unit}, "
+        f"{scale.over}"
+    )
+    return colour_bar(drawn, lut, name, label)
+
+
+def _filter_view(filters: Filters) -> FilterView:
+    sheet = KernelSheet.of(filters)
+    height, width = sheet.pixels.shape[:2]
+    words = capitalised(filters_words(filters))
+    return FilterView(
+        layer=filters.layer,
+        picture=data_uri(sheet.pixels, lossless=True),
+        width=width,
+        height=height,
+        numbers=sheet.numbers,
+        words=words,
+        alt=f"The filters of {clean(filters.layer)} as small pictures. {words}",
+    )
