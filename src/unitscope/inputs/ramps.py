@@ -170,7 +170,9 @@ def _is_sloped(level: Float[Tensor, "row col"], extent: int) -> Bool[Tensor, "ro
     margin = 1.5 / 255
     lowest = float(first) / 255 + margin
     highest = float(last) / 255 - margin
-    return (level > lowest) & (level < highest)
+    is_above = level > lowest
+    is_below = level < highest
+    return is_above & is_below
 
 
 def _differ(values: Tensor) -> bool:
