@@ -152,6 +152,7 @@ class GapLinear(ExactHead):
     """Pooled units, then a linear layer (ResNet)."""
 
     kind = "gap-linear"
+    has_linear_layer = True
 
     @classmethod
     def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
@@ -167,6 +168,7 @@ class GapNormLinear(ExactHead):
     """Pooled units, a normalisation of them, then a linear layer (ConvNeXt)."""
 
     kind = "gap-norm-linear"
+    has_linear_layer = True
 
     @classmethod
     def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:

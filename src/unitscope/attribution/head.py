@@ -26,6 +26,7 @@ class Head(ABC):
 
     kind: ClassVar[str]
     exact: ClassVar[bool]
+    has_linear_layer: ClassVar[bool] = False
     units_are_classes: ClassVar[bool] = False
 
     layer: str

@@ -311,8 +311,8 @@ def _pool_volume(place: int | None, units: int, network: NetworkFacts) -> _Volum
 
 def _classes_volume(place: int | None, network: NetworkFacts) -> _Volume:
     head = network.head
-    linear = head is not None and head.kind in ("gap-linear", "gap-norm-linear")
-    ending = "linear layer" if linear else "logits"
+    is_linear = head is not None and head.has_linear_layer
+    ending = "linear layer" if is_linear else "logits"
     count = plural(network.classes, "class")
     return _Volume(
         kind="classes",
