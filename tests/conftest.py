@@ -59,6 +59,17 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process of pytest-xdist neighbouring tests: few fixtures of a module are then made in both."""
+    if config.getvalue("dist") != "load":  # the default: nothing else was asked for
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 DATA = Path(
     os.environ.get("UNITSCOPE_DATA") or Path(__file__).parents[2] / "shared" / "data"
 )
