@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,11 +31,22 @@ _export = torch.export.export
 
 def _unchecked_export(*arguments: Any, **options: Any) -> Any:
     """torch.export without the checks of shapes, which would make a number of a batch's unknown length."""
+    _read_operators_once()
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         return _export(*arguments, **options)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@functools.cache
+def _read_operators_once() -> None:
+    """Share the ONNX exporter's table of operators, which it parses anew for every network, for half a second."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    ONNXRegistry.from_torchlib = staticmethod(
+        functools.cache(ONNXRegistry.from_torchlib)
+    )
 
 
 torch.export.export = _unchecked_export
@@ -46,6 +58,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process of pytest-xdist neighbouring tests: few fixtures of a module are then made in both."""
+    if config.getvalue("dist") != "load":  # the default: nothing else was asked for
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
 
 DATA = Path(
     os.environ.get("UNITSCOPE_DATA") or Path(__file__).parents[2] / "shared" / "data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -102,9 +103,14 @@ def part_of(file: Path) -> str:
     return "" if part == "__init__" else part
 
 
+@functools.cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
 def imports(file: Path, only_top: bool = False) -> Iterator[str]:
     """The full names of all modules that a file imports, inside functions too."""
-    tree = ast.parse((ROOT / file).read_text())
+    tree = tree_of(file)
     for node in tree.body if only_top else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -160,7 +166,7 @@ def test_nothing_imports_the_command_line() -> None:
 def test_the_one_door_up_is_drawables_to_render() -> None:
     doors = []
     for file in FILES:
-        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        for node in ast.walk(tree_of(file)):
             named = (
                 isinstance(node, ast.Call)
                 and getattr(node.func, "attr", "") == "import_module"

@@ -55,10 +55,14 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
 
 
+@pytest.fixture(scope="module")
+def result(model: Classifier, photo: Path) -> write_up.Reproduction:
+    return write_up.reproduce(model, photo)
+
+
 def test_every_published_number_is_compared_and_disagreement_shows(
-    model: Classifier, photo: Path
+    result: write_up.Reproduction,
 ) -> None:
-    result = write_up.reproduce(model, photo)
     rows = {row.quantity: row for row in result.comparisons}
     assert rows["chopped network gives (unit × row × col)"].obtained == "2048 × 8 × 8"
     assert rows["chopped network gives (unit × row × col)"].agrees is True
@@ -74,9 +78,8 @@ def test_every_published_number_is_compared_and_disagreement_shows(
 
 
 def test_the_maximal_unit_is_the_one_with_the_largest_weight_for_the_first_class(
-    model: Classifier, photo: Path
+    model: Classifier, photo: Path, result: write_up.Reproduction
 ) -> None:
-    result = write_up.reproduce(model, photo)
     first = model.explain(photo).top(1)[0][0].index
     weights = model.module.get_submodule("fc").weight[first]  # type: ignore[union-attr]
     row = next(row for row in result.comparisons if row.where == "figure 18")

@@ -78,6 +78,6 @@ def paths(folder: Path) -> list[Path]:
 
 def refused(kind: type[UnitscopeError], *arguments: Any, **options: Any) -> str:
     with pytest.raises(kind) as caught:
-        scan(*arguments, **options)
+        scan(*arguments, **{"engine": "torch", **options})
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -21,8 +21,6 @@ from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
 from unitscope.tracing.layers import captured, evaluating
 
-# Some are enough for what takes seconds.
-COMPILED = (ResNet20, Flattened)
 NETWORKS = (Gap, Dense, ChannelsLast, ConvNextLike, ResNet20, Tokens, Flattened)
 
 
@@ -34,37 +32,41 @@ def maps_of(model: Classifier) -> list[str]:
     return [layer.name for layer in model.layers() if layer.is_map]
 
 
-@pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
-def test_layers_are_what_hooks_see(kind: type[nn.Module], x: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("kind", "compiled"),
+    [
+        *((kind, False) for kind in NETWORKS),
+        (Flattened, True),
+        pytest.param(ResNet20, True, marks=pytest.mark.slow),
+    ],
+)
+def test_layers_are_what_hooks_see(
+    kind: type[nn.Module], compiled: bool, x: Tensor
+) -> None:
     model = model_of(kind)
     names = maps_of(model)
     layers = {layer.name: layer for layer in model.layers()}
     with evaluating(model.network), captured(model.network, names) as outputs:
         logits = model.network(x.clone())
-    for compiled in (False, True):
-        if compiled and kind not in COMPILED:
-            continue
-        with model.frozen(names, required=True) if compiled else model.thawed():
-            found = model.activations(x, names)
-        assert list(found.layers) == list(found.pooled) == names
+    with model.frozen(names, required=True) if compiled else model.thawed():
+        found = model.activations(x, names)
+    assert list(found.layers) == list(found.pooled) == names
+    assert torch.allclose(found.logits, logits, atol=1e-5 * float(logits.abs().max()))
+    for name in names:
+        real = layers[name].units_first(outputs[name])
         assert torch.allclose(
-            found.logits, logits, atol=1e-5 * float(logits.abs().max())
+            found.layers[name], real, atol=1e-5 * float(real.abs().max())
+        ), name
+        assert torch.allclose(found.pooled[name], found.layers[name].mean((2, 3)))
+    if model.head.exact:
+        assert found.readout is not None and found.units is not None
+        assert torch.allclose(
+            found.readout.logits(found.units),
+            logits,
+            atol=1e-5 * float(logits.abs().max()),
         )
-        for name in names:
-            real = layers[name].units_first(outputs[name])
-            assert torch.allclose(
-                found.layers[name], real, atol=1e-5 * float(real.abs().max())
-            ), name
-            assert torch.allclose(found.pooled[name], found.layers[name].mean((2, 3)))
-        if model.head.exact:
-            assert found.readout is not None and found.units is not None
-            assert torch.allclose(
-                found.readout.logits(found.units),
-                logits,
-                atol=1e-5 * float(logits.abs().max()),
-            )
-        else:
-            assert found.feature_map is None and found.readout is None
+    else:
+        assert found.feature_map is None and found.readout is None
 
 
 def test_what_cannot_be_had(x: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import os
 import signal
@@ -468,6 +469,20 @@ def test_any_file_name_can_be_explained_and_is_shown_as_text(
 
 
 def test_json_loses_no_character_where_standard_output_is_ascii(
+    photo: Path, model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ünï.png"
+    path.write_bytes(photo.read_bytes())
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="ascii"))
+    assert main(["ablate", str(path), *model, "--json"]) == 0
+    sys.stdout.flush()
+    document = json.loads(out.getvalue().decode("ascii"))
+    assert document["photos"][0]["photo"] == "ünï.png"
+
+
+@pytest.mark.slow
+def test_json_loses_no_character_in_a_process_whose_standard_output_is_ascii(
     photo: Path, model: list[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "ünï.png"
@@ -500,7 +515,24 @@ def test_a_full_disk_behind_standard_output_is_one_line(model: list[str]) -> Non
     assert b"Traceback" not in done.stderr and b"cannot be written" in done.stderr
 
 
-def test_a_photo_can_come_through_a_pipe(photo: Path, model: list[str]) -> None:
+def test_a_photo_can_come_through_a_pipe(
+    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str]
+) -> None:
+    if not Path("/dev/fd").exists():
+        pytest.skip("there is no /dev/fd on this system")
+    reader, writer = os.pipe()
+    try:
+        assert photo.stat().st_size < 65536, "what a pipe holds"
+        os.write(writer, photo.read_bytes())
+        os.close(writer)
+        status, _, err = run(capsys, "ablate", f"/dev/fd/{reader}", *model, "--json")
+    finally:
+        os.close(reader)
+    assert status == 0, err
+
+
+@pytest.mark.slow
+def test_a_photo_can_come_from_standard_input(photo: Path, model: list[str]) -> None:
     if not Path("/dev/stdin").exists():
         pytest.skip("there is no /dev/stdin on this system")
     done = command(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -17,7 +19,7 @@ from PIL import Image
 from test_cli import NETWORK, SCHEMA, model, photo, refused, run
 
 from unitscope.atlas.atlas import Atlas
-from unitscope.cli import cli
+from unitscope.cli import cli, main
 
 __all__ = ["model", "photo"]
 
@@ -37,6 +39,10 @@ SMALL = [
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
+    return photos_in(tmp_path)
+
+
+def photos_in(folder: Path) -> Path:
     """Photos of three classes with masks of two concepts, and a file that is none."""
     random = np.random.default_rng(0)
     for number in range(24):
@@ -45,37 +51,43 @@ def photos(tmp_path: Path) -> Path:
         mask = np.zeros((40, 48), np.uint8)
         mask[10:30, 10:20], mask[:10] = 1, 2
         for kind, array in (("images", pixels), ("annotations", mask)):
-            path = tmp_path / "set" / kind / name
+            path = folder / "set" / kind / name
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
-    (tmp_path / "set" / "names.txt").write_text("pole\nsky\n")
-    (tmp_path / "set" / "images" / "else" / "broken.jpg").write_text("no photo")
-    return tmp_path / "set"
+    (folder / "set" / "names.txt").write_text("pole\nsky\n")
+    (folder / "set" / "images" / "else" / "broken.jpg").write_text("no photo")
+    return folder / "set"
 
 
-@pytest.fixture
-def atlas(
-    capsys: pytest.CaptureFixture[str], photos: Path, model: list[str], tmp_path: Path
-) -> Path:
-    """An atlas with concepts."""
-    out = tmp_path / "atlas"
-    status, printed, err = run(
-        capsys,
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An atlas with concepts, which the tests only read."""
+    root = tmp_path_factory.mktemp("atlas")
+    photos, out, net = photos_in(root), root / "atlas", root / "net.py"
+    net.write_text(NETWORK)
+    arguments = [
         "scan",
         photos / "images",
-        *model,
+        "--model",
+        f"python:{net}:Net",
+        "--preprocessing",
+        "resize=40,crop=32",
         "--out",
         out,
         "--concepts",
         photos,
         *SMALL,
-    )
-    assert (status, err) == (0, "")
+    ]
+    printed, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    assert (status, err.getvalue()) == (0, "")
     assert (
-        "24 images, 1 skipped" in printed
-        and "2 of the data set's 3 classes are classes of the model" in printed
+        "24 images, 1 skipped" in printed.getvalue()
+        and "2 of the data set's 3 classes are classes of the model"
+        in printed.getvalue()
     )
-    assert "detectors" in printed and "by chance" in printed
+    assert "detectors" in printed.getvalue() and "by chance" in printed.getvalue()
     return out
 
 
@@ -249,7 +261,7 @@ def test_every_verb_of_the_group_documents_itself_with_an_example(
 
 
 def test_ctrl_c_stops_a_scan_and_the_same_command_goes_on(
-    photos: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "net.py").write_text(
         NETWORK.replace(
@@ -279,5 +291,5 @@ def test_ctrl_c_stops_a_scan_and_the_same_command_goes_on(
         and err.strip() == "unitscope: interrupted"
         and out == ""
     )
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "24 images, 1 skipped" in done.stdout
+    status, printed, _ = run(capsys, *command[3:])
+    assert status == 0 and "24 images, 1 skipped" in printed

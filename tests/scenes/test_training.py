@@ -96,9 +96,10 @@ def shards(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def two_threads() -> Iterator[None]:
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As many threads of torch as the test's parameter says."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
 
@@ -253,11 +254,13 @@ def arguments(source: Path, out: Path, *more: str) -> list[str]:
         "0",
         "--warmup",
         "4",
+        # Processors without bfloat16 take five times as long over it.
+        "--precision",
+        "float32",
     ]
     return [*words, *more]
 
 
-@pytest.mark.usefixtures("two_threads")
 def test_training_learns_and_writes_what_it_learned(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,12 +297,22 @@ def test_training_learns_and_writes_what_it_learned(
     assert again.to_json(CLASSES) == accuracy
 
 
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "threads"),
+    [
+        ("muon", "bfloat16", 1),
+        ("sgd", "float32", 1),
+        pytest.param("muon", "bfloat16", 2, marks=pytest.mark.slow),
+        pytest.param("sgd", "bfloat16", 2, marks=pytest.mark.slow),
+    ],
+    indirect=["threads"],
+)
 def test_a_killed_training_goes_on_to_the_same_weights(
-    archive: Path, shards: Path, tmp_path: Path, optimizer: str
+    archive: Path, shards: Path, tmp_path: Path, optimizer: str, precision: str
 ) -> None:
     more = ["--hold-out", "4", "--optimizer", optimizer, "--lr", "0.02"]
+    more += ["--precision", precision]
     assert train_miniplaces.main(arguments(archive, tmp_path / "whole", *more)) == 0
     # Killed in the middle of the second epoch: 4 steps each.
     assert (
@@ -320,7 +333,6 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         torch.testing.assert_close(second[name], value, rtol=0, atol=0, msg=name)
 
 
-@pytest.mark.usefixtures("two_threads")
 def test_a_checkpoint_of_another_recipe_is_refused(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -329,7 +341,6 @@ def test_a_checkpoint_of_another_recipe_is_refused(
     assert "belongs to another recipe" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("two_threads")
 def test_a_plateau_may_be_made_longer_but_not_what_is_done(
     archive: Path, tmp_path: Path
 ) -> None:
@@ -362,7 +373,6 @@ def test_a_plateau_may_be_made_longer_but_not_what_is_done(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("two_threads")
 def test_a_student_trains_on_parquet_beside_its_teacher(
     archive: Path, shards: Path, tmp_path: Path
 ) -> None:

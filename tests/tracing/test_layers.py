@@ -264,7 +264,7 @@ def test_the_stages_of_simplenet() -> None:
                 (1000,),
             ],
         ),
-        (
+        pytest.param(
             "densenet121",
             [
                 (64, 48, 48),
@@ -274,6 +274,7 @@ def test_the_stages_of_simplenet() -> None:
                 (1024, 3, 3),
                 (1000,),
             ],
+            marks=pytest.mark.slow,
         ),
         (
             "efficientnet_b0",

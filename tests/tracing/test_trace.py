@@ -223,7 +223,7 @@ def test_a_cell_lies_in_the_middle_of_what_it_sees(name: str) -> None:
     ("name", "part", "side"),
     [
         ("resnet18", "layer2", 160),
-        ("densenet121", "features.transition1", 96),
+        pytest.param("densenet121", "features.transition1", 96, marks=pytest.mark.slow),
         ("mobilenet_v2", "features.10", 256),
         ("squeezenet1_1", "features.9", 160),
     ],
