@@ -48,8 +48,11 @@ ROOMS = {
         colours words overlays sheets diagram markup figures report fragments reporting
         """,
     "explorer": """
-        bundle shelf tiles worker network_contents photo_contents atlas_contents
-        atlas_documents documents server static_copy
+        bundle web limits recent shelf worker tiles atlas_about atlas_tables
+        histogram_contents map_contents layer_contents class_contents atlas_documents
+        index_contents network_contents filter_contents photo_contents photo_sources
+        documents answers guard uploads requests static_files application server
+        static_copy
         """,
     "write_up": "",
     "cli": "shared atlas photos explore",
@@ -66,8 +69,8 @@ LEAVES = {
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
     "pyarrow": ("datasets/tables.py", "atlas/storage.py"),
-    "starlette": ("explorer/server.py",),
-    "uvicorn": ("explorer/server.py",),
+    "starlette": ("explorer/web.py",),
+    "uvicorn": ("explorer/web.py",),
     "simplejpeg": ("inputs/jpegs.py",),
     "onnxruntime": (),
     "onnx": (),
