@@ -55,7 +55,10 @@ ROOMS = {
         static_copy
         """,
     "write_up": "",
-    "cli": "shared atlas photos explore",
+    "cli": """
+        options output loading reader scan pages atlas explain pictures ablate info
+        reproduce explore
+        """,
 }
 PARTS = {room: parts.split() for room, parts in ROOMS.items()}
 
