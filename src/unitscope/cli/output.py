@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ def print_rows(
 ) -> None:
     """Print rows as JSON with all their columns, or as a table of some of them."""
     if as_json:
-        print_document("rows", rows=rows)
+        print_document("rows", rows=[_without_nan(row) for row in rows])
     else:
         print_table(rows, columns)
 
@@ -66,9 +67,17 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         click.echo("  ".join(padded).rstrip())
 
 
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for JSON, in which a missing number is null."""
+    return {name: None if _is_nan(value) else value for name, value in row.items()}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _cell(value: Any) -> str:
-    is_nan = value != value
-    if value is None or is_nan:
+    if value is None or _is_nan(value):
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
 
