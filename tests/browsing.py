@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from unitscope.explorer.application import create_app
 from unitscope.explorer.documents import Documents
-from unitscope.explorer.server import create_app, listening, web_server
+from unitscope.explorer.server import listening, web_server
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

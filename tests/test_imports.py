@@ -64,11 +64,17 @@ ROOMS = {
         markup figures report_contents report fragments reporting
         """,
     "explorer": """
-        bundle shelf tiles worker network_contents photo_contents atlas_contents
-        atlas_documents documents server static_copy
+        bundle web limits recent shelf worker tiles atlas_about atlas_tables
+        histogram_contents map_contents layer_contents class_contents atlas_documents
+        index_contents network_contents filter_contents photo_contents photo_sources
+        documents answers guard uploads requests static_files application server
+        static_copy
         """,
     "write_up": "",
-    "cli": "shared atlas photos explore",
+    "cli": """
+        options output loading reader scan pages atlas explain pictures ablate info
+        reproduce explore
+        """,
 }
 PARTS = {room: parts.split() for room, parts in ROOMS.items()}
 
@@ -82,8 +88,8 @@ LEAVES = {
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
     "pyarrow": ("datasets/parquet.py", "atlas/disk/tables.py"),
-    "starlette": ("explorer/server.py",),
-    "uvicorn": ("explorer/server.py",),
+    "starlette": ("explorer/web.py",),
+    "uvicorn": ("explorer/web.py",),
     "simplejpeg": ("inputs/jpegs.py",),
     "onnxruntime": (),
     "onnx": (),

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from unitscope.cli import cli, main
+from unitscope.cli.output import print_rows
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = jsonschema.Draft202012Validator(
@@ -367,6 +368,18 @@ def test_weights_that_do_not_fit_say_which_keys(
         weights,
     )
     assert "stranger.bias" in refused(capsys, "info", *model, "--weights", weights)
+
+
+def test_a_missing_number_is_null_in_json_and_a_dash_in_a_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{"unit": 3, "low": float("nan"), "name": "bed"}]
+    print_rows(rows, ["unit", "low"], as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    SCHEMA.validate(document)
+    assert document["rows"] == [{"unit": 3, "low": None, "name": "bed"}]
+    print_rows(rows, ["unit", "low"], as_json=False)
+    assert capsys.readouterr().out == "unit  low\n   3    –\n"
 
 
 def test_wrong_usage_exits_with_two(

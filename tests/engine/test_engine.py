@@ -22,7 +22,7 @@ from networks import ConvNextLike, Dense, Gap, ResNet20, Tokens, seeded
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scanning import scan
-from unitscope.cli.shared import load_model
+from unitscope.cli.loading import load_model
 from unitscope.engine import compiled as compiled_module
 from unitscope.engine.compiled import ALLOWED, Compiled
 from unitscope.engine.frozen import Frozen

@@ -15,7 +15,7 @@ from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.scanning import scan
 from unitscope.datasets import open_dataset
 from unitscope.errors import InputError, MissingError
-from unitscope.explorer.atlas_documents import AtlasContents
+from unitscope.explorer.atlas_documents import AtlasDocuments
 from unitscope.explorer.tiles import STATES
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import wrap
@@ -48,9 +48,9 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 
 def contents(
     atlas: Atlas, folder: Path, photos: Path | None = None, drawn: bool = False
-) -> AtlasContents:
+) -> AtlasDocuments:
     photos = Path(atlas.manifest["data"]["source"]) if photos is None else photos
-    return AtlasContents(atlas, open_dataset(photos), folder, drawn=drawn)
+    return AtlasDocuments(atlas, open_dataset(photos), folder, drawn=drawn)
 
 
 def test_nothing_is_drawn_before_it_is_asked_for(atlas: Atlas, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_where_drawn_it_is_told_at_once(atlas: Atlas, tmp_path: Path) -> None:
 
 
 def test_without_a_data_set_all_are_gone(atlas: Atlas, tmp_path: Path) -> None:
-    pages = AtlasContents(atlas, None, tmp_path)
+    pages = AtlasDocuments(atlas, None, tmp_path)
     assert {STATES[row[4]] for row in pages.units(0, 0)["images"].values()} == {
         "photo not found"
     }
@@ -142,4 +142,4 @@ def test_what_is_not_there(atlas: Atlas, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match=message):
             asked()
     with pytest.raises(InputError, match="at least 1 image, not 0"):
-        AtlasContents(atlas, None, tmp_path, 0)
+        AtlasDocuments(atlas, None, tmp_path, 0)

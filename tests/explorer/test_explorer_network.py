@@ -19,9 +19,10 @@ from browsing import served, watched
 from networks import Flattened, Gap, Kinds, SharedConv, seeded
 from unitscope.atlas.scanning import scan
 from unitscope.errors import LayerError, UnitError
-from unitscope.explorer import network_contents
+from unitscope.explorer import filter_contents
 from unitscope.explorer.documents import Documents
-from unitscope.explorer.network_contents import filters, network
+from unitscope.explorer.filter_contents import filters
+from unitscope.explorer.network_contents import network
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import convolutions
 from unitscope.kernels import filters as filters_of
@@ -146,8 +147,8 @@ class TestFiltersDocument:
     ) -> None:
         whole = filters(mixed, layer)
         monkeypatch.setattr(
-            network_contents,
-            "_MOST",
+            filter_contents,
+            "DOCUMENT_BYTES",
             3 * len(base64.b64decode(whole["pixels"])) // whole["filters"],
         )
         parts, begin = [], 0
@@ -527,7 +528,7 @@ class TestPages:
     def test_a_large_layer_is_shown_in_parts(
         self, page: Any, address: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(network_contents, "_MOST", 8 * 6 * (49 + 8))
+        monkeypatch.setattr(filter_contents, "DOCUMENT_BYTES", 8 * 6 * (49 + 8))
         named = "".join(f"%{byte:02x}" for byte in HOSTILE.encode())
         opened(page, address, f"filters/{named}?filter=17", CANVAS)
         assert page.inner_text(".kernel-parts").startswith(

@@ -20,7 +20,8 @@ from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.scanning import scan
 from unitscope.attribution.explanation import Explanation
 from unitscope.errors import AtlasError, MissingError, PhotoError
-from unitscope.explorer.documents import Documents, told_apart
+from unitscope.explorer.documents import Documents
+from unitscope.explorer.index_contents import distinct_labels
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
 from unitscope.sources import load
@@ -128,7 +129,7 @@ def test_pictures_are_upright_and_nothing_but_pixels(tmp_path: Path) -> None:
 
 
 def test_refusals(documents: Documents, tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="give it again"):
+    with pytest.raises(MissingError, match="send it again"):
         documents.photo("0123456789abcdef01234567")
     with pytest.raises(MissingError, match="no atlas is open"):
         documents.photo("image-3")
@@ -137,24 +138,26 @@ def test_refusals(documents: Documents, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="nothing to explore"):
         Documents(None, folder=tmp_path)
     with pytest.raises(PhotoError):
-        documents.given(b"no picture", "x.png")
+        documents.add_photo(b"no picture", "x.png")
     damaged = photo(tmp_path / "x.png").read_bytes()[:60]
     with pytest.raises(PhotoError):
-        documents.photo(documents.given(damaged, "x.png")["photo"])
+        documents.photo(documents.add_photo(damaged, "x.png")["photo"])
 
 
 def test_later_photos_push_out_earlier_explanations(
     documents: Documents, tmp_path: Path
 ) -> None:
-    first = documents.given(photo(tmp_path / "first.png", 1).read_bytes(), "first")[
+    first = documents.add_photo(photo(tmp_path / "first.png", 1).read_bytes(), "first")[
         "photo"
     ]
     before = documents.photo(first)
     for seed in range(2, 22):
         documents.photo(
-            documents.given(photo(tmp_path / "x.png", seed).read_bytes(), "x")["photo"]
+            documents.add_photo(photo(tmp_path / "x.png", seed).read_bytes(), "x")[
+                "photo"
+            ]
         )
-    assert len(documents._explained) <= 16 and documents.photo(first) == before
+    assert len(documents._explanations) <= 16 and documents.photo(first) == before
 
 
 # The browser's algebra
@@ -477,7 +480,7 @@ def test_an_atlas_alone_explains_what_it_kept(atlas: Atlas, tmp_path: Path) -> N
     with pytest.raises(MissingError, match="--model"):
         documents.photo("image-99")
     with pytest.raises(MissingError, match="--model"):
-        documents.given(b"", "x")
+        documents.add_photo(b"", "x")
 
 
 def test_an_atlas_of_another_model_is_refused(atlas: Atlas, tmp_path: Path) -> None:
@@ -523,7 +526,7 @@ def test_2048_units_and_365_classes_are_switched_while_one_clicks(
 
 
 def test_labels_are_told_apart() -> None:
-    assert told_apart(["cat", "", "dog", "cat", "\u200b"]) == [
+    assert distinct_labels(["cat", "", "dog", "cat", "\u200b"]) == [
         "cat · 0",
         "class 1",
         "dog",

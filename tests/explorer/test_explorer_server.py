@@ -49,9 +49,12 @@ from unitscope.errors import (
     UnitscopeWarning,
 )
 from unitscope.explorer import server
+from unitscope.explorer.application import create_app
 from unitscope.explorer.documents import Documents
-from unitscope.explorer.server import create_app, listening, serve
+from unitscope.explorer.limits import Limits
+from unitscope.explorer.server import listening, serve
 from unitscope.explorer.shelf import Shelf
+from unitscope.explorer.uploads import Uploads
 from unitscope.explorer.worker import Worker
 from unitscope.inputs.photos import Encoded, open_photo
 from unitscope.inputs.preprocessing import Preprocessing
@@ -241,14 +244,14 @@ def test_closing_ends_what_waits_and_does_not_wait_for_what_runs() -> None:
 
 
 def test_a_photo_is_kept_by_its_contents_until_it_has_to_make_room() -> None:
-    shelf = Shelf(photos=3)
+    shelf = Shelf(count=3)
     ids = [shelf.add(picture(seed), f"{seed}.png") for seed in range(3)]
     assert ids[0] == shelf.add(picture(0), "again.png") and len(ids[0]) == 24
     assert shelf.find(ids[1]).read() == picture(1)
     fourth = shelf.add(picture(3), "3.png")
     with pytest.raises(
         MissingError,
-        match=r"photo '\w{24}' is not kept here \(any more\): give it again",
+        match=r"photo '\w{24}' is not stored here \(any more\): send it again",
     ):
         shelf.find(ids[2])
     assert [shelf.find(photo).name for photo in (ids[0], ids[1], fourth)] == [
@@ -304,7 +307,7 @@ def test_the_usual_kinds_of_pictures_are_taken(kind: str) -> None:
 def test_other_kinds_are_refused_whatever_they_are_named(kind: str) -> None:
     with pytest.raises(
         PhotoError,
-        match=r"'a.jpg' is no picture of a kind that is read here \(JPEG, PNG",
+        match=r"'a.jpg' is not in a supported image format \(JPEG, PNG",
     ):
         Shelf().add(picture(kind=kind), "a.jpg")
 
@@ -406,7 +409,7 @@ def test_a_photo_is_decoded_before_it_is_kept_and_once_only() -> None:
 
 
 def test_a_shelf_may_be_used_from_several_threads() -> None:
-    shelf, pictures = Shelf(photos=4), [picture(seed) for seed in range(12)]
+    shelf, pictures = Shelf(count=4), [picture(seed) for seed in range(12)]
 
     def used(number: int) -> None:
         with contextlib.suppress(MissingError):
@@ -452,7 +455,9 @@ def documents(model: Classifier, tmp_path: Path) -> Documents:
 
 @pytest.fixture
 def client(documents: Documents) -> Iterator[TestClient]:
-    with TestClient(create_app(documents, upload_bytes=100_000), base_url=AT) as client:
+    with TestClient(
+        create_app(documents, limits=Limits(upload_bytes=100_000)), base_url=AT
+    ) as client:
         yield client
 
 
@@ -801,11 +806,11 @@ def test_folders_are_left_out_of_what_is_shown() -> None:
 
 
 def test_a_photo_that_was_never_given_is_asked_for_again(client: TestClient) -> None:
-    assert "give it again" in told(
+    assert "send it again" in told(
         client.get("/data/photos/123456789012345678901234.json"), 404
     )
     nobody = {"photo": "123456789012345678901234", "layer": "x", "units": [1]}
-    assert "give it again" in told(client.post("/data/ablated", json=nobody), 404)
+    assert "send it again" in told(client.post("/data/ablated", json=nobody), 404)
 
 
 @pytest.mark.parametrize(
@@ -991,14 +996,14 @@ def test_every_answer_has_the_headers_that_keep_it_to_itself(
 
 def test_photos_that_are_none_or_too_large_are_refused(client: TestClient) -> None:
     named = {"X-Photo-Name": quote("a b.png")}
-    assert "'a b.png' is no picture" in told(
+    assert "'a b.png' is not in a supported image format" in told(
         client.post("/data/photos", content=b"no photo", headers=named), 422
     )
     assert "megapixels" in told(
         client.post("/data/photos", content=bomb(9000, 9000), headers=named), 422
     )
     assert "X-Photo-Name" in told(client.post("/data/photos", content=picture()), 400)
-    line = "a photo of more than 100,000 bytes is not taken"
+    line = "the photo has more than 100,000 bytes: send a smaller one"
     assert line in told(
         client.post("/data/photos", content=bytes(100_001), headers=named), 413
     )
@@ -1011,7 +1016,7 @@ def test_photos_that_are_none_or_too_large_are_refused(client: TestClient) -> No
         )
         assert re.search("'a b.png' (is damaged|cannot be read)", told(cut, 422)), kind
     # What was refused is not kept either.
-    assert "give it again" in told(
+    assert "send it again" in told(
         client.get(
             f"/data/photos/{hashlib.sha256(cut.request.content).hexdigest()[:24]}.jpg"
         ),
@@ -1062,7 +1067,7 @@ def test_questions_are_json_of_few_bytes_about_units_that_there_are(
         client.post("/data/ablated", content=json.dumps(question)), 415
     )
     too_long = client.post("/data/ablated", json=question | {"units": [1] * 200_000})
-    assert "is not taken" in told(too_long, 413)
+    assert "the list of units has more than" in told(too_long, 413)
 
 
 class Faulty(Documents):
@@ -1207,10 +1212,10 @@ def test_pictures_and_uploads_do_not_wait_for_the_network(tmp_path: Path) -> Non
 
 
 def test_few_pictures_are_kept_and_drawn_once(
-    documents: Documents, monkeypatch: pytest.MonkeyPatch
+    model: Classifier, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("unitscope.explorer.documents._PICTURES", 2)
-    ids = [documents.given(picture(seed), "a.png")["photo"] for seed in range(3)]
+    documents = Documents(model, folder=tmp_path, pictures=2)
+    ids = [documents.add_photo(picture(seed), "a.png")["photo"] for seed in range(3)]
     seen = documents.picture(ids[2])
     assert documents.picture(ids[2]) is seen and Image.open(io.BytesIO(seen)).size == (
         60,
@@ -1227,7 +1232,10 @@ def test_too_many_at_once_are_refused_in_one_line_and_answered_later(
 ) -> None:
     documents = Documents(wrap(seeded(Slow), preprocessing=SMALL), folder=tmp_path)
     documents.index()
-    with running(documents, waiting=2) as at, ThreadPoolExecutor(10) as clients:
+    with (
+        running(documents, limits=Limits(waiting=2)) as at,
+        ThreadPoolExecutor(10) as clients,
+    ):
         photos = [give(at, picture(seed)) for seed in range(10)]
         answers = list(
             clients.map(lambda photo: ask(at, f"/data/photos/{photo}.json"), photos)
@@ -1252,7 +1260,10 @@ def test_ten_who_ask_for_the_same_share_one_answer(tmp_path: Path) -> None:
     model = wrap(seeded(Slow), preprocessing=SMALL)
     documents = Documents(model, folder=tmp_path)
     documents.index()
-    with running(documents, waiting=1) as at, ThreadPoolExecutor(10) as clients:
+    with (
+        running(documents, limits=Limits(waiting=1)) as at,
+        ThreadPoolExecutor(10) as clients,
+    ):
         photo = give(at, picture())
         answers = list(
             clients.map(lambda _: ask(at, f"/data/photos/{photo}.json"), range(10))
@@ -1266,7 +1277,10 @@ def test_whoever_hangs_up_gives_the_place_in_the_queue_up(tmp_path: Path) -> Non
     network = Slow()
     documents = Documents(wrap(network, preprocessing=SMALL), folder=tmp_path)
     documents.index()
-    with running(documents, waiting=4) as at, ThreadPoolExecutor(1) as clients:
+    with (
+        running(documents, limits=Limits(waiting=4)) as at,
+        ThreadPoolExecutor(1) as clients,
+    ):
         photos = [give(at, picture(seed)) for seed in range(8)]
         for photo in photos[6:]:  # the first ones are also for making the network ready
             assert ask(at, f"/data/photos/{photo}.json")[0] == 200
@@ -1302,19 +1316,19 @@ def raw(
         return found
 
 
-def test_lies_about_the_length_are_seen_through(
-    documents: Documents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_GRACE", 0.5)
-    monkeypatch.setattr(server, "_PATIENCE", 0.5)
+def test_lies_about_the_length_are_seen_through(documents: Documents) -> None:
+    limits = Limits(upload_bytes=50_000, grace=0.5, patience=0.5)
     head = b"POST /data/photos HTTP/1.1\r\nHost: localhost\r\nX-Photo-Name: a.png\r\n"
-    with running(documents, upload_bytes=50_000) as at:
+    with running(documents, limits=limits) as at:
         told = raw(at, head + b"Content-Length: 99999999999\r\n\r\n")
         assert told.startswith(b"HTTP/1.1 413") and b"50,000 bytes" in told
         told = raw(at, head + b"Content-Length: 1000\r\n\r\n" + picture()[:500])
         assert told.startswith(b"HTTP/1.1 408") and b"took too long" in told
         told = raw(at, head + b"Content-Length: 10\r\n\r\n" + bytes(100))
-        assert told.startswith(b"HTTP/1.1 422") and b"no picture" in told
+        assert (
+            told.startswith(b"HTTP/1.1 422")
+            and b"not in a supported image format" in told
+        )
         chunk = b"2710\r\n" + bytes(10_000) + b"\r\n"
         told = raw(at, head + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 20)
         assert told.startswith(b"HTTP/1.1 413")
@@ -1327,12 +1341,8 @@ def test_lies_about_the_length_are_seen_through(
         assert ask(at, "/")[0] == 200
 
 
-def test_slow_clients_are_let_go(
-    documents: Documents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_GRACE", 0.4)
-    monkeypatch.setattr(server, "_PATIENCE", 0.4)
-    with running(documents) as at:
+def test_slow_clients_are_let_go(documents: Documents) -> None:
+    with running(documents, limits=Limits(grace=0.4, patience=0.4)) as at:
         begin = time.perf_counter()
         assert raw(at) == b""  # asks nothing
         assert (
@@ -1344,11 +1354,9 @@ def test_slow_clients_are_let_go(
         assert ask(at, "/")[0] == 200
 
 
-def test_whoever_does_not_take_the_answer_is_let_go(
-    documents: Documents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_PATIENCE", 0.3)
-    with running(documents) as at, socket.socket() as deaf:
+def test_whoever_does_not_take_the_answer_is_let_go(documents: Documents) -> None:
+    limits = Limits(patience=0.3)
+    with running(documents, limits=limits) as at, socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(at)
         question = b"GET /static/explorer.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -1364,14 +1372,16 @@ HEAD = b"POST /data/photos HTTP/1.1\r\nHost: localhost\r\nX-Photo-Name: a\r\nCon
 
 
 def test_no_more_photos_are_read_at_once_than_there_is_room_for(
-    documents: Documents, monkeypatch: pytest.MonkeyPatch
+    documents: Documents,
 ) -> None:
-    monkeypatch.setattr(server, "_UPLOADS_AT_ONCE", 8)  # a quarter for each client
-    monkeypatch.setattr(server, "_GRACE", 1.0)
-    monkeypatch.setattr(server, "_SLOWEST", 1 << 20)
+    # A quarter for each client.
+    limits = Limits(uploads_at_once=8, grace=1.0, slowest=1 << 20)
     large = picture(size=(400, 400))
-    assert len(large) > server._SMALL_BYTES
-    with running(documents) as at, ThreadPoolExecutor(4) as clients:
+    assert len(large) > limits.small_bytes
+    with (
+        running(documents, limits=limits) as at,
+        ThreadPoolExecutor(4) as clients,
+    ):
         slow = [clients.submit(raw, at, HEAD + bytes(300_000)) for _ in range(2)]
         time.sleep(0.3)
         begin = time.perf_counter()
@@ -1395,12 +1405,12 @@ def test_who_sends_nothing_holds_no_room(documents: Documents) -> None:
 
 
 @pytest.mark.slow
-def test_whoever_finds_no_room_is_told_to_come_again(
-    documents: Documents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_GRACE", 0.5)
-    monkeypatch.setattr(server, "_SLOWEST", 64 << 10)
-    with running(documents) as at, ThreadPoolExecutor(2) as clients:
+def test_whoever_finds_no_room_is_told_to_come_again(documents: Documents) -> None:
+    limits = Limits(grace=0.5, slowest=64 << 10)
+    with (
+        running(documents, limits=limits) as at,
+        ThreadPoolExecutor(2) as clients,
+    ):
         slow = [clients.submit(raw, at, HEAD + bytes(400_000)) for _ in range(2)]
         time.sleep(0.2)
         status, body = ask(
@@ -1413,11 +1423,8 @@ def test_whoever_finds_no_room_is_told_to_come_again(
         assert all(b"408" in one.result() for one in slow)
 
 
-def test_nobody_may_take_forever_however_steadily(
-    documents: Documents, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_LONGEST", 0.6)
-    with running(documents) as at:
+def test_nobody_may_take_forever_however_steadily(documents: Documents) -> None:
+    with running(documents, limits=Limits(longest=0.6)) as at:
         begin = time.perf_counter()
         assert b"408" in raw(at, HEAD, *[bytes(20_000)] * 20, pause=0.1)
         assert time.perf_counter() - begin < 5
@@ -1425,11 +1432,11 @@ def test_nobody_may_take_forever_however_steadily(
 
 def test_one_client_has_a_quarter_of_the_room() -> None:
     async def taken() -> list[str]:
-        uploads, begun = server._Uploads(8), []
+        uploads, begun = Uploads(Limits(uploads_at_once=8)), []
         leave = asyncio.Event()
 
         async def one(client: str) -> None:
-            async with uploads.room(client):
+            async with uploads.place(client):
                 begun.append(client)
                 await leave.wait()
 
@@ -1441,7 +1448,7 @@ def test_one_client_has_a_quarter_of_the_room() -> None:
         first = list(begun)
         leave.set()
         await asyncio.gather(*tasks)
-        assert len(begun) == 24 and not uploads._of
+        assert len(begun) == 24 and uploads.clients == 0
         return first
 
     assert sorted(asyncio.run(taken())) == list("aabbcdde")
@@ -1463,9 +1470,7 @@ def test_small_answers_do_not_wait_for_each_other(documents: Documents) -> None:
 # Listening
 
 
-def test_a_port_that_is_taken_is_told_and_the_usual_one_gives_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_port_that_is_taken_is_told_and_the_usual_one_gives_way() -> None:
     with listening("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -1473,12 +1478,10 @@ def test_a_port_that_is_taken_is_told_and_the_usual_one_gives_way(
             match=rf"port {port} of 127.0.0.1 is taken: name another with --port",
         ):
             listening("127.0.0.1", port)
-        monkeypatch.setattr(server, "DEFAULT_PORT", port)
-        with listening("127.0.0.1", None) as other:
+        with listening("127.0.0.1", None, range(port, port + 20)) as other:
             assert port < other.getsockname()[1] < port + 20
-        monkeypatch.setattr(server, "_PORTS_TRIED", 1)
         with pytest.raises(UnitscopeError, match="are all taken"):
-            listening("127.0.0.1", None)
+            listening("127.0.0.1", None, [port])
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7", "", "a" * 300])

@@ -22,8 +22,8 @@ from unitscope.atlas.disk.tables import write_table
 from unitscope.atlas.scanning import scan
 from unitscope.datasets import open_dataset
 from unitscope.errors import InputError, OutputError, UnitscopeWarning
-from unitscope.explorer import atlas_contents
 from unitscope.explorer.bundle import bundle
+from unitscope.explorer.map_contents import packed_maps, pooling_factor
 from unitscope.explorer.static_copy import export
 from unitscope.explorer.tiles import STATES
 from unitscope.geometry import Placement, lay_on_photo
@@ -508,11 +508,11 @@ def test_maps_are_kept_to_a_part_of_their_peak(cells: int) -> None:
     shares = (
         np.random.default_rng(0).uniform(-1, 1, (3, cells, cells)).astype(np.float16)
     )
-    factor = atlas_contents._factor((cells, cells))
+    factor = pooling_factor((cells, cells))
     side = -(-cells // factor)
     for signed in (True, False):
         packed = np.frombuffer(
-            base64.b64decode(atlas_contents._packed(shares, factor, signed)), np.uint8
+            base64.b64decode(packed_maps(shares, factor, signed)), np.uint8
         )
         found = packed.reshape(3, side, side) / 254
         found = 2 * found - 1 if signed else found

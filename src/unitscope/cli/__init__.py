@@ -9,17 +9,16 @@ from typing import Any
 
 import click
 
-from unitscope.cli.atlas import atlas_group, scan
+from unitscope.cli.ablate import ablate
+from unitscope.cli.atlas import atlas_group
+from unitscope.cli.explain import explain
 from unitscope.cli.explore import explore
-from unitscope.cli.photos import (
-    ablate,
-    explain,
-    filters_command,
-    info,
-    reproduce,
-    units_command,
-)
-from unitscope.cli.shared import CONTEXT, complain
+from unitscope.cli.info import info
+from unitscope.cli.options import CONTEXT
+from unitscope.cli.output import complain
+from unitscope.cli.pictures import filters_command, units_command
+from unitscope.cli.reproduce import reproduce
+from unitscope.cli.scan import scan
 from unitscope.errors import OutputError, UnitscopeError, UnitscopeWarning
 
 __all__ = ["cli", "main"]
@@ -52,34 +51,14 @@ for _verb in (
     cli.add_command(_verb)
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], *_where: Any, **_more: Any
-) -> None:
-    """Say a warning of ours on one line, without the place in the code; those of other libraries stay unsaid."""
-    if issubclass(category, UnitscopeWarning):
-        complain(UnitscopeWarning(f"warning: {message}"))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
     0 done, 1 failed with one clear line, 2 wrong usage, 130 interrupted.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(
-                errors="replace"
-            )  # A terminal that lacks → or × gets ? instead of a traceback.
+    _replace_unknown_characters()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UnitscopeWarning)
-            warnings.showwarning = _show_warning
-            result = cli.main(
-                args=None if arguments is None else list(arguments),
-                prog_name="unitscope",
-                standalone_mode=False,
-            )
-        return result if isinstance(result, int) else 0
+        return _run(arguments)
     except click.ClickException as error:
         error.show()
         return 2 if isinstance(error, click.UsageError) else 1
@@ -90,18 +69,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return 1
     except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): nothing to say, and Python must not
-        # say it at exit either.
+        # The reader of a pipe has ended (`| head`), and that is not an error. Without
+        # standard output Python does not report one at exit either.
         sys.stdout = None
         return 1
     except OSError as error:
-        # Everything that unitscope writes itself is told of by OutputError: this is
-        # standard output.
+        # Errors in all other files are OutputErrors.
+        reason = error.strerror or error
         complain(
             OutputError(
-                f"standard output cannot be written ({error.strerror or error}): free "
-                "some space"
+                f"standard output cannot be written ({reason}): free some space"
             )
         )
         sys.stdout = None
         return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnitscopeWarning)
+        warnings.showwarning = _show_warning
+        result = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="unitscope",
+            standalone_mode=False,
+        )
+    return result if isinstance(result, int) else 0
+
+
+def _replace_unknown_characters() -> None:
+    """Print "?" for characters that a terminal lacks, such as → and ×."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_where: Any, **_more: Any
+) -> None:
+    """Print a UnitscopeWarning as one line; warnings of other libraries are hidden."""
+    if issubclass(category, UnitscopeWarning):
+        complain(UnitscopeWarning(f"warning: {message}"))

@@ -1,18 +1,19 @@
-"""The verb about looking: explore, in a browser."""
+"""The verb explore: a classifier and an atlas in a browser."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from unitscope.cli.atlas import write_pages
-from unitscope.cli.shared import complain, load_model, model_options
+from unitscope.cli.loading import load_model
+from unitscope.cli.options import model_options, take_model_options
+from unitscope.cli.output import complain
+from unitscope.cli.pages import write_pages
 from unitscope.errors import UnitscopeError
 
 if TYPE_CHECKING:
@@ -35,33 +36,33 @@ if TYPE_CHECKING:
 @click.option(
     "--source",
     metavar="SOURCE",
-    help="The atlas's data set, where it lies elsewhere now.",
+    help="The data set of the atlas, where it has moved since the scan.",
 )
 @click.option(
     "--export",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Write the pages as files instead.",
+    help="Write the pages as files, and do not serve them.",
 )
 @click.option(
     "--port",
     metavar="N",
     type=click.IntRange(0, 65535),
-    help="Where to listen; 0 for any that is free [default: 8421, or the next that is free].",
+    help="The port to listen at; 0 for any free one [default: 8421, or the next free one].",
 )
 @click.option(
     "--host",
     metavar="HOST",
     default="127.0.0.1",
     show_default=True,
-    help="Another address of this machine lets others on the network in.",
+    help="The address to listen at; one other than this lets others on the network in.",
 )
 @click.option(
     "--allow-host",
     "allow_hosts",
     metavar="NAME",
     multiple=True,
-    help="A further name by which browsers get here.",
+    help="A further name of this machine that browsers may use; may be repeated.",
 )
 @click.option(
     "--browser/--no-browser",
@@ -70,16 +71,12 @@ if TYPE_CHECKING:
 )
 def explore(
     path: Path | None,
-    photos: Sequence[str],
     source: str | None,
     export: Path | None,
-    port: int | None,
-    host: str,
-    allow_hosts: Sequence[str],
     browser: bool | None,
-    **named: str | None,
+    **options: Any,
 ) -> None:
-    """Look around in a browser: your photos explained, units switched off, and the atlas where there is one.
+    """Look around in a browser: explain your photos, switch units off, and browse an atlas.
 
     Serves pages to this machine only, until Ctrl-C. With ATLAS and no --model, the
     model is the one that the atlas names. With --export, writes the pages as files that
@@ -91,70 +88,68 @@ def explore(
     unitscope explore ATLAS --export pages
     """
     if export is None:
-        # Before anything is loaded: without the server's libraries that would be for
-        # nothing.
+        # First of all, so that a missing library is reported before the model loads.
         from unitscope.explorer.server import explore as serve
     from unitscope.atlas.atlas import Atlas
     from unitscope.datasets import open_dataset
 
     atlas = None if path is None else Atlas.open(path)
     dataset = None if source is None else open_dataset(source)
-    if atlas is not None and not any(named.values()):
-        model = _model_of(atlas)
-    else:
-        model = load_model(
-            named if atlas is None or named["spec"] else named | {"spec": _spec(atlas)}
-        )
+    model = _load(take_model_options(options), atlas)
 
     if export is not None:
-        write_pages(
-            atlas, export, model=model, photos=list(map(Path, photos)), dataset=dataset
-        )
+        photos = [Path(photo) for photo in options["photos"]]
+        write_pages(atlas, export, model=model, photos=photos, dataset=dataset)
         return
 
     def ready(address: str) -> None:
         click.echo(f"unitscope: {address} (Ctrl-C ends it)")
         if sys.stdout.isatty() if browser is None else browser:
-            # A browser of the terminal would keep us until it is left.
-            threading.Thread(
-                target=webbrowser.open, args=(address,), daemon=True
-            ).start()
+            _open_browser(address)
 
-    serve(
-        model,
-        atlas,
-        dataset=dataset,
-        photos=photos,
-        host=host,
-        port=port,
-        allow_hosts=allow_hosts,
-        ready=ready,
-        freeze=True,
-    )
+    serve(model, atlas, dataset=dataset, ready=ready, freeze=True, **options)
 
 
-def _spec(atlas: Atlas) -> str:
-    return str(atlas.manifest["model"]["spec"])
+def _open_browser(address: str) -> None:
+    # In a thread: a browser in the terminal blocks until somebody leaves it.
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def _load(options: dict[str, str | None], atlas: Atlas | None) -> Classifier | None:
+    """The model that the options name, completed by what the atlas notes."""
+    if atlas is None or options["spec"]:
+        return load_model(options)
+    if any(options.values()):
+        return load_model(options | {"spec": _spec(atlas)})
+    return _model_of(atlas)
 
 
 def _model_of(atlas: Atlas) -> Classifier | None:
-    """The model that an atlas was made of; None, with a line that says why, where it cannot be had again."""
+    """The model of an atlas; None, with a line that says why, where it is not available."""
     from unitscope.atlas.identity import fingerprint
     from unitscope.sources import load
 
     identity = atlas.manifest["identity"]
+    preprocessing = identity["preprocessing"]
     try:
         model = load(_spec(atlas))
         if fingerprint(model) != identity["model"]:
             reason = f"'{_spec(atlas)}' alone has other weights"
-        elif model.preprocessing.describe() != identity["preprocessing"]:
-            reason = f"it was scanned with another preprocessing, {identity['preprocessing']}"
+        elif model.preprocessing.describe() != preprocessing:
+            reason = f"it was scanned with another preprocessing, {preprocessing}"
         else:
             return model
     except UnitscopeError as error:
         reason = str(error)
-    told = f"only the atlas is shown, not its model ({reason})"
+
     complain(
-        UnitscopeError(f"{told}: name that with --model, --weights and --preprocessing")
+        UnitscopeError(
+            f"only the atlas is shown, not its model ({reason}): name that with "
+            "--model, --weights and --preprocessing"
+        )
     )
     return None
+
+
+def _spec(atlas: Atlas) -> str:
+    return str(atlas.manifest["model"]["spec"])

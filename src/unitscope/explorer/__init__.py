@@ -1,1 +1,1 @@
-"""The explorer: a classifier and what its units do over a data set, to be looked through in a browser."""
+"""The explorer: pages about a classifier and an atlas of it, for a browser."""

@@ -1,4 +1,4 @@
-"""Photo contents: what the pages are told of one photo, as plain data, so that they can do the algebra themselves."""
+"""Photo contents: one photo's answer as plain data, from which pages do the algebra."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ Plain = dict[str, Any]
 LONGEST = 1024
 """Pixels of the longer side of the pictures that pages show."""
 
-# Local answers may be asked for at layers of millions of cells; their thumbnails need
-# no more than this a side.
+_LONGEST_NAME = 120
+_JPEG_QUALITY = 90
+# Local answers exist at layers of millions of cells; their thumbnails need no more cells
+# than this a side.
 _THUMBNAIL = 28
 
 
 def head_contents(readout: Readout) -> Plain:
-    """How pooled units become logits: weight (class, unit), bias (class), and the normalisation, if there is one."""
+    """The map from pooled units to logits: weight (class, unit), bias (class), norm."""
     norm = readout.norm
     return {
         "classes": len(readout.bias),
@@ -42,43 +44,41 @@ def head_contents(readout: Readout) -> Plain:
 
 
 def photo_contents(explanation: Explanation) -> Plain:
-    """One photo's explanation: logits, where the map lies, and the map itself.
+    """One photo's explanation: logits, the map, and where it lies on the photo.
 
-    An exact answer brings the feature map (unit, row, col) as it is; all maps,
-    contributions and ablations follow from it and the head. A local answer brings it
-    small, to be looked at only (see `evidence_contents`), and what it leaves out of the
-    logits.
+    An exact answer contains the feature map (unit, row, col) as it is: all maps,
+    contributions and ablations follow from it and the head. A local answer contains
+    small maps to look at; see `evidence_contents` for its numbers.
     """
     (subject,) = explanation.subjects
     feature_map = explanation.feature_map[0].detach().cpu().float()
-    told = _placed(
-        subject.placement(explanation.input_size),
-        explanation.grid,
-        feature_map.shape[1:],
-    )
-    told |= {
-        "name": shorten(subject.name, 120),
+    cells = feature_map.shape[1:]
+    contents = {
+        **_placement(
+            subject.placement(explanation.input_size), explanation.grid, cells
+        ),
+        "name": shorten(subject.name, _LONGEST_NAME),
         "exact": explanation.exact,
         "layer": explanation.layer,
         "units": len(feature_map),
         "logits": packed(explanation.logits[0]),
     }
     if explanation.exact:
-        return told | {"features": packed(feature_map)}
-    small = torch.nn.functional.adaptive_max_pool2d(
-        feature_map, [min(side, _THUMBNAIL) for side in feature_map.shape[1:]]
-    )
-    return told | {
+        return contents | {"features": packed(feature_map)}
+
+    sides = [min(side, _THUMBNAIL) for side in cells]
+    thumbnails = torch.nn.functional.adaptive_max_pool2d(feature_map, sides)
+    return contents | {
         "method": explanation.head.kind,
-        "thumbnails": packed(small),
-        "thumbnail": list(small.shape[1:]),
+        "thumbnails": packed(thumbnails),
+        "thumbnail": list(thumbnails.shape[1:]),
     }
 
 
-def kept_photo_contents(
+def sampled_photo_contents(
     layer: AtlasLayer, readout: Readout, sample: Sample, image: int, subject: Subject
 ) -> Plain:
-    """The same of an image that an atlas kept whole in the sample of its head's layer: no network is needed.
+    """The same for an image in the sample of an atlas's head layer, without a network.
 
     The means over the cells are exact; the maps are right to 0.05 % of their largest
     activation.
@@ -87,8 +87,9 @@ def kept_photo_contents(
     pooled = torch.from_numpy(sample.means[place])
     features = torch.from_numpy(sample.maps()[place])
     assert subject.placed is not None
-    return _placed(subject.placed, layer.grid, features.shape[1:]) | {
-        "name": shorten(subject.name, 120),
+    return {
+        **_placement(subject.placed, layer.grid, features.shape[1:]),
+        "name": shorten(subject.name, _LONGEST_NAME),
         "exact": True,
         "layer": layer.name,
         "units": layer.units,
@@ -98,21 +99,21 @@ def kept_photo_contents(
     }
 
 
-def evidence_contents(explanation: Explanation, which: int) -> Plain:
-    """A local answer for one class: its map (row, col), every unit's contribution, and what both leave out."""
+def evidence_contents(explanation: Explanation, index: int) -> Plain:
+    """A local answer for one class: map (row, col), contributions, and the remainder."""
     return {
-        "map": packed(explanation.cams_of(which)[0, 0]),
-        "contributions": packed(explanation.contributions_of(which)[0, 0]),
-        "left_out": float(explanation.left_out_of(which)[0, 0]),
+        "map": packed(explanation.cams_of(index)[0, 0]),
+        "contributions": packed(explanation.contributions_of(index)[0, 0]),
+        "left_out": float(explanation.left_out_of(index)[0, 0]),
     }
 
 
 def picture(photo: Image.Image, longest: int = LONGEST) -> bytes:
-    """A photo as JPEG, its longer side at most `longest` pixels; nothing of the file it came from is left."""
-    drawn = photo.copy()
-    drawn.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    """A photo as JPEG without metadata, its longer side at most `longest` pixels."""
+    small = photo.copy()
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
-    drawn.save(buffer, "jpeg", quality=90)
+    small.save(buffer, "jpeg", quality=_JPEG_QUALITY)
     return buffer.getvalue()
 
 
@@ -122,8 +123,8 @@ def packed(values: torch.Tensor) -> str:
     return base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
 
 
-def _placed(placement: Placement, grid: Grid, cells: tuple[int, ...]) -> Plain:
-    """Where the input lies on the photo, and the map's cells on the input."""
+def _placement(placement: Placement, grid: Grid, cells: tuple[int, ...]) -> Plain:
+    """Where the input lies on the photo, and the cells of the map on the input."""
     return {
         "size": list(placement.photo_size),
         "box": list(placement.box),

@@ -1,4 +1,4 @@
-"""Static copy: the explorer's pages as files that are looked through from disk, without a server or a network."""
+"""Static copy: the explorer's pages as files that work from disk, without a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from unitscope.atlas.atlas import Atlas
 from unitscope.datasets import Dataset
 from unitscope.errors import OutputError, UnitscopeError, UnitscopeWarning
-from unitscope.explorer.atlas_documents import AtlasContents
+from unitscope.explorer.atlas_documents import AtlasDocuments
 from unitscope.explorer.bundle import bundle
 from unitscope.explorer.documents import Documents, photos_of
 from unitscope.files import folder_written_whole
@@ -26,12 +26,16 @@ INDEX = "index.html"
 SCRIPT = "explorer.js"
 
 _DATA = "data"
-# Nothing but the pages' own files is loaded, and no script or style that stands in a
-# page.
-_POLICY = (
-    "default-src 'none'; img-src 'self' file:; style-src 'self' file:; script-src "
-    "'self' file:; base-uri 'none'; "
-    "form-action 'none'"
+# Only the pages' own files are loaded, and no script or style inside a page.
+_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "img-src 'self' file:",
+        "style-src 'self' file:",
+        "script-src 'self' file:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
 )
 
 
@@ -45,25 +49,23 @@ def export(
     each: Callable[[int], None] | None = None,
     images: int = 9,
 ) -> Path:
-    """Write an atlas as pages that need nothing but themselves: whole, or nothing at all. Returns OUT/index.html.
+    """Write an atlas as pages that need no server, all or nothing; returns OUT/index.html.
 
-    Every unit is shown with `images` images by its maximum and by its mean. Photos are
-    read again from `dataset`, or from the data set that was scanned where none is
-    given; one that is gone, or is another now, is shown as a grey tile that says so.
-    Where the head is exact, units are switched off in the pages themselves, on the
-    images that the atlas kept whole. With its `model` the network and its filters are
-    shown too, and `photos` are explained; then the atlas may be missing. `each` is
-    called with the number of units done, after each.
+    Every unit has `images` images by its maximum and by its mean. Photos are read from
+    `dataset`, or from where they were scanned; one that is gone or has changed becomes
+    a grey tile that says so. Where the head is exact, the pages themselves switch units
+    off, on the images in the atlas's sample. With its `model` they show the network and
+    its filters and explain `photos`, and `atlas` may be None. `each` is called with the
+    number of finished units, after each one.
 
     Raises InputError where `images` is less than 1, AtlasError where the atlas is not
-    done or is of another model, PhotoError for photos that cannot be read, and
+    complete or is of another model, PhotoError for photos that cannot be read, and
     OutputError where the pages cannot be written.
     """
-    if out.is_dir() and any(out.iterdir()) and not (out / SCRIPT).is_file():
-        raise OutputError(
-            f"'{out}' holds other files, and no pages of an atlas: name another folder"
-        )
-    dataset = photos_of(atlas) if dataset is None and atlas is not None else dataset
+    _check_folder(out)
+    if dataset is None and atlas is not None:
+        dataset = photos_of(atlas)
+
     with folder_written_whole(out) as staging:
         documents = Documents(
             model,
@@ -74,52 +76,69 @@ def export(
             images=images,
             drawn=True,
         )
-        contents = documents.of_atlas
-        if contents is not None:
-            _write_atlas(contents, staging, each)
-        if model is not None:
-            _write_network(documents, staging)
-        told = documents.index() | {
-            "live": False,
-            "photos": _write_photos(documents, staging),
-        }
-        # Which pictures are there is known only now.
-        _write_script(
-            staging,
-            "index",
-            told | {"atlas": None if contents is None else contents.index()},
-        )
-        _write_pages(told["architecture"], staging)
-    if contents is not None and contents.tiles.missing:
-        warnings.warn(
-            f"{contents.tiles.missing} of {contents.tiles.asked} images could not be "
-            "shown: say where the data set "
-            "lies now",
-            UnitscopeWarning,
-            stacklevel=2,
-        )
+        _write_documents(documents, staging, each)
+        _write_pages(documents.index()["architecture"], staging)
+
+    _warn_of_missing(documents.atlas_documents)
     return out / INDEX
 
 
-def _write_atlas(
-    contents: AtlasContents, folder: Path, each: Callable[[int], None] | None
+def _check_folder(out: Path) -> None:
+    """Refuse to replace a folder that holds anything but pages."""
+    if out.is_dir() and any(out.iterdir()) and not (out / SCRIPT).is_file():
+        raise OutputError(
+            f"'{out}' holds other files, and no pages of an atlas: name another folder"
+        )
+
+
+def _warn_of_missing(of_atlas: AtlasDocuments | None) -> None:
+    if of_atlas is None or not of_atlas.tiles.missing:
+        return
+    tiles = of_atlas.tiles
+    warnings.warn(
+        f"{tiles.missing} of {tiles.asked} images could not be shown: say where the "
+        "data set lies now with --source",
+        UnitscopeWarning,
+        stacklevel=3,
+    )
+
+
+def _write_documents(
+    documents: Documents, folder: Path, each: Callable[[int], None] | None
 ) -> None:
-    """All that is told of units and classes, and the pictures of them."""
+    """All documents of an atlas, of a model, or of both."""
+    of_atlas = documents.atlas_documents
+    if of_atlas is not None:
+        _write_atlas(of_atlas, folder, each)
+    if documents.model is not None:
+        _write_network(documents, folder)
+
+    photos = _write_photos(documents, folder)
+    index = documents.index() | {"live": False, "photos": photos}
+    # The index of the atlas says which pictures exist, which is known only now.
+    index["atlas"] = None if of_atlas is None else of_atlas.index()
+    _write_script(folder, "index", index)
+
+
+def _write_atlas(
+    of_atlas: AtlasDocuments, folder: Path, each: Callable[[int], None] | None
+) -> None:
+    """The documents about units and classes, and their pictures."""
     done = itertools.count(1)
-    for place in range(contents.layers):
-        for chunk, units in enumerate(contents.chunks(place)):
-            _write_script(
-                folder, f"units-{place}-{chunk}", contents.units(place, chunk)
-            )
-            _write_script(
-                folder, f"neighbours-{place}-{chunk}", contents.neighbours(place, chunk)
-            )
+    for place in range(of_atlas.layers):
+        for chunk, units in enumerate(of_atlas.chunks(place)):
+            name = f"{place}-{chunk}"
+            _write_script(folder, f"units-{name}", of_atlas.units(place, chunk))
+            neighbours = of_atlas.neighbours(place, chunk)
+            _write_script(folder, f"neighbours-{name}", neighbours)
+
             for unit in units:
-                contents.draw_sprite(place, unit)
+                of_atlas.draw_sprite(place, unit)
                 if each is not None:
                     each(next(done))
-    for chunk in contents.class_chunks():
-        _write_script(folder, f"classes-{chunk}", contents.classes(chunk))
+
+    for chunk in of_atlas.class_chunks():
+        _write_script(folder, f"classes-{chunk}", of_atlas.classes(chunk))
 
 
 def _write_network(documents: Documents, folder: Path) -> None:
@@ -127,99 +146,106 @@ def _write_network(documents: Documents, folder: Path) -> None:
     network = documents.network()
     _write_script(folder, "network", network)
     for layer in network["filters"]:
-        filters = documents.filters(layer)
-        _write_script(folder, f"filters/{layer}", filters)
-        for begin in range(filters["count"], filters["filters"], filters["most"]):
-            _write_script(
-                folder, f"filters/{layer}.from-{begin}", documents.filters(layer, begin)
-            )
+        first = documents.filters(layer)
+        _write_script(folder, f"filters/{layer}", first)
+        for begin in range(first["count"], first["filters"], first["most"]):
+            part = documents.filters(layer, begin)
+            _write_script(folder, f"filters/{layer}.from-{begin}", part)
 
 
 def _write_photos(documents: Documents, folder: Path) -> list[Any]:
-    """The photos, with all that switching units off takes; none where that takes the network itself.
+    """The photos that pages can ablate without the network: none without an exact head.
 
-    Images of the atlas that are gone, or others by now, are left out.
+    Images of the atlas that are gone or have changed are left out. Returns the photos
+    that were written.
     """
-    head = documents.index()["head"]
-    if head is None or not head["exact"]:
+    index = documents.index()
+    if index["head"] is None or not index["head"]["exact"]:
         return []
+
     photos = []
-    for photo in documents.index()["photos"]:
+    for photo in index["photos"]:
+        id = photo["id"]
         try:
-            picture = documents.picture(photo["id"])
+            picture = documents.picture(id)
         except UnitscopeError:
-            if photo["kept"]:
+            is_image_of_atlas = photo["kept"]
+            if is_image_of_atlas:
                 continue
             raise
-        _write_script(folder, f"photos/{photo['id']}", documents.photo(photo["id"]))
-        (folder / _DATA / "photos" / f"{photo['id']}.jpg").write_bytes(picture)
+        _write_script(folder, f"photos/{id}", documents.photo(id))
+        (folder / _DATA / "photos" / f"{id}.jpg").write_bytes(picture)
         photos.append(photo)
+
     if photos:
         _write_script(folder, "head", documents.head())
     return photos
 
 
 def _write_script(folder: Path, name: str, value: Any) -> None:
-    """Write data as a script, as pages from disk can load scripts only.
+    """Write data as a script, the only kind of data that pages from disk can load.
 
-    Nothing in it can end the script or be read as an address: "<", ">" and "&" are
-    written as escapes, as is all that is not ASCII, and so is the second of two
-    slashes.
+    Nothing in it can end the script or look like an address: "<", ">", "&" and
+    characters beyond ASCII are escaped, and so is the second of two slashes.
     """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     text = text.replace("//", "/\\/")
+
     path = folder / _DATA / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'unitscope.add("{name}",{text});\n', encoding="ascii")
 
 
 def _write_pages(architecture: str, folder: Path) -> None:
-    """The page that all is shown in, with the live explorer's style sheets and its modules as one script."""
+    """The page, the live explorer's style sheets, and its modules as one script."""
     static = resources.files("unitscope.explorer") / "static"
 
     def read(name: str) -> str:
         return (static / name).read_text(encoding="utf-8")
 
-    script = bundle(
-        read, "main.js", "unitscope", ["add"], {"data.js": "data-scripts.js"}
-    )
+    replacements = {"data.js": "data-scripts.js"}
+    script = bundle(read, "main.js", "unitscope", ["add"], replacements)
     (folder / SCRIPT).write_text(script, encoding="utf-8")
-    page, others = copied_page(
-        read(INDEX), f"{architecture} – unitscope", version("unitscope")
-    )
-    for name in others:
+
+    title = f"{architecture} – unitscope"
+    page, other_files = copied_page(read(INDEX), title, version("unitscope"))
+    for name in other_files:
         (folder / name).write_text(read(name), encoding="utf-8")
     (folder / INDEX).write_text(page, encoding="utf-8")
 
 
 def copied_page(page: str, title: str, made_by: str) -> tuple[str, list[str]]:
-    """The live explorer's page for a copy: its one script in place of modules, and a policy of its own.
+    """The live explorer's page for a copy: one script, and a policy of its own.
 
-    Returns the page, and the names of the other files of the static folder that it
-    needs, which lie beside it.
+    Returns the page, and the names of the files of the static folder that belong beside
+    it. Raises ValueError where the page has not exactly one script, title and character
+    set.
     """
     page = re.sub(r'<link rel="modulepreload"[^>]*>\n', "", page)
-    page, scripts = re.subn(
+    page, scripts = _replaced(
         r'<script type="module"[^>]*>', f'<script src="{SCRIPT}" defer>', page
     )
-    page, titles = re.subn(
-        r"<title>[^<]*</title>", lambda _: f"<title>{escape(title)}</title>", page
+    page, titles = _replaced(
+        r"<title>[^<]*</title>", f"<title>{escape(title)}</title>", page
     )
-    others = re.findall(r'href="static/([^"]+)"', page)
+    other_files = re.findall(r'href="static/([^"]+)"', page)
     page = page.replace('href="static/', 'href="')
+
+    charset = '<meta charset="utf-8">'
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-    page, begins = re.subn(
-        r'<meta charset="utf-8">',
-        lambda found: (
-            f'{found[0]}\n{policy}\n<meta name="generator" content="unitscope {escape(made_by)}">'
-        ),
-        page,
-    )
-    if (scripts, titles, begins) != (1, 1, 1) or "static/" in page:
+    generator = f'<meta name="generator" content="unitscope {escape(made_by)}">'
+    page, charsets = _replaced(charset, f"{charset}\n{policy}\n{generator}", page)
+
+    if (scripts, titles, charsets) != (1, 1, 1) or "static/" in page:
         raise ValueError(
-            "index.html has not the one script, title and character set that a copy is "
-            "made of"
+            "index.html must have one script, one title and one character set, which a "
+            "copy replaces"
         )
-    return page, others
+    return page, other_files
+
+
+def _replaced(pattern: str, text: str, page: str) -> tuple[str, int]:
+    """A page with all matches replaced by a literal text, and the number of matches."""
+    return re.subn(pattern, lambda _: text, page)

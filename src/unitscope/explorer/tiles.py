@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image, ImageOps, features
 
@@ -19,18 +19,22 @@ from unitscope.render.words import shorten
 FOLDER = "images"
 SPRITES = "sprites"
 PER_FOLDER = 1000
-"""Images are laid into folders of this many, as file browsers get slow with more."""
+"""Images in one folder; file browsers get slow with more."""
 
 DRAWN = 0
 STATES = ("", "photo not found", "photo cannot be read", "another photo now")
-"""What a tile's place shows instead of a photo, by state: nothing where it is drawn."""
+"""What pages show in place of a tile, by its state; "" where the tile is drawn."""
+
+IN_SPRITE = 6
+"""Images in a sprite."""
 
 _NOT_FOUND, _UNREADABLE, _CHANGED = 1, 2, 3
 _SIDE = 160
-# A sprite shows so many images, in so many columns; each as large as on a card, with
-# some to spare for dense screens.
-IN_SPRITE, _ABREAST, _SPRITE_SIDE = 6, 3, 108
-_NEUTRAL = (128, 128, 128)
+_SPRITE_COLUMNS = 3
+# Larger than on a card, for screens with several pixels a CSS pixel.
+_SPRITE_SIDE = 108
+_GREY = (128, 128, 128)
+_LANCZOS = Image.Resampling.LANCZOS
 _COLUMNS = (
     "image",
     "id",
@@ -43,46 +47,54 @@ _COLUMNS = (
     "bottom",
     "width",
     "height",
+    "digest",
 )
+
+# Left, top, right and bottom, in pixels.
+_Box: TypeAlias = tuple[float, float, float, float]
 
 
 class Tiles:
-    """The tiles of an atlas's images, each drawn into `folder` when it is first asked for, and only once.
+    """The tiles of an atlas's images, each drawn into `folder` once, when needed.
 
-    Units share their top images, so that one small file an image is much less than a
-    picture for each unit. A photo that is gone, cannot be read or is not the one that
-    was scanned gets no file, and the reason instead.
+    Units share their top images, so that one file an image takes much less space than
+    pictures for each unit. A photo that is gone, unreadable or changed since the scan
+    has a state that says so, and no file.
     """
 
     def __init__(self, atlas: Atlas, dataset: Dataset | None, folder: Path) -> None:
-        table = atlas.table("images", [*_COLUMNS, "digest"])
-        columns = {name: table.column(name).to_pylist() for name in table.column_names}
-        self._columns, self._dataset, self._folder = columns, dataset, folder
-        self._place = {image: place for place, image in enumerate(columns["image"])}
-        self._states: dict[int, int] = {}
-        rows, cols = atlas.manifest["model"]["input_shape"][-2:]
-        self._input = (int(rows), int(cols))
         self.suffix = "webp" if features.check("webp") else "jpg"
+        self._dataset = dataset
+        self._folder = folder
+        self._states: dict[int, int] = {}
+
+        input_shape = atlas.manifest["model"]["input_shape"]
+        *_, self._rows, self._cols = map(int, input_shape)
+
+        table = atlas.table("images", list(_COLUMNS))
+        self._columns: dict[str, list[Any]] = table.to_pydict()
+        images = self._columns["image"]
+        self._places = {image: place for place, image in enumerate(images)}
 
     @property
     def missing(self) -> int:
-        """How many of the images that were asked for have no tile."""
+        """The number of requested images without a tile."""
         return sum(state != DRAWN for state in self._states.values())
 
     @property
     def asked(self) -> int:
-        """How many images were asked for."""
+        """The number of requested images."""
         return len(self._states)
 
     def draw(self, image: int) -> int:
-        """Draw an image's tile unless that was done; returns its state, a place in STATES."""
+        """Draw an image's tile unless that was done; return its state."""
         if image not in self._states:
-            self._states[image] = self._drawn(image)
+            self._states[image] = self._draw(image)
         return self._states[image]
 
     def file(self, image: int) -> Path:
-        """The file of an image's tile, drawn if need be; raises MissingError where there is none, with the reason."""
-        if image not in self._place:
+        """The file of an image's tile; raises MissingError with the reason."""
+        if image not in self._places:
             raise MissingError(f"there is no image {image} in this atlas")
         state = self.draw(image)
         if state != DRAWN:
@@ -90,49 +102,65 @@ class Tiles:
         return self._path(image)
 
     def sprite(self, name: str, images: Sequence[int]) -> Path:
-        """The file `name` of the first images, side by side in one picture, drawn if need be.
+        """The file `name` with the first images side by side, grey where one is missing.
 
-        The place of one that has no tile is grey. Raises MissingError where all of them
-        have none.
+        Raises MissingError where all are missing.
         """
         path = self._folder / SPRITES / f"{name}.{self.suffix}"
         if path.is_file():
             return path
+        if not images:
+            raise MissingError("this unit has no images")
+
         images = images[:IN_SPRITE]
         drawn = [image for image in images if self.draw(image) == DRAWN]
         if not drawn:
-            raise MissingError(
-                STATES[self.draw(images[0])] if images else "this unit has no images"
-            )
+            raise MissingError(STATES[self.draw(images[0])])
+
         tiles = {image: self._read(image) for image in drawn}
-        side = max(max(tile.size) for tile in tiles.values())
-        wide, high = self._size(min(_SPRITE_SIDE, side))
-        sprite = Image.new(
-            "RGB", (_ABREAST * wide, IN_SPRITE // _ABREAST * high), _NEUTRAL
-        )
-        for rank, image in enumerate(images):
-            if image in tiles:
-                tile = tiles[image].resize((wide, high), Image.Resampling.LANCZOS)
-                sprite.paste(tile, (rank % _ABREAST * wide, rank // _ABREAST * high))
-        self._save(sprite, path)
+        self._save(self._assembled(images, tiles), path)
         return path
 
-    def row(self, image: int) -> list[Any]:
-        """What pages tell of an image: id, class, prediction, probability and its state, as far as that is known.
+    def _assembled(
+        self, images: Sequence[int], tiles: dict[int, Image.Image]
+    ) -> Image.Image:
+        largest_side = max(max(tile.size) for tile in tiles.values())
+        width, height = self._size(min(_SPRITE_SIDE, largest_side))
+        rows = IN_SPRITE // _SPRITE_COLUMNS
+        size = (_SPRITE_COLUMNS * width, rows * height)
+        sprite = Image.new("RGB", size, _GREY)
 
-        One of which nothing is known yet may have a tile.
+        for rank, image in enumerate(images):
+            if image not in tiles:
+                continue
+            tile = tiles[image].resize((width, height), _LANCZOS)
+            row, column = divmod(rank, _SPRITE_COLUMNS)
+            sprite.paste(tile, (column * width, row * height))
+        return sprite
+
+    def row(self, image: int) -> list[Any]:
+        """What pages show of an image: id, class, prediction, probability and state.
+
+        The state is "drawn" for images of which nothing is known yet.
         """
-        place = self._place[image]
-        state = self._states.get(image, _NOT_FOUND if self._dataset is None else DRAWN)
-        id_, class_, prediction, probability = (
-            self._columns[name][place] for name in _COLUMNS[1:5]
-        )
-        return [shorten(id_, 200), class_, prediction, round(probability, 4), state]
+        entry = self._entry(image)
+        unknown = _NOT_FOUND if self._dataset is None else DRAWN
+        return [
+            shorten(entry["id"], 200),
+            entry["class"],
+            entry["prediction"],
+            round(entry["probability"], 4),
+            self._states.get(image, unknown),
+        ]
+
+    def _entry(self, image: int) -> dict[str, Any]:
+        place = self._places[image]
+        return {name: values[place] for name, values in self._columns.items()}
 
     def _path(self, image: int) -> Path:
-        return (
-            self._folder / FOLDER / str(image // PER_FOLDER) / f"{image}.{self.suffix}"
-        )
+        folder = str(image // PER_FOLDER)
+        name = f"{image}.{self.suffix}"
+        return self._folder / FOLDER / folder / name
 
     def _read(self, image: int) -> Image.Image:
         with Image.open(self._path(image)) as tile:
@@ -140,30 +168,25 @@ class Tiles:
 
     def _size(self, side: int) -> tuple[int, int]:
         """Width and height in the shape of the network's input, the longer one `side`."""
-        rows, cols = self._input
-        return max(1, round(side * cols / max(rows, cols))), max(
-            1, round(side * rows / max(rows, cols))
-        )
+        longer = max(self._rows, self._cols)
+        width = round(side * self._cols / longer)
+        height = round(side * self._rows / longer)
+        return max(1, width), max(1, height)
 
     @staticmethod
     def _save(picture: Image.Image, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path, quality=72, method=2)
 
-    def _drawn(self, image: int) -> int:
-        entry = {
-            name: values[self._place[image]] for name, values in self._columns.items()
-        }
-        dataset = self._dataset
-        index = None if dataset is None else dataset.places.get(entry["id"])
-        if dataset is None or index is None:
-            return _NOT_FOUND
-        try:
-            data = dataset.read(index)
-        except (UnitscopeError, OSError):
+    def _draw(self, image: int) -> int:
+        """Draw an image's tile, and return its state."""
+        entry = self._entry(image)
+        data = self._data(entry["id"])
+        if data is None:
             return _NOT_FOUND
         if entry["digest"] is not None and digest_of(data) != entry["digest"]:
             return _CHANGED
+
         try:
             tile = self._tile(entry, data)
         except UnitscopeError:
@@ -171,38 +194,58 @@ class Tiles:
         self._save(tile, self._path(image))
         return DRAWN
 
+    def _data(self, id: str) -> bytes | None:
+        """The file of an image; None where it is gone."""
+        if self._dataset is None:
+            return None
+        place = self._dataset.places.get(id)
+        if place is None:
+            return None
+        try:
+            return self._dataset.read(place)
+        except (UnitscopeError, OSError):
+            return None
+
     def _tile(self, entry: dict[str, Any], data: bytes) -> Image.Image:
-        """The network's crop in the shape of its input, never larger than the photo has pixels for."""
-        box = tuple(float(entry[side]) for side in ("left", "top", "right", "bottom"))
-        wide, high = box[2] - box[0], box[3] - box[1]
-        size = self._size(min(_SIDE, math.ceil(max(wide, high))))
+        """The network's crop in the shape of its input, no larger than in the photo."""
+        sides = ("left", "top", "right", "bottom")
+        left, top, right, bottom = (float(entry[side]) for side in sides)
+        width = right - left
+        height = bottom - top
+        longer = math.ceil(max(width, height))
+        size = self._size(min(_SIDE, longer))
+
+        # Photos may be decoded smaller, as long as the crop has the tile's pixels.
+        tile_width, tile_height = size
+        scale = max(tile_width / width, tile_height / height)
         shorter = min(entry["width"], entry["height"])
-        longest = math.ceil(shorter * max(size[0] / wide, size[1] / high))
-        photo = open_photo(Encoded(entry["id"], lambda: data, len(data)), longest).image
-        across, down = photo.width / entry["width"], photo.height / entry["height"]
-        return _cut(
-            photo,
-            (box[0] * across, box[1] * down, box[2] * across, box[3] * down),
-            size,
-        )
+        longest = math.ceil(shorter * scale)
+        source = Encoded(entry["id"], lambda: data, len(data))
+        photo = open_photo(source, longest).image
+
+        across = photo.width / entry["width"]
+        down = photo.height / entry["height"]
+        box = (left * across, top * down, right * across, bottom * down)
+        return _cropped(photo, box, size)
 
 
-def _cut(
-    photo: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> Image.Image:
+def _cropped(photo: Image.Image, box: _Box, size: tuple[int, int]) -> Image.Image:
+    """The part of a photo in a box, resized; grey where the box exceeds the photo."""
     left, top, right, bottom = box
-    beyond = max(-left, -top, right - photo.width, bottom - photo.height)
-    if beyond > 0.01:
-        # A small photo was padded: there the network saw no photo.
-        border = math.ceil(beyond)
-        photo = ImageOps.expand(photo, border, _NEUTRAL)
-        left, top, right, bottom = (
-            edge + border for edge in (left, top, right, bottom)
-        )
+    excess = max(-left, -top, right - photo.width, bottom - photo.height)
+    if excess > 0.01:
+        # The preprocessing padded a small photo.
+        border = math.ceil(excess)
+        photo = ImageOps.expand(photo, border, _GREY)
+        left += border
+        top += border
+        right += border
+        bottom += border
+
     within = (
         max(0.0, left),
         max(0.0, top),
         min(photo.width, right),
         min(photo.height, bottom),
     )
-    return photo.resize(size, Image.Resampling.LANCZOS, box=within, reducing_gap=3.0)
+    return photo.resize(size, _LANCZOS, box=within, reducing_gap=3.0)

@@ -1,4 +1,4 @@
-"""Worker: one thread that does one thing after the other, with a bounded queue before it."""
+"""Worker: a thread that runs one function after the other, from a bounded queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 @dataclass(eq=False)
 class _Job:
-    """Something to do, and who waits for it: those who asked for the same meanwhile wait for one result."""
+    """A function to call, and the futures of all who share its result."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -27,12 +27,13 @@ class _Job:
 
 
 class Worker:
-    """A thread that runs functions one by one for an event loop; at most `waiting` of them wait for their turn."""
+    """A thread that runs functions for an event loop, with `waiting` places in a queue."""
 
     def __init__(self, name: str, waiting: int = 32) -> None:
-        self.name, self._room = name, waiting
-        self._waiting: deque[_Job] = deque()
-        self._shared: dict[Hashable, _Job] = {}
+        self.name = name
+        self._places = waiting
+        self._queue: deque[_Job] = deque()
+        self._jobs_by_key: dict[Hashable, _Job] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._running: _Job | None = None
@@ -41,18 +42,18 @@ class Worker:
     async def run(
         self, function: Callable[..., _T], *arguments: Any, key: Hashable | None = None
     ) -> _T:
-        """Run a function in the thread and give back what it returns, or raise what it raises.
+        """Run a function in the thread, and return or raise what it does.
 
-        Whoever asks with the `key` of something that waits or runs gets the result of
-        that. When nobody waits for a result any more (the awaiting tasks were
-        cancelled), what has not begun is left out. Raises BusyError when too many wait
-        already, or the worker is closed.
+        Calls with the `key` of a job that waits or runs share its result. A job whose
+        callers were all cancelled before it began is dropped. Raises BusyError where
+        the queue is full or the worker closed.
         """
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         with self._changed:
-            job = None if key is None else self._shared.get(key)
+            job = None if key is None else self._jobs_by_key.get(key)
             if job is None:
-                job = self._enter(_Job(function, arguments, key))
+                job = _Job(function, arguments, key)
+                self._enqueue(job)
             job.waiters.append(future)
         try:
             return await future
@@ -61,105 +62,117 @@ class Worker:
                 self._leave(job, future)
 
     def close(self, patience: float = 1.0) -> None:
-        """Begin nothing more, and break off what runs between two steps; wait so many seconds at most for that."""
+        """Drop the queue, interrupt the running job, and wait `patience` seconds for it."""
         with self._changed:
             self._closed = True
-            dropped = [
-                *([] if self._running is None else [self._running]),
-                *self._waiting,
-            ]
-            self._waiting.clear()
-            self._shared.clear()
+            dropped = [*self._queue]
+            if self._running is not None:
+                dropped.insert(0, self._running)
+                self._interrupt()
+            self._queue.clear()
+            self._jobs_by_key.clear()
             self._changed.notify()
-            if self._thread is not None and self._running is not None:
-                # As Ctrl-C would in the main thread: Python cannot end cleanly while a
-                # thread of its own is in torch.
-                ident = ctypes.c_ulong(self._thread.ident or 0)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ident, ctypes.py_object(SystemExit)
-                )
+
         for job in dropped:
-            self._settle(job, None, self._ended())
+            self._publish(job, None, self._closed_error())
         if self._thread is not None:
             self._thread.join(patience)
 
-    def _enter(self, job: _Job) -> _Job:
+    def _interrupt(self) -> None:
+        """Raise SystemExit in the thread, as Ctrl-C interrupts the main thread.
+
+        Python cannot end cleanly while a thread of its own runs torch.
+        """
+        if self._thread is not None:
+            thread = ctypes.c_ulong(self._thread.ident or 0)
+            error = ctypes.py_object(SystemExit)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+
+    def _enqueue(self, job: _Job) -> None:
         if self._closed:
-            raise self._ended()
-        if len(self._waiting) >= self._room:
+            raise self._closed_error()
+        if len(self._queue) >= self._places:
             raise BusyError(
-                f"{len(self._waiting)} requests wait for the {self.name} already: try "
+                f"{len(self._queue)} requests wait for the {self.name} already: try "
                 "again in a moment"
             )
+
         if self._thread is None:
-            # A daemon: a program that is interrupted ends, even if a single step of a
-            # network takes minutes.
+            # A daemon thread lets an interrupted program end, even in the middle of a
+            # step of the network that takes minutes.
             self._thread = threading.Thread(
                 target=self._work, name=f"unitscope {self.name}", daemon=True
             )
             self._thread.start()
-        self._waiting.append(job)
+        self._queue.append(job)
         if job.key is not None:
-            self._shared[job.key] = job
+            self._jobs_by_key[job.key] = job
         self._changed.notify()
-        return job
 
     def _leave(self, job: _Job, future: asyncio.Future[Any]) -> None:
         if future in job.waiters:
             job.waiters.remove(future)
-        if not job.waiters and job in self._waiting:
-            self._waiting.remove(job)
+        if not job.waiters and job in self._queue:
+            self._queue.remove(job)
             self._forget(job)
 
     def _forget(self, job: _Job) -> None:
-        if job.key is not None and self._shared.get(job.key) is job:
-            del self._shared[job.key]
+        """Let later calls with the job's key start a new one."""
+        if job.key is not None and self._jobs_by_key.get(job.key) is job:
+            del self._jobs_by_key[job.key]
 
-    def _ended(self) -> BusyError:
+    def _closed_error(self) -> BusyError:
         return BusyError(
             f"the {self.name} takes no more requests, as the program is ending: start "
             "it again"
         )
 
     def _work(self) -> None:
-        while self._one():
+        # One job a call: its local variables must not outlive it while the next is
+        # awaited.
+        while self._run_next():
             pass
 
-    def _one(self) -> bool:
-        """Do the next job; a function of its own, so that nothing of it is kept while the next is waited for."""
+    def _run_next(self) -> bool:
+        """Wait for a job and run it; False where the worker was closed instead."""
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not self._queue and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return False
-            job = self._running = self._waiting.popleft()
-        result: Any = None
-        error: BaseException | None = None
-        try:
-            result = job.function(*job.arguments)
-        except BaseException as raised:  # SystemExit too, which somebody's network may raise: it must end no server.
-            error = raised
-        if isinstance(error, StopIteration) or (
-            error is not None and not isinstance(error, Exception)
-        ):
-            # These mean something else to an event loop, which would not hand them on.
-            error = RuntimeError(f"{type(error).__name__}: {error}")
+            job = self._running = self._queue.popleft()
+
+        result, error = _outcome(job)
         with self._changed:
             self._running = None
             self._forget(job)
-        self._settle(job, result, error)
+        self._publish(job, result, error)
         return True
 
-    def _settle(self, job: _Job, result: Any, error: BaseException | None) -> None:
+    def _publish(self, job: _Job, result: Any, error: Exception | None) -> None:
         with self._changed:
             waiters = list(job.waiters)
         for future in waiters:
-            with contextlib.suppress(RuntimeError):  # the loop is closed already
-                future.get_loop().call_soon_threadsafe(_tell, future, result, error)
+            # An event loop that has been closed raises RuntimeError.
+            with contextlib.suppress(RuntimeError):
+                loop = future.get_loop()
+                loop.call_soon_threadsafe(_complete, future, result, error)
 
 
-def _tell(
-    future: asyncio.Future[Any], result: Any, error: BaseException | None
+def _outcome(job: _Job) -> tuple[Any, Exception | None]:
+    """The result of a job, or its error in a form that an event loop passes on."""
+    try:
+        return job.function(*job.arguments), None
+    # Somebody's network may raise SystemExit, which must not end the server.
+    except BaseException as error:
+        # Event loops give these a meaning of their own.
+        if isinstance(error, StopIteration) or not isinstance(error, Exception):
+            return None, RuntimeError(f"{type(error).__name__}: {error}")
+        return None, error
+
+
+def _complete(
+    future: asyncio.Future[Any], result: Any, error: Exception | None
 ) -> None:
     if future.done():
         return

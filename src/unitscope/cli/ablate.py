@@ -1,0 +1,139 @@
+"""The verb ablate: photos classified again without some units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unitscope.cli.loading import load_model
+from unitscope.cli.options import JSON, OUT, PHOTOS, UNITS, model_options, top_option
+from unitscope.cli.output import draw, folder_for, print_document
+from unitscope.cli.reader import Reader
+
+if TYPE_CHECKING:
+    from unitscope.attribution.ablation import Ablation
+    from unitscope.inputs.photos import Photo
+    from unitscope.model import Classifier
+
+
+@click.command()
+@PHOTOS
+@model_options
+@click.option(
+    "--layer",
+    metavar="LAYER",
+    help="The name of a layer (default: the last feature map, exact from one forward "
+    "pass).",
+)
+@UNITS
+@click.option(
+    "--maximal",
+    is_flag=True,
+    help="Switch off the unit with the largest weight for the first class (default).",
+)
+@click.option(
+    "--class",
+    "class_name",
+    metavar="CLASS",
+    help="The class whose maximal unit is switched off, instead of the first one.",
+)
+@top_option(5)
+@OUT
+@JSON
+def ablate(
+    photos: Sequence[str],
+    layer: str | None,
+    units: Sequence[int],
+    maximal: bool,
+    class_name: str | None,
+    top: int,
+    out: Path | None,
+    as_json: bool,
+    **source: str | None,
+) -> None:
+    """Switch units off and classify again: the top classes before and after.
+
+    \b
+    unitscope ablate photo.jpg --maximal
+    unitscope ablate photo.jpg --layer layer3 --unit 3 --unit 5 --out pictures
+    """
+    from unitscope.accounts import record
+
+    _check_usage(layer, units, maximal or class_name is not None)
+    out = folder_for(out)
+    model = load_model(source, len(photos), layer)
+
+    reader = Reader(photos)
+    records = []
+    with reader.bar() as progress:
+        for photo in reader:
+            if units:
+                ablation = model.ablate(photo, layer, list(units))
+            else:
+                ablation = _without_maximal_unit(model, photo, class_name)
+
+            content = record.of_ablation(ablation, 0, top)
+            records.append({"photo": photo.name, **content})
+            if not as_json:
+                click.echo(_ablation_text(photo.name, ablation, top))
+            if out is not None:
+                name = f"{reader.unique(photo.name)}-ablation.png"
+                draw(ablation, out, name, as_json, top=top)
+            progress(1)
+
+    if as_json:
+        print_document("ablation", photos=records)
+    reader.finish()
+
+
+def _check_usage(layer: str | None, units: Sequence[int], asks_maximal: bool) -> None:
+    if units and asks_maximal:
+        raise click.UsageError(
+            "name units with --unit, or ask for the --maximal one, not both"
+        )
+    if layer is not None and not units:
+        raise click.UsageError(
+            "--maximal is about the last feature map: with --layer, name units with "
+            "--unit"
+        )
+
+
+def _without_maximal_unit(
+    model: Classifier, photo: Photo, class_name: str | None
+) -> Ablation:
+    """The ablation of the unit with the largest weight for a class."""
+    from unitscope.attribution.ablation import Ablation
+
+    explanation = model.explain(photo)
+    if class_name is None:
+        index = explanation.top(1)[0][0].index
+    else:
+        index = explanation.class_index(class_name)
+    return Ablation.of(explanation, [explanation.maximal_unit(index)])
+
+
+def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
+    source = (
+        "exact, from one forward pass"
+        if ablation.exact
+        else "measured, by a second forward pass"
+    )
+    units = ", ".join(map(str, ablation.units))
+    changes = ablation.changes(top)
+    width = max(len(change.label) for change in changes)
+
+    lines = [
+        f"{name}: {len(ablation.units)} of the units of '{ablation.layer}' off "
+        f"({units}); {source}",
+        f"  {'class':<{width}}  rank        logit               probability",
+    ]
+    for change in changes:
+        ranks = f"{change.rank_before:>3} → {change.rank_after:<3}"
+        logits = f"{change.logit_before:>7.3f} → {change.logit_after:>7.3f}"
+        before, after = change.probability_before, change.probability_after
+        probabilities = f"{before:>6.1%} → {after:>6.1%}"
+        lines.append(f"  {change.label:<{width}}  {ranks}   {logits}   {probabilities}")
+    return "\n".join(lines)

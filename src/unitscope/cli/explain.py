@@ -1,0 +1,173 @@
+"""The verb explain: photos to reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unitscope.attribution.methods import DEFAULT_METHOD, METHODS
+from unitscope.cli.loading import load_model
+from unitscope.cli.options import (
+    JSON,
+    OUT,
+    PHOTOS,
+    model_options,
+    take_model_options,
+    top_option,
+)
+from unitscope.cli.output import folder_for, print_document
+from unitscope.cli.reader import Reader
+
+if TYPE_CHECKING:
+    from unitscope.accounts.account import Account
+
+
+@click.command()
+@PHOTOS
+@model_options
+@top_option(5)
+@click.option(
+    "--class",
+    "classes",
+    metavar="CLASS",
+    multiple=True,
+    help="Show the map of this class (label or index) instead of the top ones; may be "
+    "repeated.",
+)
+@click.option(
+    "--unit",
+    "units",
+    metavar="N",
+    type=int,
+    multiple=True,
+    help="Switch off this unit instead of the first class's maximal one; may be "
+    "repeated.",
+)
+@click.option(
+    "--layer",
+    metavar="LAYER",
+    help="Explain at this layer: all but the head's give a local answer.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(list(METHODS)),
+    help="Give a local answer by this method (default: exact where possible, else "
+    f"{DEFAULT_METHOD}).",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Precision of exact answers (default: the network's own); the report says how "
+    "far bfloat16 is off.",
+)
+@OUT
+@click.option(
+    "--no-pieces",
+    is_flag=True,
+    help="Write the report and JSON only, without PNG files.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Photos in one forward pass.",
+)
+@JSON
+def explain(
+    photos: Sequence[str],
+    out: Path | None,
+    no_pieces: bool,
+    batch_size: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Explain photos: predictions, class activation maps, units, ablation and filters.
+
+    Writes OUT/report.html (for several photos OUT/PHOTO/report.html and
+    OUT/index.html), the same pictures as PNG files, and explanation.json. Without
+    --out, the folder is unitscope-report. With --json and no --out, no file is written.
+
+    \b
+    unitscope explain photo.jpg --out report
+    unitscope explain a.jpg b.jpg --model torchvision:resnet50 --weights resnet50.pth --json
+    unitscope explain photo.jpg --model timm:vit_small_patch16_224 --method gradcam
+    """
+    from unitscope.accounts.account import accounts_of
+
+    out = folder_for(out, None if as_json else "unitscope-report")
+    source = take_model_options(options)
+    model = load_model(source, len(photos), options["layer"])
+    options["batch_size"] = batch_size
+    for name in ("classes", "units"):
+        options[name] = list(options[name]) or None
+
+    reader = Reader(photos)
+    summaries = _Summaries(as_json)
+    reports: list[Path] = []
+    with reader.bar() as progress:
+
+        def each(account: Account) -> None:
+            summaries.add(account)
+            progress(1)
+
+        if out is None:
+            for account in accounts_of(model, reader, **options):
+                each(account)
+        else:
+            from unitscope.render.reporting import report
+
+            pieces = not no_pieces
+            reports = report(model, reader, out, pieces=pieces, each=each, **options)
+    summaries.print(reports)
+    reader.finish()
+
+
+class _Summaries:
+    """What is printed of each account.
+
+    The accounts themselves are dropped: with the maps of thousands of photos they would
+    not fit into memory.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._network: dict[str, Any] | None = None
+        self._photos: list[Any] = []
+
+    def add(self, account: Account) -> None:
+        """Summarise an account."""
+        if not self._as_json:
+            self._photos.append(_account_text(account))
+            return
+
+        from unitscope.accounts import record
+
+        if self._network is None:
+            self._network = record.of_network(account.network)
+        self._photos.append(record.of_account(account))
+
+    def print(self, reports: Sequence[Path]) -> None:
+        """Print all summaries, and the last of the reports, which links to the others."""
+        if self._as_json:
+            print_document("explanation", network=self._network, photos=self._photos)
+            return
+        click.echo("\n".join(self._photos))
+        if reports:
+            click.echo(f"report: {reports[-1]}")
+
+
+def _account_text(account: Account) -> str:
+    predictions = account.predictions
+    width = max(len(prediction.label) for prediction in predictions)
+
+    lines = [f"{account.subject.name}: {account.sentence()}"]
+    for rank, prediction in enumerate(predictions, 1):
+        lines.append(
+            f"  {rank:>2}  {prediction.label:<{width}}  "
+            f"{prediction.probability:>6.1%}  logit {prediction.logit:>7.3f}"
+        )
+    return "\n".join(lines)

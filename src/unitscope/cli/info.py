@@ -1,0 +1,109 @@
+"""The verb info: a network's layers and its head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from unitscope.cli.loading import load_model
+from unitscope.cli.options import JSON, model_options
+from unitscope.cli.output import print_document
+
+if TYPE_CHECKING:
+    from unitscope.accounts.verification import Verification
+    from unitscope.attribution.head import Head
+    from unitscope.network_facts import NetworkFacts
+    from unitscope.tracing.layers import Layer
+
+
+@click.command()
+@model_options
+@JSON
+def info(as_json: bool, **source: str | None) -> None:
+    """Show a network's layers and shapes, its head, and how well the head's algebra holds.
+
+    \b
+    unitscope info --model torchvision:densenet121
+    """
+    from unitscope.accounts import record
+    from unitscope.accounts.verification import verify
+    from unitscope.network_facts import NetworkFacts
+
+    model = load_model(source)
+    verification = verify(model)
+    facts = NetworkFacts.of(model)
+
+    if as_json:
+        content = record.of_network(facts)
+        content["verification"] = record.of_verification(verification)
+        print_document("network", **content)
+        return
+    for name, text in _facts(facts, verification):
+        click.echo(f"{name:<14} {text}")
+    _print_layers(facts.layers)
+
+
+def _facts(
+    facts: NetworkFacts, verification: Verification
+) -> Iterator[tuple[str, str]]:
+    provenance = facts.provenance
+    parameters = f"{facts.parameters:,} parameters, {facts.classes} classes"
+    yield "model", f"{provenance.spec} ({facts.architecture}, {parameters})"
+
+    hash_key = f", sha256 {provenance.sha256}" if provenance.sha256 else ""
+    yield "weights", f"{provenance.weights}{hash_key}"
+
+    shape = "×".join(map(str, facts.input_shape))
+    place = f"{facts.dtype} on {facts.device}"
+    yield "input", f"{shape} (channel × row × col), {place}"
+
+    yield "preprocessing", facts.preprocessing
+    yield from _head_facts(facts.head, verification)
+    for note in provenance.notes:
+        yield "note", note
+
+
+def _head_facts(
+    head: Head | None, verification: Verification
+) -> Iterator[tuple[str, str]]:
+    """The head and its error; of a local one the reason and the remainder."""
+    if head is None:
+        yield "head", f"none: {verification.reason}"
+        return
+
+    yield "head", head.describe()
+    on = f"on {head.probes} random inputs"
+    if head.exact:
+        accuracy = _accuracy(head.error)
+        yield (
+            "verified",
+            f"{head.kind}: mean of every map + bias = logit {accuracy}, {on}",
+        )
+    else:
+        yield "not exact", verification.reason
+        remainder = f"its maps leave out up to {head.error:.0%} of the largest logit"
+        yield "measured", f"{head.kind}: {remainder}, {on}"
+
+    if verification.ablation_error is not None:
+        units = f"{verification.tried} random units switched off one by one"
+        accuracy = _accuracy(verification.ablation_error)
+        yield "ablation", f"{units} = real forward passes without them, {accuracy}"
+
+    found = f"found and verified in {verification.seconds:.1f} s"
+    forward = f"one forward pass takes {verification.forward_seconds:.2f} s"
+    yield "time", f"{found}; {forward}"
+
+
+def _accuracy(error: float) -> str:
+    return f"to {error:.1e} of the largest logit" if error else "exactly"
+
+
+def _print_layers(layers: Sequence[Layer]) -> None:
+    click.echo("\nlayers, in order of execution (unit × row × col):")
+    width = max(len(layer.name) for layer in layers)
+    for layer in layers:
+        click.echo(
+            f"  {layer.name:<{width}}  {layer.kind:<20} {layer.describe_shape()}"
+        )

@@ -1,0 +1,91 @@
+"""Options: the arguments and options that several verbs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+MODEL_OPTIONS = ("spec", "weights", "arch", "labels", "preprocessing")
+
+
+def model_options(function: _F) -> _F:
+    """Add the options that name a model, for `load_model`."""
+    options = [
+        click.option(
+            "--model",
+            "spec",
+            metavar="SPEC",
+            help="The network: torchvision:NAME, timm:NAME, transformers:REPO, "
+            "places365:NAME, checkpoint:FILE, python:FILE.py:NAME, or the bundled one "
+            "(default).",
+        ),
+        click.option(
+            "--weights",
+            metavar="FILE",
+            help="A weights file, or the name of weights that torchvision or timm "
+            "offers (DEFAULT).",
+        ),
+        click.option(
+            "--arch",
+            metavar="SPEC",
+            help="The network of a checkpoint, e.g. torchvision:resnet50.",
+        ),
+        click.option(
+            "--labels", metavar="FILE", help="Names of the classes, one per line."
+        ),
+        click.option(
+            "--preprocessing",
+            metavar="TEXT",
+            help="E.g. 'resize=256,crop=224' or 'resize=227x227', or the name of a "
+            "convention for Places365.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def take_model_options(options: dict[str, Any]) -> dict[str, str | None]:
+    """Move the options of `model_options` out of a verb's options."""
+    return {name: options.pop(name) for name in MODEL_OPTIONS}
+
+
+PHOTOS = click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
+JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON on standard output (schema: docs/json.md).",
+)
+OUT = click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The folder to write to.",
+)
+UNITS = click.option(
+    "--unit",
+    "units",
+    metavar="N",
+    type=int,
+    multiple=True,
+    help="The number of a unit; may be repeated.",
+)
+
+
+def top_option(default: int) -> Callable[[_F], _F]:
+    """The option --top, the number of classes."""
+    return click.option(
+        "--top",
+        metavar="N",
+        type=click.IntRange(1),
+        default=default,
+        show_default=True,
+        help="How many classes to list.",
+    )
