@@ -112,8 +112,8 @@ class AtlasDocuments:
         measured = correlations(self._atlas, self._layer(place).layer, units)
 
         neighbours = []
-        for asked in range(len(units)):
-            nearest = measured.nearest(asked, NEIGHBOURS)
+        for position in range(len(units)):
+            nearest = measured.nearest(position, NEIGHBOURS)
             rows = [[unit, round(value, 4)] for unit, value in nearest]
             neighbours.append(rows)
         return {

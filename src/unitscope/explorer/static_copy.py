@@ -96,7 +96,7 @@ def _warn_of_missing(of_atlas: AtlasDocuments | None) -> None:
         return
     tiles = of_atlas.tiles
     warnings.warn(
-        f"{tiles.missing} of {tiles.asked} images could not be shown: say where the "
+        f"{tiles.missing} of {tiles.requested} images could not be shown: say where the "
         "data set lies now with --source",
         UnitscopeWarning,
         stacklevel=3,

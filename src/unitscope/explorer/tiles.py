@@ -82,7 +82,7 @@ class Tiles:
         return sum(state != DRAWN for state in self._states.values())
 
     @property
-    def asked(self) -> int:
+    def requested(self) -> int:
         """The number of requested images."""
         return len(self._states)
 
