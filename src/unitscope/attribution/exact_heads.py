@@ -79,14 +79,17 @@ class ExactHead(Head):
             maps = torch.einsum("cu,buyx->bcyx", weight, feature_map)
         if self.readout.norm is None:
             return maps
-        return maps / self.readout.divisor(pooled)[:, :, None, None]
+        divisor = self.readout.divisor(pooled)
+        return maps / divisor[:, :, None, None]
 
     def contributions(
         self, pooled: Float[Tensor, "batch unit"], classes: ClassIndices
     ) -> Float[Tensor, "batch class unit"]:
         """What every unit adds to the logits: W[c,u] · mean(A[u]) / divisor."""
         weight = self.weight if classes is None else self.weight[classes]
-        shares = (pooled / self.readout.divisor(pooled))[:, None, :]
+        divisor = self.readout.divisor(pooled)
+        shares = pooled / divisor
+        shares = shares[:, None, :]
         out = blank((len(pooled), *weight.shape), shares)
         return torch.mul(shares, weight, out=out)
 
@@ -101,7 +104,8 @@ class ExactHead(Head):
         self, pooled: Float[Tensor, "batch unit"], index: int
     ) -> Float[Tensor, "batch unit"]:
         """What the class's logit gains when a unit's mean activation grows by one."""
-        return self.weight[index] / self.readout.divisor(pooled)
+        divisor = self.readout.divisor(pooled)
+        return self.weight[index] / divisor
 
     def logits(
         self, pooled: Float[Tensor, "batch unit"]
@@ -200,7 +204,8 @@ class ConvGap(ExactHead):
             return None
         convolution = (source.index, source.name)
         linear = Step("linear", *convolution, (POOLED,))
-        path = HeadPath(convolution, _with_ground(last, linear), pool.axes)
+        steps = _with_ground(last, linear)
+        path = HeadPath(convolution, steps, pool.axes)
         return path, source.inputs[0]
 
     def _shape(self) -> str:
@@ -230,8 +235,10 @@ EXACT_KINDS: tuple[type[ExactHead], ...] = (GapNormLinear, GapLinear, ConvGap, G
 
 def _path(last: Step, pool: Pool) -> tuple[HeadPath, Call]:
     call, source, axes = pool
-    assumed = len(source.shape) == 3 and source.axes is None
-    return HeadPath((call.index, call.name), last, axes, assumed), source
+    is_of_tokens = len(source.shape) == 3
+    assumed = is_of_tokens and source.axes is None
+    map_call = (call.index, call.name)
+    return HeadPath(map_call, last, axes, assumed), source
 
 
 def _with_ground(step: Step, ground: Step) -> Step:

@@ -59,23 +59,29 @@ class Normalisation:
         """
         values = in_float64(pooled)
         divisors = self._divisors_from_sums(values)
+
         largest = values.abs().argmax(dim=1, keepdim=True)
-        anew = self.divisor(values.scatter(1, largest, 0.0))
-        return divisors.scatter(1, largest, anew).to(pooled)
+        without_largest = values.scatter(1, largest, 0.0)
+        anew = self.divisor(without_largest)
+        divisors = divisors.scatter(1, largest, anew)
+        return divisors.to(pooled)
 
     def _divisors_from_sums(
         self, values: Float[Tensor, "batch unit"]
     ) -> Float[Tensor, "batch unit"]:
         count = values.shape[1]
-        squares = values.square().sum(dim=1, keepdim=True) - values.square()
+        square = values.square()
+        squares = square.sum(dim=1, keepdim=True) - square
         squares = squares.clamp(min=0)
         if self.kind == "length":
             return squares.sqrt().clamp(min=self.eps)
 
         variance = squares / count
         if self.centred:
-            mean = (values.sum(dim=1, keepdim=True) - values) / count
-            variance = (variance - mean.square()).clamp(min=0)
+            total = values.sum(dim=1, keepdim=True)
+            mean = (total - values) / count
+            variance = variance - mean.square()
+            variance = variance.clamp(min=0)
         return (variance + self.eps).sqrt()
 
 
@@ -126,15 +132,16 @@ class Readout:
         `logits` are those with all units on; `classes` chooses some of the classes. Apart
         from the result it needs memory for a few units at a time.
         """
-        count = len(self.weight) if classes is None else len(classes)
-        units = self.weight.shape[1]
+        every_class, units = self.weight.shape
+        count = every_class if classes is None else len(classes)
         # Laid out as the weights are: nothing is transposed in memory.
         each = blank((len(pooled), count, units), logits)
         every_unit = list(range(units))
         for few, ablated in self.logits_without_few(
             pooled, logits, classes, every_unit
         ):
-            each[:, :, few[0] : few[-1] + 1] = ablated.transpose(1, 2)
+            first, last = few[0], few[-1]
+            each[:, :, first : last + 1] = ablated.transpose(1, 2)
         return each.transpose(1, 2)
 
     def logits_without_few(
@@ -148,13 +155,17 @@ class Readout:
         """The same for chosen `units`, a few (`at_once`) at a time: units and logits."""
         weight, bias = self.weight, self.bias
         if classes is not None:
-            weight, bias, logits = weight[classes], bias[classes], logits[:, classes]
-        count = at_once or max(1, _NUMBERS_AT_ONCE // max(1, len(pooled) * len(weight)))
+            weight = weight[classes]
+            bias = bias[classes]
+            logits = logits[:, classes]
+        count = at_once or _units_at_once(len(pooled), len(weight))
 
         values, total, divisors = pooled, logits, None
         if self.norm is not None:
             # In float64: one unit may be most of the sum that it is subtracted from.
-            values, weight, bias = in_float64(pooled), weight.cpu(), bias.cpu()
+            values = in_float64(pooled)
+            weight = weight.cpu()
+            bias = bias.cpu()
             total = values @ weight.T.to(torch.float64)
             divisors = self.norm.divisor_without_each(values)
 
@@ -166,7 +177,8 @@ class Readout:
                 total[:, :, None], values[:, None, chosen], lost, value=-1
             )
             if divisors is not None:
-                ablated = ablated / divisors[:, None, chosen] + bias[:, None]
+                ablated = ablated / divisors[:, None, chosen]
+                ablated = ablated + bias[:, None]
                 ablated = ablated.to(logits)
             yield few, ablated.transpose(1, 2)
 
@@ -175,7 +187,8 @@ def scaled(readout: Readout, factor: Tensor) -> Readout:
     """The readout with its logits multiplied by one factor, or by one for every class."""
     factors = _per_class(factor, readout)
     weight = readout.weight * factors[:, None]
-    return Readout(weight, readout.bias * factors, readout.norm)
+    bias = readout.bias * factors
+    return Readout(weight, bias, readout.norm)
 
 
 def shifted(readout: Readout, offset: Tensor) -> Readout:
@@ -192,7 +205,14 @@ def added(one: Readout, other: Readout, sign: float = 1.0) -> Readout:
             "layer"
         )
     weight = one.weight + sign * other.weight
-    return Readout(weight, one.bias + sign * other.bias, one.norm)
+    bias = one.bias + sign * other.bias
+    return Readout(weight, bias, one.norm)
+
+
+def _units_at_once(photos: int, classes: int) -> int:
+    """The number of units whose ablated logits fit in the cache."""
+    numbers = max(1, photos * classes)
+    return max(1, _NUMBERS_AT_ONCE // numbers)
 
 
 def _slice_of(units: list[int]) -> slice | list[int]:
@@ -203,8 +223,9 @@ def _slice_of(units: list[int]) -> slice | list[int]:
 
 def _per_class(values: Tensor, readout: Readout) -> Float[Tensor, "class"]:
     values = values.detach().to(readout.bias)
-    if values.ndim >= 2 and len(values) > 1 and bool((values == values[:1]).all()):
-        values = values[0]  # the same for every photo of the batch
+    if values.ndim >= 2 and len(values) > 1:
+        same_for_all_photos = bool((values == values[:1]).all())
+        values = values[0] if same_for_all_photos else values
     flat = values.flatten()
     if len(flat) not in (1, len(readout.bias)):
         raise HeadError(

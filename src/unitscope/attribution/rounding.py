@@ -19,8 +19,8 @@ def relative_difference(
     rebuilt: Float[Tensor, "batch class"], logits: Float[Tensor, "batch class"]
 ) -> Float[Tensor, " batch"]:
     """For every photo, the largest difference over classes / the largest |logit|."""
-    largest = logits.abs().amax(dim=1).clamp(min=_TINY)
-    return (rebuilt - logits).abs().amax(dim=1) / largest
+    difference = _largest(rebuilt - logits)
+    return difference / _largest(logits).clamp(min=_TINY)
 
 
 def completeness_error(
@@ -29,7 +29,9 @@ def completeness_error(
     readout: Readout,
 ) -> Float[Tensor, " batch"]:
     """How far the readout of the pooled map is from the logits: relative difference."""
-    return relative_difference(readout.logits(cell_means(feature_map)), logits)
+    pooled = cell_means(feature_map)
+    rebuilt = readout.logits(pooled)
+    return relative_difference(rebuilt, logits)
 
 
 def ablation_difference(
@@ -42,8 +44,9 @@ def ablation_difference(
     The largest difference over classes, relative to the largest |logit| before or after:
     with units off, all logits may be close to zero.
     """
-    largest = torch.maximum(before.abs().amax(dim=1), real.abs().amax(dim=1))
-    return (fast - real).abs().amax(dim=1) / largest.clamp(min=_TINY)
+    difference = _largest(fast - real)
+    largest = torch.maximum(_largest(before), _largest(real))
+    return difference / largest.clamp(min=_TINY)
 
 
 def rounding_error(
@@ -59,11 +62,14 @@ def rounding_error(
     precision, and where large contributions almost cancel, as near the boundary between
     two classes.
     """
-    divisor = readout.divisor(cell_means(feature_map))
+    pooled = cell_means(feature_map)
+    divisor = readout.divisor(pooled)
     with without_autocast(feature_map):
-        units = feature_map.abs().mean(dim=(2, 3)) / divisor
+        magnitudes = feature_map.abs().mean(dim=(2, 3))
+        units = magnitudes / divisor
         terms = units @ readout.weight.abs().T + readout.bias.abs()
-    return rounding_allowance(terms.amax(dim=1), logits, dtype)
+    largest_term = terms.amax(dim=1)
+    return rounding_allowance(largest_term, logits, dtype)
 
 
 def rounding_allowance(
@@ -72,5 +78,12 @@ def rounding_allowance(
     dtype: torch.dtype,
 ) -> Float[Tensor, " batch"]:
     """What rounding may do to sums of `terms`, relative to the largest |logit|."""
-    largest = logits.abs().amax(dim=1).clamp(min=_TINY)
-    return (4 * torch.finfo(dtype).eps * terms / largest).clamp(min=LEAST_ROUNDING)
+    largest = _largest(logits).clamp(min=_TINY)
+    last_place = torch.finfo(dtype).eps
+    error = 4 * last_place * terms / largest
+    return error.clamp(min=LEAST_ROUNDING)
+
+
+def _largest(values: Float[Tensor, "batch class"]) -> Float[Tensor, " batch"]:
+    """The largest |value| of every photo."""
+    return values.abs().amax(dim=1)

@@ -59,12 +59,13 @@ def readout_of(
         return _identity(feature_map)
     if step.kind == "linear" and step.before == (POOLED,):
         weight, bias = affine(step.name, caught[step.index])
-        no_bias = torch.zeros_like(weight[:, 0])
-        return Readout(weight.clone(), no_bias if bias is None else bias.clone())
+        bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.clone()
+        return Readout(weight.clone(), bias)
 
     before = readout_of(step.before[0], caught, feature_map)
     if step.kind == "total":
-        return scaled(before, torch.tensor(float(feature_map[0, 0].numel())))
+        cells = feature_map[0, 0].numel()
+        return scaled(before, torch.tensor(float(cells)))
 
     call = caught[step.index]
     if step.kind == "linear":
@@ -76,7 +77,8 @@ def readout_of(
         return shifted(scaled(before, scale), shift)
     if step.kind == "sum":
         second = readout_of(step.before[1], caught, feature_map)
-        return added(before, second, SUM_SIGNS[step.name] * _alpha(call))
+        sign = SUM_SIGNS[step.name] * _alpha(call)
+        return added(before, second, sign)
     return _with_constant(step, call, before)
 
 
@@ -84,15 +86,19 @@ def affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
     """Weight (class, unit) and bias of a linear call, in float32."""
     bias: Tensor | None = None
     if name == "addmm":
-        weight, bias = call.argument(2, "mat2").T, call.first
+        weight = call.argument(2, "mat2").T
+        bias = call.first
     elif name in ("matmul", "__matmul__", "mm"):
-        weight = call.argument(1, "mat2" if name == "mm" else "other").T
+        keyword = "mat2" if name == "mm" else "other"
+        weight = call.argument(1, keyword).T
     else:
-        weight, bias = call.argument(1, "weight"), call.argument(2, "bias")
+        weight = call.argument(1, "weight")
+        bias = call.argument(2, "bias")
         if weight.ndim == 4:
             weight = weight[:, :, 0, 0]  # a 1×1 convolution
-    weight = weight.detach().to(torch.float32)
-    return weight, None if bias is None else bias.detach().to(torch.float32)
+    if bias is not None:
+        bias = bias.detach().to(torch.float32)
+    return weight.detach().to(torch.float32), bias
 
 
 def _identity(feature_map: Tensor) -> Readout:
@@ -110,12 +116,12 @@ def _with_constant(step: Step, call: Caught, before: Readout) -> Readout:
         return scaled(before, constant)
 
     sign = SUM_SIGNS[step.name]
-    is_subtracted_from = step.name in ("rsub", "__rsub__") or (
-        sign < 0 and step.position == 1
-    )
-    if is_subtracted_from:
-        return shifted(scaled(before, torch.tensor(-1.0)), constant)
-    return shifted(before, sign * _alpha(call) * constant)
+    is_reversed = step.name in ("rsub", "__rsub__")
+    if is_reversed or (sign < 0 and step.position == 1):
+        negative = scaled(before, torch.tensor(-1.0))
+        return shifted(negative, constant)
+    offset = sign * _alpha(call) * constant
+    return shifted(before, offset)
 
 
 def _composed(before: Readout, weight: Tensor, bias: Tensor | None) -> Readout:
@@ -134,9 +140,12 @@ def _composed(before: Readout, weight: Tensor, bias: Tensor | None) -> Readout:
 
 def _is_diagonal(matrix: Tensor) -> bool:
     """Whether a matrix scales and mixes nothing, as that of a normalisation does."""
-    if matrix.shape[0] != matrix.shape[1]:
+    rows, cols = matrix.shape
+    if rows != cols:
         return False
-    return int(matrix.count_nonzero()) == int(matrix.diagonal().count_nonzero())
+    everywhere = int(matrix.count_nonzero())
+    on_diagonal = int(matrix.diagonal().count_nonzero())
+    return everywhere == on_diagonal
 
 
 def _normalised(name: str, call: Caught, before: Readout) -> Readout:
@@ -162,20 +171,26 @@ def _normalised(name: str, call: Caught, before: Readout) -> Readout:
 
 def _batch_norm(call: Caught) -> tuple[Tensor, Tensor]:
     """What batch normalisation with fixed statistics multiplies by and adds."""
-    mean, variance = call.argument(1, "running_mean"), call.argument(2, "running_var")
+    mean = call.argument(1, "running_mean")
+    variance = call.argument(2, "running_var")
     if mean is None or variance is None or call.argument(5, "training"):
         raise HeadError(
             "the head normalises by the statistics of its batch, so that a photo's logits "
             "depend on the other photos: give its batch normalisation running statistics"
         )
-    gain, offset = call.argument(3, "weight"), call.argument(4, "bias")
+    gain = call.argument(3, "weight")
+    offset = call.argument(4, "bias")
     eps = call.argument(7, "eps")
 
-    variance = variance.to(torch.float32) + (1e-5 if eps is None else float(eps))
+    eps = 1e-5 if eps is None else float(eps)
+    variance = variance.to(torch.float32) + eps
     scale = variance.rsqrt()
-    scale = scale if gain is None else scale * gain.to(torch.float32)
+    if gain is not None:
+        scale = scale * gain.to(torch.float32)
     shift = -mean.to(torch.float32) * scale
-    return scale, shift if offset is None else shift + offset.to(torch.float32)
+    if offset is not None:
+        shift = shift + offset.to(torch.float32)
+    return scale, shift
 
 
 def _alpha(call: Caught) -> float:
