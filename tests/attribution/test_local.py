@@ -301,7 +301,7 @@ def test_batches_photos_and_slices_agree() -> None:
 def test_only_the_classes_asked_for_are_differentiated() -> None:
     explanation = local(small(seeded(Mlp)).explain(X))
     explanation.cams_of([3, 1])
-    assert sorted(explanation._gradients) == [1, 3]
+    assert sorted(explanation._attributions) == [1, 3]
     assert explanation.maximal_unit(3) == int(
         explanation.contributions_of(3)[:, 0].mean(0).argmax()
     )

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -182,21 +183,22 @@ class Suffix:
         # A copy, since what follows may write into it.
         output = self.layer.axes.laid_back(feature_map, self.others).clone()
         try:
-            logits = self._run_from(output)
+            answer = self._run_from(output)
         except UnitscopeError:
             raise
         except Exception as error:  # it is the user's code, and may raise anything
             raise ModelError(
                 f"what follows layer '{self.layer.name}' failed: {one_line(error)}"
             ) from error
-        logits = logits_of(logits, len(feature_map), detach=False).to(torch.float32)
+        logits = logits_of(answer, len(feature_map), detach=False)
+        logits = logits.to(torch.float32)
         if logits.is_meta:
             raise ModelError(
                 f"something bypasses layer '{self.layer.name}' on the way to the logits"
             )
         return logits
 
-    def _run_from(self, output: Tensor) -> Tensor:
+    def _run_from(self, output: Tensor) -> Any:
         """What the network gives when the layer's output is replaced by this one."""
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(keeping_numbers(self.network))
@@ -210,8 +212,7 @@ class Suffix:
                 held = self.held.clone()
                 contexts.enter_context(replacing(self.network, self.start, held))
             contexts.enter_context(replacing(self.network, self.layer, output))
-            logits: Tensor = self.network(x)
-            return logits
+            return self.network(x)
 
 
 def suffix_after(
