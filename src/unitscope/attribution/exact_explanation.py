@@ -98,11 +98,13 @@ class ExactExplanation(Explanation):
 
     def maximal_unit(self, which: int | str) -> int:
         """The unit of the largest weight, argmax_u W[class, u]: the same for every photo."""
-        return int(self.head.weight[self.class_index(which)].argmax())
+        index = self.class_index(which)
+        return int(self.head.weight[index].argmax())
 
     def classes_of_unit(self, unit: int, count: int = 3) -> list[tuple[str, float]]:
         """The classes with the unit's largest weights, and those weights."""
-        weights = self.head.weight[:, self._chosen_units(unit)[0]]
+        chosen = self._chosen_units(unit)[0]
+        weights = self.head.weight[:, chosen]
         return largest_first(weights, self.labels, count)
 
     def rounding_error(self, dtype: torch.dtype) -> float:

@@ -269,8 +269,9 @@ class Explanation(Drawable, ABC):
 
         `size` is (width, height).
         """
-        maps = self[image].cams_of(classes)[0].cpu().numpy()
-        placement = self.subjects[image].placement(self.input_size)
+        photo = self[image]
+        maps = photo.cams_of(classes)[0].cpu().numpy()
+        placement = photo.subjects[0].placement(self.input_size)
         return lay_on_photo(maps, self.grid, placement, size, interpolation)
 
     def evidence(
@@ -291,7 +292,8 @@ class Explanation(Drawable, ABC):
         cams = self.cams if classes is None else self.cams_of(classes)
         with without_autocast(cams):
             from_maps = torch.einsum("bcyx,yx->bc", cams, share)
-            return from_maps + share.sum() * self.left_out_of(classes)
+            from_bias = share.sum() * self.left_out_of(classes)
+            return from_maps + from_bias
 
     def top_units(
         self, which: int | str, count: int = 8, image: int = 0
@@ -299,7 +301,8 @@ class Explanation(Drawable, ABC):
         """The units that add most to a class on one photo, largest contribution first."""
         photo = self[image]
         contributions = photo.contributions_of(which)[0, 0].cpu()
-        weights, pooled = photo.weights_of(which)[0].cpu(), photo.pooled[0].cpu()
+        weights = photo.weights_of(which)[0].cpu()
+        pooled = photo.pooled[0].cpu()
         order = torch.argsort(contributions, descending=True, stable=True)
         return [
             UnitContribution(

@@ -155,22 +155,28 @@ class _Walk:
             return None
         moving = [each for each in call.inputs if not self._is_constant(each)]
         numbers = math.prod(call.shape)
-        if not moving or any(math.prod(each.shape) != numbers for each in moving):
+        if not moving:
             return None
+        if any(math.prod(each.shape) != numbers for each in moving):
+            return None  # it is broadcast
 
         if len(moving) == 1:
-            divides = kind == "divide" and call.inputs[0] is not moving[0]
-            return None if divides else self._after(call, kind, moving, linear)
+            is_divisor = kind == "divide" and call.inputs[0] is not moving[0]
+            if is_divisor:
+                return None
+            return self._after(call, kind, moving, linear)
         if len(moving) == 2 and kind == "shift":
             return self._after(call, "sum", moving, linear)
         return None
 
     def _normalisation(self, call: Call, linear: Call | None) -> Step | None:
         """A normalisation of the units by constants, or by one number for each photo."""
-        units = max(call.shape[1:], default=0)
-        shapes = [call.shape, *(each.shape for each in call.inputs[:1])]
-        if not call.inputs or any(math.prod(shape[1:]) != units for shape in shapes):
+        if not call.inputs:
             return None
+        units = max(call.shape[1:], default=0)
+        for shape in (call.shape, call.inputs[0].shape):
+            if math.prod(shape[1:]) != units:
+                return None
         if not all(map(self._is_constant, call.inputs[1:])):
             return None  # its scale or shift depends on the photo
         if call.name == "batch_norm":
@@ -254,7 +260,8 @@ def _prove_ablation(
         real = logits_of(module(fresh), len(x)).to(torch.float32)
 
     ablated = Axes().without(feature_map, off)
-    error = ablation_difference(readout.logits(cell_means(ablated)), real, logits)
+    fast = readout.logits(cell_means(ablated))
+    error = ablation_difference(fast, real, logits)
     allowed = torch.maximum(
         rounding_error(real, ablated, readout, x.dtype),
         rounding_error(logits, ablated, readout, x.dtype),
@@ -285,7 +292,8 @@ def _prove_places(
         square.copy_(square.flip(0, 1, 2, 3) + 2)
 
         difference = run_tapped(module, changed, path).feature_map - feature_map
-        most_changed = int(difference.square().sum(dim=(0, 1)).argmax())
+        change = difference.square().sum(dim=(0, 1))
+        most_changed = int(change.argmax())
         if most_changed != row * cols + col:
             raise HeadError(
                 f"the network ends in a mean over {rows * cols} tokens and a linear "
@@ -300,10 +308,9 @@ def _has_numbers_of(output: Tensor | None, feature_map: Tensor) -> bool:
     if output.numel() != feature_map.numel():
         return True  # the same numbers with other tokens before them
     # Sorted: a layer may give its axes in another order.
-    return torch.equal(
-        output.to(torch.float32).flatten().sort().values,
-        feature_map.flatten().sort().values,
-    )
+    numbers = output.to(torch.float32).flatten().sort().values
+    pooled_numbers = feature_map.flatten().sort().values
+    return torch.equal(numbers, pooled_numbers)
 
 
 def _layer_of(traced: Trace, source: Call) -> tuple[str, bool]:

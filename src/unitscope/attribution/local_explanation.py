@@ -33,18 +33,21 @@ class LocalExplanation(Explanation):
 
     def cams_of(self, classes: Classes | None) -> Float[Tensor, "batch class row col"]:
         """Signed maps of gradient × activation, in logits."""
-        return torch.stack([each.cam for each in self._of(classes)], dim=1)
+        cams = [each.cam for each in self._of(classes)]
+        return torch.stack(cams, dim=1)
 
     def contributions_of(
         self, classes: Classes | None
     ) -> Float[Tensor, "batch class unit"]:
         """What every unit adds to the mean of the maps."""
-        return torch.stack([each.contributions for each in self._of(classes)], dim=1)
+        contributions = [each.contributions for each in self._of(classes)]
+        return torch.stack(contributions, dim=1)
 
     def left_out_of(self, classes: Classes | None) -> Float[Tensor, "batch class"]:
         """The measured gap: logit − mean of the map."""
         chosen = self._classes_or_all(classes)
-        return self.logits[:, chosen] - self.cams_of(chosen).mean(dim=(2, 3))
+        accounted_for = self.cams_of(chosen).mean(dim=(2, 3))
+        return self.logits[:, chosen] - accounted_for
 
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
         """The gradient of the logit for every unit, summed over the cells."""
@@ -88,7 +91,9 @@ class LocalExplanation(Explanation):
 
     def maximal_unit(self, which: int | str) -> int:
         """The unit that adds most to a class, on average over the photos."""
-        return int(self.contributions_of(which)[:, 0].mean(dim=0).argmax())
+        contributions = self.contributions_of(which)[:, 0]
+        on_average = contributions.mean(dim=0)
+        return int(on_average.argmax())
 
     def classes_of_unit(self, unit: int, count: int = 3) -> list[tuple[str, float]]:
         """The classes that gain most from a unit on average, and the gain (its weight).
@@ -96,13 +101,14 @@ class LocalExplanation(Explanation):
         One backward pass of the rest of the network for every class.
         """
         chosen = self._chosen_units(unit)[0]
-        gains = torch.stack([each.weights[:, chosen].mean() for each in self._of(None)])
-        return largest_first(gains, self.labels, count)
+        gains = [each.weights[:, chosen].mean() for each in self._of(None)]
+        return largest_first(torch.stack(gains), self.labels, count)
 
     def rounding_error(self, dtype: torch.dtype) -> float:
         """What rounding in a network of this dtype may do, relative to the largest logit."""
-        terms = 16 * self.logits.abs().amax(dim=1)
-        return float(rounding_allowance(terms, self.logits, dtype).max())
+        largest = self.logits.abs().amax(dim=1)
+        allowed = rounding_allowance(16 * largest, self.logits, dtype)
+        return float(allowed.max())
 
     def joined(self, others: Sequence[Explanation]) -> LocalExplanation:
         """One explanation of these photos and, behind them, of those of others."""

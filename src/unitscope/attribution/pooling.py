@@ -26,12 +26,15 @@ def pool_at(call: Call, input_size: tuple[int, int]) -> Pool | None:
     if not call.inputs:
         return None
     source = call.inputs[0]
+    sides = len(source.shape)
     if call.name in _MAP_POOLS:
-        is_global = call.shape[2:] == (1, 1) and len(source.shape) == 4
-        return Pool(call, source, Axes()) if is_global else None
+        if sides == 4 and call.shape[2:] == (1, 1):
+            return Pool(call, source, Axes())
+        return None
     if call.name == "adaptive_avg_pool1d":
-        is_global = call.shape[2:] == (1,) and len(source.shape) == 3
-        return _pool_of_tokens(call, source, 2, input_size) if is_global else None
+        if sides == 3 and call.shape[2:] == (1,):
+            return _pool_of_tokens(call, source, 2, input_size)
+        return None
     if call.name in _REDUCTIONS:
         return _pool_by_reduction(call, source, input_size)
     return None
@@ -39,13 +42,16 @@ def pool_at(call: Call, input_size: tuple[int, int]) -> Pool | None:
 
 def carried_from(call: Call) -> Call:
     """The call that computed the numbers, behind calls that only carry them along."""
-    while call.inputs and math.prod(call.inputs[0].shape) == math.prod(call.shape):
+    while call.inputs:
+        before = call.inputs[0]
+        if math.prod(before.shape) != math.prod(call.shape):
+            break
         is_carrier = call.name in CARRIERS
         if not is_carrier and not (
             call.name in UNIT_REORDERINGS and _keeps_order(call)
         ):
             break
-        call = call.inputs[0]
+        call = before
     return call
 
 
@@ -54,7 +60,8 @@ def is_linear(call: Call) -> bool:
     if call.name == "conv2d":
         # On a map of one cell a 1×1 convolution is a linear layer. On a larger map it
         # belongs to the feature map.
-        one_cell = call.shape[2:] == (1, 1) and call.inputs[0].shape[2:] == (1, 1)
+        before = call.inputs[0]
+        one_cell = call.shape[2:] == (1, 1) and before.shape[2:] == (1, 1)
         return one_cell and is_pointwise(call)
     if call.name in ("matmul", "__matmul__", "mm"):
         return len(call.shape) <= 2
@@ -80,18 +87,20 @@ def input_position(call: Call) -> int:
 def _pool_by_reduction(
     call: Call, source: Call, input_size: tuple[int, int]
 ) -> Pool | None:
-    axes = _reduced_axes(call, len(source.shape))
-    if len(source.shape) == 4 and axes == {2, 3}:
+    sides = len(source.shape)
+    axes = _reduced_axes(call, sides)
+    if sides == 4 and axes == {2, 3}:
         return Pool(call, source, Axes())
-    if len(source.shape) == 4 and axes == {1, 2}:
+    if sides == 4 and axes == {1, 2}:
         return Pool(call, source, Axes("units last"))
 
     if source.inputs and len(source.inputs[0].shape) == 4:
         pool = _pool_by_steps(call, source, axes)
         if pool is not None:
             return pool
-    if len(source.shape) == 3 and axes in ({1}, {2}):
-        return _pool_of_tokens(call, source, 1 if axes == {1} else 2, input_size)
+    if sides == 3 and axes in ({1}, {2}):
+        (axis,) = axes
+        return _pool_of_tokens(call, source, axis, input_size)
     return None
 
 
@@ -125,7 +134,8 @@ def _pool_of_tokens(
 
 
 def _reduced_axes(call: Call, dimensions: int) -> set[int]:
-    axes = call.argument(1, "dim", call.argument(1, "axis"))
+    axis = call.argument(1, "axis")
+    axes = call.argument(1, "dim", axis)
     if axes is None:
         return set()
     several = axes if isinstance(axes, (tuple, list)) else [axes]
@@ -134,7 +144,9 @@ def _reduced_axes(call: Call, dimensions: int) -> set[int]:
 
 def _keeps_order(call: Call) -> bool:
     """Whether at most one axis beside the batch is longer than one."""
-    return len([side for side in call.inputs[0].shape[1:] if side > 1]) <= 1
+    sides = call.inputs[0].shape[1:]
+    longer = [side for side in sides if side > 1]
+    return len(longer) <= 1
 
 
 def _all_equal(value: Any, neutral: int) -> bool:

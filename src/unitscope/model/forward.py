@@ -83,7 +83,8 @@ class Forward:
             compiled = self.compiled(shape, layers)
             if compiled is not None:
                 return compiled.run(batch)
-            path = self._structures.at(shape).path if with_head else None
+            structure = self._structures.at(shape)
+            path = structure.path if with_head else None
             watched = Watched(path, layers)
             module = self._network.module
             with evaluating(module):

@@ -39,8 +39,11 @@ def unit_maps(
     for batch, subjects in batches:
         found, chosen = _layer_and_units(explainer, batch, layer, units)
         passed = explainer.forward.run(batch, (layer,), with_head=False)
-        maps = map_of(found, passed)[:, chosen].contiguous()
-        explainer.network.check_finite(maps, batch, f"the maps of layer '{layer}'")
+
+        maps = map_of(found, passed)
+        maps = maps[:, chosen].contiguous()
+        what = f"the maps of layer '{layer}'"
+        explainer.network.check_finite(maps, batch, what)
         parts.append(_unit_maps(found, chosen, maps, batch, subjects))
     return _joined(parts)
 
@@ -59,14 +62,17 @@ def measured_ablation(
             without_units(network.module, found, chosen),
         ):
             ablated = network.logits(batch.clone())
+        what = f"the logits with units of '{layer}' off"
         network.check_finite(passed.logits, batch, "the logits")
-        network.check_finite(ablated, batch, f"the logits with units of '{layer}' off")
+        network.check_finite(ablated, batch, what)
 
         before.append(passed.logits)
         after.append(ablated)
-        maps = map_of(found, passed)[:, chosen].contiguous()
+        maps = map_of(found, passed)
+        maps = maps[:, chosen].contiguous()
         parts.append(_unit_maps(found, chosen, maps, batch, subjects))
-    return torch.cat(before), torch.cat(after), _joined(parts)
+    maps_before = _joined(parts)
+    return torch.cat(before), torch.cat(after), maps_before
 
 
 def logits_without(
@@ -74,7 +80,8 @@ def logits_without(
 ) -> Float[Tensor, "batch class"]:
     """Logits of a real forward pass with units of the explained map at zero."""
     shape = tuple(batch.shape[1:])
-    network, structure = explainer.network, explainer.structures.at(shape)
+    network = explainer.network
+    structure = explainer.structures.at(shape)
     head: Head = explainer.structures.head(shape, layer)
     chosen = check_units(units, head.map_shape[0], "the feature map")
 
@@ -96,7 +103,8 @@ def activations(
 ) -> Activations:
     """Maps of layers with logits and the head's feature map, from one forward pass."""
     network = explainer.network
-    structure = explainer.structures.at(tuple(batch.shape[1:]))
+    shape = tuple(batch.shape[1:])
+    structure = explainer.structures.at(shape)
     names = tuple(dict.fromkeys(layers))
     chosen = [find_map_layer(structure.layers, name) for name in names]
     passed = explainer.forward.run(batch, names)
@@ -107,7 +115,8 @@ def activations(
         # The mean of numbers that are not finite is not finite: the map itself is looked
         # at only then.
         if not bool(torch.isfinite(means).all()):
-            network.check_finite(maps[name], batch, f"the maps of layer '{name}'")
+            what = f"the maps of layer '{name}'"
+            network.check_finite(maps[name], batch, what)
 
     if passed.feature_map is None:
         network.check_finite(passed.logits, batch, "the logits")
