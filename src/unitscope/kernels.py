@@ -136,8 +136,7 @@ def filters(
     count, depth = kernels.shape[:2]
 
     chosen = _chosen(filters, count, "filter", name)
-    if scale not in ("kernel", "shared"):
-        raise ValueError(f"scale is 'kernel' or 'shared', not {scale!r}")
+    _check_scale(scale)
     rgb = _is_rgb(channels, depth, name)
     within = _chosen(None if rgb else channels, depth, "input channel", name)
 
@@ -161,6 +160,11 @@ def filters(
         filters_in_layer=count,
         channels_in_kernel=depth,
     )
+
+
+def _check_scale(scale: str) -> None:
+    if scale not in ("kernel", "shared"):
+        raise ValueError(f"scale is 'kernel' or 'shared', not {scale!r}")
 
 
 def _is_rgb(channels: Any, depth: int, name: str) -> bool:
