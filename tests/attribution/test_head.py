@@ -528,3 +528,21 @@ def test_tokens_in_another_order_are_no_map(order: Tensor) -> None:
         "16 tokens and a linear layer, but its tokens could not be followed"
         in model.head.reason
     )
+
+
+class SetsUpFirst(Gap):
+    """Fills a cache in its first pass, which then makes other calls than all later ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.cache is None:
+            self.cache = torch.ones(1, 3, 1, 1) * 1.0
+        return super().forward(x * self.cache)
+
+
+def test_a_first_pass_that_sets_something_up_does_not_cost_the_exact_head() -> None:
+    model = wrap(seeded(SetsUpFirst).eval())
+    assert model.head.kind == "gap-linear" and not model.head_or_refusal()[1]
