@@ -29,7 +29,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 LABELS = ("red", "green", "blue", "grey", "white")
 CROPPED = Preprocessing(resize=36, crop=32)
-SCANNED = {"top": 4, "sample": 10, "batch_size": 8, "engine": "torch"}
+SCANNED: dict[str, Any] = {"top": 4, "sample": 10, "batch_size": 8, "engine": "torch"}
 OF_ATLAS = {
     *("units-0-0", "units-1-0", "neighbours-0-0", "neighbours-1-0", "classes-0"),
 }
@@ -133,7 +133,7 @@ def check_all(documents: dict[str, Any]) -> None:
 
 
 def of_atlas(documents: Documents) -> dict[str, Any]:
-    contents = documents.of_atlas
+    contents = documents.atlas_documents
     assert contents is not None
     found: dict[str, Any] = {"index": documents.index()}
     for place in range(contents.layers):
@@ -296,7 +296,7 @@ def test_local_answers(photos: Path, tmp_path: Path) -> None:
         | {
             "evidence": documents.evidence("photo-0", photo["layer"], 1),
             "ablated": documents.ablated("photo-0", photo["layer"], [0, 2]),
-            "photos": documents.given(path.read_bytes(), "mine.png"),
+            "photos": documents.add_photo(path.read_bytes(), "mine.png"),
         }
     )
 
