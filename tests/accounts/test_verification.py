@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -24,7 +26,7 @@ def verified(module: nn.Module) -> Verification:
         (lambda: Between(BETWEEN["layer norm"][0]), "gap-norm-linear"),
     ],
 )
-def test_an_exact_head_is_proved(make, kind: str) -> None:
+def test_an_exact_head_is_proved(make: Callable[[], nn.Module], kind: str) -> None:
     verification = verified(seeded(make))
     assert (verification.kind, verification.exact, verification.reason) == (
         kind,

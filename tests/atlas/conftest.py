@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scans import CLASSES, OPTIONS, PHOTOS, make, photo
 
+from scans import CLASSES, OPTIONS, PHOTOS, make, photo
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.scanning import scan
 from unitscope.inputs.preprocessing import Preprocessing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,10 +11,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from unitscope.atlas.ablation.confusion import Confusion
-from unitscope.atlas.ablation.pooled_features import PooledFeatures, PooledSource
+from unitscope.atlas.ablation.pooled_features import (
+    PooledFeatures,
+    PooledSource,
+    SplitName,
+)
 from unitscope.atlas.ablation.prediction_changes import LinearChanges
 from unitscope.atlas.ablation.study import AblationStudy
-from unitscope.atlas.ablation.unit_sets import confusion_without, curve
+from unitscope.atlas.ablation.unit_sets import Units, confusion_without, curve
 from unitscope.attribution.readout import Normalisation, Readout
 from unitscope.errors import ClassError, InputError, NonFiniteError
 
@@ -36,9 +40,7 @@ def in_chunks(features: PooledFeatures, size: int) -> PooledSource:
     return chunks
 
 
-def masked_logits(
-    readout: Readout, pooled: np.ndarray, off: Sequence[int]
-) -> np.ndarray:
+def masked_logits(readout: Readout, pooled: np.ndarray, off: Units) -> np.ndarray:
     masked = torch.from_numpy(pooled.copy())
     masked[:, list(off)] = 0
     return readout.logits(masked).numpy()
@@ -75,6 +77,9 @@ def cases(
         draw(st.integers(*ends)) for ends in ((1, 12), (1, 9), (1, 5))
     )
     random = np.random.default_rng(draw(st.integers(0, 100_000)))
+    pooled: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
     if whole:
         pooled, weight = (
             random.integers(-3, 4, (photos, units)),
@@ -205,7 +210,7 @@ def test_any_set_of_units_off_is_a_masked_readout(
     readout, features = case
     units = features.pooled.shape[1]
     sets = data.draw(st.lists(st.lists(st.integers(0, units - 1)), max_size=4))
-    on = data.draw(st.sampled_from(["ranking", "reporting", "all"]))
+    on: SplitName = data.draw(st.sampled_from(["ranking", "reporting", "all"]))
     # With a normalisation, rounding may depend on how many photos are scored at once.
     chunk = len(features.target) if readout.norm else 3
     result = confusion_without(readout, in_chunks(features, chunk), [*sets, []], on)

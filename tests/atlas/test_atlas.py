@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from scans import (
     CLASSES,
     OPTIONS,
     photo,
 )
-
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.scanning import scan
 from unitscope.errors import (
@@ -22,6 +22,7 @@ from unitscope.errors import (
     PhotoError,
     UnitError,
 )
+from unitscope.inputs.photos import Encoded
 from unitscope.model import Classifier
 
 
@@ -45,9 +46,11 @@ def test_a_units_maps_are_drawn_on_the_photos(
     ).to_pylist()
     for by in ("maximum", "mean", "sample"):
         drawn = atlas.unit_maps(2, by=by, count=3)
-        real = model.units(
-            [folder / subject.source.name for subject in drawn.subjects], None, 2
-        )  # type: ignore[union-attr]
+        photos = []
+        for subject in drawn.subjects:
+            assert isinstance(subject.source, Encoded)
+            photos.append(folder / subject.source.name)
+        real = model.units(photos, None, 2)
         assert drawn.maps.numpy() == pytest.approx(
             real.maps.numpy(), abs=2e-3 * float(real.maps.max())
         )

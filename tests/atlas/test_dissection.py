@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
+
+from networks import seeded
 from scans import (
     OPTIONS,
     Stop,
     contents,
     stopping_at,
 )
-from torch import Tensor, nn
-
-from networks import seeded
 from unitscope.atlas.scan.options import Progress
 from unitscope.atlas.scanning import scan
 from unitscope.inputs.preprocessing import Preprocessing
@@ -30,19 +30,19 @@ class Reds(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 3, 4, stride=4, bias=False), nn.ReLU()
-        )
+        convolution = nn.Conv2d(3, 3, 4, stride=4, bias=False)
+        self.features = nn.Sequential(convolution, nn.ReLU())
         with torch.no_grad():
             weight = torch.zeros(3, 3, 4, 4)
             weight[0, 0], weight[0, 1], weight[0, 2] = 1, -1, -1
             weight[1, 2], weight[1, 0], weight[1, 1] = 1, -1, -1
             weight[2] = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
-            self.features[0].weight.copy_(weight)
+            convolution.weight.copy_(weight)
         self.fc = nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x).mean(dim=(2, 3)))
+        logits: Tensor = self.fc(self.features(x).mean(dim=(2, 3)))
+        return logits
 
 
 @pytest.fixture(scope="module")

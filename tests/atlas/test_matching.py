@@ -12,7 +12,6 @@ from scans import (
     paths,
     refused,
 )
-
 from unitscope.atlas.scanning import scan
 from unitscope.errors import (
     DatasetError,

@@ -28,7 +28,7 @@ def scanned(folder: Path, classes: int, photos: int, sample: int) -> Atlas:
             pixels = noise.integers(0, 256, (4, 4, 3), np.uint8)
             Image.fromarray(pixels).resize((40, 40)).save(path)
     net = seeded(lambda: Gap(units=12, classes=classes))
-    last = net.features[3]
+    last = net.get_submodule("features.3")
     assert isinstance(last, nn.Conv2d) and last.bias is not None
     last.weight.data[7], last.bias.data[7] = (
         2 * last.weight.data[3],
@@ -40,14 +40,16 @@ def scanned(folder: Path, classes: int, photos: int, sample: int) -> Atlas:
         labels=[f"class {label}" for label in range(classes)],
         preprocessing=Preprocessing(36, 32),
     )
-    settings = {"top": 3, "sample": sample, "batch_size": 4, "shard_size": 7}
     return scan(
         model,
         folder / "photos",
         folder / "atlas",
         engine="torch",
         layers=["features.2"],
-        **settings,
+        top=3,
+        sample=sample,
+        batch_size=4,
+        shard_size=7,
     )
 
 
@@ -58,7 +60,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 
 def slow(values: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        result = np.corrcoef(values.astype(np.float64), rowvar=False)
+        result = np.asarray(np.corrcoef(values.astype(np.float64), rowvar=False))
     np.fill_diagonal(result, np.nan)
     return result
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from networks import Dense, Flattened, Gap, seeded
 from scans import (
     CLASSES,
     OPTIONS,
@@ -14,8 +16,6 @@ from scans import (
     make,
     paths,
 )
-
-from networks import Dense, Flattened, Gap, seeded
 from unitscope.atlas.ablation.unit_sets import confusion_without
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.findings.ablation_tables import pooled_features

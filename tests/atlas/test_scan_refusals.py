@@ -11,6 +11,9 @@ import filelock
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
+
+from networks import Gap, seeded
 from scans import (
     CLASSES,
     OPTIONS,
@@ -23,9 +26,6 @@ from scans import (
     refused,
     stopping_at,
 )
-from torch import Tensor
-
-from networks import Gap, seeded
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scan.options import Progress
@@ -151,7 +151,7 @@ def test_broken_weights_stop_the_scan(
 ) -> None:
     broken = seeded(Gap)
     with torch.no_grad():
-        broken.fc.weight[0, 0] = torch.nan
+        broken.get_parameter("fc.weight")[0, 0] = torch.nan
     refused(NonFiniteError, make(small, broken), folder, tmp_path / "out", **OPTIONS)
 
 

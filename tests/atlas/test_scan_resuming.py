@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from scans import (
     CLASSES,
     OPTIONS,
@@ -19,7 +20,6 @@ from scans import (
     make,
     stopping_at,
 )
-
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scan.options import Progress

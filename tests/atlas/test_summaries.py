@@ -157,7 +157,7 @@ def test_top_images_are_those_of_a_full_sort_with_ties_by_place() -> None:
             top.update(part)
         for unit in range(UNITS):
             expected = sorted(
-                range(40), key=lambda image, unit=unit: (-score[image, unit], image)
+                range(40), key=lambda image: (-score[image, unit], image)
             )[:6]
             assert top.images[unit].tolist() == expected
             stored, real = top.maps()[unit], seen.maps[expected, unit]

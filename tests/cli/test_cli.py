@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import jsonschema
 import numpy as np
@@ -443,16 +443,24 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing_half_written(
     assert not out.exists() or not list(out.iterdir())
 
 
-def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+def command(
+    *arguments: str | Path,
+    env: dict[str, str] | None = None,
+    input: bytes | None = None,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [
             sys.executable,
             "-m",
             "unitscope",
-            *map(os.fsdecode, map(os.fspath, arguments)),
+            *map(os.fsdecode, arguments),
         ],
+        env=env,
+        input=input,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         timeout=120,
-        **options,
     )
 
 
@@ -500,9 +508,7 @@ def test_json_loses_no_character_in_a_process_whose_standard_output_is_ascii(
     path = tmp_path / "ünï.png"
     path.write_bytes(photo.read_bytes())
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = command(
-        "ablate", path, *model, "--json", env=environment, capture_output=True
-    )
+    done = command("ablate", path, *model, "--json", env=environment)
     assert json.loads(done.stdout.decode("ascii"))["photos"][0]["photo"] == "ünï.png"
 
 
@@ -513,7 +519,7 @@ def test_text_is_told_where_standard_output_is_ascii(
     path = tmp_path / "ünï.png"
     path.write_bytes(photo.read_bytes())
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = command("ablate", path, *model, env=environment, capture_output=True)
+    done = command("ablate", path, *model, env=environment)
     assert done.returncode == 0 and b"Traceback" not in done.stderr
 
 
@@ -522,7 +528,7 @@ def test_text_is_told_where_standard_output_is_ascii(
 )
 def test_a_full_disk_behind_standard_output_is_one_line(model: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = command("info", *model, stdout=full, stderr=subprocess.PIPE)
+        done = command("info", *model, stdout=full)
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr and b"cannot be written" in done.stderr
 
@@ -553,7 +559,6 @@ def test_a_photo_can_come_from_standard_input(photo: Path, model: list[str]) -> 
         *model,
         "--json",
         input=photo.read_bytes(),
-        capture_output=True,
     )
     assert done.returncode == 0, done.stderr
 

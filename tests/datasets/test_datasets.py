@@ -569,7 +569,7 @@ def test_a_tar_of_class_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["gz", "xz", "bz2"])
 def test_compressed_tars_are_refused_with_the_remedy(tmp_path: Path, form: str) -> None:
-    with tarfile.open(tmp_path / f"x.tar.{form}", f"w:{form}"):
+    with tarfile.open(tmp_path / f"x.tar.{form}", f"w:{form}"):  # type: ignore[call-overload]
         pass
     assert "is a compressed tar" in refused(tmp_path / f"x.tar.{form}")
     (tmp_path / f"x.tar.{form}").rename(tmp_path / "y.tar")
@@ -778,11 +778,12 @@ def test_one_row_group_is_read_once_and_few_are_kept(
     monkeypatch.setattr(tables, "_CACHED_BYTES", 1)
     groups: list[int] = []
     images = parquet.ParquetFile.images
-    monkeypatch.setattr(
-        parquet.ParquetFile,
-        "images",
-        lambda self, group: groups.append(group) or images(self, group),
-    )
+
+    def counted(file: parquet.ParquetFile, group: int) -> Any:
+        groups.append(group)
+        return images(file, group)
+
+    monkeypatch.setattr(parquet.ParquetFile, "images", counted)
     assert contents(dataset) == IMAGES and groups == [0, 1, 2]
     assert isinstance(dataset, tables.TableDataset)
     assert list(dataset._row_groups._cache) == [2]

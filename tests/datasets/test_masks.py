@@ -314,7 +314,7 @@ def test_scene_parsing_folders_are_read(tmp_path: Path) -> None:
 def test_the_largest_number_is_ignored(
     tmp_path: Path, dtype: type, ignored: int
 ) -> None:
-    numbers = np.where(NUMBERS == 2, ignored, NUMBERS).astype(dtype)
+    numbers: np.ndarray = np.where(NUMBERS == 2, ignored, NUMBERS).astype(dtype)
     assert open_masks(index_maps(tmp_path, Image.fromarray(numbers))).masks(
         0
     ).labels == (0,)

@@ -29,7 +29,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 LABELS = ("red", "green", "blue", "grey", "white")
 CROPPED = Preprocessing(resize=36, crop=32)
-SCANNED = {"top": 4, "sample": 10, "batch_size": 8, "engine": "torch"}
+SCANNED: dict[str, Any] = {"top": 4, "sample": 10, "batch_size": 8, "engine": "torch"}
 OF_ATLAS = {
     *("units-0-0", "units-1-0", "neighbours-0-0", "neighbours-1-0", "classes-0"),
 }

@@ -52,7 +52,8 @@ class Mixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.transposed(self.grouped(self.rgb(x)).relu())
         x = self.single(self.depthwise(self.get_submodule(HOSTILE)(x)).relu()).relu()
-        return self.fc(self.pool(x).flatten(1))
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +78,11 @@ def unpacked(told: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def weights_of(told: dict[str, Any]) -> np.ndarray:
     """(filter, channel, row, col), read off a document."""
     pixels, low, high = unpacked(told)
-    weights = low[:, None] + pixels * (high - low)[:, None]
+    weights: np.ndarray = low[:, None] + pixels * (high - low)[:, None]
     sides = (told["rows"], told["cols"])
     if told["of"] == "rgb":
         return np.moveaxis(weights.reshape(told["count"], *sides, 3), -1, 1)
-    return weights.reshape(told["count"], told["channels"], *sides)
+    return weights.reshape((told["count"], told["channels"], *sides))
 
 
 class TestFiltersDocument:
@@ -128,14 +129,15 @@ class TestFiltersDocument:
     def test_single_weights_are_a_picture_a_filter(self, mixed: Classifier) -> None:
         told = filters(mixed, "single")
         pixels, low, high = unpacked(told)
-        weight = mixed.network.single.weight.detach().numpy()[:, :, 0, 0]
+        parameter = mixed.network.get_parameter("single.weight")
+        weight = parameter.detach().numpy()[:, :, 0, 0]
         assert told["of"] == "filter" and pixels.shape == (10, 20)
         np.testing.assert_array_equal(low, weight.min(axis=1))
         np.testing.assert_array_equal(high, weight.max(axis=1))
 
     def test_a_kernel_without_range_is_in_the_middle(self) -> None:
         net = nn.Sequential(nn.Conv2d(2, 3, 3))
-        nn.init.constant_(net[0].weight, 0.25)
+        nn.init.constant_(net.get_parameter("0.weight"), 0.25)
         told = filters(wrap(net), "0")
         assert (unpacked(told)[0] == 128 / 255).all() and (
             weights_of(told) == 0.25
@@ -179,7 +181,7 @@ class TestFiltersDocument:
             filters(model, "norm")
         broken = seeded(Kinds)
         with torch.no_grad():
-            broken.grouped.weight[2] = torch.nan
+            broken.get_parameter("grouped.weight")[2] = torch.nan
         with pytest.raises(LayerError, match="NaN or infinite weights in 1 filters"):
             filters(wrap(broken), "grouped")
 
@@ -458,7 +460,8 @@ class TestPages:
         assert page.url.endswith(
             "?filter=4"
         ) and "input channel 2, channel 0 of" in page.inner_text(".kernel-reads")
-        kernel = mixed.network.grouped.weight[4, 0].detach().numpy()
+        weight = mixed.network.get_parameter("grouped.weight")
+        kernel = weight[4, 0].detach().numpy()
         texts = [
             text.replace("−", "-")
             for text in page.locator(".kernel-weights text").all_text_contents()
@@ -488,7 +491,7 @@ class TestPages:
             "document.querySelector('.kernels').getAttribute('aria-valuemax') === '1'"
         )
         page.check("input[value=shared]")
-        weight = mixed.network.grouped.weight
+        weight = mixed.network.get_parameter("grouped.weight")
         assert f"{weight.max().item():.4f}" in page.inner_text(".kernel-words")
         page.go_back()
         page.wait_for_selector("input[value=kernel]:checked")

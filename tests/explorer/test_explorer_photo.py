@@ -311,7 +311,7 @@ def test_regions_add_up_to_the_logit(page: Any, address: str) -> None:
 
     def number(text: str) -> float:
         mantissa, _, power = text.replace("−", "-").partition(" × 10")
-        return float(mantissa) * 10 ** int(
+        return float(mantissa) * 10.0 ** int(
             power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0
         )
 

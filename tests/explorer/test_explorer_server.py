@@ -24,6 +24,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -159,7 +160,9 @@ def test_a_full_queue_refuses_and_says_how_many_wait() -> None:
     release = threading.Event()
 
     async def too_many(worker: Worker) -> list[str]:
-        tasks = [asyncio.ensure_future(worker.run(release.wait, 10))]
+        tasks: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(worker.run(release.wait, 10))
+        ]
         await asyncio.sleep(0.1)  # the first runs; so many may wait
         tasks += [asyncio.ensure_future(worker.run(str, number)) for number in range(3)]
         await asyncio.sleep(0)
@@ -177,7 +180,8 @@ def test_a_full_queue_refuses_and_says_how_many_wait() -> None:
 def test_a_job_for_which_nobody_waits_any_more_is_left_out_and_gives_its_place_up() -> (
     None
 ):
-    release, done = threading.Event(), []
+    release = threading.Event()
+    done: list[int] = []
 
     async def given_up(worker: Worker) -> None:
         first = asyncio.ensure_future(worker.run(release.wait, 10))
@@ -1181,7 +1185,7 @@ def test_ten_clients_at_once_are_all_answered_rightly(tmp_path: Path) -> None:
 
     for data, (logits, seen, off) in zip(photos, answers, strict=True):
         expected = plain.explain(
-            open_photo(Encoded("a", lambda data=data: data, len(data)))
+            open_photo(Encoded("a", partial(bytes, data), len(data)))
         )
         np.testing.assert_allclose(logits, expected.logits[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(

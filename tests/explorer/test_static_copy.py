@@ -186,9 +186,11 @@ def test_tiles_are_what_the_network_saw(pages: Path, atlas: Atlas) -> None:
     }
     dataset = open_dataset(atlas.manifest["data"]["source"])
     photo = Image.open(Path(dataset.source) / dataset.entries[image].id)
-    box = [round(entry[side]) for side in ("left", "top", "right", "bottom")]
+    left, top, right, bottom = (
+        round(entry[side]) for side in ("left", "top", "right", "bottom")
+    )
     with Image.open(pages / "images" / "0" / f"{image}.webp") as tile:
-        wanted = photo.crop(box).resize(tile.size)
+        wanted = photo.crop((left, top, right, bottom)).resize(tile.size)
         difference = np.asarray(tile, float) - np.asarray(wanted, float)
         assert tile.width == tile.height == 36 and np.abs(difference).mean() < 8
 
@@ -879,8 +881,9 @@ def test_another_threshold(page: Any, wide: tuple[Atlas, Path]) -> None:
         *(part * row["maximum"] for part in (0.03, 0.1, 0.3, 0.5, 0.7, 0.9)),
     ):
         opened(page, pages, f"#/unit/features/3?at={asked:.4g}")
-        said = page.inner_text("output")
-        share = float(re.search(r"about ([\d.]+)%", said)[1]) / 100
+        said = re.search(r"about ([\d.]+)%", page.inner_text("output"))
+        assert said is not None
+        share = float(said[1]) / 100
         place = int(np.searchsorted(edges, asked, side="right"))
         assert reached(edges[place]) - 1e-4 <= share <= reached(edges[place - 1]) + 1e-4
         assert share == pytest.approx(reached(asked), rel=0.1, abs=2e-3)

@@ -29,8 +29,8 @@ from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram, figure, save
 from unitscope.render.diagram_svg import svg
 from unitscope.render.figures import FIGURES
-from unitscope.render.figures.cams import cam_panels, cam_scale, cams_figure
-from unitscope.render.figures.units import unit_scale, units_figure
+from unitscope.render.figures.cams import MapScale, cam_panels, cam_scale, cams_figure
+from unitscope.render.figures.units import UnitScale, unit_scale, units_figure
 from unitscope.render.fonts import text_width, wrapped, writable
 from unitscope.render.words import (
     clean,
@@ -181,7 +181,7 @@ class TestMaps:
     )
     @pytest.mark.parametrize("scale", ["shared", "photo", "map"])
     def test_every_style_on_every_scale(
-        self, explanation: Explanation, style: str, scale: str
+        self, explanation: Explanation, style: str, scale: MapScale
     ) -> None:
         drawn = cams_figure(
             explanation, image=1, classes=[0, 3], style=style, scale=scale
@@ -220,11 +220,12 @@ class TestMaps:
             "each map has its own scale" in text for text in said
         )
         assert_readable(drawn)
-        for scale, words in {
+        told: dict[UnitScale, str] = {
             "shared": "shared over these 9 maps",
             "unit": "each unit has its own",
             "photo": "3 maps",
-        }.items():
+        }
+        for scale, words in told.items():
             assert any(
                 words in text for text in texts(units_figure(maps, scale=scale))
             ), scale

@@ -97,7 +97,7 @@ class TestPlacement:
         view = View.of(
             Subject.of_photo(photo, Preprocessing(resize=64, crop=64)), (64, 64), 300
         )
-        assert not view.whole and view.box == (100, 0, 200, 100)
+        assert not view.whole and view.box == (100.0, 0.0, 200.0, 100.0)
         veiled = view.veiled()
         np.testing.assert_array_equal(veiled[5:95, 105:195], view.photo[5:95, 105:195])
         outside = veiled[:, :95].astype(int)

@@ -16,6 +16,7 @@ from torch import nn
 
 from networks import ConvClassifier, Gap, seeded
 from unitscope.accounts.account import Account
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.errors import InputError, OutputError, UnitscopeWarning
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
@@ -177,12 +178,13 @@ class TestReport:
             )
         for change in account.ablation.changes():
             assert f"{change.rank_before} → {change.rank_after}" in text
+        head = account.explanation.head
+        assert isinstance(head, ExactHead)
         for index in account.classes:
             mean = float(account.explanation.cams_of([index]).mean())
             assert (
                 number(mean, 4) in text
-                and number(float(account.explanation.head.bias[index]), 4, sign=True)
-                in text
+                and number(float(head.bias[index]), 4, sign=True) in text
             )
         for check_ in account.checks:
             assert check_.statement in text

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import binomtest
 
+from unitscope.atlas.intervals import wilson
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 pytestmark = pytest.mark.skipif(
     not SCRIPTS.is_dir(), reason="scripts/ is not part of an installed package"
@@ -438,7 +440,7 @@ def test_schedule_is_parsed_spread_and_checked() -> None:
 def test_wilson_intervals_agree_with_scipy(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 5000))
     hits = data.draw(st.integers(0, count))
-    low, high = evaluation.wilson(hits, count)
+    low, high = wilson(hits, count)
     expected = binomtest(hits, count).proportion_ci(0.95, method="wilson")
     assert low == pytest.approx(expected.low, abs=1e-9)
     assert high == pytest.approx(expected.high, abs=1e-9)

@@ -56,9 +56,10 @@ def site() -> Iterator[Site]:
 def network(name: str, classes: int = 1000, **options: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return torchvision.models.get_model(
+        made: nn.Module = torchvision.models.get_model(
             name, weights=None, num_classes=classes, **options
-        ).eval()
+        )
+    return made.eval()
 
 
 def agree(classifier: Classifier, other: nn.Module, side: int = 64) -> bool:
@@ -374,7 +375,7 @@ def published(site: Site, tmp_path: Path) -> Iterator[nn.Module]:
         "recipe": "https://recipe",
     }
 
-    class Tiny_Weights(WeightsEnum):
+    class Tiny_Weights(WeightsEnum):  # type: ignore[misc]
         IMAGENET1K_V1 = Weights(
             address, lambda: ImageClassification(crop_size=48, resize_size=56), meta
         )
@@ -531,7 +532,7 @@ def test_weights_tell_your_network_how_many_classes_there_are(tmp_path: Path) ->
         preprocessing=Preprocessing(resize=40, crop=32),
     )
     assert len(classifier.labels) == 6 and torch.equal(
-        classifier.module.fc.weight, state["fc.weight"]
+        classifier.module.get_parameter("fc.weight"), state["fc.weight"]
     )
     assert classifier.preprocessing.input_size == (32, 32) and not any(
         "assumed" in n for n in classifier.provenance.notes
@@ -844,7 +845,9 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.bn1(self.conv1(x)))
-        return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
+        maps = self.layer3(self.layer2(self.layer1(x)))
+        logits: Tensor = self.linear(maps.mean((2, 3)))
+        return logits
 
 
 def held(name: str) -> Path:

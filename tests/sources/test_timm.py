@@ -17,6 +17,7 @@ from torch import nn
 from hub_server import COMMIT, Hub, point_to, running_hub
 from local_server import running_site
 from refusals import refusal
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.errors import (
     DownloadError,
     LabelsError,
@@ -59,7 +60,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def network(name: str = SMALL, classes: int = 1000) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return timm.create_model(name, num_classes=classes).eval()
+        made: nn.Module = timm.create_model(name, num_classes=classes)
+    return made.eval()
 
 
 # Pixels
@@ -154,7 +156,7 @@ def test_borders_lie_beside_the_photo(photo: Image.Image) -> None:
     expected = (0, -border, photo.width, photo.height + border)
     assert all(
         abs(edge - where) < 5 for edge, where in zip(edges, expected, strict=True)
-    ), found
+    ), edges
 
 
 # Random weights
@@ -191,8 +193,10 @@ def test_a_photo_is_explained_exactly(photo: Image.Image) -> None:
         f"timm:{SMALL}", num_classes=5, labels=list("abcde"), input_size=64
     )
     explanation = classifier.explain(photo)
-    assert explanation.logits.shape == (1, 5) and classifier.head.error < 1e-5
-    total = explanation.cams.mean(dim=(2, 3)) + classifier.head.bias
+    head = classifier.head
+    assert isinstance(head, ExactHead)
+    assert explanation.logits.shape == (1, 5) and head.error < 1e-5
+    total = explanation.cams.mean(dim=(2, 3)) + head.bias
     assert torch.allclose(total, explanation.logits, atol=1e-5)
     assert {label for label, *_ in explanation.top(5)[0]} == set("abcde")
 
@@ -311,9 +315,11 @@ def test_timms_own_weights_come_from_the_hub_with_their_labels(
     x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(classifier.module(x), trained(x))
+    settings = classifier.module.pretrained_cfg
+    assert isinstance(settings, dict)
     assert (
         classifier.labels[1] == "goldfish, Carassius auratus"
-        and "state_dict" not in classifier.module.pretrained_cfg
+        and "state_dict" not in settings
     )
     provenance = classifier.provenance
     assert (

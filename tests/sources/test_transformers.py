@@ -17,6 +17,7 @@ from torch import nn
 
 from hub_server import COMMIT, Hub, point_to, running_hub
 from refusals import refusal
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.errors import (
     DownloadError,
     LabelsError,
@@ -94,7 +95,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield running
 
 
-def network(kind: str, names: list[str] = NAMES) -> nn.Module:
+def network(kind: str, names: list[str] = NAMES) -> Any:
+    """A PreTrainedModel with random weights."""
     config = transformers.AutoConfig.for_model(kind, **SETTINGS[kind])
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
@@ -103,9 +105,7 @@ def network(kind: str, names: list[str] = NAMES) -> nn.Module:
         return transformers.AutoModelForImageClassification.from_config(config).eval()
 
 
-def saved(
-    kind: str, folder: Path, processor: dict[str, Any] | None = None
-) -> nn.Module:
+def saved(kind: str, folder: Path, processor: dict[str, Any] | None = None) -> Any:
     """A network as save_pretrained leaves it, with a processor if it has settings."""
     trained = network(kind)
     trained.save_pretrained(folder)
@@ -161,8 +161,10 @@ def test_a_photo_is_explained_exactly(tmp_path: Path, photo: Image.Image) -> Non
     saved("resnet", tmp_path, {"size": {"shortest_edge": 64}})
     classifier = load(f"transformers:{tmp_path}")
     explanation = classifier.explain(photo)
-    assert explanation.logits.shape == (1, 3) and classifier.head.error < 1e-5
-    total = explanation.cams.mean(dim=(2, 3)) + classifier.head.bias
+    head = classifier.head
+    assert isinstance(head, ExactHead)
+    assert explanation.logits.shape == (1, 3) and head.error < 1e-5
+    total = explanation.cams.mean(dim=(2, 3)) + head.bias
     assert torch.allclose(total, explanation.logits, atol=1e-5)
 
 
@@ -529,7 +531,8 @@ def test_code_beside_a_network_is_never_run(tmp_path: Path) -> None:
     # kernel from the hub.
     classifier = load(f"transformers:{tmp_path}")
     assert agree(classifier.module, trained) and not (tmp_path / "ran").exists()
-    assert classifier.module.config._attn_implementation in (None, "eager", "sdpa")
+    config: Any = classifier.module.config
+    assert config._attn_implementation in (None, "eager", "sdpa")
 
 
 @pytest.mark.parametrize(

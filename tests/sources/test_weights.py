@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ class Small(nn.Module):
         self.fc = nn.Linear(6, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.block(self.bn1(self.conv1(x))).mean((2, 3)))
+        maps = self.block(self.bn1(self.conv1(x)))
+        logits: Tensor = self.fc(maps.mean((2, 3)))
+        return logits
 
 
 class Wrapper(nn.Module):
@@ -50,7 +53,8 @@ class Wrapper(nn.Module):
         self.backbone = Small()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.backbone(x)
+        logits: Tensor = self.backbone(x)
+        return logits
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-NESTINGS = {
+NESTINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "plain": lambda state: state,
     "ordered": lambda state: OrderedDict(state),
     "state_dict": lambda state: {
@@ -467,7 +471,8 @@ def test_a_torchscript_archive_is_refused(trained: Small, tmp_path: Path) -> Non
         warnings.simplefilter(
             "ignore"
         )  # torch.jit is on its way out, its files are not.
-        torch.jit.trace(trained, torch.zeros(1, 3, 8, 8)).save(str(file))
+        traced = torch.jit.trace(trained, torch.zeros(1, 3, 8, 8))  # type: ignore[no-untyped-call]
+        traced.save(str(file))
     assert "TorchScript" in refusal(file)
 
 
