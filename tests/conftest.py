@@ -44,9 +44,8 @@ def _read_operators_once() -> None:
     """Share the ONNX exporter's table of operators, which it parses anew for every network, for half a second."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    ONNXRegistry.from_torchlib = staticmethod(
-        functools.cache(ONNXRegistry.from_torchlib)
-    )
+    cached = functools.cache(ONNXRegistry.from_torchlib)
+    ONNXRegistry.from_torchlib = staticmethod(cached)  # type: ignore[method-assign]
 
 
 torch.export.export = _unchecked_export
@@ -65,7 +64,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give each process of pytest-xdist neighbouring tests: few fixtures of a module are then made in both."""
     if config.getvalue("dist") != "load":  # the default: nothing else was asked for
         return None
-    from xdist.scheduler import WorkStealingScheduling
+    from xdist.scheduler import WorkStealingScheduling  # type: ignore[import-untyped]
 
     return WorkStealingScheduling(config, log)
 

@@ -23,7 +23,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 class Python2Pickler(pickle._Pickler):
     """Python's own pickler, in Python, writing what Python 2.7 wrote."""
 
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
 
     def __init__(self, file: Any) -> None:
         super().__init__(file, protocol=2)
@@ -32,8 +32,9 @@ class Python2Pickler(pickle._Pickler):
     def save_text(self, text: str) -> None:
         data = text.encode("latin-1")
         assert len(data) < 256
-        self.write(pickle.SHORT_BINSTRING + bytes([len(data)]) + data)
-        self.memoize(text)
+        written = pickle.SHORT_BINSTRING + bytes([len(data)]) + data
+        self.write(written)  # type: ignore[attr-defined]
+        self.memoize(text)  # type: ignore[attr-defined]
 
     dispatch[str] = save_text
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Output = namedtuple("Output", ["logits", "hidden"])
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+def seeded(make: Callable[[], Module], seed: int = 0) -> Module:
     """Make a module with repeatable random weights, without disturbing the random state of the test."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -45,7 +48,8 @@ class Gap(nn.Module):
         return torch.flatten(self.pool(self.features(x)), 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.pooled(x))
+        logits: Tensor = self.fc(self.pooled(x))
+        return logits
 
 
 class Spelled(Gap):
@@ -98,7 +102,10 @@ class Dense(nn.Module):
         x = self.conv0(x)
         x = self.norm(torch.cat([x, self.conv1(x)], 1))
         x = F.relu(x, inplace=True)
-        return self.classifier(torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1))
+        logits: Tensor = self.classifier(
+            torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1)
+        )
+        return logits
 
 
 class ChannelsLast(nn.Module):
@@ -115,7 +122,8 @@ class ChannelsLast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x).permute(0, 2, 3, 1)
         x = x + self.mlp(self.norm(x))
-        return self.head(self.last(x).mean((1, 2)))
+        logits: Tensor = self.head(self.last(x).mean((1, 2)))
+        return logits
 
 
 class ConvThenPool(nn.Module):
@@ -138,7 +146,8 @@ class WithDropout(Gap):
     """Dropout before the linear layer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(F.dropout(self.pooled(x), 0.5, self.training))
+        logits: Tensor = self.fc(F.dropout(self.pooled(x), 0.5, self.training))
+        return logits
 
 
 class Matmul(Gap):
@@ -146,7 +155,7 @@ class Matmul(Gap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc = None
+        self.fc = None  # type: ignore[assignment]
         self.weight = nn.Parameter(torch.randn(6, 5))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,10 +174,11 @@ class ConvClassifier(Gap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc = nn.Conv2d(6, 5, 1)
+        self.fc = nn.Conv2d(6, 5, 1)  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.pool(self.features(x))).flatten(1)
+        logits: Tensor = self.fc(self.pool(self.features(x))).flatten(1)
+        return logits
 
 
 class OneRelu(nn.Module):
@@ -187,7 +197,8 @@ class OneRelu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for conv in (self.conv1, self.conv2, self.conv3):
             x = self.relu(conv(x))
-        return self.fc(x.mean((2, 3)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
 
 class SharedConv(nn.Module):
@@ -201,7 +212,10 @@ class SharedConv(nn.Module):
         self.fc = nn.Linear(6, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.second(F.relu(self.first(self.stem(x)))).mean((2, 3)))
+        logits: Tensor = self.fc(
+            self.second(F.relu(self.first(self.stem(x)))).mean((2, 3))
+        )
+        return logits
 
 
 @dataclass
@@ -217,7 +231,7 @@ class Returning(Gap):
         super().__init__()
         self.shape = shape
 
-    def forward(self, x: Tensor) -> object:
+    def forward(self, x: Tensor) -> object:  # type: ignore[override]
         hidden = self.pooled(x)
         logits = self.fc(hidden)
         return {
@@ -260,11 +274,12 @@ class Blocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         made = self.block(self.stem(x))
-        return self.fc(
+        logits: Tensor = self.fc(
             F.relu(
                 self.last(made.logits if isinstance(made, ModelOutput) else made[0])
             ).mean((2, 3))
         )
+        return logits
 
 
 class Mlp(nn.Module):
@@ -278,7 +293,8 @@ class Mlp(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
+        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return logits
 
 
 class Flattened(nn.Module):
@@ -292,7 +308,8 @@ class Flattened(nn.Module):
         self.fc = nn.Linear(36, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x).flatten(1))
+        logits: Tensor = self.fc(self.features(x).flatten(1))
+        return logits
 
 
 class Tokens(nn.Module):
@@ -310,7 +327,8 @@ class Tokens(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
         x = x + self.mix(x, x, x, need_weights=False)[0]
-        return self.head(self.norm(x)[:, 0])
+        logits: Tensor = self.head(self.norm(x)[:, 0])
+        return logits
 
 
 class ConvNextLike(nn.Module):
@@ -323,7 +341,8 @@ class ConvNextLike(nn.Module):
         self.fc = nn.Linear(6, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.norm(self.features(x).mean((2, 3))))
+        logits: Tensor = self.fc(self.norm(self.features(x).mean((2, 3))))
+        return logits
 
 
 class Runs(nn.Module):
@@ -336,7 +355,10 @@ class Runs(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(self.conv(torch.relu(self.conv(self.stem(x)))).mean((2, 3)))
+        logits: Tensor = self.mlp(
+            self.conv(torch.relu(self.conv(self.stem(x)))).mean((2, 3))
+        )
+        return logits
 
 
 class Between(Gap):
@@ -357,6 +379,7 @@ class Between(Gap):
         )
         for parameter in self.parameters():
             nn.init.normal_(parameter, 0.3, 0.5)
+        assert self.bn.running_mean is not None and self.bn.running_var is not None
         nn.init.uniform_(self.bn.running_mean, -1, 1)
         nn.init.uniform_(self.bn.running_var, 0.5, 2)
         self.scale = nn.Parameter(torch.tensor(1.7))
@@ -369,11 +392,12 @@ class Between(Gap):
 
 def _layer_norm_2d(net: Between, pooled: Tensor) -> Tensor:
     """As ConvNeXt's: on (batch, unit, 1, 1), by way of channels last."""
-    return (
+    normed: Tensor = (
         net.ln(pooled[:, :, None, None].permute(0, 2, 3, 1))
         .permute(0, 3, 1, 2)
         .flatten(1)
     )
+    return normed
 
 
 # Everything between pool and logits that is exact, with what kind of head it makes.
@@ -435,14 +459,18 @@ class TokenMean(Tokens):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
         x = x + self.mix(x, x, x, need_weights=False)[0]
+        logits: Tensor
         if self.spelling == "norm after":
-            return self.head(self.norm(x[:, 1:].mean(1)))
+            logits = self.head(self.norm(x[:, 1:].mean(1)))
+            return logits
         x = self.norm(x)
         if self.spelling == "pool 1d":
-            return self.head(
+            logits = self.head(
                 F.adaptive_avg_pool1d(x[:, 1:].transpose(1, 2), 1).flatten(1)
             )
-        return self.head(x[:, 1:].mean(dim=1))
+            return logits
+        logits = self.head(x[:, 1:].mean(dim=1))
+        return logits
 
 
 class Ending(Gap):
@@ -459,7 +487,7 @@ class Ending(Gap):
 
 
 def _written_through_a_view(net: Ending, x: Tensor) -> Tensor:
-    logits = net.fc(net.pooled(x))
+    logits: Tensor = net.fc(net.pooled(x))
     logits[:, 0].add_(x.mean((1, 2, 3)))
     return logits
 
@@ -500,11 +528,16 @@ class Fickle(Gap):
     """A network whose path depends on the values of its input: it adds a term to bright ones only."""
 
     def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor
         if float(x.mean()) > 10:
-            return self.fc(self.pooled(x).relu().exp())
-        if float(x.mean()) < -10:  # the same calls as below, one of them to other ends
-            return self.fc(self.pooled(x * 2))
-        return self.fc(self.pooled(x))
+            logits = self.fc(self.pooled(x).relu().exp())
+        elif (
+            float(x.mean()) < -10
+        ):  # the same calls as below, one of them to other ends
+            logits = self.fc(self.pooled(x * 2))
+        else:
+            logits = self.fc(self.pooled(x))
+        return logits
 
 
 class Failing(Gap):
@@ -516,7 +549,8 @@ class Failing(Gap):
         pooled = self.pooled(x)
         if self.error is not None:
             raise self.error
-        return self.fc(pooled)
+        logits: Tensor = self.fc(pooled)
+        return logits
 
 
 class Kinds(nn.Module):
@@ -553,7 +587,8 @@ class SimpleNet(nn.Module):
         self.fc = nn.Linear(512, 100)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.features(x).mean((2, 3)))
+        logits: Tensor = self.fc(self.features(x).mean((2, 3)))
+        return logits
 
 
 class CifarBlock(nn.Module):
@@ -593,7 +628,8 @@ class ResNet20(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
-        return self.linear(F.avg_pool2d(x, x.size()[3]).view(x.size(0), -1))
+        logits: Tensor = self.linear(F.avg_pool2d(x, x.size()[3]).view(x.size(0), -1))
+        return logits
 
 
 # name → how to make it, and the head that must be found in it: kind, layer, whether the
@@ -614,16 +650,11 @@ HEADED: dict[str, tuple[Callable[[], nn.Module], str, str, bool]] = {
     "one channel": (lambda: Gap(channels=1), "gap-linear", "features", True),
     "tuple block": (lambda: Blocks(TupleBlock()), "gap-linear", "last", False),
     **{
-        spelling: (
-            (lambda pooled=pooled: Spelled(pooled)),
-            "gap-linear",
-            "features",
-            True,
-        )
+        spelling: (partial(Spelled, pooled), "gap-linear", "features", True)
         for spelling, pooled in SPELLINGS.items()
     },
     **{
-        name: ((lambda end=end: Between(end)), kind, "features", True)
+        name: (partial(Between, end), kind, "features", True)
         for name, (end, kind) in BETWEEN.items()
     },
     "tokens": (lambda: TokenMean("mean"), "gap-linear", "norm", True),
@@ -636,12 +667,7 @@ HEADED: dict[str, tuple[Callable[[], nn.Module], str, str, bool]] = {
     ),
     "layer norm after the pool": (ConvNextLike, "gap-norm-linear", "features", True),
     **{
-        f"returns {shape}": (
-            (lambda shape=shape: Returning(shape)),
-            "gap-linear",
-            "features",
-            True,
-        )
+        f"returns {shape}": (partial(Returning, shape), "gap-linear", "features", True)
         for shape in ("tuple", "list", "dict", "namedtuple", "object")
     },
 }

@@ -27,10 +27,10 @@ def interpolated(row: np.ndarray, position: float, interpolation: str) -> float:
     """The value of a row of cells at a position between them, held constant beyond its ends."""
     position = min(max(position, 0.0), len(row) - 1.0)
     if interpolation == "nearest":
-        return row[min(math.floor(position + 0.5), len(row) - 1)]
+        return float(row[min(math.floor(position + 0.5), len(row) - 1)])
     low = math.floor(position)
     high = min(low + 1, len(row) - 1)
-    return row[low] + (row[high] - row[low]) * (position - low)
+    return float(row[low] + (row[high] - row[low]) * (position - low))
 
 
 def slowly(
@@ -78,7 +78,12 @@ def slowly(
     st.integers(0, 99),
 )
 def test_laying_a_map_on_a_photo_is_what_the_loop_says(
-    placement, rows, cols, cells, size, seed
+    placement: Placement,
+    rows: Axis,
+    cols: Axis,
+    cells: tuple[int, int],
+    size: tuple[int, int],
+    seed: int,
 ) -> None:
     values = np.random.default_rng(seed).normal(size=cells)
     for interpolation in ("bilinear", "nearest"):
@@ -95,7 +100,11 @@ def test_laying_a_map_on_a_photo_is_what_the_loop_says(
 
 @given(placements(), axes, axes, st.tuples(sides, sides), numbers)
 def test_a_constant_map_stays_constant_and_no_value_leaves_the_range(
-    placement, rows, cols, cells, value
+    placement: Placement,
+    rows: Axis,
+    cols: Axis,
+    cells: tuple[int, int],
+    value: float,
 ) -> None:
     laid = lay_on_photo(np.full((2, *cells), value), Grid(rows, cols), placement)
     assert laid.shape == (2, *placement.photo_size[::-1])

@@ -173,13 +173,10 @@ def test_the_one_door_up_is_drawables_to_render() -> None:
     doors = []
     for file in FILES:
         for node in ast.walk(tree_of(file)):
-            named = (
+            if (
                 isinstance(node, ast.Call)
                 and getattr(node.func, "attr", "") == "import_module"
                 and node.args
-            )
-            if (
-                named
                 and isinstance(node.args[0], ast.Constant)
                 and str(node.args[0].value).startswith("unitscope")
             ):

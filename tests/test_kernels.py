@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from networks import Gap, Kinds, seeded
 from unitscope.errors import LayerError, UnitError
-from unitscope.kernels import convolutions, filters
+from unitscope.kernels import Scale, convolutions, filters
 from unitscope.model import wrap
 
 NET = seeded(Kinds)
@@ -64,7 +67,9 @@ def test_one_channels_kernel_is_scaled_alone_as_in_the_write_up() -> None:
     st.lists(st.integers(0, 1), min_size=1, max_size=3),
     st.sampled_from(["kernel", "shared"]),
 )
-def test_a_grid_of_channels_is_a_loop_over_kernels(chosen, channels, scale) -> None:
+def test_a_grid_of_channels_is_a_loop_over_kernels(
+    chosen: list[int], channels: list[int], scale: Scale
+) -> None:
     shown = filters(NET, "grouped", filters=chosen, channels=channels, scale=scale)
     weight = NET.grouped.weight.detach().numpy()
     everything = np.stack([[weight[f, c] for c in channels] for f in chosen])
@@ -162,8 +167,7 @@ def test_a_kernel_without_range_is_mid_grey_and_nothing_is_divided_by_zero() -> 
 def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
     broken = nn.Sequential(nn.Conv2d(3, 4, 3))
     with torch.no_grad():
-        broken[0].weight[2, 1, 0, 0] = value
-        broken[0].weight[3, 1, 0, 0] = value
+        broken.get_parameter("0.weight")[2:4, 1, 0, 0] = value
     with pytest.raises(
         LayerError, match=r"'0' has NaN or infinite weights in 2 filters \(first: 2\)"
     ):
@@ -198,7 +202,7 @@ def test_convolutions_are_found_by_name_and_by_order() -> None:
         ("norm", "layer 'norm' is a BatchNorm2d, not a convolution"),
     ],
 )
-def test_what_is_no_convolution_is_refused(layer, message: str) -> None:
+def test_what_is_no_convolution_is_refused(layer: int | str, message: str) -> None:
     with pytest.raises(LayerError) as refusal:
         filters(NET, layer)
     assert message in str(refusal.value)
@@ -235,7 +239,7 @@ def test_a_container_names_a_convolution_inside() -> None:
         ({"scale": "layer"}, "scale is 'kernel' or 'shared', not 'layer'"),
     ],
 )
-def test_impossible_choices_are_refused(options, message: str) -> None:
+def test_impossible_choices_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises((UnitError, ValueError)) as refusal:
         filters(NET, "plain", **options)
     assert message in str(refusal.value)
@@ -255,20 +259,24 @@ def test_rgb_needs_three_channels() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_numbers_of_numpy_choose_too() -> None:
-    assert filters(NET, 0, filters=np.int64(3), channels=np.array([0, 2])).filters == (
-        3,
-    )
-    assert filters(NET, 0, filters=torch.tensor([3, 1])).filters == (3, 1)
+    choices: dict[str, Any] = {"filters": np.int64(3), "channels": np.array([0, 2])}
+    assert filters(NET, 0, **choices).filters == (3,)
+    choices = {"filters": torch.tensor([3, 1])}
+    assert filters(NET, 0, **choices).filters == (3, 1)
 
 
 @pytest.mark.parametrize(
     "parametrize",
     [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm],
 )
-def test_parametrised_convolutions_show_the_weights_they_use(parametrize) -> None:
+def test_parametrised_convolutions_show_the_weights_they_use(
+    parametrize: Callable[[nn.Module], nn.Module],
+) -> None:
     net = nn.Sequential(parametrize(nn.Conv2d(3, 4, 3))).eval()
     shown = filters(net, "0")
-    np.testing.assert_allclose(shown.weights, net[0].weight.detach().numpy(), rtol=1e-6)
+    used = net.get_submodule("0").weight
+    assert isinstance(used, Tensor)
+    np.testing.assert_allclose(shown.weights, used.detach().numpy(), rtol=1e-6)
     assert shown.kind == "Conv2d"
 
 
@@ -281,13 +289,14 @@ def test_other_dtypes_are_shown_in_float32(dtype: torch.dtype) -> None:
 def test_the_arrays_are_the_callers_own() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3))
     shown = filters(net)
-    before = net[0].weight.detach().clone()
+    weight = net.get_parameter("0.weight")
+    before = weight.detach().clone()
     shown.weights[:] = 0
     shown.images[:] = 0
-    assert torch.equal(net[0].weight, before)
+    assert torch.equal(weight, before)
     later = filters(net)
     with torch.no_grad():
-        net[0].weight.zero_()
+        weight.zero_()
     assert later.weights.any()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,11 @@ X = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 CLASSES = [3, 0]
 
 
+Network: TypeAlias = tuple[nn.Module, nn.Module]
+
+
 @pytest.fixture(scope="module", params=["small", "resnet18"])
-def network(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
+def network(request: pytest.FixtureRequest) -> Network:
     """A network, and the layer that the peers must be told."""
     if request.param == "small":
         net = seeded(Gap).eval()
@@ -27,7 +32,7 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
         "torchvision.models", reason="torchvision is not installed"
     )
     net = seeded(lambda: models.resnet18(num_classes=5)).eval()
-    return net, net.layer4
+    return net, net.get_submodule("layer4")
 
 
 def explained(net: nn.Module) -> Explanation:
@@ -49,7 +54,7 @@ def agree(ours: Tensor, theirs: Tensor, allowed: float = 1e-5) -> None:
     assert float((ours - theirs).abs().max()) <= allowed * float(theirs.abs().max())
 
 
-def test_captums_layer_grad_cam_times_the_cells_is_our_map(network) -> None:
+def test_captums_layer_grad_cam_times_the_cells_is_our_map(network: Network) -> None:
     captum = pytest.importorskip("captum.attr", reason="captum is not installed")
     net, layer = network
     explanation = explained(net)
@@ -59,7 +64,9 @@ def test_captums_layer_grad_cam_times_the_cells_is_our_map(network) -> None:
         agree(explanation.cams[:, index], theirs[:, 0] * explanation.cams[0, 0].numel())
 
 
-def test_torchcams_cam_is_our_map_and_its_grad_cam_our_map_above_zero(network) -> None:
+def test_torchcams_cam_is_our_map_and_its_grad_cam_our_map_above_zero(
+    network: Network,
+) -> None:
     torchcam = pytest.importorskip(
         "torchcam.methods", reason="torchcam is not installed"
     )
@@ -84,7 +91,9 @@ def test_torchcams_cam_is_our_map_and_its_grad_cam_our_map_above_zero(network) -
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
 )  # of its own dependencies, when it is imported
-def test_grad_cam_of_pytorch_grad_cam_is_our_map_above_zero_stretched(network) -> None:
+def test_grad_cam_of_pytorch_grad_cam_is_our_map_above_zero_stretched(
+    network: Network,
+) -> None:
     grad_cam = pytest.importorskip(
         "pytorch_grad_cam", reason="grad-cam is not installed"
     )

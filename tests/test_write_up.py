@@ -36,7 +36,7 @@ def network() -> torch.nn.Module:
     # The published ranges of the kernels, put where they were read.
     with torch.no_grad():
         for (layer, number), (low, high) in write_up._KERNELS.items():
-            kernel = module.get_submodule(layer).weight[number, 0]  # type: ignore[union-attr]
+            kernel = module.get_parameter(f"{layer}.weight")[number, 0]
             span = kernel.max() - kernel.min()
             kernel.copy_(low + (kernel - kernel.min()) / span * (high - low))
     return module
@@ -81,7 +81,7 @@ def test_the_maximal_unit_is_the_one_with_the_largest_weight_for_the_first_class
     model: Classifier, photo: Path, result: write_up.Reproduction
 ) -> None:
     first = model.explain(photo).top(1)[0][0].index
-    weights = model.module.get_submodule("fc").weight[first]  # type: ignore[union-attr]
+    weights = model.module.get_parameter("fc.weight")[first]
     row = next(row for row in result.comparisons if row.where == "figure 18")
     assert row.obtained == str(int(weights.argmax()))
 

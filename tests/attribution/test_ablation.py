@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from networks import (
     Mlp,
     ObjectBlock,
     OneRelu,
+    Output,
     SharedConv,
     Tokens,
     TupleBlock,
@@ -40,13 +43,13 @@ def slowly(
     """Logits and the units' maps, from a real forward pass with a hook of our own."""
     runs, maps = 0, None
 
-    def silence(_module: nn.Module, _inputs: object, output):
+    def silence(_module: nn.Module, _inputs: object, output: Any) -> Any:
         nonlocal runs, maps
         runs += 1
         if runs != run:
             return None
         tensor = output if isinstance(output, Tensor) else output[0]
-        index = [slice(None)] * 4
+        index: list[slice | list[int]] = [slice(None)] * 4
         index[axis] = list(units)
         maps = tensor[tuple(index)].movedim(axis, 1).clone()
         changed = tensor.clone()
@@ -83,7 +86,7 @@ def slowly(
     ],
 )
 def test_ablation_at_any_layer_is_a_real_forward_pass(
-    make, layer: str, run: int, axis: int
+    make: Callable[[], nn.Module], layer: str, run: int, axis: int
 ) -> None:
     net = seeded(make)
     units = [3, 1]
@@ -145,12 +148,8 @@ def test_a_block_whose_result_cannot_be_rebuilt_is_refused_rather_than_left_as_i
 
 @pytest.mark.parametrize("shape", ["dict", "list", "namedtuple"])
 def test_blocks_that_return_structures_are_rebuilt(shape: str) -> None:
-    from collections import OrderedDict
-
-    from networks import Output
-
     class Structured(TupleBlock):
-        def forward(self, x: Tensor):  # type: ignore[override]
+        def forward(self, x: Tensor) -> Any:
             made = super().forward(x)[0]
             return {
                 "dict": OrderedDict(hidden=None, logits=made),
@@ -160,13 +159,16 @@ def test_blocks_that_return_structures_are_rebuilt(shape: str) -> None:
 
     class Around(Blocks):
         def forward(self, x: Tensor) -> Tensor:
-            made = self.block(self.stem(x))
-            assert (
-                type(made)
-                is {"dict": OrderedDict, "list": list, "namedtuple": Output}[shape]
-            )
+            made: Any = self.block(self.stem(x))
+            kinds: dict[str, type[Any]] = {
+                "dict": OrderedDict,
+                "list": list,
+                "namedtuple": Output,
+            }
+            assert type(made) is kinds[shape]
             tensor = made["logits"] if shape == "dict" else made[0]
-            return self.fc(self.last(tensor).relu().mean((2, 3)))
+            logits: Tensor = self.fc(self.last(tensor).relu().mean((2, 3)))
+            return logits
 
     net = seeded(lambda: Around(Structured()))
     plain = seeded(lambda: Blocks(TupleBlock()))
@@ -180,7 +182,7 @@ def test_blocks_that_return_structures_are_rebuilt(shape: str) -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("units", [8, [0, -1], True, [1.0], "3", torch.tensor([9])])
 @pytest.mark.parametrize("layer", ["features.0", None])
-def test_what_is_no_unit_is_refused(units, layer: str | None) -> None:
+def test_what_is_no_unit_is_refused(units: Any, layer: str | None) -> None:
     model = small(seeded(Gap))
     for verb in (model.ablate, model.units):
         with pytest.raises(UnitError, match="are numbered 0 to"):
@@ -197,7 +199,8 @@ def test_a_layer_that_does_not_run_on_this_input_is_refused() -> None:
             made = self.features(x)
             if float(x.mean()) < 10:
                 made = self.extra(made)
-            return self.last(made).mean((2, 3))
+            pooled: Tensor = self.last(made).mean((2, 3))
+            return pooled
 
     model = small(seeded(Sometimes))
     assert model.units(X, "extra", [0]).maps.shape == (3, 1, 16, 16)

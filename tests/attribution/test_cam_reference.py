@@ -8,16 +8,21 @@ not among them; the probabilities tell it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from unitscope.attribution.explanation import Explanation
+from narrowed import exactly
+from unitscope.attribution.exact_explanation import ExactExplanation
 from unitscope.model import wrap
 
 scipy_io = pytest.importorskip("scipy.io", reason="scipy is not installed")
+
+
+Reference: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]
 
 
 class Head(nn.Module):
@@ -32,11 +37,12 @@ class Head(nn.Module):
                 self.fc.bias.copy_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x.mean((2, 3)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
 
 
 @pytest.fixture(scope="module")
-def reference(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+def reference(data: Path) -> Reference:
     """Weights (unit, class), activations (x, y, unit, crop), probabilities (class, crop) and labels."""
     net = scipy_io.loadmat(data / "cam-reference" / "data_net.mat")
     photo = scipy_io.loadmat(data / "cam-reference" / "data_img1.mat")
@@ -49,7 +55,7 @@ def reference(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]
     )
 
 
-def explained(reference, bias: np.ndarray | None = None) -> Explanation:
+def explained(reference: Reference, bias: np.ndarray | None = None) -> ExactExplanation:
     weights, activations, _scores, labels = reference
     feature_map = torch.from_numpy(
         np.ascontiguousarray(activations.transpose(3, 2, 1, 0))
@@ -58,19 +64,20 @@ def explained(reference, bias: np.ndarray | None = None) -> Explanation:
         torch.from_numpy(weights.T.copy()),
         None if bias is None else torch.from_numpy(bias).float(),
     )
-    return wrap(net, labels).explain(feature_map)
+    return exactly(wrap(net, labels).explain(feature_map))
 
 
-def told_bias(reference) -> np.ndarray:
+def told_bias(reference: Reference) -> np.ndarray:
     """The authors' bias, up to a constant: what their log-probabilities have over pooling and weights, on average."""
-    weights, activations, scores, _labels = (part for part in reference)
+    weights, activations, scores, _labels = reference
     rest = np.log(scores.astype(np.float64)) - weights.T.astype(
         np.float64
     ) @ activations.mean((0, 1), dtype=np.float64)
-    return (rest - rest.mean(0)).mean(1)
+    bias: np.ndarray = (rest - rest.mean(0)).mean(1)
+    return bias
 
 
-def test_the_maps_are_the_authors(reference) -> None:
+def test_the_maps_are_the_authors(reference: Reference) -> None:
     weights, activations, _scores, _labels = reference
     explanation = explained(reference)
     for index in (968, 967, 0, 999):
@@ -85,7 +92,7 @@ def test_the_maps_are_the_authors(reference) -> None:
         assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
-def test_the_scores_are_the_authors_but_for_their_bias(reference) -> None:
+def test_the_scores_are_the_authors_but_for_their_bias(reference: Reference) -> None:
     explanation = explained(reference)
     probabilities = explanation.logits.double().softmax(1).numpy()
     assert np.abs(probabilities - reference[2].T).max() < 9e-4
@@ -95,7 +102,9 @@ def test_the_scores_are_the_authors_but_for_their_bias(reference) -> None:
     )
 
 
-def test_with_their_bias_the_scores_agree_to_the_last_digits(reference) -> None:
+def test_with_their_bias_the_scores_agree_to_the_last_digits(
+    reference: Reference,
+) -> None:
     explanation = explained(reference, told_bias(reference))
     probabilities = explanation.logits.double().softmax(1).numpy()
     assert np.abs(probabilities - reference[2].T).max() < 5e-6
@@ -106,7 +115,7 @@ def test_with_their_bias_the_scores_agree_to_the_last_digits(reference) -> None:
     )
 
 
-def test_the_identities_hold_on_real_activations(reference) -> None:
+def test_the_identities_hold_on_real_activations(reference: Reference) -> None:
     explanation = explained(reference, told_bias(reference))
     scale = explanation.logits.abs().max()
     rebuilt = (

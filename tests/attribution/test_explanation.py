@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
+from narrowed import exactly
 from networks import HEADED, Gap, seeded
 from unitscope.attribution.classes import class_index, class_indices, ranked
-from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.exact_explanation import ExactExplanation
 from unitscope.errors import ClassError, InputError, UnitError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
@@ -32,7 +35,7 @@ class Case:
             batch, 3, rows, cols, generator=torch.Generator().manual_seed(seed)
         )
         self.model = wrap(self.net, preprocessing=Preprocessing(resize=32, crop=32))
-        self.explanation = self.model.explain(self.x, batch_size=3)
+        self.explanation = exactly(self.model.explain(self.x, batch_size=3))
         self.seed = seed
 
     def some_units(self) -> list[int]:
@@ -66,7 +69,8 @@ def for_any_case(test: Callable[[Case], None]) -> Callable[[], None]:
         test(Case(**shape))
 
     law.__name__ = law.__qualname__ = test.__name__
-    return law
+    decorated: Callable[[], None] = law
+    return decorated
 
 
 def close(found: Tensor, expected: Tensor, allowed: float = 1e-5) -> None:
@@ -86,7 +90,7 @@ def really_without(net: Gap, x: Tensor, units: list[int]) -> Tensor:
 
     handle = net.features.register_forward_hook(silence)
     with evaluating(net):
-        logits = net(x)
+        logits: Tensor = net(x)
     handle.remove()
     return logits
 
@@ -96,7 +100,7 @@ def test_logits_are_the_networks_own(case: Case) -> None:
     with evaluating(case.net):
         assert torch.equal(
             case.explanation.logits,
-            torch.cat([case.net(part) for part in case.x.split(3)]),
+            torch.cat([case.net(part) for part in torch.split(case.x, 3)]),
         )
 
 
@@ -221,7 +225,7 @@ def test_regions_that_tile_the_map_share_the_logit(case: Case) -> None:
     )
     soft = torch.rand(rows, cols, generator=torch.Generator().manual_seed(case.seed))
     parts = [e.evidence((label == part).float()) for part in range(3)]
-    close(sum(parts), e.logits)
+    close(torch.stack(parts).sum(0), e.logits)
     close(e.evidence(soft) + e.evidence(1 - soft), e.logits)
     # The slow way: over the cells of the map of every class.
     inside = label == 0
@@ -256,7 +260,7 @@ def test_every_head_obeys_the_identities(name: str) -> None:
         preprocessing=Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels),
     )
     x = torch.randn(3, channels, 40, 32, generator=torch.Generator().manual_seed(5))
-    e = model.explain(x)
+    e = exactly(model.explain(x))
     close(e.cams.mean((2, 3)) + e.head.bias, e.logits)
     close(e.contributions.sum(2) + e.head.bias, e.logits)
     units = [0, e.feature_map.shape[1] - 1]
@@ -268,7 +272,7 @@ def test_every_head_obeys_the_identities(name: str) -> None:
 
 
 def test_batch_and_single_forward_passes_agree_for_photos(
-    gap: Classifier, tmp_path
+    gap: Classifier, tmp_path: Path
 ) -> None:
     for index in range(3):
         pixels = np.random.default_rng(index).integers(
@@ -293,11 +297,10 @@ def test_batch_and_single_forward_passes_agree_for_photos(
 # --- rankings and classes --------------------------------------------------------------------------------------------
 
 
-def labelled(labels: list[str] | None = None) -> Explanation:
+def labelled(labels: list[str] | None = None) -> ExactExplanation:
     model = wrap(seeded(Gap), labels, Preprocessing(resize=32, crop=32))
-    return model.explain(
-        torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    )
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return exactly(model.explain(x))
 
 
 def test_equal_logits_are_ranked_by_index() -> None:
@@ -371,7 +374,7 @@ def test_classes_are_found_by_label_or_by_index() -> None:
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_class_is_refused(which, message: str) -> None:
+def test_what_is_no_class_is_refused(which: Any, message: str) -> None:
     with pytest.raises(ClassError) as refusal:
         class_index(HOSTILE, which)
     assert message in str(refusal.value)
@@ -379,10 +382,11 @@ def test_what_is_no_class_is_refused(which, message: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_an_index_from_numpy_or_torch_is_an_index() -> None:
-    assert class_index(HOSTILE, np.int64(3)) == 3
-    assert class_indices(HOSTILE, np.array([1, 2])) == [1, 2]
+    assert class_index(HOSTILE, np.int64(3)) == 3  # type: ignore[arg-type]
+    several = np.array([1, 2])
+    assert class_indices(HOSTILE, several) == [1, 2]  # type: ignore[arg-type]
     assert class_indices(HOSTILE, torch.tensor([4, 0])) == [4, 0]
-    assert class_indices(HOSTILE, np.int64(1)) == [1]
+    assert class_indices(HOSTILE, np.int64(1)) == [1]  # type: ignore[arg-type]
 
 
 def test_a_label_that_two_classes_share_must_be_named_by_index() -> None:
@@ -450,9 +454,10 @@ def generated() -> Iterator[int]:
         [2, 2],
     ],
 )
-def test_units_may_be_given_in_any_way(units) -> None:
+def test_units_may_be_given_in_any_way(units: Any) -> None:
     assert labelled().ablate(units).off == (2,)
-    assert labelled().unit_maps(generated()).units == (0, 2)
+    maps = labelled().unit_maps(generated())  # type: ignore[arg-type]
+    assert maps.units == (0, 2)
 
 
 def test_ablating_nothing_changes_nothing() -> None:
@@ -479,7 +484,7 @@ def test_ablating_nothing_changes_nothing() -> None:
         ([[1]], r"unit [1] is not a number"),
     ],
 )
-def test_what_is_no_unit_is_refused(units, message: str) -> None:
+def test_what_is_no_unit_is_refused(units: Any, message: str) -> None:
     for verb in ("ablate", "unit_maps"):
         with pytest.raises(UnitError) as refusal:
             getattr(labelled(), verb)(units)

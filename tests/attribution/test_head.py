@@ -6,11 +6,13 @@ import gc
 import re
 import weakref
 from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from narrowed import exact_head, exactly
 from networks import (
     HEADED,
     IMPOSTORS,
@@ -32,12 +34,14 @@ from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
 from unitscope.tracing.layers import evaluating, find_layer, without_units
 
+Making: TypeAlias = Callable[[], nn.Module]
+
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def small(module: nn.Module, channels: int = 3):
+def small(module: nn.Module, channels: int = 3) -> Classifier:
     mean = (0.5,) * channels
     return wrap(
         module, preprocessing=Preprocessing(resize=32, crop=32, mean=mean, std=mean)
@@ -112,7 +116,7 @@ def test_the_heads_of_torchvision(
         layer,
         layer_is_map,
     )
-    assert model.head.weight.shape == (10, units)
+    assert exact_head(model.head).weight.shape == (10, units)
     assert model.head.error <= 1e-5
     assert model.head.layer in [found.name for found in model.layers()]
 
@@ -137,12 +141,13 @@ def test_the_heads_of_torchvision(
         ),
     ],
 )
-def test_probabilities_are_refused_with_the_remedy(module, reason: str) -> None:
+def test_probabilities_are_refused_with_the_remedy(module: Making, reason: str) -> None:
     model = small(seeded(module))
-    for question in (
+    questions: list[Callable[[], object]] = [
         lambda: model.head,
         lambda: model.explain(noise(1, 3, 32, 32), method="gradcam"),
-    ):
+    ]
+    for question in questions:
         with pytest.raises(HeadError) as refusal:
             question()
         assert reason in str(refusal.value)
@@ -167,7 +172,7 @@ def test_probabilities_are_refused_with_the_remedy(module, reason: str) -> None:
     ],
 )
 def test_a_network_without_such_a_head_gets_a_local_answer_with_the_reason(
-    module, reason: str
+    module: Making, reason: str
 ) -> None:
     model = small(seeded(module))
     head, refusal = model.head_or_refusal()
@@ -210,7 +215,7 @@ def test_an_impostor_is_refused_or_handled_exactly_but_never_explained_wrongly(
 
 def test_the_numbers_of_the_head_are_its_own() -> None:
     net = seeded(Gap)
-    head = small(net).head
+    head = exact_head(small(net).head)
     assert torch.equal(head.weight, net.fc.weight) and torch.equal(
         head.bias, net.fc.bias
     )
@@ -242,14 +247,17 @@ def test_a_photo_on_which_nothing_fires_is_told_with_where_it_began(
     make: type[nn.Module],
 ) -> None:
     net = seeded(make)
-    nn.init.zeros_(net.features[3].weight)
-    nn.init.constant_(net.features[3].bias, -1)
+    weight, bias = (
+        net.get_parameter(f"features.3.{name}") for name in ("weight", "bias")
+    )
+    nn.init.zeros_(weight)
+    nn.init.constant_(bias, -1)
     model = wrap(net, preprocessing=Preprocessing(resize=32, crop=32))
     if make is Mlp:  # there is nothing for gradient × activation to be taken of
         with torch.no_grad():
-            net.features[3].bias[0] = 1.0
+            bias[0] = 1.0
         _ = model.head
-        nn.init.constant_(net.features[3].bias, -1)
+        nn.init.constant_(bias, -1)
     with pytest.warns(
         UnitscopeWarning,
         match=r"first in the output of layer 'features\.4': its maps show nothing",
@@ -267,7 +275,7 @@ def test_a_photo_on_the_boundary_between_two_classes_is_not_taken_for_an_imposto
     with evaluating(net):
         net.fc.bias.sub_(net(x)[0])
         assert net(x).abs().max() < 1e-6  # no logit is left, only its rounding
-    explanation = small(net).explain(x)
+    explanation = exactly(small(net).explain(x))
     difference = (
         (explanation.contributions.sum(2) + explanation.head.bias - explanation.logits)
         .abs()
@@ -279,9 +287,9 @@ def test_a_photo_on_the_boundary_between_two_classes_is_not_taken_for_an_imposto
 
 
 def test_a_small_term_that_comes_in_through_a_view_is_found_by_the_numbers() -> None:
-    def cheat(when):
+    def cheat(when: Callable[[Tensor], Tensor]) -> Ending:
         def end(net: Ending, x: Tensor) -> Tensor:
-            logits = net.fc(net.pooled(x))
+            logits: Tensor = net.fc(net.pooled(x))
             logits[:, 0].add_(1e-4 * when(x.mean((1, 2, 3))))
             return logits
 
@@ -305,12 +313,12 @@ def test_a_small_term_that_comes_in_through_a_view_is_found_by_the_numbers() -> 
 def test_weights_changed_between_two_explanations_are_seen() -> None:
     net, x = seeded(Gap), noise(2, 3, 32, 32)
     model = small(net)
-    before = model.explain(x)
+    before = exactly(model.explain(x))
     with torch.no_grad():
         net.fc.weight.mul_(3)
-        net.features[3].bias.add_(1)
+        net.get_parameter("features.3.bias").add_(1)
         net.fc.bias.sub_(5)
-    after = model.explain(x)
+    after = exactly(model.explain(x))
     with evaluating(net):
         torch.testing.assert_close(after.logits, net(x))
     assert after.completeness_error.max() < 1e-5 and not torch.equal(
@@ -407,7 +415,7 @@ def test_an_impostor_in_low_precision_is_not_mistaken_for_rounding(
     dtype: torch.dtype,
 ) -> None:
     honest = seeded(lambda: Gap(units=32)).to(dtype)
-    assert small(honest).head.weight.dtype == torch.float32
+    assert exact_head(small(honest).head).weight.dtype == torch.float32
     cheat = seeded(
         lambda: Ending(
             lambda net, x: net.fc(net.pooled(x)).add_(
@@ -454,7 +462,7 @@ class OnePool(Gap):
 
     def forward(self, x: Tensor) -> Tensor:
         once = Gap.pooled(self, x)
-        self.pooled = lambda _x: once  # type: ignore[method-assign]
+        self.pooled = lambda x: once  # type: ignore[method-assign]
         return self.end(self, x)  # type: ignore[arg-type]
 
 
@@ -498,7 +506,8 @@ class Reordered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)[:, self.order]
         x = x + self.mix(x).relu()
-        return self.fc((x if self.back is None else x[:, self.back]).mean(1))
+        logits: Tensor = self.fc((x if self.back is None else x[:, self.back]).mean(1))
+        return logits
 
 
 def test_tokens_whose_places_cannot_be_followed_are_measured() -> None:
@@ -523,6 +532,7 @@ def test_tokens_whose_places_cannot_be_followed_are_measured() -> None:
 )
 def test_tokens_in_another_order_are_no_map(order: Tensor) -> None:
     model = small(seeded(lambda: Reordered(order)))
+    assert isinstance(model.head, LocalHead)
     assert not model.head.exact and model.head.layer == "patches"
     assert (
         "16 tokens and a linear layer, but its tokens could not be followed"

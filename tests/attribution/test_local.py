@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +51,7 @@ def by_autograd(
     net: nn.Module, layer: str, x: Tensor, index: int
 ) -> tuple[Tensor, Tensor]:
     """The layer's output and the gradient of one class's logit, by an ordinary backward pass of the whole network."""
-    kept = {}
+    kept: dict[str, Tensor] = {}
     module = dict(net.named_modules())[layer]
     handle = module.register_forward_hook(lambda _m, _i, output: kept.update(a=output))
     try:
@@ -188,7 +190,10 @@ class PreNorm(Tokens):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.first.expand(len(x), -1, -1) + 1, x], 1)
         y = self.before(x)
-        return self.head(self.norm(x + self.mix(y, y, y, need_weights=False)[0])[:, 0])
+        logits: Tensor = self.head(
+            self.norm(x + self.mix(y, y, y, need_weights=False)[0])[:, 0]
+        )
+        return logits
 
 
 def test_where_a_normalisation_reads_every_token_its_output_is_taken() -> None:
@@ -247,7 +252,8 @@ class Bypassed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        return self.fc(torch.relu(x + self.inner(x).relu_()).mean((2, 3)))
+        logits: Tensor = self.fc(torch.relu(x + self.inner(x).relu_()).mean((2, 3)))
+        return logits
 
 
 def test_a_layer_that_something_bypasses_is_run_from_the_layer_before_it() -> None:
@@ -313,7 +319,7 @@ def test_a_network_that_changed_since_is_told() -> None:
     net = seeded(Mlp)
     explanation = small(net).explain(X)
     with torch.no_grad():
-        net.classifier[0].weight.mul_(2)
+        net.get_parameter("classifier.0.weight").mul_(2)
     for question in (
         lambda: explanation.ablate([0]),
         lambda: explanation.ablate_each(),
@@ -351,7 +357,8 @@ def test_a_network_that_looks_at_its_input_is_run_whole() -> None:
 def test_a_network_outside_autograd_is_told() -> None:
     class Detached(Mlp):
         def forward(self, x: Tensor) -> Tensor:
-            return self.classifier(self.features(x).mean((2, 3)).detach())
+            logits: Tensor = self.classifier(self.features(x).mean((2, 3)).detach())
+            return logits
 
     with pytest.raises(
         HeadError, match="no cell of layer 'features' counts for the logits"
@@ -376,18 +383,20 @@ def test_a_network_outside_autograd_is_told() -> None:
     ],
 )
 def test_what_cannot_be_asked_is_told(
-    options: dict[str, str], error: type[Exception], message: str
+    options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         small(seeded(Mlp)).explain(X, **options)
 
 
-def contexts() -> list[Callable[[], object]]:
+def contexts() -> list[Callable[[], AbstractContextManager[object]]]:
     return [torch.no_grad, torch.inference_mode, torch.enable_grad]
 
 
 @pytest.mark.parametrize("context", contexts())
-def test_the_users_network_and_contexts_are_left_alone(context) -> None:
+def test_the_users_network_and_contexts_are_left_alone(
+    context: Callable[[], AbstractContextManager[object]],
+) -> None:
     net = seeded(Mlp).train()
     net.features[0].weight.requires_grad_(False)
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -439,11 +448,17 @@ class InATuple(Mlp):
         return logits, logits * 2
 
 
+def compiled() -> nn.Module:
+    net = torch.compile(seeded(Mlp))
+    assert isinstance(net, nn.Module)
+    return net
+
+
 WRAPPED: dict[str, Callable[[], nn.Module]] = {
     "in training": lambda: seeded(Mlp).train(),
     "frozen": lambda: seeded(Mlp).requires_grad_(False),
     "DataParallel": lambda: nn.DataParallel(seeded(Mlp)),
-    "torch.compile": lambda: torch.compile(seeded(Mlp)),
+    "torch.compile": compiled,
     "channels last": lambda: seeded(Mlp).to(memory_format=torch.channels_last),
     "parametrised": lambda: seeded(Parametrised),
     "a dict": lambda: seeded(InADict),
@@ -557,7 +572,8 @@ def test_a_network_that_mixes_its_batch_gets_one_copy_at_a_time() -> None:
     class Mixing(Mlp):
         def forward(self, x: Tensor) -> Tensor:
             a = self.features(x)
-            return self.classifier((a / a.max()).mean((2, 3)))
+            logits: Tensor = self.classifier((a / a.max()).mean((2, 3)))
+            return logits
 
     explanation = local(small(seeded(Mixing)).explain(X[:1]))
     each = explanation.ablate_each()

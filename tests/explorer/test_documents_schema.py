@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,13 @@ def noise(path: Path, seed: int) -> Path:
 
 
 def classifier(kind: str = "gap") -> Classifier:
-    module = {
+    makers: dict[str, Callable[[], nn.Module]] = {
         "gap": lambda: seeded(Gap),
         "local": lambda: seeded(Mlp),
         "convolutions": lambda: seeded(Convolutions),
         "layer norm": lambda: seeded(lambda: Between(BETWEEN["layer norm"][0])),
-    }[kind]()
+    }
+    module = makers[kind]()
     return wrap(module, labels=LABELS, preprocessing=CROPPED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from unitscope.errors import PhotoError
 from unitscope.inputs.batches import batches, stacked
 from unitscope.inputs.measured import MeasuredPreprocessing
-from unitscope.inputs.photos import open_photo
+from unitscope.inputs.photos import Photo, open_photo
 from unitscope.inputs.preprocessing import Preprocessing
 
 SMALL = Preprocessing(resize=20, crop=16)
@@ -93,6 +94,7 @@ def test_a_bad_photo_is_told_when_its_turn_comes(
 def test_who_stops_early_leaves_no_threads_behind(photos: list[Path]) -> None:
     found = batches(photos, SMALL, 2)
     next(found)
+    assert isinstance(found, Generator)
     found.close()
     assert not any("unitscope" in thread.name for thread in threading.enumerate())
 
@@ -101,13 +103,16 @@ def test_only_what_is_needed_next_is_read(
     photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
-    monkeypatch.setattr(
-        "unitscope.inputs.batches.opened",
-        lambda path: begun.append(path) or (lambda: open_photo(path)),
-    )
+
+    def opened(path: Path) -> Callable[[], Photo]:
+        begun.append(path)
+        return lambda: open_photo(path)
+
+    monkeypatch.setattr("unitscope.inputs.batches.opened", opened)
     found = batches(photos, SMALL, 2)
     next(found)
     assert begun == photos[:4]
+    assert isinstance(found, Generator)
     found.close()
 
 

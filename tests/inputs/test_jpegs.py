@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,16 @@ from unitscope.inputs.photos import Encoded, Photo, open_photo
 from unitscope.inputs.preprocessing import Preprocessing
 
 needs_simplejpeg = pytest.mark.skipif(
-    jpegs.decode_jpeg is None, reason="simplejpeg is not installed"
+    jpegs.decode_jpeg is None,  # type: ignore[attr-defined]
+    reason="simplejpeg is not installed",
 )
 
 sides = st.integers(1, 90)
 
 
-def jpeg(size: tuple[int, int], mode: str = "RGB", seed: int = 0, **options) -> bytes:
+def jpeg(
+    size: tuple[int, int], mode: str = "RGB", seed: int = 0, **options: Any
+) -> bytes:
     pixels = np.random.default_rng(seed).integers(
         0, 256, (size[1] // 5 + 1, size[0] // 5 + 1, 3), dtype=np.uint8
     )
@@ -56,7 +60,12 @@ def by_pillow(data: bytes) -> np.ndarray | None:
     st.integers(0, 1000),
 )
 def test_the_pixels_are_pillows(
-    size, mode, quality, subsampling, progressive, seed
+    size: tuple[int, int],
+    mode: str,
+    quality: int,
+    subsampling: str,
+    progressive: bool,
+    seed: int,
 ) -> None:
     data = jpeg(
         size,
@@ -73,7 +82,7 @@ def test_the_pixels_are_pillows(
 
 
 @given(st.integers(0, 10**6), st.booleans())
-def test_damaged_files_are_read_or_refused_as_by_pillow(seed, cut) -> None:
+def test_damaged_files_are_read_or_refused_as_by_pillow(seed: int, cut: bool) -> None:
     random = np.random.default_rng(seed)
     data = jpeg((40, 30), seed=seed, progressive=seed % 2 == 0)
     if cut:

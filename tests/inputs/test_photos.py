@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 from unitscope.errors import PhotoError
 from unitscope.inputs.photos import Encoded, open_photo
@@ -23,7 +24,7 @@ for place, colour in {
     (0, 1): "blue",
     (2, 1): "white",
 }.items():
-    CORNERS.putpixel(place, Image.new("RGB", (1, 1), colour).getpixel((0, 0)))
+    CORNERS.putpixel(place, ImageColor.getrgb(colour))
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -44,7 +45,7 @@ def opened(path: Path) -> np.ndarray:
 def test_every_exif_orientation_is_put_upright(
     tmp_path: Path, orientation: int
 ) -> None:
-    undo = {
+    undos: dict[int, Callable[[Image.Image], Image.Image]] = {
         1: lambda image: image,
         2: ImageOps.mirror,
         3: lambda image: image.transpose(Image.Transpose.ROTATE_180),
@@ -53,10 +54,10 @@ def test_every_exif_orientation_is_put_upright(
         6: lambda image: image.transpose(Image.Transpose.ROTATE_90),
         7: lambda image: image.transpose(Image.Transpose.TRANSVERSE),
         8: lambda image: image.transpose(Image.Transpose.ROTATE_270),
-    }[orientation]
+    }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    undo(CORNERS).save(tmp_path / "turned.png", exif=exif)
+    undos[orientation](CORNERS).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(opened(tmp_path / "turned.png"), pixels(CORNERS))
     with Image.open(tmp_path / "turned.png") as image:
         assert open_photo(image).size == (3, 2)
@@ -139,9 +140,9 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     [([0, 0.5, 1], [0, 128, 255]), ([0, 128, 255], [0, 128, 255])],
 )
 def test_floating_point_grey_is_read_on_the_scale_it_seems_to_have(
-    tmp_path: Path, values, expected
+    tmp_path: Path, values: list[float], expected: list[int]
 ) -> None:
-    Image.fromarray(np.float32([values])).save(tmp_path / "float.tif")
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "float.tif")
     np.testing.assert_array_equal(opened(tmp_path / "float.tif")[0, :, 0], expected)
 
 
@@ -154,8 +155,10 @@ def test_floating_point_grey_is_read_on_the_scale_it_seems_to_have(
         ([0, 1e6], "has pixel values from 0 to 1e.06, outside 0–65535"),
     ],
 )
-def test_impossible_grey_is_refused(tmp_path: Path, values, message: str) -> None:
-    Image.fromarray(np.float32([values])).save(tmp_path / "odd.tif")
+def test_impossible_grey_is_refused(
+    tmp_path: Path, values: list[float], message: str
+) -> None:
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "odd.tif")
     with pytest.raises(PhotoError, match=message):
         open_photo(tmp_path / "odd.tif")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ T = pytest.importorskip("torchvision.transforms", reason="torchvision is not ins
 
 sides = st.integers(1, 60)
 pairs = st.tuples(sides, sides)
+Size: TypeAlias = tuple[int, int]
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -36,7 +39,7 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     )
 
 
-def torchvisions(ours: Preprocessing):
+def torchvisions(ours: Preprocessing) -> Callable[[Image.Image], Tensor]:
     steps = []
     if ours.resize is not None:
         steps.append(
@@ -46,7 +49,10 @@ def torchvisions(ours: Preprocessing):
         )
     if ours.crop is not None:
         steps.append(T.CenterCrop(ours.crop))
-    return T.Compose([*steps, T.ToTensor(), T.Normalize(ours.mean, ours.std)])
+    pipeline: Callable[[Image.Image], Tensor] = T.Compose(
+        [*steps, T.ToTensor(), T.Normalize(ours.mean, ours.std)]
+    )
+    return pipeline
 
 
 def levels_apart(made: Tensor, expected: Tensor) -> float:
@@ -79,7 +85,10 @@ def patterned(width: int, height: int, pattern: str, seed: int = 0) -> Image.Ima
     st.sampled_from(["bicubic", "nearest", "lanczos", "box", "hamming"]),
 )
 def test_it_is_torchvisions_pipeline_bit_for_bit(
-    size, resize, crop, interpolation
+    size: Size,
+    resize: int | Size | None,
+    crop: int | Size | None,
+    interpolation: str,
 ) -> None:
     ours = Preprocessing(resize, crop, interpolation=interpolation)
     image = photo(*size)
@@ -103,12 +112,16 @@ patterns = st.sampled_from(["noise", "levels", "columns", "rows", "smooth"])
     st.integers(0, 1000),
 )
 def test_the_bilinear_filter_is_within_one_level_of_torchvisions(
-    size, resize, crop, pattern, seed
+    size: Size,
+    resize: int | Size | None,
+    crop: int | Size | None,
+    pattern: str,
+    seed: int,
 ) -> None:
     ours = Preprocessing(resize, crop)
     width, height = ours._resized_size(size)
     assume(width * height < 1_000_000)
-    image = patterned(*size, pattern, seed)
+    image = patterned(size[0], size[1], pattern, seed)
     made, expected = ours(image), torchvisions(ours)(image)
     assert made.dtype == torch.float32 and made.is_contiguous()
     assert levels_apart(made, expected) < 1.001
@@ -145,7 +158,7 @@ def test_photos_of_one_size_together_are_the_same_as_one_by_one(
 
 
 @given(pairs, sides)
-def test_one_mean_makes_a_grey_input_as_torchvision_does(size, crop) -> None:
+def test_one_mean_makes_a_grey_input_as_torchvision_does(size: Size, crop: int) -> None:
     ours = Preprocessing(20, crop, (0.13,), (0.31,))
     pipeline = [
         T.Grayscale(),
@@ -166,7 +179,7 @@ def test_one_mean_makes_a_grey_input_as_torchvision_does(size, crop) -> None:
     st.integers(20, 100),
 )
 def test_the_placement_says_where_a_pixel_came_from(
-    width, height, resize, crop
+    width: int, height: int, resize: int | Size | None, crop: int
 ) -> None:
     ours = Preprocessing(resize, crop, (0.0,), (1.0,), interpolation="nearest")
     placement = ours.placement((width, height))
@@ -254,7 +267,7 @@ def test_the_default_dtype_of_torch_does_not_matter() -> None:
         ({"std": (0.5, 0.5, 0)}, "std must be positive, not (0.5, 0.5, 0)"),
     ],
 )
-def test_impossible_options_are_refused(options, message: str) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(PreprocessingError) as refusal:
         Preprocessing(**options)
     assert message in str(refusal.value)
@@ -262,7 +275,8 @@ def test_impossible_options_are_refused(options, message: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_lists_are_as_good_as_tuples() -> None:
-    ours = Preprocessing([20, 30], [16, 16], list(IMAGENET_MEAN), list(IMAGENET_STD))
+    lists: list[Any] = [[20, 30], [16, 16], list(IMAGENET_MEAN), list(IMAGENET_STD)]
+    ours = Preprocessing(*lists)
     assert ours == Preprocessing((20, 30), (16, 16)) and hash(ours) is not None
     assert torch.equal(
         ours(photo(40, 30)), Preprocessing((20, 30), (16, 16))(photo(40, 30))
@@ -313,9 +327,9 @@ def test_measuring_recovers_the_geometry(
 
 def test_measuring_needs_neither_rgb_nor_the_cpus_dtype_nor_three_axes() -> None:
     def odd(image: Image.Image) -> Tensor:
-        return -T.Compose([T.Grayscale(), T.Resize((20, 30)), T.ToTensor()])(image)[
-            None
-        ].double()
+        pipeline = T.Compose([T.Grayscale(), T.Resize((20, 30)), T.ToTensor()])
+        made: Tensor = -pipeline(image)[None].double()
+        return made
 
     measured = MeasuredPreprocessing(odd)
     assert measured.channels == 1 and measured.input_size == (20, 30)
@@ -329,7 +343,8 @@ def test_measuring_is_done_once_a_size() -> None:
 
     def counting(image: Image.Image) -> Tensor:
         sizes.append(image.size)
-        return T.ToTensor()(image)
+        made: Tensor = T.ToTensor()(image)
+        return made
 
     measured = MeasuredPreprocessing(counting)
     measured.placement((30, 20))
@@ -361,7 +376,9 @@ def test_tiny_photos_can_be_measured(size: tuple[int, int]) -> None:
     ],
 )
 @pytest.mark.parametrize("seed", range(4))
-def test_random_transforms_are_refused(step, seed: int) -> None:
+def test_random_transforms_are_refused(
+    step: Callable[[Image.Image], Image.Image], seed: int
+) -> None:
     torch.manual_seed(seed)
     measured = MeasuredPreprocessing(T.Compose([step, T.Resize((64, 64)), *NORMAL]))
     with pytest.raises(
@@ -391,7 +408,9 @@ def test_random_transforms_are_refused(step, seed: int) -> None:
         ),
     ],
 )
-def test_what_is_not_a_resize_and_a_crop_is_refused(step) -> None:
+def test_what_is_not_a_resize_and_a_crop_is_refused(
+    step: Callable[[Image.Image], Image.Image],
+) -> None:
     measured = MeasuredPreprocessing(lambda image: T.ToTensor()(step(image)))
     with pytest.raises(PreprocessingError, match="puts the photo cannot be measured"):
         measured.placement((320, 240))
@@ -424,7 +443,9 @@ def test_what_is_not_a_resize_and_a_crop_is_refused(step) -> None:
         (lambda image: torch.zeros(3, 0, 8), "gave an empty tensor of shape (3, 0, 8)"),
     ],
 )
-def test_a_wrong_result_is_refused(transform, message: str) -> None:
+def test_a_wrong_result_is_refused(
+    transform: Callable[[Image.Image], Any], message: str
+) -> None:
     with pytest.raises(PreprocessingError) as refusal:
         MeasuredPreprocessing(transform)(photo(9, 9))
     assert message in str(refusal.value) and "\n" not in str(refusal.value)

@@ -30,7 +30,8 @@ class Through(nn.Module):
         self.of = function
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(self.of(self.patches(x))).flatten(1)
+        logits: Tensor = self.function(self.of(self.patches(x))).flatten(1)
+        return logits
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -72,6 +73,18 @@ def put(into: Tensor, x: Tensor) -> Tensor:
     return into
 
 
+def split_off(x: Tensor) -> Tensor:
+    both = torch.cat([CLASS, tokens(x)], 1)
+    parts: tuple[Tensor, ...]
+    parts = both.split([1, ROWS * COLS], dim=1)  # type: ignore[no-untyped-call]
+    return parts[1]
+
+
+def unflattened(x: Tensor) -> Tensor:
+    made: Tensor = tokens(x).unflatten(1, (ROWS, COLS))  # type: ignore[no-untyped-call]
+    return made
+
+
 FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
     "the map itself": lambda x: x,
     "units last": lambda x: x.permute(0, 2, 3, 1),
@@ -87,16 +100,14 @@ FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
         [CLASS, tokens(x), REGISTERS], 1
     ).transpose(1, 2),
     "cut off again": lambda x: torch.cat([CLASS, tokens(x), REGISTERS], 1)[:, 1:-2],
-    "split off again": lambda x: torch.cat([CLASS, tokens(x)], 1).split(
-        [1, ROWS * COLS], dim=1
-    )[1],
+    "split off again": split_off,
     "narrowed": lambda x: torch.cat([CLASS, tokens(x)], 1).narrow(1, 1, ROWS * COLS),
     "padded": lambda x: F.pad(tokens(x), (0, 0, 2, 0)),
     "tokens first and back": lambda x: (
         tokens(x).permute(1, 0, 2).relu().permute(1, 0, 2)
     ),
     "back to a map": lambda x: tokens(x).transpose(1, 2).reshape(x.shape),
-    "back to units last": lambda x: tokens(x).unflatten(1, (ROWS, COLS)),
+    "back to units last": unflattened,
     "with a new axis and without": lambda x: tokens(x).unsqueeze(2).squeeze(2),
     "through attention": in_heads,
     "queries, keys, values": qkv,

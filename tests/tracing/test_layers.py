@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,8 @@ def test_layers_come_in_order_of_execution_and_containers_after_what_they_contai
             self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.fc(self.body(x).mean((2, 3)))
+            logits: Tensor = self.fc(self.body(x).mean((2, 3)))
+            return logits
 
     layers = small(Backwards()).layers()
     assert [layer.name for layer in layers] == ["body.0", "body.1", "body", "fc"]
@@ -78,7 +81,8 @@ def test_a_module_name_may_look_like_a_run() -> None:
             self.more = nn.ModuleDict({"conv:2": nn.Conv2d(6, 6, 1)})
 
         def pooled(self, x: Tensor) -> Tensor:
-            return self.more["conv:2"](self.features(x)).mean((2, 3))
+            pooled: Tensor = self.more["conv:2"](self.features(x)).mean((2, 3))
+            return pooled
 
     model = small(seeded(Colons))
     assert "more.conv:2" in [layer.name for layer in model.layers()]
@@ -143,7 +147,8 @@ def test_tokens_that_make_no_grid_are_no_map() -> None:
     class Odd(Tokens):
         def forward(self, x: Tensor) -> Tensor:
             x = self.patches(x).flatten(2).transpose(1, 2)[:, :7]
-            return self.head(self.norm(x)[:, 0])
+            logits: Tensor = self.head(self.norm(x)[:, 0])
+            return logits
 
     with pytest.raises(LayerError, match="gives 7×6, not a feature map"):
         small(seeded(Odd)).units(X, "norm", [0])
@@ -170,11 +175,12 @@ def test_weights_that_are_no_numbers_are_named(value: float, where: str) -> None
     net = seeded(Gap)
     with torch.no_grad():
         net.get_parameter(where).view(-1)[0] = value
-    for act in (
+    acts: list[Callable[[Classifier], object]] = [
         lambda model: model.head,
         lambda model: model.explain(X),
         lambda model: model.layers(),
-    ):
+    ]
+    for act in acts:
         with pytest.raises(
             NonFiniteError,
             match=f"NaN or infinite because the weights '{where}' are: load sound weights",
@@ -187,7 +193,7 @@ def test_weights_that_break_after_the_head_was_found_are_named() -> None:
     model = small(net)
     assert model.head.error < 1e-6
     with torch.no_grad():
-        net.features[0].weight[0, 0, 0, 0] = float("nan")
+        net.get_parameter("features.0.weight")[0, 0, 0, 0] = float("nan")
     for act in (
         model.explain,
         lambda x: model.units(x, "features.0", [0]),
@@ -201,9 +207,8 @@ def test_weights_that_break_after_the_head_was_found_are_named() -> None:
 
 def test_activations_that_overflow_are_named_where_they_began() -> None:
     net = seeded(Gap)
-    net.features[1].running_var.fill_(
-        -1.0
-    )  # the root of a negative number, in a buffer
+    # The root of a negative number, in a buffer.
+    net.get_buffer("features.1.running_var").fill_(-1.0)
     with pytest.raises(
         NonFiniteError,
         match=r"the logits are NaN or infinite, first in the output of layer 'features\.1'",

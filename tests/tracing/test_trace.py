@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -26,7 +28,8 @@ class Probe(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x).mean((2, 3))
+        logits: Tensor = self.net(x).mean((2, 3))
+        return logits
 
 
 class Both(nn.Module):
@@ -42,7 +45,7 @@ class Both(nn.Module):
 
 
 class Function(nn.Module):
-    def __init__(self, function) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
 
@@ -266,7 +269,9 @@ def test_cells_of_torchvisions_networks_lie_in_the_middle_of_what_they_see(
         lambda x: x.flip(2) + F.max_pool2d(x, 1),
     ],
 )
-def test_what_cannot_be_followed_is_said_not_to_be_traced(function) -> None:
+def test_what_cannot_be_followed_is_said_not_to_be_traced(
+    function: Callable[[Tensor], Tensor],
+) -> None:
     assert not traced_layers(Probe(Function(function)))["net"].grid.traced
 
 
@@ -325,7 +330,7 @@ def test_parametrizations_are_no_layers() -> None:
 
 def test_hooks_are_removed_when_one_cannot_be_set() -> None:
     class Unhookable(nn.ReLU):
-        def register_forward_hook(self, *args, **kwargs) -> None:
+        def register_forward_hook(self, *args: Any, **kwargs: Any) -> NoReturn:
             raise RuntimeError("no hooks here")
 
     net = nn.Sequential(C(3, 2, 1), Unhookable())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from networks import Dense, Failing, Gap, Mlp, OneRelu, Runs, Tokens, seeded
+from networks import Dense, Failing, Gap, Mlp, Module, OneRelu, Runs, Tokens, seeded
 from unitscope.accounts.account import Account
 from unitscope.errors import ModelError
 from unitscope.inputs.preprocessing import Preprocessing
@@ -24,7 +24,7 @@ PREPROCESSING = Preprocessing(resize=32, crop=32)
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
-def well_used(net: nn.Module) -> nn.Module:
+def well_used(net: Module) -> Module:
     """A network in the middle of a person's work: modes mixed, parameters frozen, gradients waiting, hooks set."""
     for index, module in enumerate(net.modules()):
         module.training = index % 3 != 1
@@ -71,7 +71,7 @@ def state_of(net: nn.Module) -> list[Any]:
 
 
 def random_state() -> list[Any]:
-    numpy = np.random.get_state()
+    numpy: Any = np.random.get_state()
     return [
         torch.get_rng_state().tolist(),
         random.getstate(),
@@ -87,7 +87,7 @@ def settings() -> list[Any]:
         torch.is_inference_mode_enabled(),
         torch.get_default_dtype(),
         torch.get_num_threads(),
-        torch.overrides._get_current_function_mode_stack(),
+        torch.overrides._get_current_function_mode_stack(),  # type: ignore[no-untyped-call]
         torch.nn.modules.module._global_forward_hooks,
     ]
 
@@ -204,7 +204,9 @@ def test_spectral_norm_is_not_iterated_by_looking_at_filters() -> None:
         torch.equal(buffer, buffers[name]) for name, buffer in net.named_buffers()
     )
     net.eval()
-    np.testing.assert_allclose(shown.weights, net[0].weight.detach().numpy())
+    weight = net[0].weight
+    assert isinstance(weight, Tensor)
+    np.testing.assert_allclose(shown.weights, weight.detach().numpy())
 
 
 def test_a_users_gradients_still_flow_afterwards() -> None:
@@ -246,7 +248,7 @@ def test_it_works_inside_the_users_contexts(context: Callable[[], Any]) -> None:
 
 
 def test_a_forward_pass_that_reads_the_mode_sees_evaluation_everywhere() -> None:
-    modes = []
+    modes: list[bool] = []
 
     class Watching(Gap):
         def forward(self, x: Tensor) -> Tensor:
@@ -256,7 +258,7 @@ def test_a_forward_pass_that_reads_the_mode_sees_evaluation_everywhere() -> None
     class Stubborn(Watching):
         def train(
             self, mode: bool = True
-        ) -> nn.Module:  # as networks that never unfreeze their statistics
+        ) -> NoReturn:  # as networks that never unfreeze their statistics
             raise AssertionError("the user's train() is not ours to call")
 
     wrap(seeded(Stubborn), preprocessing=PREPROCESSING).explain(X)

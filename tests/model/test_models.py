@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from narrowed import exact_head, exactly
 from networks import Dense, Gap, ResNet20, SimpleNet, seeded
 from unitscope.errors import (
     HeadError,
@@ -23,15 +25,16 @@ from unitscope.errors import (
 )
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
+from unitscope.model.reading import Input
 from unitscope.tracing.layers import evaluating
 
 SMALL = Preprocessing(resize=36, crop=32)
 X = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
 
-def identities_hold(model: Classifier, x, allowed: float = 1e-5) -> None:
+def identities_hold(model: Classifier, x: Input, allowed: float = 1e-5) -> None:
     """Maps, contributions and ablation against the network's own logits, relative to the largest."""
-    e = model.explain(x)
+    e = exactly(model.explain(x))
     scale = float(e.logits.abs().max())
     assert (
         float((e.cams.mean((2, 3)) + e.head.bias - e.logits).abs().max())
@@ -102,7 +105,9 @@ def test_squeezenet_in_half_precision_made_float(data: Path) -> None:
         )
     )
     model = wrap(net.float(), None, Preprocessing())
-    assert model.head.kind == "gap" and torch.equal(model.head.weight, torch.eye(1000))
+    assert model.head.kind == "gap" and torch.equal(
+        exact_head(model.head).weight, torch.eye(1000)
+    )
     identities_hold(model, [data / "photos" / "dog.jpg", data / "photos" / "rio.jpg"])
     labels = models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
     top = (
@@ -124,7 +129,7 @@ def test_resnet20_of_cifar_with_parameter_free_shortcuts(data: Path) -> None:
     model = wrap(net, preprocessing=Preprocessing(resize=32, crop=32))
     assert (
         model.head.layer == "layer3"
-        and model.head.weight.shape == (10, 64)
+        and exact_head(model.head).weight.shape == (10, 64)
         and model.head.grid.traced
     )
     identities_hold(
@@ -176,14 +181,16 @@ def test_data_parallel_is_looked_through() -> None:
 def test_compiled_networks_are_explained_without_being_compiled() -> None:
     net = seeded(Gap)
     expected = wrap(net, preprocessing=SMALL).explain(X)
-    wrapped = wrap(torch.compile(net), preprocessing=SMALL)
+    compiled_net = torch.compile(net)
+    assert isinstance(compiled_net, nn.Module)
+    wrapped = wrap(compiled_net, preprocessing=SMALL)
     assert wrapped.network is net and torch.equal(
         wrapped.explain(X).logits, expected.logits
     )
     in_place = seeded(Gap)
     in_place.compile()
     part = seeded(Gap)
-    part.features = torch.compile(part.features)
+    part.features = torch.compile(part.features)  # type: ignore[assignment]
     for compiled in (in_place, part):
         model = wrap(compiled, preprocessing=SMALL)
         assert torch.equal(model.explain(X).cams, expected.cams)
@@ -199,7 +206,8 @@ def test_compiled_networks_are_explained_without_being_compiled() -> None:
     "ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning"
 )
 def test_a_scripted_network_is_refused_with_the_reason() -> None:
-    scripted = torch.jit.trace(seeded(Gap).eval(), X)
+    net = seeded(Gap).eval()
+    scripted = torch.jit.trace(net, X)  # type: ignore[no-untyped-call]
     model = wrap(scripted, preprocessing=SMALL)
     with pytest.raises(HeadError, match="TorchScript"):
         model.explain(X)
@@ -210,7 +218,7 @@ def test_a_scripted_network_is_refused_with_the_reason() -> None:
 )
 def test_a_scripted_part_is_refused_by_name() -> None:
     net = seeded(Gap).eval()
-    net.features = torch.jit.trace(net.features, X)
+    net.features = torch.jit.trace(net.features, X)  # type: ignore[no-untyped-call]
     with pytest.raises(ModelError, match="its part 'features' is TorchScript"):
         wrap(net, preprocessing=SMALL).explain(X)
 
@@ -218,7 +226,7 @@ def test_a_scripted_part_is_refused_by_name() -> None:
 class Changed(nn.Module):
     """A network with a forward of its own."""
 
-    def __init__(self, forward: Callable[[nn.Module, Tensor], object]) -> None:
+    def __init__(self, forward: Callable[[Gap, Tensor], object]) -> None:
         super().__init__()
         self.net, self.function = seeded(Gap), forward
 
@@ -248,8 +256,8 @@ def test_a_dict_of_several_tensors_says_which_are_the_logits() -> None:
 def test_a_network_that_works_on_a_batch_of_its_own_is_refused_with_the_reason() -> (
     None
 ):
-    def doubled(net: nn.Module, x: Tensor) -> Tensor:
-        both = net(torch.cat([x, x.flip(3)]))
+    def doubled(net: Gap, x: Tensor) -> Tensor:
+        both: Tensor = net(torch.cat([x, x.flip(3)]))
         return both[: len(x)].softmax(1) + both[len(x) :].softmax(1)
 
     with pytest.raises(HeadError, match="several inputs for one photo"):
@@ -274,7 +282,7 @@ def test_a_network_whose_last_layer_is_zero_is_refused_at_once() -> None:
         )
     )
     net(X)
-    nn.init.zeros_(net[3].weight)
+    nn.init.zeros_(net.get_parameter("3.weight"))
     with pytest.raises(
         HeadError, match="the logits are the same whatever the photo shows"
     ):
@@ -416,7 +424,7 @@ def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
     ],
 )
 def test_junk_is_refused_in_one_line(
-    gap: Classifier, x, error: type[Exception], message: str
+    gap: Classifier, x: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as refusal:
         gap.explain(x)
