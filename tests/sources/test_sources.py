@@ -89,8 +89,7 @@ def agree(classifier: Classifier, other: nn.Module, side: int = 64) -> bool:
         ("miniplace", "unknown model 'miniplace' (did you mean 'miniplaces'?)"),
         (
             "nothing like it",
-            "use miniplaces (bundled; also scenes), torchvision:NAME, timm:NAME, "
-            "transformers:REPO,",
+            "use miniplaces (bundled; also scenes), torchvision:NAME, ",
         ),
         ("", "does not name a model"),
         ("torchvision:", "write torchvision:NAME"),

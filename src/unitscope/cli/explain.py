@@ -24,6 +24,8 @@ from unitscope.cli.reader import Reader
 if TYPE_CHECKING:
     from unitscope.accounts.account import Account
 
+_METHODS = "; ".join(f"{name}, {method.summary}" for name, method in METHODS.items())
+
 
 @click.command()
 @PHOTOS
@@ -55,7 +57,8 @@ if TYPE_CHECKING:
     "--method",
     type=click.Choice(list(METHODS)),
     help="Give a local answer by this method (default: exact where possible, else "
-    f"{DEFAULT_METHOD}).",
+    f"{DEFAULT_METHOD}): "
+    f"{_METHODS}.",
 )
 @click.option(
     "--precision",

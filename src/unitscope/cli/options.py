@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from unitscope.sources import DEFAULT_SPEC, usages
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -21,9 +23,7 @@ def model_options(function: _F) -> _F:
             "--model",
             "spec",
             metavar="SPEC",
-            help="The network: torchvision:NAME, timm:NAME, transformers:REPO, "
-            "places365:NAME, checkpoint:FILE, python:FILE.py:NAME, or the bundled one "
-            "(default).",
+            help=f"The network: {', '.join(usages())}; default {DEFAULT_SPEC}.",
         ),
         click.option(
             "--weights",
