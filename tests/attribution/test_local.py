@@ -374,9 +374,9 @@ def test_a_network_outside_autograd_is_told() -> None:
     ("options", "error", "message"),
     [
         (
-            {"method": "layercam"},
+            {"method": "nocam"},
             InputError,
-            "there is no method 'layercam': choose 'hirescam' or 'gradcam'",
+            "there is no method 'nocam': choose 'hirescam' or 'gradcam'",
         ),
         ({"layer": "features.9"}, LayerError, "there is no layer 'features.9'"),
         ({"layer": "classifier.0"}, LayerError, "gives 8, not a feature map"),

@@ -157,9 +157,8 @@ class Classifier:
 
         The answer is exact where the network's head is. Otherwise it is local, at the last
         layer with a useful map. A `layer` other than the head's is always answered
-        locally. `method` asks for a local answer by "hirescam" (the default: its cells add
-        up to gradient · activation) or "gradcam" (gradients averaged over the cells
-        first).
+        locally. `method` asks for a local answer by "hirescam" (the default), or by another
+        of `unitscope.attribution.methods.METHODS`.
 
         With `precision` "bfloat16" exact answers are computed in that, which is faster
         where the processor has it; `rounded` says how far they are off. A frozen network

@@ -15,6 +15,7 @@ from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.methods import METHODS
 from unitscope.attribution.suffix import suffix_after
 from unitscope.errors import HeadError, warn_user
 from unitscope.inputs.subjects import Subject
@@ -22,7 +23,7 @@ from unitscope.model.checks import check_adds_up, check_ran, warn_of_nothing
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
 from unitscope.model.structure import Structures
-from unitscope.tracing.layers import find_map_layer
+from unitscope.tracing.layers import Layer, find_map_layer
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,7 @@ class Explainer:
         module = self.network.module
         feature_map, suffix = suffix_after(module, layer, passed.outputs, batch, start)
         if head.silent and head.attributes_by.needs_direction:
-            warn_user(
-                f"a normalisation reads every cell of layer '{layer.name}' by itself, so "
-                "that gradient · activation is 0 in each of them: name the layer of that "
-                "normalisation, or ask for the method gradcam"
-            )
+            _warn_of_silence(layer)
         what = f"the feature maps of layer '{layer.name}'"
         self.network.check_finite(feature_map, batch, what)
         units = cell_means(feature_map)
@@ -134,6 +131,15 @@ class Explainer:
             size_of(batch),
             suffix=suffix,
         )
+
+
+def _warn_of_silence(layer: Layer) -> None:
+    others = [name for name, method in METHODS.items() if not method.needs_direction]
+    warn_user(
+        f"a normalisation reads every cell of layer '{layer.name}' by itself, so that "
+        "gradient · activation is 0 in each of them: name the layer of that "
+        f"normalisation, or ask for the method {' or '.join(others)}"
+    )
 
 
 def size_of(batch: Tensor) -> tuple[int, int]:
