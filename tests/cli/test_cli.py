@@ -19,6 +19,9 @@ import pytest
 import torch
 from PIL import Image
 
+from unitscope.attribution.exact_heads import EXACT_KINDS
+from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.methods import METHODS
 from unitscope.cli import cli, main
 from unitscope.cli.output import print_rows
 
@@ -90,6 +93,14 @@ def test_explain_writes_a_report_its_pieces_and_json_and_says_what_it_found(
     SCHEMA.validate(document)
     assert all(check["holds"] for check in document["photos"][0]["checks"])
     assert list(out.glob("*.png"))
+
+
+def test_the_schema_names_every_kind_of_head_and_every_method() -> None:
+    definitions = SCHEMA.schema["$defs"]
+    kinds = {kind.kind for kind in EXACT_KINDS} | {LocalHead.kind}
+    assert set(definitions["kind"]["enum"]) == kinds
+    methods = definitions["head"]["properties"]["method"]["enum"]
+    assert set(methods) == {*METHODS, None}
 
 
 def test_explain_json_alone_prints_one_document_and_writes_nothing(
