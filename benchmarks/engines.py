@@ -1,6 +1,8 @@
-"""Inference engines side by side: a bare forward pass of each, against plain eager torch, in one run.
+"""Inference engines side by side: a bare forward pass of each, against plain eager
+torch, in one run.
 
-    python benchmarks/engines.py [--out docs/engines.md] [--rounds 15] [--networks resnet50 ...] [--inductor]
+    python benchmarks/engines.py [--out docs/engines.md] [--rounds 15]
+        [--networks resnet50 ...] [--inductor]
 
 Every engine gets the network as torch.export gives it, and must return the same logits;
 what is not installed is left out. OpenVINO (`pip install openvino`) reads the ONNX
@@ -33,7 +35,8 @@ _ALLOWED_ERROR = 1e-5
 
 @dataclass
 class Engines:
-    """Engines that run one network on one batch; `ready` is the seconds that each took to get ready."""
+    """Engines that run one network on one batch; `ready` is the seconds that each took
+    to get ready."""
 
     module: nn.Module
     x: Tensor
@@ -41,7 +44,8 @@ class Engines:
     ready: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, begin: float, run: Callable[[], Any]) -> None:
-        """Add an engine that began to get ready at `begin`, and that must give the network's logits."""
+        """Add an engine that began to get ready at `begin`, and that must give the
+        network's logits."""
         logits = torch.as_tensor(run())
         seconds = time.perf_counter() - begin
         expected = self.module(self.x)
@@ -69,7 +73,9 @@ def engines(module: nn.Module, x: Tensor, inductor: bool) -> Engines:
         begin = time.perf_counter()
         torch._dynamo.reset()
         compiled = torch.compile(module, options={"freezing": True})
-        prepared.add("torch.compile, frozen weights", begin, lambda: compiled(x))
+        prepared.add(
+            "torch.compile, frozen weights", begin, lambda: compiled(x)
+        )
     return prepared
 
 
@@ -131,8 +137,12 @@ def _add_openvino(engines: Engines, path: Path, exporting: float) -> None:
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        request = core.compile_model(model, "CPU", settings).create_infer_request()
-        return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
+        request = core.compile_model(
+            model, "CPU", settings
+        ).create_infer_request()
+        return lambda: request.infer(
+            [images], share_inputs=True, share_outputs=True
+        )[0]
 
     engines.add("OpenVINO", begin, compiled("f32"))
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -141,7 +151,9 @@ def _add_openvino(engines: Engines, path: Path, exporting: float) -> None:
 
 def _heading() -> list[str]:
     machine = f"{processor('model name')}, {torch.get_num_threads()} threads"
-    versions = f"torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}"
+    versions = (
+        f"torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}"
+    )
     return [
         "# Engines side by side",
         "",
@@ -155,9 +167,18 @@ def _heading() -> list[str]:
     ]
 
 
-def _row(name: str, batch: int, what: str, result: dict[str, float], ready: str) -> str:
+def _row(
+    name: str, batch: int, what: str, result: dict[str, float], ready: str
+) -> str:
     milliseconds = f"{1000 * result['seconds']:.1f}"
-    cells = [name, str(batch), what, milliseconds, f"{result['ratio']:.2f}", ready]
+    cells = [
+        name,
+        str(batch),
+        what,
+        milliseconds,
+        f"{result['ratio']:.2f}",
+        ready,
+    ]
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,4 +1,5 @@
-"""What the explorer takes: its pages alone, ten clients at once who have photos explained, and clicks in a browser.
+"""What the explorer takes: its pages alone, ten clients at once who have photos
+explained, and clicks in a browser.
 
     python benchmarks/explore.py [ATLAS] [--model SPEC] [--clients 10] [--photos 10] [--json FILE]
 
@@ -64,12 +65,15 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("atlas", nargs="?")
     parser.add_argument("--model")
     parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--photos", type=int, default=10, help="of every client")
+    parser.add_argument(
+        "--photos", type=int, default=10, help="of every client"
+    )
     parser.add_argument("--json", type=Path)
     return parser
 
@@ -81,7 +85,9 @@ def _print_documents(documents: dict[str, dict[str, float]]) -> None:
 
 
 def _print_crowd(row: Results) -> None:
-    print(f"{row['clients']} clients: {row['photos_a_second']:.1f} photos a second")
+    print(
+        f"{row['clients']} clients: {row['photos_a_second']:.1f} photos a second"
+    )
 
     median = f"{row['photo_milliseconds']:.0f} ms"
     worst = f"{row['photo_worst_milliseconds']:.0f}"
@@ -99,7 +105,9 @@ def _print_clicks(row: Results) -> None:
 
     median = f"{row['first_view_milliseconds']:.0f} ms"
     worst = f"{row['first_view_worst_milliseconds']:.0f}"
-    print(f"first view of a photo, 2,048 units and 365 classes: {median}", end=" ")
+    print(
+        f"first view of a photo, 2,048 units and 365 classes: {median}", end=" "
+    )
     print(f"(worst {worst})")
 
     low, high = row["toggle_quartiles"]

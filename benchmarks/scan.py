@@ -1,6 +1,8 @@
-"""What a scan costs, against a bare loop that only decodes and runs the same compiled network: one run, paired.
+"""What a scan costs, against a bare loop that only decodes and runs the same compiled
+network: one run, paired.
 
-    python benchmarks/scan.py [SOURCE] [--model SPEC] [--layer LAYER ...] [--rounds 5] [--memory 1000,10000]
+    python benchmarks/scan.py [SOURCE] [--model SPEC] [--layer LAYER ...] [--rounds 5]
+        [--memory 1000,10000]
 
 SOURCE is any data set that `unitscope scan` takes; photos of noise are made where none
 is named. Every round runs both once, in turn, on the same photos; the ratio is that of
@@ -52,7 +54,8 @@ class Scan(NamedTuple):
 
 
 def bare(model: unitscope.Classifier, dataset: Dataset) -> float:
-    """Seconds of a loop that decodes, preprocesses and runs the compiled network, and keeps nothing."""
+    """Seconds of a loop that decodes, preprocesses and runs the compiled network, and
+    keeps nothing."""
     photos = [
         Encoded(entry.id, lambda index=index: dataset.read(index), entry.size)  # type: ignore[misc]
         for index, entry in enumerate(dataset.entries)
@@ -118,7 +121,8 @@ def compare(
 
 
 def peak(spec: str | None, source: str, count: int) -> float:
-    """The peak memory, in MiB, of a fresh process that scans `count` photos: those of the source, again and again."""
+    """The peak memory, in MiB, of a fresh process that scans `count` photos: those of
+    the source, again and again."""
     with tempfile.TemporaryDirectory() as name:
         photos = Path(name) / "photos"
         photos.mkdir()
@@ -127,7 +131,9 @@ def peak(spec: str | None, source: str, count: int) -> float:
         atlas = Path(name) / "atlas"
         arguments = [spec or "", str(photos), str(atlas)]
         command = [sys.executable, "-c", _PEAK, *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=True
+        )
     return float(run.stdout)
 
 
@@ -152,16 +158,21 @@ def _make_photos(folder: Path) -> str:
 
 
 def _print_speed(row: dict[str, Any]) -> None:
-    spread = f"{row['ratio']:.3f} ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})"
+    spread = (
+        f"{row['ratio']:.3f} ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})"
+    )
     layers = ", ".join(row["layers"])
-    print(f"{row['photos']} photos, {layers}: bare loop {row['bare_seconds']:.1f} s")
+    print(
+        f"{row['photos']} photos, {layers}: bare loop {row['bare_seconds']:.1f} s"
+    )
     print(f"scan's pass {row['pass_seconds']:.1f} s, ratio {spread}")
     print(f"tables and ablation, once: {row['after_seconds']:.1f} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", nargs="?")
     parser.add_argument("--model")

@@ -1,6 +1,8 @@
-"""What unitscope costs, against the user's own plain forward pass, its peers and the machine: one run, paired.
+"""What unitscope costs, against the user's own plain forward pass, its peers and the
+machine: one run, paired.
 
-    python benchmarks/speed.py [--out docs/speed.md] [--json FILE] [--rounds 15] [--networks resnet50 ...]
+    python benchmarks/speed.py [--out docs/speed.md] [--json FILE] [--rounds 15]
+        [--networks resnet50 ...]
 
 Every round times each contender once, in random order (peers that run the network
 backward in rounds of their own); a ratio is that to the plain pass of the same round,
@@ -103,7 +105,9 @@ def _steps(options: argparse.Namespace, folder: Path) -> Steps:
         "profile": lambda: profile(sizes, rounds),
         "readiness": lambda: readiness(names),
         "growth": lambda: growth(rounds),
-        "reading": lambda: reading(min(rounds, _MOST_ROUNDS_OF_READING), folder),
+        "reading": lambda: reading(
+            min(rounds, _MOST_ROUNDS_OF_READING), folder
+        ),
         "starting": lambda: starting(rounds, folder),
         "memory": memory,
         "gpu": gpu,

@@ -1,4 +1,5 @@
-"""A network whose last map has as many units, and that has as many classes, as a ResNet-50 for Places365; untrained.
+"""A network whose last map has as many units, and that has as many classes, as a
+ResNet-50 for Places365; untrained.
 
 unitscope explore --model python:benchmarks/wide.py:Wide --photo photo.jpg
 """

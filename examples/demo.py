@@ -1,4 +1,5 @@
-"""What `make demo` runs: explain one photograph, offline, and say what was found and where the report is.
+"""What `make demo` runs: explain one photograph, offline, and say what was found and
+where the report is.
 
 The photograph is china.jpg, which scikit-learn ships (by danielbuechele, some rights
 reserved: CC BY 2.0).
@@ -17,7 +18,9 @@ model = unitscope.load()
 explanation = model.explain(photo)
 (report,) = unitscope.report(model, photo, out)
 
-print(f"photo:  {photo.name} (by danielbuechele, CC BY 2.0, shipped with scikit-learn)")
+print(
+    f"photo:  {photo.name} (by danielbuechele, CC BY 2.0, shipped with scikit-learn)"
+)
 print(f"model:  {model.provenance.spec}, {model.provenance.weights}")
 print(f"        {model.provenance.notes[0]}")
 print(

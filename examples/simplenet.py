@@ -1,6 +1,8 @@
-"""Bringing your own network: a plain PyTorch module in a file of its own, as you would have it from training.
+"""Bringing your own network: a plain PyTorch module in a file of its own, as you would
+have it from training.
 
-    unitscope explain photo.jpg --model python:examples/simplenet.py:SimpleNet --weights simplenet.pth.tar \
+    unitscope explain photo.jpg --model python:examples/simplenet.py:SimpleNet \
+        --weights simplenet.pth.tar \
         --labels categories.txt --preprocessing resize=144,crop=128
 """
 
@@ -9,7 +11,8 @@ from torch import nn
 
 
 class SimpleNet(nn.Module):
-    """A small scene classifier: convolutions, a global average over the last feature map, one linear layer.
+    """A small scene classifier: convolutions, a global average over the last feature
+    map, one linear layer.
 
     Anything that maps (batch, 3, row, col) to logits (batch, class) will do; this one
     ends in the head that makes class activation maps exact. Because it accepts

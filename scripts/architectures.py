@@ -1,4 +1,5 @@
-"""What unitscope can say of which architecture: every head found anew, proved, and set beside torchcam's own choice.
+"""What unitscope can say of which architecture: every head found anew, proved, and set
+beside torchcam's own choice.
 
     python scripts/architectures.py --out docs/architectures.md [--json FILE] [--most-parameters 60]
 
@@ -67,7 +68,8 @@ def torchvision_names() -> list[str]:
 
 
 def timm_names(each: int) -> list[str]:
-    """Of every family (module of timm) some names, from its beginning to its end, the smaller networks first."""
+    """Of every family (module of timm) some names, from its beginning to its end, the
+    smaller networks first."""
     import timm
 
     chosen = []
@@ -89,7 +91,8 @@ def transformers_names() -> list[str]:
 
 
 def parameters_of(spec: str) -> int:
-    """The size of a network, in parameters, found without making its weights; 0 where that cannot be."""
+    """The size of a network, in parameters, found without making its weights; 0 where
+    that cannot be."""
     source, name = spec.split(":", 1)
     if source == "torchvision":
         import torchvision.models as models
@@ -102,7 +105,10 @@ def parameters_of(spec: str) -> int:
 
                 network = timm.create_model(name)
             else:
-                from transformers import AutoConfig, AutoModelForImageClassification
+                from transformers import (
+                    AutoConfig,
+                    AutoModelForImageClassification,
+                )
 
                 network = AutoModelForImageClassification.from_config(
                     AutoConfig.for_model(name)
@@ -119,7 +125,9 @@ def measured(spec: str) -> dict[str, Any]:
             model = unitscope.load(spec, seed=0)
             draw_zero_layers(model.network)
             parameters = model.network.parameters()
-            row["parameters"] = sum(parameter.numel() for parameter in parameters)
+            row["parameters"] = sum(
+                parameter.numel() for parameter in parameters
+            )
             row["input"] = list(model.input_shape)
 
             begin = time.process_time()
@@ -140,10 +148,13 @@ def measured(spec: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def draw_zero_layers(network: nn.Module) -> None:
-    """Some networks begin with a head of zeros, which makes all logits alike: nothing could go wrong with those."""
+    """Some networks begin with a head of zeros, which makes all logits alike: nothing
+    could go wrong with those."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and not bool(module.weight.any()):
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and not bool(
+            module.weight.any()
+        ):
             module.weight.normal_(0, 0.02, generator=generator)
 
 
@@ -188,7 +199,9 @@ def torchcam_says(model: unitscope.Classifier) -> str | None:
 def _bias_beside(weight: Any, network: nn.Module, index: int) -> float:
     """The bias of a class in the linear layer with this very weight; 0 where there is none."""
     for module in network.modules():
-        if not isinstance(module, nn.Linear) or not isinstance(module.bias, Tensor):
+        if not isinstance(module, nn.Linear) or not isinstance(
+            module.bias, Tensor
+        ):
             continue
         if module.weight.data_ptr() == weight.data_ptr():
             return float(module.bias[index])
@@ -197,7 +210,8 @@ def _bias_beside(weight: Any, network: nn.Module, index: int) -> float:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, help="the page to write")
     parser.add_argument(
@@ -206,7 +220,9 @@ def parser() -> argparse.ArgumentParser:
         default=Path("architectures.json"),
         help="where results are kept",
     )
-    parser.add_argument("--most-parameters", type=float, default=60, metavar="MILLION")
+    parser.add_argument(
+        "--most-parameters", type=float, default=60, metavar="MILLION"
+    )
     parser.add_argument(
         "--each", type=int, default=3, help="networks of each family of timm"
     )
@@ -222,7 +238,9 @@ def specs_of(sources: list[str], each: int) -> list[str]:
         "transformers": transformers_names,
     }
     with quiet():
-        return [f"{source}:{name}" for source in sources for name in names[source]()]
+        return [
+            f"{source}:{name}" for source in sources for name in names[source]()
+        ]
 
 
 def main() -> int:
@@ -233,7 +251,9 @@ def main() -> int:
 
     done = {row["spec"] for row in rows}
     specs = specs_of(arguments.sources, arguments.each)
-    for spec in tqdm([spec for spec in specs if spec not in done], disable=None):
+    for spec in tqdm(
+        [spec for spec in specs if spec not in done], disable=None
+    ):
         with quiet():
             size = parameters_of(spec)
         if size <= arguments.most_parameters * 1e6:
@@ -243,10 +263,14 @@ def main() -> int:
     if arguments.out:
         arguments.out.write_text(page(rows))
 
-    wrong = [row["spec"] for row in rows if row.get("exact") and not proved(row)]
+    wrong = [
+        row["spec"] for row in rows if row.get("exact") and not proved(row)
+    ]
     if wrong:
         names = ", ".join(wrong)
-        print(f"claimed to be exact, and not borne out: {names}", file=sys.stderr)
+        print(
+            f"claimed to be exact, and not borne out: {names}", file=sys.stderr
+        )
     return 1 if wrong else 0
 
 
@@ -255,7 +279,9 @@ def _measured_aloud(spec: str) -> dict[str, Any]:
     row = measured(spec)
     gc.collect()
     seconds = time.perf_counter() - begin
-    print(f"{seconds:6.1f} s  {spec}  {row['kind']}  {row.get('reason', '')[:150]}")
+    print(
+        f"{seconds:6.1f} s  {spec}  {row['kind']}  {row.get('reason', '')[:150]}"
+    )
     return row
 
 

@@ -1,4 +1,5 @@
-"""Prove that a refactor left every number alone: record what a revision computes, and compare two records.
+"""Prove that a refactor left every number alone: record what a revision computes, and
+compare two records.
 
     PYTHONPATH=OLD/src python scripts/compare_numbers.py record before
     PYTHONPATH=NEW/src python scripts/compare_numbers.py record after
@@ -23,11 +24,16 @@ from pathlib import Path
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    recording = verbs.add_parser("record", help="write what this revision computes")
-    recording.add_argument("folder", type=Path, help="a folder that is new or empty")
+    recording = verbs.add_parser(
+        "record", help="write what this revision computes"
+    )
+    recording.add_argument(
+        "folder", type=Path, help="a folder that is new or empty"
+    )
     recording.add_argument(
         "--only",
         nargs="+",

@@ -126,7 +126,9 @@ def _name_type(pattern: str) -> str:
     template = name.replace(r"\d+", "${number}")
     template = template.replace(".+", "${string}")
     if re.search(r"[\\*+?()|\[\]]", template):
-        raise ValueError(f"no TypeScript type is known for names like {pattern}")
+        raise ValueError(
+            f"no TypeScript type is known for names like {pattern}"
+        )
 
     if "$" in template:
         return f"`{template}`"

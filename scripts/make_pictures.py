@@ -1,4 +1,5 @@
-"""Draw the pictures of the README and the docs from the demo photo: run it again when the drawing or the model changes.
+"""Draw the pictures of the README and the docs from the demo photo: run it again when
+the drawing or the model changes.
 
     python scripts/make_pictures.py
 
@@ -73,8 +74,12 @@ def main() -> None:
         explanation.unit_maps(units).save(
             PICTURES / "units.png", scale="photo", dpi=110
         ),
-        model.ablate(PHOTO, units=units[:1]).save(PICTURES / "ablation.png", dpi=110),
-        unitscope.filters(model, "conv1").save(PICTURES / "filters.png", dpi=110),
+        model.ablate(PHOTO, units=units[:1]).save(
+            PICTURES / "ablation.png", dpi=110
+        ),
+        unitscope.filters(model, "conv1").save(
+            PICTURES / "filters.png", dpi=110
+        ),
         explorer(PICTURES / "explorer.png", units[:2]),
     ]
     for picture in pictures:

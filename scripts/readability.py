@@ -68,7 +68,9 @@ def _listing(title: str, lengths: dict[str, int], worst: int) -> None:
         f"\n{title}: median {statistics.median(lengths.values()):.0f}, longest "
         f"{max(lengths.values())}"
     )
-    for name, length in sorted(lengths.items(), key=lambda item: -item[1])[:worst]:
+    for name, length in sorted(lengths.items(), key=lambda item: -item[1])[
+        :worst
+    ]:
         print(f"  {length:5} {name}")
 
 
@@ -87,9 +89,13 @@ def main() -> None:
     nodes = sum(file.nodes for file in files)
     print(f"{len(files)} files, {nodes / code:.2f} syntax nodes a line")
     print("\nDensest files:")
-    for file in sorted(files, key=lambda file: -file.density)[: arguments.worst]:
+    for file in sorted(files, key=lambda file: -file.density)[
+        : arguments.worst
+    ]:
         print(f"  {file.density:5.1f} {file.path}")
-    _listing("Files", {str(file.path): file.lines for file in files}, arguments.worst)
+    _listing(
+        "Files", {str(file.path): file.lines for file in files}, arguments.worst
+    )
     _listing(
         "Functions",
         {name: size for file in files for name, size in file.functions.items()},

@@ -1,4 +1,5 @@
-"""Train a scene classifier for unitscope, score it, and write its model card. See docs/training.md."""
+"""Train a scene classifier for unitscope, score it, and write its model card. See
+docs/training.md."""
 
 import argparse
 import json
@@ -15,7 +16,13 @@ from torch import Tensor
 from miniplaces import card as cards
 from miniplaces.evaluation import Evaluation, evaluate
 from miniplaces.options import ARCHITECTURES, make_parser, recipe_of
-from miniplaces.photos import Photos, PhotosError, class_names, read_photos, split_off
+from miniplaces.photos import (
+    Photos,
+    PhotosError,
+    class_names,
+    read_photos,
+    split_off,
+)
 from miniplaces.training import Recipe, RecipeError, Schedule, train
 from miniplaces.weights import read_weights, write_weights
 from unitscope.scenes.network import Architecture, SceneNetwork
@@ -27,7 +34,9 @@ def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
     recipe = recipe_of(arguments)
     device = torch.device(arguments.device)
 
-    photos = read_photos(arguments.data, "train", arguments.photo_size, arguments.cache)
+    photos = read_photos(
+        arguments.data, "train", arguments.photo_size, arguments.cache
+    )
     labels = class_names(photos)
     chosen, held = split_off(photos, arguments.hold_out, arguments.seed)
 
@@ -83,7 +92,14 @@ def _trained(
     )
     device = torch.device(arguments.device)
     return train(
-        network, photos, chosen, recipe, schedule, device, arguments.precision, teacher
+        network,
+        photos,
+        chosen,
+        recipe,
+        schedule,
+        device,
+        arguments.precision,
+        teacher,
     )
 
 
@@ -106,8 +122,13 @@ def _scored_photos(
     if arguments.hold_out.isdecimal():
         scored = resized(photos.take(held), size)
     else:
-        scored = read_photos(Path(arguments.hold_out), "train", size, classes=labels)
-    return scored, f"{len(scored):,} training photos held out, at {size}×{size} pixels"
+        scored = read_photos(
+            Path(arguments.hold_out), "train", size, classes=labels
+        )
+    return (
+        scored,
+        f"{len(scored):,} training photos held out, at {size}×{size} pixels",
+    )
 
 
 def resized(photos: Photos, size: int) -> Photos:
@@ -126,8 +147,12 @@ def resized(photos: Photos, size: int) -> Photos:
 def run_score(arguments: argparse.Namespace) -> None:
     weights = read_weights(arguments.weights)
     size: int = arguments.size or weights.preprocessing["crop"]
-    photos = read_photos(arguments.val, arguments.split, size, classes=weights.labels)
-    evaluation = evaluate(weights.network, photos, torch.device(arguments.device))
+    photos = read_photos(
+        arguments.val, arguments.split, size, classes=weights.labels
+    )
+    evaluation = evaluate(
+        weights.network, photos, torch.device(arguments.device)
+    )
     if arguments.json:
         print(json.dumps(evaluation.to_json(weights.labels), indent=2))
     else:
@@ -146,13 +171,17 @@ def _print_scores(evaluation: Evaluation, of: str) -> None:
 
 def _command(words: list[str]) -> str:
     """The command as anybody would type it: absolute paths cut down to their last part."""
-    typed = [Path(word).name if Path(word).is_absolute() else word for word in words]
+    typed = [
+        Path(word).name if Path(word).is_absolute() else word for word in words
+    ]
     return "python " + shlex.join(["scripts/train_miniplaces.py", *typed])
 
 
 def _write_json(path: Path, content: object) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    temporary.write_text(
+        json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    )
     temporary.replace(path)
 
 

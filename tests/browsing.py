@@ -29,7 +29,8 @@ def chromium() -> Iterator[Any]:
         # The distribution's, or else the one that playwright itself can fetch.
         own = running.chromium.executable_path
         program = next(
-            (path for name in (*names, own) if (path := shutil.which(name))), None
+            (path for name in (*names, own) if (path := shutil.which(name))),
+            None,
         )
         if program is None:
             pytest.skip(
@@ -43,7 +44,8 @@ def chromium() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def watched(browser: Any, begins: str, **options: Any) -> Iterator[Any]:
-    """A page that keeps errors, console messages and other requests in `page.wrong`, which must be empty at the end."""
+    """A page that keeps errors, console messages and other requests in `page.wrong`,
+    which must be empty at the end."""
     page = browser.new_page(**options)
     page.wrong = []
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
@@ -51,11 +53,15 @@ def watched(browser: Any, begins: str, **options: Any) -> Iterator[Any]:
     # What was still under way when another address was gone to is no failure.
     page.on(
         "requestfailed",
-        lambda one: "ABORTED" in one.failure or page.wrong.append(f"failed {one.url}"),
+        lambda one: (
+            "ABORTED" in one.failure or page.wrong.append(f"failed {one.url}")
+        ),
     )
     page.on(
         "request",
-        lambda one: one.url.startswith((begins, "blob:")) or page.wrong.append(one.url),
+        lambda one: (
+            one.url.startswith((begins, "blob:")) or page.wrong.append(one.url)
+        ),
     )
     yield page
     assert page.wrong == []

@@ -30,7 +30,8 @@ _export = torch.export.export
 
 
 def _unchecked_export(*arguments: Any, **options: Any) -> Any:
-    """torch.export without the checks of shapes, which would make a number of a batch's unknown length."""
+    """torch.export without the checks of shapes, which would make a number of a
+    batch's unknown length."""
     _read_operators_once()
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
@@ -41,7 +42,8 @@ def _unchecked_export(*arguments: Any, **options: Any) -> Any:
 
 @functools.cache
 def _read_operators_once() -> None:
-    """Share the ONNX exporter's table of operators, which it parses anew for every network, for half a second."""
+    """Share the ONNX exporter's table of operators, which it parses anew for every
+    network, for half a second."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     cached = functools.cache(ONNXRegistry.from_torchlib)
@@ -61,8 +63,11 @@ settings.load_profile("default")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each process of pytest-xdist neighbouring tests: few fixtures of a module are then made in both."""
-    if config.getvalue("dist") != "load":  # the default: nothing else was asked for
+    """Give each process of pytest-xdist neighbouring tests: few fixtures of a module
+    are then made in both."""
+    if (
+        config.getvalue("dist") != "load"
+    ):  # the default: nothing else was asked for
         return None
     from xdist.scheduler import WorkStealingScheduling  # type: ignore[import-untyped]
 
@@ -70,7 +75,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 DATA = Path(
-    os.environ.get("UNITSCOPE_DATA") or Path(__file__).parents[2] / "shared" / "data"
+    os.environ.get("UNITSCOPE_DATA")
+    or Path(__file__).parents[2] / "shared" / "data"
 )
 
 
@@ -78,7 +84,9 @@ DATA = Path(
 def data() -> Path:
     """The folder of real photos and weights, which is not part of the project."""
     if not DATA.is_dir():
-        pytest.skip(f"no shared data at {DATA}: set UNITSCOPE_DATA to their folder")
+        pytest.skip(
+            f"no shared data at {DATA}: set UNITSCOPE_DATA to their folder"
+        )
     return DATA
 
 
@@ -110,7 +118,8 @@ def x() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium, whose event loop is there until a module's tests are done; skips where there is none."""
+    """Headless Chromium, whose event loop is there until a module's tests are done;
+    skips where there is none."""
     from browsing import chromium
 
     with chromium() as browser:

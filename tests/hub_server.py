@@ -1,4 +1,5 @@
-"""A Hugging Face hub on this machine: enough of its interface for its own client to fetch the files of a repository."""
+"""A Hugging Face hub on this machine: enough of its interface for its own client to
+fetch the files of a repository."""
 
 from __future__ import annotations
 
@@ -81,7 +82,9 @@ class Handler(BaseHTTPRequestHandler):
             ]
             self._send(200, json.dumps(listing).encode(), {}, with_body)
         elif parts[2:3] == ["revision"] and parts[3] not in ("main", COMMIT):
-            self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, with_body)
+            self._send(
+                404, b"{}", {"X-Error-Code": "RevisionNotFound"}, with_body
+            )
         else:
             about = {
                 "id": repository,

@@ -1,4 +1,5 @@
-"""Writes checkpoints as PyTorch 0.2 under Python 2.7 did, which is how the Places365 files were made.
+"""Writes checkpoints as PyTorch 0.2 under Python 2.7 did, which is how the Places365
+files were made.
 
 That is: torch's first format (pickles, then raw storages), protocol 2, every text a
 byte string, no dtype or `requires_grad` with a tensor (`_rebuild_tensor`), CUDA
@@ -91,8 +92,11 @@ def save_as_python2(content: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def places365_checkpoint(state: Mapping[str, Tensor], arch: str) -> dict[str, Any]:
-    """What the Places365 authors' training script saved, from today's state dict of the same network."""
+def places365_checkpoint(
+    state: Mapping[str, Tensor], arch: str
+) -> dict[str, Any]:
+    """What the Places365 authors' training script saved, from today's state dict of
+    the same network."""
     old: collections.OrderedDict[str, Tensor] = collections.OrderedDict()
     for name, tensor in state.items():
         if name.endswith("num_batches_tracked"):

@@ -13,7 +13,8 @@ from typing import Any
 
 @dataclass
 class Served:
-    """One file: its bytes, and how the server misbehaves; `cut` and `statuses` are used up, one for each request."""
+    """One file: its bytes, and how the server misbehaves; `cut` and `statuses` are
+    used up, one for each request."""
 
     body: bytes
     etag: str | None = '"v1"'
@@ -71,14 +72,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def _begin(self, file: Served) -> int | None:
         wanted = self.headers.get("Range")
-        same = self.headers.get("If-Range") in (None, file.etag, file.last_modified)
+        same = self.headers.get("If-Range") in (
+            None,
+            file.etag,
+            file.last_modified,
+        )
         return (
             int(wanted.removeprefix("bytes=").rstrip("-"))
             if wanted and file.ranges and same
             else None
         )
 
-    def _send_headers(self, file: Served, begin: int | None, length: int) -> None:
+    def _send_headers(
+        self, file: Served, begin: int | None, length: int
+    ) -> None:
         self.send_response(200 if begin is None else 206)
         if begin is not None:
             shifted = begin + file.range_shift
@@ -93,7 +100,10 @@ class Handler(BaseHTTPRequestHandler):
                 "Content-Length",
                 str(length if file.announced is None else file.announced),
             )
-        for name, value in (("ETag", file.etag), ("Last-Modified", file.last_modified)):
+        for name, value in (
+            ("ETag", file.etag),
+            ("Last-Modified", file.last_modified),
+        ):
             if value:
                 self.send_header(name, value)
         self.send_header("Content-Type", file.content_type)

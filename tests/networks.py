@@ -1,4 +1,5 @@
-"""Small networks of every spelling that people use, to try the library on; all weights are random but repeatable."""
+"""Small networks of every spelling that people use, to try the library on; all weights
+are random but repeatable."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def seeded(make: Callable[[], Module], seed: int = 0) -> Module:
-    """Make a module with repeatable random weights, without disturbing the random state of the test."""
+    """Make a module with repeatable random weights, without disturbing the random
+    state of the test."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
@@ -37,7 +39,11 @@ class Gap(nn.Module):
     """features → pool → flatten → linear: the usual spelling."""
 
     def __init__(
-        self, units: int = 6, classes: int = 5, channels: int = 3, bias: bool = True
+        self,
+        units: int = 6,
+        classes: int = 5,
+        channels: int = 3,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.features = features(units, channels)
@@ -53,7 +59,8 @@ class Gap(nn.Module):
 
 
 class Spelled(Gap):
-    """The same network with its pooling, and the way to its linear layer, spelled in another way."""
+    """The same network with its pooling, and the way to its linear layer, spelled in
+    another way."""
 
     def __init__(self, pooled: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -72,16 +79,22 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
         a.mean(-1, keepdim=True).mean(-2, keepdim=True).flatten(1)
     ),
     "flatten(2).mean(-1)": lambda a: a.flatten(2).mean(-1),
-    "view(b, c, -1).mean(2)": lambda a: a.view(a.shape[0], a.shape[1], -1).mean(2),
+    "view(b, c, -1).mean(2)": lambda a: a.view(a.shape[0], a.shape[1], -1).mean(
+        2
+    ),
     "torch.mean(input=…, dim=…)": lambda a: torch.mean(input=a, dim=(2, 3)),
-    "avg_pool2d(k)": lambda a: F.avg_pool2d(a, a.shape[2:]).view(a.shape[0], -1),
+    "avg_pool2d(k)": lambda a: F.avg_pool2d(a, a.shape[2:]).view(
+        a.shape[0], -1
+    ),
     "adaptive_avg_pool2d, squeeze": lambda a: (
         F.adaptive_avg_pool2d(a, 1).squeeze(3).squeeze(2)
     ),
-    "adaptive_avg_pool2d, squeeze()": lambda a: F.adaptive_avg_pool2d(a, 1).squeeze(),
-    "adaptive_avg_pool2d[:, :, 0, 0]": lambda a: F.adaptive_avg_pool2d(a, (1, 1))[
-        :, :, 0, 0
-    ],
+    "adaptive_avg_pool2d, squeeze()": lambda a: F.adaptive_avg_pool2d(
+        a, 1
+    ).squeeze(),
+    "adaptive_avg_pool2d[:, :, 0, 0]": lambda a: F.adaptive_avg_pool2d(
+        a, (1, 1)
+    )[:, :, 0, 0],
     "sum((2, 3)) / cells": lambda a: a.sum((2, 3)) / (a.shape[2] * a.shape[3]),
     "sum(-1).sum(-1)": lambda a: a.sum(-1).sum(-1),
     "to NHWC, mean((1, 2))": lambda a: a.permute(0, 2, 3, 1).mean((1, 2)),
@@ -170,7 +183,8 @@ class Addmm(Gap):
 
 
 class ConvClassifier(Gap):
-    """A 1×1 convolution as classifier after the pool (ResNets of Caffe, fully convolutional spellings)."""
+    """A 1×1 convolution as classifier after the pool (ResNets of Caffe, fully
+    convolutional spellings)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,7 +239,8 @@ class ModelOutput:
 
 
 class Returning(Gap):
-    """A network that returns its logits inside something: a tuple, a dict, a named tuple, an object with .logits."""
+    """A network that returns its logits inside something: a tuple, a dict, a named
+    tuple, an object with .logits."""
 
     def __init__(self, shape: str) -> None:
         super().__init__()
@@ -276,7 +291,9 @@ class Blocks(nn.Module):
         made = self.block(self.stem(x))
         logits: Tensor = self.fc(
             F.relu(
-                self.last(made.logits if isinstance(made, ModelOutput) else made[0])
+                self.last(
+                    made.logits if isinstance(made, ModelOutput) else made[0]
+                )
             ).mean((2, 3))
         )
         return logits
@@ -379,7 +396,9 @@ class Between(Gap):
         )
         for parameter in self.parameters():
             nn.init.normal_(parameter, 0.3, 0.5)
-        assert self.bn.running_mean is not None and self.bn.running_var is not None
+        assert (
+            self.bn.running_mean is not None and self.bn.running_var is not None
+        )
         nn.init.uniform_(self.bn.running_mean, -1, 1)
         nn.init.uniform_(self.bn.running_var, 0.5, 2)
         self.scale = nn.Parameter(torch.tensor(1.7))
@@ -407,13 +426,22 @@ BETWEEN: dict[str, tuple[Callable[[Between, Tensor], Tensor], str]] = {
     "less a prior": (lambda net, p: net.fc(p) - net.prior, "gap-linear"),
     "a prior less": (lambda net, p: net.prior - net.fc(p), "gap-linear"),
     "one less": (lambda net, p: 1 - net.fc(p), "gap-linear"),
-    "scaled by class": (lambda net, p: net.fc(p) * net.prior.exp(), "gap-linear"),
-    "two heads, mean": (lambda net, p: (net.fc(p) + net.other(p)) / 2, "gap-linear"),
+    "scaled by class": (
+        lambda net, p: net.fc(p) * net.prior.exp(),
+        "gap-linear",
+    ),
+    "two heads, mean": (
+        lambda net, p: (net.fc(p) + net.other(p)) / 2,
+        "gap-linear",
+    ),
     "two heads, difference": (
         lambda net, p: torch.sub(net.fc(p), net.other(p), alpha=2),
         "gap-linear",
     ),
-    "x @ W + b": (lambda net, p: p @ net.fc.weight.T + net.fc.bias, "gap-linear"),
+    "x @ W + b": (
+        lambda net, p: p @ net.fc.weight.T + net.fc.bias,
+        "gap-linear",
+    ),
     "b + x @ W": (
         lambda net, p: net.fc.bias + torch.mm(p, net.fc.weight.T),
         "gap-linear",
@@ -425,8 +453,14 @@ BETWEEN: dict[str, tuple[Callable[[Between, Tensor], Tensor], str]] = {
         "gap-linear",
     ),
     "layer norm": (lambda net, p: net.fc(net.ln(p)), "gap-norm-linear"),
-    "layer norm, no scale": (lambda net, p: net.fc(net.bare(p)), "gap-norm-linear"),
-    "layer norm 2d": (lambda net, p: net.fc(_layer_norm_2d(net, p)), "gap-norm-linear"),
+    "layer norm, no scale": (
+        lambda net, p: net.fc(net.bare(p)),
+        "gap-norm-linear",
+    ),
+    "layer norm 2d": (
+        lambda net, p: net.fc(_layer_norm_2d(net, p)),
+        "gap-norm-linear",
+    ),
     "layer norm, two heads": (
         lambda net, p: net.fc(net.ln(p)) + net.other(net.ln(p)),
         "gap-norm-linear",
@@ -439,7 +473,10 @@ BETWEEN: dict[str, tuple[Callable[[Between, Tensor], Tensor], str]] = {
         lambda net, p: net.fc(net.gn(p[:, :, None, None]).flatten(1)),
         "gap-norm-linear",
     ),
-    "root mean square norm": (lambda net, p: net.fc(net.rms(p)), "gap-norm-linear"),
+    "root mean square norm": (
+        lambda net, p: net.fc(net.rms(p)),
+        "gap-norm-linear",
+    ),
     "unit length": (lambda net, p: net.fc(F.normalize(p)), "gap-norm-linear"),
     "unit length, temperature": (
         lambda net, p: net.fc(F.normalize(p, dim=-1)) * 16.0,
@@ -449,7 +486,8 @@ BETWEEN: dict[str, tuple[Callable[[Between, Tensor], Tensor], str]] = {
 
 
 class TokenMean(Tokens):
-    """As a ViT that averages its patches, or a Mixer: tokens, a mean over them, a normalisation or none, a head."""
+    """As a ViT that averages its patches, or a Mixer: tokens, a mean over them, a
+    normalisation or none, a head."""
 
     def __init__(self, spelling: str) -> None:
         super().__init__()
@@ -499,9 +537,13 @@ IMPOSTORS: dict[str, Callable[[Ending, Tensor], Tensor]] = {
         net.pooled(x) + x.mean((1, 2, 3))[:, None]
     ),
     "temperature": lambda net, x: net.fc(net.pooled(x)) / net.scale,
-    "two heads summed": lambda net, x: net.fc(net.pooled(x)) + net.other(net.pooled(x)),
+    "two heads summed": lambda net, x: (
+        net.fc(net.pooled(x)) + net.other(net.pooled(x))
+    ),
     "written through a view": _written_through_a_view,
-    "two pools": lambda net, x: net.fc(net.pooled(x) + net.features(x).amax((2, 3))),
+    "two pools": lambda net, x: net.fc(
+        net.pooled(x) + net.features(x).amax((2, 3))
+    ),
     "classes in another order": lambda net, x: net.fc(net.pooled(x))[
         :, [4, 3, 2, 1, 0]
     ],
@@ -525,7 +567,8 @@ IMPOSTORS: dict[str, Callable[[Ending, Tensor], Tensor]] = {
 
 
 class Fickle(Gap):
-    """A network whose path depends on the values of its input: it adds a term to bright ones only."""
+    """A network whose path depends on the values of its input: it adds a term to
+    bright ones only."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor
@@ -574,7 +617,12 @@ class SimpleNet(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             *(nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
-            *(nn.Conv2d(64, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU()),
+            *(
+                nn.Conv2d(64, 64, 1),
+                nn.ReLU(),
+                nn.Conv2d(64, 64, 3, 1, 1),
+                nn.ReLU(),
+            ),
             *(nn.Conv2d(64, 256, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
             *(
                 nn.Conv2d(256, 128, 1),
@@ -607,16 +655,24 @@ class CifarBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
         if self.pad:  # option A of the paper: a shortcut without parameters
-            shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
-        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
+            shortcut = F.pad(
+                x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad)
+            )
+        return F.relu(
+            self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut
+        )
 
 
 class ResNet20(nn.Module):
-    """CIFAR-10's ResNet-20 with parameter-free shortcuts, as its weights in the shared data want it."""
+    """CIFAR-10's ResNet-20 with parameter-free shortcuts, as its weights in the shared
+    data want it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(3, 16, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(16),
+        )
         self.layer1 = nn.Sequential(*(CifarBlock(16, 16, 1) for _ in range(3)))
         self.layer2 = nn.Sequential(
             CifarBlock(16, 32, 2), *(CifarBlock(32, 32, 1) for _ in range(2))
@@ -627,8 +683,12 @@ class ResNet20(nn.Module):
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
-        logits: Tensor = self.linear(F.avg_pool2d(x, x.size()[3]).view(x.size(0), -1))
+        x = self.layer3(
+            self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))
+        )
+        logits: Tensor = self.linear(
+            F.avg_pool2d(x, x.size()[3]).view(x.size(0), -1)
+        )
         return logits
 
 
@@ -658,16 +718,31 @@ HEADED: dict[str, tuple[Callable[[], nn.Module], str, str, bool]] = {
         for name, (end, kind) in BETWEEN.items()
     },
     "tokens": (lambda: TokenMean("mean"), "gap-linear", "norm", True),
-    "tokens, pool 1d": (lambda: TokenMean("pool 1d"), "gap-linear", "norm", True),
+    "tokens, pool 1d": (
+        lambda: TokenMean("pool 1d"),
+        "gap-linear",
+        "norm",
+        True,
+    ),
     "tokens, norm after the mean": (
         lambda: TokenMean("norm after"),
         "gap-norm-linear",
         "mix",
         False,
     ),
-    "layer norm after the pool": (ConvNextLike, "gap-norm-linear", "features", True),
+    "layer norm after the pool": (
+        ConvNextLike,
+        "gap-norm-linear",
+        "features",
+        True,
+    ),
     **{
-        f"returns {shape}": (partial(Returning, shape), "gap-linear", "features", True)
+        f"returns {shape}": (
+            partial(Returning, shape),
+            "gap-linear",
+            "features",
+            True,
+        )
         for shape in ("tuple", "list", "dict", "namedtuple", "object")
     },
 }

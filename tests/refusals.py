@@ -10,7 +10,9 @@ from unitscope.errors import ModelError, UnitscopeError
 from unitscope.sources import load
 
 
-def refusal(spec: Any, kind: type[UnitscopeError] = ModelError, **options: Any) -> str:
+def refusal(
+    spec: Any, kind: type[UnitscopeError] = ModelError, **options: Any
+) -> str:
     """The message, one line, with which a specification is refused."""
     with pytest.raises(kind) as caught:
         load(spec, **options)

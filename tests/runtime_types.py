@@ -1,4 +1,5 @@
-"""The checker that proves the package's annotations while tests run: an int may be a float, as PEP 484 says."""
+"""The checker that proves the package's annotations while tests run: an int may be a
+float, as PEP 484 says."""
 
 from beartype import BeartypeConf, beartype
 

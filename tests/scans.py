@@ -40,9 +40,13 @@ def photo(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:
 
 
 def make(
-    preprocessing: Preprocessing, module: nn.Module | None = None, labels: Any = CLASSES
+    preprocessing: Preprocessing,
+    module: nn.Module | None = None,
+    labels: Any = CLASSES,
 ) -> Classifier:
-    return wrap(module or seeded(Gap), labels=labels, preprocessing=preprocessing)
+    return wrap(
+        module or seeded(Gap), labels=labels, preprocessing=preprocessing
+    )
 
 
 def contents(path: Path) -> dict[str, str]:
@@ -53,7 +57,9 @@ def contents(path: Path) -> dict[str, str]:
         if file.is_file() and file.name not in ("runs.jsonl", "lock")
     )
     return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.relative_to(path)): hashlib.sha256(
+            file.read_bytes()
+        ).hexdigest()
         for file in files
     }
 
@@ -72,7 +78,8 @@ def stopping_at(photos: int, stage: str = "scan") -> Callable[[Progress], None]:
 
 def paths(folder: Path) -> list[Path]:
     return sorted(
-        folder.rglob("*.png"), key=lambda path: path.relative_to(folder).as_posix()
+        folder.rglob("*.png"),
+        key=lambda path: path.relative_to(folder).as_posix(),
     )
 
 

@@ -27,7 +27,9 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def test_the_readme_begins_with_the_two_commands_and_a_picture() -> None:
     begin = (ROOT / "README.md").read_text(encoding="utf-8")[:800]
-    assert begin.index("make demo") < begin.index("make test") < begin.index("![")
+    assert (
+        begin.index("make demo") < begin.index("make test") < begin.index("![")
+    )
 
 
 def test_the_answers_page_names_every_kind_of_head_and_every_method() -> None:
@@ -46,6 +48,9 @@ def test_the_architecture_page_lists_every_folder() -> None:
             assert f"`{folder.name}/`" in page, (
                 f"docs/architecture.md lacks {folder.name}/"
             )
-    parts = {path.stem for path in package.glob("*.py")} - {"__init__", "__main__"}
+    parts = {path.stem for path in package.glob("*.py")} - {
+        "__init__",
+        "__main__",
+    }
     for part in parts:
         assert f"`{part}`" in page, f"docs/architecture.md lacks {part}"

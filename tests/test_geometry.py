@@ -20,7 +20,9 @@ axes = st.builds(Axis, st.floats(-8, 8), st.floats(0.3, 9))
 def placements(draw: st.DrawFn) -> Placement:
     left, top = draw(st.floats(-6, 6)), draw(st.floats(-6, 6))
     box = left, top, left + draw(st.floats(1, 15)), top + draw(st.floats(1, 15))
-    return Placement((draw(sides), draw(sides)), (draw(sides), draw(sides)), *box)
+    return Placement(
+        (draw(sides), draw(sides)), (draw(sides), draw(sides)), *box
+    )
 
 
 def interpolated(row: np.ndarray, position: float, interpolation: str) -> float:
@@ -64,7 +66,9 @@ def slowly(
             )
             col = (across - grid.cols.start) / grid.cols.step
             row = (down - grid.rows.start) / grid.rows.step
-            lines = np.array([interpolated(line, col, interpolation) for line in cells])
+            lines = np.array(
+                [interpolated(line, col, interpolation) for line in cells]
+            )
             laid[y, x] = interpolated(lines, row, interpolation)
     return laid
 
@@ -87,7 +91,9 @@ def test_laying_a_map_on_a_photo_is_what_the_loop_says(
 ) -> None:
     values = np.random.default_rng(seed).normal(size=cells)
     for interpolation in ("bilinear", "nearest"):
-        fast = lay_on_photo(values, Grid(rows, cols), placement, size, interpolation)
+        fast = lay_on_photo(
+            values, Grid(rows, cols), placement, size, interpolation
+        )
         slow = slowly(values, Grid(rows, cols), placement, size, interpolation)
         np.testing.assert_array_equal(np.isnan(fast), np.isnan(slow))
         if (
@@ -95,7 +101,9 @@ def test_laying_a_map_on_a_photo_is_what_the_loop_says(
         ):  # at a tie "nearest" may go either way by rounding
             np.testing.assert_allclose(fast, slow, atol=1e-9)
         else:
-            assert np.isin(np.nan_to_num(fast, nan=values.flat[0]), values).all()
+            assert np.isin(
+                np.nan_to_num(fast, nan=values.flat[0]), values
+            ).all()
 
 
 @given(placements(), axes, axes, st.tuples(sides, sides), numbers)
@@ -106,7 +114,9 @@ def test_a_constant_map_stays_constant_and_no_value_leaves_the_range(
     cells: tuple[int, int],
     value: float,
 ) -> None:
-    laid = lay_on_photo(np.full((2, *cells), value), Grid(rows, cols), placement)
+    laid = lay_on_photo(
+        np.full((2, *cells), value), Grid(rows, cols), placement
+    )
     assert laid.shape == (2, *placement.photo_size[::-1])
     seen = laid[~np.isnan(laid)]
     np.testing.assert_allclose(seen, value, rtol=1e-12, atol=0)
@@ -114,7 +124,9 @@ def test_a_constant_map_stays_constant_and_no_value_leaves_the_range(
 
 def test_the_photo_itself_is_used_where_the_crop_is_not() -> None:
     placement = Placement((8, 4), (4, 4), 2, 0, 6, 4)
-    laid = lay_on_photo(np.ones((1, 2, 2)), Grid.tiling((4, 4), (2, 2)), placement)
+    laid = lay_on_photo(
+        np.ones((1, 2, 2)), Grid.tiling((4, 4), (2, 2)), placement
+    )
     assert (
         np.isnan(laid[0, :, :2]).all()
         and np.isnan(laid[0, :, 6:]).all()
@@ -134,7 +146,8 @@ def test_float32_maps_and_single_cells_can_be_laid() -> None:
 
 def test_an_unknown_interpolation_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="interpolation is 'bilinear' or 'nearest', not 'cubic'"
+        ValueError,
+        match="interpolation is 'bilinear' or 'nearest', not 'cubic'",
     ):
         lay_on_photo(
             np.ones((2, 2)),

@@ -1,4 +1,5 @@
-"""Imports point down, heavy libraries load in their leaves, and the command line starts without them."""
+"""Imports point down, heavy libraries load in their leaves, and the command line
+starts without them."""
 
 from __future__ import annotations
 
@@ -84,7 +85,10 @@ LEAVES = {
     "jinja2": ("render/",),
     "torchvision": ("sources/torchvision.py", "sources/places365.py"),
     "timm": ("sources/timm.py",),
-    "transformers": ("sources/transformers_library.py", "sources/image_processor.py"),
+    "transformers": (
+        "sources/transformers_library.py",
+        "sources/image_processor.py",
+    ),
     "huggingface_hub": ("sources/hub.py",),
     "click": ("cli/",),
     "pyarrow": ("datasets/parquet.py", "atlas/disk/tables.py"),
@@ -133,7 +137,9 @@ def imports(file: Path, only_top: bool = False) -> Iterator[str]:
 
 
 def test_every_room_and_part_has_its_place() -> None:
-    assert {room_of(file) for file in FILES} - {"__init__", "__main__"} == set(ROOMS)
+    assert {room_of(file) for file in FILES} - {"__init__", "__main__"} == set(
+        ROOMS
+    )
     for room, parts in PARTS.items():
         found = {part_of(file) for file in FILES if room_of(file) == room}
         assert found - {""} == set(parts), f"the parts of {room}"
@@ -149,15 +155,21 @@ def test_imports_point_down(file: Path) -> None:
     rooms = list(ROOMS)
     rooms_below = rooms[: rooms.index(room)]
     # A room's own file stands above its parts.
-    parts_below = PARTS[room][: PARTS[room].index(part)] if part else PARTS[room]
+    parts_below = (
+        PARTS[room][: PARTS[room].index(part)] if part else PARTS[room]
+    )
     for name in imports(file):
         if not name.startswith("unitscope."):
             continue
         _, other, *rest = name.split(".")
         if other != room:
-            assert other in rooms_below, f"{file} imports {name}, not below {room}"
+            assert other in rooms_below, (
+                f"{file} imports {name}, not below {room}"
+            )
         elif rest and rest[0] in PARTS[room] and rest[0] != part:
-            assert rest[0] in parts_below, f"{file} imports {name}, not below {part}"
+            assert rest[0] in parts_below, (
+                f"{file} imports {name}, not below {part}"
+            )
 
 
 def test_nothing_imports_the_command_line() -> None:
@@ -185,9 +197,14 @@ def test_the_one_door_up_is_drawables_to_render() -> None:
 
 
 @pytest.mark.parametrize("library", LEAVES)
-def test_heavy_libraries_are_imported_in_their_leaves_only(library: str) -> None:
+def test_heavy_libraries_are_imported_in_their_leaves_only(
+    library: str,
+) -> None:
     for file in FILES:
-        if any(name.split(".")[0] == library for name in imports(file, only_top=True)):
+        if any(
+            name.split(".")[0] == library
+            for name in imports(file, only_top=True)
+        ):
             assert str(file).startswith(LEAVES[library]), (
                 f"{file} imports {library} at module level"
             )
@@ -207,7 +224,14 @@ def modules_after(statement: str) -> set[str]:
 )
 def test_the_command_line_starts_without_torch() -> None:
     loaded = modules_after("import unitscope.cli")
-    assert not loaded & {"torch", "torchvision", "matplotlib", "jinja2", "numpy", "PIL"}
+    assert not loaded & {
+        "torch",
+        "torchvision",
+        "matplotlib",
+        "jinja2",
+        "numpy",
+        "PIL",
+    }
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -235,9 +259,9 @@ def test_no_public_name_is_that_of_a_file() -> None:
 
 
 def test_every_public_name_can_be_imported() -> None:
-    assert set(unitscope.__all__) == set(unitscope._HOMES) | {"__version__"} and dir(
-        unitscope
-    ) == sorted(unitscope.__all__)
+    assert set(unitscope.__all__) == set(unitscope._HOMES) | {
+        "__version__"
+    } and dir(unitscope) == sorted(unitscope.__all__)
     for name in unitscope.__all__:
         assert getattr(unitscope, name) is not None
     with pytest.raises(

@@ -22,17 +22,25 @@ NET = seeded(Kinds)
 
 
 def scaled(kernel: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.full_like(kernel, 0.5) if high == low else (kernel - low) / (high - low)
+    return (
+        np.full_like(kernel, 0.5)
+        if high == low
+        else (kernel - low) / (high - low)
+    )
 
 
 def test_a_colour_kernel_is_scaled_over_its_three_channels_together() -> None:
     shown = filters(NET, "plain")
     weight = NET.plain.weight.detach().numpy()
     assert (
-        shown.rgb and shown.images.shape == (8, 3, 5, 3) and shown.channels == (0, 1, 2)
+        shown.rgb
+        and shown.images.shape == (8, 3, 5, 3)
+        and shown.channels == (0, 1, 2)
     )
     for index in range(8):
-        expected = scaled(weight[index], weight[index].min(), weight[index].max())
+        expected = scaled(
+            weight[index], weight[index].min(), weight[index].max()
+        )
         np.testing.assert_allclose(
             shown.images[index], np.moveaxis(expected, 0, -1), atol=1e-6
         )
@@ -59,7 +67,10 @@ def test_one_channels_kernel_is_scaled_alone_as_in_the_write_up() -> None:
             (kernel - kernel.min()) / (kernel.max() - kernel.min()),
             atol=1e-6,
         )
-        assert (shown.low[row, 0], shown.high[row, 0]) == (kernel.min(), kernel.max())
+        assert (shown.low[row, 0], shown.high[row, 0]) == (
+            kernel.min(),
+            kernel.max(),
+        )
 
 
 @given(
@@ -70,7 +81,9 @@ def test_one_channels_kernel_is_scaled_alone_as_in_the_write_up() -> None:
 def test_a_grid_of_channels_is_a_loop_over_kernels(
     chosen: list[int], channels: list[int], scale: Scale
 ) -> None:
-    shown = filters(NET, "grouped", filters=chosen, channels=channels, scale=scale)
+    shown = filters(
+        NET, "grouped", filters=chosen, channels=channels, scale=scale
+    )
     weight = NET.grouped.weight.detach().numpy()
     everything = np.stack([[weight[f, c] for c in channels] for f in chosen])
     for row, f in enumerate(chosen):
@@ -104,12 +117,21 @@ def test_a_shared_colour_scale_spans_all_kernels() -> None:
 def test_depthwise_kernels_read_one_channel_each() -> None:
     shown = filters(NET, "depthwise")
     assert shown.images.shape == (6, 1, 3, 3) and shown.groups == 6
-    assert [shown.input_channel(index, 0) for index in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert [shown.input_channel(index, 0) for index in range(6)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_transposed_kernels_come_with_the_filter_first() -> None:
     shown = filters(NET, "transposed")
-    weight = NET.transposed.weight.detach().numpy()  # (6 in, 4 / 2 groups, 3, 3)
+    weight = (
+        NET.transposed.weight.detach().numpy()
+    )  # (6 in, 4 / 2 groups, 3, 3)
     assert shown.weights.shape == (4, 3, 3, 3) and shown.rgb
     for out in range(4):
         group, within = divmod(out, 2)
@@ -127,7 +149,9 @@ def test_transposed_kernels_come_with_the_filter_first() -> None:
         .numpy()[0]
     )
     for out in (2, 3):
-        np.testing.assert_allclose(answer[out], shown.weights[out, 1], atol=1e-6)
+        np.testing.assert_allclose(
+            answer[out], shown.weights[out, 1], atol=1e-6
+        )
 
 
 def test_one_dimensional_kernels_are_one_row_high_and_three_dimensional_ones_are_refused() -> (
@@ -147,7 +171,9 @@ def test_one_dimensional_kernels_are_one_row_high_and_three_dimensional_ones_are
         filters(NET, "three")
 
 
-def test_a_kernel_without_range_is_mid_grey_and_nothing_is_divided_by_zero() -> None:
+def test_a_kernel_without_range_is_mid_grey_and_nothing_is_divided_by_zero() -> (
+    None
+):
     flat = nn.Conv2d(4, 2, 3)
     with torch.no_grad():
         flat.weight.zero_()
@@ -169,7 +195,8 @@ def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
     with torch.no_grad():
         broken.get_parameter("0.weight")[2:4, 1, 0, 0] = value
     with pytest.raises(
-        LayerError, match=r"'0' has NaN or infinite weights in 2 filters \(first: 2\)"
+        LayerError,
+        match=r"'0' has NaN or infinite weights in 2 filters \(first: 2\)",
     ):
         filters(broken)
 
@@ -202,7 +229,9 @@ def test_convolutions_are_found_by_name_and_by_order() -> None:
         ("norm", "layer 'norm' is a BatchNorm2d, not a convolution"),
     ],
 )
-def test_what_is_no_convolution_is_refused(layer: int | str, message: str) -> None:
+def test_what_is_no_convolution_is_refused(
+    layer: int | str, message: str
+) -> None:
     with pytest.raises(LayerError) as refusal:
         filters(NET, layer)
     assert message in str(refusal.value)
@@ -222,7 +251,10 @@ def test_a_container_names_a_convolution_inside() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"filters": 8}, "there is no filter 8 in 'plain': there are 8, 0 to 7"),
+        (
+            {"filters": 8},
+            "there is no filter 8 in 'plain': there are 8, 0 to 7",
+        ),
         ({"filters": [0, -1]}, "there is no filter -1 in 'plain'"),
         ({"filters": True}, "filter True is not a number"),
         (
@@ -239,7 +271,9 @@ def test_a_container_names_a_convolution_inside() -> None:
         ({"scale": "layer"}, "scale is 'kernel' or 'shared', not 'layer'"),
     ],
 )
-def test_impossible_choices_are_refused(options: dict[str, Any], message: str) -> None:
+def test_impossible_choices_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises((UnitError, ValueError)) as refusal:
         filters(NET, "plain", **options)
     assert message in str(refusal.value)
@@ -259,7 +293,10 @@ def test_rgb_needs_three_channels() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_numbers_of_numpy_choose_too() -> None:
-    choices: dict[str, Any] = {"filters": np.int64(3), "channels": np.array([0, 2])}
+    choices: dict[str, Any] = {
+        "filters": np.int64(3),
+        "channels": np.array([0, 2]),
+    }
     assert filters(NET, 0, **choices).filters == (3,)
     choices = {"filters": torch.tensor([3, 1])}
     assert filters(NET, 0, **choices).filters == (3, 1)
@@ -267,7 +304,10 @@ def test_numbers_of_numpy_choose_too() -> None:
 
 @pytest.mark.parametrize(
     "parametrize",
-    [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm],
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+    ],
 )
 def test_parametrised_convolutions_show_the_weights_they_use(
     parametrize: Callable[[nn.Module], nn.Module],
@@ -280,7 +320,9 @@ def test_parametrised_convolutions_show_the_weights_they_use(
     assert shown.kind == "Conv2d"
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64]
+)
 def test_other_dtypes_are_shown_in_float32(dtype: torch.dtype) -> None:
     shown = filters(nn.Sequential(nn.Conv2d(3, 4, 3)).to(dtype), 0)
     assert shown.weights.dtype == shown.images.dtype == np.float32
@@ -319,7 +361,9 @@ def test_a_classifier_is_as_good_as_its_module() -> None:
 def test_enlarging_says_what_it_does_between_the_weights() -> None:
     shown = filters(NET, "plain", filters=[1], channels=0)
     nearest = shown.enlarged(50)
-    assert nearest.shape == (1, 1, 30, 50) and np.isin(nearest, shown.images).all()
+    assert (
+        nearest.shape == (1, 1, 30, 50) and np.isin(nearest, shown.images).all()
+    )
     smooth = shown.enlarged(50, "bilinear")
     slow = Image.fromarray(shown.images[0, 0]).resize(
         (50, 30), Image.Resampling.BILINEAR
@@ -339,5 +383,7 @@ def test_impossible_enlargements_are_refused() -> None:
         match="interpolation is 'nearest', 'bilinear' or 'bicubic', not 'cubic'",
     ):
         filters(NET, "plain").enlarged(10, "cubic")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="size is a positive number of pixels, not 0"):
+    with pytest.raises(
+        ValueError, match="size is a positive number of pixels, not 0"
+    ):
         filters(NET, "plain").enlarged(0)

@@ -52,7 +52,10 @@ def written(folder: Path, text: str | bytes, name: str = "labels.txt") -> Path:
             ("tench", "goldfish"),
         ),
         ('{"dog": 1, "cat": 0}', ("cat", "dog")),
-        ('{"id2label": {"0": "cat", "1": "dog"}, "hidden_size": 7}', ("cat", "dog")),
+        (
+            '{"id2label": {"0": "cat", "1": "dog"}, "hidden_size": 7}',
+            ("cat", "dog"),
+        ),
         (
             "{0: 'tench, Tinca tinca',\n 1: \"hen's egg\"}",
             ("tench, Tinca tinca", "hen's egg"),
@@ -86,7 +89,9 @@ def test_tables_are_read(
 
 
 def test_utf16_as_written_by_powershell_is_read(tmp_path: Path) -> None:
-    assert read_labels(written(tmp_path, "café\nθάλασσα\n".encode("utf-16"))) == (
+    assert read_labels(
+        written(tmp_path, "café\nθάλασσα\n".encode("utf-16"))
+    ) == (
         "café",
         "θάλασσα",
     )
@@ -141,7 +146,8 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     ):
         read_labels("nowhere.txt")
     with pytest.raises(
-        LabelsError, match=r"^the labels file .* is a folder: name the file in it$"
+        LabelsError,
+        match=r"^the labels file .* is a folder: name the file in it$",
     ):
         read_labels(tmp_path)
 
@@ -149,7 +155,8 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 def test_a_wrong_number_of_labels_names_both_numbers_and_the_remedy() -> None:
     check_label_count(["a", "b"], 2)
     with pytest.raises(
-        LabelsError, match=r"2 labels were given for 3 classes.*, or num_classes=2"
+        LabelsError,
+        match=r"2 labels were given for 3 classes.*, or num_classes=2",
     ):
         check_label_count(["a", "b"], 3, "num_classes=2")
 
@@ -168,9 +175,9 @@ def test_hostile_labels_are_data() -> None:
 
 @given(
     st.lists(
-        st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(
-            str.strip
-        ),
+        st.text(
+            st.characters(exclude_categories=["Cs", "Cc"]), min_size=1
+        ).filter(str.strip),
         min_size=1,
     )
 )
@@ -182,7 +189,9 @@ def test_any_labels_come_back_from_json_in_any_order(names: list[str]) -> None:
         listed = written(Path(folder), json.dumps(names), "a.json")
         shuffled = written(
             Path(folder),
-            json.dumps({i: ["id", name] for i, name in list(enumerate(names))[::-1]}),
+            json.dumps(
+                {i: ["id", name] for i, name in list(enumerate(names))[::-1]}
+            ),
             "b.json",
         )
         assert read_labels(names) == expected
@@ -190,7 +199,8 @@ def test_any_labels_come_back_from_json_in_any_order(names: list[str]) -> None:
             not (name.startswith("/") and name[2:3] == "/") for name in expected
         )
         assert not plain or (
-            read_labels(listed) == expected and read_labels(shuffled) == expected
+            read_labels(listed) == expected
+            and read_labels(shuffled) == expected
         )
 
 
@@ -200,10 +210,15 @@ def test_the_published_files_are_read() -> None:
         DATA / "miniplaces/categories.txt",
     )
     if not places.is_file() or not miniplaces.is_file():
-        pytest.skip(f"the published label files are not in {DATA}: set UNITSCOPE_DATA")
+        pytest.skip(
+            f"the published label files are not in {DATA}: set UNITSCOPE_DATA"
+        )
     labels = read_labels(places)
     assert len(labels) == 365
     assert [labels[index] for index in (0, 8, 348, 194, 364)] == [
         "airfield", "apartment_building/outdoor", "village", "islet", "zen_garden",
     ]  # fmt: skip
-    assert len(read_labels(miniplaces)) == 100 and read_labels(miniplaces)[0] == "abbey"
+    assert (
+        len(read_labels(miniplaces)) == 100
+        and read_labels(miniplaces)[0] == "abbey"
+    )

@@ -1,4 +1,5 @@
-"""Agreement with captum, torchcam and pytorch-grad-cam, wherever they are installed, in the terms they measure in."""
+"""Agreement with captum, torchcam and pytorch-grad-cam, wherever they are installed,
+in the terms they measure in."""
 
 from __future__ import annotations
 
@@ -51,17 +52,28 @@ def stretched(maps: Tensor) -> Tensor:
 
 def agree(ours: Tensor, theirs: Tensor, allowed: float = 1e-5) -> None:
     assert ours.shape == theirs.shape
-    assert float((ours - theirs).abs().max()) <= allowed * float(theirs.abs().max())
+    assert float((ours - theirs).abs().max()) <= allowed * float(
+        theirs.abs().max()
+    )
 
 
-def test_captums_layer_grad_cam_times_the_cells_is_our_map(network: Network) -> None:
-    captum = pytest.importorskip("captum.attr", reason="captum is not installed")
+def test_captums_layer_grad_cam_times_the_cells_is_our_map(
+    network: Network,
+) -> None:
+    captum = pytest.importorskip(
+        "captum.attr", reason="captum is not installed"
+    )
     net, layer = network
     explanation = explained(net)
     x = X if isinstance(net, Gap) else photo()
     for index in CLASSES:
-        theirs = captum.LayerGradCam(net, layer).attribute(x, target=index).detach()
-        agree(explanation.cams[:, index], theirs[:, 0] * explanation.cams[0, 0].numel())
+        theirs = (
+            captum.LayerGradCam(net, layer).attribute(x, target=index).detach()
+        )
+        agree(
+            explanation.cams[:, index],
+            theirs[:, 0] * explanation.cams[0, 0].numel(),
+        )
 
 
 def test_torchcams_cam_is_our_map_and_its_grad_cam_our_map_above_zero(
@@ -98,7 +110,8 @@ def test_grad_cam_of_pytorch_grad_cam_is_our_map_above_zero_stretched(
         "pytorch_grad_cam", reason="grad-cam is not installed"
     )
     targets = pytest.importorskip(
-        "pytorch_grad_cam.utils.model_targets", reason="grad-cam is not installed"
+        "pytorch_grad_cam.utils.model_targets",
+        reason="grad-cam is not installed",
     )
     net, layer = network
     explanation = explained(net)
@@ -107,24 +120,31 @@ def test_grad_cam_of_pytorch_grad_cam_is_our_map_above_zero_stretched(
         for index in CLASSES:
             theirs = torch.from_numpy(
                 extractor(
-                    input_tensor=x, targets=[targets.ClassifierOutputTarget(index)]
+                    input_tensor=x,
+                    targets=[targets.ClassifierOutputTarget(index)],
                 )
             )
             small = stretched(explanation.cams[:, index].relu())
             large = F.interpolate(
-                small[:, None], x.shape[2:], mode="bilinear", align_corners=False
+                small[:, None],
+                x.shape[2:],
+                mode="bilinear",
+                align_corners=False,
             )[:, 0]
             # It stretches once more after enlarging.
             assert float((stretched(large) - theirs).abs().max()) <= 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_weights_of_ablation_cam_are_our_contributions_over_the_logit() -> None:
+def test_the_weights_of_ablation_cam_are_our_contributions_over_the_logit() -> (
+    None
+):
     grad_cam = pytest.importorskip(
         "pytorch_grad_cam", reason="grad-cam is not installed"
     )
     targets = pytest.importorskip(
-        "pytorch_grad_cam.utils.model_targets", reason="grad-cam is not installed"
+        "pytorch_grad_cam.utils.model_targets",
+        reason="grad-cam is not installed",
     )
     net = seeded(Gap).eval()
     explanation = explained(net)
@@ -140,18 +160,25 @@ def test_the_weights_of_ablation_cam_are_our_contributions_over_the_logit() -> N
                     X, net.features, chosen, activations, None
                 )
             ours = (
-                explanation.contributions[:, index] / explanation.logits[:, index, None]
+                explanation.contributions[:, index]
+                / explanation.logits[:, index, None]
             )
-            np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                ours.numpy(), theirs, rtol=1e-4, atol=1e-5
+            )
 
 
 def test_we_are_right_where_a_peer_is_overwritten_in_place() -> None:
     """DenseNet's functional in-place ReLU: the hooked tensor is not what the pool reads."""
-    captum = pytest.importorskip("captum.attr", reason="captum is not installed")
+    captum = pytest.importorskip(
+        "captum.attr", reason="captum is not installed"
+    )
     net = seeded(Dense).eval()
     explanation = wrap(net, preprocessing=Preprocessing(32, 32)).explain(X)
     assert explanation.completeness_error.max() < 1e-6
     with torch.no_grad():
-        before_relu = net.norm(torch.cat([net.conv0(X), net.conv1(net.conv0(X))], 1))
+        before_relu = net.norm(
+            torch.cat([net.conv0(X), net.conv1(net.conv0(X))], 1)
+        )
     torch.testing.assert_close(explanation.feature_map, before_relu.relu())
     assert captum is not None and (before_relu < 0).any()

@@ -50,7 +50,9 @@ def model(network: torch.nn.Module) -> Classifier:
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("photo") / "photo.png"
-    pixels = np.random.default_rng(1).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(1).integers(
+        0, 255, (60, 80, 3), dtype=np.uint8
+    )
     Image.fromarray(pixels).resize((320, 240)).save(path)
     yield path
 
@@ -64,12 +66,22 @@ def test_every_published_number_is_compared_and_disagreement_shows(
     result: write_up.Reproduction,
 ) -> None:
     rows = {row.quantity: row for row in result.comparisons}
-    assert rows["chopped network gives (unit × row × col)"].obtained == "2048 × 8 × 8"
+    assert (
+        rows["chopped network gives (unit × row × col)"].obtained
+        == "2048 × 8 × 8"
+    )
     assert rows["chopped network gives (unit × row × col)"].agrees is True
     assert rows["class id of village"].agrees is True
-    assert rows["conv1 filter 2, channel 0: range"].obtained == "-0.4255 … 0.4087"
-    assert all(row.agrees for row in result.comparisons if row.where == "figures 2–8")
-    assert rows["every cell through the linear layer = the maps + bias"].agrees is True
+    assert (
+        rows["conv1 filter 2, channel 0: range"].obtained == "-0.4255 … 0.4087"
+    )
+    assert all(
+        row.agrees for row in result.comparisons if row.where == "figures 2–8"
+    )
+    assert (
+        rows["every cell through the linear layer = the maps + bias"].agrees
+        is True
+    )
     # Random weights cannot give the published logits.
     assert rows["before, rank 1"].published == "village 8.458"
     assert rows["before, rank 1"].agrees is False
@@ -115,7 +127,8 @@ def test_the_command_reads_a_checkpoint_of_the_authors_make_and_draws_the_figure
     labels = tmp_path / "categories_places365.txt"
     labels.write_text(
         "".join(
-            f"/{label[0]}/{label} {index}\n" for index, label in enumerate(_labels())
+            f"/{label[0]}/{label} {index}\n"
+            for index, label in enumerate(_labels())
         )
     )
     out = tmp_path / "pictures"

@@ -1,1 +1,2 @@
-"""What unitscope costs: one module for everything that is measured, and the page that reports it."""
+"""What unitscope costs: one module for everything that is measured, and the page that
+reports it."""

@@ -97,7 +97,9 @@ def _explanations(model: unitscope.Classifier, x: Tensor) -> Timed:
     return timed
 
 
-def _everything(model: unitscope.Classifier, x: Tensor, **options: Any) -> object:
+def _everything(
+    model: unitscope.Classifier, x: Tensor, **options: Any
+) -> object:
     """All maps, contributions photo by photo, and ablations a few units at a time."""
     explanation = model.explain(x, **options)
     maps = explanation.cams
@@ -111,7 +113,11 @@ def _everything(model: unitscope.Classifier, x: Tensor, **options: Any) -> objec
 def _held(model: unitscope.Classifier, x: Tensor) -> object:
     """All maps, contributions and ablations of all photos at once."""
     explanation = model.explain(x)
-    return explanation.cams, explanation.contributions, explanation.ablate_each()
+    return (
+        explanation.cams,
+        explanation.contributions,
+        explanation.ablate_each(),
+    )
 
 
 def backward_peers(module: nn.Module, x: Tensor) -> Timed:

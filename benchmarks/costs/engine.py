@@ -12,7 +12,8 @@ from unitscope import Classifier
 def compiled_pass(
     model: Classifier, shape: tuple[int, ...] | None = None
 ) -> Callable[[Tensor], object] | None:
-    """The compiled pass for inputs of a shape (channel, row, col); None where it could not be compiled."""
+    """The compiled pass for inputs of a shape (channel, row, col); None where it could
+    not be compiled."""
     # No public name gives this: users have no need of a pass without its checks.
     passes = model._forward
 

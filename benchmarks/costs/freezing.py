@@ -26,7 +26,12 @@ def readiness(names: list[str]) -> list[dict[str, Any]]:
     for name in names:
         first, again, mebibytes = fresh("costs.freezing", name)
         rows.append(
-            {"network": name, "seconds": first, "again": again, "mebibytes": mebibytes}
+            {
+                "network": name,
+                "seconds": first,
+                "again": again,
+                "mebibytes": mebibytes,
+            }
         )
     return rows
 

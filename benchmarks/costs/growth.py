@@ -31,7 +31,9 @@ def growth(rounds: int) -> list[dict[str, Any]]:
     for count in _CLASSES:
         classes = counted(count, "class", "es")
         first = list(range(count))
-        timed[f"maps of {classes} of 8 photos"] = bind(explanation.cams_of, first)
+        timed[f"maps of {classes} of 8 photos"] = bind(
+            explanation.cams_of, first
+        )
 
     for run in timed.values():
         run()

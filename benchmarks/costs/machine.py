@@ -38,7 +38,8 @@ def has_bfloat16() -> bool:
 
 
 def multiplications(module: nn.Module, x: Tensor) -> float:
-    """Multiplications (with an addition each) of the convolutions and linear layers of one forward pass."""
+    """Multiplications (with an addition each) of the convolutions and linear layers of
+    one forward pass."""
     total = 0.0
 
     def count(layer: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -66,7 +67,8 @@ def peaks() -> dict[str, float]:
     numbers = torch.randn(_NUMBERS)
     into = torch.empty(_NUMBERS)
     fastest = min(
-        seconds_of(lambda: torch.add(numbers, 1, out=into)) for _ in range(_TRIES)
+        seconds_of(lambda: torch.add(numbers, 1, out=into))
+        for _ in range(_TRIES)
     )
     return {
         "multiplications_per_second": max(speeds),

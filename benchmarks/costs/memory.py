@@ -20,7 +20,8 @@ _WARM_UP = 10
 
 
 def memory() -> list[dict[str, Any]]:
-    """Peak memory, and what that is above the warm start; nothing where the system does not tell."""
+    """Peak memory, and what that is above the warm start; nothing where the system
+    does not tell."""
     if math.isnan(resident("VmHWM")):
         return []
 
@@ -28,7 +29,11 @@ def memory() -> list[dict[str, Any]]:
     for photos in _PHOTOS:
         before, after = fresh("costs.memory", str(photos))
         rows.append(
-            {"photos": photos, "mebibytes": after, "above_start": after - before}
+            {
+                "photos": photos,
+                "mebibytes": after,
+                "above_start": after - before,
+            }
         )
     return rows
 

@@ -1,4 +1,5 @@
-"""Networks that are measured, by name: the bundled one, or any of torchvision's with random weights."""
+"""Networks that are measured, by name: the bundled one, or any of torchvision's with
+random weights."""
 
 from __future__ import annotations
 

@@ -58,13 +58,17 @@ def page(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(heading: str, alignment: str, rows: Iterable[Iterable[str]]) -> list[str]:
+def _table(
+    heading: str, alignment: str, rows: Iterable[Iterable[str]]
+) -> list[str]:
     body = [f"| {' | '.join(cells)} |" for cells in rows]
     return [f"| {heading} |", f"|{alignment}|", *body]
 
 
 def _ratio(row: Row) -> str:
-    return f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
+    return (
+        f"{row['ratio']:.2f} ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
+    )
 
 
 def _milliseconds(row: Row, digits: int = 1) -> str:
@@ -171,7 +175,8 @@ def _reading(rows: list[Row]) -> list[str]:
     return [
         *table,
         "",
-        f"JPEG files were decoded by {decoder()}, and resized by torch's kernel for bytes",
+        f"JPEG files were decoded by {decoder()}, and resized by torch's kernel for "
+        "bytes",
         "where that is within one of 255 levels of Pillow's (bilinear; photos resized",
         "to more than half the rows are Pillow's own).",
     ]
@@ -207,10 +212,15 @@ def _memory(rows: list[Row]) -> list[str]:
 
 def _gpu(rows: list[Row]) -> list[str]:
     if not rows:
-        return ["This run had none. Networks are not compiled there: they run as is."]
+        return [
+            "This run had none. Networks are not compiled there: they run as is."
+        ]
 
     return _table(
         "network | photos | what | milliseconds | × plain forward",
         "---|---:|---|---:|---",
-        ([*_contender(row), _milliseconds(row, 2), _ratio(row)] for row in rows),
+        (
+            [*_contender(row), _milliseconds(row, 2), _ratio(row)]
+            for row in rows
+        ),
     )

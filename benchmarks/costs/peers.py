@@ -1,4 +1,5 @@
-"""Peers: other libraries' class activation maps, where they are installed, on five classes of each photo."""
+"""Peers: other libraries' class activation maps, where they are installed, on five
+classes of each photo."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def grad_cam(module: nn.Module, x: Tensor) -> Timed:
     def run() -> object:
         with GradCAM(model=module, target_layers=[layer]) as method:
             return [
-                method(x, [ClassifierOutputTarget(index)] * len(x)) for index in CLASSES
+                method(x, [ClassifierOutputTarget(index)] * len(x))
+                for index in CLASSES
             ]
 
     return {"pytorch-grad-cam: GradCAM, 5 classes": run}

@@ -12,7 +12,9 @@ _ELLIPSES = 12
 _GRAIN = 6
 
 
-def noise(size: tuple[int, int], seed: int, cells: tuple[int, int]) -> Image.Image:
+def noise(
+    size: tuple[int, int], seed: int, cells: tuple[int, int]
+) -> Image.Image:
     """Coloured `cells` (columns, rows) of noise, enlarged smoothly to `size` (width, height)."""
     cols, rows = cells
     shape = (rows, cols, 3)

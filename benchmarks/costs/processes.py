@@ -1,4 +1,5 @@
-"""Fresh processes: a module of this package run on its own, which prints the numbers that it measured."""
+"""Fresh processes: a module of this package run on its own, which prints the numbers
+that it measured."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def fresh(module: str, *arguments: str) -> list[float]:
 
 
 def resident(key: str) -> float:
-    """Memory of this process in MiB, by its name in /proc/self/status: "VmRSS", or the peak "VmHWM".
+    """Memory of this process in MiB, by its name in /proc/self/status: "VmRSS", or the
+    peak "VmHWM".
 
     NaN where the system has no such file. `getrusage` would count the peak of the
     process that started this one, too.

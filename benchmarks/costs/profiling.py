@@ -16,7 +16,8 @@ _NETWORK = "resnet50"
 
 
 def profile(batches: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Median seconds of every part, one after the other, and their share of the engine's own time."""
+    """Median seconds of every part, one after the other, and their share of the
+    engine's own time."""
     model = unitscope.wrap(network(_NETWORK)).freeze()
     engine = compiled_pass(model)
     if engine is None:
@@ -34,16 +35,25 @@ def profile(batches: list[int], rounds: int) -> list[dict[str, Any]]:
             for what, seconds in _parts(model, x, laps[ENGINE][-1]).items():
                 laps[what].append(seconds)
 
-        medians = {what: statistics.median(seconds) for what, seconds in laps.items()}
+        medians = {
+            what: statistics.median(seconds) for what, seconds in laps.items()
+        }
         for what, seconds in medians.items():
             share = seconds / medians[ENGINE]
             rows.append(
-                {"batch": batch, "what": what, "seconds": seconds, "share": share}
+                {
+                    "batch": batch,
+                    "what": what,
+                    "seconds": seconds,
+                    "share": share,
+                }
             )
     return rows
 
 
-def _parts(model: unitscope.Classifier, x: Any, engine: float) -> dict[str, float]:
+def _parts(
+    model: unitscope.Classifier, x: Any, engine: float
+) -> dict[str, float]:
     explained = seconds_of(lambda: model.explain(x))
     explanation = model.explain(x)
     return {
@@ -52,5 +62,7 @@ def _parts(model: unitscope.Classifier, x: Any, engine: float) -> dict[str, floa
         "contributions": seconds_of(
             lambda: [photo.contributions for photo in explanation]
         ),
-        "ablations": seconds_of(lambda: [None for _ in explanation.ablations()]),
+        "ablations": seconds_of(
+            lambda: [None for _ in explanation.ablations()]
+        ),
     }

@@ -1,4 +1,5 @@
-"""Reading: photos from files to inputs, against torchvision's ImageFolder, DataLoader and transforms."""
+"""Reading: photos from files to inputs, against torchvision's ImageFolder, DataLoader
+and transforms."""
 
 from __future__ import annotations
 
@@ -48,7 +49,12 @@ def reading(rounds: int, folder: Path) -> list[dict[str, Any]]:
         results = measure(_readers(kind, place), rounds)
         for what, result in results.items():
             seconds = result["seconds"] / kind.count
-            row = {"photos": kind.name, "what": what, **result, "seconds": seconds}
+            row = {
+                "photos": kind.name,
+                "what": what,
+                **result,
+                "seconds": seconds,
+            }
             rows.append(row)
     return rows
 

@@ -48,7 +48,9 @@ def starting(rounds: int, folder: Path) -> list[dict[str, Any]]:
             fresh("costs.starting", str(photo), spec)[0]
             for _ in range(_FRESH_PROCESSES)
         ]
-        rows.append({"what": f"{FIRST}, {spec}", "seconds": statistics.median(times)})
+        rows.append(
+            {"what": f"{FIRST}, {spec}", "seconds": statistics.median(times)}
+        )
     return rows
 
 

@@ -40,7 +40,9 @@ def measure(
             "ratio_high": high,
         }
         if engine is not None:
-            results[name]["to_engine"] = statistics.median(ratios(times, engine))
+            results[name]["to_engine"] = statistics.median(
+                ratios(times, engine)
+            )
     return results
 
 

@@ -66,12 +66,17 @@ def clicks() -> dict[str, Any]:
     if program is None:
         return {"reason": "there is no Chromium"}
 
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        sync_playwright() as playwright,
+    ):
         path = Path(folder) / "noise.jpg"
         path.write_bytes(photo(0))
         arguments = ["--model", f"python:{_WIDE}:Wide", "--photo", str(path)]
         with server(arguments) as address:
-            browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
+            browser = playwright.chromium.launch(
+                executable_path=program, args=_FLAGS
+            )
             views = [_view(browser, address) for _ in range(_VIEWS)]
             browser.close()
 
@@ -93,8 +98,11 @@ def _chromium() -> str | None:
     return next((path for path in paths if path is not None), None)
 
 
-def _view(browser: Browser, address: Address) -> tuple[float, list[list[float]]]:
-    """Milliseconds until a photo's units are shown; and of every click, until its change and its painting."""
+def _view(
+    browser: Browser, address: Address
+) -> tuple[float, list[list[float]]]:
+    """Milliseconds until a photo's units are shown; and of every click, until its
+    change and its painting."""
     host, port = address
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(f"http://{host}:{port}/#/photo/photo-0", wait_until="commit")

@@ -53,7 +53,8 @@ def timed(address: Address, path: str) -> dict[str, float]:
 
 
 def crowd(address: Address, clients: int, photos: int) -> dict[str, float]:
-    """So many clients at once, each with so many photos; and somebody who opens a page meanwhile, again and again."""
+    """So many clients at once, each with so many photos; and somebody who opens a page
+    meanwhile, again and again."""
     done = threading.Event()
     waits: list[float] = []
 

@@ -49,7 +49,9 @@ class Comparison:
     @property
     def same(self) -> bool:
         """Whether nothing but words differs, and something was compared at all."""
-        changed = any(differences.numbers for differences in self.files.values())
+        changed = any(
+            differences.numbers for differences in self.files.values()
+        )
         return bool(self.files) and not changed
 
     def text(self, most: int) -> str:
@@ -75,10 +77,14 @@ class Comparison:
             group = path.split("/")[0]
             groups[group][_state(differences)] += 1
 
-        lines = [f"{'group':<16}{'files':>8}{'same':>8}{'worded':>8}{'differ':>8}"]
+        lines = [
+            f"{'group':<16}{'files':>8}{'same':>8}{'worded':>8}{'differ':>8}"
+        ]
         for group, states in sorted(groups.items()):
             line = f"{group:<16}{states.total():>8}"
-            line += f"{states['same']:>8}{states['worded']:>8}{states['differ']:>8}"
+            line += (
+                f"{states['same']:>8}{states['worded']:>8}{states['differ']:>8}"
+            )
             lines.append(line)
         lines.append(f"{'(not compared)':<16}{len(self.ignored):>8}")
         return lines

@@ -45,14 +45,18 @@ def _parsed(content: bytes) -> Any:
     return json.loads(script[1] if script else text)
 
 
-def _compare_values(differences: Differences, place: str, old: Any, new: Any) -> None:
+def _compare_values(
+    differences: Differences, place: str, old: Any, new: Any
+) -> None:
     if isinstance(old, dict) and isinstance(new, dict):
         _compare_keys(differences, place, old, new)
         return
 
     if isinstance(old, list) and isinstance(new, list):
         if len(old) != len(new):
-            differences.numbers.append(f"{place}: {len(old)} → {len(new)} entries")
+            differences.numbers.append(
+                f"{place}: {len(old)} → {len(new)} entries"
+            )
         for index, (before, after) in enumerate(zip(old, new, strict=False)):
             _compare_values(differences, f"{place}[{index}]", before, after)
         return
@@ -65,11 +69,16 @@ def _compare_values(differences: Differences, place: str, old: Any, new: Any) ->
         differences.numbers.append(change)
         return
     same_figures = _figures_in(old) == _figures_in(new)
-    differences.words.append(change if same_figures else f"{change} [OTHER FIGURES]")
+    differences.words.append(
+        change if same_figures else f"{change} [OTHER FIGURES]"
+    )
 
 
 def _compare_keys(
-    differences: Differences, place: str, old: dict[str, Any], new: dict[str, Any]
+    differences: Differences,
+    place: str,
+    old: dict[str, Any],
+    new: dict[str, Any],
 ) -> None:
     for key in sorted(old.keys() | new.keys()):
         where = f"{place}.{key}"
@@ -107,7 +116,9 @@ def compare_text(old: bytes, new: bytes) -> Differences:
         return Differences()
 
     lines = unified_diff(before, after, lineterm="", n=0)
-    changes = [_shortened(line) for line in lines if not line.startswith(_DIFF_HEADER)]
+    changes = [
+        _shortened(line) for line in lines if not line.startswith(_DIFF_HEADER)
+    ]
     return Differences(words=changes)
 
 
@@ -129,7 +140,9 @@ def compare_numbers(old: Path, new: Path) -> Differences:
         return Differences(["other bytes"])
 
     changes = list(_array_changes(reader(old), reader(new)))
-    return Differences(changes or ["other bytes, though the values are the same"])
+    return Differences(
+        changes or ["other bytes, though the values are the same"]
+    )
 
 
 def _array_changes(old: Arrays, new: Arrays) -> Iterator[str]:
@@ -170,7 +183,10 @@ def _read_table(path: Path) -> Arrays:
     from pyarrow import parquet
 
     columns = parquet.read_table(path).to_pydict()
-    return {name: np.array(list(map(str, column))) for name, column in columns.items()}
+    return {
+        name: np.array(list(map(str, column)))
+        for name, column in columns.items()
+    }
 
 
 _READERS = {

@@ -1,4 +1,5 @@
-"""Inputs of a record: photos, a labelled data set, and photos with concept masks, all in the record's own folder."""
+"""Inputs of a record: photos, a labelled data set, and photos with concept masks, all
+in the record's own folder."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 DATA = Path(
-    os.environ.get("UNITSCOPE_DATA") or Path(__file__).parents[3] / "shared" / "data"
+    os.environ.get("UNITSCOPE_DATA")
+    or Path(__file__).parents[3] / "shared" / "data"
 )
 EXAMPLE = Path(__file__).parents[2] / "examples" / "simplenet.py"
 
@@ -28,7 +30,8 @@ _MASKED_PER_CLASS = 10
 
 @dataclass(frozen=True)
 class Inputs:
-    """Paths, relative to the record's folder; `masks` and `weights` are None where the data are missing."""
+    """Paths, relative to the record's folder; `masks` and `weights` are None where the
+    data are missing."""
 
     photos: tuple[Path, ...]
     dataset: Path
@@ -150,7 +153,9 @@ def _unpack_masks(tar: Path, folder: Path) -> None:
         for member in archive:
             place = Path(member.name).parent
             known = place.name in classes
-            if not member.isfile() or (not known and len(classes) == _MASKED_CLASSES):
+            if not member.isfile() or (
+                not known and len(classes) == _MASKED_CLASSES
+            ):
                 continue
 
             classes.add(place.name)

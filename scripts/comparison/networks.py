@@ -36,7 +36,9 @@ def _torchvision(name: str) -> Callable[[], Any]:
         torch.manual_seed(0)
         module = torchvision.models.get_model(name, num_classes=_CLASSES)
         _fill_zero_layers(module)
-        return unitscope.wrap(module.eval(), [f"class-{i}" for i in range(_CLASSES)])
+        return unitscope.wrap(
+            module.eval(), [f"class-{i}" for i in range(_CLASSES)]
+        )
 
     return make
 
@@ -54,7 +56,9 @@ def _squeezenet() -> Any:
 
     module = torchvision.models.squeezenet1_1()
     weights = torch.load(_SQUEEZENET_WEIGHTS, weights_only=True)
-    module.load_state_dict({name: value.float() for name, value in weights.items()})
+    module.load_state_dict(
+        {name: value.float() for name, value in weights.items()}
+    )
     return unitscope.wrap(module.eval())
 
 

@@ -1,4 +1,5 @@
-"""Record: everything that a revision of unitscope computes for the inputs, written into one folder."""
+"""Record: everything that a revision of unitscope computes for the inputs, written
+into one folder."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def record(folder: Path, only: Sequence[str] | None = None) -> None:
     """Record every step, or only those that are named, in a folder that is new or empty."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        sys.exit(f"{folder} is not empty: name a new folder, or delete this one first")
+        sys.exit(
+            f"{folder} is not empty: name a new folder, or delete this one first"
+        )
 
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(True)
@@ -62,7 +65,9 @@ def explanations(inputs: Inputs) -> None:
             model.freeze()
         for method in case.methods:
             name = case.name if method is None else f"{case.name}-{method}"
-            explanation = model.explain(photos, method=method, precision=case.precision)
+            explanation = model.explain(
+                photos, method=method, precision=case.precision
+            )
             _record_explanation(Path("explanations") / name, explanation)
         _record_inner_layer(Path("layers") / case.name, model, photos)
         _record_filters(Path("filters") / case.name, model)
@@ -92,7 +97,9 @@ def _record_explanation(folder: Path, explanation: Any) -> None:
         ablated_cams=ablated.cams_of(few),
         ablated_each=explanation.ablate_each(classes, units),
         unit_maps=explanation.unit_maps(units).maps,
-        unit_maps_on_photo=explanation.unit_maps(units).on_photo(1, size=(160, 120)),
+        unit_maps_on_photo=explanation.unit_maps(units).on_photo(
+            1, size=(160, 120)
+        ),
     )
     if explanation.exact:
         _save_arrays(
@@ -189,19 +196,48 @@ def commands(inputs: Inputs) -> None:
         "explain-gradcam": ["explain", first, "--method", "gradcam"],
         "explain-layer": ["explain", first, *resnet, "--layer", "layer3"],
         "units": ["units", *photos, "--unit", "3", "--unit", "5"],
-        "units-layer": ["units", first, *resnet, "--layer", "layer2", "--unit", "3"],
+        "units-layer": [
+            "units",
+            first,
+            *resnet,
+            "--layer",
+            "layer2",
+            "--unit",
+            "3",
+        ],
         "ablate": ["ablate", *photos],
         "ablate-class": ["ablate", *photos, "--maximal", "--class", "3"],
-        "ablate-layer": ["ablate", first, *resnet, "--layer", "layer2", "--unit", "3"],
+        "ablate-layer": [
+            "ablate",
+            first,
+            *resnet,
+            "--layer",
+            "layer2",
+            "--unit",
+            "3",
+        ],
         "filters": ["filters"],
-        "filters-shared": ["filters", *resnet, "--scale", "shared", "--channel", "0"],
+        "filters-shared": [
+            "filters",
+            *resnet,
+            "--scale",
+            "shared",
+            "--channel",
+            "0",
+        ],
         "info": ["info"],
         "info-local": ["info", *alexnet],
     }
     if inputs.weights is not None and inputs.labels is not None:
         runs["explain-checkpoint"] = ["explain", *photos]
-        runs["explain-checkpoint"] += ["--model", f"checkpoint:{inputs.weights}"]
-        runs["explain-checkpoint"] += ["--arch", f"python:{inputs.network}:SimpleNet"]
+        runs["explain-checkpoint"] += [
+            "--model",
+            f"checkpoint:{inputs.weights}",
+        ]
+        runs["explain-checkpoint"] += [
+            "--arch",
+            f"python:{inputs.network}:SimpleNet",
+        ]
         runs["explain-checkpoint"] += ["--labels", str(inputs.labels)]
         runs["explain-checkpoint"] += ["--preprocessing", "resize=144,crop=128"]
 
@@ -226,10 +262,14 @@ def atlas(inputs: Inputs) -> None:
     inner = _inner_layer()
 
     scan = ["scan", dataset, *options, "--layer", inner, *concepts]
-    _save_output("atlas-output", "scan", [*scan, "--engine", "torch", "--out", "atlas"])
+    _save_output(
+        "atlas-output", "scan", [*scan, "--engine", "torch", "--out", "atlas"]
+    )
     for part in ("1", "2"):
         words = ["scan", dataset, *options, "--part", f"{part}/2"]
-        _save_output("atlas-output", f"part-{part}", [*words, "--out", f"part-{part}"])
+        _save_output(
+            "atlas-output", f"part-{part}", [*words, "--out", f"part-{part}"]
+        )
     merge = ["atlas", "merge", "part-1", "part-2", "--out", "merged"]
     _save_output("atlas-output", "merge", merge)
 
@@ -238,7 +278,14 @@ def atlas(inputs: Inputs) -> None:
         _save_output("atlas-output", f"{name}-text", words, as_json=False)
     _record_atlas_arrays(inner)
 
-    export = ["explore", "atlas", "--export", "pages", "--photo", str(inputs.photos[0])]
+    export = [
+        "explore",
+        "atlas",
+        "--export",
+        "pages",
+        "--photo",
+        str(inputs.photos[0]),
+    ]
     _save_output("atlas-output", "export-text", export, as_json=False)
 
 
@@ -258,7 +305,15 @@ def _atlas_questions(inner: str, with_concepts: bool) -> dict[str, list[str]]:
         "units-dead": [*units, "--dead"],
         "classes": ["atlas", "classes", "atlas"],
         "classes-unit": ["atlas", "classes", "atlas", "--unit", "7"],
-        "ablation-units": ["atlas", "ablation", "atlas", "--unit", "7", "--unit", "8"],
+        "ablation-units": [
+            "atlas",
+            "ablation",
+            "atlas",
+            "--unit",
+            "7",
+            "--unit",
+            "8",
+        ],
         "ablation-class": ["atlas", "ablation", "atlas", "--class", "3"],
     }
     if with_concepts:

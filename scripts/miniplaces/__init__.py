@@ -1,1 +1,2 @@
-"""Training a scene classifier for unitscope: photos in, a safetensors file with its own card out."""
+"""Training a scene classifier for unitscope: photos in, a safetensors file with its
+own card out."""

@@ -31,7 +31,8 @@ class Augmentation:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (batch, row, column, channel) → float (batch, channel, row, column), as the network wants it."""
+    """uint8 (batch, row, column, channel) → float (batch, channel, row, column), as
+    the network wants it."""
     mean, std = _statistics(pixels.device)
     levels = pixels.permute(0, 3, 1, 2).float()
     shares = levels.div_(255)
@@ -71,7 +72,9 @@ def augment(
     return _erase(crops, uniform, how.erase)
 
 
-def _crop(pixels: Tensor, size: int, how: Augmentation, uniform: _Uniform) -> Tensor:
+def _crop(
+    pixels: Tensor, size: int, how: Augmentation, uniform: _Uniform
+) -> Tensor:
     """Cut a random rectangle out of every photo, resize it to a square, and mirror half of them."""
     count = len(pixels)
     stored = pixels.shape[1]
@@ -99,8 +102,11 @@ def _crop(pixels: Tensor, size: int, how: Augmentation, uniform: _Uniform) -> Te
     return crops.contiguous(memory_format=torch.channels_last)
 
 
-def _resampling(start: Tensor, extent: Tensor, stored: int, size: int) -> Tensor:
-    """(batch, size, stored): rows of weights that cut [start, start+extent] out of the unit interval and resize it.
+def _resampling(
+    start: Tensor, extent: Tensor, stored: int, size: int
+) -> Tensor:
+    """(batch, size, stored): rows of weights that cut [start, start+extent] out of the
+    unit interval and resize it.
 
     A triangle as wide as the larger of the two grids' spacings, which is Pillow's
     bilinear filter.
@@ -118,13 +124,16 @@ def _resampling(start: Tensor, extent: Tensor, stored: int, size: int) -> Tensor
 
 
 def _colour(crops: Tensor, gain: Tensor, contrast: Tensor) -> Tensor:
-    """Brightness, colour cast, contrast and normalisation are all linear: one multiplication and one addition."""
+    """Brightness, colour cast, contrast and normalisation are all linear: one
+    multiplication and one addition."""
     mean, std = _statistics(crops.device)
     contrast = contrast[:, None]
     middle = crops.mean((2, 3)) * gain / 255
     scale = gain * contrast / std / 255
     offset = ((1 - contrast) * middle - mean) / std
-    return torch.addcmul(offset[:, :, None, None], crops, scale[:, :, None, None])
+    return torch.addcmul(
+        offset[:, :, None, None], crops, scale[:, :, None, None]
+    )
 
 
 def _erase(crops: Tensor, uniform: _Uniform, chance: float) -> Tensor:

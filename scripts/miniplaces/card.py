@@ -1,4 +1,5 @@
-"""The model card: what a weights file says of itself, as JSON in its metadata and as a page of the docs."""
+"""The model card: what a weights file says of itself, as JSON in its metadata and as a
+page of the docs."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ ATTRIBUTION = (
     "Recognition. IEEE TPAMI, 2017. MiniPlaces: "
     "https://github.com/CSAILVision/miniplaces"
 )
-INTENDED = "Showing how an image classifier can be taken apart: teaching, demonstrations, tests, baselines."
+INTENDED = (
+    "Showing how an image classifier can be taken apart: "
+    "teaching, demonstrations, tests, baselines."
+)
 NOT_FOR = (
     "Not for decisions about people or places, surveillance, geolocation or safety; "
     "not for judging photos unlike "
@@ -63,7 +67,8 @@ def make_card(
 def describe(recipe: Recipe) -> str:
     """The recipe in words."""
     phases = ", then ".join(
-        f"{phase.epochs} epochs at {phase.size} pixels" for phase in recipe.phases
+        f"{phase.epochs} epochs at {phase.size} pixels"
+        for phase in recipe.phases
     )
 
     optimizer = f"SGD with Nesterov momentum (peak {recipe.lr})"
@@ -139,13 +144,16 @@ def _stages(architecture: Architecture) -> str:
         if stage.bottleneck:
             kind = f"bottleneck ({stage.bottleneck} inside)"
         blocks = f"{stage.blocks} × {kind}"
-        rows.append(f"| `layer{number}` | {blocks} | {stage.units} | {stage.stride} |")
+        rows.append(
+            f"| `layer{number}` | {blocks} | {stage.units} | {stage.stride} |"
+        )
     return "\n".join(rows)
 
 
 def _from_worst_to_best(classes: dict[str, Any]) -> list[tuple[str, float]]:
     accuracies = [
-        (name, float(entry["top1"]["accuracy"])) for name, entry in classes.items()
+        (name, float(entry["top1"]["accuracy"]))
+        for name, entry in classes.items()
     ]
     return sorted(accuracies, key=lambda item: item[1])
 
@@ -159,7 +167,9 @@ def _named(accuracies: list[tuple[str, float]]) -> str:
 def _confusions(entries: list[dict[str, Any]]) -> str:
     rows = []
     for entry in entries:
-        rows.append(f"| {entry['class']} | {entry['taken_for']} | {entry['photos']} |")
+        rows.append(
+            f"| {entry['class']} | {entry['taken_for']} | {entry['photos']} |"
+        )
     return "\n".join(rows)
 
 

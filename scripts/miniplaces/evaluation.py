@@ -50,7 +50,8 @@ class Evaluation:
     labels: NDArray[np.int64]
 
     def top(self, count: int, of: int | None = None) -> Share:
-        """How often the label is among the `count` highest scores; for photos of one class where `of` is given."""
+        """How often the label is among the `count` highest scores; for photos of one
+        class where `of` is given."""
         own = np.take_along_axis(self.logits, self.labels[:, None], 1)
         # Ties count against the classifier, so that a constant one is not a perfect
         # one.
@@ -75,7 +76,9 @@ class Evaluation:
         ]
 
     def to_json(self, names: list[str]) -> dict[str, object]:
-        present = [index for index in range(len(names)) if (self.labels == index).any()]
+        present = [
+            index for index in range(len(names)) if (self.labels == index).any()
+        ]
         return {
             "photos": len(self.labels),
             "interval": "95 %, Wilson score",
@@ -89,7 +92,11 @@ class Evaluation:
                 for index in present
             },
             "confusions": [
-                {"class": names[true], "taken_for": names[taken], "photos": count}
+                {
+                    "class": names[true],
+                    "taken_for": names[taken],
+                    "photos": count,
+                }
                 for true, taken, count in self.confusions(15)
             ],
         }
@@ -103,11 +110,14 @@ def evaluate(
     network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     logits = []
     for start in tqdm(
-        range(0, len(photos), batch), desc="evaluating", unit=" batches", disable=None
+        range(0, len(photos), batch),
+        desc="evaluating",
+        unit=" batches",
+        disable=None,
     ):
-        pixels = torch.from_numpy(np.array(photos.pixels[start : start + batch])).to(
-            device
-        )
+        pixels = torch.from_numpy(
+            np.array(photos.pixels[start : start + batch])
+        ).to(device)
         inputs = normalise(pixels).contiguous(memory_format=torch.channels_last)
         logits.append(network(inputs).float().cpu().numpy())
     return Evaluation(np.concatenate(logits), photos.labels)

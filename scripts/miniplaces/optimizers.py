@@ -1,4 +1,5 @@
-"""Muon for the convolutions inside the network, AdamW for everything else, as two optimizers behind one."""
+"""Muon for the convolutions inside the network, AdamW for everything else, as two
+optimizers behind one."""
 
 from collections.abc import Iterable
 
@@ -24,7 +25,8 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose every step is orthogonalised (Jordan et al. 2024), for weights of two or more axes."""
+    """Momentum whose every step is orthogonalised (Jordan et al. 2024), for weights of
+    two or more axes."""
 
     def __init__(
         self,
@@ -34,7 +36,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ):
         super().__init__(
-            parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+            parameters,
+            {"lr": lr, "momentum": momentum, "weight_decay": weight_decay},
         )
 
     @torch.no_grad()
@@ -48,19 +51,27 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 gradient, velocity = parameter.grad, state["momentum"]
                 velocity.mul_(group["momentum"]).add_(gradient)
-                update = gradient.add(velocity, alpha=group["momentum"]).flatten(1)
+                update = gradient.add(
+                    velocity, alpha=group["momentum"]
+                ).flatten(1)
                 # The step's size per weight must not depend on the matrix's shape.
                 scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(
-                    orthogonalise(update).view_as(parameter), alpha=-group["lr"] * scale
+                    orthogonalise(update).view_as(parameter),
+                    alpha=-group["lr"] * scale,
                 )
 
 
 def make_optimizers(
-    network: nn.Module, kind: str, lr: float, small_lr: float, weight_decay: float
+    network: nn.Module,
+    kind: str,
+    lr: float,
+    small_lr: float,
+    weight_decay: float,
 ) -> list[torch.optim.Optimizer]:
-    """`muon`: Muon for the convolutions after the first, AdamW for the rest. `sgd`: Nesterov momentum for all."""
+    """`muon`: Muon for the convolutions after the first, AdamW for the rest. `sgd`:
+    Nesterov momentum for all."""
     inner, first, plain = [], [], []
     for name, parameter in network.named_parameters():
         if parameter.ndim == 4 and name != "conv1.weight":

@@ -34,7 +34,9 @@ _SMALLEST_PHOTO = 32
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """The parser of all verbs."""
     formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=formatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     train = verbs.add_parser(
@@ -50,7 +52,9 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     _add_score(score)
 
     card = verbs.add_parser(
-        "card", help="print a weights file's model card", formatter_class=formatter
+        "card",
+        help="print a weights file's model card",
+        formatter_class=formatter,
     )
     card.add_argument("weights", type=Path)
     return parser
@@ -131,7 +135,9 @@ def _add_recipe(train: argparse.ArgumentParser) -> None:
     _add_optimization(group)
     _add_augmentation(group)
     group.add_argument(
-        "--teacher", type=Path, help="weights of a trained network to learn from"
+        "--teacher",
+        type=Path,
+        help="weights of a trained network to learn from",
     )
     group.add_argument(
         "--distil",
@@ -160,7 +166,10 @@ def _add_optimization(group: argparse._ArgumentGroup) -> None:
         help="peak learning rate, of Muon or SGD",
     )
     group.add_argument(
-        "--small-lr", type=float, default=DEFAULTS.small_lr, help="AdamW's, beside Muon"
+        "--small-lr",
+        type=float,
+        default=DEFAULTS.small_lr,
+        help="AdamW's, beside Muon",
     )
     group.add_argument(
         "--warmup",
@@ -174,7 +183,9 @@ def _add_optimization(group: argparse._ArgumentGroup) -> None:
         default=DEFAULTS.decay,
         help="share of the steps in which it falls",
     )
-    group.add_argument("--weight-decay", type=float, default=DEFAULTS.weight_decay)
+    group.add_argument(
+        "--weight-decay", type=float, default=DEFAULTS.weight_decay
+    )
     group.add_argument(
         "--label-smoothing", type=float, default=DEFAULTS.label_smoothing
     )
@@ -198,7 +209,9 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         "--size", type=int, help="side to score at; by default the file's own"
     )
     score.add_argument("--device", default="cpu")
-    score.add_argument("--json", action="store_true", help="everything, per class")
+    score.add_argument(
+        "--json", action="store_true", help="everything, per class"
+    )
 
 
 def parse_schedule(text: str) -> tuple[Phase, ...]:
@@ -244,7 +257,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
 
 
 def spread(phases: tuple[Phase, ...], epochs: int) -> tuple[Phase, ...]:
-    """The same phases over another number of epochs in all; a phase that would get none is left out."""
+    """The same phases over another number of epochs in all; a phase that would get
+    none is left out."""
     total = sum(phase.epochs for phase in phases)
     ends = [0]
     passed = 0
@@ -253,7 +267,9 @@ def spread(phases: tuple[Phase, ...], epochs: int) -> tuple[Phase, ...]:
         ends.append(round(epochs * passed / total))
 
     scaled = []
-    for phase, (begin, end) in zip(phases, itertools.pairwise(ends), strict=True):
+    for phase, (begin, end) in zip(
+        phases, itertools.pairwise(ends), strict=True
+    ):
         if end > begin:
             scaled.append(Phase(phase.size, end - begin))
     return tuple(scaled)

@@ -1,4 +1,5 @@
-"""Labelled photos: read from the official MiniPlaces layout or from parquet shards, decoded once into one array."""
+"""Labelled photos: read from the official MiniPlaces layout or from parquet shards,
+decoded once into one array."""
 
 import hashlib
 import io
@@ -21,7 +22,8 @@ SPLITS = ("train", "val", "test")
 
 
 class PhotosError(ValueError):
-    """Photos that cannot be read as asked; the message says what was found and what to give instead."""
+    """Photos that cannot be read as asked; the message says what was found and what to
+    give instead."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class _Record:
 
 
 def name_in_split(path: str) -> str:
-    """`images/train/a/abbey/1.jpg` and `train/a/abbey/1.jpg` and `a/abbey/1.jpg` → `a/abbey/1.jpg`."""
+    """`images/train/a/abbey/1.jpg` and `train/a/abbey/1.jpg` and `a/abbey/1.jpg` →
+    `a/abbey/1.jpg`."""
     parts = list(PurePosixPath(path).parts)
     for split in SPLITS:
         if split in parts[:-1]:
@@ -184,7 +187,9 @@ def photo_names(source: Path) -> list[str]:
     if source.is_dir():
         paths = (path.relative_to(source) for path in source.rglob("*"))
         return sorted(
-            path.as_posix() for path in paths if path.suffix.lower() in PHOTO_SUFFIXES
+            path.as_posix()
+            for path in paths
+            if path.suffix.lower() in PHOTO_SUFFIXES
         )
     with tarfile.open(source) as archive:
         return [
@@ -249,11 +254,15 @@ def _decode(
     return Photos(array, labels, names)
 
 
-def _labels(records: list[_Record], classes: list[str] | None) -> NDArray[np.int64]:
+def _labels(
+    records: list[_Record], classes: list[str] | None
+) -> NDArray[np.int64]:
     if all(record.label is not None for record in records):
         return np.array([record.label for record in records], dtype=np.int64)
     found = [class_of(record.name) for record in records]
-    order = {name: index for index, name in enumerate(classes or sorted(set(found)))}
+    order = {
+        name: index for index, name in enumerate(classes or sorted(set(found)))
+    }
     unknown = sorted(set(found) - set(order))
     if unknown:
         raise PhotosError(
@@ -265,7 +274,11 @@ def _labels(records: list[_Record], classes: list[str] | None) -> NDArray[np.int
 def _batches(records: Iterator[_Record], count: int) -> Iterator[list[_Record]]:
     batch: list[_Record] = []
     for record in tqdm(
-        records, desc="reading photos", unit=" photos", disable=None, smoothing=0
+        records,
+        desc="reading photos",
+        unit=" photos",
+        disable=None,
+        smoothing=0,
     ):
         batch.append(record)
         if len(batch) == count:
@@ -280,7 +293,11 @@ def _records(source: Path, split: str) -> Iterator[_Record]:
         return _parquet_records([source])
     if source.is_dir():
         shards = sorted(source.glob("*.parquet"))
-        return _parquet_records(shards) if shards else _folder_records(source, split)
+        return (
+            _parquet_records(shards)
+            if shards
+            else _folder_records(source, split)
+        )
     return _tar_records(source, split)
 
 
@@ -302,9 +319,13 @@ def _parquet_records(shards: list[Path]) -> Iterator[_Record]:
 
 
 def _folder_records(source: Path, split: str) -> Iterator[_Record]:
-    lists = sorted(source.rglob(f"{split}.txt"), key=lambda path: len(path.parts))
+    lists = sorted(
+        source.rglob(f"{split}.txt"), key=lambda path: len(path.parts)
+    )
     roots = [
-        path for path in (source / "images" / split, source / split) if path.is_dir()
+        path
+        for path in (source / "images" / split, source / split)
+        if path.is_dir()
     ]
     if not roots:
         raise PhotosError(
@@ -313,12 +334,16 @@ def _folder_records(source: Path, split: str) -> Iterator[_Record]:
         )
     labels = _parse_list(lists[0].read_text()) if lists else None
     for path in sorted(
-        path for path in roots[0].rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES
+        path
+        for path in roots[0].rglob("*")
+        if path.suffix.lower() in PHOTO_SUFFIXES
     ):
         name = path.relative_to(roots[0]).as_posix()
         if labels is None or name in labels:
             yield _Record(
-                name, None if labels is None else labels[name], path.read_bytes()
+                name,
+                None if labels is None else labels[name],
+                path.read_bytes(),
             )
 
 
@@ -341,7 +366,10 @@ def _tar_records(source: Path, split: str) -> Iterator[_Record]:
             labels = _parse_list(file.read().decode())
         for member in members:
             path = PurePosixPath(member.name)
-            if path.suffix.lower() not in PHOTO_SUFFIXES or split not in path.parts:
+            if (
+                path.suffix.lower() not in PHOTO_SUFFIXES
+                or split not in path.parts
+            ):
                 continue
             name = name_in_split(member.name)
             if (labels is None or name in labels) and (

@@ -1,4 +1,5 @@
-"""The training loop: progressive sizes, a plateau of the learning rate, an averaged network, exact resumption."""
+"""The training loop: progressive sizes, a plateau of the learning rate, an averaged
+network, exact resumption."""
 
 import contextlib
 import hashlib
@@ -53,7 +54,7 @@ class Recipe:
     """Share of the steps, the last ones, over which the learning rate falls to nothing."""
     label_smoothing: float = 0.1
     averaging: float = 0.0
-    """Decay of the exponential moving average of the weights, which is what is kept; 0 keeps the last weights."""
+    """Decay of the moving average of the weights that is kept; 0 keeps the last."""
     distil: float = 0.0
     """Share of the loss that asks for the teacher's answer rather than for the label."""
     temperature: float = 2.0
@@ -72,17 +73,21 @@ class Recipe:
         return self.phases[-1].size
 
     def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate as a share of its peak: a straight line up, a plateau, a straight line down to nothing.
+        """The learning rate as a share of its peak: a straight line up, a plateau, a
+        straight line down to nothing.
 
         With a plateau (Zhai et al. 2022; Hägele et al. 2024) how long to train may be
         decided while it lasts.
         """
         return min(
-            1.0, (step + 1) / self.warmup, (steps - step) / max(1.0, self.decay * steps)
+            1.0,
+            (step + 1) / self.warmup,
+            (steps - step) / max(1.0, self.decay * steps),
         )
 
     def fingerprint(self, photos: NDArray[np.int64], done: int) -> str:
-        """Tells whether a checkpoint after `done` steps is one that this recipe on these photos would have made.
+        """Tells whether a checkpoint after `done` steps is one that this recipe on
+        these photos would have made.
 
         So a schedule may be made longer or shorter as long as it agrees on what is
         done.
@@ -94,10 +99,15 @@ class Recipe:
         }
         steps = len(photos) // self.batch
         past = [
-            (self.size_at(step // steps), self.rate_at(step, steps * self.epochs))
+            (
+                self.size_at(step // steps),
+                self.rate_at(step, steps * self.epochs),
+            )
             for step in range(done)
         ]
-        digest = hashlib.sha256(json.dumps([rest, past], sort_keys=True).encode())
+        digest = hashlib.sha256(
+            json.dumps([rest, past], sort_keys=True).encode()
+        )
         digest.update(np.ascontiguousarray(photos).tobytes())
         return digest.hexdigest()
 
@@ -107,7 +117,8 @@ class Average:
 
     def __init__(self, network: nn.Module) -> None:
         self.values = {
-            name: value.detach().clone() for name, value in network.state_dict().items()
+            name: value.detach().clone()
+            for name, value in network.state_dict().items()
         }
 
     @torch.no_grad()
@@ -177,7 +188,9 @@ def train(
             bar.update()
             if step % _STEPS_BETWEEN_NEWS == 0:
                 loss = f"{trainer.mean_loss():.3f}"
-                bar.set_postfix(epoch=epoch, size=size, lr=f"{rate:.2f}", loss=loss)
+                bar.set_postfix(
+                    epoch=epoch, size=size, lr=f"{rate:.2f}", loss=loss
+                )
 
             done = step + 1
             if done == schedule.stop_after_steps:
@@ -189,7 +202,9 @@ def train(
                 saved = time.monotonic()
             if done % steps == 0:
                 passed = f"epoch {done // steps}/{recipe.epochs}"
-                tqdm.write(f"{passed}  size {size}  loss {trainer.mean_loss():.3f}")
+                tqdm.write(
+                    f"{passed}  size {size}  loss {trainer.mean_loss():.3f}"
+                )
     return trainer.average.values
 
 
@@ -205,7 +220,8 @@ def _bar(total: int, start: int) -> "tqdm[Any]":
 
 
 class _Trainer:
-    """A network on its device, with what changes from step to step: weights, their average, and optimizers."""
+    """A network on its device, with what changes from step to step: weights, their
+    average, and optimizers."""
 
     def __init__(
         self,
@@ -228,7 +244,11 @@ class _Trainer:
         self.precision = precision
         self.average = Average(network)
         self.optimizers = make_optimizers(
-            network, recipe.optimizer, recipe.lr, recipe.small_lr, recipe.weight_decay
+            network,
+            recipe.optimizer,
+            recipe.lr,
+            recipe.small_lr,
+            recipe.weight_decay,
         )
         self._peaks = self._peaks_of_rates()
         self._loss: Tensor | None = None
@@ -251,11 +271,15 @@ class _Trainer:
         """One step on the photos of these indices, at a share `rate` of the peak learning rates."""
         recipe = self.recipe
         self._set_rates(rate)
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(
+            recipe.seed * 1_000_003 + step
+        )
         inputs = augment(images, size, recipe.augmentation, generator)
         labels = torch.from_numpy(self.labels[indices]).to(self.device)
         precision = precision_of(self.precision, self.device)
-        loss = _loss(self.network, self.teacher, inputs, labels, recipe, precision)
+        loss = _loss(
+            self.network, self.teacher, inputs, labels, recipe, precision
+        )
 
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -301,10 +325,13 @@ def _check(recipe: Recipe, chosen: NDArray[np.int64]) -> None:
 def _batches(
     chosen: NDArray[np.int64], recipe: Recipe, start: int
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Step numbers from `start` on, each with its photos. The last, incomplete batch of an epoch is left out."""
+    """Step numbers from `start` on, each with its photos. The last, incomplete batch
+    of an epoch is left out."""
     steps = len(chosen) // recipe.batch
     for epoch in range(start // steps, recipe.epochs):
-        order = np.random.default_rng((recipe.seed, 2, epoch)).permutation(chosen)
+        order = np.random.default_rng((recipe.seed, 2, epoch)).permutation(
+            chosen
+        )
         for position in range(steps):
             step = epoch * steps + position
             if step >= start:
@@ -312,20 +339,28 @@ def _batches(
                 yield (
                     step,
                     np.sort(
-                        order[position * recipe.batch : (position + 1) * recipe.batch]
+                        order[
+                            position * recipe.batch : (position + 1)
+                            * recipe.batch
+                        ]
                     ),
                 )
 
 
-def _on_device(photos: Photos, device: torch.device) -> NDArray[np.uint8] | Tensor:
-    """All photos on an accelerator (100,000 of 96 pixels take 2.8 GB); on a CPU they stay where they are."""
+def _on_device(
+    photos: Photos, device: torch.device
+) -> NDArray[np.uint8] | Tensor:
+    """All photos on an accelerator (100,000 of 96 pixels take 2.8 GB); on a CPU they
+    stay where they are."""
     if device.type == "cpu":
         return photos.pixels
     return torch.from_numpy(np.array(photos.pixels)).to(device)
 
 
 def _gather(
-    pixels: NDArray[np.uint8] | Tensor, indices: NDArray[np.int64], device: torch.device
+    pixels: NDArray[np.uint8] | Tensor,
+    indices: NDArray[np.int64],
+    device: torch.device,
 ) -> Tensor:
     if isinstance(pixels, Tensor):
         return pixels[torch.from_numpy(indices).to(device)]
@@ -345,7 +380,9 @@ def _loss(
         if teacher is not None:
             with torch.no_grad():
                 answer = teacher(inputs).float()
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    loss = F.cross_entropy(
+        logits, labels, label_smoothing=recipe.label_smoothing
+    )
     if teacher is None or not recipe.distil:
         return loss
     heat = recipe.temperature
@@ -366,7 +403,9 @@ def _save(path: Path, fingerprint: str, step: int, trainer: _Trainer) -> None:
         "step": step,
         "network": trainer.network.state_dict(),
         "average": trainer.average.values,
-        "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+        "optimizers": [
+            optimizer.state_dict() for optimizer in trainer.optimizers
+        ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -381,7 +420,9 @@ def _resume(
     if not path.exists():
         return 0
 
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(
+        path, map_location="cpu", weights_only=True
+    )
     step: int = state["step"]
     if state["fingerprint"] != recipe.fingerprint(chosen, step):
         raise RecipeError(
@@ -392,6 +433,8 @@ def _resume(
     trainer.network.load_state_dict(state["network"])
     for name, value in state["average"].items():
         trainer.average.values[name].copy_(value)
-    for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
+    for optimizer, saved in zip(
+        trainer.optimizers, state["optimizers"], strict=True
+    ):
         optimizer.load_state_dict(saved)
     return step

@@ -1,4 +1,5 @@
-"""Weights files: half-precision safetensors that carry their own labels, preprocessing, architecture and card."""
+"""Weights files: half-precision safetensors that carry their own labels,
+preprocessing, architecture and card."""
 
 import json
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Weights:
 
 
 def preprocessing_at(size: int) -> dict[str, Any]:
-    """What a photo goes through before the network: shorter side to `size`, centre square, mean and deviation."""
+    """What a photo goes through before the network: shorter side to `size`, centre
+    square, mean and deviation."""
     return {
         "resize": size,
         "crop": size,
@@ -86,7 +88,9 @@ def read_weights(path: Path) -> Weights:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         state = {name: file.get_tensor(name).float() for name in file.keys()}
-    missing = {"architecture", "labels", "preprocessing", "card"} - set(metadata)
+    missing = {"architecture", "labels", "preprocessing", "card"} - set(
+        metadata
+    )
     if missing:
         raise ValueError(
             f"{path} says nothing of its {sorted(missing)[0]}: expected a file that "
@@ -94,7 +98,9 @@ def read_weights(path: Path) -> Weights:
         )
     network = SceneNetwork(Architecture.from_json(metadata["architecture"]))
     absent, unknown = network.load_state_dict(state, strict=False)
-    absent = [name for name in absent if not name.endswith("num_batches_tracked")]
+    absent = [
+        name for name in absent if not name.endswith("num_batches_tracked")
+    ]
     if absent or unknown:
         raise ValueError(
             f"{path} does not fit its architecture: without {absent[:3]}, and beyond "

@@ -4,7 +4,10 @@ import sys
 
 
 def main() -> int:
-    """Run the command line and return the exit status; interrupted, too, while that is still imported."""
+    """Run the command line and return the exit status.
+
+    An interrupt is answered in the same way while the command line is still imported.
+    """
     try:
         from unitscope.cli import main as run
 

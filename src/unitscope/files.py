@@ -110,7 +110,9 @@ def _made(folder: Path) -> Path | None:
     """
     missing: list[Path] = []
     try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        missing = [
+            path for path in (folder, *folder.parents) if not path.exists()
+        ]
         if folder.is_file():
             raise OutputError(
                 f"cannot write into '{folder}': it is a file, not a folder: choose "

@@ -117,7 +117,9 @@ class Grid:
     traced: bool = True
 
     @classmethod
-    def tiling(cls, input_size: tuple[int, int], cells: tuple[int, int]) -> Grid:
+    def tiling(
+        cls, input_size: tuple[int, int], cells: tuple[int, int]
+    ) -> Grid:
         """The grid of cells (rows, cols) that tile an input (rows, cols) evenly."""
         input_rows, input_cols = input_size
         rows, cols = cells
@@ -213,7 +215,11 @@ class _Span(NamedTuple):
 
 
 def _weights(
-    span: _Span, axis: Axis, cells: int, pixels: int, interpolation: str = "bilinear"
+    span: _Span,
+    axis: Axis,
+    cells: int,
+    pixels: int,
+    interpolation: str = "bilinear",
 ) -> Float[Array, "pixel cell"]:
     """How much every cell gives to every drawn pixel along one side.
 

@@ -95,7 +95,10 @@ class Filters(Drawable):
 
         planes = np.moveaxis(self.images, -1, 1) if self.rgb else self.images
         enlarged = np.stack(
-            [[_resized(plane, shape, method) for plane in kernel] for kernel in planes]
+            [
+                [_resized(plane, shape, method) for plane in kernel]
+                for kernel in planes
+            ]
         )
         if self.rgb:
             enlarged = np.moveaxis(enlarged, 1, -1)
@@ -103,7 +106,9 @@ class Filters(Drawable):
 
 
 def _resized(
-    plane: Float[np.ndarray, "_ _"], shape: tuple[int, int], method: Image.Resampling
+    plane: Float[np.ndarray, "_ _"],
+    shape: tuple[int, int],
+    method: Image.Resampling,
 ) -> Float[np.ndarray, "_ _"]:
     """A picture of `shape` (width, height)."""
     picture = Image.fromarray(plane.astype(np.float32))
@@ -185,7 +190,9 @@ def _is_rgb(channels: Any, depth: int, name: str) -> bool:
 
 def normalised(
     weights: Kernels, axes: tuple[int, ...], *, shared: bool
-) -> tuple[Kernels, Float[np.ndarray, "filter _"], Float[np.ndarray, "filter _"]]:
+) -> tuple[
+    Kernels, Float[np.ndarray, "filter _"], Float[np.ndarray, "filter _"]
+]:
     """Scale kernels to 0–1 over `axes`, or over all axes when `shared`.
 
     Returns the pictures, and low and high of each.
@@ -213,7 +220,9 @@ def convolutions(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def find_convolution(module: nn.Module, layer: str | int) -> tuple[str, _ConvNd]:
+def find_convolution(
+    module: nn.Module, layer: str | int
+) -> tuple[str, _ConvNd]:
     """A convolution by name or by order, with its name.
 
     Raises LayerError, with near matches or the kind of layer that was named.
@@ -221,7 +230,9 @@ def find_convolution(module: nn.Module, layer: str | int) -> tuple[str, _ConvNd]
     known = convolutions(module)
     names = list(known)
     if not names:
-        raise LayerError("the network has no convolution: there are no filters to show")
+        raise LayerError(
+            "the network has no convolution: there are no filters to show"
+        )
 
     modules = dict(module.named_modules())
     if isinstance(layer, str) and layer.isdecimal() and layer not in modules:
@@ -260,7 +271,9 @@ def _no_convolution(
     matches = near_matches(layer, names)
     if layer in modules:
         kind = kind_of(modules[layer])
-        return LayerError(f"layer '{layer}' is a {kind}, not a convolution{matches}")
+        return LayerError(
+            f"layer '{layer}' is a {kind}, not a convolution{matches}"
+        )
     return LayerError(
         f"there is no convolution '{layer}'{matches}: `unitscope info` lists the layers"
     )

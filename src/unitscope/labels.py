@@ -42,7 +42,15 @@ _NAME_COLUMNS = (
     "title",
     "text",
 )
-_INDEX_COLUMNS = ("index", "idx", "id", "class_id", "class_index", "label_id", "number")
+_INDEX_COLUMNS = (
+    "index",
+    "idx",
+    "id",
+    "class_id",
+    "class_index",
+    "label_id",
+    "number",
+)
 
 
 def read_labels(source: LabelsSource) -> tuple[str, ...]:
@@ -70,7 +78,9 @@ def read_labels(source: LabelsSource) -> tuple[str, ...]:
     return _clean(source, "the list of labels")
 
 
-def check_label_count(labels: Sequence[str], classes: int, remedy: str = "") -> None:
+def check_label_count(
+    labels: Sequence[str], classes: int, remedy: str = ""
+) -> None:
     """Raise LabelsError unless there is one label for each of `classes`.
 
     `remedy` is one more remedy for the message.
@@ -141,7 +151,9 @@ def _contents(path: Path, where: str) -> bytes:
 
 def _decoded(data: bytes, where: str) -> str:
     # PowerShell's redirection writes UTF-16 with a byte-order mark.
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = (
+        "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    )
     try:
         return data.decode(encoding)
     except UnicodeDecodeError:
@@ -169,7 +181,9 @@ def _from_structure(value: Any, where: str) -> tuple[str, ...]:
     if isinstance(value, list):
         return _clean([_name_in(entry) for entry in value], where)
     if not isinstance(value, Mapping):
-        raise LabelsError(f"{where} holds a {type(value).__name__}: give {_FORMATS}")
+        raise LabelsError(
+            f"{where} holds a {type(value).__name__}: give {_FORMATS}"
+        )
 
     # A configuration of transformers.
     if isinstance(value.get("id2label"), Mapping):

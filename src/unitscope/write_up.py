@@ -24,7 +24,9 @@ from unitscope.render import save
 TITLE = "6.869 MiniPlaces Challenge, Part I (R. Sander, 7 November 2019)"
 MODEL = "places365:resnet50"
 PREPROCESSING = Preprocessing(
-    resize=(227, 227), crop=None, note="the write-up's: squashed to 227×227, no crop"
+    resize=(227, 227),
+    crop=None,
+    note="the write-up's: squashed to 227×227, no crop",
 )
 
 _INPUT = (3, 227, 227)
@@ -103,7 +105,9 @@ class Reproduction:
     @property
     def agreeing(self) -> tuple[int, int]:
         """The count of numbers that agree, and of those that can be compared."""
-        compared = [row.agrees for row in self.comparisons if row.agrees is not None]
+        compared = [
+            row.agrees for row in self.comparisons if row.agrees is not None
+        ]
         return sum(compared), len(compared)
 
     def plain(self) -> dict[str, Any]:
@@ -114,7 +118,9 @@ class Reproduction:
 
 
 def reproduce(
-    model: Classifier, photo: OnePhoto, out: str | os.PathLike[str] | None = None
+    model: Classifier,
+    photo: OnePhoto,
+    out: str | os.PathLike[str] | None = None,
 ) -> Reproduction:
     """Repeat the write-up and compare each of its published numbers.
 
@@ -159,7 +165,9 @@ def reproduce(
     return Reproduction(comparisons, tuple(pictures))
 
 
-def _network(model: Classifier, explanation: Explanation) -> Iterator[Comparison]:
+def _network(
+    model: Classifier, explanation: Explanation
+) -> Iterator[Comparison]:
     size = explanation.input_size
     yield Comparison(
         where="figure 1",
@@ -193,7 +201,9 @@ def _kernels(model: Classifier) -> Iterator[Comparison]:
     for (layer, number), published in _KERNELS.items():
         kernel = filters(model, layer, filters=number, channels=0)
         obtained = (float(kernel.low[0, 0]), float(kernel.high[0, 0]))
-        differences = [abs(a - b) for a, b in zip(published, obtained, strict=True)]
+        differences = [
+            abs(a - b) for a, b in zip(published, obtained, strict=True)
+        ]
         yield Comparison(
             where="figures 2–8",
             quantity=f"{layer} filter {number}, channel 0: range",

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from networks import BETWEEN, IMPOSTORS, Between, Ending, Gap, Mlp, Tokens, seeded
+from networks import (
+    BETWEEN,
+    IMPOSTORS,
+    Between,
+    Ending,
+    Gap,
+    Mlp,
+    Tokens,
+    seeded,
+)
 from unitscope.accounts import record
 from unitscope.accounts.verification import Verification, ablation_error, verify
 from unitscope.inputs.preprocessing import Preprocessing
@@ -26,7 +35,9 @@ def verified(module: nn.Module) -> Verification:
         (lambda: Between(BETWEEN["layer norm"][0]), "gap-norm-linear"),
     ],
 )
-def test_an_exact_head_is_proved(make: Callable[[], nn.Module], kind: str) -> None:
+def test_an_exact_head_is_proved(
+    make: Callable[[], nn.Module], kind: str
+) -> None:
     verification = verified(seeded(make))
     assert (verification.kind, verification.exact, verification.reason) == (
         kind,
@@ -45,10 +56,12 @@ def test_an_exact_head_is_proved(make: Callable[[], nn.Module], kind: str) -> No
         3,
     )
     assert (
-        verification.identity_error is not None and verification.identity_error <= 5e-6
+        verification.identity_error is not None
+        and verification.identity_error <= 5e-6
     )
     assert (
-        verification.ablation_error is not None and verification.ablation_error <= 1e-5
+        verification.ablation_error is not None
+        and verification.ablation_error <= 1e-5
     )
     assert verification.seconds > 0 and verification.forward_seconds > 0
 
@@ -64,16 +77,21 @@ def test_a_local_answer_says_what_it_leaves_out_and_ablates_for_real(
         and "exact maps need" in verification.reason
     )
     assert (
-        verification.identity_error is not None and verification.identity_error > 1e-3
+        verification.identity_error is not None
+        and verification.identity_error > 1e-3
     )
     assert (
-        verification.ablation_error is not None and verification.ablation_error <= 1e-5
+        verification.ablation_error is not None
+        and verification.ablation_error <= 1e-5
     )
 
 
 def test_a_refusal_says_why() -> None:
     verification = verified(seeded(lambda: Ending(IMPOSTORS["softmax"])))
-    assert verification.kind == "refused" and "ends in a softmax" in verification.reason
+    assert (
+        verification.kind == "refused"
+        and "ends in a softmax" in verification.reason
+    )
     assert (
         verification.identity_error is None
         and verification.ablation_error is None

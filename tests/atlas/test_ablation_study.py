@@ -35,12 +35,16 @@ def in_chunks(features: PooledFeatures, size: int) -> PooledSource:
 
     def chunks() -> Iterator[PooledFeatures]:
         for begin in range(0, len(features.target), size):
-            yield PooledFeatures(*(values[begin : begin + size] for values in features))
+            yield PooledFeatures(
+                *(values[begin : begin + size] for values in features)
+            )
 
     return chunks
 
 
-def masked_logits(readout: Readout, pooled: np.ndarray, off: Units) -> np.ndarray:
+def masked_logits(
+    readout: Readout, pooled: np.ndarray, off: Units
+) -> np.ndarray:
     masked = torch.from_numpy(pooled.copy())
     masked[:, list(off)] = 0
     return readout.logits(masked).numpy()
@@ -61,7 +65,9 @@ def counted(
     return tp, fp, positives
 
 
-def same(counts: Confusion, expected: tuple[list[int], list[int], list[int]]) -> None:
+def same(
+    counts: Confusion, expected: tuple[list[int], list[int], list[int]]
+) -> None:
     np.testing.assert_array_equal(counts.tp, expected[0])
     np.testing.assert_array_equal(counts.fp, expected[1])
     np.testing.assert_array_equal(counts.positives, expected[2])
@@ -109,7 +115,9 @@ def cases(
     )
 
 
-def check_by_masking(readout: Readout, features: PooledFeatures, chunk: int) -> None:
+def check_by_masking(
+    readout: Readout, features: PooledFeatures, chunk: int
+) -> None:
     source = in_chunks(features, chunk)
     study = AblationStudy.measure(readout, source)
     for split, inside in (
@@ -125,8 +133,14 @@ def check_by_masking(readout: Readout, features: PooledFeatures, chunk: int) -> 
             moved = (logits.argmax(1) != before) & (target >= 0)
             for index in range(logits.shape[1]):
                 taken = moved & (logits.argmax(1) == index)
-                assert split.tp_gained[unit, index] == (taken & (target == index)).sum()
-                assert split.fp_gained[unit, index] == (taken & (target != index)).sum()
+                assert (
+                    split.tp_gained[unit, index]
+                    == (taken & (target == index)).sum()
+                )
+                assert (
+                    split.fp_gained[unit, index]
+                    == (taken & (target != index)).sum()
+                )
     same(
         study.overall.all_on,
         counted(masked_logits(readout, features.pooled, []), features.target),
@@ -150,7 +164,9 @@ def test_every_unit_off_with_a_normalisation(
     # The closed form and the masked units are rounded differently: where no two classes
     # are next to equal, the same.
     for off in [[], *([unit] for unit in range(features.pooled.shape[1]))]:
-        two = np.sort(masked_logits(readout, features.pooled, off), axis=1)[:, -2:]
+        two = np.sort(masked_logits(readout, features.pooled, off), axis=1)[
+            :, -2:
+        ]
         assume(two.shape[1] < 2 or (two[:, 1] - two[:, 0]).min() > 1e-4)
     check_by_masking(readout, features, len(features.target))
 
@@ -170,15 +186,22 @@ def test_every_unit_off_is_the_closed_form_bit_for_bit(
     weight[1 : 1 + near] = weight[0] * (1 + 1e-7)
     readout = Readout(weight, torch.zeros_like(readout.bias), readout.norm)
     pooled = torch.from_numpy(features.pooled)
-    each = readout.logits_without_each(pooled, readout.logits(pooled), None).numpy()
+    each = readout.logits_without_each(
+        pooled, readout.logits(pooled), None
+    ).numpy()
     study = AblationStudy.measure(readout, lambda: [features], numbers)
     for unit in range(each.shape[1]):
-        same(study.ranking.each_off[unit], counted(each[:, unit], features.target))
+        same(
+            study.ranking.each_off[unit],
+            counted(each[:, unit], features.target),
+        )
 
 
 def test_pruning_looks_at_few_pairs_and_loses_none() -> None:
     random = np.random.default_rng(0)
-    pooled = random.gamma(0.5, 1.0, (300, 64)).astype(np.float32) - np.float32(0.2)
+    pooled = random.gamma(0.5, 1.0, (300, 64)).astype(np.float32) - np.float32(
+        0.2
+    )
     readout = Readout(
         torch.from_numpy(random.normal(size=(20, 64)).astype(np.float32)),
         torch.zeros(20),
@@ -213,14 +236,18 @@ def test_any_set_of_units_off_is_a_masked_readout(
     on: SplitName = data.draw(st.sampled_from(["ranking", "reporting", "all"]))
     # With a normalisation, rounding may depend on how many photos are scored at once.
     chunk = len(features.target) if readout.norm else 3
-    result = confusion_without(readout, in_chunks(features, chunk), [*sets, []], on)
+    result = confusion_without(
+        readout, in_chunks(features, chunk), [*sets, []], on
+    )
     inside = (features.target >= 0) & {
         "ranking": features.ranking,
         "reporting": ~features.ranking,
     }.get(on, True)
     pooled, target = features.pooled[inside], features.target[inside]
     for place, off in enumerate([*sets, []]):
-        same(result[place], counted(masked_logits(readout, pooled, off), target))
+        same(
+            result[place], counted(masked_logits(readout, pooled, off), target)
+        )
 
 
 # Two units, two classes, four photos; without unit 0 the first two photos are taken for
@@ -239,17 +266,26 @@ def test_balanced_accuracy_and_importance_by_hand() -> None:
     # All on, the predictions are 0, 0, 1, 0.
     assert (split.all_on.accuracy.value, split.all_on.photos) == (0.75, 4)
     # TPR 2/2 and 1/2, TNR 1/2 and 2/2.
-    np.testing.assert_array_equal(split.all_on.balanced_accuracy.value, [0.75, 0.75])
+    np.testing.assert_array_equal(
+        split.all_on.balanced_accuracy.value, [0.75, 0.75]
+    )
     # Without unit 0: 1, 1, 1, 1. Without unit 1: 0, 0, 0 (a tie), 0.
     np.testing.assert_array_equal(split.each_off.accuracy.value, [0.5, 0.5])
     np.testing.assert_array_equal(split.each_off.tp, [[0, 2], [2, 0]])
     np.testing.assert_array_equal(split.each_off.fp, [[0, 2], [2, 0]])
-    np.testing.assert_array_equal(split.importance.value, [[0.25, 0.25], [0.25, 0.25]])
-    assert (split.importance.low < 0.25).all() and (split.importance.high > 0.25).all()
+    np.testing.assert_array_equal(
+        split.importance.value, [[0.25, 0.25], [0.25, 0.25]]
+    )
+    assert (split.importance.low < 0.25).all() and (
+        split.importance.high > 0.25
+    ).all()
     # Mean contributions: unit 0 to class 0 is (2 + 3) / 2; unit 1 to class 1 is 1. So
     # ties are broken.
     np.testing.assert_array_equal(study.contribution, [[2.5, 0], [0, 1]])
-    assert study.order(0).tolist() == [0, 1] and study.order(1).tolist() == [1, 0]
+    assert study.order(0).tolist() == [0, 1] and study.order(1).tolist() == [
+        1,
+        0,
+    ]
     assert (
         study.reporting.all_on.photos == 0
         and np.isnan(study.reporting.importance.value).all()
@@ -258,13 +294,16 @@ def test_balanced_accuracy_and_importance_by_hand() -> None:
 
 def test_contributions_are_divided_by_the_normalisation() -> None:
     readout = Readout(
-        torch.tensor([[1.0, 2.0]]), torch.zeros(1), Normalisation("length", 1e-12)
+        torch.tensor([[1.0, 2.0]]),
+        torch.zeros(1),
+        Normalisation("length", 1e-12),
     )
     features = PooledFeatures(
         np.array([[3, 4]], dtype=np.float32), np.array([0]), np.array([True])
     )
     np.testing.assert_allclose(
-        AblationStudy.measure(readout, lambda: [features]).contribution, [[0.6], [1.6]]
+        AblationStudy.measure(readout, lambda: [features]).contribution,
+        [[0.6], [1.6]],
     )
 
 
@@ -276,7 +315,9 @@ def features() -> PooledFeatures:
     pooled = random.gamma(1.0, 1.0, (600, 24))
     for unit in range(3):
         pooled[np.arange(600), 3 * target + unit] += 1.5
-    return PooledFeatures(pooled.astype(np.float32), target, np.arange(600) % 2 == 0)
+    return PooledFeatures(
+        pooled.astype(np.float32), target, np.arange(600) % 2 == 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -293,9 +334,12 @@ def test_units_are_ranked_on_one_split_and_reported_on_the_other(
     study = AblationStudy.measure(readout, in_chunks(features, 100))
     assert set(study.order(2)[:3]) == {6, 7, 8}
     # What the reporting split holds has no say in the order.
-    other = features._replace(target=np.where(features.ranking, features.target, 0))
+    other = features._replace(
+        target=np.where(features.ranking, features.target, 0)
+    )
     assert (
-        AblationStudy.measure(readout, in_chunks(other, 100)).order(2) == study.order(2)
+        AblationStudy.measure(readout, in_chunks(other, 100)).order(2)
+        == study.order(2)
     ).all()
     removals = study.removals(
         readout, in_chunks(features, 100), sizes=[1, 3, 20], draws=5
@@ -326,7 +370,9 @@ def test_units_are_ranked_on_one_split_and_reported_on_the_other(
     assert (removals.random.balanced_accuracy.value[1].mean(0) > own[1]).all()
 
 
-def test_the_table_of_a_class(readout: Readout, features: PooledFeatures) -> None:
+def test_the_table_of_a_class(
+    readout: Readout, features: PooledFeatures
+) -> None:
     source = in_chunks(features, 250)
     study = AblationStudy.measure(readout, source)
     removals = study.removals(readout, source, classes=[2], draws=3, seed=7)
@@ -345,11 +391,17 @@ def test_the_table_of_a_class(readout: Readout, features: PooledFeatures) -> Non
         == study.reporting.all_on.balanced_accuracy.value[2]
     )
     assert rows[0].accuracy == study.reporting.all_on.accuracy
-    assert rows[1].balanced_accuracy.value == removals.own(removals.most).value[0, 0]
+    assert (
+        rows[1].balanced_accuracy.value
+        == removals.own(removals.most).value[0, 0]
+    )
     for row in rows:
         for estimate in (row.balanced_accuracy, row.accuracy):
             assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
-    assert (rows[-1].balanced_accuracy.value, rows[-1].accuracy.value) == (0.5, 0.25)
+    assert (rows[-1].balanced_accuracy.value, rows[-1].accuracy.value) == (
+        0.5,
+        0.25,
+    )
     again = study.removals(readout, source, classes=[2], draws=3, seed=7)
     assert (again.random.tp == removals.random.tp).all()
     with pytest.raises(
@@ -371,7 +423,9 @@ def test_classes_without_photos_are_left_out_unless_named(
         match=r"class 3 has 0 of \d+ photos of the ranking split: put photos of it and of ot",
     ):
         study.removals(readout, lambda: [few], classes=[3])
-    with pytest.raises(ClassError, match="there is no class 4: expected 0 to 3"):
+    with pytest.raises(
+        ClassError, match="there is no class 4: expected 0 to 3"
+    ):
         study.order(4)
 
 

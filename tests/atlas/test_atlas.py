@@ -57,14 +57,18 @@ def test_a_units_maps_are_drawn_on_the_photos(
         for image, (ours, theirs) in enumerate(
             zip(drawn.subjects, real.subjects, strict=True)
         ):
-            assert ours.placement(drawn.input_size) == theirs.placement(real.input_size)
+            assert ours.placement(drawn.input_size) == theirs.placement(
+                real.input_size
+            )
             assert np.array_equal(
                 np.asarray(ours.picture()), np.asarray(theirs.picture())
             ), image
         if by != "sample":
             scores = [row["score"] for row in top if row["criterion"] == by][:3]
             pooled = (
-                drawn.maps.amax((2, 3)) if by == "maximum" else drawn.maps.mean((2, 3))
+                drawn.maps.amax((2, 3))
+                if by == "maximum"
+                else drawn.maps.mean((2, 3))
             )
             assert pooled[:, 0].tolist() == pytest.approx(scores, rel=2e-3)
     drawn.save(tmp_path / "unit.png")
@@ -88,7 +92,9 @@ def test_a_photo_that_changed_is_not_drawn_as_another(
         maps.figure()
 
 
-def test_a_folder_without_an_atlas_is_refused(tmp_path: Path, atlas: Atlas) -> None:
+def test_a_folder_without_an_atlas_is_refused(
+    tmp_path: Path, atlas: Atlas
+) -> None:
     with pytest.raises(AtlasError, match="there is no atlas in"):
         Atlas.open(tmp_path)
     (tmp_path / "atlas.json").write_text("{")
@@ -100,9 +106,13 @@ def test_a_folder_without_an_atlas_is_refused(tmp_path: Path, atlas: Atlas) -> N
     )
     with pytest.raises(AtlasError, match="unitscope-atlas/9"):
         Atlas.open(tmp_path)
-    with pytest.raises(AtlasError, match=r"has no table 'unit' \(did you mean 'units'"):
+    with pytest.raises(
+        AtlasError, match=r"has no table 'unit' \(did you mean 'units'"
+    ):
         atlas.table("unit")
-    with pytest.raises(AtlasError, match=r"layer 'features\.5' is not in this atlas"):
+    with pytest.raises(
+        AtlasError, match=r"layer 'features\.5' is not in this atlas"
+    ):
         atlas.layer("features.5")
 
 

@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from unitscope.atlas.intervals import ratio_interval
-from unitscope.atlas.summaries.concepts import Annotation, ConceptCounts, active_pixels
+from unitscope.atlas.summaries.concepts import (
+    Annotation,
+    ConceptCounts,
+    active_pixels,
+)
 from unitscope.geometry import (
     Axis,
     Grid,
@@ -43,8 +47,14 @@ def annotation(random: np.random.Generator) -> Annotation:
 
 
 def photo(random: np.random.Generator) -> Photo:
-    active = random.random((UNITS, PIXELS)) < random.choice([0.0, 0.3, 1.0], (UNITS, 1))
-    return active, annotation(random), [annotation(random) for _ in range(DRAWS)]
+    active = random.random((UNITS, PIXELS)) < random.choice(
+        [0.0, 0.3, 1.0], (UNITS, 1)
+    )
+    return (
+        active,
+        annotation(random),
+        [annotation(random) for _ in range(DRAWS)],
+    )
 
 
 def counted(photos: list[Photo]) -> ConceptCounts:
@@ -74,7 +84,9 @@ def pixels(
         on = bool(active[unit, pixel])
         there = any(
             mask[pixel]
-            for mask, index in zip(annotations.masks, annotations.concepts, strict=True)
+            for mask, index in zip(
+                annotations.masks, annotations.concepts, strict=True
+            )
             if index == concept
         )
         both += on and there
@@ -83,20 +95,34 @@ def pixels(
 
 
 @given(photos)
-def test_iou_and_interval_are_those_of_a_loop_over_pixels(seen: list[Photo]) -> None:
+def test_iou_and_interval_are_those_of_a_loop_over_pixels(
+    seen: list[Photo],
+) -> None:
     counts = counted(seen)
     iou, null, interval = counts.iou(), counts.null_iou(), counts.interval()
-    assert iou.shape == (UNITS, len(CATEGORY_OF)) and null.shape == (DRAWS, *iou.shape)
+    assert iou.shape == (UNITS, len(CATEGORY_OF)) and null.shape == (
+        DRAWS,
+        *iou.shape,
+    )
     for unit in range(UNITS):
         for concept in range(len(CATEGORY_OF)):
-            pairs = [pixels(active, own, unit, concept) for active, own, _ in seen]
+            pairs = [
+                pixels(active, own, unit, concept) for active, own, _ in seen
+            ]
             i, u = (
-                np.array([pair for pair in pairs if pair is not None]).reshape(-1, 2).T
+                np.array([pair for pair in pairs if pair is not None])
+                .reshape(-1, 2)
+                .T
             )
             assert iou[unit, concept] == i.sum() / max(u.sum(), 1)
             assert counts.photos_of[CATEGORY_OF[concept]] == len(i)
             expected = ratio_interval(
-                i.sum(), u.sum(), (i * i).sum(), (i * u).sum(), (u * u).sum(), len(i)
+                i.sum(),
+                u.sum(),
+                (i * i).sum(),
+                (i * u).sum(),
+                (u * u).sum(),
+                len(i),
             )
             np.testing.assert_array_equal(
                 [ends[unit, concept] for ends in interval], expected
@@ -170,11 +196,16 @@ def test_a_unit_that_is_a_concept_is_found() -> None:
             [mask[1], np.zeros(side, dtype=bool), random.random(side) < 0.2]
         )
         others = [
-            Annotation(masks[(number + shift) % 40], both, category) for shift in shifts
+            Annotation(masks[(number + shift) % 40], both, category)
+            for shift in shifts
         ]
         counts.update(active, Annotation(mask, both, category), others)
     best = counts.best()
-    assert (best.concept[0], best.iou[0], best.p[0]) == (1, 1.0, 1 / (draws + 1))
+    assert (best.concept[0], best.iou[0], best.p[0]) == (
+        1,
+        1.0,
+        1 / (draws + 1),
+    )
     assert (best.iou[1], best.p[1]) == (0.0, 1.0)
     assert best.p[2] > 0.05
     value, low, high = (ends[0, 1] for ends in counts.interval())
@@ -185,7 +216,11 @@ def test_a_unit_that_is_a_concept_is_found() -> None:
     assert (detectors.units, detectors.units_by_chance) == (2, (2.0, 2.0, 2.0))
     assert counts.detectors().units == 1
     detectors = counts.detectors(threshold=0.3)
-    assert (detectors.units, detectors.concepts, detectors.units_by_chance.high) == (
+    assert (
+        detectors.units,
+        detectors.concepts,
+        detectors.units_by_chance.high,
+    ) == (
         1,
         1,
         0,
@@ -199,14 +234,18 @@ def test_p_is_uniform_where_masks_have_nothing_to_do_with_units() -> None:
     # Units that see the same masks are not independent of each other: several data sets
     # are.
     for _ in range(20):
-        counts = ConceptCounts.empty(units, np.zeros(3, dtype=np.int64), 1, draws)
+        counts = ConceptCounts.empty(
+            units, np.zeros(3, dtype=np.int64), 1, draws
+        )
         for _ in range(30):
             drawn = random.random((draws + 1, 3, 40)) < 0.2
             annotations = [
                 Annotation(masks, concepts, np.array([0])) for masks in drawn
             ]
             counts.update(
-                random.random((units, 40)) < 0.2, annotations[0], annotations[1:]
+                random.random((units, 40)) < 0.2,
+                annotations[0],
+                annotations[1:],
             )
         p.append(counts.best().p)
     p_values = np.concatenate(p)
@@ -217,7 +256,9 @@ def test_p_is_uniform_where_masks_have_nothing_to_do_with_units() -> None:
 def test_without_draws_chance_is_unknown() -> None:
     counts = empty(draws=0)
     active = np.ones((UNITS, PIXELS), dtype=bool)
-    counts.update(active, Annotation(active[:1], np.array([2]), np.array([0])), [])
+    counts.update(
+        active, Annotation(active[:1], np.array([2]), np.array([0])), []
+    )
     best, detectors = counts.best(), counts.detectors(significance=1)
     assert (best.concept == 2).all() and (best.p == 1).all()
     assert counts.detectors().units == 0
@@ -234,7 +275,9 @@ MASK = np.ones((1, PIXELS), dtype=bool)
     [
         (
             Annotation(
-                np.ones((2, PIXELS), dtype=bool), np.array([2, 2]), np.array([0])
+                np.ones((2, PIXELS), dtype=bool),
+                np.array([2, 2]),
+                np.array([0]),
             ),
             0,
             "several masks of one conc",
@@ -277,7 +320,9 @@ def test_counts_of_other_concepts_do_not_add_up(other: Any) -> None:
 
 
 def test_a_missing_category_is_refused() -> None:
-    with pytest.raises(ValueError, match="a concept is of a category outside 0 to 0"):
+    with pytest.raises(
+        ValueError, match="a concept is of a category outside 0 to 0"
+    ):
         ConceptCounts.empty(1, np.array([0, 1]), 1, 0)
 
 
@@ -308,5 +353,7 @@ def test_a_value_at_the_threshold_is_active() -> None:
     down, across = interpolation_weights(
         Grid.tiling((4, 8), (1, 2)), (1, 2), (4, 8), (2, 1)
     )
-    active = active_pixels(maps, np.array([2.0, 1.0], dtype=np.float32), down, across)
+    active = active_pixels(
+        maps, np.array([2.0, 1.0], dtype=np.float32), down, across
+    )
     np.testing.assert_array_equal(active, [[False, True], [True, True]])

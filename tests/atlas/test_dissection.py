@@ -36,7 +36,9 @@ class Reds(nn.Module):
             weight = torch.zeros(3, 3, 4, 4)
             weight[0, 0], weight[0, 1], weight[0, 2] = 1, -1, -1
             weight[1, 2], weight[1, 0], weight[1, 1] = 1, -1, -1
-            weight[2] = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+            weight[2] = torch.randn(
+                3, 4, 4, generator=torch.Generator().manual_seed(0)
+            )
             convolution.weight.copy_(weight)
         self.fc = nn.Linear(3, 2)
 
@@ -103,18 +105,25 @@ def test_units_are_named_by_what_they_detect(
         and rows[0]["chance"] < 0.2 < rows[0]["iou"] > rows[0]["chance_high"]
     )
     detectors = scanned.manifest["concepts"]["detectors"][scanned.layer().name]
-    assert detectors["units"] >= 2 and scanned.manifest["concepts"]["photos"] == 40
+    assert (
+        detectors["units"] >= 2 and scanned.manifest["concepts"]["photos"] == 40
+    )
 
 
 def test_concepts_can_be_added_later_interrupted_and_resumed(
-    reds: Classifier, masked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reds: Classifier,
+    masked: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("unitscope.atlas.shards.dissection.SHARD_SIZE", 8)
     whole = scan(
         reds, masked / "images", tmp_path / "whole", concepts=masked, **CONCEPTS
     )
     out = tmp_path / "out"
-    assert not scan(reds, masked / "images", out, **CONCEPTS).has("unit_concepts")
+    assert not scan(reds, masked / "images", out, **CONCEPTS).has(
+        "unit_concepts"
+    )
     with pytest.raises(Stop):
         scan(
             reds,
@@ -124,17 +133,25 @@ def test_concepts_can_be_added_later_interrupted_and_resumed(
             progress=stopping_at(20, "concepts"),
         )
     reported: list[Progress] = []
-    scan(reds, masked / "images", out, concepts=masked, progress=reported.append)
+    scan(
+        reds, masked / "images", out, concepts=masked, progress=reported.append
+    )
     assert 0 < reported[-1].total < 40
     assert contents(out) == contents(whole.path)
     reported.clear()
-    scan(reds, masked / "images", out, concepts=masked, progress=reported.append)
+    scan(
+        reds, masked / "images", out, concepts=masked, progress=reported.append
+    )
     assert not reported
 
 
 @pytest.mark.slow
-def test_concepts_in_workers(reds: Classifier, masked: Path, tmp_path: Path) -> None:
-    one = scan(reds, masked / "images", tmp_path / "one", concepts=masked, **CONCEPTS)
+def test_concepts_in_workers(
+    reds: Classifier, masked: Path, tmp_path: Path
+) -> None:
+    one = scan(
+        reds, masked / "images", tmp_path / "one", concepts=masked, **CONCEPTS
+    )
     two = scan(
         reds,
         masked / "images",
@@ -152,7 +169,9 @@ def test_concepts_are_of_the_masks_and_the_thresholds_they_were_measured_at(
     mine = tmp_path / "masked"
     shutil.copytree(masked, mine)
     out = tmp_path / "out"
-    part = scan(reds, mine / "images", out, concepts=mine, part=(1, 2), **CONCEPTS)
+    part = scan(
+        reds, mine / "images", out, concepts=mine, part=(1, 2), **CONCEPTS
+    )
     assert part.has("unit_concepts")
     whole = scan(reds, mine / "images", out)
     assert (
@@ -160,15 +179,20 @@ def test_concepts_are_of_the_masks_and_the_thresholds_they_were_measured_at(
         and not whole.concepts_of(0)
         and whole.manifest["concepts"] is None
     )
-    before = scan(reds, mine / "images", out, concepts=mine).manifest["concepts"][
-        "identity"
-    ]
+    before = scan(reds, mine / "images", out, concepts=mine).manifest[
+        "concepts"
+    ]["identity"]
     third, fourth = (
-        (mine / "annotations" / name).read_bytes() for name in ("03.png", "04.png")
+        (mine / "annotations" / name).read_bytes()
+        for name in ("03.png", "04.png")
     )
-    (mine / "annotations" / "03.png").write_bytes(fourth.ljust(len(third), b"\0"))
+    (mine / "annotations" / "03.png").write_bytes(
+        fourth.ljust(len(third), b"\0")
+    )
     assert (
-        scan(reds, mine / "images", out, concepts=mine).manifest["concepts"]["identity"]
+        scan(reds, mine / "images", out, concepts=mine).manifest["concepts"][
+            "identity"
+        ]
         != before
     )
 
@@ -181,12 +205,18 @@ def test_few_masked_photos_are_not_significant(
         for kind in ("images", "annotations"):
             (mine / kind).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(
-                masked / kind / f"{number:02}.png", mine / kind / f"{number:02}.png"
+                masked / kind / f"{number:02}.png",
+                mine / kind / f"{number:02}.png",
             )
     shutil.copyfile(masked / "names.txt", mine / "names.txt")
-    scanned = scan(reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS)
+    scanned = scan(
+        reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS
+    )
     assert not any(row["detector"] for row in scanned.units())
-    assert scanned.manifest["concepts"]["detectors"][scanned.layer().name]["units"] == 0
+    assert (
+        scanned.manifest["concepts"]["detectors"][scanned.layer().name]["units"]
+        == 0
+    )
     assert "too few to tell" in dict(scanned.facts())["detectors"]
 
 
@@ -196,7 +226,9 @@ def test_damaged_masks_are_skipped_and_listed(
     mine = tmp_path / "masked"
     shutil.copytree(masked, mine)
     (mine / "annotations" / "05.png").write_bytes(b"no picture")
-    scanned = scan(reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS)
+    scanned = scan(
+        reds, mine / "images", tmp_path / "out", concepts=mine, **CONCEPTS
+    )
     assert scanned.manifest["concepts"]["photos"] == 39
     (id_, reason), *more = scanned.manifest["concepts"]["skipped"]
     assert not more and "05" in id_ and "05.png" in reason

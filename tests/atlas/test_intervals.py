@@ -38,11 +38,15 @@ def test_z_is_that_of_95_percent() -> None:
 
 
 @given(parts())
-def test_wilson_agrees_with_scipy_and_is_vectorised(part: tuple[int, int]) -> None:
+def test_wilson_agrees_with_scipy_and_is_vectorised(
+    part: tuple[int, int],
+) -> None:
     hits, count = part
     expected = binomtest(hits, count).proportion_ci(0.95, method="wilson")
     low, high = wilson(np.array([hits, 0]), np.array([count, 0]))
-    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert (low[0], high[0]) == pytest.approx(
+        (expected.low, expected.high), abs=1e-9
+    )
     assert np.isnan([low[1], high[1]]).all()
     assert 0 <= low[0] <= hits / count <= high[0] <= 1
     assert wilson(hits, count) == pytest.approx((low[0], high[0]))
@@ -81,7 +85,9 @@ def test_balanced_accuracy_is_half_of_the_sum_and_inside(
     right: tuple[int, int], wrong: tuple[int, int]
 ) -> None:
     value, low, high = balanced_accuracy_interval(*right, *wrong)
-    assert value == pytest.approx((right[0] / right[1] + 1 - wrong[0] / wrong[1]) / 2)
+    assert value == pytest.approx(
+        (right[0] / right[1] + 1 - wrong[0] / wrong[1]) / 2
+    )
     assert 0 <= low <= value <= high <= 1
     perfect = balanced_accuracy_interval(right[1], right[1], 0, wrong[1])
     assert perfect.value == perfect.high == 1 and perfect.low < 1
@@ -89,16 +95,24 @@ def test_balanced_accuracy_is_half_of_the_sum_and_inside(
 
 
 @pytest.mark.parametrize(
-    ("tpr", "fpr", "positives"), [(0.6, 0.01, 50), (0.95, 0.002, 100), (0.1, 0.2, 20)]
+    ("tpr", "fpr", "positives"),
+    [(0.6, 0.01, 50), (0.95, 0.002, 100), (0.1, 0.2, 20)],
 )
-def test_balanced_accuracy_covers(tpr: float, fpr: float, positives: int) -> None:
+def test_balanced_accuracy_covers(
+    tpr: float, fpr: float, positives: int
+) -> None:
     random = np.random.default_rng(0)
-    tp, fp = random.binomial(positives, tpr, RUNS), random.binomial(1000, fpr, RUNS)
+    tp, fp = (
+        random.binomial(positives, tpr, RUNS),
+        random.binomial(1000, fpr, RUNS),
+    )
     estimate = balanced_accuracy_interval(tp, positives, fp, 1000)
     assert 0.93 < coverage(estimate, (tpr + 1 - fpr) / 2) < 0.98
 
 
-@pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.02), (0.02, 0.02), (0.5, 0.1)])
+@pytest.mark.parametrize(
+    ("lost", "gained"), [(0.1, 0.02), (0.02, 0.02), (0.5, 0.1)]
+)
 def test_a_drop_of_balanced_accuracy_covers(lost: float, gained: float) -> None:
     random = np.random.default_rng(4)
     positive = random.multinomial(50, [lost, gained, 1 - lost - gained], RUNS).T
@@ -125,7 +139,9 @@ def test_a_drop_is_that_of_the_two_balanced_accuracies(
     right: tuple[int, int], wrong: tuple[int, int]
 ) -> None:
     (lost, positives), (more, negatives) = right, wrong
-    value, low, high = balanced_accuracy_drop(lost, 0, positives, more, 0, negatives)
+    value, low, high = balanced_accuracy_drop(
+        lost, 0, positives, more, 0, negatives
+    )
     before = balanced_accuracy_interval(lost, positives, 0, negatives).value
     after = balanced_accuracy_interval(0, positives, more, negatives).value
     assert value == pytest.approx(before - after)
@@ -133,7 +149,9 @@ def test_a_drop_is_that_of_the_two_balanced_accuracies(
     back = balanced_accuracy_drop(0, lost, positives, 0, more, negatives)
     assert back == pytest.approx((-value, -high, -low))
     assert (
-        balanced_accuracy_drop(lost + 1, 0, positives + 1, more, 0, negatives).value
+        balanced_accuracy_drop(
+            lost + 1, 0, positives + 1, more, 0, negatives
+        ).value
         >= value
     )
     assert np.isnan(balanced_accuracy_drop(0, 0, 0, 0, 0, negatives)).all()
@@ -148,8 +166,12 @@ def test_the_interval_of_a_mean_covers_and_comes_from_sums() -> None:
         rtol=1e-9,
     )
     assert 0.92 < coverage(estimate, 6.0) < 0.97
-    few = mean_interval(np.array([0.0, 4.0]), np.array([0.0, 16.0]), np.array([0, 1]))
-    np.testing.assert_array_equal(few, [[np.nan, 4.0], [np.nan] * 2, [np.nan] * 2])
+    few = mean_interval(
+        np.array([0.0, 4.0]), np.array([0.0, 16.0]), np.array([0, 1])
+    )
+    np.testing.assert_array_equal(
+        few, [[np.nan, 4.0], [np.nan] * 2, [np.nan] * 2]
+    )
     # Of equal values rounding leaves no width, and never the root of a negative number.
     assert mean_interval(0.3, 0.09, 3).low <= 0.1
 
@@ -170,7 +192,11 @@ def test_selectivity_is_a_loop(seed: int, classes: int, units: int) -> None:
             (means[top, unit] - rest) / (means[top, unit] + rest)
         )
         assert (
-            0 <= estimate.low[unit] <= estimate.value[unit] <= estimate.high[unit] <= 1
+            0
+            <= estimate.low[unit]
+            <= estimate.value[unit]
+            <= estimate.high[unit]
+            <= 1
         )
     # A class without photos changes nothing, whatever stands there.
     more = (np.insert(table, 1, -9.0, axis=0) for table in (means, variances))
@@ -199,7 +225,9 @@ def test_selectivity_covers() -> None:
     random = np.random.default_rng(2)
     shapes, photos = np.array([6.0, 2.0, 1.0, 1.0])[:, None, None], 100
     values = random.gamma(shapes, 1.0, (4, photos, RUNS))
-    estimate = selectivity(values.mean(1), np.full(4, photos), values.var(1, ddof=1))
+    estimate = selectivity(
+        values.mean(1), np.full(4, photos), values.var(1, ddof=1)
+    )
     assert 0.93 < coverage(estimate, (6 - 4 / 3) / (6 + 4 / 3)) < 0.97
 
 
@@ -222,9 +250,15 @@ def test_a_ratio_covers_where_photos_differ_in_size() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=2, max_size=12)
+    st.lists(
+        st.tuples(st.integers(0, 20), st.integers(0, 20)),
+        min_size=2,
+        max_size=12,
+    )
 )
-def test_a_ratio_is_inside_and_of_its_sums(photos: list[tuple[int, int]]) -> None:
+def test_a_ratio_is_inside_and_of_its_sums(
+    photos: list[tuple[int, int]],
+) -> None:
     i, u = np.array([(both, both + rest) for both, rest in photos]).T
     value, low, high = ratio_interval(
         i.sum(), u.sum(), (i * i).sum(), (i * u).sum(), (u * u).sum(), len(i)
@@ -234,6 +268,8 @@ def test_a_ratio_is_inside_and_of_its_sums(photos: list[tuple[int, int]]) -> Non
         return
     assert value == pytest.approx(i.sum() / u.sum())
     assert 0 <= low <= value <= high <= 1
-    spread = np.sqrt(((i - value * u) ** 2).sum() * len(i) / (len(i) - 1)) / u.sum()
+    spread = (
+        np.sqrt(((i - value * u) ** 2).sum() * len(i) / (len(i) - 1)) / u.sum()
+    )
     assert high == pytest.approx(min(1.0, value + Z95 * spread), abs=1e-6)
     assert np.isnan(ratio_interval(1, 2, 1, 2, 4, 1).low)

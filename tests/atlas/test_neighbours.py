@@ -55,12 +55,16 @@ def scanned(folder: Path, classes: int, photos: int, sample: int) -> Atlas:
 
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
-    return scanned(tmp_path_factory.mktemp("few"), classes=3, photos=10, sample=8)
+    return scanned(
+        tmp_path_factory.mktemp("few"), classes=3, photos=10, sample=8
+    )
 
 
 def slow(values: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        result = np.asarray(np.corrcoef(values.astype(np.float64), rowvar=False))
+        result = np.asarray(
+            np.corrcoef(values.astype(np.float64), rowvar=False)
+        )
     np.fill_diagonal(result, np.nan)
     return result
 
@@ -89,7 +93,9 @@ def test_the_heads_layer_is_compared_over_all_images(atlas: Atlas) -> None:
 def test_a_constant_unit_has_no_neighbours(atlas: Atlas) -> None:
     assert atlas.neighbours(5) == []
     assert len(atlas.neighbours(0, count=100)) == 10
-    with pytest.raises(UnitError, match="there is no unit 12 in layer 'features'"):
+    with pytest.raises(
+        UnitError, match="there is no unit 12 in layer 'features'"
+    ):
         atlas.neighbours(12)
 
 
@@ -99,7 +105,9 @@ def test_other_layers_are_compared_over_the_sample_where_classes_are_fewer(
     layer = atlas.layer("features.2")
     result = correlations(atlas, layer, range(layer.units))
     np.testing.assert_allclose(
-        result.values, slow(atlas.summary("features.2").sample.means), atol=1e-12
+        result.values,
+        slow(atlas.summary("features.2").sample.means),
+        atol=1e-12,
     )
     assert (result.of, result.count) == ("sample", 8)
 
@@ -113,12 +121,16 @@ def test_other_layers_are_compared_over_classes_where_those_are_more(
     means = atlas.summary("features.2").classes.means
     np.testing.assert_allclose(result.values, slow(means)[[4, 2]], atol=1e-12)
     assert (result.of, result.count) == ("classes", 9)
-    assert {row["of"] for row in atlas.neighbours(1, "features.2")} == {"classes"}
+    assert {row["of"] for row in atlas.neighbours(1, "features.2")} == {
+        "classes"
+    }
 
 
 def test_small_changes_about_a_large_mean_are_not_lost() -> None:
     values = (
-        1000 + np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32) / 100
+        1000
+        + np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
+        / 100
     )
     values[:, 4] = 1234.5
     parts = np.split(values, [1, 90, 400])

@@ -29,7 +29,9 @@ def test_it_finds_what_explaining_every_photo_finds(
 ) -> None:
     explanation = model.explain(paths(folder))
     maps = explanation.feature_map.numpy()
-    units = atlas.table("units", where=[("layer", "=", "features.4")]).to_pydict()
+    units = atlas.table(
+        "units", where=[("layer", "=", "features.4")]
+    ).to_pydict()
     assert units["maximum"] == pytest.approx(maps.max((0, 2, 3)), rel=1e-5)
     assert units["mean"] == pytest.approx(maps.mean((0, 2, 3)), rel=1e-4)
     assert units["share_positive"] == pytest.approx(
@@ -51,7 +53,9 @@ def test_it_finds_what_explaining_every_photo_finds(
         path.relative_to(folder).as_posix() for path in paths(folder)
     ]
     pooled = np.concatenate([part for part, _ in atlas.pooled()])
-    assert pooled == pytest.approx(explanation.pooled.numpy(), rel=1e-4, abs=1e-6)
+    assert pooled == pytest.approx(
+        explanation.pooled.numpy(), rel=1e-4, abs=1e-6
+    )
     assert (
         atlas.images == PHOTOS
         and atlas.complete
@@ -135,7 +139,9 @@ def test_units_off_over_the_data_set_are_real_forward_passes(
     assert source is not None and atlas.readout is not None
     several = confusion_without(atlas.readout, source, [[0, 3]], on="all")
     real = model.forward_without(paths(folder), [0, 3]).argmax(1).numpy()
-    assert int(several.tp.sum()) == int((real == np.array(images["target"])).sum())
+    assert int(several.tp.sum()) == int(
+        (real == np.array(images["target"])).sum()
+    )
 
 
 def test_a_head_behind_a_function_has_a_map_of_its_own(
@@ -183,6 +189,7 @@ def test_the_users_network_is_left_alone(folder: Path, tmp_path: Path) -> None:
         **OPTIONS,
     )
     assert module.training and all(
-        torch.equal(value, state[name]) for name, value in module.state_dict().items()
+        torch.equal(value, state[name])
+        for name, value in module.state_dict().items()
     )
     assert not any(part._forward_hooks for part in module.modules())

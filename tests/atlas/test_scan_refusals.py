@@ -86,7 +86,9 @@ def test_a_changed_photo_is_noticed_and_a_touched_one_is_not(
     data = bytearray(first.read_bytes())
     data[-20] ^= 1
     first.write_bytes(data)
-    assert "image 'ash/00.png' has changed" in refused(AtlasError, model, mine, out)
+    assert "image 'ash/00.png' has changed" in refused(
+        AtlasError, model, mine, out
+    )
     photo(99).save(mine / "ash" / "new.png")
     assert "another data set" in refused(AtlasError, model, mine, out)
 
@@ -100,8 +102,12 @@ def test_unreadable_photos_are_listed_with_the_reason(
     damaged.write_bytes(damaged.read_bytes()[:200])
     (mine / "elm" / "aaa.jpg").write_text("no photo")
     reported: list[Progress] = []
-    scanned = scan(model, mine, tmp_path / "out", progress=reported.append, **OPTIONS)
-    rows = {row["id"]: row["reason"] for row in scanned.table("skipped").to_pylist()}
+    scanned = scan(
+        model, mine, tmp_path / "out", progress=reported.append, **OPTIONS
+    )
+    rows = {
+        row["id"]: row["reason"] for row in scanned.table("skipped").to_pylist()
+    }
     assert set(rows) == {damaged.relative_to(mine).as_posix(), "elm/aaa.jpg"}
     assert "damaged or cut short" in rows[damaged.relative_to(mine).as_posix()]
     assert (scanned.images, reported[-1].skipped) == (PHOTOS - 1, 2)
@@ -116,7 +122,9 @@ def test_unreadable_photos_are_listed_with_the_reason(
         )
 
 
-def test_nothing_readable_is_an_error(model: Classifier, tmp_path: Path) -> None:
+def test_nothing_readable_is_an_error(
+    model: Classifier, tmp_path: Path
+) -> None:
     (tmp_path / "photos").mkdir()
     for number in range(3):
         (tmp_path / "photos" / f"{number}.jpg").write_text("no photo")
@@ -140,9 +148,9 @@ def test_a_photo_on_which_the_network_fails_is_skipped(
     plain = make(Preprocessing(resize=36, crop=32), seeded(Sensitive))
     scanned = scan(plain, mine, tmp_path / "out", **OPTIONS)
     rows = scanned.table("skipped").to_pylist()
-    assert [row["id"] for row in rows] == ["ash/black.png"] and "NaN" in rows[0][
-        "reason"
-    ]
+    assert [row["id"] for row in rows] == ["ash/black.png"] and "NaN" in rows[
+        0
+    ]["reason"]
     assert scanned.images == PHOTOS
 
 
@@ -152,7 +160,9 @@ def test_broken_weights_stop_the_scan(
     broken = seeded(Gap)
     with torch.no_grad():
         broken.get_parameter("fc.weight")[0, 0] = torch.nan
-    refused(NonFiniteError, make(small, broken), folder, tmp_path / "out", **OPTIONS)
+    refused(
+        NonFiniteError, make(small, broken), folder, tmp_path / "out", **OPTIONS
+    )
 
 
 def test_two_scans_into_one_folder(
@@ -178,7 +188,11 @@ def test_a_folder_of_something_else_is_left_alone(
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({"layers": "features.9"}, LayerError, "there is no layer 'features.9'"),
+        (
+            {"layers": "features.9"},
+            LayerError,
+            "there is no layer 'features.9'",
+        ),
         ({"layers": ["fc"]}, LayerError, "not a feature map"),
         ({"part": (4, 3)}, InputError, "part 4 of 3 does not exist"),
         (
@@ -205,7 +219,9 @@ def test_wrong_options(
     )
 
 
-def test_inputs_of_several_sizes_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_inputs_of_several_sizes_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
     mine = tmp_path / "photos"
     shutil.copytree(folder, mine)
     photo(1, (80, 40)).save(mine / "ash" / "wide.png")
@@ -244,7 +260,13 @@ def test_a_refused_scan_leaves_nothing_behind(
         {"top": 10**12},
         {"batch_size": 10**8},
     ):
-        refused(UnitscopeError, model, folder, tmp_path / "out", **(OPTIONS | options))
+        refused(
+            UnitscopeError,
+            model,
+            folder,
+            tmp_path / "out",
+            **(OPTIONS | options),
+        )
         assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("mine")
     assert "it is a file" in refused(
@@ -303,7 +325,9 @@ def test_changed_code_is_noticed_and_changed_addresses_are_not(
 
     first, same, changed = (make(small, seeded(Changeable)) for _ in range(3))
     with pytest.raises(Stop):
-        scan(first, folder, tmp_path / "out", progress=stopping_at(12), **OPTIONS)
+        scan(
+            first, folder, tmp_path / "out", progress=stopping_at(12), **OPTIONS
+        )
     changed.module.power = 3  # type: ignore[assignment]
     assert "gives other logits" in refused(
         AtlasError, changed, folder, tmp_path / "out"
@@ -323,7 +347,9 @@ def test_two_classes_that_are_one_to_the_model_are_refused(
     )
 
 
-def test_parts_that_are_not_whole_are_refused(atlas: Atlas, tmp_path: Path) -> None:
+def test_parts_that_are_not_whole_are_refused(
+    atlas: Atlas, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(atlas.path, copy)
     (copy / "rows" / "00001.parquet").unlink()

@@ -39,7 +39,14 @@ def test_a_scan_interrupted_anywhere_resumes_to_the_same_atlas(
     out = tmp_path / "out"
     layers = ["features.2", "features.4"]
     with pytest.raises(Stop):
-        scan(model, folder, out, layers=layers, progress=stopping_at(photos), **OPTIONS)
+        scan(
+            model,
+            folder,
+            out,
+            layers=layers,
+            progress=stopping_at(photos),
+            **OPTIONS,
+        )
     again = scan(
         make(Preprocessing(resize=36, crop=32)), folder, out, layers=layers
     )  # with the atlas's own parameters
@@ -75,7 +82,10 @@ def test_any_number_of_workers_gives_the_same(
         progress=reported.append,
         **OPTIONS,
     )
-    assert contents(out.path) == contents(atlas.path) and reported[-1].done == PHOTOS
+    assert (
+        contents(out.path) == contents(atlas.path)
+        and reported[-1].done == PHOTOS
+    )
 
 
 def test_parts_in_any_order_are_the_whole(
@@ -94,7 +104,9 @@ def test_parts_in_any_order_are_the_whole(
         for which in (3, 1, 2)
     ]
     assert not Atlas.open(parts[0]).complete
-    assert contents(merge(parts, tmp_path / "merged").path) == contents(atlas.path)
+    assert contents(merge(parts, tmp_path / "merged").path) == contents(
+        atlas.path
+    )
     # What is not there yet is scanned into the merged one.
     some = merge(parts[:2], tmp_path / "some")
     assert not some.complete
@@ -105,12 +117,18 @@ def test_parts_in_any_order_are_the_whole(
     other = scan(
         model, folder, tmp_path / "other", part=(1, 3), **(OPTIONS | {"top": 5})
     )
-    with pytest.raises(AtlasError, match="no parts of one scan: they differ in"):
+    with pytest.raises(
+        AtlasError, match="no parts of one scan: they differ in"
+    ):
         merge([parts[0], other.path], tmp_path / "mixed")
-    assert not (tmp_path / "twice").exists() and not (tmp_path / "mixed").exists()
+    assert (
+        not (tmp_path / "twice").exists() and not (tmp_path / "mixed").exists()
+    )
 
 
-def test_a_killed_scan_resumes_to_the_same_atlas(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_scan_resumes_to_the_same_atlas(
+    folder: Path, tmp_path: Path
+) -> None:
     script = textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -128,7 +146,9 @@ def test_a_killed_scan_resumes_to_the_same_atlas(folder: Path, tmp_path: Path) -
     """)
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(killed)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(killed)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -149,7 +169,14 @@ def test_a_full_disk_loses_nothing(
 ) -> None:
     out, layers = tmp_path / "out", ["features.2", "features.4"]
     with pytest.raises(Stop):
-        scan(model, folder, out, layers=layers, progress=stopping_at(12), **OPTIONS)
+        scan(
+            model,
+            folder,
+            out,
+            layers=layers,
+            progress=stopping_at(12),
+            **OPTIONS,
+        )
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:

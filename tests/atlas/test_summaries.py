@@ -36,7 +36,9 @@ def seen_as(maps: np.ndarray, *others: np.ndarray) -> Observed:
     return Observed(maps, maps.mean((2, 3)), *others)
 
 
-def observed(count: int, seed: int, first: int = 0, kind: str = "mixed") -> Observed:
+def observed(
+    count: int, seed: int, first: int = 0, kind: str = "mixed"
+) -> Observed:
     """Images with typical activations: zeros, ties, all magnitudes, and both signs."""
     random = np.random.default_rng((seed, first))
     maps = random.normal(size=(count, UNITS, *CELLS)) * 10.0 ** random.integers(
@@ -101,7 +103,10 @@ def merged(empty: Callable[[], Summary], *summaries: Summary) -> Summary:
     order=st.randoms(),
 )
 def test_any_parts_in_any_order_are_the_whole(
-    empty: Callable[[], Summary], seed: int, cuts: list[int], order: st.DataObject
+    empty: Callable[[], Summary],
+    seed: int,
+    cuts: list[int],
+    order: st.DataObject,
 ) -> None:
     seen = observed(30, seed)
     whole = of(empty, seen)
@@ -112,11 +117,16 @@ def test_any_parts_in_any_order_are_the_whole(
 
 @empty
 @given(seed=st.integers(0, 10**6))
-def test_identity_and_associativity(empty: Callable[[], Summary], seed: int) -> None:
+def test_identity_and_associativity(
+    empty: Callable[[], Summary], seed: int
+) -> None:
     a, b, c = (of(empty, observed(7, seed, first)) for first in (0, 7, 14))
-    assert same(merged(empty, a, empty()), a) and same(merged(empty, empty(), a), a)
+    assert same(merged(empty, a, empty()), a) and same(
+        merged(empty, empty(), a), a
+    )
     assert same(
-        merged(empty, merged(empty, a, b), c), merged(empty, a, merged(empty, b, c))
+        merged(empty, merged(empty, a, b), c),
+        merged(empty, a, merged(empty, b, c)),
     )
 
 
@@ -146,12 +156,15 @@ def test_arrays_and_back(empty: Callable[[], Summary]) -> None:
     assert same(again, summary)
 
 
-# --- results -------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------
 
 
 def test_top_images_are_those_of_a_full_sort_with_ties_by_place() -> None:
     seen = observed(40, 3)
-    for criterion, score in (("maximum", seen.maps.max((2, 3))), ("mean", seen.mean)):
+    for criterion, score in (
+        ("maximum", seen.maps.max((2, 3))),
+        ("mean", seen.mean),
+    ):
         top = TopImages(UNITS, 6, CELLS, criterion)
         for part in parts_of(seen, [5, 11, 30]):
             top.update(part)
@@ -202,12 +215,19 @@ def test_exact_sums_are_right_to_a_digit_and_do_not_depend_on_the_order(
         return float(sums.values[0, 0])
 
     exact = (
-        sum(map(int, (value * 2**44 for value in numbers if abs(value) >= 2**-20)))
+        sum(
+            map(
+                int,
+                (value * 2**44 for value in numbers if abs(value) >= 2**-20),
+            )
+        )
         / 2**44
     )
     assert total(numbers) == total(numbers[::-1]) == total(sorted(numbers))
     small = sum(value for value in numbers if abs(value) < 2**-20)
-    assert total(numbers) == pytest.approx(exact + small, rel=1e-12, abs=60 * 2**-44)
+    assert total(numbers) == pytest.approx(
+        exact + small, rel=1e-12, abs=60 * 2**-44
+    )
 
 
 def test_sums_of_absurd_numbers_are_refused() -> None:
@@ -223,7 +243,9 @@ def test_class_sums() -> None:
         of_class = seen.mean[seen.classes == index].astype(np.float64)
         assert sums.counts[index] == len(of_class)
         assert sums.sums[index] == pytest.approx(of_class.sum(0), abs=1e-10)
-        assert sums.squares[index] == pytest.approx((of_class**2).sum(0), abs=1e-9)
+        assert sums.squares[index] == pytest.approx(
+            (of_class**2).sum(0), abs=1e-9
+        )
     assert sums.overall_mean == pytest.approx(
         seen.mean.astype(np.float64).mean(0), abs=1e-10
     )
@@ -247,7 +269,8 @@ def test_thresholds_are_exact_about_what_lies_above_them(
         if len(rest):
             nearest = rest.max()
             bucket = values[
-                (values > nearest - abs(nearest) / 32) & (values < thresholds[unit])
+                (values > nearest - abs(nearest) / 32)
+                & (values < thresholds[unit])
             ]
             assert (
                 above + len(bucket) / len(values) > share
@@ -279,7 +302,11 @@ def test_a_dead_unit_and_a_constant_one() -> None:
     histogram = of(EMPTY["histogram"], seen)
     assert isinstance(histogram, Histogram)
     thresholds, reached = histogram.thresholds(0.005)
-    assert thresholds[0] > 0 and thresholds[1] > 2 and reached.tolist() == [0, 0, 0]
+    assert (
+        thresholds[0] > 0
+        and thresholds[1] > 2
+        and reached.tolist() == [0, 0, 0]
+    )
     assert (histogram.total == 24).all()
     thresholds, reached = histogram.thresholds(0.05)
     assert thresholds[2] == 5.0 and reached[2] == pytest.approx(1 / 24)
@@ -287,14 +314,32 @@ def test_a_dead_unit_and_a_constant_one() -> None:
 
 def test_no_activation_is_lost_whatever_its_size() -> None:
     values = np.array(
-        [0.0, -0.0, 1e-44, -1e-44, 1e-38, 3e38, -3e38, 1.0, -1.0, 1e-20, 65504.0, 2.0],
+        [
+            0.0,
+            -0.0,
+            1e-44,
+            -1e-44,
+            1e-38,
+            3e38,
+            -3e38,
+            1.0,
+            -1.0,
+            1e-20,
+            65504.0,
+            2.0,
+        ],
         np.float32,
     )
-    maps = np.broadcast_to(values.reshape(2, 1, *CELLS), (2, UNITS, *CELLS)).copy()
+    maps = np.broadcast_to(
+        values.reshape(2, 1, *CELLS), (2, UNITS, *CELLS)
+    ).copy()
     histogram = of(
         EMPTY["histogram"],
         seen_as(
-            maps, np.arange(2), np.arange(2, dtype=np.uint64), np.zeros(2, np.int64)
+            maps,
+            np.arange(2),
+            np.arange(2, dtype=np.uint64),
+            np.zeros(2, np.int64),
         ),
     )
     assert isinstance(histogram, Histogram)

@@ -38,7 +38,11 @@ def small(net: nn.Module) -> Classifier:
 
 
 def slowly(
-    net: nn.Module, module: str, units: Sequence[int], run: int = 1, axis: int = 1
+    net: nn.Module,
+    module: str,
+    units: Sequence[int],
+    run: int = 1,
+    axis: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Logits and the units' maps, from a real forward pass with a hook of our own."""
     runs, maps = 0, None
@@ -101,7 +105,11 @@ def test_ablation_at_any_layer_is_a_real_forward_pass(
         torch.testing.assert_close(found.before, net(X), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.after, after, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.maps.maps, maps, rtol=1e-5, atol=1e-6)
-    assert found.units == (3, 1) and found.layer == name and len(found.subjects) == 3
+    assert (
+        found.units == (3, 1)
+        and found.layer == name
+        and len(found.subjects) == 3
+    )
     assert not torch.equal(found.before, found.after)
     torch.testing.assert_close(
         small(net).units(X, name, units).maps, maps, rtol=1e-5, atol=1e-6
@@ -109,7 +117,9 @@ def test_ablation_at_any_layer_is_a_real_forward_pass(
 
 
 @pytest.mark.parametrize("make", [Gap, Dense, OneRelu, ChannelsLast])
-def test_the_heads_algebra_and_the_slow_way_agree(make: type[nn.Module]) -> None:
+def test_the_heads_algebra_and_the_slow_way_agree(
+    make: type[nn.Module],
+) -> None:
     model = small(seeded(make))
     exact = model.ablate(X, None, [2, 3])
     assert exact.exact and exact.layer == model.head.layer
@@ -124,7 +134,8 @@ def test_the_heads_algebra_and_the_slow_way_agree(make: type[nn.Module]) -> None
         assert by_name.exact
         torch.testing.assert_close(by_name.after, exact.after)
         torch.testing.assert_close(
-            model.units(X, model.head.layer, [2]).maps, model.units(X, None, [2]).maps
+            model.units(X, model.head.layer, [2]).maps,
+            model.units(X, None, [2]).maps,
         )
     else:
         assert not model.ablate(X, model.head.layer, [2, 3]).exact
@@ -180,7 +191,9 @@ def test_blocks_that_return_structures_are_rebuilt(shape: str) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("units", [8, [0, -1], True, [1.0], "3", torch.tensor([9])])
+@pytest.mark.parametrize(
+    "units", [8, [0, -1], True, [1.0], "3", torch.tensor([9])]
+)
 @pytest.mark.parametrize("layer", ["features.0", None])
 def test_what_is_no_unit_is_refused(units: Any, layer: str | None) -> None:
     model = small(seeded(Gap))
@@ -236,7 +249,9 @@ def test_ablating_nothing_changes_nothing() -> None:
     model = small(seeded(Gap))
     for layer in (None, "features.0"):
         found = model.ablate(X, layer)
-        torch.testing.assert_close(found.after, found.before, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            found.after, found.before, rtol=1e-6, atol=1e-6
+        )
         assert found.turned_over() == [False] * 3
 
 
@@ -255,7 +270,10 @@ def test_the_account_checks_its_identities_on_the_photo() -> None:
         )
         each = told.explanation.ablate_each()[0].argmax(1)
         assert told.turning == tuple(
-            (each != told.explanation.logits[0].argmax()).nonzero().flatten().tolist()
+            (each != told.explanation.logits[0].argmax())
+            .nonzero()
+            .flatten()
+            .tolist()
         )
         assert told.sentence().startswith(told.predictions[0].label)
 

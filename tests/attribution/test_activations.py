@@ -1,4 +1,5 @@
-"""Maps of several layers from one pass: those that hooks see, of the network as it is and compiled."""
+"""Maps of several layers from one pass: those that hooks see, of the network as it is
+and compiled."""
 
 from __future__ import annotations
 
@@ -51,13 +52,17 @@ def test_layers_are_what_hooks_see(
     with model.frozen(names, required=True) if compiled else model.thawed():
         found = model.activations(x, names)
     assert list(found.layers) == list(found.pooled) == names
-    assert torch.allclose(found.logits, logits, atol=1e-5 * float(logits.abs().max()))
+    assert torch.allclose(
+        found.logits, logits, atol=1e-5 * float(logits.abs().max())
+    )
     for name in names:
         real = layers[name].units_first(outputs[name])
         assert torch.allclose(
             found.layers[name], real, atol=1e-5 * float(real.abs().max())
         ), name
-        assert torch.allclose(found.pooled[name], found.layers[name].mean((2, 3)))
+        assert torch.allclose(
+            found.pooled[name], found.layers[name].mean((2, 3))
+        )
     if model.head.exact:
         assert found.readout is not None and found.units is not None
         assert torch.allclose(

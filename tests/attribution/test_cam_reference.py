@@ -26,11 +26,14 @@ Reference: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]
 
 
 class Head(nn.Module):
-    """What follows the last convolution of the authors' GoogLeNet-GAP; its input is the feature map."""
+    """What follows the last convolution of the authors' GoogLeNet-GAP; its input is
+    the feature map."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.fc = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        self.fc = nn.Linear(
+            weight.shape[1], weight.shape[0], bias=bias is not None
+        )
         with torch.no_grad():
             self.fc.weight.copy_(weight)
             if bias is not None:
@@ -43,7 +46,8 @@ class Head(nn.Module):
 
 @pytest.fixture(scope="module")
 def reference(data: Path) -> Reference:
-    """Weights (unit, class), activations (x, y, unit, crop), probabilities (class, crop) and labels."""
+    """Weights (unit, class), activations (x, y, unit, crop), probabilities (class,
+    crop) and labels."""
     net = scipy_io.loadmat(data / "cam-reference" / "data_net.mat")
     photo = scipy_io.loadmat(data / "cam-reference" / "data_img1.mat")
     labels = [str(row[0]).split(" ", 1)[1] for row in net["categories"][:, 0]]
@@ -55,7 +59,9 @@ def reference(data: Path) -> Reference:
     )
 
 
-def explained(reference: Reference, bias: np.ndarray | None = None) -> ExactExplanation:
+def explained(
+    reference: Reference, bias: np.ndarray | None = None
+) -> ExactExplanation:
     weights, activations, _scores, labels = reference
     feature_map = torch.from_numpy(
         np.ascontiguousarray(activations.transpose(3, 2, 1, 0))
@@ -68,7 +74,8 @@ def explained(reference: Reference, bias: np.ndarray | None = None) -> ExactExpl
 
 
 def told_bias(reference: Reference) -> np.ndarray:
-    """The authors' bias, up to a constant: what their log-probabilities have over pooling and weights, on average."""
+    """The authors' bias, up to a constant: what their log-probabilities have over
+    pooling and weights, on average."""
     weights, activations, scores, _labels = reference
     rest = np.log(scores.astype(np.float64)) - weights.T.astype(
         np.float64
@@ -92,7 +99,9 @@ def test_the_maps_are_the_authors(reference: Reference) -> None:
         assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
-def test_the_scores_are_the_authors_but_for_their_bias(reference: Reference) -> None:
+def test_the_scores_are_the_authors_but_for_their_bias(
+    reference: Reference,
+) -> None:
     explanation = explained(reference)
     probabilities = explanation.logits.double().softmax(1).numpy()
     assert np.abs(probabilities - reference[2].T).max() < 9e-4
@@ -109,7 +118,9 @@ def test_with_their_bias_the_scores_agree_to_the_last_digits(
     probabilities = explanation.logits.double().softmax(1).numpy()
     assert np.abs(probabilities - reference[2].T).max() < 5e-6
     top = explanation.top(3)[0]
-    assert top[0].index == int(reference[2][:, 0].argmax()) and top[0].label in (
+    assert top[0].index == int(reference[2][:, 0].argmax()) and top[
+        0
+    ].label in (
         "cup",
         "espresso",
     )

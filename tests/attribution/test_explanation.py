@@ -1,4 +1,5 @@
-"""The identities of the explanation, each against a slow twin, to 1e-5 of the largest logit in float32."""
+"""The identities of the explanation, each against a slow twin, to 1e-5 of the largest
+logit in float32."""
 
 from __future__ import annotations
 
@@ -28,13 +29,21 @@ class Case:
     """A random network, a batch for it, and its explanation."""
 
     def __init__(
-        self, batch: int, units: int, classes: int, rows: int, cols: int, seed: int
+        self,
+        batch: int,
+        units: int,
+        classes: int,
+        rows: int,
+        cols: int,
+        seed: int,
     ) -> None:
         self.net = seeded(lambda: Gap(units, classes), seed)
         self.x = torch.randn(
             batch, 3, rows, cols, generator=torch.Generator().manual_seed(seed)
         )
-        self.model = wrap(self.net, preprocessing=Preprocessing(resize=32, crop=32))
+        self.model = wrap(
+            self.net, preprocessing=Preprocessing(resize=32, crop=32)
+        )
         self.explanation = exactly(self.model.explain(self.x, batch_size=3))
         self.seed = seed
 
@@ -163,7 +172,9 @@ def test_the_ablated_explanation_keeps_every_identity(case: Case) -> None:
 
 
 @for_any_case
-def test_ablating_units_one_after_the_other_or_together_is_the_same(case: Case) -> None:
+def test_ablating_units_one_after_the_other_or_together_is_the_same(
+    case: Case,
+) -> None:
     units = case.some_units()
     one_by_one = case.explanation
     for unit in units:
@@ -200,13 +211,18 @@ def test_ablations_told_a_few_at_a_time_are_those_of_each(case: Case) -> None:
     scale = float(torch.cat([each.flatten(), e.logits.flatten()]).abs().max())
     for at_once in (None, 1, 3):
         told = list(e.ablations(units=units, at_once=at_once))
-        assert [unit for few, _ in told for unit in few] == list(dict.fromkeys(units))
+        assert [unit for few, _ in told for unit in few] == list(
+            dict.fromkeys(units)
+        )
         assert (
-            at_once is None or max((len(few) for few, _ in told), default=0) <= at_once
+            at_once is None
+            or max((len(few) for few, _ in told), default=0) <= at_once
         )
         for few, logits in told:
             assert float((logits - each[:, few]).abs().max()) <= 1e-6 * scale
-    everything = torch.cat([logits for _, logits in e.ablations([0], at_once=2)], dim=1)
+    everything = torch.cat(
+        [logits for _, logits in e.ablations([0], at_once=2)], dim=1
+    )
     assert float((everything - each[:, :, :1]).abs().max()) <= 1e-6 * scale
     for wrong in (0, -1):
         with pytest.raises(
@@ -223,13 +239,17 @@ def test_regions_that_tile_the_map_share_the_logit(case: Case) -> None:
     label = torch.randint(
         0, 3, (rows, cols), generator=torch.Generator().manual_seed(case.seed)
     )
-    soft = torch.rand(rows, cols, generator=torch.Generator().manual_seed(case.seed))
+    soft = torch.rand(
+        rows, cols, generator=torch.Generator().manual_seed(case.seed)
+    )
     parts = [e.evidence((label == part).float()) for part in range(3)]
     close(torch.stack(parts).sum(0), e.logits)
     close(e.evidence(soft) + e.evidence(1 - soft), e.logits)
     # The slow way: over the cells of the map of every class.
     inside = label == 0
-    slow = (e.cams + e.head.bias[:, None, None])[:, :, inside].sum(2) / (rows * cols)
+    slow = (e.cams + e.head.bias[:, None, None])[:, :, inside].sum(2) / (
+        rows * cols
+    )
     close(parts[0], slow, 1e-4) if float(slow.abs().max()) > 1e-3 else None
     torch.testing.assert_close(e.evidence(inside), parts[0])
 
@@ -257,9 +277,13 @@ def test_every_head_obeys_the_identities(name: str) -> None:
     channels = 1 if name == "one channel" else 3
     model = wrap(
         seeded(make),
-        preprocessing=Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels),
+        preprocessing=Preprocessing(
+            mean=(0.5,) * channels, std=(0.5,) * channels
+        ),
     )
-    x = torch.randn(3, channels, 40, 32, generator=torch.Generator().manual_seed(5))
+    x = torch.randn(
+        3, channels, 40, 32, generator=torch.Generator().manual_seed(5)
+    )
     e = exactly(model.explain(x))
     close(e.cams.mean((2, 3)) + e.head.bias, e.logits)
     close(e.contributions.sum(2) + e.head.bias, e.logits)
@@ -294,7 +318,7 @@ def test_batch_and_single_forward_passes_agree_for_photos(
             assert one.subjects[0].picture().tobytes() == photo.tobytes()
 
 
-# --- rankings and classes --------------------------------------------------------------------------------------------
+# --- rankings and classes -----------------------------------------------------
 
 
 def labelled(labels: list[str] | None = None) -> ExactExplanation:
@@ -331,7 +355,8 @@ def test_the_top_of_every_photo() -> None:
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_top_of_nothing_is_refused(count: int) -> None:
     with pytest.raises(
-        ClassError, match=f"the number of classes to list is at least 1, not {count}"
+        ClassError,
+        match=f"the number of classes to list is at least 1, not {count}",
     ):
         labelled().top(count)
 
@@ -391,7 +416,8 @@ def test_an_index_from_numpy_or_torch_is_an_index() -> None:
 
 def test_a_label_that_two_classes_share_must_be_named_by_index() -> None:
     with pytest.raises(
-        ClassError, match="2 classes are called 'crane': name one by its index, 1 or 3"
+        ClassError,
+        match="2 classes are called 'crane': name one by its index, 1 or 3",
     ):
         class_index(["dog", "crane", "cat", "crane"], "crane")
     e = labelled(["dog", "crane", "cat", "crane", "owl"])
@@ -407,7 +433,7 @@ def test_maps_of_named_classes_are_those_of_all() -> None:
         e.cams_of("f")
 
 
-# --- units ------------------------------------------------------------------------------------------------------
+# --- units --------------------------------------------------------------------
 
 
 def test_the_maximal_unit_is_the_one_with_the_largest_weight() -> None:
@@ -426,7 +452,9 @@ def test_the_units_that_add_most_come_first() -> None:
         4
     ).indices.tolist()
     for part in units:
-        assert part.contribution == pytest.approx(part.weight * part.mean_activation)
+        assert part.contribution == pytest.approx(
+            part.weight * part.mean_activation
+        )
         assert part.mean_activation == pytest.approx(
             float(e.feature_map[1, part.unit].mean())
         )
@@ -494,7 +522,10 @@ def test_what_is_no_unit_is_refused(units: Any, message: str) -> None:
 def test_unit_maps_are_the_feature_map() -> None:
     e = labelled()
     maps = e.unit_maps([4, 1])
-    assert torch.equal(maps.maps, e.feature_map[:, [4, 1]]) and maps.layer == "features"
+    assert (
+        torch.equal(maps.maps, e.feature_map[:, [4, 1]])
+        and maps.layer == "features"
+    )
     assert maps.on_photo(1, (20, 10)).shape == (2, 10, 20)
 
 

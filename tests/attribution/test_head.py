@@ -1,4 +1,5 @@
-"""Finding the head: every spelling of it, clear refusals of everything else, and never a wrong map."""
+"""Finding the head: every spelling of it, clear refusals of everything else, and never
+a wrong map."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def small(module: nn.Module, channels: int = 3) -> Classifier:
     mean = (0.5,) * channels
     return wrap(
-        module, preprocessing=Preprocessing(resize=32, crop=32, mean=mean, std=mean)
+        module,
+        preprocessing=Preprocessing(resize=32, crop=32, mean=mean, std=mean),
     )
 
 
@@ -54,7 +56,11 @@ def test_the_head_of_every_spelling_is_found(name: str) -> None:
     channels = 1 if name == "one channel" else 3
     model = small(seeded(make), channels)
     head = model.head
-    assert (head.kind, head.layer, head.layer_is_map) == (kind, layer, layer_is_map)
+    assert (head.kind, head.layer, head.layer_is_map) == (
+        kind,
+        layer,
+        layer_is_map,
+    )
     # A normalisation takes the mean of the units away, and digits with it.
     allowed = 5e-6 if kind == "gap-norm-linear" else 1e-6
     assert head.error <= allowed and head.probes >= 3
@@ -67,7 +73,9 @@ def test_the_head_of_every_spelling_is_found(name: str) -> None:
     check_ablations(model, explanation, noise(4, channels, 32, 32))
 
 
-def check_ablations(model: Classifier, explanation: Explanation, x: Tensor) -> None:
+def check_ablations(
+    model: Classifier, explanation: Explanation, x: Tensor
+) -> None:
     """Every unit off in turn, by algebra, is a real forward pass with its map set to zero."""
     each = explanation.ablate_each()
     largest = explanation.logits.abs().max()
@@ -76,12 +84,17 @@ def check_ablations(model: Classifier, explanation: Explanation, x: Tensor) -> N
         scale = torch.maximum(largest, real.abs().max())
         assert float((each[:, unit] - real).abs().max() / scale) <= 1e-5
         assert (
-            float((explanation.ablate([unit]).logits - real).abs().max() / scale)
+            float(
+                (explanation.ablate([unit]).logits - real).abs().max() / scale
+            )
             <= 1e-5
         )
     two = explanation.ablate([0, 1])
     assert (
-        float((two.logits - model.forward_without(x, [0, 1])).abs().max() / largest)
+        float(
+            (two.logits - model.forward_without(x, [0, 1])).abs().max()
+            / largest
+        )
         <= 1e-5
     )
     # The maps of what is left add up to what is left.
@@ -141,7 +154,9 @@ def test_the_heads_of_torchvision(
         ),
     ],
 )
-def test_probabilities_are_refused_with_the_remedy(module: Making, reason: str) -> None:
+def test_probabilities_are_refused_with_the_remedy(
+    module: Making, reason: str
+) -> None:
     model = small(seeded(module))
     questions: list[Callable[[], object]] = [
         lambda: model.head,
@@ -158,7 +173,10 @@ def test_probabilities_are_refused_with_the_remedy(module: Making, reason: str) 
     ("module", "reason"),
     [
         (Mlp, "before the last linear layer stands a hidden layer"),
-        (Flattened, "reads a flattened 4×3×3 map, cell by cell, not a pooled one"),
+        (
+            Flattened,
+            "reads a flattened 4×3×3 map, cell by cell, not a pooled one",
+        ),
         (Tokens, "before the last linear layer stands a token (as in ViT)"),
         (
             lambda: Ending(IMPOSTORS["max pool"]),
@@ -198,7 +216,12 @@ def test_an_impostor_is_refused_or_handled_exactly_but_never_explained_wrongly(
         model = small(net)
         explanation = model.explain(x)
     except HeadError:
-        assert name in ("softmax", "log-softmax", "sigmoid", "dropout that never stops")
+        assert name in (
+            "softmax",
+            "log-softmax",
+            "sigmoid",
+            "dropout that never stops",
+        )
         return
     torch.testing.assert_close(explanation.logits, logits)
     without = model.forward_without(x, [1, 3])
@@ -277,7 +300,11 @@ def test_a_photo_on_the_boundary_between_two_classes_is_not_taken_for_an_imposto
         assert net(x).abs().max() < 1e-6  # no logit is left, only its rounding
     explanation = exactly(small(net).explain(x))
     difference = (
-        (explanation.contributions.sum(2) + explanation.head.bias - explanation.logits)
+        (
+            explanation.contributions.sum(2)
+            + explanation.head.bias
+            - explanation.logits
+        )
         .abs()
         .max()
     )
@@ -286,7 +313,9 @@ def test_a_photo_on_the_boundary_between_two_classes_is_not_taken_for_an_imposto
     assert all(check.holds for check in told.checks)
 
 
-def test_a_small_term_that_comes_in_through_a_view_is_found_by_the_numbers() -> None:
+def test_a_small_term_that_comes_in_through_a_view_is_found_by_the_numbers() -> (
+    None
+):
     def cheat(when: Callable[[Tensor], Tensor]) -> Ending:
         def end(net: Ending, x: Tensor) -> Tensor:
             logits: Tensor = net.fc(net.pooled(x))
@@ -298,7 +327,8 @@ def test_a_small_term_that_comes_in_through_a_view_is_found_by_the_numbers() -> 
     head, refusal = small(cheat(torch.exp)).head_or_refusal()
     assert head is not None and not head.exact
     assert re.search(
-        "its logits differ from that algebra by .* something else contributes", refusal
+        "its logits differ from that algebra by .* something else contributes",
+        refusal,
     )
     model = small(
         cheat(lambda mean: mean > 5)
@@ -367,7 +397,9 @@ def test_a_network_that_gives_no_tensor_is_refused() -> None:
         def forward(self, x: Tensor) -> str:
             return "dog"
 
-    with pytest.raises(ModelError, match="the network gave no tensor, not logits"):
+    with pytest.raises(
+        ModelError, match="the network gave no tensor, not logits"
+    ):
         _ = small(Silent()).labels
 
 
@@ -410,7 +442,9 @@ def test_it_can_be_found_without_a_classifier() -> None:
     assert head.error < 1e-6
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64]
+)
 def test_an_impostor_in_low_precision_is_not_mistaken_for_rounding(
     dtype: torch.dtype,
 ) -> None:
@@ -467,7 +501,9 @@ class OnePool(Gap):
 
 
 @pytest.mark.parametrize("name", UNSEEN)
-def test_what_depends_on_the_units_unseen_is_not_called_exact(name: str) -> None:
+def test_what_depends_on_the_units_unseen_is_not_called_exact(
+    name: str,
+) -> None:
     model = small(seeded(lambda: OnePool(UNSEEN[name])))
     head, refusal = model.head_or_refusal()
     assert head is None or not head.exact
@@ -506,7 +542,9 @@ class Reordered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)[:, self.order]
         x = x + self.mix(x).relu()
-        logits: Tensor = self.fc((x if self.back is None else x[:, self.back]).mean(1))
+        logits: Tensor = self.fc(
+            (x if self.back is None else x[:, self.back]).mean(1)
+        )
         return logits
 
 
@@ -553,6 +591,8 @@ class SetsUpFirst(Gap):
         return super().forward(x * self.cache)
 
 
-def test_a_first_pass_that_sets_something_up_does_not_cost_the_exact_head() -> None:
+def test_a_first_pass_that_sets_something_up_does_not_cost_the_exact_head() -> (
+    None
+):
     model = wrap(seeded(SetsUpFirst).eval())
     assert model.head.kind == "gap-linear" and not model.head_or_refusal()[1]

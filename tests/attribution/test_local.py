@@ -50,10 +50,13 @@ X = noise(3, 3, 32, 32)
 def by_autograd(
     net: nn.Module, layer: str, x: Tensor, index: int
 ) -> tuple[Tensor, Tensor]:
-    """The layer's output and the gradient of one class's logit, by an ordinary backward pass of the whole network."""
+    """The layer's output and the gradient of one class's logit, by an ordinary
+    backward pass of the whole network."""
     kept: dict[str, Tensor] = {}
     module = dict(net.named_modules())[layer]
-    handle = module.register_forward_hook(lambda _m, _i, output: kept.update(a=output))
+    handle = module.register_forward_hook(
+        lambda _m, _i, output: kept.update(a=output)
+    )
     try:
         logits = net.eval()(x.clone().requires_grad_())
     finally:
@@ -77,7 +80,8 @@ def test_the_map_is_gradient_times_activation_of_an_ordinary_backward_pass(
     model = small(net)
     assert model.head.layer == layer and model.head.kind == "local"
     hires, gradcam = (
-        local(model.explain(X, method=method)) for method in ("hirescam", "gradcam")
+        local(model.explain(X, method=method))
+        for method in ("hirescam", "gradcam")
     )
     for index in range(5):
         activation, gradient = by_autograd(net, layer, X, index)
@@ -87,7 +91,8 @@ def test_the_map_is_gradient_times_activation_of_an_ordinary_backward_pass(
         )
         weights = gradient.sum((2, 3))
         torch.testing.assert_close(
-            gradcam.cams[:, index], torch.einsum("bu,buyx->byx", weights, activation)
+            gradcam.cams[:, index],
+            torch.einsum("bu,buyx->byx", weights, activation),
         )
         torch.testing.assert_close(
             hires.contributions[:, index], (gradient * activation).sum((2, 3))
@@ -100,7 +105,8 @@ def test_the_map_is_gradient_times_activation_of_an_ordinary_backward_pass(
 def test_where_the_last_linear_layer_reads_every_cell_hirescam_leaves_out_the_bias_alone() -> (
     None
 ):
-    """Draelos & Carin's case: HiResCAM is exact for one linear layer on the flattened map, Grad-CAM is not."""
+    """Draelos & Carin's case: HiResCAM is exact for one linear layer on the flattened
+    map, Grad-CAM is not."""
     net = seeded(Flattened)
     model = small(net)
     hires, gradcam = model.explain(X), model.explain(X, method="gradcam")
@@ -113,17 +119,22 @@ def test_where_the_last_linear_layer_reads_every_cell_hirescam_leaves_out_the_bi
 
 
 @pytest.mark.parametrize("method", ["hirescam", "gradcam"])
-def test_both_methods_are_the_exact_map_where_the_head_is_exact(method: str) -> None:
+def test_both_methods_are_the_exact_map_where_the_head_is_exact(
+    method: str,
+) -> None:
     model = small(seeded(Gap))
     exact, asked = model.explain(X), local(model.explain(X, method=method))
     assert (
-        isinstance(exact, ExactExplanation) and asked.layer == exact.layer == "features"
+        isinstance(exact, ExactExplanation)
+        and asked.layer == exact.layer == "features"
     )
     torch.testing.assert_close(asked.cams, exact.cams, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
         asked.contributions, exact.contributions, rtol=1e-4, atol=1e-6
     )
-    torch.testing.assert_close(asked.left_out, exact.left_out, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        asked.left_out, exact.left_out, rtol=1e-4, atol=1e-6
+    )
     torch.testing.assert_close(
         asked.ablate_each(), exact.ablate_each(), rtol=1e-4, atol=1e-6
     )
@@ -197,7 +208,8 @@ class PreNorm(Tokens):
 
 
 def test_where_a_normalisation_reads_every_token_its_output_is_taken() -> None:
-    """Gradient · activation before it is 0 in every token: layer norm does not see their lengths."""
+    """Gradient · activation before it is 0 in every token: layer norm does not see
+    their lengths."""
     net = seeded(PreNorm)
     model = small(net)
     explanation = local(model.explain(X))
@@ -220,7 +232,9 @@ def test_where_a_normalisation_reads_every_token_its_output_is_taken() -> None:
     ):
         silent = model.explain(X, layer="patches")
     averaged = local(model.explain(X, layer="patches", method="gradcam"))
-    assert silent.cams_of(0).abs().max() < 0.01 * averaged.cams_of(0).abs().max()
+    assert (
+        silent.cams_of(0).abs().max() < 0.01 * averaged.cams_of(0).abs().max()
+    )
 
 
 def test_any_layer_can_be_asked_and_says_that_it_is_local() -> None:
@@ -252,11 +266,15 @@ class Bypassed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        logits: Tensor = self.fc(torch.relu(x + self.inner(x).relu_()).mean((2, 3)))
+        logits: Tensor = self.fc(
+            torch.relu(x + self.inner(x).relu_()).mean((2, 3))
+        )
         return logits
 
 
-def test_a_layer_that_something_bypasses_is_run_from_the_layer_before_it() -> None:
+def test_a_layer_that_something_bypasses_is_run_from_the_layer_before_it() -> (
+    None
+):
     net = seeded(Bypassed)
     model = small(net)
     explanation = local(model.explain(X, layer="inner"))
@@ -266,12 +284,15 @@ def test_a_layer_that_something_bypasses_is_run_from_the_layer_before_it() -> No
     torch.testing.assert_close(explanation.ablate_each()[:, 2], real)
     assert not torch.allclose(real, explanation.logits)
     leaf = explanation.feature_map.clone().requires_grad_()
-    handle = net.inner.register_forward_hook(lambda _m, _i, _output: leaf.clone())
+    handle = net.inner.register_forward_hook(
+        lambda _m, _i, _output: leaf.clone()
+    )
     logits = net(X)
     handle.remove()
     (gradient,) = torch.autograd.grad(logits[:, 0].sum(), leaf)
     torch.testing.assert_close(
-        explanation.contributions_of(0)[:, 0], (gradient * leaf.detach()).sum((2, 3))
+        explanation.contributions_of(0)[:, 0],
+        (gradient * leaf.detach()).sum((2, 3)),
     )
 
 
@@ -295,7 +316,10 @@ def test_regions_add_up_to_the_logit() -> None:
 
 def test_batches_photos_and_slices_agree() -> None:
     model = small(seeded(Tokens))
-    whole, parts = local(model.explain(X)), local(model.explain(X, batch_size=2))
+    whole, parts = (
+        local(model.explain(X)),
+        local(model.explain(X, batch_size=2)),
+    )
     torch.testing.assert_close(parts.cams, whole.cams)
     torch.testing.assert_close(whole[1].cams, whole.cams[1:2])
     torch.testing.assert_close(
@@ -350,14 +374,17 @@ def test_a_network_that_looks_at_its_input_is_run_whole() -> None:
     explanation = local(model.explain(X))
     assert explanation.layer == "features" and explanation.head.start is None
     torch.testing.assert_close(
-        explanation.ablate([1]).logits, model.forward_without(X, [1], "features")
+        explanation.ablate([1]).logits,
+        model.forward_without(X, [1], "features"),
     )
 
 
 def test_a_network_outside_autograd_is_told() -> None:
     class Detached(Mlp):
         def forward(self, x: Tensor) -> Tensor:
-            logits: Tensor = self.classifier(self.features(x).mean((2, 3)).detach())
+            logits: Tensor = self.classifier(
+                self.features(x).mean((2, 3)).detach()
+            )
             return logits
 
     with pytest.raises(
@@ -405,13 +432,17 @@ def test_the_users_network_and_contexts_are_left_alone(
         explanation = small(net).explain(X)
         explanation.cams_of([0, 1])
         explanation.ablate_each()
-        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == was
+        assert (
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+        ) == was
     assert net.training and all(
         parameter.grad is None for parameter in net.parameters()
     )
     assert not net.features[0].weight.requires_grad
     assert all(
-        torch.equal(value, before[name]) for name, value in net.state_dict().items()
+        torch.equal(value, before[name])
+        for name, value in net.state_dict().items()
     )
     assert not any(module._forward_hooks for module in net.modules())
 
@@ -476,8 +507,12 @@ def test_networks_of_every_make(name: str) -> None:
     torch.testing.assert_close(
         explanation.ablate([1]).logits, real, rtol=1e-5, atol=1e-6
     )
-    total = explanation.cams_of([0, 1]).mean((2, 3)) + explanation.left_out_of([0, 1])
-    torch.testing.assert_close(total, explanation.logits[:, :2], rtol=1e-4, atol=1e-5)
+    total = explanation.cams_of([0, 1]).mean((2, 3)) + explanation.left_out_of(
+        [0, 1]
+    )
+    torch.testing.assert_close(
+        total, explanation.logits[:, :2], rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -489,7 +524,10 @@ def test_inputs_of_other_shapes(channels: int, rows: int, cols: int) -> None:
     x = noise(2, channels, rows, cols)
     model = wrap(net)
     explanation = model.explain(x)
-    assert explanation.feature_map.shape[2:] == ((rows + 1) // 2, (cols + 1) // 2)
+    assert explanation.feature_map.shape[2:] == (
+        (rows + 1) // 2,
+        (cols + 1) // 2,
+    )
     torch.testing.assert_close(
         explanation.ablate([2]).logits,
         model.forward_without(x, [2]),
@@ -534,7 +572,9 @@ def test_torchvisions_other_networks(
     )
     side = 224 if name.startswith("vit") else 96
     net = seeded(lambda: models.get_model(name, num_classes=10))
-    if name.startswith("vit"):  # begins with a head of zeros, for which no cell counts
+    if name.startswith(
+        "vit"
+    ):  # begins with a head of zeros, for which no cell counts
         nn.init.trunc_normal_(net.heads.head.weight, std=0.02)
     model = wrap(net, preprocessing=Preprocessing(side, side))
     head = model.head
@@ -579,5 +619,8 @@ def test_a_network_that_mixes_its_batch_gets_one_copy_at_a_time() -> None:
     each = explanation.ablate_each()
     for unit in range(6):
         torch.testing.assert_close(
-            each[:, unit], explanation.ablate([unit]).logits, rtol=1e-5, atol=1e-6
+            each[:, unit],
+            explanation.ablate([unit]).logits,
+            rtol=1e-5,
+            atol=1e-6,
         )

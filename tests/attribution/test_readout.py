@@ -1,4 +1,5 @@
-"""The algebra of pooled units, with and without a normalisation, against loops and torch's own layers."""
+"""The algebra of pooled units, with and without a normalisation, against loops and
+torch's own layers."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def cases(draw: st.DrawFn) -> tuple[Readout, Tensor]:
     pooled[:, 0] *= draw(
         st.sampled_from([1.0, 100.0, 1e7])
     )  # one unit may be nearly all of the divisor
-    return Readout(weight, torch.randn(classes, generator=generator), norm), pooled
+    return Readout(
+        weight, torch.randn(classes, generator=generator), norm
+    ), pooled
 
 
 @settings(deadline=None, max_examples=150)
@@ -64,12 +67,16 @@ def test_logits_are_those_of_torchs_own_normalisation(
         + (pooled.abs() / readout.divisor(pooled)).max()
         * readout.weight.abs().sum(1).max()
     )
-    assert float((readout.logits(pooled) - expected).abs().max() / largest) < 1e-5
+    assert (
+        float((readout.logits(pooled) - expected).abs().max() / largest) < 1e-5
+    )
 
 
 @settings(deadline=None, max_examples=150)
 @given(cases())
-def test_every_unit_off_in_closed_form_is_a_loop(case: tuple[Readout, Tensor]) -> None:
+def test_every_unit_off_in_closed_form_is_a_loop(
+    case: tuple[Readout, Tensor],
+) -> None:
     readout, pooled = case
     logits = readout.logits(pooled)
     each = readout.logits_without_each(pooled, logits, None)
@@ -100,22 +107,29 @@ def test_maps_over_the_divisor_add_up_to_the_logit(
     spread = torch.randn(
         *pooled.shape, rows, cols, generator=torch.Generator().manual_seed(0)
     )
-    feature_map = pooled[:, :, None, None] + spread - spread.mean((2, 3), keepdim=True)
+    feature_map = (
+        pooled[:, :, None, None] + spread - spread.mean((2, 3), keepdim=True)
+    )
     divisor = readout.divisor(feature_map.mean((2, 3)))
     maps = (
         torch.einsum("cu,buyx->bcyx", readout.weight, feature_map)
         / divisor[:, :, None, None]
     )
     logits = readout.logits(cell_means(feature_map))
-    largest = 1 + (pooled.abs() / divisor).max() * readout.weight.abs().sum(1).max()
+    largest = (
+        1 + (pooled.abs() / divisor).max() * readout.weight.abs().sum(1).max()
+    )
     assert (
-        float((maps.mean((2, 3)) + readout.bias - logits).abs().max() / largest) < 1e-4
+        float((maps.mean((2, 3)) + readout.bias - logits).abs().max() / largest)
+        < 1e-4
     )
     assert completeness_error(logits, feature_map, readout).max() == 0
 
 
 @pytest.mark.parametrize("kind", ["layer", "root mean square", "length"])
-def test_a_photo_that_switches_everything_off_divides_by_something(kind: str) -> None:
+def test_a_photo_that_switches_everything_off_divides_by_something(
+    kind: str,
+) -> None:
     norm = Normalisation(kind, 1e-5)
     assert norm.divisor(torch.zeros(2, 4)).min() > 0
     assert norm.divisor_without_each(torch.tensor([[0.0, 3.0, 0.0]])).min() > 0

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -50,7 +51,9 @@ class Net(nn.Module):
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(
+        0, 255, (60, 90, 3), dtype=np.uint8
+    )
     path = tmp_path / "a photo.png"
     Image.fromarray(pixels).save(path)
     return path
@@ -60,17 +63,25 @@ def photo(tmp_path: Path) -> Path:
 def model(tmp_path: Path) -> list[str]:
     path = tmp_path / "net.py"
     path.write_text(NETWORK)
-    return ["--model", f"python:{path}:Net", "--preprocessing", "resize=40,crop=32"]
+    return [
+        "--model",
+        f"python:{path}:Net",
+        "--preprocessing",
+        "resize=40,crop=32",
+    ]
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
     status = main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line with which a call fails: on standard error, without a traceback, with status 1."""
+    """The one line with which a call fails: on standard error, without a traceback,
+    with status 1."""
     status, out, err = run(capsys, *arguments)
     assert status == 1, (out, err)
     assert err.count("\n") == 1, err
@@ -80,7 +91,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_explain_writes_a_report_its_pieces_and_json_and_says_what_it_found(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "report"
     status, printed, err = run(capsys, "explain", photo, *model, "--out", out)
@@ -96,7 +110,9 @@ def test_explain_writes_a_report_its_pieces_and_json_and_says_what_it_found(
 
 
 def test_the_schema_names_every_kind_of_head_and_every_method() -> None:
-    definitions = SCHEMA.schema["$defs"]
+    schema = SCHEMA.schema
+    assert isinstance(schema, Mapping)
+    definitions = schema["$defs"]
     kinds = {kind.kind for kind in EXACT_KINDS} | {LocalHead.kind}
     assert set(definitions["kind"]["enum"]) == kinds
     methods = definitions["head"]["properties"]["method"]["enum"]
@@ -112,12 +128,18 @@ def test_explain_json_alone_prints_one_document_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.rglob("*"))
-    status, printed, _ = run(capsys, "explain", photo, *model, "--json", "--top", 3)
+    status, printed, _ = run(
+        capsys, "explain", photo, *model, "--json", "--top", 3
+    )
     assert status == 0
     document = json.loads(printed)
     SCHEMA.validate(document)
     told = document["photos"][0]
-    assert [prediction["rank"] for prediction in told["predictions"]] == [1, 2, 3]
+    assert [prediction["rank"] for prediction in told["predictions"]] == [
+        1,
+        2,
+        3,
+    ]
     for cam in told["cams"]:
         assert np.mean(cam["map"]) + cam["bias"] == pytest.approx(
             cam["logit"], abs=1e-5
@@ -128,7 +150,10 @@ def test_explain_json_alone_prints_one_document_and_writes_nothing(
 
 
 def test_several_photos_give_a_report_each_and_an_index(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     elsewhere = tmp_path / "other" / photo.name
     elsewhere.parent.mkdir()
@@ -144,12 +169,21 @@ def test_several_photos_give_a_report_each_and_an_index(
 
 
 def test_a_bad_photo_among_good_ones_is_named_and_the_others_are_explained(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff\xe0 cut short")
     status, printed, err = run(
-        capsys, "explain", broken, photo, tmp_path / "missing.jpg", *model, "--json"
+        capsys,
+        "explain",
+        broken,
+        photo,
+        tmp_path / "missing.jpg",
+        *model,
+        "--json",
     )
     assert status == 1
     assert len(json.loads(printed)["photos"]) == 1
@@ -159,11 +193,21 @@ def test_a_bad_photo_among_good_ones_is_named_and_the_others_are_explained(
 def test_ablate_prints_ranks_before_and_after_and_json_agrees_with_the_library(
     capsys: pytest.CaptureFixture[str], photo: Path, model: list[str]
 ) -> None:
-    status, printed, _ = run(capsys, "ablate", photo, *model, "--unit", 3, "--unit", 5)
+    status, printed, _ = run(
+        capsys, "ablate", photo, *model, "--unit", 3, "--unit", 5
+    )
     assert status == 0
     assert "→" in printed and "exact" in printed
     status, printed, _ = run(
-        capsys, "ablate", photo, *model, "--layer", "conv1", "--unit", 2, "--json"
+        capsys,
+        "ablate",
+        photo,
+        *model,
+        "--layer",
+        "conv1",
+        "--unit",
+        2,
+        "--json",
     )
     document = json.loads(printed)
     SCHEMA.validate(document)
@@ -171,7 +215,10 @@ def test_ablate_prints_ranks_before_and_after_and_json_agrees_with_the_library(
 
 
 def test_ablate_without_units_switches_the_maximal_one_off(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     _, printed, _ = run(capsys, "ablate", photo, *model, "--json")
     default = json.loads(printed)["photos"][0]["units"]
@@ -190,7 +237,10 @@ def test_ablate_without_units_switches_the_maximal_one_off(
 
 
 def test_units_and_filters_draw_pictures_and_print_json(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "pictures"
     status, printed, _ = run(
@@ -215,7 +265,16 @@ def test_units_and_filters_draw_pictures_and_print_json(
     )
     assert status == 0 and ".png" in printed
     _, printed, _ = run(
-        capsys, "filters", *model, "--layer", 1, "--channel", 0, "--filter", 2, "--json"
+        capsys,
+        "filters",
+        *model,
+        "--layer",
+        1,
+        "--channel",
+        0,
+        "--filter",
+        2,
+        "--json",
     )
     document = json.loads(printed)
     SCHEMA.validate(document)
@@ -240,9 +299,16 @@ def test_a_network_without_an_exact_head_is_explained_locally_and_says_so(
 ) -> None:
     path = tmp_path / "mlp.py"
     path.write_text(
-        NETWORK.replace("self.fc(x.mean((2, 3)))", "self.fc(x.mean((2, 3)).relu() * 2)")
+        NETWORK.replace(
+            "self.fc(x.mean((2, 3)))", "self.fc(x.mean((2, 3)).relu() * 2)"
+        )
     )
-    model = ["--model", f"python:{path}:Net", "--preprocessing", "resize=40,crop=32"]
+    model = [
+        "--model",
+        f"python:{path}:Net",
+        "--preprocessing",
+        "resize=40,crop=32",
+    ]
     status, printed, _ = run(capsys, "info", *model)
     assert (
         status == 0
@@ -253,11 +319,21 @@ def test_a_network_without_an_exact_head_is_explained_locally_and_says_so(
         "local: gradient × activation (HiResCAM) at" in printed
         and "leave out up to" in printed
     )
-    assert "3 random units switched off one by one = real forward passes" in printed
+    assert (
+        "3 random units switched off one by one = real forward passes"
+        in printed
+    )
     for options in ([], ["--method", "gradcam"], ["--layer", "conv1"]):
         out = tmp_path / "report"
         status, printed, _ = run(
-            capsys, "explain", photo, *model, "--out", out, "--no-pieces", *options
+            capsys,
+            "explain",
+            photo,
+            *model,
+            "--out",
+            out,
+            "--no-pieces",
+            *options,
         )
         assert status == 0 and "report: " in printed
         page = (out / "report.html").read_text("utf-8")
@@ -286,7 +362,10 @@ def test_a_network_without_an_exact_head_is_explained_locally_and_says_so(
 
 
 def test_a_local_answer_may_be_asked_of_a_network_with_an_exact_head(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "report"
     for options, layer, method in (
@@ -294,7 +373,14 @@ def test_a_local_answer_may_be_asked_of_a_network_with_an_exact_head(
         (["--layer", "conv1"], "conv1", "hirescam"),
     ):
         status, _, _ = run(
-            capsys, "explain", photo, *model, "--out", out, "--no-pieces", *options
+            capsys,
+            "explain",
+            photo,
+            *model,
+            "--out",
+            out,
+            "--no-pieces",
+            *options,
         )
         assert status == 0
         record = json.loads((out / "explanation.json").read_text("utf-8"))
@@ -313,9 +399,16 @@ def test_a_network_that_gives_probabilities_is_refused_with_the_remedy(
 ) -> None:
     path = tmp_path / "soft.py"
     path.write_text(
-        NETWORK.replace("self.fc(x.mean((2, 3)))", "self.fc(x.mean((2, 3))).softmax(1)")
+        NETWORK.replace(
+            "self.fc(x.mean((2, 3)))", "self.fc(x.mean((2, 3))).softmax(1)"
+        )
     )
-    model = ["--model", f"python:{path}:Net", "--preprocessing", "resize=40,crop=32"]
+    model = [
+        "--model",
+        f"python:{path}:Net",
+        "--preprocessing",
+        "resize=40,crop=32",
+    ]
     status, printed, _ = run(capsys, "info", *model)
     assert status == 0 and "none: the network ends in a softmax" in printed
     assert "wrap it without that, so that it gives logits" in refused(
@@ -328,9 +421,16 @@ def test_warnings_are_told_on_one_line(
 ) -> None:
     path = tmp_path / "dead.py"
     path.write_text(
-        NETWORK.replace("self.fc(x.mean((2, 3)))", "self.fc(x.mul(0).mean((2, 3)))")
+        NETWORK.replace(
+            "self.fc(x.mean((2, 3)))", "self.fc(x.mul(0).mean((2, 3)))"
+        )
     )
-    model = ["--model", f"python:{path}:Net", "--preprocessing", "resize=40,crop=32"]
+    model = [
+        "--model",
+        f"python:{path}:Net",
+        "--preprocessing",
+        "resize=40,crop=32",
+    ]
     status, _, said = run(capsys, "explain", photo, *model, "--json")
     assert status == 0
     assert (
@@ -341,7 +441,10 @@ def test_warnings_are_told_on_one_line(
 
 
 def test_wrong_input_is_answered_in_one_line_with_the_remedy(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     assert "did you mean 'conv1'" in refused(
         capsys, "units", photo, *model, "--layer", "conv", "--unit", 0
@@ -349,14 +452,18 @@ def test_wrong_input_is_answered_in_one_line_with_the_remedy(
     assert "numbered 0 to 7" in refused(
         capsys, "units", photo, *model, "--layer", "conv1", "--unit", 8
     )
-    assert "numbered 0 to 11" in refused(capsys, "ablate", photo, *model, "--unit", -1)
+    assert "numbered 0 to 11" in refused(
+        capsys, "ablate", photo, *model, "--unit", -1
+    )
     assert "there is no class 'class 9'" in refused(
         capsys, "explain", photo, *model, "--class", "class 9", "--json"
     )
     assert "did you mean" in refused(
         capsys, "explain", photo, "--model", "torchvison:resnet18"
     )
-    assert "did you mean" in refused(capsys, "info", "--model", "torchvision:resnet81")
+    assert "did you mean" in refused(
+        capsys, "info", "--model", "torchvision:resnet81"
+    )
     labels = tmp_path / "labels.txt"
     labels.write_text("a\nb\n")
     assert "2 labels" in refused(capsys, "info", *model, "--labels", labels)
@@ -365,8 +472,12 @@ def test_wrong_input_is_answered_in_one_line_with_the_remedy(
     )
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert "is a file" in refused(capsys, "explain", photo, *model, "--out", blocked)
-    assert "no convolution" in refused(capsys, "filters", *model, "--layer", "conv9")
+    assert "is a file" in refused(
+        capsys, "explain", photo, *model, "--out", blocked
+    )
+    assert "no convolution" in refused(
+        capsys, "filters", *model, "--layer", "conv9"
+    )
 
 
 def test_weights_that_do_not_fit_say_which_keys(
@@ -374,10 +485,15 @@ def test_weights_that_do_not_fit_say_which_keys(
 ) -> None:
     weights = tmp_path / "weights.pth"
     torch.save(
-        {"conv1.weight": torch.zeros(8, 3, 7, 7), "stranger.bias": torch.zeros(2)},
+        {
+            "conv1.weight": torch.zeros(8, 3, 7, 7),
+            "stranger.bias": torch.zeros(2),
+        },
         weights,
     )
-    assert "stranger.bias" in refused(capsys, "info", *model, "--weights", weights)
+    assert "stranger.bias" in refused(
+        capsys, "info", *model, "--weights", weights
+    )
 
 
 def test_a_missing_number_is_null_in_json_and_a_dash_in_a_table(
@@ -412,8 +528,13 @@ def test_every_verb_documents_itself_with_an_example(
 
 
 def test_help_does_not_import_torch() -> None:
-    code = "import sys; from unitscope.cli import main; main(['--help']); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    code = (
+        "import sys; from unitscope.cli import main; main(['--help']); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True
+    )
 
 
 def test_ctrl_c_exits_with_130_and_leaves_nothing_half_written(
@@ -476,7 +597,10 @@ def command(
 
 
 def test_any_file_name_can_be_explained_and_is_shown_as_text(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     names = [
         os.fsdecode(b"bad\xff\xfe.png"),
@@ -496,11 +620,16 @@ def test_any_file_name_can_be_explained_and_is_shown_as_text(
     assert (status, err) == (0, "")
     assert "bad��.png: class" in printed and "two lines.png: class" in printed
     assert len(list(out.glob("*/report.html"))) == 4
-    assert not any("<script>alert" in page.read_text() for page in out.rglob("*.html"))
+    assert not any(
+        "<script>alert" in page.read_text() for page in out.rglob("*.html")
+    )
 
 
 def test_json_loses_no_character_where_standard_output_is_ascii(
-    photo: Path, model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "ünï.png"
     path.write_bytes(photo.read_bytes())
@@ -520,7 +649,10 @@ def test_json_loses_no_character_in_a_process_whose_standard_output_is_ascii(
     path.write_bytes(photo.read_bytes())
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = command("ablate", path, *model, "--json", env=environment)
-    assert json.loads(done.stdout.decode("ascii"))["photos"][0]["photo"] == "ünï.png"
+    assert (
+        json.loads(done.stdout.decode("ascii"))["photos"][0]["photo"]
+        == "ünï.png"
+    )
 
 
 @pytest.mark.slow
@@ -535,13 +667,18 @@ def test_text_is_told_where_standard_output_is_ascii(
 
 
 @pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="there is no /dev/full on this system"
+    not Path("/dev/full").exists(),
+    reason="there is no /dev/full on this system",
 )
-def test_a_full_disk_behind_standard_output_is_one_line(model: list[str]) -> None:
+def test_a_full_disk_behind_standard_output_is_one_line(
+    model: list[str],
+) -> None:
     with Path("/dev/full").open("wb") as full:
         done = command("info", *model, stdout=full)
     assert done.returncode == 1
-    assert b"Traceback" not in done.stderr and b"cannot be written" in done.stderr
+    assert (
+        b"Traceback" not in done.stderr and b"cannot be written" in done.stderr
+    )
 
 
 def test_a_photo_can_come_through_a_pipe(
@@ -554,14 +691,18 @@ def test_a_photo_can_come_through_a_pipe(
         assert photo.stat().st_size < 65536, "what a pipe holds"
         os.write(writer, photo.read_bytes())
         os.close(writer)
-        status, _, err = run(capsys, "ablate", f"/dev/fd/{reader}", *model, "--json")
+        status, _, err = run(
+            capsys, "ablate", f"/dev/fd/{reader}", *model, "--json"
+        )
     finally:
         os.close(reader)
     assert status == 0, err
 
 
 @pytest.mark.slow
-def test_a_photo_can_come_from_standard_input(photo: Path, model: list[str]) -> None:
+def test_a_photo_can_come_from_standard_input(
+    photo: Path, model: list[str]
+) -> None:
     if not Path("/dev/stdin").exists():
         pytest.skip("there is no /dev/stdin on this system")
     done = command(
@@ -575,7 +716,10 @@ def test_a_photo_can_come_from_standard_input(photo: Path, model: list[str]) -> 
 
 
 def test_an_impossible_folder_is_one_line(
-    capsys: pytest.CaptureFixture[str], photo: Path, model: list[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
 ) -> None:
     assert "a" * 50 in refused(
         capsys, "explain", photo, *model, "--out", tmp_path / ("a" * 300)

@@ -87,7 +87,9 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
         and "2 of the data set's 3 classes are classes of the model"
         in printed.getvalue()
     )
-    assert "detectors" in printed.getvalue() and "by chance" in printed.getvalue()
+    assert (
+        "detectors" in printed.getvalue() and "by chance" in printed.getvalue()
+    )
     return out
 
 
@@ -118,7 +120,9 @@ def test_what_is_read_out_of_an_atlas(
     assert importance == sorted(importance, reverse=True) and all(
         "class_mean" in row for row in of_class
     )
-    assert {row["name"] for row in rows(capsys, "units", atlas, "--detectors")} <= {
+    assert {
+        row["name"] for row in rows(capsys, "units", atlas, "--detectors")
+    } <= {
         "pole",
         "sky",
     }
@@ -132,18 +136,27 @@ def test_what_is_read_out_of_an_atlas(
         "else",
     ]
     assert len(rows(capsys, "classes", atlas, "--unit", 5)) == 3
-    assert {row["name"] for row in rows(capsys, "concepts", atlas)} == {"pole", "sky"}
-    assert {row["name"] for row in rows(capsys, "concepts", atlas, "--unit", 5)} <= {
+    assert {row["name"] for row in rows(capsys, "concepts", atlas)} == {
         "pole",
         "sky",
     }
-    without = rows(capsys, "ablation", atlas, "--unit", 3, "--unit", 3, "--unit", 7)
+    assert {
+        row["name"] for row in rows(capsys, "concepts", atlas, "--unit", 5)
+    } <= {
+        "pole",
+        "sky",
+    }
+    without = rows(
+        capsys, "ablation", atlas, "--unit", 3, "--unit", 3, "--unit", 7
+    )
     assert {row["class"] for row in without["classes"]} == {
         "class 1",
         "class 4",
     } and 0 <= without["after"]["value"] <= 1
     removed = rows(capsys, "ablation", atlas, "--class", "class 1")
-    assert removed[0]["removed"] == "none" and removed[-1]["removed"] == "chance"
+    assert (
+        removed[0]["removed"] == "none" and removed[-1]["removed"] == "chance"
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +202,9 @@ def test_parts_are_merged(
             *SMALL,
         )
         assert run(capsys, *arguments)[0] == 0
-    status, out, _ = run(capsys, "atlas", "merge", *parts, "--out", tmp_path / "merged")
+    status, out, _ = run(
+        capsys, "atlas", "merge", *parts, "--out", tmp_path / "merged"
+    )
     assert status == 0 and "24 images" in out
     assert rows(capsys, "classes", tmp_path / "merged") == rows(
         capsys, "classes", atlas
@@ -218,7 +233,10 @@ def test_parts_are_merged(
     ],
 )
 def test_wrong_questions(
-    capsys: pytest.CaptureFixture[str], atlas: Path, arguments: list[str], words: str
+    capsys: pytest.CaptureFixture[str],
+    atlas: Path,
+    arguments: list[str],
+    words: str,
 ) -> None:
     assert words in refused(
         capsys, "atlas", *(one.format(atlas=atlas) for one in arguments)
@@ -265,11 +283,13 @@ def test_ctrl_c_stops_a_scan_and_the_same_command_goes_on(
 ) -> None:
     (tmp_path / "net.py").write_text(
         NETWORK.replace(
-            "x = self.conv2", "__import__('time').sleep(0.05)\n        x = self.conv2"
+            "x = self.conv2",
+            "__import__('time').sleep(0.05)\n        x = self.conv2",
         )
     )
     command = [
-        sys.executable, "-m", "unitscope", "scan", str(photos / "images"), "--out", str(tmp_path / "out"),
+        sys.executable, "-m", "unitscope", "scan", str(photos / "images"),
+        "--out", str(tmp_path / "out"),
         "--model", f"python:{tmp_path / 'net.py'}:Net", "--preprocessing", "resize=40,crop=32",
         "--batch-size", "1", "--shard-size", "2", "--engine", "torch",
     ]  # fmt: skip

@@ -22,7 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitscope.datasets import Dataset, open_dataset, parquet, tables
-from unitscope.errors import DatasetError, LabelsError, MissingExtraError, PhotoError
+from unitscope.errors import (
+    DatasetError,
+    LabelsError,
+    MissingExtraError,
+    PhotoError,
+)
 
 
 def photo(name: str) -> bytes:
@@ -30,7 +35,9 @@ def photo(name: str) -> bytes:
     return f"photo {name}".encode()
 
 
-def folder_of(root: Path, names: Iterable[str], texts: Mapping[str, str] = {}) -> Path:
+def folder_of(
+    root: Path, names: Iterable[str], texts: Mapping[str, str] = {}
+) -> Path:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(photo(name))
@@ -77,11 +84,15 @@ def classes_of(dataset: Dataset) -> list[str | int | None]:
 
 def contents(dataset: Dataset) -> list[bytes]:
     images = [dataset.read(index) for index in range(len(dataset))]
-    assert [len(data) for data in images] == [entry.size for entry in dataset.entries]
+    assert [len(data) for data in images] == [
+        entry.size for entry in dataset.entries
+    ]
     return images
 
 
-def refused(source: Any, kind: type[Exception] = DatasetError, **options: Any) -> str:
+def refused(
+    source: Any, kind: type[Exception] = DatasetError, **options: Any
+) -> str:
     with pytest.raises(kind) as caught:
         open_dataset(source, **options)
     assert "\n" not in str(caught.value)
@@ -94,9 +105,16 @@ def refused(source: Any, kind: type[Exception] = DatasetError, **options: Any) -
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     names = ["b.PNG", "a.jpg", "c d.webp", "ü.jpeg"]
     dataset = open_dataset(
-        folder_of(tmp_path, [*names, ".hidden.jpg", "notes.md", "__MACOSX/a.jpg"])
+        folder_of(
+            tmp_path, [*names, ".hidden.jpg", "notes.md", "__MACOSX/a.jpg"]
+        )
     )
-    assert (dataset.kind, dataset.source, dataset.classes, dataset.labelled) == (
+    assert (
+        dataset.kind,
+        dataset.source,
+        dataset.classes,
+        dataset.labelled,
+    ) == (
         "folder",
         str(tmp_path),
         None,
@@ -127,7 +145,9 @@ def test_names_of_classes_number_the_folders(tmp_path: Path) -> None:
     folder_of(tmp_path, ["cat/1.jpg", "dog/1.jpg"])
     assert [
         entry.label
-        for entry in open_dataset(tmp_path, classes=["dog", "cow", "cat"]).entries
+        for entry in open_dataset(
+            tmp_path, classes=["dog", "cow", "cat"]
+        ).entries
     ] == [2, 0]
     assert (
         "has the class 'cat', which is none of the 2 classes (did you mean 'cats'?)"
@@ -139,9 +159,15 @@ def test_names_of_classes_number_the_folders(tmp_path: Path) -> None:
     refused(tmp_path, LabelsError, classes=tmp_path / "none.txt")
 
 
-def test_numbered_folders_are_indices_not_sorted_as_text(tmp_path: Path) -> None:
-    dataset = open_dataset(folder_of(tmp_path, ["10/a.jpg", "2/a.jpg", "0/a.jpg"]))
-    assert dataset.classes is None and [entry.label for entry in dataset.entries] == [
+def test_numbered_folders_are_indices_not_sorted_as_text(
+    tmp_path: Path,
+) -> None:
+    dataset = open_dataset(
+        folder_of(tmp_path, ["10/a.jpg", "2/a.jpg", "0/a.jpg"])
+    )
+    assert dataset.classes is None and [
+        entry.label for entry in dataset.entries
+    ] == [
         0,
         10,
         2,
@@ -151,7 +177,9 @@ def test_numbered_folders_are_indices_not_sorted_as_text(tmp_path: Path) -> None
     )
 
 
-def test_loose_photos_beside_class_folders_have_no_label(tmp_path: Path) -> None:
+def test_loose_photos_beside_class_folders_have_no_label(
+    tmp_path: Path,
+) -> None:
     dataset = open_dataset(folder_of(tmp_path, ["a.jpg", "cat/b.jpg"]))
     assert classes_of(dataset) == [None, "cat"] and dataset.notes == (
         "1 photos lie in no class's folder and have no label",
@@ -160,14 +188,16 @@ def test_loose_photos_beside_class_folders_have_no_label(tmp_path: Path) -> None
 
 def test_splits_are_chosen_or_asked_for(tmp_path: Path) -> None:
     folder_of(
-        tmp_path, ["train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "preview.png"]
+        tmp_path,
+        ["train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "preview.png"],
     )
     assert (
         refused(tmp_path)
         == f"'{tmp_path}' has the splits 'train', 'val': say which, e.g. split='train'"
     )
-    assert "has the splits 'train', 'val', and split='tset' was asked for" in refused(
-        tmp_path, split="tset"
+    assert (
+        "has the splits 'train', 'val', and split='tset' was asked for"
+        in refused(tmp_path, split="tset")
     )
     dataset = open_dataset(tmp_path, split="val")
     assert ids(dataset) == ["val/cat/1.jpg"] and dataset.classes == ("cat",)
@@ -191,12 +221,16 @@ def test_splits_are_seen_beside_other_things(tmp_path: Path) -> None:
     )
     assert "has the splits 'train', 'val'" in refused(tmp_path)
     assert ids(open_dataset(tmp_path, split="val")) == ["images/val/1.jpg"]
-    folder_of(tmp_path / "other", ["train/cat/1.jpg", "val/cat/1.jpg", "extra/1.jpg"])
+    folder_of(
+        tmp_path / "other", ["train/cat/1.jpg", "val/cat/1.jpg", "extra/1.jpg"]
+    )
     assert "has the splits 'train', 'val'" in refused(tmp_path / "other")
 
 
 def test_a_class_named_train_is_a_class(tmp_path: Path) -> None:
-    assert open_dataset(folder_of(tmp_path, ["bus/1.jpg", "train/1.jpg"])).classes == (
+    assert open_dataset(
+        folder_of(tmp_path, ["bus/1.jpg", "train/1.jpg"])
+    ).classes == (
         "bus",
         "train",
     )
@@ -217,7 +251,9 @@ def test_empty_missing_and_unreadable_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "holds no photos: expected a folder of photos" in refused(tmp_path)
-    assert "there is no '/nowhere/at/all': check the path" in refused("/nowhere/at/all")
+    assert "there is no '/nowhere/at/all': check the path" in refused(
+        "/nowhere/at/all"
+    )
     assert "the path is empty" in refused("") and "NUL" in refused("a\0b")
     assert "cannot be looked for" in refused("x" * 5000)
     assert "the list of paths is empty" in refused([])
@@ -225,7 +261,9 @@ def test_empty_missing_and_unreadable_folders(
         "https://host/x.tar"
     ) and "is an address" in refused("pipe:cat x")
     (tmp_path / "video.mp4").write_bytes(b"0")
-    assert "is no data set that can be read (.mp4)" in refused(tmp_path / "video.mp4")
+    assert "is no data set that can be read (.mp4)" in refused(
+        tmp_path / "video.mp4"
+    )
 
     def denied(path: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -243,7 +281,9 @@ def test_what_is_no_source_is_refused(tmp_path: Path, unchecked: None) -> None:
         "folder of photos or of class folders, a list of photos (.txt, .csv, .tsv), "
         "tar shards, or Parquet files"
     )
-    assert "not bytes" in refused(b"folder") and "not list" in refused(["a.jpg", 3])
+    assert "not bytes" in refused(b"folder") and "not list" in refused(
+        ["a.jpg", 3]
+    )
 
 
 def test_a_photo_that_goes_away_is_a_photo_error(tmp_path: Path) -> None:
@@ -285,17 +325,22 @@ def test_a_split_list_labels_the_photos(tmp_path: Path) -> None:
     )
 
 
-def test_a_list_of_categories_that_does_not_fit_is_not_used(tmp_path: Path) -> None:
+def test_a_list_of_categories_that_does_not_fit_is_not_used(
+    tmp_path: Path,
+) -> None:
     dataset = open_dataset(
         folder_of(tmp_path, ["cat/1.jpg"], {"categories.txt": "sky\nsea\n"})
     )
     assert (
-        dataset.classes == ("cat",) and "does not fit their labels" in dataset.notes[0]
+        dataset.classes == ("cat",)
+        and "does not fit their labels" in dataset.notes[0]
     )
 
 
 def test_annotations_beside_images_are_no_photos(tmp_path: Path) -> None:
-    dataset = open_dataset(folder_of(tmp_path, ["images/1.jpg", "annotations/1.png"]))
+    dataset = open_dataset(
+        folder_of(tmp_path, ["images/1.jpg", "annotations/1.png"])
+    )
     assert ids(dataset) == ["images/1.jpg"] and dataset.kind == "folder"
 
 
@@ -305,9 +350,9 @@ def test_a_miniplaces_tar_is_the_folder(tmp_path: Path) -> None:
         archive.add(root, ".")
     folder, tar = open_dataset(root), open_dataset(tmp_path / "mp.tar")
     assert folder.kind == tar.kind == "miniplaces"
-    assert folder.fingerprint() == tar.fingerprint() and contents(folder) == contents(
-        tar
-    )
+    assert folder.fingerprint() == tar.fingerprint() and contents(
+        folder
+    ) == contents(tar)
     assert "has the split 'val', and split='train' was asked for" in refused(
         tmp_path / "mp.tar", split="train"
     )
@@ -353,7 +398,11 @@ def test_a_text_file_lists_photos_in_its_order(tmp_path: Path) -> None:
         ("l.txt", "a.jpg\t1\nb c.jpg\t0\n", [1, 0]),
         ("l.csv", "path,label\na.jpg,dog\nb c.jpg,\n", ["dog", None]),
         ("l.csv", "id;Class;Filename\n7;3;a.jpg\n8;1;b c.jpg\n", [3, 1]),
-        ("l.tsv", "category\timage\ndog\ta.jpg\ncat\tb c.jpg\n", ["dog", "cat"]),
+        (
+            "l.tsv",
+            "category\timage\ndog\ta.jpg\ncat\tb c.jpg\n",
+            ["dog", "cat"],
+        ),
         ("l.csv", 'a.jpg,"dog, small"\nb c.jpg,cat\n', ["dog, small", "cat"]),
         ("l.csv", "file\na.jpg\nb c.jpg\n", [None, None]),
     ],
@@ -363,7 +412,9 @@ def test_lists_and_tables_give_labels(
 ) -> None:
     folder_of(tmp_path, ["a.jpg", "b c.jpg"], {name: text})
     dataset = open_dataset(tmp_path / name)
-    assert ids(dataset) == ["a.jpg", "b c.jpg"] and classes_of(dataset) == expected
+    assert (
+        ids(dataset) == ["a.jpg", "b c.jpg"] and classes_of(dataset) == expected
+    )
 
 
 def test_a_label_is_taken_only_where_every_line_has_one(tmp_path: Path) -> None:
@@ -374,11 +425,12 @@ def test_a_label_is_taken_only_where_every_line_has_one(tmp_path: Path) -> None:
 
 def test_names_for_the_indices_of_a_list(tmp_path: Path) -> None:
     folder_of(tmp_path, ["a.jpg"], {"l.txt": "a.jpg 1\n"})
-    assert classes_of(open_dataset(tmp_path / "l.txt", classes=["cat", "dog"])) == [
-        "dog"
-    ]
-    assert "has label 1, and there are 1 classes: labels run from 0 to 0" in refused(
-        tmp_path / "l.txt", classes=["cat"]
+    assert classes_of(
+        open_dataset(tmp_path / "l.txt", classes=["cat", "dog"])
+    ) == ["dog"]
+    assert (
+        "has label 1, and there are 1 classes: labels run from 0 to 0"
+        in refused(tmp_path / "l.txt", classes=["cat"])
     )
 
 
@@ -426,7 +478,9 @@ def test_lists_that_cannot_be_read(
         open_dataset(tmp_path / name)
 
 
-def test_lists_of_other_bytes_and_splits_of_lists_are_refused(tmp_path: Path) -> None:
+def test_lists_of_other_bytes_and_splits_of_lists_are_refused(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "l.txt").write_bytes(b"\x80\xff.jpg")
     assert "is not UTF-8 text" in refused(tmp_path / "l.txt")
     assert "is not divided into splits: leave split='val' out" in refused(
@@ -439,13 +493,15 @@ def test_paths_in_memory_are_named_from_their_common_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder_of(tmp_path, ["x/b.jpg", "x/deep/a.jpg"])
-    dataset = open_dataset([tmp_path / "x/deep/a.jpg", str(tmp_path / "x/b.jpg")])
+    dataset = open_dataset(
+        [tmp_path / "x/deep/a.jpg", str(tmp_path / "x/b.jpg")]
+    )
     assert dataset.kind == "list" and ids(dataset) == ["deep/a.jpg", "b.jpg"]
     monkeypatch.chdir(tmp_path / "x")
     assert ids(open_dataset(["deep/a.jpg", "b.jpg"])) == ids(dataset)
-    assert ids(open_dataset("b.jpg")) == ["b.jpg"] and ids(open_dataset("*/a.jpg")) == [
-        "a.jpg"
-    ]
+    assert ids(open_dataset("b.jpg")) == ["b.jpg"] and ids(
+        open_dataset("*/a.jpg")
+    ) == ["a.jpg"]
     assert "twice" in refused(["b.jpg", "b.jpg"])
     assert "'.' is a folder among files" in refused(["b.jpg", "."])
 
@@ -495,7 +551,9 @@ def test_webdataset_shards(
     ]
 
 
-def test_shards_are_named_by_lists_braces_stars_and_folders(tmp_path: Path) -> None:
+def test_shards_are_named_by_lists_braces_stars_and_folders(
+    tmp_path: Path,
+) -> None:
     for number in range(8, 11):
         tar_of(
             tmp_path / f"s-{number:03}.tar",
@@ -568,24 +626,30 @@ def test_a_tar_of_class_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["gz", "xz", "bz2"])
-def test_compressed_tars_are_refused_with_the_remedy(tmp_path: Path, form: str) -> None:
+def test_compressed_tars_are_refused_with_the_remedy(
+    tmp_path: Path, form: str
+) -> None:
     with tarfile.open(tmp_path / f"x.tar.{form}", f"w:{form}"):  # type: ignore[call-overload]
         pass
     assert "is a compressed tar" in refused(tmp_path / f"x.tar.{form}")
     (tmp_path / f"x.tar.{form}").rename(tmp_path / "y.tar")
-    assert "unpack it (tar xf) and give the folder" in refused(tmp_path / "y.tar")
+    assert "unpack it (tar xf) and give the folder" in refused(
+        tmp_path / "y.tar"
+    )
 
 
 def test_damaged_tars_are_refused(tmp_path: Path) -> None:
     tar = tar_of(
-        tmp_path / "x.tar", {f"{number}.jpg": bytes(1000) for number in range(9)}
+        tmp_path / "x.tar",
+        {f"{number}.jpg": bytes(1000) for number in range(9)},
     )
     whole = tar.read_bytes()
     for length in (3, 700, 1200, 9 * 1536 - 600):
         tar.write_bytes(whole[:length])
         message = refused(tar)
         assert any(
-            words in message for words in ("no whole tar", "cut short", "damaged")
+            words in message
+            for words in ("no whole tar", "cut short", "damaged")
         ), message
     tar.write_bytes(whole[:1536] + b"\xff" * 512 + whole[2048:])
     assert "is damaged at byte 1536: get a whole copy" in refused(tar)
@@ -594,7 +658,9 @@ def test_damaged_tars_are_refused(tmp_path: Path) -> None:
     # Some writers leave the end marks out.
     tar.write_bytes(whole[: 9 * 1536])
     assert len(open_dataset(tar)) == 9
-    assert "holds no photos" in refused(tar_of(tmp_path / "empty.tar", {"a.txt": b"x"}))
+    assert "holds no photos" in refused(
+        tar_of(tmp_path / "empty.tar", {"a.txt": b"x"})
+    )
     assert "has the member 'a.jpg' twice" in refused(
         tar_of(tmp_path / "twice.tar", {"a.jpg": b"x", "./a.jpg": b"y"})
     )
@@ -608,7 +674,8 @@ def test_a_tar_that_is_written_anew_is_noticed(tmp_path: Path) -> None:
     dataset = open_dataset(tar)
     os.utime(tar, ns=(0, 0))
     with pytest.raises(
-        PhotoError, match="written anew since it was opened: open the data set again"
+        PhotoError,
+        match="written anew since it was opened: open the data set again",
     ):
         dataset.read(0)
     tar.unlink()
@@ -618,7 +685,9 @@ def test_a_tar_that_is_written_anew_is_noticed(tmp_path: Path) -> None:
 
 NAMES = st.lists(
     st.lists(
-        st.text("abAB é-_0", min_size=1, max_size=4).map(lambda part: f"x{part}y"),
+        st.text("abAB é-_0", min_size=1, max_size=4).map(
+            lambda part: f"x{part}y"
+        ),
         min_size=1,
         max_size=3,
     ),
@@ -636,10 +705,17 @@ def test_a_tar_and_its_folder_hold_the_same(paths: list[list[str]]) -> None:
         with tarfile.open(Path(place) / "t.tar", "w") as archive:
             for name in names:
                 archive.add(root / name, name)
-        tar, folder = open_dataset(Path(place) / "t.tar"), open_dataset(root / "top")
+        tar, folder = (
+            open_dataset(Path(place) / "t.tar"),
+            open_dataset(root / "top"),
+        )
         assert len(set(ids(tar))) == len(names)
-        assert sorted(id.removeprefix("t/top/") for id in ids(tar)) == ids(folder)
-        assert contents(tar) == [photo(id.removeprefix("t/")) for id in ids(tar)]
+        assert sorted(id.removeprefix("t/top/") for id in ids(tar)) == ids(
+            folder
+        )
+        assert contents(tar) == [
+            photo(id.removeprefix("t/")) for id in ids(tar)
+        ]
         if all(name.count("/") > 1 for name in names):
             assert tar.classes == folder.classes
 
@@ -671,7 +747,10 @@ def test_a_plain_table(tmp_path: Path) -> None:
         0,
         None,
     ] and contents(dataset) == IMAGES
-    assert classes_of(open_dataset(file, classes=["cat", "dog"]))[:2] == ["cat", "dog"]
+    assert classes_of(open_dataset(file, classes=["cat", "dog"]))[:2] == [
+        "cat",
+        "dog",
+    ]
     assert dataset.read(-1) == IMAGES[-1]
 
 
@@ -691,13 +770,17 @@ def hugging_face(
         kind,
     )
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    return table_of(path, {"image": column, "label": [1] * len(images)}, 2, metadata)
+    return table_of(
+        path, {"image": column, "label": [1] * len(images)}, 2, metadata
+    )
 
 
 def test_a_hugging_face_table_names_its_classes(tmp_path: Path) -> None:
     dataset = open_dataset(
         hugging_face(
-            tmp_path / "t.parquet", ["a.jpg", "b.jpg", "c.jpg"], [b"A", b"BB", None]
+            tmp_path / "t.parquet",
+            ["a.jpg", "b.jpg", "c.jpg"],
+            [b"A", b"BB", None],
         )
     )
     assert (
@@ -705,18 +788,24 @@ def test_a_hugging_face_table_names_its_classes(tmp_path: Path) -> None:
         and classes_of(dataset) == ["dog"] * 3
         and ids(dataset)[0] == "a.jpg"
     )
-    assert [entry.size for entry in dataset.entries] == [1, 2, 0] and dataset.read(
-        1
-    ) == b"BB"
+    assert [entry.size for entry in dataset.entries] == [
+        1,
+        2,
+        0,
+    ] and dataset.read(1) == b"BB"
     with pytest.raises(PhotoError, match=r"'c\.jpg' has no bytes"):
         dataset.read(2)
 
 
-@pytest.mark.parametrize("paths", [["a.jpg", "a.jpg"], [None, "a.jpg"], [None, None]])
+@pytest.mark.parametrize(
+    "paths", [["a.jpg", "a.jpg"], [None, "a.jpg"], [None, None]]
+)
 def test_paths_that_name_nothing_give_way_to_rows(
     tmp_path: Path, paths: list[str | None]
 ) -> None:
-    dataset = open_dataset(hugging_face(tmp_path / "t.parquet", paths, [b"A", b"B"]))
+    dataset = open_dataset(
+        hugging_face(tmp_path / "t.parquet", paths, [b"A", b"B"])
+    )
     assert ids(dataset) == ["t.parquet#0", "t.parquet#1"]
 
 
@@ -724,7 +813,10 @@ def test_paths_that_name_nothing_give_way_to_rows(
     ("column", "expected"),
     [
         (["dog", "cat", None], ["dog", "cat", None]),
-        (pa.array(["dog", "cat", "dog"]).dictionary_encode(), ["dog", "cat", "dog"]),
+        (
+            pa.array(["dog", "cat", "dog"]).dictionary_encode(),
+            ["dog", "cat", "dog"],
+        ),
         (pa.array([2, 1, 0], pa.uint8()), [2, 1, 0]),
         ([True, False, None], ["True", "False", None]),
         ([[1], [2], [3]], [None] * 3),
@@ -739,7 +831,8 @@ def test_label_columns(
     dataset = open_dataset(file)
     assert (
         classes_of(dataset) == expected
-        and any("no single label" in note for note in dataset.notes) != dataset.labelled
+        and any("no single label" in note for note in dataset.notes)
+        != dataset.labelled
     )
 
 
@@ -747,9 +840,12 @@ def test_several_tables_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for number in range(2):
         table_of(
-            tmp_path / f"data/train-0000{number}-of-00002.parquet", {"image": IMAGES}
+            tmp_path / f"data/train-0000{number}-of-00002.parquet",
+            {"image": IMAGES},
         )
-    table_of(tmp_path / "data/test-00000-of-00001.parquet", {"image": IMAGES[:1]})
+    table_of(
+        tmp_path / "data/test-00000-of-00001.parquet", {"image": IMAGES[:1]}
+    )
     dataset = open_dataset(tmp_path, split="train")
     assert (
         contents(dataset) == IMAGES * 2
@@ -760,7 +856,9 @@ def test_several_tables_in_a_folder(tmp_path: Path) -> None:
         [tmp_path / "data/test-00000-of-00001.parquet"] * 2
     )
     (tmp_path / "more").mkdir()
-    table_of(tmp_path / "more/test-00000-of-00001.parquet", {"image": IMAGES[:1]})
+    table_of(
+        tmp_path / "more/test-00000-of-00001.parquet", {"image": IMAGES[:1]}
+    )
     assert (
         ids(open_dataset(f"{tmp_path}/*/test-*.parquet"))[0]
         == "data/test-00000-of-00001.parquet#0"
@@ -788,14 +886,19 @@ def test_one_row_group_is_read_once_and_few_are_kept(
     assert isinstance(dataset, tables.TableDataset)
     assert list(dataset._row_groups._cache) == [2]
     again = pickle.loads(pickle.dumps(dataset))
-    assert contents(again) == IMAGES and again.fingerprint() == dataset.fingerprint()
+    assert (
+        contents(again) == IMAGES
+        and again.fingerprint() == dataset.fingerprint()
+    )
 
 
 def test_tables_are_read_from_many_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [photo(str(number)) * (number % 7) for number in range(300)]
-    dataset = open_dataset(table_of(tmp_path / "t.parquet", {"image": images}, 16))
+    dataset = open_dataset(
+        table_of(tmp_path / "t.parquet", {"image": images}, 16)
+    )
     monkeypatch.setattr(tables, "_CACHED_BYTES", 4000)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(dataset.read, range(300))) == images
@@ -829,7 +932,9 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     assert "leave split='val' out" in refused(file, split="val")
 
 
-def test_tables_need_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_need_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = table_of(tmp_path / "t.parquet", {"image": IMAGES})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for module in ("tables", "parquet"):
@@ -862,7 +967,9 @@ def test_the_shared_training_photos(data: Path) -> None:
         and len(dataset.read(30_000)) == dataset.entries[30_000].size
     )
     for entry in dataset.entries[:50]:
-        assert entry.label is not None and dataset.classes[entry.label] in entry.id
+        assert (
+            entry.label is not None and dataset.classes[entry.label] in entry.id
+        )
 
 
 # The fingerprint
@@ -875,4 +982,7 @@ def test_the_fingerprint_tells_what_matters(tmp_path: Path) -> None:
     assert first == open_dataset(tmp_path / "two").fingerprint()
     (tmp_path / "two/dog/1.jpg").write_bytes(b"another")
     assert first != open_dataset(tmp_path / "two").fingerprint()
-    assert first != open_dataset(tmp_path / "one", classes=["dog", "cat"]).fingerprint()
+    assert (
+        first
+        != open_dataset(tmp_path / "one", classes=["dog", "cat"]).fingerprint()
+    )

@@ -34,7 +34,9 @@ def grey(size: int = 8) -> Image.Image:
     return Image.new("RGB", (size, size), "grey")
 
 
-def refused(source: Any, kind: type[Exception] = DatasetError, **options: Any) -> str:
+def refused(
+    source: Any, kind: type[Exception] = DatasetError, **options: Any
+) -> str:
     with pytest.raises(kind) as caught:
         open_masks(source, **options)
     assert "\n" not in str(caught.value)
@@ -81,7 +83,9 @@ def miniplaces(root: Path, annotations: Mapping[str, str]) -> Path:
     return root
 
 
-def test_polygons_are_drawn_with_their_outline_from_pixel_one(tmp_path: Path) -> None:
+def test_polygons_are_drawn_with_their_outline_from_pixel_one(
+    tmp_path: Path,
+) -> None:
     upper = [(1, 1), (128, 1), (128, 32), (1, 32)]
     masked = open_masks(
         miniplaces(tmp_path, {"1": xml([(5, SQUARE), (2, upper)])}),
@@ -107,7 +111,8 @@ def test_polygons_are_drawn_with_their_outline_from_pixel_one(tmp_path: Path) ->
 def test_polygons_of_a_class_share_a_mask(tmp_path: Path) -> None:
     other = [(100, 100), (128, 100), (128, 128)]
     masked = open_masks(
-        miniplaces(tmp_path, {"1": xml([(0, SQUARE), (0, other)])}), names=["sky"]
+        miniplaces(tmp_path, {"1": xml([(0, SQUARE), (0, other)])}),
+        names=["sky"],
     )
     masks = masked.masks(0)
     assert (
@@ -130,7 +135,9 @@ def test_a_photo_without_objects_has_no_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "place", ["root/object_categories.txt", "object_categories.txt"]
 )
-def test_names_of_objects_are_found_or_numbered(tmp_path: Path, place: str) -> None:
+def test_names_of_objects_are_found_or_numbered(
+    tmp_path: Path, place: str
+) -> None:
     root = miniplaces(tmp_path / "root", {"1": xml([(1, SQUARE)])})
     bare = open_masks(root)
     assert (
@@ -141,7 +148,8 @@ def test_names_of_objects_are_found_or_numbered(tmp_path: Path, place: str) -> N
     written(tmp_path / place, "awning 0\nsky 1\n")
     masked = open_masks(root)
     assert (
-        masked.concepts == (Concept("awning", "object"), Concept("sky", "object"))
+        masked.concepts
+        == (Concept("awning", "object"), Concept("sky", "object"))
         and masked.notes == ()
     )
     assert masked.fingerprint() != bare.fingerprint()
@@ -167,8 +175,14 @@ def test_only_photos_with_annotations_are_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (xml([(0, SQUARE[:2])]), "has a polygon of 2 points: expected three or more"),
-        (xml([(7, SQUARE)]), "has the object class 7, and there are 1 names from 0 on"),
+        (
+            xml([(0, SQUARE[:2])]),
+            "has a polygon of 2 points: expected three or more",
+        ),
+        (
+            xml([(7, SQUARE)]),
+            "has the object class 7, and there are 1 names from 0 on",
+        ),
         (xml([(0, SQUARE)])[:-30], "is no whole XML"),
         (
             xml([(0, [(1, 1), (2, 2), (10**9, 3)])]),
@@ -176,7 +190,10 @@ def test_only_photos_with_annotations_are_there(tmp_path: Path) -> None:
         ),
         ("<objects><class>sky</class></objects>", "has 'sky' where a number"),
         ("<objects></objects>", "has None where a number"),
-        ('<!DOCTYPE x [<!ENTITY a "aaaa">]><objects>&a;</objects>', "is no whole XML"),
+        (
+            '<!DOCTYPE x [<!ENTITY a "aaaa">]><objects>&a;</objects>',
+            "is no whole XML",
+        ),
         ("<!-- \xff", "is no whole XML"),
     ],
 )
@@ -184,7 +201,8 @@ def test_damaged_polygons_are_told_of_their_photo_alone(
     tmp_path: Path, text: str, message: str
 ) -> None:
     masked = open_masks(
-        miniplaces(tmp_path, {"1": text, "2": xml([(0, SQUARE)])}), names=["sky"]
+        miniplaces(tmp_path, {"1": text, "2": xml([(0, SQUARE)])}),
+        names=["sky"],
     )
     assert message in complaint(masked) and str(tmp_path) in complaint(masked)
     assert masked.masks(1).labels == (0,)
@@ -195,12 +213,20 @@ def test_an_annotation_that_goes_away_is_a_photo_error(tmp_path: Path) -> None:
     before = masked.fingerprint()
     (tmp_path / "objects/train/a/abbey/1.xml").unlink()
     assert (
-        "there is no annotation" in complaint(masked) and masked.fingerprint() != before
+        "there is no annotation" in complaint(masked)
+        and masked.fingerprint() != before
     )
 
 
-@given(st.integers(1, 100), st.integers(1, 100), st.integers(2, 28), st.integers(2, 28))
-def test_a_box_fills_its_pixels(left: int, top: int, width: int, height: int) -> None:
+@given(
+    st.integers(1, 100),
+    st.integers(1, 100),
+    st.integers(2, 28),
+    st.integers(2, 28),
+)
+def test_a_box_fills_its_pixels(
+    left: int, top: int, width: int, height: int
+) -> None:
     box = [
         (left, top),
         (left + width, top),
@@ -208,18 +234,24 @@ def test_a_box_fills_its_pixels(left: int, top: int, width: int, height: int) ->
         (left, top + height),
     ]
     with TemporaryDirectory() as root:
-        masks = open_masks(miniplaces(Path(root), {"1": xml([(3, box)])})).masks(0)
+        masks = open_masks(
+            miniplaces(Path(root), {"1": xml([(3, box)])})
+        ).masks(0)
     expected = np.zeros((128, 128), bool)
     expected[top - 1 : top + height, left - 1 : left + width] = True
     np.testing.assert_array_equal(masks.pixels[0], expected)
 
 
 def test_some_of_the_published_annotations(data: Path, tmp_path: Path) -> None:
-    with tarfile.open(data / "miniplaces/annotated-train.tar.xz", "r|xz") as archive:
+    with tarfile.open(
+        data / "miniplaces/annotated-train.tar.xz", "r|xz"
+    ) as archive:
         for member in archive:
             if member.isfile() and "/abbey/" in member.name:
                 archive.extract(member, tmp_path, filter="data")
-    masked = open_masks(tmp_path, names=data / "miniplaces/object_categories.txt")
+    masked = open_masks(
+        tmp_path, names=data / "miniplaces/object_categories.txt"
+    )
     assert (
         len(masked) > 5
         and len(masked.concepts) == 175
@@ -282,7 +314,10 @@ def test_index_maps_of_every_kind(
         and masks.labels == (0, 1)
         and masks.categories == {"object"}
     )
-    assert masked.concepts == (Concept("wall", "object"), Concept("sky", "object"))
+    assert masked.concepts == (
+        Concept("wall", "object"),
+        Concept("sky", "object"),
+    )
     np.testing.assert_array_equal(masks.pixels, [NUMBERS == 1, NUMBERS == 2])
 
 
@@ -305,12 +340,16 @@ def test_scene_parsing_folders_are_read(tmp_path: Path) -> None:
     assert masked.dataset.entries[0].id == "images/validation/ADE_1.jpg"
     assert set(named(masked, masked.masks(0))) == {"wall", "building"}
     written(tmp_path / "objectInfo150.txt", info.replace("2\t0.1", "7\t0.1"))
-    assert "does not number its names from 1 on" in refused(tmp_path, split="training")
+    assert "does not number its names from 1 on" in refused(
+        tmp_path, split="training"
+    )
     written(tmp_path / "objectInfo150.txt", "wall\n")
     assert "has no columns Idx and Name" in refused(tmp_path, split="training")
 
 
-@pytest.mark.parametrize(("dtype", "ignored"), [(np.uint8, 255), (np.uint16, 65535)])
+@pytest.mark.parametrize(
+    ("dtype", "ignored"), [(np.uint8, 255), (np.uint16, 65535)]
+)
 def test_the_largest_number_is_ignored(
     tmp_path: Path, dtype: type, ignored: int
 ) -> None:
@@ -320,11 +359,15 @@ def test_the_largest_number_is_ignored(
     ).labels == (0,)
 
 
-def test_damaged_index_maps_are_told_of_their_photo_alone(tmp_path: Path) -> None:
+def test_damaged_index_maps_are_told_of_their_photo_alone(
+    tmp_path: Path,
+) -> None:
     masked = open_masks(
         index_maps(tmp_path, Image.fromarray((NUMBERS + 7).astype(np.uint8)))
     )
-    assert "has the number 7, and there are 2 names from 1 on" in complaint(masked)
+    assert "has the number 7, and there are 2 names from 1 on" in complaint(
+        masked
+    )
     save(tmp_path / "annotations/1.png", grey())
     assert "is in colour" in complaint(masked)
     (tmp_path / "annotations/1.png").write_bytes(b"\x89PNG\r\n")
@@ -333,7 +376,9 @@ def test_damaged_index_maps_are_told_of_their_photo_alone(tmp_path: Path) -> Non
 
 def test_index_maps_need_names(tmp_path: Path) -> None:
     (index_maps(tmp_path, palette()) / "names.txt").unlink()
-    assert "does not name its concepts: lay names.txt there" in refused(tmp_path)
+    assert "does not name its concepts: lay names.txt there" in refused(
+        tmp_path
+    )
     assert open_masks(tmp_path, names=["x", "y"]).concepts[1].name == "y"
     refused(tmp_path, LabelsError, names=tmp_path / "nowhere.txt")
 
@@ -343,9 +388,9 @@ def test_index_maps_need_names(tmp_path: Path) -> None:
 
 def encoded(numbers: np.ndarray) -> Image.Image:
     return Image.fromarray(
-        np.stack([numbers % 256, numbers // 256, np.zeros_like(numbers)], -1).astype(
-            np.uint8
-        )
+        np.stack(
+            [numbers % 256, numbers // 256, np.zeros_like(numbers)], -1
+        ).astype(np.uint8)
     )
 
 
@@ -389,7 +434,11 @@ def test_broden_has_layers_and_labels_of_whole_photos(tmp_path: Path) -> None:
         Concept("zoo-s", "scene"),
     )
     one, two = masked.masks(0), masked.masks(1)
-    assert one.labels == (2, 3, 4) and one.categories == {"object", "part", "scene"}
+    assert one.labels == (2, 3, 4) and one.categories == {
+        "object",
+        "part",
+        "scene",
+    }
     np.testing.assert_array_equal(
         one.pixels, [NUMBERS == 1, NUMBERS > 0, np.ones_like(NUMBERS)]
     )
@@ -406,8 +455,9 @@ def test_splits_of_broden(tmp_path: Path) -> None:
     assert [
         entry.id for entry in open_masks(tmp_path, split="val").dataset.entries
     ] == ["ade/two.jpg"]
-    assert "has the splits 'train', 'val', and split='test' was asked for" in refused(
-        tmp_path, split="test"
+    assert (
+        "has the splits 'train', 'val', and split='test' was asked for"
+        in refused(tmp_path, split="test")
     )
 
 
@@ -422,8 +472,14 @@ def test_splits_of_broden(tmp_path: Path) -> None:
             "ade/one.jpg,train,8,8,4,4,,ade/one_object.png,,,,\n",
             "is not the RGB picture of 4×4 (rows × columns)",
         ),
-        ("ade/one.jpg,train,8,8,2,3,,ade/none.png,,,,\n", "there is no annotation"),
-        ("ade/one.jpg,train,8,8,2,3,,ade/text.png,,,,\n", "is no whole picture"),
+        (
+            "ade/one.jpg,train,8,8,2,3,,ade/none.png,,,,\n",
+            "there is no annotation",
+        ),
+        (
+            "ade/one.jpg,train,8,8,2,3,,ade/text.png,,,,\n",
+            "is no whole picture",
+        ),
     ],
 )
 def test_damaged_broden_annotations_are_told_of_their_photo_alone(
@@ -464,7 +520,11 @@ def test_damaged_broden_annotations_are_told_of_their_photo_alone(
             f"{HEADER}ade/none.jpg,train,8,8,2,3,1,,,,,\n",
             "none of the 1 photos",
         ),
-        ("index.csv", f"{HEADER}ade/one.jpg,train,8,8,2,3,,,,,,\n", "holds no photos"),
+        (
+            "index.csv",
+            f"{HEADER}ade/one.jpg,train,8,8,2,3,,,,,,\n",
+            "holds no photos",
+        ),
     ],
 )
 def test_damaged_tables_of_broden_are_refused(
@@ -478,7 +538,9 @@ def test_damaged_tables_of_broden_are_refused(
 
 
 def test_folders_without_annotations_are_refused(tmp_path: Path) -> None:
-    assert "has no annotations: expected images/ with objects/" in refused(tmp_path)
+    assert "has no annotations: expected images/ with objects/" in refused(
+        tmp_path
+    )
     assert "is not there: check the path" in refused(tmp_path / "none")
     assert "is a file: unpack it, and give the folder" in refused(
         written(tmp_path / "x.tar", "")

@@ -1,4 +1,5 @@
-"""The engine: what is compiled gives what the network gives, a change is seen, and what cannot be compiled runs."""
+"""The engine: what is compiled gives what the network gives, a change is seen, and
+what cannot be compiled runs."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
 
 pytestmark = pytest.mark.skipif(
-    not compiled_module.is_installed(), reason="the extra 'fast' is not installed"
+    not compiled_module.is_installed(),
+    reason="the extra 'fast' is not installed",
 )
 
 SHAPE = (3, 32, 32)
@@ -63,7 +65,7 @@ def frozen() -> Classifier:
     return model_of(seeded(ResNet20)).freeze("layer1")
 
 
-# --- the same numbers -------------------------------------------------------------------------------------------------
+# --- the same numbers ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,10 @@ def test_an_explanation_of_a_frozen_network_is_that_of_the_plain_one(
     plain = model.explain(x)
     with model.frozen(required=True):
         found = model.explain(x)
-        assert model.engine() == "onnxruntime" and compiled_of(model).error <= ALLOWED
+        assert (
+            model.engine() == "onnxruntime"
+            and compiled_of(model).error <= ALLOWED
+        )
     assert found.exact == plain.exact and found.layer == plain.layer
     for attribute in ("logits", "feature_map", "cams", "contributions"):
         one, other = getattr(found, attribute), getattr(plain, attribute)
@@ -115,7 +120,9 @@ def test_neither_company_nor_parts_nor_threads_change_a_bit(
             again = bits(compiled_of(other, ("layer1",)).run(x))
     finally:
         torch.set_num_threads(1)
-    assert all(torch.equal(one, two) for one, two in zip(together, again, strict=True))
+    assert all(
+        torch.equal(one, two) for one, two in zip(together, again, strict=True)
+    )
 
 
 def test_layers_named_beside_the_head_are_compiled_and_others_run_as_they_are(
@@ -134,8 +141,12 @@ def test_layers_named_beside_the_head_are_compiled_and_others_run_as_they_are(
             layer == "layer2"
         )
     before = frozen.ablate(x, "layer1", [2])
-    assert torch.allclose(before.after, plain.ablate(x, "layer1", [2]).after, atol=1e-5)
-    local, expected_local = (one.explain(x, layer="layer1") for one in (frozen, plain))
+    assert torch.allclose(
+        before.after, plain.ablate(x, "layer1", [2]).after, atol=1e-5
+    )
+    local, expected_local = (
+        one.explain(x, layer="layer1") for one in (frozen, plain)
+    )
     assert torch.allclose(
         local.cams,
         expected_local.cams,
@@ -158,7 +169,7 @@ def test_numbers_beyond_float32_are_seen_as_in_the_plain_network(
         frozen.explain(x * 1e38)
 
 
-# --- the promise ------------------------------------------------------------------------------------------------------
+# --- the promise --------------------------------------------------------------
 
 
 def written(net: Gap) -> None:
@@ -194,7 +205,15 @@ def buffer(net: Gap) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [written, replaced, another_module, more_modules, in_training, hooked, buffer],
+    [
+        written,
+        replaced,
+        another_module,
+        more_modules,
+        in_training,
+        hooked,
+        buffer,
+    ],
     ids=lambda one: one.__name__,
 )
 def test_what_torch_counts_is_seen_as_a_change(
@@ -226,8 +245,12 @@ def test_another_module_and_hooks_of_all_modules_are_changes(
     model.explain(x)
     model.module = seeded(Gap, 1).eval()
     with torch.no_grad(), pytest.warns(UnitscopeWarning, match="has changed"):
-        assert torch.allclose(model.explain(x).logits, model.module(x), atol=1e-5)
-    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+        assert torch.allclose(
+            model.explain(x).logits, model.module(x), atol=1e-5
+        )
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda *_: None
+    )
     try:
         with pytest.warns(UnitscopeWarning) as caught:
             model.explain(x)
@@ -245,13 +268,16 @@ def test_threads_share_a_frozen_network(x: Tensor) -> None:
     model.freeze()
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(model.explain, x) for _ in range(8)]
-        others = [pool.submit(model.units, x, "features.0", [0]) for _ in range(4)]
+        others = [
+            pool.submit(model.units, x, "features.0", [0]) for _ in range(4)
+        ]
         found = [job.result() for job in jobs]
         for other in others:
             other.result()
     assert all(torch.allclose(one.logits, expected, atol=1e-5) for one in found)
     assert all(
-        type(parameter) is nn.Parameter for parameter in model.module.parameters()
+        type(parameter) is nn.Parameter
+        for parameter in model.module.parameters()
     )
 
 
@@ -273,14 +299,18 @@ def test_a_changed_network_is_explained_as_it_is_now(x: Tensor) -> None:
         assert torch.allclose(model.explain(x).logits, net(x), atol=1e-5)
 
 
-def test_a_library_users_network_runs_as_it_is_until_it_is_frozen(x: Tensor) -> None:
+def test_a_library_users_network_runs_as_it_is_until_it_is_frozen(
+    x: Tensor,
+) -> None:
     net = seeded(Gap)
     model = model_of(net)
     for _ in range(12):
         model.explain(x)
     assert model.engine() == "torch"
     net.fc.weight.data.zero_()  # past everything that torch counts
-    assert torch.equal(model.explain(x).logits, net.fc.bias.detach().expand(3, -1))
+    assert torch.equal(
+        model.explain(x).logits, net.fc.bias.detach().expand(3, -1)
+    )
 
 
 def test_contexts_leave_the_model_as_it_was(frozen: Classifier) -> None:
@@ -294,7 +324,9 @@ def test_contexts_leave_the_model_as_it_was(frozen: Classifier) -> None:
             )
     assert frozen._forward.frozen is state
     with frozen.frozen("layer1"):
-        assert frozen._forward.frozen is state, "the same promise is not compiled twice"
+        assert frozen._forward.frozen is state, (
+            "the same promise is not compiled twice"
+        )
     with contextlib.suppress(ZeroDivisionError), frozen.frozen():
         raise ZeroDivisionError
     assert frozen._forward.frozen is state
@@ -304,7 +336,10 @@ def test_contexts_leave_the_model_as_it_was(frozen: Classifier) -> None:
 def test_copies_compile_for_themselves(frozen: Classifier, x: Tensor) -> None:
     expected = frozen.explain(x).logits
     for other in (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
-        assert other._forward.frozen is not None and not other._forward.frozen._compiled
+        assert (
+            other._forward.frozen is not None
+            and not other._forward.frozen._compiled
+        )
         assert torch.equal(other.explain(x).logits, expected)
 
 
@@ -329,11 +364,14 @@ def test_what_a_network_keeps_on_itself_holds_real_numbers_afterwards(
     model = model_of(seeded(Keeping))
     with model.frozen(required=True):
         model.engine()
-        assert type(model.module.last) is Tensor and type(model.module.seen) is Tensor
+        assert (
+            type(model.module.last) is Tensor
+            and type(model.module.seen) is Tensor
+        )
         assert torch.isfinite(model.module.last).all()
 
 
-# --- what cannot be compiled ------------------------------------------------------------------------------------------
+# --- what cannot be compiled --------------------------------------------------
 
 
 class Mixing(Gap):
@@ -343,7 +381,9 @@ class Mixing(Gap):
 
 class Branching(Gap):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if float(x.sum()) < 1e9 else super().forward(-x)
+        return (
+            super().forward(x) if float(x.sum()) < 1e9 else super().forward(-x)
+        )
 
 
 class Counting(Gap):
@@ -365,7 +405,9 @@ def test_a_network_that_asks_how_many_photos_there_are_is_not_compiled(
     model = model_of(net)
     with pytest.warns(UnitscopeWarning, match="not compiled"), model.frozen():
         with torch.no_grad():
-            assert torch.allclose(model.explain(x).logits, model.module(x), atol=1e-5)
+            assert torch.allclose(
+                model.explain(x).logits, model.module(x), atol=1e-5
+            )
             assert torch.allclose(
                 model.explain(x[:1]).logits, model.module(x[:1]), atol=1e-5
             )
@@ -401,7 +443,8 @@ def test_what_cannot_be_compiled_runs_as_it_is_with_one_word(
     expected = model.explain(x).logits
     model.freeze()
     with pytest.warns(
-        UnitscopeWarning, match=f"the network runs as it is, not compiled: .*{reason}"
+        UnitscopeWarning,
+        match=f"the network runs as it is, not compiled: .*{reason}",
     ):
         assert torch.equal(model.explain(x).logits, expected)
     with warnings.catch_warnings():
@@ -409,7 +452,9 @@ def test_what_cannot_be_compiled_runs_as_it_is_with_one_word(
         assert torch.equal(model.explain(x).logits, expected)
     assert model.engine() == "torch"
     with (
-        pytest.raises(ModelError, match=f"cannot be compiled here, since .*{reason}"),
+        pytest.raises(
+            ModelError, match=f"cannot be compiled here, since .*{reason}"
+        ),
         model.frozen(required=True),
     ):
         model.explain(x)
@@ -440,20 +485,24 @@ def test_it_is_compiled_inside_the_users_contexts_too(x: Tensor) -> None:
 
 
 def test_the_command_line_freezes_where_many_photos_are_to_come() -> None:
-    source = dict.fromkeys(("spec", "weights", "arch", "labels", "preprocessing"))
+    source = dict.fromkeys(
+        ("spec", "weights", "arch", "labels", "preprocessing")
+    )
     assert load_model(source, 255)._forward.frozen is None
     frozen = load_model(source, 256, "layer4")._forward.frozen
     assert frozen is not None and frozen.layers == ("layer4",)
 
 
-def test_the_explorer_compiles_only_where_it_was_asked_to(tmp_path: Path) -> None:
+def test_the_explorer_compiles_only_where_it_was_asked_to(
+    tmp_path: Path,
+) -> None:
     for freezes in (False, True):
         model = model_of(seeded(Gap))
         Documents(model, folder=tmp_path, freezes=freezes).freeze()
         assert model.engine() == ("onnxruntime" if freezes else "torch")
 
 
-# --- bfloat16 ---------------------------------------------------------------------------------------------------------
+# --- bfloat16 -----------------------------------------------------------------
 
 
 def test_bfloat16_says_how_far_it_is_rounded(x: Tensor) -> None:
@@ -463,11 +512,13 @@ def test_bfloat16_says_how_far_it_is_rounded(x: Tensor) -> None:
     off = (found.logits - plain.logits).abs().max() / plain.logits.abs().max()
     assert float(off) <= found.rounded + 1e-6
     assert torch.allclose(
-        found.cams.mean((2, 3)) + exact_head(found.head).bias, found.logits, atol=1e-4
+        found.cams.mean((2, 3)) + exact_head(found.head).bias,
+        found.logits,
+        atol=1e-4,
     )
-    assert model.explain(x[:1], precision="bfloat16").rounded == found.rounded, (
-        "measured on the first photos"
-    )
+    assert (
+        model.explain(x[:1], precision="bfloat16").rounded == found.rounded
+    ), "measured on the first photos"
 
 
 def test_bfloat16_is_measured_against_a_frozen_network_that_gives_out_layers(
@@ -490,7 +541,7 @@ def test_bfloat16_that_cannot_be_had_is_warned_of(x: Tensor) -> None:
     assert found.rounded == 0
 
 
-# --- scans ------------------------------------------------------------------------------------------------------------
+# --- scans --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -498,11 +549,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
     for number in range(14):
         small = (
-            np.random.default_rng(number).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+            np.random.default_rng(number)
+            .integers(0, 256, (6, 6, 3))
+            .astype(np.uint8)
         )
         path = root / "ab"[number % 2] / f"{number:02}.png"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(small).resize((40, 36), Image.Resampling.BICUBIC).save(path)
+        Image.fromarray(small).resize((40, 36), Image.Resampling.BICUBIC).save(
+            path
+        )
     return root
 
 
@@ -517,7 +572,9 @@ OPTIONS: dict[str, Any] = {
 
 def files_of(atlas: Atlas) -> dict[str, str]:
     return {
-        str(path.relative_to(atlas.path)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(atlas.path)): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
         for path in sorted(atlas.path.rglob("*"))
         if path.is_file() and path.name not in ("runs.jsonl", "lock")
     }
@@ -543,7 +600,11 @@ def test_a_scan_is_compiled_names_its_engine_and_leaves_the_model(
         for column in one:
             if isinstance(one[column][0], float):
                 assert np.allclose(
-                    one[column], other[column], rtol=1e-3, atol=1e-4, equal_nan=True
+                    one[column],
+                    other[column],
+                    rtol=1e-3,
+                    atol=1e-4,
+                    equal_nan=True,
                 ), column
 
 
@@ -556,7 +617,9 @@ def test_a_compiled_scan_is_the_same_however_it_is_done(
     shared = scan(model, photos, tmp_path / "shared", workers=2, **OPTIONS)
     assert files_of(shared) == files_of(whole)
     parts = [
-        scan(model, photos, tmp_path / f"part{which}", part=(which, 2), **OPTIONS)
+        scan(
+            model, photos, tmp_path / f"part{which}", part=(which, 2), **OPTIONS
+        )
         for which in (1, 2)
     ]
     assert files_of(
@@ -569,25 +632,39 @@ def test_a_scan_goes_on_with_the_engine_that_it_began_with(
 ) -> None:
     model = model_of(seeded(Gap))
     options = {**OPTIONS, "layers": None}
-    scan(model, photos, tmp_path / "plain", part=(1, 2), engine="torch", **options)
-    assert scan(model, photos, tmp_path / "plain").manifest["engine"]["name"] == "torch"
+    scan(
+        model,
+        photos,
+        tmp_path / "plain",
+        part=(1, 2),
+        engine="torch",
+        **options,
+    )
+    assert (
+        scan(model, photos, tmp_path / "plain").manifest["engine"]["name"]
+        == "torch"
+    )
     scan(model, photos, tmp_path / "compiled", part=(1, 2), **options)
     with pytest.raises(
-        AtlasError, match=r"holds a scan of another engine \(onnxruntime, not torch\)"
+        AtlasError,
+        match=r"holds a scan of another engine \(onnxruntime, not torch\)",
     ):
         scan(model, photos, tmp_path / "compiled", engine="torch")
     with pytest.raises(InputError, match="there is no engine 'openvino'"):
         scan(model, photos, tmp_path / "compiled", engine="openvino")
     monkeypatch.setattr(compiled_module, "_PACKAGES", ("no_such_package",))
     with pytest.raises(
-        ModelError, match=r"cannot be compiled here.*pip install 'unitscope\[fast\]'"
+        ModelError,
+        match=r"cannot be compiled here.*pip install 'unitscope\[fast\]'",
     ):
         scan(model, photos, tmp_path / "compiled")
     with pytest.warns(
         UnitscopeWarning, match="not compiled: ONNX Runtime is not installed"
     ):
         assert (
-            scan(model, photos, tmp_path / "new", **options).manifest["engine"]["name"]
+            scan(model, photos, tmp_path / "new", **options).manifest["engine"][
+                "name"
+            ]
             == "torch"
         )
 

@@ -28,7 +28,9 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     for number in range(12):
         path = root / "photos" / f"class {number % 3}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (60, 48), (20 * number, 255 - 20 * number, 128)).save(path)
+        Image.new("RGB", (60, 48), (20 * number, 255 - 20 * number, 128)).save(
+            path
+        )
     model = wrap(
         seeded(lambda: Gap(units=70, classes=3)),
         labels=["class 0", "class 1", "class 2"],
@@ -49,21 +51,30 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 def contents(
     atlas: Atlas, folder: Path, photos: Path | None = None, drawn: bool = False
 ) -> AtlasDocuments:
-    photos = Path(atlas.manifest["data"]["source"]) if photos is None else photos
+    photos = (
+        Path(atlas.manifest["data"]["source"]) if photos is None else photos
+    )
     return AtlasDocuments(atlas, open_dataset(photos), folder, drawn=drawn)
 
 
-def test_nothing_is_drawn_before_it_is_asked_for(atlas: Atlas, tmp_path: Path) -> None:
+def test_nothing_is_drawn_before_it_is_asked_for(
+    atlas: Atlas, tmp_path: Path
+) -> None:
     pages = contents(atlas, tmp_path)
     index, told = pages.index(), pages.units(1, 1)
     assert list(tmp_path.iterdir()) == [] and index["missing"] == 0
     chunk = index["layers"][1]["chunk"]
     assert 35 <= chunk < 70 and len(told["units"]) == 70 - chunk
     assert {row[4] for row in told["images"].values()} == {0}
-    json.dumps([index, told, pages.neighbours(1, 1), pages.classes(0)], allow_nan=False)
+    json.dumps(
+        [index, told, pages.neighbours(1, 1), pages.classes(0)], allow_nan=False
+    )
     image = told["units"][0]["maximum"]["images"][0]
     path = pages.tile(image)
-    assert path == tmp_path / "images" / "0" / f"{image}.{index['tiles']['suffix']}"
+    assert (
+        path
+        == tmp_path / "images" / "0" / f"{image}.{index['tiles']['suffix']}"
+    )
     with Image.open(path) as tile:
         assert tile.size == (43, 43)
     before = path.stat().st_mtime_ns
@@ -83,13 +94,17 @@ def test_a_sprite_is_the_top_images_of_a_unit_in_rows_of_three(
         assert sprite.size == (3 * 43, 2 * 43)
         for rank, number in enumerate(numbers[:6]):
             wanted = (20 * number, 255 - 20 * number, 128)
-            found = sprite.getpixel((43 * (rank % 3) + 21, 43 * (rank // 3) + 21))
+            found = sprite.getpixel(
+                (43 * (rank % 3) + 21, 43 * (rank // 3) + 21)
+            )
             assert isinstance(found, tuple)
             assert np.abs(np.subtract(found, wanted)).max() < 12
 
 
 def test_images_that_are_gone_say_why(atlas: Atlas, tmp_path: Path) -> None:
-    photos = shutil.copytree(atlas.manifest["data"]["source"], tmp_path / "photos")
+    photos = shutil.copytree(
+        atlas.manifest["data"]["source"], tmp_path / "photos"
+    )
     pages = contents(atlas, tmp_path / "pages", photos)
     told = pages.units(1, 0)
     images = told["units"][3]["maximum"]["images"]

@@ -18,7 +18,9 @@ def read(name: str) -> str:
 
 
 def modules() -> list[str]:
-    return sorted(file.name for file in STATIC.iterdir() if file.name.endswith(".js"))
+    return sorted(
+        file.name for file in STATIC.iterdir() if file.name.endswith(".js")
+    )
 
 
 def joined(
@@ -33,7 +35,8 @@ def test_all_modules_are_asked_for_at_once() -> None:
     # One that the page does not name is asked for only when another that needs it was
     # read.
     named = re.findall(
-        r'<link rel="modulepreload" href="static/([\w-]+\.js)">', read("index.html")
+        r'<link rel="modulepreload" href="static/([\w-]+\.js)">',
+        read("index.html"),
     )
     assert named == [name for name in modules() if name != "data-scripts.js"]
 
@@ -48,7 +51,9 @@ def test_all_modules_are_joined_each_after_those_that_it_needs(
     assert sorted([*order, *left]) == modules() and len(left) == 1
     for place, name in enumerate(order):
         for needed in re.findall(
-            r'^import \{[^}]*\} from "\./([\w-]+\.js)"', read(name), re.MULTILINE
+            r'^import \{[^}]*\} from "\./([\w-]+\.js)"',
+            read(name),
+            re.MULTILINE,
         ):
             assert order.index(instead.get(needed, needed)) < place
     assert not re.search(r"^(import|export) ", script, re.MULTILINE)
@@ -60,7 +65,9 @@ def test_all_modules_are_joined_each_after_those_that_it_needs(
 def test_live_and_copied_documents_are_had_in_the_same_way() -> None:
     (names,) = COPY.items()
     live, copied = (
-        set(re.findall(r"^export (?:const|let) (\w+)", read(name), re.MULTILINE))
+        set(
+            re.findall(r"^export (?:const|let) (\w+)", read(name), re.MULTILINE)
+        )
         for name in names
     )
     assert copied - live == {"add"} and live <= copied
@@ -108,7 +115,11 @@ def test_types_are_left_out() -> None:
 
 MAIN, A = 'import { a } from "./a.js";\n', "export const a = 1;\n"
 REFUSED = {
-    "twice": (MAIN + "const b = 1;\n", A + "const b = 2;\n", "b in a.js and main.js"),
+    "twice": (
+        MAIN + "const b = 1;\n",
+        A + "const b = 2;\n",
+        "b in a.js and main.js",
+    ),
     "parts": (
         MAIN + "const [c, b] = [1, 2];\n",
         A + "function b() {}\n",
@@ -119,8 +130,16 @@ REFUSED = {
         'import { b } from "./main.js";\n' + A,
         "main.js → a.js → main.js",
     ),
-    "renamed": ('import { a as b } from "./a.js";\n', A, "imports 'a as b' of a.js"),
-    "unknown": ('import { b } from "./a.js";\n', A, "exports nothing of that name"),
+    "renamed": (
+        'import { a as b } from "./a.js";\n',
+        A,
+        "imports 'a as b' of a.js",
+    ),
+    "unknown": (
+        'import { b } from "./a.js";\n',
+        A,
+        "exports nothing of that name",
+    ),
     "default": (MAIN, A + "export default a;\n", "a.js: 'export default a;'"),
     "all": ('import * as a from "./a.js";\n', A, "main.js: 'import"),
     "later": ('const a = () => import("./a.js");\n', A, r"main.js: 'import\('"),

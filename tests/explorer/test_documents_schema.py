@@ -24,14 +24,27 @@ from unitscope.model import Classifier, wrap
 
 ROOT = Path(__file__).parents[2]
 EXPLORER = ROOT / "src" / "unitscope" / "explorer"
-SCHEMA = json.loads((EXPLORER / "documents.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(
+    (EXPLORER / "documents.schema.json").read_text(encoding="utf-8")
+)
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 LABELS = ("red", "green", "blue", "grey", "white")
 CROPPED = Preprocessing(resize=36, crop=32)
-SCANNED: dict[str, Any] = {"top": 4, "sample": 10, "batch_size": 8, "engine": "torch"}
+SCANNED: dict[str, Any] = {
+    "top": 4,
+    "sample": 10,
+    "batch_size": 8,
+    "engine": "torch",
+}
 OF_ATLAS = {
-    *("units-0-0", "units-1-0", "neighbours-0-0", "neighbours-1-0", "classes-0"),
+    *(
+        "units-0-0",
+        "units-1-0",
+        "neighbours-0-0",
+        "neighbours-1-0",
+        "classes-0",
+    ),
 }
 
 
@@ -103,7 +116,9 @@ def atlas(
 
 
 @pytest.fixture(scope="module")
-def local_atlas(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+def local_atlas(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Atlas:
     """An atlas of a network without an exact head, over a data set without labels."""
     unlabelled = tmp_path_factory.mktemp("unlabelled")
     for path in photos.rglob("*.png"):
@@ -140,7 +155,9 @@ def of_atlas(documents: Documents) -> dict[str, Any]:
     for place in range(contents.layers):
         for chunk, _ in enumerate(contents.chunks(place)):
             found[f"units-{place}-{chunk}"] = documents.units(place, chunk)
-            found[f"neighbours-{place}-{chunk}"] = documents.neighbours(place, chunk)
+            found[f"neighbours-{place}-{chunk}"] = documents.neighbours(
+                place, chunk
+            )
     for chunk in contents.class_chunks():
         found[f"classes-{chunk}"] = documents.classes(chunk)
     return found
@@ -179,7 +196,11 @@ def test_the_schema_is_one_and_its_world_is_closed() -> None:
 
 
 def test_every_definition_is_used() -> None:
-    used = {node["$ref"].rpartition("/")[2] for node in nodes(SCHEMA) if "$ref" in node}
+    used = {
+        node["$ref"].rpartition("/")[2]
+        for node in nodes(SCHEMA)
+        if "$ref" in node
+    }
     assert used == set(SCHEMA["$defs"])
 
 
@@ -216,7 +237,9 @@ def test_a_new_key_is_refused() -> None:
 # What Python sends
 
 
-def test_an_atlas_with_its_model(atlas: Atlas, photos: Path, tmp_path: Path) -> None:
+def test_an_atlas_with_its_model(
+    atlas: Atlas, photos: Path, tmp_path: Path
+) -> None:
     documents = Documents(
         classifier(),
         atlas,
@@ -224,7 +247,9 @@ def test_an_atlas_with_its_model(atlas: Atlas, photos: Path, tmp_path: Path) -> 
         folder=tmp_path,
         photos=[photos / "red" / "0.png"],
     )
-    found = of_atlas(documents) | of_model(documents) | {"head": documents.head()}
+    found = (
+        of_atlas(documents) | of_model(documents) | {"head": documents.head()}
+    )
     assert {name for name in found if not name.startswith("photos/image-")} == {
         "index",
         "head",
@@ -258,9 +283,14 @@ def test_an_atlas_whose_photos_are_gone(atlas: Atlas, tmp_path: Path) -> None:
     check_all(of_atlas(documents))
 
 
-def test_local_answers_with_an_atlas(local_atlas: Atlas, tmp_path: Path) -> None:
+def test_local_answers_with_an_atlas(
+    local_atlas: Atlas, tmp_path: Path
+) -> None:
     documents = Documents(
-        classifier("local"), local_atlas, dataset=local_atlas.photos(), folder=tmp_path
+        classifier("local"),
+        local_atlas,
+        dataset=local_atlas.photos(),
+        folder=tmp_path,
     )
     found = of_atlas(documents) | of_model(documents)
     check_all(found)
@@ -306,7 +336,9 @@ def test_convolutions_of_all_kinds(tmp_path: Path) -> None:
     documents = Documents(classifier("convolutions"), folder=tmp_path)
     found = of_model(documents)
     pictures = {
-        document["of"] for name, document in found.items() if name.startswith("filters")
+        document["of"]
+        for name, document in found.items()
+        if name.startswith("filters")
     }
     assert pictures == {"kernel", "rgb", "filter"}
     check_all(found)
@@ -321,7 +353,9 @@ def test_pages_ask_for_documents_by_the_names_of_the_schema() -> None:
     for file in (EXPLORER / "static").iterdir():
         if file.name.endswith(".js"):
             text = file.read_text(encoding="utf-8")
-            asked |= set(re.findall(r'\b(?:load|send)\(\s*["`]([^"`]+)["`]', text))
+            asked |= set(
+                re.findall(r'\b(?:load|send)\(\s*["`]([^"`]+)["`]', text)
+            )
     assert len(asked) >= 9
     for name in asked:
         plain = re.sub(r"\$\{.*?\}+", "0", name)

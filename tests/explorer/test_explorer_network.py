@@ -1,4 +1,5 @@
-"""The network and filters pages: their documents are the library's numbers, and their state is their address."""
+"""The network and filters pages: their documents are the library's numbers, and their
+state is their address."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.transposed(self.grouped(self.rgb(x)).relu())
-        x = self.single(self.depthwise(self.get_submodule(HOSTILE)(x)).relu()).relu()
+        x = self.single(
+            self.depthwise(self.get_submodule(HOSTILE)(x)).relu()
+        ).relu()
         logits: Tensor = self.fc(self.pool(x).flatten(1))
         return logits
 
@@ -69,7 +72,8 @@ def scenes() -> Classifier:
 def unpacked(told: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels in 0–1, low and high of a document of filters, each picture in a row."""
     low, high = (
-        np.frombuffer(base64.b64decode(told[name]), "<f4") for name in ("low", "high")
+        np.frombuffer(base64.b64decode(told[name]), "<f4")
+        for name in ("low", "high")
     )
     pixels = np.frombuffer(base64.b64decode(told["pixels"]), np.uint8)
     return pixels.reshape(len(low), -1) / 255, low, high
@@ -109,7 +113,8 @@ class TestFiltersDocument:
         json.dumps(told, allow_nan=False)
 
     @pytest.mark.parametrize(
-        "layer", ["rgb", "grouped", "transposed", HOSTILE, "depthwise", "single"]
+        "layer",
+        ["rgb", "grouped", "transposed", HOSTILE, "depthwise", "single"],
     )
     def test_weights_can_be_read_off_to_a_part_of_their_range(
         self, mixed: Classifier, layer: str
@@ -126,7 +131,9 @@ class TestFiltersDocument:
             for value, back in zip(picture.flat, read.flat, strict=True):
                 assert abs(value - back) <= (greatest - least) * 0.502 / 255
 
-    def test_single_weights_are_a_picture_a_filter(self, mixed: Classifier) -> None:
+    def test_single_weights_are_a_picture_a_filter(
+        self, mixed: Classifier
+    ) -> None:
         told = filters(mixed, "single")
         pixels, low, high = unpacked(told)
         parameter = mixed.network.get_parameter("single.weight")
@@ -173,7 +180,9 @@ class TestFiltersDocument:
 
     def test_what_cannot_be_drawn_is_refused(self) -> None:
         model = wrap(seeded(Kinds))
-        with pytest.raises(LayerError, match="'three' has 3-dimensional kernels"):
+        with pytest.raises(
+            LayerError, match="'three' has 3-dimensional kernels"
+        ):
             filters(model, "three")
         with pytest.raises(
             LayerError, match="'norm' is a BatchNorm2d, not a convolution"
@@ -182,16 +191,23 @@ class TestFiltersDocument:
         broken = seeded(Kinds)
         with torch.no_grad():
             broken.get_parameter("grouped.weight")[2] = torch.nan
-        with pytest.raises(LayerError, match="NaN or infinite weights in 1 filters"):
+        with pytest.raises(
+            LayerError, match="NaN or infinite weights in 1 filters"
+        ):
             filters(wrap(broken), "grouped")
 
     def test_the_bundled_network(self, scenes: Classifier) -> None:
         for layer in network(scenes)["filters"]:
-            wanted, told = filters_of(scenes, layer).weights, filters(scenes, layer)
+            wanted, told = (
+                filters_of(scenes, layer).weights,
+                filters(scenes, layer),
+            )
             # Pictures lie in as many bytes as weights, and two numbers each.
             assert (
                 len(json.dumps(told))
-                < 4 / 3 * (wanted.size + 8 * wanted.size / min(wanted[0, 0].size, 9))
+                < 4
+                / 3
+                * (wanted.size + 8 * wanted.size / min(wanted[0, 0].size, 9))
                 + 2000
             )
             np.testing.assert_allclose(
@@ -206,25 +222,36 @@ class TestNetworkDocument:
         told, facts = network(model), NetworkFacts.of(model)
         json.dumps(told, allow_nan=False)
         rows = [layer for stage in told["stages"] for layer in stage["layers"]]
-        assert [row["name"] for row in rows] == [layer.name for layer in model.layers()]
+        assert [row["name"] for row in rows] == [
+            layer.name for layer in model.layers()
+        ]
         assert told["parameters"] == sum(
             one.numel() for one in model.network.parameters()
         )
         modules = dict(model.network.named_modules())
         known = convolutions(model.network)
         for row, layer in zip(rows, model.layers(), strict=True):
-            name = row["name"] if row["name"] in modules else row["name"].split(":")[0]
+            name = (
+                row["name"]
+                if row["name"] in modules
+                else row["name"].split(":")[0]
+            )
             assert row["parameters"] == sum(
                 one.numel() for one in modules[name].parameters()
             )
-            assert row["shape"] == layer.describe_shape() and row["map"] == layer.is_map
+            assert (
+                row["shape"] == layer.describe_shape()
+                and row["map"] == layer.is_map
+            )
             assert (row["filters"] is not None) == (name in known)
             assert row["head"] == (
                 facts.head is not None and layer.name == facts.head.layer
             )
         assert told["filters"] == list(
             dict.fromkeys(
-                row["filters"]["layer"] for row in rows if row["filters"] is not None
+                row["filters"]["layer"]
+                for row in rows
+                if row["filters"] is not None
             )
         )
 
@@ -264,7 +291,9 @@ class TestNetworkDocument:
             for name, points in wanted.faces():
                 flat = [*itertools.chain(*points)]
                 assert part["faces"][name] == pytest.approx(flat, abs=0.06)
-                assert all(0 <= value <= max(plan.width, plan.height) for value in flat)
+                assert all(
+                    0 <= value <= max(plan.width, plan.height) for value in flat
+                )
             assert [line for _, _, line in part["lines"]] == [
                 line for line in wanted.lines if line
             ]
@@ -284,7 +313,10 @@ class TestNetworkDocument:
             and "leave out" in local["checked"]
         )
         nothing = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 5), nn.Softmax(1)
+            nn.Conv2d(3, 4, 3),
+            nn.Flatten(),
+            nn.Linear(4 * 30 * 30, 5),
+            nn.Softmax(1),
         )
         refused = network(wrap(nothing, preprocessing=CROPPED))["head"]
         assert refused["kind"] == "none" and "softmax" in refused["reason"]
@@ -300,7 +332,9 @@ def address(
     for number in range(12):
         path = root / "photos" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise.integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+        Image.fromarray(noise.integers(0, 256, (40, 40, 3), np.uint8)).save(
+            path
+        )
     atlas = scan(
         mixed,
         root / "photos",
@@ -319,7 +353,9 @@ def address(
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    with watched(browser, address, viewport={"width": 1280, "height": 900}) as page:
+    with watched(
+        browser, address, viewport={"width": 1280, "height": 900}
+    ) as page:
         yield page
 
 
@@ -346,7 +382,8 @@ KERNELS = """async ([layer]) => {
 
 class TestPages:
     @pytest.mark.parametrize(
-        "layer", ["rgb", "grouped", "transposed", HOSTILE, "depthwise", "single"]
+        "layer",
+        ["rgb", "grouped", "transposed", HOSTILE, "depthwise", "single"],
     )
     def test_the_browser_reads_the_weights_of_the_module(
         self, page: Any, address: str, mixed: Classifier, layer: str
@@ -374,14 +411,18 @@ class TestPages:
                         else shared.images[filter]
                     )
                     np.testing.assert_allclose(
-                        np.array(greys)[::4] / 255, wanted.ravel(), atol=1.01 / 255
+                        np.array(greys)[::4] / 255,
+                        wanted.ravel(),
+                        atol=1.01 / 255,
                     )
 
     def test_kernels_are_drawn_as_they_are_told(
         self, page: Any, address: str, mixed: Classifier
     ) -> None:
         opened(page, address, "filters/rgb", CANVAS)
-        size = page.eval_on_selector(CANVAS, "canvas => [canvas.width, canvas.height]")
+        size = page.eval_on_selector(
+            CANVAS, "canvas => [canvas.width, canvas.height]"
+        )
         data = page.eval_on_selector(
             CANVAS,
             "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, "
@@ -391,7 +432,9 @@ class TestPages:
         # Eight kernels of 3 × 5 weights, each weight a square of ten pixels.
         step = size[0] // 8
         images = filters_of(mixed, "rgb").images
-        for filter, row, column in itertools.product(range(8), range(3), range(5)):
+        for filter, row, column in itertools.product(
+            range(8), range(3), range(5)
+        ):
             pixel = drawn[row * 10 + 5, filter * step + column * 10 + 5]
             np.testing.assert_allclose(
                 pixel[:3], 255 * images[filter, row, column], atol=1.01
@@ -401,7 +444,9 @@ class TestPages:
         self, page: Any, address: str, mixed: Classifier
     ) -> None:
         opened(page, address, "network", ".net-stage")
-        assert page.locator(".net-layers tbody tr").count() == len(mixed.layers())
+        assert page.locator(".net-layers tbody tr").count() == len(
+            mixed.layers()
+        )
         assert (
             HOSTILE in page.inner_text(".net-all")
             and page.locator(".net-all img").count() == 0
@@ -459,7 +504,9 @@ class TestPages:
             page.keyboard.press("j")
         assert page.url.endswith(
             "?filter=4"
-        ) and "input channel 2, channel 0 of" in page.inner_text(".kernel-reads")
+        ) and "input channel 2, channel 0 of" in page.inner_text(
+            ".kernel-reads"
+        )
         weight = mixed.network.get_parameter("grouped.weight")
         kernel = weight[4, 0].detach().numpy()
         texts = [
@@ -468,7 +515,9 @@ class TestPages:
         ]
         # Written with the digits that a 255th of the kernel's range has.
         np.testing.assert_allclose(
-            np.array(texts, float), kernel.ravel(), atol=np.ptp(kernel) / 255 + 6e-4
+            np.array(texts, float),
+            kernel.ravel(),
+            atol=np.ptp(kernel) / 255 + 6e-4,
         )
         page.focus(".kernels")
         page.keyboard.press("End")
@@ -484,7 +533,8 @@ class TestPages:
         page.keyboard.press("Enter")
         assert (
             "channel=1" in page.url
-            and "Input channel 1 of each filter" in page.inner_text(".kernel-words")
+            and "Input channel 1 of each filter"
+            in page.inner_text(".kernel-words")
         )
         page.check("input[value=one]")
         page.wait_for_function(
@@ -501,7 +551,9 @@ class TestPages:
     @pytest.mark.parametrize(
         "layer", ["rgb", "transposed", HOSTILE, "depthwise", "single"]
     )
-    def test_every_kind_is_looked_at(self, page: Any, address: str, layer: str) -> None:
+    def test_every_kind_is_looked_at(
+        self, page: Any, address: str, layer: str
+    ) -> None:
         named = "".join(f"%{byte:02x}" for byte in layer.encode())
         opened(
             page,
@@ -514,7 +566,10 @@ class TestPages:
             and page.inner_text(".kernel-inspector h2") == "Filter 2"
         )
         assert (
-            page.locator(".kernel-pictures canvas, .kernel-pictures svg").count() == 1
+            page.locator(
+                ".kernel-pictures canvas, .kernel-pictures svg"
+            ).count()
+            == 1
         )
         page.hover(".kernels", position={"x": 8, "y": 8})
         assert page.inner_text(".kernel-inspector h2") == "Filter 0"
@@ -523,7 +578,9 @@ class TestPages:
 
     def test_what_has_no_filters_says_so(self, page: Any, address: str) -> None:
         opened(page, address, "filters/pool", ".lead")
-        assert "is a AdaptiveAvgPool2d, not a convolution" in page.inner_text(".lead")
+        assert "is a AdaptiveAvgPool2d, not a convolution" in page.inner_text(
+            ".lead"
+        )
         # The browser itself notes that the answer was 404.
         assert all("404" in text for text in page.wrong)
         page.wrong.clear()
@@ -545,7 +602,9 @@ class TestPages:
         page.wait_for_selector(".kernel-parts:has-text('Filters 16 to 19')")
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    def test_it_fits_a_telephone(self, browser: Any, address: str, scheme: str) -> None:
+    def test_it_fits_a_telephone(
+        self, browser: Any, address: str, scheme: str
+    ) -> None:
         options = {
             "viewport": {"width": 390, "height": 844},
             "color_scheme": scheme,
@@ -558,7 +617,9 @@ class TestPages:
                 ("filters/single", CANVAS),
             ]:
                 opened(page, address, state, there)
-                assert page.evaluate("document.documentElement.scrollWidth") <= 390
+                assert (
+                    page.evaluate("document.documentElement.scrollWidth") <= 390
+                )
             assert page.locator("svg.network:visible").count() == 0
             page.tap(".kernels", position={"x": 8, "y": 8})
             assert page.url.endswith("?filter=0")

@@ -1,4 +1,5 @@
-"""Every page of the live explorer, by day and by night, wide and narrow, with names that want to be markup."""
+"""Every page of the live explorer, by day and by night, wide and narrow, with names
+that want to be markup."""
 
 from __future__ import annotations
 
@@ -64,7 +65,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             ).save(path)
     labels = [name.replace("/", "∕") for name in LABELS]
     model = wrap(
-        seeded(Gap), labels=labels, preprocessing=Preprocessing(resize=36, crop=32)
+        seeded(Gap),
+        labels=labels,
+        preprocessing=Preprocessing(resize=36, crop=32),
     )
     atlas = scan(
         model,
@@ -76,9 +79,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         batch_size=8,
     )
     given = root / f"{HOSTILE}.png"
-    Image.fromarray(noise.integers(0, 256, (6, 9, 3), np.uint8)).resize((90, 60)).save(
-        given
-    )
+    Image.fromarray(noise.integers(0, 256, (6, 9, 3), np.uint8)).resize(
+        (90, 60)
+    ).save(given)
     documents = Documents(
         model,
         Atlas.open(atlas.path),
@@ -111,7 +114,9 @@ def screenshots(tmp_path: Path) -> Path:
 def test_every_page_is_shown(
     browser: Any, address: str, screenshots: Path, scheme: str, size: str
 ) -> None:
-    with watched(browser, address, viewport=SIZES[size], color_scheme=scheme) as page:
+    with watched(
+        browser, address, viewport=SIZES[size], color_scheme=scheme
+    ) as page:
         for name, (state, there) in PAGES.items():
             page.goto("about:blank")
             page.goto(f"{address}/{state}")
@@ -130,7 +135,9 @@ def test_every_page_is_shown(
             assert page.locator("h1").count() == 1 and page.title().endswith(
                 "unitscope"
             )
-            unnamed = page.locator("button, a, input, select").evaluate_all(UNNAMED)
+            unnamed = page.locator("button, a, input, select").evaluate_all(
+                UNNAMED
+            )
             assert unnamed == [], f"{name}: nothing says what these are for"
             page.screenshot(
                 path=screenshots / f"{name}-{size}-{scheme}.png",
@@ -145,7 +152,9 @@ UNNAMED = """(found) => found
   .map((one) => one.outerHTML.slice(0, 120))"""
 
 
-def test_what_needs_an_atlas_says_how_to_make_one(browser: Any, tmp_path: Path) -> None:
+def test_what_needs_an_atlas_says_how_to_make_one(
+    browser: Any, tmp_path: Path
+) -> None:
     documents = Documents(
         wrap(seeded(Gap), preprocessing=Preprocessing(resize=36, crop=32)),
         folder=tmp_path,
@@ -199,4 +208,6 @@ def test_choices_are_those_of_the_page_alone(
         page.goto(f"{address}/{state}")
         page.locator(there).first.wait_for(timeout=5000)
         assert "undefined" not in page.inner_text("main")
-        assert ("Not found" in page.inner_text("h1")) == (state == "#/constructor")
+        assert ("Not found" in page.inner_text("h1")) == (
+            state == "#/constructor"
+        )

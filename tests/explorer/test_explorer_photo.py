@@ -1,4 +1,5 @@
-"""The photo page: its algebra is the library's, its state is its address, and everything on it can be done by keys."""
+"""The photo page: its algebra is the library's, its state is its address, and
+everything on it can be done by keys."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def floats(text: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photo(tmp_path_factory.mktemp("given") / f"{HOSTILE.replace('/', '')}.png")
+    return photo(
+        tmp_path_factory.mktemp("given") / f"{HOSTILE.replace('/', '')}.png"
+    )
 
 
 def documents_of(
@@ -61,7 +64,9 @@ def documents_of(
 
 
 @pytest.fixture(scope="module")
-def documents(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Documents:
+def documents(
+    given: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Documents:
     return documents_of(seeded(Gap), given, tmp_path_factory.mktemp("tiles"))
 
 
@@ -73,7 +78,9 @@ def address(documents: Documents) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    with watched(browser, address, viewport={"width": 1280, "height": 900}) as page:
+    with watched(
+        browser, address, viewport={"width": 1280, "height": 900}
+    ) as page:
         yield page
 
 
@@ -94,14 +101,18 @@ def listed(page: Any, which: int) -> list[str]:
 # What is told
 
 
-def test_a_photo_is_told_as_it_was_explained(documents: Documents, given: Path) -> None:
+def test_a_photo_is_told_as_it_was_explained(
+    documents: Documents, given: Path
+) -> None:
     told, head = documents.photo("photo-0"), documents.head()
     assert documents.model is not None
     explanation = documents.model.explain(given)
     features = floats(told["features"]).reshape(told["units"], -1)
     weight = floats(head["weight"]).reshape(head["classes"], head["units"])
     np.testing.assert_array_equal(floats(told["logits"]), explanation.logits[0])
-    np.testing.assert_array_equal(features, explanation.feature_map[0].flatten(1))
+    np.testing.assert_array_equal(
+        features, explanation.feature_map[0].flatten(1)
+    )
     np.testing.assert_allclose(
         features.mean(1) @ weight.T + floats(head["bias"]),
         explanation.logits[0],
@@ -119,7 +130,9 @@ def test_a_photo_is_told_as_it_was_explained(documents: Documents, given: Path) 
 def test_pictures_are_upright_and_nothing_but_pixels(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a secret"
-    Image.new("RGB", (3000, 1500), "red").save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (3000, 1500), "red").save(
+        tmp_path / "turned.jpg", exif=exif
+    )
     documents = documents_of(seeded(Gap), tmp_path / "turned.jpg", tmp_path)
     picture = documents.picture("photo-0")
     (tmp_path / "out.jpg").write_bytes(picture)
@@ -147,17 +160,19 @@ def test_refusals(documents: Documents, tmp_path: Path) -> None:
 def test_later_photos_push_out_earlier_explanations(
     documents: Documents, tmp_path: Path
 ) -> None:
-    first = documents.add_photo(photo(tmp_path / "first.png", 1).read_bytes(), "first")[
-        "photo"
-    ]
+    first = documents.add_photo(
+        photo(tmp_path / "first.png", 1).read_bytes(), "first"
+    )["photo"]
     before = documents.photo(first)
     for seed in range(2, 22):
         documents.photo(
-            documents.add_photo(photo(tmp_path / "x.png", seed).read_bytes(), "x")[
-                "photo"
-            ]
+            documents.add_photo(
+                photo(tmp_path / "x.png", seed).read_bytes(), "x"
+            )["photo"]
         )
-    assert len(documents._explanations) <= 16 and documents.photo(first) == before
+    assert (
+        len(documents._explanations) <= 16 and documents.photo(first) == before
+    )
 
 
 # The browser's algebra
@@ -174,18 +189,25 @@ ALGEBRA = """async ([head, told, one, off, region]) => {
 
 
 @pytest.mark.parametrize(
-    "kind", ["gap", "batch norm", "layer norm", "root mean square norm", "unit length"]
+    "kind",
+    ["gap", "batch norm", "layer norm", "root mean square norm", "unit length"],
 )
 def test_the_browser_computes_what_the_library_does(
     page: Any, address: str, kind: str
 ) -> None:
-    module = seeded(Gap) if kind == "gap" else seeded(lambda: Between(BETWEEN[kind][0]))
+    module = (
+        seeded(Gap)
+        if kind == "gap"
+        else seeded(lambda: Between(BETWEEN[kind][0]))
+    )
     model = wrap(module)
     numbers = np.random.default_rng(3)
     page.goto(f"{address}/#/photo")
     for round_ in range(6):
         explanation = model.explain(
-            torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(round_))
+            torch.randn(
+                1, 3, 32, 32, generator=torch.Generator().manual_seed(round_)
+            )
         )
         told, head = told_of(explanation)
         off = sorted(numbers.choice(6, round_, replace=False).tolist())
@@ -206,7 +228,10 @@ def test_the_browser_computes_what_the_library_does(
         }
         for name, values in expected.items():
             np.testing.assert_allclose(
-                found[name], values.numpy(), atol=1e-5 * max(size, 1), err_msg=name
+                found[name],
+                values.numpy(),
+                atol=1e-5 * max(size, 1),
+                err_msg=name,
             )
         assert found["error"] < 1e-5
 
@@ -228,7 +253,9 @@ def test_sets_in_addresses_come_back(page: Any, address: str) -> None:
     }"""
     assert page.evaluate(back, [5, 3, 4, 9]) == ["3-5,9", [3, 4, 5, 9]]
     assert page.evaluate(back, []) == ["", []]
-    odd = 'async (text) => [...(await import("/static/sets.js")).setOf(text, 10)]'
+    odd = (
+        'async (text) => [...(await import("/static/sets.js")).setOf(text, 10)]'
+    )
     assert page.evaluate(odd, "8-99999999999,x,-1,2-,3") == [8, 9, 3]
 
 
@@ -242,7 +269,8 @@ def test_units_are_switched_off_and_the_top_moves(
     explanation = documents.model.explain(given)
     opened(page, address)
     assert (
-        page.inner_text("h1") == given.name and page.evaluate("window.hacked") is None
+        page.inner_text("h1") == given.name
+        and page.evaluate("window.hacked") is None
     )
     labels = [prediction.label for prediction in explanation.top(5)[0]]
     assert listed(page, 0) == labels and page.locator(".ranking").count() == 1
@@ -254,7 +282,9 @@ def test_units_are_switched_off_and_the_top_moves(
     page.locator(".unit-switch").nth(0).click()
     page.locator(".unit-switch").nth(1).click()
     after = explanation.ablate(units[:2])
-    assert listed(page, 1) == [prediction.label for prediction in after.top(5)[0]]
+    assert listed(page, 1) == [
+        prediction.label for prediction in after.top(5)[0]
+    ]
     shown = page.locator(".ranking").nth(1).locator(".share").all_inner_texts()
     real = torch.softmax(
         documents.model.forward_without(explanation.inputs(), units[:2])[0], 0
@@ -288,16 +318,26 @@ def test_the_whole_state_is_in_the_address(
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 3, steps=30)
     page.mouse.up()
-    seen = [".standing", ".evidence", ".units", ".under .scale", ".seen .controls"]
+    seen = [
+        ".standing",
+        ".evidence",
+        ".units",
+        ".under .scale",
+        ".seen .controls",
+    ]
     before = {place: page.inner_text(place) for place in seen}
     assert "Evidence from the region" in before[".evidence"]
-    with watched(browser, address, viewport={"width": 1280, "height": 900}) as other:
+    with watched(
+        browser, address, viewport={"width": 1280, "height": 900}
+    ) as other:
         other.goto(page.url)
         other.wait_for_selector(".evidence table")
         assert {place: other.inner_text(place) for place in seen} == before
 
 
-@pytest.mark.parametrize(("cells", "words"), [("4", "1 cell"), ("0-6", "7 cells")])
+@pytest.mark.parametrize(
+    ("cells", "words"), [("4", "1 cell"), ("0-6", "7 cells")]
+)
 def test_a_region_is_said_in_words(
     page: Any, address: str, cells: str, words: str
 ) -> None:
@@ -321,7 +361,10 @@ def test_regions_add_up_to_the_logit(page: Any, address: str) -> None:
         )
         assert region + rest == pytest.approx(logit, abs=0.011)
     page.get_by_role("button", name="Clear the region").click()
-    assert page.locator(".evidence tbody tr").count() == 0 and "region" not in page.url
+    assert (
+        page.locator(".evidence tbody tr").count() == 0
+        and "region" not in page.url
+    )
 
 
 def test_keys(page: Any, address: str) -> None:
@@ -346,7 +389,14 @@ def test_keys(page: Any, address: str) -> None:
     page.keyboard.press("c")
     assert page.locator(".lines svg").count() == 2
     page.keyboard.press("b")
-    for key in ("ArrowRight", "Space", "ArrowRight", "Space", "ArrowDown", "Space"):
+    for key in (
+        "ArrowRight",
+        "Space",
+        "ArrowRight",
+        "Space",
+        "ArrowDown",
+        "Space",
+    ):
         page.keyboard.press(key)
     assert page.locator(".region .marked").count() == 3
     page.keyboard.press("0")
@@ -381,7 +431,11 @@ def test_photos_are_dropped_pasted_and_picked(
         name = f"{kind} {HOSTILE}.png"
         page.evaluate(
             give,
-            [kind, list(photo(tmp_path / "x.png", 20 + len(kind)).read_bytes()), name],
+            [
+                kind,
+                list(photo(tmp_path / "x.png", 20 + len(kind)).read_bytes()),
+                name,
+            ],
         )
         page.wait_for_function(
             "name => document.querySelector('h1').textContent.startsWith(name)",
@@ -398,9 +452,9 @@ def test_what_is_no_photo_is_said_to_be_none(
     page.goto(f"{address}/#/photo")
     page.locator(".drop input").set_input_files(str(tmp_path / "x.png"))
     page.wait_for_selector(".said.trouble")
-    assert "x.png" in page.inner_text(".said") and "Traceback" not in page.inner_text(
+    assert "x.png" in page.inner_text(
         ".said"
-    )
+    ) and "Traceback" not in page.inner_text(".said")
     page.goto(f"{address}/#/photo/nothing-like-it")
     page.get_by_role("heading", name="This photo cannot be shown").wait_for()
     page.close()
@@ -427,9 +481,9 @@ def test_local_answers_are_measured_by_the_server(
             explanation.inputs(), [unit], layer=explanation.layer
         )
         shares = torch.softmax(real[0], 0).sort(descending=True).values
-        assert page.locator(".ranking").nth(1).locator(".share").all_inner_texts() == [
-            f"{one:.1%}" for one in shares
-        ]
+        assert page.locator(".ranking").nth(1).locator(
+            ".share"
+        ).all_inner_texts() == [f"{one:.1%}" for one in shares]
         assert "by real forward passes" in page.inner_text(".summary")
 
 
@@ -456,9 +510,13 @@ def model() -> Classifier:
     return wrap(seeded(Gap), labels=LABELS, preprocessing=CROPPED)
 
 
-def test_an_atlas_alone_explains_what_it_kept(atlas: Atlas, tmp_path: Path) -> None:
+def test_an_atlas_alone_explains_what_it_kept(
+    atlas: Atlas, tmp_path: Path
+) -> None:
     documents = Documents(None, atlas, dataset=atlas.photos(), folder=tmp_path)
-    with_model = Documents(model(), atlas, dataset=atlas.photos(), folder=tmp_path)
+    with_model = Documents(
+        model(), atlas, dataset=atlas.photos(), folder=tmp_path
+    )
     shown = documents.index()["photos"]
     assert len(shown) == 6 and shown == with_model.index()["photos"]
     for one in shown:
@@ -475,7 +533,9 @@ def test_an_atlas_alone_explains_what_it_kept(atlas: Atlas, tmp_path: Path) -> N
         )
         largest = np.abs(floats(real["features"])).max()
         np.testing.assert_allclose(
-            floats(kept["features"]), floats(real["features"]), atol=1e-3 * largest
+            floats(kept["features"]),
+            floats(real["features"]),
+            atol=1e-3 * largest,
         )
     with pytest.raises(MissingError, match="--model"):
         documents.photo("image-99")
@@ -483,7 +543,9 @@ def test_an_atlas_alone_explains_what_it_kept(atlas: Atlas, tmp_path: Path) -> N
         documents.add_photo(b"", "x")
 
 
-def test_an_atlas_of_another_model_is_refused(atlas: Atlas, tmp_path: Path) -> None:
+def test_an_atlas_of_another_model_is_refused(
+    atlas: Atlas, tmp_path: Path
+) -> None:
     other = wrap(seeded(Gap, 1), labels=LABELS, preprocessing=CROPPED)
     with pytest.raises(AtlasError, match="another model"):
         Documents(other, atlas, folder=tmp_path)
@@ -508,7 +570,9 @@ def test_kept_photos_say_so(browser: Any, atlas: Atlas, tmp_path: Path) -> None:
 def test_2048_units_and_365_classes_are_switched_while_one_clicks(
     browser: Any, given: Path, tmp_path: Path
 ) -> None:
-    documents = Documents(load(f"python:{WIDE}:Wide"), folder=tmp_path, photos=[given])
+    documents = Documents(
+        load(f"python:{WIDE}:Wide"), folder=tmp_path, photos=[given]
+    )
     # What a toggle takes is measured in benchmarks/explore.py; here, that it is right
     # at this size.
     assert documents.model is not None
@@ -520,7 +584,9 @@ def test_2048_units_and_365_classes_are_switched_while_one_clicks(
             one.unit
             for one in explanation.top_units(explanation.top(1)[0][0].index, 10)
         ]
-        after = explanation.ablate([unit for unit in range(2048) if unit not in kept])
+        after = explanation.ablate(
+            [unit for unit in range(2048) if unit not in kept]
+        )
         assert listed(page, 1) == [one.label for one in after.top(5)[0]]
         assert len(page.url) < 400
 
@@ -542,7 +608,8 @@ def test_labels_are_told_apart() -> None:
 def slow(
     browser: Any, given: Path, tmp_path: Path
 ) -> Iterator[tuple[Any, str, list[Any]]]:
-    """A page of a network without an exact head, and the requests for data that are held back while that is asked."""
+    """A page of a network without an exact head, and the requests for data that are
+    held back while that is asked."""
     documents = documents_of(
         seeded(Mlp), given, tmp_path, photo(tmp_path / "other.png", 9)
     )
@@ -609,9 +676,14 @@ def test_what_was_asked_last_is_shown_and_what_fails_can_be_tried_again(
         page.wait_for_timeout(50)
     # What is off is seen at once, whatever the server is doing.
     assert page.locator(".unit-switch[aria-checked=false]").count() == 2
-    assert page.get_attribute(".predictions", "aria-busy") == "true" and len(held) == 2
+    assert (
+        page.get_attribute(".predictions", "aria-busy") == "true"
+        and len(held) == 2
+    )
     held[1].fulfill(
-        status=503, content_type="application/json", body='{"error": "busy: 32 wait"}'
+        status=503,
+        content_type="application/json",
+        body='{"error": "busy: 32 wait"}',
     )
     page.get_by_role("button", name="Try again").wait_for()
     assert "busy: 32 wait" in page.inner_text(".warning[role=alert]")
@@ -646,12 +718,18 @@ def test_a_photo_is_taken_on_every_page(
 def test_what_became_of_the_prediction_is_seen_on_narrow_screens(
     browser: Any, address: str
 ) -> None:
-    with watched(browser, address, viewport={"width": 320, "height": 640}) as page:
+    with watched(
+        browser, address, viewport={"width": 320, "height": 640}
+    ) as page:
         opened(page, address, "?region=0-6")
         page.locator(".unit-switch").last.click()
         box = page.locator(".summary").bounding_box()
-        assert 0 <= box["y"] < 640 and "1 of 6 units off" in page.inner_text(".summary")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert 0 <= box["y"] < 640 and "1 of 6 units off" in page.inner_text(
+            ".summary"
+        )
+        assert page.evaluate(
+            "document.documentElement.scrollWidth <= innerWidth"
+        )
 
 
 def test_the_focus_is_never_lost(page: Any, address: str) -> None:
@@ -670,7 +748,9 @@ def test_the_focus_is_never_lost(page: Any, address: str) -> None:
 def test_longer_lists_keep_what_is_there(
     browser: Any, given: Path, tmp_path: Path
 ) -> None:
-    documents = Documents(load(f"python:{WIDE}:Wide"), folder=tmp_path, photos=[given])
+    documents = Documents(
+        load(f"python:{WIDE}:Wide"), folder=tmp_path, photos=[given]
+    )
     with served(documents) as address, watched(browser, address) as page:
         opened(page, address)
         page.evaluate(
@@ -680,7 +760,9 @@ def test_longer_lists_keep_what_is_there(
         page.wait_for_function(
             "() => document.querySelectorAll('.unit-switch').length === 48"
         )
-        assert page.locator(".unit-switch").first.get_attribute("data-mine") == "1"
+        assert (
+            page.locator(".unit-switch").first.get_attribute("data-mine") == "1"
+        )
         values = page.locator(".unit-switch .unit").all_inner_texts()
         assert documents.model is not None
         explanation = documents.model.explain(given)

@@ -1,4 +1,5 @@
-"""The explorer's server: who gets in, what is answered, what is refused, and that nobody can keep others waiting."""
+"""The explorer's server: who gets in, what is answered, what is refused, and that
+nobody can keep others waiting."""
 
 from __future__ import annotations
 
@@ -108,7 +109,9 @@ def worked(of: Callable[[Worker], Any], waiting: int = 3) -> Any:
     return asyncio.run(all_of_it())
 
 
-def test_a_worker_does_one_thing_after_the_other_in_one_thread_and_in_order() -> None:
+def test_a_worker_does_one_thing_after_the_other_in_one_thread_and_in_order() -> (
+    None
+):
     begun: list[int] = []
     threads: set[str] = set()
 
@@ -119,7 +122,9 @@ def test_a_worker_does_one_thing_after_the_other_in_one_thread_and_in_order() ->
         return number * number
 
     async def many(worker: Worker) -> list[int]:
-        return await asyncio.gather(*(worker.run(job, number) for number in range(8)))
+        return await asyncio.gather(
+            *(worker.run(job, number) for number in range(8))
+        )
 
     assert worked(many, waiting=8) == [number * number for number in range(8)]
     assert begun == list(range(8)) and threads == {"unitscope model"}
@@ -164,7 +169,10 @@ def test_a_full_queue_refuses_and_says_how_many_wait() -> None:
             asyncio.ensure_future(worker.run(release.wait, 10))
         ]
         await asyncio.sleep(0.1)  # the first runs; so many may wait
-        tasks += [asyncio.ensure_future(worker.run(str, number)) for number in range(3)]
+        tasks += [
+            asyncio.ensure_future(worker.run(str, number))
+            for number in range(3)
+        ]
         await asyncio.sleep(0)
         with pytest.raises(
             BusyError, match="3 requests wait for the model already: try again"
@@ -212,11 +220,16 @@ def test_whoever_asks_for_the_same_meanwhile_gets_the_same_result() -> None:
         return len(calls)
 
     async def shared(worker: Worker) -> list[int]:
-        tasks = [asyncio.ensure_future(worker.run(job, key="same")) for _ in range(6)]
+        tasks = [
+            asyncio.ensure_future(worker.run(job, key="same")) for _ in range(6)
+        ]
         await asyncio.sleep(0.1)
         tasks[0].cancel()
         release.set()
-        found = [*await asyncio.gather(*tasks[1:]), await worker.run(job, key="same")]
+        found = [
+            *await asyncio.gather(*tasks[1:]),
+            await worker.run(job, key="same"),
+        ]
         assert tasks[0].cancelled()
         return found
 
@@ -235,7 +248,11 @@ def test_closing_ends_what_waits_and_does_not_wait_for_what_runs() -> None:
         begin = time.perf_counter()
         worker.close(patience=0.2)
         seconds = time.perf_counter() - begin
-        for task in (running, waiting, asyncio.ensure_future(worker.run(str, 2))):
+        for task in (
+            running,
+            waiting,
+            asyncio.ensure_future(worker.run(str, 2)),
+        ):
             with pytest.raises(BusyError, match="ending"):
                 await task
         return seconds
@@ -295,12 +312,16 @@ def test_photos_make_room_by_their_bytes_too() -> None:
         ("é" * 300 + ".jpg", "é" * 59 + "…" + "é" * 16 + ".jpg"),
     ],
 )
-def test_names_are_shortened_to_what_can_be_shown(given: str, shown: str) -> None:
+def test_names_are_shortened_to_what_can_be_shown(
+    given: str, shown: str
+) -> None:
     shelf = Shelf()
     assert shelf.find(shelf.add(picture(), given)).name == shown
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "bmp", "tiff", "mpo"])
+@pytest.mark.parametrize(
+    "kind", ["jpeg", "png", "webp", "gif", "bmp", "tiff", "mpo"]
+)
 def test_the_usual_kinds_of_pictures_are_taken(kind: str) -> None:
     shelf = Shelf()
     photo = open_photo(shelf.find(shelf.add(picture(kind=kind), f"a.{kind}")))
@@ -362,7 +383,8 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
 
 
 def two_pictures(width: int, height: int) -> bytes:
-    """A file that is a TIFF of 20×15 to who looks for that, and an IM of another size to who reads anything."""
+    """A file that is a TIFF of 20×15 to who looks for that, and an IM of another size
+    to who reads anything."""
     text = f": x\r\nImage type: 0 1 image\r\nImage size (x*y): {width}*{height}\r\n".encode()
     text += b"File size (no of images): 1\r\n\x1a"
     tags = [
@@ -421,7 +443,9 @@ def test_a_shelf_may_be_used_from_several_threads() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(used, range(200)))
-    kept = [one for one in (shelf.add(picture(99), "last.png"),) if shelf.find(one)]
+    kept = [
+        one for one in (shelf.add(picture(99), "last.png"),) if shelf.find(one)
+    ]
     assert kept
 
 
@@ -466,7 +490,9 @@ def client(documents: Documents) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def of_atlas(model: Classifier, atlas: Atlas, tmp_path: Path) -> Iterator[TestClient]:
+def of_atlas(
+    model: Classifier, atlas: Atlas, tmp_path: Path
+) -> Iterator[TestClient]:
     documents = Documents(model, atlas, dataset=atlas.photos(), folder=tmp_path)
     with TestClient(create_app(documents), base_url=AT) as client:
         yield client
@@ -509,7 +535,9 @@ def test_a_photo_is_given_explained_and_taken_apart(
     )
     plain = answer.json()
     assert plain["name"] == "Größe 1.png"
-    np.testing.assert_allclose(numbers(plain["logits"]), expected.logits[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        numbers(plain["logits"]), expected.logits[0], rtol=1e-5
+    )
     seen = client.get("/" + plain["picture"])
     assert (
         seen.headers["content-type"] == "image/jpeg"
@@ -533,10 +561,15 @@ def test_a_local_answer_is_told_class_by_class(client: TestClient) -> None:
     evidence = client.get("/data/evidence.json", params=asked).json()
     assert len(numbers(evidence["contributions"])) == plain["units"]
     assert "lacks layer" in told(
-        client.get("/data/evidence.json", params={"photo": photo, "class": 1}), 422
+        client.get("/data/evidence.json", params={"photo": photo, "class": 1}),
+        422,
     )
-    assert told(client.get("/data/evidence.json", params=asked | {"class": "99"}), 404)
-    assert told(client.get("/data/evidence.json", params=asked | {"class": "x"}), 404)
+    assert told(
+        client.get("/data/evidence.json", params=asked | {"class": "99"}), 404
+    )
+    assert told(
+        client.get("/data/evidence.json", params=asked | {"class": "x"}), 404
+    )
 
 
 def test_the_network_is_told(client: TestClient) -> None:
@@ -552,7 +585,9 @@ def test_the_network_is_told(client: TestClient) -> None:
         assert ": " not in answer.text[:20] and "NaN" not in answer.text
 
 
-def test_the_head_is_told_once_and_asked_about_afterwards(documents: Documents) -> None:
+def test_the_head_is_told_once_and_asked_about_afterwards(
+    documents: Documents,
+) -> None:
     times: list[int] = []
 
     class Counted(Documents):
@@ -564,7 +599,9 @@ def test_the_head_is_told_once_and_asked_about_afterwards(documents: Documents) 
     counted = Counted(documents.model, folder=Path())
     with TestClient(create_app(counted), base_url=AT) as client:
         answers = [
-            client.get("/data/head.json", headers={"Accept-Encoding": "identity"})
+            client.get(
+                "/data/head.json", headers={"Accept-Encoding": "identity"}
+            )
             for _ in range(3)
         ]
         assert len(times) == 1 and len({answer.text for answer in answers}) == 1
@@ -575,14 +612,17 @@ def test_the_head_is_told_once_and_asked_about_afterwards(documents: Documents) 
         )
         again = client.get(
             "/data/head.json",
-            headers={"If-None-Match": first.headers["etag"]} | {"Accept-Encoding": ""},
+            headers={"If-None-Match": first.headers["etag"]}
+            | {"Accept-Encoding": ""},
         )
         assert (again.status_code, again.content, again.headers["etag"]) == (
             304,
             b"",
             first.headers["etag"],
         )
-        small = client.get("/data/head.json", headers={"Accept-Encoding": "gzip"})
+        small = client.get(
+            "/data/head.json", headers={"Accept-Encoding": "gzip"}
+        )
         assert (
             small.headers["content-encoding"] == "gzip"
             and small.headers["etag"] != first.headers["etag"]
@@ -590,7 +630,9 @@ def test_the_head_is_told_once_and_asked_about_afterwards(documents: Documents) 
         assert small.json() == first.json() == counted.head()
 
 
-def test_documents_are_compressed_for_who_understands_that(client: TestClient) -> None:
+def test_documents_are_compressed_for_who_understands_that(
+    client: TestClient,
+) -> None:
     plain, small = (
         client.get("/data/index.json", headers={"Accept-Encoding": kind})
         for kind in ("identity", "gzip")
@@ -601,7 +643,8 @@ def test_documents_are_compressed_for_who_understands_that(client: TestClient) -
     )
     assert plain.json() == small.json()
     assert (
-        int(small.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+        int(small.headers["content-length"])
+        < int(plain.headers["content-length"]) / 2
     )
 
 
@@ -614,7 +657,9 @@ def test_the_atlas_is_told_with_its_pictures(
         assert answer.status_code == 200 and answer.json(), answer.text
     image = int(atlas.table("images", ["image"]).column("image")[0].as_py())
     for begin in (f"/images/{image // 1000}/{image}", "/sprites/0/2"):
-        found = [of_atlas.get(f"{begin}.{kind}") for kind in ("webp", "jpg", "png")]
+        found = [
+            of_atlas.get(f"{begin}.{kind}") for kind in ("webp", "jpg", "png")
+        ]
         (seen,) = [answer for answer in found if answer.status_code == 200]
         assert (
             seen.headers["content-type"].startswith("image/")
@@ -624,7 +669,8 @@ def test_the_atlas_is_told_with_its_pictures(
         # asks whether it is still the one.
         assert seen.headers["cache-control"] == "private, no-cache"
         again = of_atlas.get(
-            seen.request.url.path, headers={"If-None-Match": seen.headers["etag"]}
+            seen.request.url.path,
+            headers={"If-None-Match": seen.headers["etag"]},
         )
         assert (again.status_code, again.content) == (304, b"")
     for missing in (
@@ -662,7 +708,10 @@ def test_the_pages_are_served_from_a_table_and_nothing_else_is(
             == 304
         )
         if name.endswith(".js"):
-            assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
+            assert (
+                answer.headers["content-type"]
+                == "text/javascript; charset=utf-8"
+            )
     assert client.head("/").headers["content-length"] == str(len(page.content))
     for path in (
         "/static/../server.py",
@@ -699,12 +748,16 @@ def test_the_pages_are_served_from_a_table_and_nothing_else_is(
         "/data/index.json/",
     ],
 )
-def test_what_is_not_there_is_told_in_one_line(client: TestClient, path: str) -> None:
+def test_what_is_not_there_is_told_in_one_line(
+    client: TestClient, path: str
+) -> None:
     assert len(told(client.get(path), 404)) > 20
 
 
 def test_a_layer_without_a_name_is_none(client: TestClient) -> None:
-    assert "no layer is named ''" in told(client.get("/data/filters/.json"), 404)
+    assert "no layer is named ''" in told(
+        client.get("/data/filters/.json"), 404
+    )
 
 
 @pytest.mark.parametrize(
@@ -745,7 +798,10 @@ def test_odd_characters_are_told_like_any_others(
     named = client.post(
         "/data/photos", content=picture(), headers={"X-Photo-Name": escaped}
     )
-    assert client.get(f"/data/photos/{named.json()['photo']}.json").status_code == 200
+    assert (
+        client.get(f"/data/photos/{named.json()['photo']}.json").status_code
+        == 200
+    )
 
 
 def test_no_answer_names_a_folder(
@@ -753,7 +809,9 @@ def test_no_answer_names_a_folder(
 ) -> None:
     mine = tmp_path / "some one's folder" / "mine.ppm"
     mine.parent.mkdir()
-    mine.write_bytes(picture(kind="ppm"))  # of one's own files all kinds are read
+    mine.write_bytes(
+        picture(kind="ppm")
+    )  # of one's own files all kinds are read
     photos = tmp_path / "moved here" / "photos"
     shutil.copytree(atlas.manifest["data"]["source"], photos)
     documents = Documents(
@@ -771,8 +829,12 @@ def test_no_answer_names_a_folder(
             "class": "",
             "kept": False,
         }
-        assert client.get("/data/photos/photo-0.json").json()["name"] == "mine.ppm"
-        of_atlas = [photo["id"] for photo in index["photos"] if photo["kept"]][:2]
+        assert (
+            client.get("/data/photos/photo-0.json").json()["name"] == "mine.ppm"
+        )
+        of_atlas = [photo["id"] for photo in index["photos"] if photo["kept"]][
+            :2
+        ]
         mine.unlink()
         shutil.rmtree(photos)
         lines = [told(client.get("/data/photos/photo-0.jpg"), 422)]
@@ -783,7 +845,9 @@ def test_no_answer_names_a_folder(
         ]
         lines += [told(client.get("/data/photos/image-99999.json"), 404)]
         mine.mkdir()
-        lines += [told(client.get("/data/photos/photo-0.json?layer=features.0"), 422)]
+        lines += [
+            told(client.get("/data/photos/photo-0.json?layer=features.0"), 422)
+        ]
     assert (
         lines[0].startswith("there is no photo 'mine.ppm' (any more)")
         and "'mine.ppm' is a folder" in lines[-1]
@@ -792,14 +856,22 @@ def test_no_answer_names_a_folder(
     for line in lines:
         assert "/" not in line.replace("a/", "").replace("b/", ""), line
         assert (
-            "folder/" not in line and "moved" not in line and "some one" not in line
+            "folder/" not in line
+            and "moved" not in line
+            and "some one" not in line
         ), line
 
 
 def test_folders_are_left_out_of_what_is_shown() -> None:
     for text, shown in (
-        ("there is no '/home/a b/c d.jpg': look", "there is no 'c d.jpg': look"),
-        (r"there is no 'C:\\Users\\a b\\c.jpg': look", "there is no 'c.jpg': look"),
+        (
+            "there is no '/home/a b/c d.jpg': look",
+            "there is no 'c d.jpg': look",
+        ),
+        (
+            r"there is no 'C:\\Users\\a b\\c.jpg': look",
+            "there is no 'c.jpg': look",
+        ),
         ("of /home/me/x.pt (looked in /srv/data)", "of x.pt (looked in data)"),
         (
             "'a/b.jpg' is at https://example.org/x/y",
@@ -809,12 +881,16 @@ def test_folders_are_left_out_of_what_is_shown() -> None:
         assert without_folders(text) == shown
 
 
-def test_a_photo_that_was_never_given_is_asked_for_again(client: TestClient) -> None:
+def test_a_photo_that_was_never_given_is_asked_for_again(
+    client: TestClient,
+) -> None:
     assert "send it again" in told(
         client.get("/data/photos/123456789012345678901234.json"), 404
     )
     nobody = {"photo": "123456789012345678901234", "layer": "x", "units": [1]}
-    assert "send it again" in told(client.post("/data/ablated", json=nobody), 404)
+    assert "send it again" in told(
+        client.post("/data/ablated", json=nobody), 404
+    )
 
 
 @pytest.mark.parametrize(
@@ -827,17 +903,23 @@ def test_a_photo_that_was_never_given_is_asked_for_again(client: TestClient) -> 
         ("GET", "/data/ablated"),
     ],
 )
-def test_other_methods_are_refused(client: TestClient, method: str, path: str) -> None:
+def test_other_methods_are_refused(
+    client: TestClient, method: str, path: str
+) -> None:
     answer = client.request(method, path)
     assert "method" in told(answer, 405) and answer.headers["allow"]
 
 
 def test_no_other_site_is_granted_anything(client: TestClient) -> None:
-    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    asked = {
+        "Origin": "http://evil.example",
+        "Access-Control-Request-Method": "POST",
+    }
     for headers in (asked, asked | {"Origin": AT}):
         answer = client.options(
             "/data/photos",
-            headers=headers | {"Access-Control-Request-Headers": "x-photo-name"},
+            headers=headers
+            | {"Access-Control-Request-Headers": "x-photo-name"},
         )
         assert answer.status_code in (403, 405)
         assert not [
@@ -882,12 +964,15 @@ def test_other_names_are_refused_so_that_no_site_can_point_its_own_here(
     client: TestClient, host: str
 ) -> None:
     for path in ("/", "/data/index.json", "/nothing"):
-        assert "--allow-host" in told(client.get(path, headers={"Host": host}), 400)
+        assert "--allow-host" in told(
+            client.get(path, headers={"Host": host}), 400
+        )
 
 
 def test_names_that_were_allowed_are_answered(documents: Documents) -> None:
     with TestClient(
-        create_app(documents, hosts=["Lab.Example", "::", "[fe80::1]"]), base_url=AT
+        create_app(documents, hosts=["Lab.Example", "::", "[fe80::1]"]),
+        base_url=AT,
     ) as client:
         for host in ("lab.example:99", "[::]:80", "[FE80::1]"):
             assert client.get("/", headers={"Host": host}).status_code == 200
@@ -898,7 +983,9 @@ SITES = ("cross-site", "same-site")
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_other_sites_may_lead_here_but_not_read(client: TestClient, site: str) -> None:
+def test_other_sites_may_lead_here_but_not_read(
+    client: TestClient, site: str
+) -> None:
     leads = {
         "Sec-Fetch-Site": site,
         "Sec-Fetch-Mode": "navigate",
@@ -911,17 +998,27 @@ def test_other_sites_may_lead_here_but_not_read(client: TestClient, site: str) -
             "Sec-Fetch-Mode": "no-cors",
             "Sec-Fetch-Dest": "script",
         },
-        {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"},
+        {
+            "Sec-Fetch-Site": site,
+            "Sec-Fetch-Mode": "cors",
+            "Sec-Fetch-Dest": "empty",
+        },
         {"Sec-Fetch-Site": site},
         leads | {"Sec-Fetch-Dest": "iframe"},
     ):
-        for path in ("/data/index.json", "/data/network.json", "/images/0/1.webp"):
+        for path in (
+            "/data/index.json",
+            "/data/network.json",
+            "/images/0/1.webp",
+        ):
             assert "only the explorer's own pages may" in told(
                 client.get(path, headers=headers), 403
             )
     told(
         client.post(
-            "/data/photos", content=picture(), headers=leads | {"X-Photo-Name": "a"}
+            "/data/photos",
+            content=picture(),
+            headers=leads | {"X-Photo-Name": "a"},
         ),
         403,
     )
@@ -940,7 +1037,9 @@ def test_other_sites_may_lead_here_but_not_read(client: TestClient, site: str) -
 def test_other_origins_are_refused(client: TestClient, origin: str) -> None:
     headers = {"Origin": origin, "X-Photo-Name": "a.png"}
     assert told(client.get("/data/index.json", headers=headers), 403)
-    assert told(client.post("/data/photos", content=picture(), headers=headers), 403)
+    assert told(
+        client.post("/data/photos", content=picture(), headers=headers), 403
+    )
     assert told(client.post("/data/ablated", json={}, headers=headers), 403)
 
 
@@ -952,11 +1051,15 @@ def test_our_own_pages_are_answered(client: TestClient) -> None:
         "Sec-Fetch-Mode": "cors",
     }
     assert (
-        client.post("/data/photos", content=picture(), headers=headers).status_code
+        client.post(
+            "/data/photos", content=picture(), headers=headers
+        ).status_code
         == 200
     )
     assert (
-        client.get("/data/index.json", headers={"Sec-Fetch-Site": "none"}).status_code
+        client.get(
+            "/data/index.json", headers={"Sec-Fetch-Site": "none"}
+        ).status_code
         == 200
     )
 
@@ -972,9 +1075,18 @@ def test_every_answer_has_the_headers_that_keep_it_to_itself(
         client.get("/", headers={"Origin": "null"}),
         client.post("/"),
         client.post("/data/photos", content=b"x"),
-        client.get("/", headers={"If-None-Match": client.get("/").headers["etag"]}),
+        client.get(
+            "/", headers={"If-None-Match": client.get("/").headers["etag"]}
+        ),
     ]
-    assert {answer.status_code for answer in answers} == {200, 304, 400, 403, 404, 405}
+    assert {answer.status_code for answer in answers} == {
+        200,
+        304,
+        400,
+        403,
+        404,
+        405,
+    }
     for answer in answers:
         policy = dict(
             part.strip().split(" ", 1)
@@ -998,27 +1110,36 @@ def test_every_answer_has_the_headers_that_keep_it_to_itself(
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_photos_that_are_none_or_too_large_are_refused(client: TestClient) -> None:
+def test_photos_that_are_none_or_too_large_are_refused(
+    client: TestClient,
+) -> None:
     named = {"X-Photo-Name": quote("a b.png")}
     assert "'a b.png' is not in a supported image format" in told(
         client.post("/data/photos", content=b"no photo", headers=named), 422
     )
     assert "megapixels" in told(
-        client.post("/data/photos", content=bomb(9000, 9000), headers=named), 422
+        client.post("/data/photos", content=bomb(9000, 9000), headers=named),
+        422,
     )
-    assert "X-Photo-Name" in told(client.post("/data/photos", content=picture()), 400)
+    assert "X-Photo-Name" in told(
+        client.post("/data/photos", content=picture()), 400
+    )
     line = "the photo has more than 100,000 bytes: send a smaller one"
     assert line in told(
         client.post("/data/photos", content=bytes(100_001), headers=named), 413
     )
     chunks = (bytes(10_000) for _ in range(50))
-    assert line in told(client.post("/data/photos", content=chunks, headers=named), 413)
+    assert line in told(
+        client.post("/data/photos", content=chunks, headers=named), 413
+    )
     for kind in ("png", "jpeg", "webp", "tiff", "bmp", "gif"):
         whole = picture(kind=kind)
         cut = client.post(
             "/data/photos", content=whole[: len(whole) - 1000], headers=named
         )
-        assert re.search("'a b.png' (is damaged|cannot be read)", told(cut, 422)), kind
+        assert re.search(
+            "'a b.png' (is damaged|cannot be read)", told(cut, 422)
+        ), kind
     # What was refused is not kept either.
     assert "send it again" in told(
         client.get(
@@ -1050,7 +1171,9 @@ def test_questions_that_are_none_are_refused(
     client: TestClient, question: bytes
 ) -> None:
     answer = client.post(
-        "/data/ablated", content=question, headers={"Content-Type": "application/json"}
+        "/data/ablated",
+        content=question,
+        headers={"Content-Type": "application/json"},
     )
     assert "send that" in told(answer, 422)
 
@@ -1070,7 +1193,9 @@ def test_questions_are_json_of_few_bytes_about_units_that_there_are(
     assert "application/json" in told(
         client.post("/data/ablated", content=json.dumps(question)), 415
     )
-    too_long = client.post("/data/ablated", json=question | {"units": [1] * 200_000})
+    too_long = client.post(
+        "/data/ablated", json=question | {"units": [1] * 200_000}
+    )
     assert "the list of units has more than" in told(too_long, 413)
 
 
@@ -1121,7 +1246,9 @@ def ask(
     """One request, over a connection of its own."""
     connection = http.client.HTTPConnection(*at, timeout=60)
     try:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        named = {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
         connection.request(
             method or ("GET" if body is None else "POST"), path, body, named
         )
@@ -1187,7 +1314,9 @@ def test_ten_clients_at_once_are_all_answered_rightly(tmp_path: Path) -> None:
         expected = plain.explain(
             open_photo(Encoded("a", partial(bytes, data), len(data)))
         )
-        np.testing.assert_allclose(logits, expected.logits[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            logits, expected.logits[0], rtol=1e-4, atol=1e-5
+        )
         np.testing.assert_allclose(
             off, expected.ablate([2]).logits[0], rtol=1e-4, atol=1e-5
         )
@@ -1195,20 +1324,29 @@ def test_ten_clients_at_once_are_all_answered_rightly(tmp_path: Path) -> None:
     # The network alone takes a quarter of a second for each; the pages do not wait for
     # it.
     assert seconds > 2.5
-    assert sorted(waits)[len(waits) // 2] < 0.1 and max(waits) < 1.5, sorted(waits)[-5:]
+    assert sorted(waits)[len(waits) // 2] < 0.1 and max(waits) < 1.5, sorted(
+        waits
+    )[-5:]
 
 
-def test_pictures_and_uploads_do_not_wait_for_the_network(tmp_path: Path) -> None:
-    documents = Documents(wrap(seeded(Slow), preprocessing=SMALL), folder=tmp_path)
+def test_pictures_and_uploads_do_not_wait_for_the_network(
+    tmp_path: Path,
+) -> None:
+    documents = Documents(
+        wrap(seeded(Slow), preprocessing=SMALL), folder=tmp_path
+    )
     documents.index()
     with running(documents) as at, ThreadPoolExecutor(6) as clients:
         photos = [give(at, picture(seed)) for seed in range(6)]
         busy = [
-            clients.submit(ask, at, f"/data/photos/{photo}.json") for photo in photos
+            clients.submit(ask, at, f"/data/photos/{photo}.json")
+            for photo in photos
         ]
         time.sleep(0.05)
         begin = time.perf_counter()
-        assert all(ask(at, f"/data/photos/{photo}.jpg")[0] == 200 for photo in photos)
+        assert all(
+            ask(at, f"/data/photos/{photo}.jpg")[0] == 200 for photo in photos
+        )
         give(at, picture(7))
         seconds = time.perf_counter() - begin
         assert seconds < 0.5 and not all(one.done() for one in busy)
@@ -1219,9 +1357,14 @@ def test_few_pictures_are_kept_and_drawn_once(
     model: Classifier, tmp_path: Path
 ) -> None:
     documents = Documents(model, folder=tmp_path, pictures=2)
-    ids = [documents.add_photo(picture(seed), "a.png")["photo"] for seed in range(3)]
+    ids = [
+        documents.add_photo(picture(seed), "a.png")["photo"]
+        for seed in range(3)
+    ]
     seen = documents.picture(ids[2])
-    assert documents.picture(ids[2]) is seen and Image.open(io.BytesIO(seen)).size == (
+    assert documents.picture(ids[2]) is seen and Image.open(
+        io.BytesIO(seen)
+    ).size == (
         60,
         48,
     )
@@ -1234,7 +1377,9 @@ def test_few_pictures_are_kept_and_drawn_once(
 def test_too_many_at_once_are_refused_in_one_line_and_answered_later(
     tmp_path: Path,
 ) -> None:
-    documents = Documents(wrap(seeded(Slow), preprocessing=SMALL), folder=tmp_path)
+    documents = Documents(
+        wrap(seeded(Slow), preprocessing=SMALL), folder=tmp_path
+    )
     documents.index()
     with (
         running(documents, limits=Limits(waiting=2)) as at,
@@ -1242,10 +1387,14 @@ def test_too_many_at_once_are_refused_in_one_line_and_answered_later(
     ):
         photos = [give(at, picture(seed)) for seed in range(10)]
         answers = list(
-            clients.map(lambda photo: ask(at, f"/data/photos/{photo}.json"), photos)
+            clients.map(
+                lambda photo: ask(at, f"/data/photos/{photo}.json"), photos
+            )
         )
         refused = [
-            json.loads(body)["error"] for status, body in answers if status == 503
+            json.loads(body)["error"]
+            for status, body in answers
+            if status == 503
         ]
         assert 3 <= len(refused) <= 7 and {status for status, _ in answers} == {
             200,
@@ -1255,9 +1404,9 @@ def test_too_many_at_once_are_refused_in_one_line_and_answered_later(
             "2 requests wait for the model already: try again in a moment"
         }
         assert ask(at, "/")[0] == 200
-        assert [ask(at, f"/data/photos/{photo}.json")[0] for photo in photos] == [
-            200
-        ] * 10
+        assert [
+            ask(at, f"/data/photos/{photo}.json")[0] for photo in photos
+        ] == [200] * 10
 
 
 def test_ten_who_ask_for_the_same_share_one_answer(tmp_path: Path) -> None:
@@ -1270,14 +1419,18 @@ def test_ten_who_ask_for_the_same_share_one_answer(tmp_path: Path) -> None:
     ):
         photo = give(at, picture())
         answers = list(
-            clients.map(lambda _: ask(at, f"/data/photos/{photo}.json"), range(10))
+            clients.map(
+                lambda _: ask(at, f"/data/photos/{photo}.json"), range(10)
+            )
         )
     assert [status for status, _ in answers] == [200] * 10 and len(
         {body for _, body in answers}
     ) == 1
 
 
-def test_whoever_hangs_up_gives_the_place_in_the_queue_up(tmp_path: Path) -> None:
+def test_whoever_hangs_up_gives_the_place_in_the_queue_up(
+    tmp_path: Path,
+) -> None:
     network = Slow()
     documents = Documents(wrap(network, preprocessing=SMALL), folder=tmp_path)
     documents.index()
@@ -1286,7 +1439,9 @@ def test_whoever_hangs_up_gives_the_place_in_the_queue_up(tmp_path: Path) -> Non
         ThreadPoolExecutor(1) as clients,
     ):
         photos = [give(at, picture(seed)) for seed in range(8)]
-        for photo in photos[6:]:  # the first ones are also for making the network ready
+        for photo in photos[
+            6:
+        ]:  # the first ones are also for making the network ready
             assert ask(at, f"/data/photos/{photo}.json")[0] == 200
         before = network.passes
         first = clients.submit(ask, at, f"/data/photos/{photos[0]}.json")
@@ -1301,11 +1456,16 @@ def test_whoever_hangs_up_gives_the_place_in_the_queue_up(tmp_path: Path) -> Non
             ask(at, f"/data/photos/{photos[5]}.json")[0] == 200
             and first.result()[0] == 200
         )
-        assert network.passes - before == 2  # two photos, and not the four between them
+        assert (
+            network.passes - before == 2
+        )  # two photos, and not the four between them
 
 
 def raw(
-    at: tuple[str, int], *pieces: bytes, pause: float = 0.0, patience: float = 10.0
+    at: tuple[str, int],
+    *pieces: bytes,
+    pause: float = 0.0,
+    patience: float = 10.0,
 ) -> bytes:
     """What comes back until the server hangs up, after sending pieces slowly."""
     with socket.create_connection(at, timeout=patience) as connection:
@@ -1334,14 +1494,19 @@ def test_lies_about_the_length_are_seen_through(documents: Documents) -> None:
             and b"not in a supported image format" in told
         )
         chunk = b"2710\r\n" + bytes(10_000) + b"\r\n"
-        told = raw(at, head + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 20)
+        told = raw(
+            at, head + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 20
+        )
         assert told.startswith(b"HTTP/1.1 413")
         for wrong in (
             b"Content-Length: -1",
             b"Content-Length: 1\r\nContent-Length: 2",
             b"Content-Length: " + b"9" * 30,
         ):
-            assert raw(at, head + wrong + b"\r\n\r\n").split()[1] in (b"400", b"413")
+            assert raw(at, head + wrong + b"\r\n\r\n").split()[1] in (
+                b"400",
+                b"413",
+            )
         assert ask(at, "/")[0] == 200
 
 
@@ -1353,17 +1518,23 @@ def test_slow_clients_are_let_go(documents: Documents) -> None:
             raw(at, *[b"G"] * 3, b"ET", *[b" "] * 20, pause=0.1) == b""
         )  # asks letter by letter
         head = b"POST /data/photos HTTP/1.1\r\nHost: localhost\r\nX-Photo-Name: a\r\nContent-Length: 1000\r\n\r\n"
-        assert b"408" in raw(at, head, *[b"x"] * 3, pause=0.1)  # gives letter by letter
+        assert b"408" in raw(
+            at, head, *[b"x"] * 3, pause=0.1
+        )  # gives letter by letter
         assert time.perf_counter() - begin < 8
         assert ask(at, "/")[0] == 200
 
 
-def test_whoever_does_not_take_the_answer_is_let_go(documents: Documents) -> None:
+def test_whoever_does_not_take_the_answer_is_let_go(
+    documents: Documents,
+) -> None:
     limits = Limits(patience=0.3)
     with running(documents, limits=limits) as at, socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(at)
-        question = b"GET /static/explorer.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        question = (
+            b"GET /static/explorer.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
         deaf.settimeout(5)
         with pytest.raises(ConnectionError):
             for _ in range(2000):  # never reads: soon nothing fits any more
@@ -1386,7 +1557,9 @@ def test_no_more_photos_are_read_at_once_than_there_is_room_for(
         running(documents, limits=limits) as at,
         ThreadPoolExecutor(4) as clients,
     ):
-        slow = [clients.submit(raw, at, HEAD + bytes(300_000)) for _ in range(2)]
+        slow = [
+            clients.submit(raw, at, HEAD + bytes(300_000)) for _ in range(2)
+        ]
         time.sleep(0.3)
         begin = time.perf_counter()
         give(at, picture())  # a small one needs no room
@@ -1409,13 +1582,17 @@ def test_who_sends_nothing_holds_no_room(documents: Documents) -> None:
 
 
 @pytest.mark.slow
-def test_whoever_finds_no_room_is_told_to_come_again(documents: Documents) -> None:
+def test_whoever_finds_no_room_is_told_to_come_again(
+    documents: Documents,
+) -> None:
     limits = Limits(grace=0.5, slowest=64 << 10)
     with (
         running(documents, limits=limits) as at,
         ThreadPoolExecutor(2) as clients,
     ):
-        slow = [clients.submit(raw, at, HEAD + bytes(400_000)) for _ in range(2)]
+        slow = [
+            clients.submit(raw, at, HEAD + bytes(400_000)) for _ in range(2)
+        ]
         time.sleep(0.2)
         status, body = ask(
             at, "/data/photos", picture(size=(400, 400)), X_Photo_Name="a.png"
@@ -1488,7 +1665,9 @@ def test_a_port_that_is_taken_is_told_and_the_usual_one_gives_way() -> None:
             listening("127.0.0.1", None, [port])
 
 
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7", "", "a" * 300])
+@pytest.mark.parametrize(
+    "host", ["no.such.host.invalid", "203.0.113.7", "", "a" * 300]
+)
 def test_a_host_that_is_not_this_machine_is_told(host: str) -> None:
     with pytest.raises(UnitscopeError, match="of this machine") as told:
         listening(host, 0).close()
@@ -1525,7 +1704,11 @@ def test_serving_others_is_warned_of_and_they_are_answered_by_address_only(
         pytest.raises(KeyboardInterrupt),
     ):
         serve(
-            documents, host="0.0.0.0", port=0, allow_hosts=["lab.example"], ready=ready
+            documents,
+            host="0.0.0.0",
+            port=0,
+            allow_hosts=["lab.example"],
+            ready=ready,
         )
     assert re.fullmatch(r"http://localhost:\d+/", found.pop("url"))
     assert found == {"here": 200, "name": 400, "allowed": 200, "other": 400}
@@ -1542,7 +1725,9 @@ def test_ipv6_is_served_too(documents: Documents) -> None:
     def ready(url: str) -> None:
         def look() -> None:
             port = int(url.rstrip("/").rsplit(":", 1)[1])
-            found.extend([url, ask(("::1", port), "/", Host=f"[::1]:{port}")[0]])
+            found.extend(
+                [url, ask(("::1", port), "/", Host=f"[::1]:{port}")[0]]
+            )
             os.kill(os.getpid(), signal.SIGINT)
 
         threading.Thread(target=look).start()
@@ -1579,7 +1764,12 @@ class Net(nn.Module):
 def named(tmp_path: Path) -> list[str]:
     path = tmp_path / "net.py"
     path.write_text(NETWORK)
-    return ["--model", f"python:{path}:Net", "--preprocessing", "resize=40,crop=32"]
+    return [
+        "--model",
+        f"python:{path}:Net",
+        "--preprocessing",
+        "resize=40,crop=32",
+    ]
 
 
 @contextlib.contextmanager
@@ -1621,10 +1811,12 @@ def test_the_verb_serves_until_interrupted_and_says_nothing_else(
     (tmp_path / "a.png").write_bytes(picture())
     with started(*named, "--photo", tmp_path / "a.png") as (program, at):
         index = json.loads(ask(at, "/data/index.json")[1])
-        assert [photo["name"] for photo in index["photos"]] == ["a.png"] and index[
-            "atlas"
-        ] is None
-        assert ask(at, f"/data/photos/{index['photos'][0]['id']}.json")[0] == 200
+        assert [photo["name"] for photo in index["photos"]] == [
+            "a.png"
+        ] and index["atlas"] is None
+        assert (
+            ask(at, f"/data/photos/{index['photos'][0]['id']}.json")[0] == 200
+        )
         assert ask(at, "/nothing")[0] == 404
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=10)
@@ -1636,7 +1828,9 @@ def test_the_verb_serves_until_interrupted_and_says_nothing_else(
 
 
 @pytest.mark.parametrize("seconds", [0.15, 0.5, 1.2])
-def test_the_verb_can_be_interrupted_while_it_still_loads(seconds: float) -> None:
+def test_the_verb_can_be_interrupted_while_it_still_loads(
+    seconds: float,
+) -> None:
     code = f"import _thread, runpy, sys, threading; threading.Timer({seconds}, _thread.interrupt_main).start(); "
     code += "sys.argv = ['unitscope', 'explore', '--port', '0']; runpy.run_module('unitscope', run_name='__main__')"
     done = subprocess.run(
@@ -1718,7 +1912,9 @@ def test_an_atlas_brings_its_model_or_is_shown_alone(
         "scanned with another preprocessing, another): name that with"
         in capsys.readouterr().err
     )
-    with started(folder, "--source", photos, "--labels", labelled(tmp_path)) as (_, at):
+    with started(
+        folder, "--source", photos, "--labels", labelled(tmp_path)
+    ) as (_, at):
         index = json.loads(ask(at, "/data/index.json")[1])
         assert (
             index["model"]["spec"].startswith("python:")
@@ -1778,8 +1974,14 @@ def test_what_cannot_be_explored_is_told(
 def test_an_atlas_is_written_as_files_too(
     atlas: Atlas, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["explore", str(atlas.path), "--export", str(tmp_path / "pages")]) == 0
-    assert capsys.readouterr().out == f"pages: {tmp_path / 'pages' / 'index.html'}\n"
+    assert (
+        main(["explore", str(atlas.path), "--export", str(tmp_path / "pages")])
+        == 0
+    )
+    assert (
+        capsys.readouterr().out
+        == f"pages: {tmp_path / 'pages' / 'index.html'}\n"
+    )
     assert (tmp_path / "pages" / "index.html").is_file()
 
 
@@ -1839,7 +2041,10 @@ def test_help_loads_no_server() -> None:
     assert (
         "--allow-host"
         in subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
     )
 
@@ -1850,10 +2055,15 @@ def test_where_photos_went_is_warned_of(
     moved = Atlas(
         atlas.path,
         atlas.manifest
-        | {"data": atlas.manifest["data"] | {"source": "/gone", "paths": ["/gone"]}},
+        | {
+            "data": atlas.manifest["data"]
+            | {"source": "/gone", "paths": ["/gone"]}
+        },
     )
     with (
-        pytest.warns(UnitscopeWarning, match="say where they lie with --source"),
+        pytest.warns(
+            UnitscopeWarning, match="say where they lie with --source"
+        ),
         pytest.raises(UnitscopeError, match="there is no host"),
     ):
         server.explore(model, moved, host="no such host")

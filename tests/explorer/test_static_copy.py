@@ -1,4 +1,5 @@
-"""Static copy: whole, self-contained, safe against what labels and files are named, and right in a browser."""
+"""Static copy: whole, self-contained, safe against what labels and files are named,
+and right in a browser."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ OPTIONAL = (
 
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
-    """An atlas of six units on thirty photos in folders of five classes, whose names want to be markup."""
+    """An atlas of six units on thirty photos in folders of five classes, whose names
+    want to be markup."""
     root = tmp_path_factory.mktemp("scanned")
     noise = np.random.default_rng(5)
     folders = [name.replace("/", "∕") for name in LABELS]
@@ -58,11 +60,18 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
         for number in range(6):
             pixels = noise.integers(0, 256, (6, 7, 3), np.uint8)
             photo = Image.fromarray(pixels).resize((48, 40))
-            path = root / "photos" / name / (FILE if number == 0 else f"{number}.png")
+            path = (
+                root
+                / "photos"
+                / name
+                / (FILE if number == 0 else f"{number}.png")
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             photo.save(path)
     model = wrap(
-        seeded(Gap), labels=folders, preprocessing=Preprocessing(resize=36, crop=32)
+        seeded(Gap),
+        labels=folders,
+        preprocessing=Preprocessing(resize=36, crop=32),
     )
     return scan(
         model,
@@ -89,7 +98,9 @@ def copied(atlas: Atlas, folder: Path) -> Atlas:
 def data(pages: Path, name: str) -> Any:
     """What a script of data would give a browser."""
     text = (pages / "data" / f"{name}.js").read_text(encoding="ascii")
-    found = re.fullmatch(r'unitscope\.add\("([^"]+)",(.*)\);\n', text, re.DOTALL)
+    found = re.fullmatch(
+        r'unitscope\.add\("([^"]+)",(.*)\);\n', text, re.DOTALL
+    )
     assert found is not None and found[1] == name
     return json.loads(found[2])
 
@@ -101,7 +112,8 @@ def index_of(pages: Path) -> Any:
 
 def chunks(pages: Path, kind: str) -> list[Any]:
     return [
-        data(pages, path.stem) for path in sorted((pages / "data").glob(f"{kind}-*.js"))
+        data(pages, path.stem)
+        for path in sorted((pages / "data").glob(f"{kind}-*.js"))
     ]
 
 
@@ -125,7 +137,9 @@ def test_everything_that_is_named_is_there(pages: Path, atlas: Atlas) -> None:
         layer.name for layer in atlas.layers
     ]
     for place, layer in enumerate(index["layers"]):
-        assert {len(column) for column in layer["columns"].values()} == {layer["units"]}
+        assert {len(column) for column in layer["columns"].values()} == {
+            layer["units"]
+        }
         found = [
             data(pages, f"units-{place}-{one}")
             for one in range(-(-layer["units"] // layer["chunk"]))
@@ -133,7 +147,10 @@ def test_everything_that_is_named_is_there(pages: Path, atlas: Atlas) -> None:
         assert sum(len(chunk["units"]) for chunk in found) == layer["units"]
     for chunk in (*chunks(pages, "units"), *chunks(pages, "classes")):
         for image, (_, _, _, _, state) in chunk["images"].items():
-            assert state == 0 and (pages / "images" / "0" / f"{image}.webp").is_file()
+            assert (
+                state == 0
+                and (pages / "images" / "0" / f"{image}.webp").is_file()
+            )
     for chunk in chunks(pages, "units"):
         named = {
             str(one)
@@ -153,7 +170,9 @@ def test_numbers_are_those_of_the_tables(pages: Path, atlas: Atlas) -> None:
     rows = atlas.table("units", where=[("layer", "=", layer.name)]).to_pydict()
     for name in ("maximum", "threshold", "selectivity"):
         np.testing.assert_allclose(
-            np.array(columns[name], float), np.array(rows[name], float), rtol=1e-4
+            np.array(columns[name], float),
+            np.array(rows[name], float),
+            rtol=1e-4,
         )
     unit = data(pages, "units-0-0")["units"][3]
     tops = atlas.table(
@@ -161,9 +180,13 @@ def test_numbers_are_those_of_the_tables(pages: Path, atlas: Atlas) -> None:
     ).to_pydict()
     for criterion in ("maximum", "mean"):
         of = [
-            place for place, name in enumerate(tops["criterion"]) if name == criterion
+            place
+            for place, name in enumerate(tops["criterion"])
+            if name == criterion
         ]
-        assert unit[criterion]["images"] == [tops["image"][place] for place in of]
+        assert unit[criterion]["images"] == [
+            tops["image"][place] for place in of
+        ]
     assert (
         unit["range"]["scores"] == sorted(unit["range"]["scores"])
         and unit["range"]["ranks"][-1] == 10
@@ -208,9 +231,13 @@ def test_names_never_become_markup(pages: Path) -> None:
     assert all(re.fullmatch(r"[\w.-]+", path.name) for path in pages.rglob("*"))
 
 
-def test_no_addresses_and_no_paths_of_the_writer(pages: Path, atlas: Atlas) -> None:
+def test_no_addresses_and_no_paths_of_the_writer(
+    pages: Path, atlas: Atlas
+) -> None:
     for name, text in texts(pages).items():
-        assert not re.search(r"https?:|(?<!:)//[a-z]", text.replace("// ", "")), name
+        assert not re.search(
+            r"https?:|(?<!:)//[a-z]", text.replace("// ", "")
+        ), name
         assert (
             str(atlas.path.parent) not in text
             and "/tmp" not in text
@@ -227,7 +254,9 @@ def test_no_addresses_and_no_paths_of_the_writer(pages: Path, atlas: Atlas) -> N
     )
 
 
-def test_paths_in_what_is_told_lose_their_folders(atlas: Atlas, tmp_path: Path) -> None:
+def test_paths_in_what_is_told_lose_their_folders(
+    atlas: Atlas, tmp_path: Path
+) -> None:
     other = copied(atlas, tmp_path / "atlas")
     other.manifest["model"] |= {
         "spec": "checkpoint:/home/someone/models/net.pth",
@@ -258,14 +287,21 @@ def test_units_done_are_counted(atlas: Atlas, tmp_path: Path) -> None:
     done: list[int] = []
     page = export(atlas, tmp_path / "out", each=done.append, images=2)
     total = sum(layer.units for layer in atlas.layers)
-    assert done == list(range(1, total + 1)) and page == tmp_path / "out" / "index.html"
-    assert len(data(page.parent, "units-0-0")["units"][0]["mean"]["images"]) == 2
+    assert (
+        done == list(range(1, total + 1))
+        and page == tmp_path / "out" / "index.html"
+    )
+    assert (
+        len(data(page.parent, "units-0-0")["units"][0]["mean"]["images"]) == 2
+    )
 
 
 @pytest.mark.parametrize(
     "trouble", [RuntimeError("broken"), KeyboardInterrupt()], ids=repr
 )
-def test_whole_or_nothing(atlas: Atlas, tmp_path: Path, trouble: BaseException) -> None:
+def test_whole_or_nothing(
+    atlas: Atlas, tmp_path: Path, trouble: BaseException
+) -> None:
     def fail(done: int) -> None:
         if done == 5:
             raise trouble
@@ -287,7 +323,9 @@ def test_refusals(atlas: Atlas, tmp_path: Path) -> None:
 def test_photos_that_are_gone_changed_or_damaged_leave_a_note(
     atlas: Atlas, tmp_path: Path
 ) -> None:
-    photos = shutil.copytree(atlas.manifest["data"]["source"], tmp_path / "photos")
+    photos = shutil.copytree(
+        atlas.manifest["data"]["source"], tmp_path / "photos"
+    )
     dataset = open_dataset(photos)
     paths = [photos / entry.id for entry in dataset.entries]
     paths[0].unlink()
@@ -332,17 +370,23 @@ def test_missing_photos_are_told_and_other_files_left_alone(
 ) -> None:
     other = copied(atlas, tmp_path / "atlas")
     other.manifest["data"]["paths"] = [str(tmp_path / "nowhere")]
-    with pytest.warns(UnitscopeWarning, match=r"30 of 30 images could not be shown"):
+    with pytest.warns(
+        UnitscopeWarning, match=r"30 of 30 images could not be shown"
+    ):
         export(other, tmp_path / "pages")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "index.html").write_text("mine")
     with pytest.raises(OutputError, match="holds other files"):
         export(atlas, tmp_path / "mine")
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["index.html"]
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [
+        "index.html"
+    ]
 
 
 def test_images_are_found_by_their_id(atlas: Atlas, tmp_path: Path) -> None:
-    photos = shutil.copytree(atlas.manifest["data"]["source"], tmp_path / "photos")
+    photos = shutil.copytree(
+        atlas.manifest["data"]["source"], tmp_path / "photos"
+    )
     (photos / "aaa.png").write_bytes(next(photos.rglob("*.png")).read_bytes())
     shown = [
         row
@@ -365,7 +409,10 @@ def test_the_split_that_was_scanned_is_found_again(
         other.path / "images.parquet",
         rows | {"id": [dataset.entries[image].id for image in rows["image"]]},
     )
-    other.manifest["data"] |= {"paths": [str(tmp_path / "photos")], "split": "val"}
+    other.manifest["data"] |= {
+        "paths": [str(tmp_path / "photos")],
+        "split": "val",
+    }
     shown = [
         row
         for chunk in written(other, tmp_path / "pages")
@@ -379,7 +426,9 @@ def written(atlas: Atlas, out: Path, dataset: Any = None) -> list[Any]:
     return [*chunks(out, "units"), *chunks(out, "classes")]
 
 
-def test_pages_without_the_optional_tables(atlas: Atlas, tmp_path: Path) -> None:
+def test_pages_without_the_optional_tables(
+    atlas: Atlas, tmp_path: Path
+) -> None:
     other = copied(atlas, tmp_path / "atlas")
     for name in OPTIONAL:
         (other.path / f"{name}.parquet").unlink(missing_ok=True)
@@ -390,7 +439,9 @@ def test_pages_without_the_optional_tables(atlas: Atlas, tmp_path: Path) -> None
     ):
         assert not {"concepts", "hurt", "helped"} & set(unit)
     for one in (
-        one for chunk in chunks(tmp_path / "out", "classes") for one in chunk["classes"]
+        one
+        for chunk in chunks(tmp_path / "out", "classes")
+        for one in chunk["classes"]
     ):
         assert not {"removals", "important"} & set(one)
 
@@ -399,7 +450,10 @@ def full(atlas: Atlas, folder: Path) -> Atlas:
     """The atlas with made-up tables of concepts and ablation, as docs/atlas.md has them."""
     other = copied(atlas, folder)
     head, count = atlas.layer(), len(atlas.classes)
-    units, every = np.arange(head.units), np.repeat(np.arange(head.units), count)
+    units, every = (
+        np.arange(head.units),
+        np.repeat(np.arange(head.units), count),
+    )
     classes = np.tile(np.arange(count), head.units)
     importance = np.sin(np.arange(len(every)))
     rows = atlas.table("units").to_pydict()
@@ -483,13 +537,17 @@ def test_ablation_and_concepts_are_told_where_they_were_measured(
     other = full(atlas, tmp_path / "atlas")
     pages = export(other, tmp_path / "pages").parent
     index = index_of(pages)
-    place = next(place for place, layer in enumerate(index["layers"]) if layer["head"])
+    place = next(
+        place for place, layer in enumerate(index["layers"]) if layer["head"]
+    )
     assert index["layers"][place]["columns"]["category"] == ["object"] * 6
     assert "accuracy_change" not in index["layers"][1 - place]["columns"]
     table = other.table("class_ablation").to_pydict()
     rows = [
         row
-        for row in zip(table["unit"], table["class"], table["importance"], strict=True)
+        for row in zip(
+            table["unit"], table["class"], table["importance"], strict=True
+        )
         if row[0] == 2
     ]
     unit = data(pages, f"units-{place}-0")["units"][2]
@@ -501,14 +559,17 @@ def test_ablation_and_concepts_are_told_where_they_were_measured(
     one = data(pages, "classes-0")["classes"][4]
     importances = [row[1] for row in one["important"]]
     assert (
-        importances == sorted(importances, reverse=True) and len(one["removals"]) == 4
+        importances == sorted(importances, reverse=True)
+        and len(one["removals"]) == 4
     )
 
 
 @pytest.mark.parametrize("cells", [8, 32, 33, 112])
 def test_maps_are_kept_to_a_part_of_their_peak(cells: int) -> None:
     shares = (
-        np.random.default_rng(0).uniform(-1, 1, (3, cells, cells)).astype(np.float16)
+        np.random.default_rng(0)
+        .uniform(-1, 1, (3, cells, cells))
+        .astype(np.float16)
     )
     factor = pooling_factor((cells, cells))
     side = -(-cells // factor)
@@ -546,7 +607,9 @@ def opened(page: Any, pages: Path, address: str) -> str:
     return str(page.inner_text("h1"))
 
 
-def test_every_address_opens_from_disk(page: Any, atlas: Atlas, tmp_path: Path) -> None:
+def test_every_address_opens_from_disk(
+    page: Any, atlas: Atlas, tmp_path: Path
+) -> None:
     pages = export(full(atlas, tmp_path / "atlas"), tmp_path / "pages").parent
     assert opened(page, pages, "") == "Ask it about a photo"
     assert opened(page, pages, "#/layer") == f"Units of {atlas.layer().name}"
@@ -556,7 +619,8 @@ def test_every_address_opens_from_disk(page: Any, atlas: Atlas, tmp_path: Path) 
     )
     assert (
         page.eval_on_selector(
-            ".card img", "image => image.decode().then(() => image.naturalWidth)"
+            ".card img",
+            "image => image.decode().then(() => image.naturalWidth)",
         )
         == 3 * 36
     )
@@ -567,9 +631,9 @@ def test_every_address_opens_from_disk(page: Any, atlas: Atlas, tmp_path: Path) 
     # The rows of both layers stand in one table: every second unit of all is a
     # detector.
     assert page.inner_text(".count") in ("4 of 8 units", "8 units")
-    assert opened(page, pages, "#/unit/features.0/3?draw=heat&by=mean").startswith(
-        "Unit 3"
-    )
+    assert opened(
+        page, pages, "#/unit/features.0/3?draw=heat&by=mean"
+    ).startswith("Unit 3")
     assert page.locator(".gallery canvas.heat").count() == 4 + 8
     assert opened(page, pages, "#/class/0").endswith(HOSTILE)
     assert page.locator(".curves").count() == 1
@@ -586,11 +650,15 @@ def test_every_address_opens_from_disk(page: Any, atlas: Atlas, tmp_path: Path) 
         assert opened(page, pages, nowhere) == "Not found"
 
 
-def test_going_about_by_keys_and_back(page: Any, pages: Path, atlas: Atlas) -> None:
+def test_going_about_by_keys_and_back(
+    page: Any, pages: Path, atlas: Atlas
+) -> None:
     opened(page, pages, "#/layer/features.0")
     page.keyboard.press("/")
     page.keyboard.type("5")
-    assert page.inner_text(".count") == "1 of 8 units" and page.url.endswith("?q=5")
+    assert page.inner_text(".count") == "1 of 8 units" and page.url.endswith(
+        "?q=5"
+    )
     page.keyboard.press("Escape")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
@@ -622,7 +690,8 @@ def test_missing_photos_are_told_in_the_page(
     pages = export(other, tmp_path / "pages").parent
     opened(page, pages, "#/unit/features.0/0")
     assert (
-        page.locator(".gallery .missing .note").first.inner_text() == "photo not found"
+        page.locator(".gallery .missing .note").first.inner_text()
+        == "photo not found"
     )
     assert "could not be shown" in page.inner_text("#warnings")
 
@@ -638,14 +707,18 @@ def drawing(*names: str) -> str:
 def test_contours_lie_where_the_geometry_lays_them(
     page: Any, pages: Path, atlas: Atlas
 ) -> None:
-    """What the browser draws is what `lay_on_photo` gives, to half of a hundredth of the picture."""
+    """What the browser draws is what `lay_on_photo` gives, to half of a hundredth of
+    the picture."""
     opened(page, pages, "#/about")
     layer = atlas.layer("features.0")
     cells = np.zeros(layer.cells, np.float32)
     cells[3, 9] = 1.0
     size = atlas.manifest["model"]["input_shape"][-1]
     laid = lay_on_photo(
-        cells, layer.grid, Placement.whole((size, size), (size, size)), (800, 800)
+        cells,
+        layer.grid,
+        Placement.whole((size, size), (size, size)),
+        (800, 800),
     )
     rows, cols = np.nonzero(laid >= 0.5)
     script = """(given) => {
@@ -662,7 +735,9 @@ def test_contours_lie_where_the_geometry_lays_them(
         script.replace("BUNDLED", drawing("contour")),
         [cells.ravel().tolist(), told, data(pages, "index")["input"]],
     )
-    wanted = np.array([cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]) / 8
+    wanted = (
+        np.array([cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]) / 8
+    )
     np.testing.assert_allclose(box, wanted, atol=0.7)
 
 
@@ -712,7 +787,8 @@ CORNERS = """(selector) => [...document.querySelectorAll(selector)].map((one) =>
 
 def numbers(page: Any) -> list[int]:
     return [
-        int(text) for text in page.locator(".cards.many > li .unit").all_inner_texts()
+        int(text)
+        for text in page.locator(".cards.many > li .unit").all_inner_texts()
     ]
 
 
@@ -750,7 +826,9 @@ def test_only_cards_near_the_window_are_there(
         "document.querySelector('.cards.many').lastChild.innerText.startsWith('299')",
     )
     last = page.locator(".cards.many > li").last
-    assert last.get_attribute("aria-posinset") == "300" and 0 not in numbers(page)
+    assert last.get_attribute("aria-posinset") == "300" and 0 not in numbers(
+        page
+    )
     corners = page.evaluate(CORNERS, ".cards.many, .many > li")
     # All of the list's height is taken up by what it would hold.
     assert corners[0][3] == pytest.approx(corners[-1][3], abs=1.5)
@@ -759,7 +837,9 @@ def test_only_cards_near_the_window_are_there(
         _, _, right, bottom = (
             corners[place - 1] if place % columns else corners[place - columns]
         )
-        assert left > right if place % columns else top > bottom, "cards do not overlap"
+        assert left > right if place % columns else top > bottom, (
+            "cards do not overlap"
+        )
 
 
 def test_keys_and_focus_outlast_the_cards_that_go(
@@ -776,7 +856,9 @@ def test_keys_and_focus_outlast_the_cards_that_go(
         page,
         "document.querySelector('.cards.many').lastChild.innerText.startsWith('299')",
     )
-    assert focused(page) == -2 and 39 in numbers(page), "the focus stays where it is"
+    assert focused(page) == -2 and 39 in numbers(page), (
+        "the focus stays where it is"
+    )
     page.keyboard.press("j")
     assert focused(page) == 40
     for _ in range(50):
@@ -791,7 +873,10 @@ def test_keys_and_focus_outlast_the_cards_that_go(
     )
     page.wait_for_timeout(200)
     assert focused(page) == 89
-    assert len({round(left) for left, *_ in page.evaluate(CORNERS, ".many > li")}) == 2
+    assert (
+        len({round(left) for left, *_ in page.evaluate(CORNERS, ".many > li")})
+        == 2
+    )
     page.wait_for_timeout(200)
     before = page.evaluate("scrollY")
     page.keyboard.press("Enter")
@@ -799,9 +884,9 @@ def test_keys_and_focus_outlast_the_cards_that_go(
     assert page.inner_text("h1").startswith("Unit 89")
     page.go_back()
     page.wait_for_selector(".cards.many > li")
-    assert page.evaluate("scrollY") == pytest.approx(before, abs=2) and 89 in numbers(
-        page
-    )
+    assert page.evaluate("scrollY") == pytest.approx(
+        before, abs=2
+    ) and 89 in numbers(page)
 
 
 def test_contours_of_a_card_lie_on_its_images(
@@ -824,7 +909,12 @@ def test_contours_of_a_card_lie_on_its_images(
         if pair[1]["name"] == "features.0"
     )
     part = data(pages, f"units-{place}-0")["units"][5]["maximum"]
-    given = [part, told["columns"]["threshold"][5], told, data(pages, "index")["input"]]
+    given = [
+        part,
+        told["columns"]["threshold"][5],
+        told,
+        data(pages, "index")["input"],
+    ]
     each = page.evaluate(
         script.replace("BUNDLED", drawing("contourPath", "mapsOf")), given
     )
@@ -842,8 +932,13 @@ def test_contours_of_a_card_lie_on_its_images(
         for point in ends(path, 100 * (rank % 3), 100 * (rank // 3))
     ]
     np.testing.assert_allclose(ends(whole), wanted, atol=0.06)
-    size = "one => one.decode().then(() => [one.naturalWidth, one.naturalHeight])"
-    assert page.eval_on_selector(".card:nth-child(6) img", size) == [3 * 36, 2 * 36]
+    size = (
+        "one => one.decode().then(() => [one.naturalWidth, one.naturalHeight])"
+    )
+    assert page.eval_on_selector(".card:nth-child(6) img", size) == [
+        3 * 36,
+        2 * 36,
+    ]
 
 
 @pytest.mark.slow
@@ -864,7 +959,9 @@ def test_another_threshold(page: Any, wide: tuple[Atlas, Path]) -> None:
         page.keyboard.press("ArrowLeft")
     until(page, "location.hash.includes('at=')")
     level = float(
-        page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('at')")
+        page.evaluate(
+            "new URLSearchParams(location.hash.split('?')[1]).get('at')"
+        )
     )
     assert 0 < level < row["threshold"] and page.evaluate(lines) != before
     assert page.text_content(".histogram .marked") != bar
@@ -874,7 +971,9 @@ def test_another_threshold(page: Any, wide: tuple[Atlas, Path]) -> None:
     edges = np.array(index_of(pages)["layers"][0]["bins"]["edges"])
 
     def reached(level: float) -> float:
-        return float(counts[3, lower >= level * (1 - 1e-6)].sum() / counts[3].sum())
+        return float(
+            counts[3, lower >= level * (1 - 1e-6)].sum() / counts[3].sum()
+        )
 
     for asked in (
         level,
@@ -885,7 +984,11 @@ def test_another_threshold(page: Any, wide: tuple[Atlas, Path]) -> None:
         assert said is not None
         share = float(said[1]) / 100
         place = int(np.searchsorted(edges, asked, side="right"))
-        assert reached(edges[place]) - 1e-4 <= share <= reached(edges[place - 1]) + 1e-4
+        assert (
+            reached(edges[place]) - 1e-4
+            <= share
+            <= reached(edges[place - 1]) + 1e-4
+        )
         assert share == pytest.approx(reached(asked), rel=0.1, abs=2e-3)
     page.click("text=Reset to its own")
     assert page.inner_text("output") == own and "at=" not in page.url
@@ -902,9 +1005,9 @@ def test_neighbours_are_shown_with_their_correlation(
     page.wait_for_selector(".neighbours .card")
     rows = atlas.neighbours(70)
     shown = page.locator(".neighbours .card .unit").all_inner_texts()
-    assert [int(text) for text in shown] == [row["unit"] for row in rows] and len(
-        shown
-    ) == 8
+    assert [int(text) for text in shown] == [
+        row["unit"] for row in rows
+    ] and len(shown) == 8
     assert (
         page.locator(".neighbours .score").first.inner_text()
         == f"r = {rows[0]['correlation']:.2f}"

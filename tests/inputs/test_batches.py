@@ -40,7 +40,12 @@ def test_photos_come_in_order_as_one_after_the_other(
     monkeypatch.setattr("unitscope.inputs.batches._SMALL", small)
     read = list(
         batches(
-            [*photos[:5], open_photo(photos[5]), Image.open(photos[6]), *photos[7:]],
+            [
+                *photos[:5],
+                open_photo(photos[5]),
+                Image.open(photos[6]),
+                *photos[7:],
+            ],
             SMALL,
             size,
         )
@@ -88,7 +93,9 @@ def test_a_bad_photo_is_told_when_its_turn_comes(
     assert len(next(found)) == len(next(found)) == 3
     with pytest.raises(PhotoError, match=r"6\.jpg"):
         next(found)
-    assert not any("unitscope" in thread.name for thread in threading.enumerate())
+    assert not any(
+        "unitscope" in thread.name for thread in threading.enumerate()
+    )
 
 
 def test_who_stops_early_leaves_no_threads_behind(photos: list[Path]) -> None:
@@ -96,7 +103,9 @@ def test_who_stops_early_leaves_no_threads_behind(photos: list[Path]) -> None:
     next(found)
     assert isinstance(found, Generator)
     found.close()
-    assert not any("unitscope" in thread.name for thread in threading.enumerate())
+    assert not any(
+        "unitscope" in thread.name for thread in threading.enumerate()
+    )
 
 
 def test_only_what_is_needed_next_is_read(
@@ -134,7 +143,10 @@ def test_a_batch_holds_inputs_and_no_pixels_and_its_photos_can_still_be_drawn(
     monkeypatch.setattr("unitscope.inputs.batches._SMALL", small)
     for batch in batches(photos, SMALL, 4):
         for photo, _ in batch:
-            assert photo.pixels is None and photo.size == (40, 30) == photo.image.size
+            assert (
+                photo.pixels is None
+                and photo.size == (40, 30) == photo.image.size
+            )
 
 
 def test_photos_of_many_sizes_are_each_themselves(tmp_path: Path) -> None:
@@ -151,7 +163,9 @@ def test_photos_of_many_sizes_are_each_themselves(tmp_path: Path) -> None:
     ours, failed = Preprocessing(resize=200, crop=16), []
     read = [
         one
-        for batch in batches(paths, ours, 16, lambda place, error: failed.append(place))
+        for batch in batches(
+            paths, ours, 16, lambda place, error: failed.append(place)
+        )
         for one in batch
     ]
     assert failed == [4] and [photo.name for photo, _ in read] == [

@@ -32,9 +32,9 @@ def jpeg(
         0, 256, (size[1] // 5 + 1, size[0] // 5 + 1, 3), dtype=np.uint8
     )
     buffer = io.BytesIO()
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(mode).save(
-        buffer, "JPEG", **options
-    )
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(
+        mode
+    ).save(buffer, "JPEG", **options)
     return buffer.getvalue()
 
 
@@ -82,7 +82,9 @@ def test_the_pixels_are_pillows(
 
 
 @given(st.integers(0, 10**6), st.booleans())
-def test_damaged_files_are_read_or_refused_as_by_pillow(seed: int, cut: bool) -> None:
+def test_damaged_files_are_read_or_refused_as_by_pillow(
+    seed: int, cut: bool
+) -> None:
     random = np.random.default_rng(seed)
     data = jpeg((40, 30), seed=seed, progressive=seed % 2 == 0)
     if cut:
@@ -105,7 +107,9 @@ def test_whole_files_with_something_behind_them_are_read() -> None:
     np.testing.assert_array_equal(
         np.asarray(opened(data + b"junk" * 30).image), by_pillow(data)
     )
-    with pytest.raises(PhotoError, match=r"'photo\.jpg' is damaged or cut short"):
+    with pytest.raises(
+        PhotoError, match=r"'photo\.jpg' is damaged or cut short"
+    ):
         opened(data[:-40])
 
 
@@ -121,20 +125,30 @@ def test_turned_photos_are_put_upright(orientation: int) -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_cmyk_and_broken_exif_are_read() -> None:
     data = jpeg((40, 30), "CMYK")
-    np.testing.assert_array_equal(np.asarray(opened(data).image), by_pillow(data))
+    np.testing.assert_array_equal(
+        np.asarray(opened(data).image), by_pillow(data)
+    )
     data = jpeg((40, 30), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03")
-    np.testing.assert_array_equal(np.asarray(opened(data).image), by_pillow(data))
+    np.testing.assert_array_equal(
+        np.asarray(opened(data).image), by_pillow(data)
+    )
 
 
 def test_the_first_picture_of_several_is_read() -> None:
-    first, second = (Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
+    first, second = (
+        Image.new("RGB", (16, 8), colour) for colour in ("red", "blue")
+    )
     buffer = io.BytesIO()
     first.save(buffer, "MPO", save_all=True, append_images=[second])
     photo = opened(buffer.getvalue())
-    np.testing.assert_array_equal(np.asarray(photo.image), by_pillow(buffer.getvalue()))
+    np.testing.assert_array_equal(
+        np.asarray(photo.image), by_pillow(buffer.getvalue())
+    )
 
 
-@pytest.mark.parametrize("why", ["not installed", "another library", "an odd size"])
+@pytest.mark.parametrize(
+    "why", ["not installed", "another library", "an odd size"]
+)
 def test_without_it_photos_are_the_same(
     why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,19 +58,26 @@ def test_every_exif_orientation_is_put_upright(
     exif = Image.Exif()
     exif[0x0112] = orientation
     undos[orientation](CORNERS).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(opened(tmp_path / "turned.png"), pixels(CORNERS))
+    np.testing.assert_array_equal(
+        opened(tmp_path / "turned.png"), pixels(CORNERS)
+    )
     with Image.open(tmp_path / "turned.png") as image:
         assert open_photo(image).size == (3, 2)
 
 
 def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     CORNERS.save(
-        tmp_path / "broken.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03"
+        tmp_path / "broken.png",
+        exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03",
     )
-    np.testing.assert_array_equal(opened(tmp_path / "broken.png"), pixels(CORNERS))
+    np.testing.assert_array_equal(
+        opened(tmp_path / "broken.png"), pixels(CORNERS)
+    )
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBX"])
+@pytest.mark.parametrize(
+    "mode", ["L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBX"]
+)
 def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     suffix = {"CMYK": "jpg", "YCbCr": "jpg", "HSV": None, "RGBX": "tif"}.get(
         mode, "png"
@@ -90,7 +97,13 @@ def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 def test_transparency_is_laid_on_white(mode: str) -> None:
     image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     image.putpixel((1, 0), (10, 10, 10, 255))
-    through = {"LA": "LA", "PA": "PA", "La": "LA", "RGBa": "RGBA", "RGBA": "RGBA"}[mode]
+    through = {
+        "LA": "LA",
+        "PA": "PA",
+        "La": "LA",
+        "RGBa": "RGBA",
+        "RGBA": "RGBA",
+    }[mode]
     image = (
         image.convert("P").convert("PA")
         if mode == "PA"
@@ -116,7 +129,9 @@ def test_a_transparent_palette_is_laid_on_white(tmp_path: Path) -> None:
         )
 
 
-def test_a_transparent_colour_of_rgb_and_grey_is_laid_on_white(tmp_path: Path) -> None:
+def test_a_transparent_colour_of_rgb_and_grey_is_laid_on_white(
+    tmp_path: Path,
+) -> None:
     CORNERS.save(tmp_path / "rgb.png", transparency=(0, 0, 0))
     assert (opened(tmp_path / "rgb.png")[:, 1] == 255).all()
     Image.new("L", (2, 2), 7).save(tmp_path / "grey.png", transparency=7)
@@ -128,9 +143,13 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(deep).save(tmp_path / "deep.png")
     Image.fromarray(deep).save(tmp_path / "deep.tif")
     for name in ("deep.png", "deep.tif"):
-        np.testing.assert_array_equal(opened(tmp_path / name)[..., 0], [[0, 100, 255]])
+        np.testing.assert_array_equal(
+            opened(tmp_path / name)[..., 0], [[0, 100, 255]]
+        )
     np.testing.assert_array_equal(
-        pixels(open_photo(Image.fromarray(deep.astype(np.int32))).image)[..., 1],
+        pixels(open_photo(Image.fromarray(deep.astype(np.int32))).image)[
+            ..., 1
+        ],
         [[0, 100, 255]],
     )
 
@@ -143,7 +162,9 @@ def test_floating_point_grey_is_read_on_the_scale_it_seems_to_have(
     tmp_path: Path, values: list[float], expected: list[int]
 ) -> None:
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "float.tif")
-    np.testing.assert_array_equal(opened(tmp_path / "float.tif")[0, :, 0], expected)
+    np.testing.assert_array_equal(
+        opened(tmp_path / "float.tif")[0, :, 0], expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,8 +187,12 @@ def test_impossible_grey_is_refused(
 def test_an_animation_gives_its_first_frame_and_an_open_one_the_frame_it_stands_at(
     tmp_path: Path,
 ) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    frames = [
+        Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")
+    ]
+    frames[0].save(
+        tmp_path / "moving.gif", save_all=True, append_images=frames[1:]
+    )
     assert (opened(tmp_path / "moving.gif") == [255, 0, 0]).all()
     with Image.open(tmp_path / "moving.gif") as image:
         image.seek(2)
@@ -186,7 +211,9 @@ def test_a_photo_from_memory_does_not_change_with_the_users_image() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3000, 2)])
-def test_tiny_and_extreme_photos_can_be_preprocessed(size: tuple[int, int]) -> None:
+def test_tiny_and_extreme_photos_can_be_preprocessed(
+    size: tuple[int, int],
+) -> None:
     photo = open_photo(Image.new("RGB", size, "red"))
     made = Preprocessing(resize=32, crop=32)(photo.image)
     assert made.shape == (3, 32, 32)
@@ -206,13 +233,19 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     )
     for suffix in ("jpg", "png", "gif", "webp", "tif", "bmp"):
         whole = io.BytesIO()
-        noise.save(whole, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
+        noise.save(
+            whole, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())
+        )
         path = tmp_path / f"cut.{suffix}"
         for keep in (0.5, 0.95):
-            path.write_bytes(whole.getvalue()[: int(len(whole.getvalue()) * keep)])
+            path.write_bytes(
+                whole.getvalue()[: int(len(whole.getvalue()) * keep)]
+            )
             with pytest.raises(PhotoError) as refusal:
                 open_photo(path)
-            assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+            assert str(path) in str(refusal.value) and "\n" not in str(
+                refusal.value
+            )
     path = tmp_path / "cut.jpg"
     with (
         Image.open(path) as lazy,
@@ -244,12 +277,16 @@ def test_random_damage_gives_a_photo_or_a_clear_refusal(
         pass  # Pillow's own remark, which is an error only in these tests
 
 
-def test_encoded_bytes_are_opened_as_the_formats_that_they_may_have_only() -> None:
+def test_encoded_bytes_are_opened_as_the_formats_that_they_may_have_only() -> (
+    None
+):
     buffer = io.BytesIO()
     CORNERS.save(buffer, "png")
     data = buffer.getvalue()
     for formats in (None, ("PNG",), ("JPEG", "PNG")):
-        assert open_photo(Encoded("a.png", lambda: data, len(data), formats)).size == (
+        assert open_photo(
+            Encoded("a.png", lambda: data, len(data), formats)
+        ).size == (
             3,
             2,
         )
@@ -268,7 +305,9 @@ def test_what_is_no_photo_is_refused(tmp_path: Path) -> None:
             match="is not a picture that Pillow can read: convert it to JPEG or PNG",
         ):
             open_photo(tmp_path / name)
-    with pytest.raises(PhotoError, match=r"is a folder: name the photos in it, e\.g\."):
+    with pytest.raises(
+        PhotoError, match=r"is a folder: name the photos in it, e\.g\."
+    ):
         open_photo(str(tmp_path))
     with pytest.raises(
         PhotoError,
@@ -301,7 +340,8 @@ def test_a_closed_image_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_neither_a_path_nor_an_image_is_refused(junk: object) -> None:
     with pytest.raises(
-        PhotoError, match=f"a photo is a path or a PIL image, not {type(junk).__name__}"
+        PhotoError,
+        match=f"a photo is a path or a PIL image, not {type(junk).__name__}",
     ):
         open_photo(junk)  # type: ignore[arg-type]
 

@@ -26,7 +26,9 @@ from unitscope.inputs.preprocessing import (
 )
 from unitscope.inputs.ramps import ramp
 
-T = pytest.importorskip("torchvision.transforms", reason="torchvision is not installed")
+T = pytest.importorskip(
+    "torchvision.transforms", reason="torchvision is not installed"
+)
 
 sides = st.integers(1, 60)
 pairs = st.tuples(sides, sides)
@@ -35,7 +37,9 @@ Size: TypeAlias = tuple[int, int]
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(
-        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        np.random.default_rng(seed).integers(
+            0, 256, (height, width, 3), dtype=np.uint8
+        )
     )
 
 
@@ -44,7 +48,8 @@ def torchvisions(ours: Preprocessing) -> Callable[[Image.Image], Tensor]:
     if ours.resize is not None:
         steps.append(
             T.Resize(
-                ours.resize, getattr(T.InterpolationMode, ours.interpolation.upper())
+                ours.resize,
+                getattr(T.InterpolationMode, ours.interpolation.upper()),
             )
         )
     if ours.crop is not None:
@@ -58,11 +63,17 @@ def torchvisions(ours: Preprocessing) -> Callable[[Image.Image], Tensor]:
 def levels_apart(made: Tensor, expected: Tensor) -> float:
     """The largest difference in levels of 255; both are normalised as ImageNet's are."""
     assert made.shape == expected.shape
-    apart = (made - expected).abs() * torch.tensor(IMAGENET_STD).view(-1, 1, 1) * 255
+    apart = (
+        (made - expected).abs()
+        * torch.tensor(IMAGENET_STD).view(-1, 1, 1)
+        * 255
+    )
     return float(apart.max())
 
 
-def patterned(width: int, height: int, pattern: str, seed: int = 0) -> Image.Image:
+def patterned(
+    width: int, height: int, pattern: str, seed: int = 0
+) -> Image.Image:
     """Pictures on which roundings fall hard: noise, two levels only, stripes, or smooth ones."""
     noise = np.asarray(photo(width, height, seed))
     if pattern == "levels":
@@ -72,9 +83,9 @@ def patterned(width: int, height: int, pattern: str, seed: int = 0) -> Image.Ima
     if pattern == "rows":
         noise = np.broadcast_to(noise[:, :1], noise.shape)
     if pattern == "smooth":
-        return Image.fromarray(noise[: height // 6 + 1, : width // 6 + 1]).resize(
-            (width, height), 3
-        )
+        return Image.fromarray(
+            noise[: height // 6 + 1, : width // 6 + 1]
+        ).resize((width, height), 3)
     return Image.fromarray(np.ascontiguousarray(noise))
 
 
@@ -134,7 +145,9 @@ def test_the_bilinear_filter_is_within_one_level_of_torchvisions(
 def test_without_the_instructions_for_it_everything_is_pillows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr(
+        "torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT"
+    )
     for size in ((300, 500), (30, 20), (1, 43)):
         ours = Preprocessing(64, 48)
         assert torch.equal(ours(photo(*size)), torchvisions(ours)(photo(*size)))
@@ -153,12 +166,18 @@ def test_photos_of_one_size_together_are_the_same_as_one_by_one(
     ours: Preprocessing, size: tuple[int, int]
 ) -> None:
     photos = [photo(*size, seed) for seed in range(5)]
-    mixed = [np.array(one) if index % 2 else one for index, one in enumerate(photos)]
-    assert torch.equal(ours.together(mixed), torch.stack([ours(one) for one in photos]))
+    mixed = [
+        np.array(one) if index % 2 else one for index, one in enumerate(photos)
+    ]
+    assert torch.equal(
+        ours.together(mixed), torch.stack([ours(one) for one in photos])
+    )
 
 
 @given(pairs, sides)
-def test_one_mean_makes_a_grey_input_as_torchvision_does(size: Size, crop: int) -> None:
+def test_one_mean_makes_a_grey_input_as_torchvision_does(
+    size: Size, crop: int
+) -> None:
     ours = Preprocessing(20, crop, (0.13,), (0.31,))
     pipeline = [
         T.Grayscale(),
@@ -190,7 +209,9 @@ def test_the_placement_says_where_a_pixel_came_from(
     for (
         y,
         x,
-    ) in bright.tolist():  # none, where the crop or the filter leaves the pixel out
+    ) in (
+        bright.tolist()
+    ):  # none, where the crop or the filter leaves the pixel out
         across = placement.left + (x + 0.5) / placement.input_size[1] * (
             placement.right - placement.left
         )
@@ -218,7 +239,8 @@ def test_undoing_gives_the_picture_back() -> None:
     assert ours.undo(ours(image)).tobytes() == image.tobytes()
     grey = Preprocessing(None, None, (0.5,), (0.5,))
     assert (
-        grey.undo(grey(image)).tobytes() == image.convert("L").convert("RGB").tobytes()
+        grey.undo(grey(image)).tobytes()
+        == image.convert("L").convert("RGB").tobytes()
     )
 
 
@@ -267,7 +289,9 @@ def test_the_default_dtype_of_torch_does_not_matter() -> None:
         ({"std": (0.5, 0.5, 0)}, "std must be positive, not (0.5, 0.5, 0)"),
     ],
 )
-def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
+def test_impossible_options_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(PreprocessingError) as refusal:
         Preprocessing(**options)
     assert message in str(refusal.value)
@@ -275,7 +299,12 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 
 @pytest.mark.usefixtures("unchecked")
 def test_lists_are_as_good_as_tuples() -> None:
-    lists: list[Any] = [[20, 30], [16, 16], list(IMAGENET_MEAN), list(IMAGENET_STD)]
+    lists: list[Any] = [
+        [20, 30],
+        [16, 16],
+        list(IMAGENET_MEAN),
+        list(IMAGENET_STD),
+    ]
     ours = Preprocessing(*lists)
     assert ours == Preprocessing((20, 30), (16, 16)) and hash(ours) is not None
     assert torch.equal(
@@ -293,7 +322,9 @@ def test_a_large_photo_that_is_not_resized_is_not_refused() -> None:
 NORMAL = [T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
 
 
-@pytest.mark.parametrize("size", [(640, 480), (300, 500), (97, 131), (1200, 30)])
+@pytest.mark.parametrize(
+    "size", [(640, 480), (300, 500), (97, 131), (1200, 30)]
+)
 @pytest.mark.parametrize(
     "ours",
     [
@@ -325,7 +356,9 @@ def test_measuring_recovers_the_geometry(
     assert levels_apart(measured(image), ours(image)) < 1.001
 
 
-def test_measuring_needs_neither_rgb_nor_the_cpus_dtype_nor_three_axes() -> None:
+def test_measuring_needs_neither_rgb_nor_the_cpus_dtype_nor_three_axes() -> (
+    None
+):
     def odd(image: Image.Image) -> Tensor:
         pipeline = T.Compose([T.Grayscale(), T.Resize((20, 30)), T.ToTensor()])
         made: Tensor = -pipeline(image)[None].double()
@@ -380,7 +413,9 @@ def test_random_transforms_are_refused(
     step: Callable[[Image.Image], Image.Image], seed: int
 ) -> None:
     torch.manual_seed(seed)
-    measured = MeasuredPreprocessing(T.Compose([step, T.Resize((64, 64)), *NORMAL]))
+    measured = MeasuredPreprocessing(
+        T.Compose([step, T.Resize((64, 64)), *NORMAL])
+    )
     with pytest.raises(
         PreprocessingError,
         match="gives another result each time: use the one for evaluation, without",
@@ -393,7 +428,9 @@ def test_random_transforms_are_refused(
     [
         ImageOps.mirror,
         ImageOps.flip,
-        functools.partial(Image.Image.transpose, method=Image.Transpose.TRANSPOSE),
+        functools.partial(
+            Image.Image.transpose, method=Image.Transpose.TRANSPOSE
+        ),
         functools.partial(Image.Image.rotate, angle=90),
         functools.partial(Image.Image.rotate, angle=10),
         functools.partial(
@@ -404,7 +441,9 @@ def test_random_transforms_are_refused(
         ),
         lambda image: Image.new("RGB", image.size, "red"),
         lambda image: Image.fromarray(
-            np.asarray(image)[:, np.random.default_rng(0).permutation(image.width)]
+            np.asarray(image)[
+                :, np.random.default_rng(0).permutation(image.width)
+            ]
         ),
     ],
 )
@@ -412,7 +451,9 @@ def test_what_is_not_a_resize_and_a_crop_is_refused(
     step: Callable[[Image.Image], Image.Image],
 ) -> None:
     measured = MeasuredPreprocessing(lambda image: T.ToTensor()(step(image)))
-    with pytest.raises(PreprocessingError, match="puts the photo cannot be measured"):
+    with pytest.raises(
+        PreprocessingError, match="puts the photo cannot be measured"
+    ):
         measured.placement((320, 240))
 
 
@@ -440,7 +481,10 @@ def test_what_is_not_a_resize_and_a_crop_is_refused(
             lambda image: 1 / 0,
             "failed on a PIL image of 9×9 pixels (ZeroDivisionError: division by zero)",
         ),
-        (lambda image: torch.zeros(3, 0, 8), "gave an empty tensor of shape (3, 0, 8)"),
+        (
+            lambda image: torch.zeros(3, 0, 8),
+            "gave an empty tensor of shape (3, 0, 8)",
+        ),
     ],
 )
 def test_a_wrong_result_is_refused(
@@ -457,7 +501,10 @@ def test_what_people_pass_becomes_a_preprocessing() -> None:
     assert "assumed" in as_preprocessing(None).describe()
     ours = Preprocessing()
     assert as_preprocessing(ours) is ours
-    for weights in (ResNet50_Weights.IMAGENET1K_V2, Swin_T_Weights.IMAGENET1K_V1):
+    for weights in (
+        ResNet50_Weights.IMAGENET1K_V2,
+        Swin_T_Weights.IMAGENET1K_V1,
+    ):
         preset = weights.transforms()
         found = as_preprocessing(preset)
         image = photo(300, 200)
@@ -492,4 +539,7 @@ def test_a_picture_of_any_tensor() -> None:
 @given(st.integers(1, 1200))
 def test_a_ramp_tells_positions_to_half_a_level(length: int) -> None:
     positions = (ramp(length).astype(float) + 0.5) / 256 * length
-    assert np.abs(positions - (np.arange(length) + 0.5)).max() <= length / 512 + 1e-9
+    assert (
+        np.abs(positions - (np.arange(length) + 0.5)).max()
+        <= length / 512 + 1e-9
+    )

@@ -1,4 +1,5 @@
-"""The user's network, tensors and random state are as before: after success, after an error, after Ctrl-C."""
+"""The user's network, tensors and random state are as before: after success, after an
+error, after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,7 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from networks import Dense, Failing, Gap, Mlp, Module, OneRelu, Runs, Tokens, seeded
+from networks import (
+    Dense,
+    Failing,
+    Gap,
+    Mlp,
+    Module,
+    OneRelu,
+    Runs,
+    Tokens,
+    seeded,
+)
 from unitscope.accounts.account import Account
 from unitscope.errors import ModelError
 from unitscope.inputs.preprocessing import Preprocessing
@@ -25,12 +36,15 @@ X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
 def well_used(net: Module) -> Module:
-    """A network in the middle of a person's work: modes mixed, parameters frozen, gradients waiting, hooks set."""
+    """A network in the middle of a person's work: modes mixed, parameters frozen,
+    gradients waiting, hooks set."""
     for index, module in enumerate(net.modules()):
         module.training = index % 3 != 1
     for index, parameter in enumerate(net.parameters()):
         parameter.requires_grad = index % 4 != 2
-        parameter.grad = torch.full_like(parameter, index) if index % 2 else None
+        parameter.grad = (
+            torch.full_like(parameter, index) if index % 2 else None
+        )
     for module in net.modules():
         module.register_forward_hook(lambda _module, _inputs, output: None)
         module.register_forward_pre_hook(lambda _module, _inputs: None)
@@ -54,7 +68,9 @@ def state_of(net: nn.Module) -> list[Any]:
         )
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):
         gradient = (
-            None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist())
+            None
+            if tensor.grad is None
+            else (id(tensor.grad), tensor.grad.tolist())
         )
         about = (
             tensor.requires_grad,
@@ -65,7 +81,14 @@ def state_of(net: nn.Module) -> list[Any]:
             tensor.grad_fn,
         )
         state.append(
-            (name, id(tensor), tensor.data_ptr(), about, gradient, tensor.tolist())
+            (
+                name,
+                id(tensor),
+                tensor.data_ptr(),
+                about,
+                gradient,
+                tensor.tolist(),
+            )
         )
     return state
 
@@ -115,10 +138,14 @@ VERBS: dict[str, Callable[[Classifier], object]] = {
 }
 
 
-@pytest.mark.usefixtures("unchecked")  # the type checker itself draws random numbers
+@pytest.mark.usefixtures(
+    "unchecked"
+)  # the type checker itself draws random numbers
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("make", [Gap, Dense, OneRelu, Mlp, Tokens, Runs])
-def test_success_leaves_everything_as_it_was(verb: str, make: type[nn.Module]) -> None:
+def test_success_leaves_everything_as_it_was(
+    verb: str, make: type[nn.Module]
+) -> None:
     net = well_used(seeded(make))
     before, chances, around = state_of(net), random_state(), settings()
     x = X.clone()
@@ -164,9 +191,9 @@ def test_an_error_halfway_leaves_everything_as_it_was(
         VERBS[verb](model)
     else:
         with pytest.raises(expected):
-            Account.of(model, explanation) if late and verb == "account" else VERBS[
-                verb
-            ](model)
+            Account.of(
+                model, explanation
+            ) if late and verb == "account" else VERBS[verb](model)
     assert state_of(net) == before
     assert random_state() == chances
     assert settings() == around
@@ -184,12 +211,15 @@ def test_a_forward_pass_that_fails_is_told_in_one_line() -> None:
     )
 
 
-def test_statistics_of_batch_normalisation_are_not_updated_in_training_mode() -> None:
+def test_statistics_of_batch_normalisation_are_not_updated_in_training_mode() -> (
+    None
+):
     net = seeded(Gap).train()
     statistics = {name: buffer.clone() for name, buffer in net.named_buffers()}
     wrap(net, preprocessing=PREPROCESSING).explain(X)
     assert all(
-        torch.equal(buffer, statistics[name]) for name, buffer in net.named_buffers()
+        torch.equal(buffer, statistics[name])
+        for name, buffer in net.named_buffers()
     )
     assert all(module.training for module in net.modules())
 
@@ -201,7 +231,8 @@ def test_spectral_norm_is_not_iterated_by_looking_at_filters() -> None:
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     shown = filters(net, "0")
     assert all(
-        torch.equal(buffer, buffers[name]) for name, buffer in net.named_buffers()
+        torch.equal(buffer, buffers[name])
+        for name, buffer in net.named_buffers()
     )
     net.eval()
     weight = net[0].weight
@@ -231,8 +262,12 @@ def test_autocasting_around_it_rounds_nothing() -> None:
         found = wrap(net, preprocessing=PREPROCESSING).explain(X)
         assert net(X).dtype == torch.bfloat16
         for attribute in ("logits", "cams", "contributions"):
-            assert torch.equal(getattr(found, attribute), getattr(expected, attribute))
-        assert torch.equal(found.ablate([1]).logits, expected.ablate([1]).logits)
+            assert torch.equal(
+                getattr(found, attribute), getattr(expected, attribute)
+            )
+        assert torch.equal(
+            found.ablate([1]).logits, expected.ablate([1]).logits
+        )
         assert torch.equal(found.ablate_each(), expected.ablate_each())
 
 
@@ -247,7 +282,9 @@ def test_it_works_inside_the_users_contexts(context: Callable[[], Any]) -> None:
     assert explanation.ablate(0).logits.shape == (2, 5)
 
 
-def test_a_forward_pass_that_reads_the_mode_sees_evaluation_everywhere() -> None:
+def test_a_forward_pass_that_reads_the_mode_sees_evaluation_everywhere() -> (
+    None
+):
     modes: list[bool] = []
 
     class Watching(Gap):
@@ -282,7 +319,9 @@ def test_memory_does_not_grow_in_loops() -> None:
 
     def living() -> int:
         gc.collect()
-        return sum(type(thing) in (Tensor, nn.Parameter) for thing in gc.get_objects())
+        return sum(
+            type(thing) in (Tensor, nn.Parameter) for thing in gc.get_objects()
+        )
 
     before = living()
     for _ in range(10):

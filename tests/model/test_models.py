@@ -1,4 +1,5 @@
-"""Classifiers as people bring them: real weights, other dtypes, wrappers, photos of all sizes, and junk."""
+"""Classifiers as people bring them: real weights, other dtypes, wrappers, photos of
+all sizes, and junk."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ X = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
 
 def identities_hold(model: Classifier, x: Input, allowed: float = 1e-5) -> None:
-    """Maps, contributions and ablation against the network's own logits, relative to the largest."""
+    """Maps, contributions and ablation against the network's own logits, relative to
+    the largest."""
     e = exactly(model.explain(x))
     scale = float(e.logits.abs().max())
     assert (
@@ -46,23 +48,31 @@ def identities_hold(model: Classifier, x: Input, allowed: float = 1e-5) -> None:
     )
     units = [e.maximal_unit(e.top(1)[0][0].index)]
     assert (
-        float((e.ablate(units).logits - model.forward_without(x, units)).abs().max())
+        float(
+            (e.ablate(units).logits - model.forward_without(x, units))
+            .abs()
+            .max()
+        )
         <= allowed * scale
     )
 
 
-# --- real weights ----------------------------------------------------------------------------------------------------
+# --- real weights -------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def simplenet(data: Path) -> Classifier:
     net = SimpleNet()
     net.load_state_dict(
-        torch.load(data / "weights" / "miniplaces-simplenet.pth", weights_only=True)
+        torch.load(
+            data / "weights" / "miniplaces-simplenet.pth", weights_only=True
+        )
     )
     labels = [
         line.split()[0][3:]
-        for line in (data / "miniplaces" / "categories.txt").read_text().splitlines()
+        for line in (data / "miniplaces" / "categories.txt")
+        .read_text()
+        .splitlines()
     ]
     return wrap(net, labels, Preprocessing(resize=144, crop=128))
 
@@ -101,26 +111,33 @@ def test_squeezenet_in_half_precision_made_float(data: Path) -> None:
     net = models.squeezenet1_1()
     net.load_state_dict(
         torch.load(
-            data / "weights" / "squeezenet1_1-imagenet-fp16.pth", weights_only=True
+            data / "weights" / "squeezenet1_1-imagenet-fp16.pth",
+            weights_only=True,
         )
     )
     model = wrap(net.float(), None, Preprocessing())
     assert model.head.kind == "gap" and torch.equal(
         exact_head(model.head).weight, torch.eye(1000)
     )
-    identities_hold(model, [data / "photos" / "dog.jpg", data / "photos" / "rio.jpg"])
+    identities_hold(
+        model, [data / "photos" / "dog.jpg", data / "photos" / "rio.jpg"]
+    )
     labels = models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
     top = (
         wrap(net, labels, Preprocessing())
         .explain(data / "photos" / "coffee.jpg")
         .top(5)[0]
     )
-    assert {"cup", "espresso", "coffee mug"} & {prediction.label for prediction in top}
+    assert {"cup", "espresso", "coffee mug"} & {
+        prediction.label for prediction in top
+    }
 
 
 def test_resnet20_of_cifar_with_parameter_free_shortcuts(data: Path) -> None:
     saved = torch.load(
-        data / "weights" / "resnet20-12fca82f.th", map_location="cpu", weights_only=True
+        data / "weights" / "resnet20-12fca82f.th",
+        map_location="cpu",
+        weights_only=True,
     )["state_dict"]
     net = ResNet20()
     net.load_state_dict(
@@ -137,7 +154,7 @@ def test_resnet20_of_cifar_with_parameter_free_shortcuts(data: Path) -> None:
     )
 
 
-# --- dtypes, wrappers, memory formats --------------------------------------------------------------------------------
+# --- dtypes, wrappers, memory formats -----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,7 +171,10 @@ def test_networks_of_other_dtypes(
     explanation = model.explain(X)
     assert explanation.logits.dtype == explanation.cams.dtype == torch.float32
     assert next(net.parameters()).dtype == dtype
-    assert model.ablate(X, model.layers()[0].name, [1]).after.dtype == torch.float32
+    assert (
+        model.ablate(X, model.layers()[0].name, [1]).after.dtype
+        == torch.float32
+    )
 
 
 def test_channels_last_memory_is_only_a_memory_format() -> None:
@@ -173,7 +193,8 @@ def test_data_parallel_is_looked_through() -> None:
     model = wrap(nn.DataParallel(net), preprocessing=SMALL)
     assert model.network is net and model.head.layer == "features"
     assert torch.equal(
-        model.explain(X).logits, wrap(net, preprocessing=SMALL).explain(X).logits
+        model.explain(X).logits,
+        wrap(net, preprocessing=SMALL).explain(X).logits,
     )
     identities_hold(model, X)
 
@@ -203,7 +224,8 @@ def test_compiled_networks_are_explained_without_being_compiled() -> None:
 
 
 @pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning"
+    "ignore:.*torch.jit.*:FutureWarning",
+    "ignore:.*torch.jit.*:DeprecationWarning",
 )
 def test_a_scripted_network_is_refused_with_the_reason() -> None:
     net = seeded(Gap).eval()
@@ -214,7 +236,8 @@ def test_a_scripted_network_is_refused_with_the_reason() -> None:
 
 
 @pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning"
+    "ignore:.*torch.jit.*:FutureWarning",
+    "ignore:.*torch.jit.*:DeprecationWarning",
 )
 def test_a_scripted_part_is_refused_by_name() -> None:
     net = seeded(Gap).eval()
@@ -240,7 +263,9 @@ def test_a_dict_of_several_tensors_says_which_are_the_logits() -> None:
         match="a dict of tensors 'features', 'out', and none is called 'logits'",
     ):
         wrap(
-            Changed(lambda net, x: {"features": net.features(x), "out": net(x)}),
+            Changed(
+                lambda net, x: {"features": net.features(x), "out": net(x)}
+            ),
             preprocessing=SMALL,
         ).explain(X)
     model = wrap(
@@ -300,7 +325,7 @@ def test_frozen_networks_are_explained() -> None:
     assert not any(parameter.requires_grad for parameter in net.parameters())
 
 
-# --- inputs ------------------------------------------------------------------------------------------------------
+# --- inputs -------------------------------------------------------------------
 
 
 def save(folder: Path, name: str, width: int, height: int) -> Path:
@@ -344,7 +369,10 @@ def test_photos_that_cannot_share_a_batch_are_refused(
     tmp_path: Path, batch_size: int
 ) -> None:
     model = wrap(seeded(Gap), preprocessing=Preprocessing(resize=32, crop=None))
-    paths = [save(tmp_path, "wide.png", 90, 40), save(tmp_path, "tall.png", 33, 70)]
+    paths = [
+        save(tmp_path, "wide.png", 90, 40),
+        save(tmp_path, "tall.png", 33, 70),
+    ]
     with pytest.raises(
         InputError,
         match=r"inputs of different sizes \(32×72, 67×32\), which cannot share a batch",
@@ -358,7 +386,11 @@ def test_photos_that_cannot_share_a_batch_are_refused(
         (16, 36),
         (34, 16),
     ]
-    assert model.input_shape == (3, 224, 224) and model.head.map_shape == (6, 112, 112)
+    assert model.input_shape == (3, 224, 224) and model.head.map_shape == (
+        6,
+        112,
+        112,
+    )
 
 
 def test_progress_counts_the_photos(gap: Classifier) -> None:
@@ -370,7 +402,9 @@ def test_progress_counts_the_photos(gap: Classifier) -> None:
 def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
     whole = gap.explain(X)
     torch.testing.assert_close(gap.explain(X, batch_size=1).cams, whole.cams)
-    with pytest.raises(InputError, match="batch_size must be at least 1, not 0"):
+    with pytest.raises(
+        InputError, match="batch_size must be at least 1, not 0"
+    ):
         gap.explain(X, batch_size=0)
 
 
@@ -378,7 +412,11 @@ def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        ([], InputError, "there is nothing to explain: the list of photos is empty"),
+        (
+            [],
+            InputError,
+            "there is nothing to explain: the list of photos is empty",
+        ),
         (
             X[0],
             InputError,
@@ -433,13 +471,18 @@ def test_junk_is_refused_in_one_line(
 
 def test_an_input_that_the_network_cannot_take_is_told_with_its_shape() -> None:
     net = nn.Sequential(
-        nn.Conv2d(3, 4, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+        nn.Conv2d(3, 4, 9),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
     )
     with pytest.raises(
         ModelError,
         match=r"the network failed on an input of 3×5×5 \(channel × row × col\): .*Kernel size",
     ):
-        wrap(net, preprocessing=Preprocessing(5, 5)).explain(torch.zeros(1, 3, 5, 5))
+        wrap(net, preprocessing=Preprocessing(5, 5)).explain(
+            torch.zeros(1, 3, 5, 5)
+        )
 
 
 def test_a_huge_but_finite_input_is_no_nan() -> None:
@@ -450,12 +493,15 @@ def test_a_huge_but_finite_input_is_no_nan() -> None:
         wrap(seeded(Gap), preprocessing=SMALL).explain(X.clamp(-3, 3) * 1e38)
 
 
-# --- labels and construction -----------------------------------------------------------------------------------------
+# --- labels and construction --------------------------------------------------
 
 
 def test_labels_must_be_as_many_as_the_classes() -> None:
     model = wrap(seeded(Gap), ["a", "b"], SMALL)
-    for act in (lambda: model.explain(X), lambda: model.ablate(X, "features.0", [0])):
+    for act in (
+        lambda: model.explain(X),
+        lambda: model.ablate(X, "features.0", [0]),
+    ):
         with pytest.raises(
             LabelsError,
             match="there are 2 labels, but the network has 5 classes: give one label a class",
@@ -474,15 +520,20 @@ def test_labels_may_come_from_a_file(tmp_path: Path) -> None:
 
 def test_a_classifier_says_what_it_is() -> None:
     model = wrap(seeded(Gap), preprocessing=SMALL)
-    assert repr(model).startswith("<Classifier wrapped: Gap, shorter side to 36")
-    assert model.provenance.spec == "wrapped" and model.provenance.sha256 is None
+    assert repr(model).startswith(
+        "<Classifier wrapped: Gap, shorter side to 36"
+    )
+    assert (
+        model.provenance.spec == "wrapped" and model.provenance.sha256 is None
+    )
     assert model.labels == tuple(f"class {index}" for index in range(5))
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(
-        ModelError, match=r"a classifier is made from a torch\.nn\.Module, not from str"
+        ModelError,
+        match=r"a classifier is made from a torch\.nn\.Module, not from str",
     ):
         wrap("resnet50")  # type: ignore[arg-type]
 
@@ -492,7 +543,11 @@ def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:
         "torchvision.transforms", reason="torchvision is not installed"
     )
     pipeline = transforms.Compose(
-        [transforms.Resize(36), transforms.CenterCrop(32), transforms.ToTensor()]
+        [
+            transforms.Resize(36),
+            transforms.CenterCrop(32),
+            transforms.ToTensor(),
+        ]
     )
     path = save(tmp_path, "wide.png", 90, 40)
     own, same = (
@@ -527,7 +582,9 @@ def test_tensors_are_drawn_as_the_pictures_they_were() -> None:
     model = wrap(seeded(Gap), preprocessing=Preprocessing(None, None))
     explanation = model.explain(model.preprocessing(image)[None])
     assert explanation.subjects[0].picture().tobytes() == image.tobytes()
-    assert not explanation.subjects[0].is_photo and explanation.subjects[0].size == (
+    assert not explanation.subjects[0].is_photo and explanation.subjects[
+        0
+    ].size == (
         32,
         32,
     )

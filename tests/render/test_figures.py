@@ -29,7 +29,12 @@ from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram, figure, save
 from unitscope.render.diagram_svg import svg
 from unitscope.render.figures import FIGURES
-from unitscope.render.figures.cams import MapScale, cam_panels, cam_scale, cams_figure
+from unitscope.render.figures.cams import (
+    MapScale,
+    cam_panels,
+    cam_scale,
+    cams_figure,
+)
 from unitscope.render.figures.units import UnitScale, unit_scale, units_figure
 from unitscope.render.fonts import text_width, wrapped, writable
 from unitscope.render.words import (
@@ -75,7 +80,9 @@ def account(model: Classifier, explanation: Explanation) -> Account:
 
 
 def texts(drawn: Figure) -> list[str]:
-    return [artist.get_text() for artist in drawn.findobj(Text) if artist.get_text()]
+    return [
+        artist.get_text() for artist in drawn.findobj(Text) if artist.get_text()
+    ]
 
 
 def assert_readable(drawn: Figure) -> None:
@@ -148,10 +155,15 @@ class TestReadable:
 
 
 class TestMaps:
-    def test_titles_bar_and_completeness_error(self, explanation: Explanation) -> None:
+    def test_titles_bar_and_completeness_error(
+        self, explanation: Explanation
+    ) -> None:
         said = texts(cams_figure(explanation, image=0))
         first = explanation.top(1)[0][0]
-        assert f"logit {number(first.logit)} · {percent(first.probability)}" in said
+        assert (
+            f"logit {number(first.logit)} · {percent(first.probability)}"
+            in said
+        )
         note = " ".join(said)
         assert (
             "shared over these 5 maps" in note
@@ -173,7 +185,8 @@ class TestMaps:
         panels = cam_panels(explanation, 0, classes, scale)
         assert [panel.bar for panel in panels] == [None] * 3
         assert all(
-            panel.bar is not None for panel in cam_panels(explanation, 0, classes, None)
+            panel.bar is not None
+            for panel in cam_panels(explanation, 0, classes, None)
         )
 
     @pytest.mark.parametrize(
@@ -202,7 +215,9 @@ class TestMaps:
         assert "class 77" in texts(drawn) and "class 3" not in texts(drawn)
         assert_readable(drawn)
 
-    def test_a_batch_has_a_row_for_every_photo(self, explanation: Explanation) -> None:
+    def test_a_batch_has_a_row_for_every_photo(
+        self, explanation: Explanation
+    ) -> None:
         drawn = cams_figure(explanation, top=2)
         assert sum(text.startswith("logit") for text in texts(drawn)) == 6
         assert_readable(drawn)
@@ -267,19 +282,25 @@ class TestAblation:
 
 
 class TestFilters:
-    def test_colour_grey_and_a_grid_of_channels(self, model: Classifier) -> None:
+    def test_colour_grey_and_a_grid_of_channels(
+        self, model: Classifier
+    ) -> None:
         for shown, words in (
             (filters(model, 0), "input channels as red, green, blue"),
             (filters(model, 1, channels=2), "input channel 2"),
             (
-                filters(model, 1, channels=[1, 2, 3], filters=[0, 4], scale="shared"),
+                filters(
+                    model, 1, channels=[1, 2, 3], filters=[0, 4], scale="shared"
+                ),
                 "input channels 1–3, a column each",
             ),
         ):
             drawn = figure(shown, interpolation="bilinear")
             said = " ".join(texts(drawn))
             assert words in said and "bilinear" in said
-            assert {str(number_) for number_ in shown.filters} <= set(texts(drawn))
+            assert {str(number_) for number_ in shown.filters} <= set(
+                texts(drawn)
+            )
             assert_readable(drawn)
 
     def test_a_kernel_without_range(self) -> None:
@@ -290,7 +311,9 @@ class TestFilters:
 
 def deep(stages: int) -> nn.Module:
     blocks = [
-        nn.Sequential(nn.Conv2d(3 if i == 0 else 4 * i, 4 * i + 4, 3, 2, 1), nn.ReLU())
+        nn.Sequential(
+            nn.Conv2d(3 if i == 0 else 4 * i, 4 * i + 4, 3, 2, 1), nn.ReLU()
+        )
         for i in range(stages)
     ]
     return nn.Sequential(
@@ -302,7 +325,9 @@ class TestNetwork:
     @pytest.mark.parametrize("stages", [1, 3, 7])
     def test_the_diagram_holds_every_stage(self, stages: int) -> None:
         facts = NetworkFacts.of(
-            wrap(deep(stages), preprocessing=Preprocessing(resize=512, crop=512))
+            wrap(
+                deep(stages), preprocessing=Preprocessing(resize=512, crop=512)
+            )
         )
         plan = diagram.plan(facts)
         assert [part.kind for part in plan.parts] == [
@@ -319,9 +344,9 @@ class TestNetwork:
             )
         tree = ET.fromstring(str(svg(facts, alone=True)))
         names = {child.tag.rpartition("}")[2]: child.text for child in tree}
-        assert f"{stages} convolution" in (names["title"] or "") and "256 × 256" in (
-            names["desc"] or ""
-        )
+        assert f"{stages} convolution" in (
+            names["title"] or ""
+        ) and "256 × 256" in (names["desc"] or "")
         assert_readable(figure(facts))
 
     def test_networks_without_an_exact_head(self) -> None:
@@ -402,7 +427,12 @@ class TestWords:
             "100.0%",
             "0.0%",
         ]
-        assert [power(0), power(3.32e-7), plural(1, "class"), plural(2048, "unit")] == [
+        assert [
+            power(0),
+            power(3.32e-7),
+            plural(1, "class"),
+            plural(2048, "unit"),
+        ] == [
             "0",
             "3.3 × 10⁻⁷",
             "1 class",
@@ -411,7 +441,8 @@ class TestWords:
 
     def test_labels(self) -> None:
         assert (
-            clean("a\nb\t\u202ec\x00d") == "a b c d" and shorten("abcdef", 4) == "abc…"
+            clean("a\nb\t\u202ec\x00d") == "a b c d"
+            and shorten("abcdef", 4) == "abc…"
         )
         assert (
             listing([]) == "none"

@@ -27,11 +27,17 @@ BOTH = Scale(-4.0, 4.0, True, "a test")
 
 
 def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
+    return np.random.default_rng(3).integers(
+        0, 256, (height, width, 3), np.uint8
+    )
 
 
 def bright(
-    units: int, row: int, col: int, subject: Subject, preprocessing: Preprocessing
+    units: int,
+    row: int,
+    col: int,
+    subject: Subject,
+    preprocessing: Preprocessing,
 ) -> UnitMaps:
     """Maps of 8 × 8 cells, 0 but for one cell."""
     maps = torch.zeros(1, units, 8, 8)
@@ -63,7 +69,9 @@ class TestPlacement:
     def test_a_bright_cell_lands_where_its_part_of_the_crop_lies(self) -> None:
         photo = open_photo(Image.new("RGB", (600, 300), "grey"))
         preprocessing = Preprocessing(resize=80, crop=64)
-        maps = bright(1, 1, 6, Subject.of_photo(photo, preprocessing), preprocessing)
+        maps = bright(
+            1, 1, 6, Subject.of_photo(photo, preprocessing), preprocessing
+        )
         # 300 rows become 80: the crop of 64 is 240 pixels of the photo, from x = 180
         # and y = 30 on; a cell is 30.
         x, y = brightest(maps)
@@ -80,7 +88,11 @@ class TestPlacement:
         Image.new("RGB", (400, 200), "grey").save(path, exif=exif)
         preprocessing = Preprocessing(resize=64, crop=64)
         maps = bright(
-            1, 0, 7, Subject.of_photo(open_photo(path), preprocessing), preprocessing
+            1,
+            0,
+            7,
+            Subject.of_photo(open_photo(path), preprocessing),
+            preprocessing,
         )
         assert View.of(maps.subjects[0], (64, 64), 400).size == (200, 400)
         # The crop is the middle 200 × 200 of the upright photo; a cell is 25 pixels.
@@ -95,16 +107,23 @@ class TestPlacement:
     ) -> None:
         photo = open_photo(Image.fromarray(noise(100, 300)))
         view = View.of(
-            Subject.of_photo(photo, Preprocessing(resize=64, crop=64)), (64, 64), 300
+            Subject.of_photo(photo, Preprocessing(resize=64, crop=64)),
+            (64, 64),
+            300,
         )
         assert not view.whole and view.box == (100.0, 0.0, 200.0, 100.0)
         veiled = view.veiled()
-        np.testing.assert_array_equal(veiled[5:95, 105:195], view.photo[5:95, 105:195])
+        np.testing.assert_array_equal(
+            veiled[5:95, 105:195], view.photo[5:95, 105:195]
+        )
         outside = veiled[:, :95].astype(int)
         assert np.ptp(outside, axis=2).max() == 0  # grey
         placement = photo_placement(photo.size)
         laid = lay_on_photo(
-            np.ones((8, 8)), Grid.tiling((64, 64), (8, 8)), placement, (300, 100)
+            np.ones((8, 8)),
+            Grid.tiling((64, 64), (8, 8)),
+            placement,
+            (300, 100),
         )
         assert (
             layer(laid, HOT)[:, :100, 3].max() == 0
@@ -123,10 +142,13 @@ class TestPlacement:
         np.testing.assert_array_equal(view.veiled(), view.photo)
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (32, 32)])
-    def test_photos_of_any_shape_can_be_viewed(self, size: tuple[int, int]) -> None:
+    def test_photos_of_any_shape_can_be_viewed(
+        self, size: tuple[int, int]
+    ) -> None:
         view = View.of(
             Subject.of_photo(
-                open_photo(Image.new("RGB", size)), Preprocessing((64, 64), None)
+                open_photo(Image.new("RGB", size)),
+                Preprocessing((64, 64), None),
             ),
             (64, 64),
             500,
@@ -144,14 +166,19 @@ def photo_placement(size: tuple[int, int]) -> Placement:
 
 class TestStyles:
     def test_the_write_up_style_is_its_formula(self) -> None:
-        photo, cells = noise(120, 160), np.random.default_rng(1).normal(1, 2, (7, 7))
+        photo, cells = (
+            noise(120, 160),
+            np.random.default_rng(1).normal(1, 2, (7, 7)),
+        )
         placement = Placement.whole((160, 120), (227, 227))
         scale = Scale.of(cells, "this map alone", signed=False)
         laid = lay_on_photo(cells, Grid.tiling((227, 227), (7, 7)), placement)
         drawn = blended(photo, layer(laid, scale, "write-up")).astype(int)
 
         heat = F.interpolate(
-            torch.tensor(cells / cells.max())[None, None], (120, 160), mode="bilinear"
+            torch.tensor(cells / cells.max())[None, None],
+            (120, 160),
+            mode="bilinear",
         )[0, 0].clamp(0, 1)
         colour = table("jet")[np.round(255 * heat.numpy()).astype(int)]
         part = heat.numpy()[..., None]
@@ -176,7 +203,9 @@ class TestStyles:
         assert layer(values, BOTH, "heat")[0, :, 3].tolist()[0] == 0
         against, for_it = layer(values, BOTH, "signed")[0]
         assert against[3] == for_it[3] > 200
-        assert for_it[0] > for_it[2] and against[2] > against[0]  # orange and violet
+        assert (
+            for_it[0] > for_it[2] and against[2] > against[0]
+        )  # orange and violet
 
     def test_contours_run_where_the_levels_are(self) -> None:
         ramp = np.tile(np.linspace(0, 4, 401), (30, 1))
@@ -193,7 +222,9 @@ class TestStyles:
         )
 
     def test_unknown_styles_and_colours_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="style is one of 'heat', 'signed'"):
+        with pytest.raises(
+            ValueError, match="style is one of 'heat', 'signed'"
+        ):
             layer(np.zeros((2, 2)), HOT, "rainbow")
         with pytest.raises(ValueError, match="no colour map 'rainbows'"):
             table("rainbows")
@@ -212,7 +243,9 @@ class TestStyles:
 
     @given(
         arrays.arrays(
-            np.float32, (5, 4), elements=st.floats(-(2.0**127), 2.0**127, width=32)
+            np.float32,
+            (5, 4),
+            elements=st.floats(-(2.0**127), 2.0**127, width=32),
         ),
         st.sampled_from(STYLES),
         st.booleans(),
@@ -222,12 +255,16 @@ class TestStyles:
     ) -> None:
         laid = values.astype(np.float64)
         laid[0, 0] = np.nan
-        drawn = layer(laid, Scale.of(values, "this map alone", signed=signed), style)
+        drawn = layer(
+            laid, Scale.of(values, "this map alone", signed=signed), style
+        )
         assert drawn.dtype == np.uint8 and drawn[0, 0, 3] == 0
 
 
 class TestScale:
-    def test_a_signed_scale_is_symmetric_and_an_unsigned_one_begins_at_0(self) -> None:
+    def test_a_signed_scale_is_symmetric_and_an_unsigned_one_begins_at_0(
+        self,
+    ) -> None:
         signed, plain = (
             Scale.of(np.array([-6.0, 5.0]), ""),
             Scale.of(np.array([2.0, 5.0]), ""),
@@ -252,7 +289,10 @@ class TestScale:
         np.testing.assert_array_equal(
             layer(weak, shared)[0, 0], layer(strong, shared)[0, 0]
         )
-        assert layer(weak, shared)[..., 3].max() < layer(strong, shared)[..., 3].max()
+        assert (
+            layer(weak, shared)[..., 3].max()
+            < layer(strong, shared)[..., 3].max()
+        )
 
     def test_both_default_colour_maps_keep_their_ends_apart_for_the_colour_blind(
         self,

@@ -53,12 +53,16 @@ class Page(HTMLParser):
         self.close()
         assert self.open == []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(
+        self, tag: str, attrs: list[tuple[str, str | None]]
+    ) -> None:
         self._note(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_startendtag(
+        self, tag: str, attrs: list[tuple[str, str | None]]
+    ) -> None:
         self._note(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
@@ -95,7 +99,9 @@ class Page(HTMLParser):
 def check(text: str) -> Page:
     """A page that is well formed, labels all its pictures and loads nothing else."""
     page = Page(text)
-    assert [name for name, count in Counter(page.ids).items() if count > 1] == []
+    assert [
+        name for name, count in Counter(page.ids).items() if count > 1
+    ] == []
     assert set(page.labelled) <= set(page.ids)
     for tag, values in page.pictures:
         label = (
@@ -110,7 +116,11 @@ def check(text: str) -> Page:
         ), reference
         if reference.startswith("#"):
             assert reference[1:] in page.ids, reference
-    assert "url(http" not in text and "@import" not in text and "script src" not in text
+    assert (
+        "url(http" not in text
+        and "@import" not in text
+        and "script src" not in text
+    )
     return page
 
 
@@ -120,8 +130,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     paths = [folder / "rio.png", folder / "a" / "A.png", folder / "b" / "a.png"]
     for seed, path in enumerate(paths):
         path.parent.mkdir(exist_ok=True)
-        small = np.random.default_rng(seed).integers(0, 256, (9, 13, 3), np.uint8)
-        Image.fromarray(small).resize((260, 180), Image.Resampling.BICUBIC).save(path)
+        small = np.random.default_rng(seed).integers(
+            0, 256, (9, 13, 3), np.uint8
+        )
+        Image.fromarray(small).resize(
+            (260, 180), Image.Resampling.BICUBIC
+        ).save(path)
     return paths
 
 
@@ -134,7 +148,10 @@ def model() -> Classifier:
         ("a note <b>with</b> markup",),
     )
     return Classifier(
-        seeded(Gap), [f"scene_{index}/outdoor" for index in range(5)], SMALL, provenance
+        seeded(Gap),
+        [f"scene_{index}/outdoor" for index in range(5)],
+        SMALL,
+        provenance,
     )
 
 
@@ -155,9 +172,13 @@ class TestReport:
         text = (written / "report.html").read_text("utf-8")
         page = check(text)
         assert "http" not in re.sub(r"http-equiv", "", text)
-        assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
         assert (
-            page.tags["h1"] == 1 and page.tags["h2"] >= 6 and page.tags["figure"] >= 8
+            "default-src &#39;none&#39;" in text or "default-src 'none'" in text
+        )
+        assert (
+            page.tags["h1"] == 1
+            and page.tags["h2"] >= 6
+            and page.tags["figure"] >= 8
         )
         assert len(text) < 1_500_000
 
@@ -194,7 +215,8 @@ class TestReport:
             and "a note <b>with</b> markup" in text
         )
         assert (
-            "shared over these 5 maps" in text and "enlarged without smoothing" in text
+            "shared over these 5 maps" in text
+            and "enlarged without smoothing" in text
         )
 
     def test_the_top_says_that_the_weights_are_random(
@@ -202,7 +224,9 @@ class TestReport:
     ) -> None:
         text = check((written / "report.html").read_text("utf-8")).text
         assert (
-            0 < text.index("The weights are random.") < text.index(account.sentence())
+            0
+            < text.index("The weights are random.")
+            < text.index(account.sentence())
         )
         trained = dataclasses.replace(
             account.network, provenance=Provenance("test:gap", "IMAGENET1K_V2")
@@ -231,7 +255,9 @@ class TestReport:
             for label in labels
         )
 
-    def test_the_pieces_lie_beside_it(self, written: Path, account: Account) -> None:
+    def test_the_pieces_lie_beside_it(
+        self, written: Path, account: Account
+    ) -> None:
         names = {path.name for path in written.iterdir()}
         assert names == {
             "report.html",
@@ -283,7 +309,10 @@ class TestReport:
         for make in (
             ConvClassifier,
             lambda: nn.Sequential(
-                nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+                nn.Conv2d(3, 4, 3, 2),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
             ),
         ):
             model = wrap(seeded(make), preprocessing=SMALL)
@@ -297,10 +326,13 @@ class TestReport:
             nn.init.zeros_(parameter)
         model = wrap(net, preprocessing=SMALL)
         with pytest.warns(
-            UnitscopeWarning, match="every unit of the feature map is 0 everywhere"
+            UnitscopeWarning,
+            match="every unit of the feature map is 0 everywhere",
         ):
             explanation = model.explain(photos[0])
-        (path,) = write_report([Account.of(model, explanation)], tmp_path, pieces=False)
+        (path,) = write_report(
+            [Account.of(model, explanation)], tmp_path, pieces=False
+        )
         text = check(path.read_text("utf-8")).text
         assert (
             "no evidence (all 0)" in text
@@ -313,7 +345,9 @@ class TestReport:
     ) -> None:
         account = Account.of(model, model.explain(x)[0])  # type: ignore[arg-type]
         (path,) = write_report([account], tmp_path, pieces=False)
-        assert "The network saw all of it" in check(path.read_text("utf-8")).text
+        assert (
+            "The network saw all of it" in check(path.read_text("utf-8")).text
+        )
 
 
 class TestHostile:
@@ -323,7 +357,10 @@ class TestHostile:
         name = tmp_path / "<img src=x onerror=alert(3)>.png"
         name.write_bytes(photos[0].read_bytes())
         provenance = Provenance(
-            "<i>spec</i>", "<u>weights</u>", None, ("<script>alert(4)</script>",)
+            "<i>spec</i>",
+            "<u>weights</u>",
+            None,
+            ("<script>alert(4)</script>",),
         )
         model = Classifier(seeded(Gap), HOSTILE, SMALL, provenance)
         explanation = model.explain([name, photos[1]])
@@ -347,9 +384,9 @@ class TestHostile:
                 page.tags["script"] <= 1
                 and page.tags["i"] == page.tags["u"] == page.tags["b"] == 0
             )
-            assert "onerror" not in " ".join(page.open) and "49" not in re.findall(
-                r"style>(\d+)", text
-            )
+            assert "onerror" not in " ".join(
+                page.open
+            ) and "49" not in re.findall(r"style>(\d+)", text)
         assert "<script>alert(1)</script>" in check(pages[0]).text
         assert {path.name for path in (tmp_path / "out").iterdir()} == {
             "img-src-x-onerror-alert-3",
@@ -373,7 +410,8 @@ class TestHostile:
         unique = [folders.new(name) for name in names]
         assert len({name.casefold() for name in unique}) == len(names)
         assert all(
-            re.fullmatch(r"\w[\w.-]*", name) and len(name) < 80 for name in unique
+            re.fullmatch(r"\w[\w.-]*", name) and len(name) < 80
+            for name in unique
         ), unique
 
 
@@ -391,10 +429,14 @@ class TestSeveral:
         ]
         index = check(written[-1].read_text("utf-8"))
         links = [
-            reference for reference in index.references if reference.endswith(".html")
+            reference
+            for reference in index.references
+            if reference.endswith(".html")
         ]
         assert {tmp_path / link for link in links} == set(written[:-1])
-        assert "../index.html" in check(written[0].read_text("utf-8")).references
+        assert (
+            "../index.html" in check(written[0].read_text("utf-8")).references
+        )
 
 
 class TestWriting:
@@ -410,7 +452,9 @@ class TestWriting:
             "report.html",
         ]
         assert (
-            (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+            (tmp_path / "report.html")
+            .read_text("utf-8")
+            .startswith("<!doctype html>")
         )
 
     def test_a_file_where_the_folder_should_be(
@@ -431,7 +475,9 @@ class TestWriting:
             write_report([account], tmp_path / "out")
         tmp_path.chmod(0o700)
 
-    def test_a_name_that_is_too_long(self, account: Account, tmp_path: Path) -> None:
+    def test_a_name_that_is_too_long(
+        self, account: Account, tmp_path: Path
+    ) -> None:
         with pytest.raises(OutputError, match="the name is too long"):
             write_report([account], tmp_path / "made" / ("x" * 300))
         assert list(tmp_path.iterdir()) == []
@@ -442,7 +488,8 @@ class TestWriting:
         gone = tmp_path / "gone.png"
         gone.write_bytes(photos[0].read_bytes())
         accounts = [
-            Account.of(model, photo) for photo in model.explain([photos[0], gone])
+            Account.of(model, photo)
+            for photo in model.explain([photos[0], gone])
         ]
         gone.unlink()
         with pytest.raises(ValueError, match="no photo"):
@@ -471,7 +518,9 @@ class TestFragments:
             html(account),
         ]
         page = check("".join(parts))
-        assert page.tags["script"] == 0 and "prefers-color-scheme" not in "".join(parts)
+        assert page.tags[
+            "script"
+        ] == 0 and "prefers-color-scheme" not in "".join(parts)
         assert explanation.labels[0] in page.text and "rio.png" in page.text
 
     def test_it_says_what_is_left_out(

@@ -14,7 +14,9 @@ from unitscope.scenes import WEIGHTS
 from unitscope.scenes.network import BUNDLED, Architecture, SceneNetwork, Stage
 
 DATA = Path(
-    os.environ.get("UNITSCOPE_DATA", Path(__file__).parents[3] / "shared" / "data")
+    os.environ.get(
+        "UNITSCOPE_DATA", Path(__file__).parents[3] / "shared" / "data"
+    )
 )
 VALIDATION = DATA / "miniplaces" / "val-part.tar"
 
@@ -42,16 +44,23 @@ def prepare(photo: Image.Image, metadata: dict[str, str]) -> torch.Tensor:
     how = json.loads(metadata["preprocessing"])
     scale = how["resize"] / min(photo.size)
     width, height = (round(side * scale) for side in photo.size)
-    resized = photo.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    resized = photo.convert("RGB").resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
     left, top = (width - how["crop"]) // 2, (height - how["crop"]) // 2
     square = resized.crop((left, top, left + how["crop"], top + how["crop"]))
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
-    mean, std = (torch.tensor(how[key])[:, None, None] for key in ("mean", "std"))
+    mean, std = (
+        torch.tensor(how[key])[:, None, None] for key in ("mean", "std")
+    )
     return (pixels - mean) / std
 
 
 def top(
-    network: SceneNetwork, photo: Image.Image, metadata: dict[str, str], count: int
+    network: SceneNetwork,
+    photo: Image.Image,
+    metadata: dict[str, str],
+    count: int,
 ) -> list[str]:
     labels = json.loads(metadata["labels"])
     with torch.no_grad():
@@ -98,7 +107,9 @@ def test_layers_are_named_as_torchvision_names_them() -> None:
 def test_architecture_survives_its_text() -> None:
     for architecture in (
         BUNDLED,
-        Architecture(8, (Stage(1, 8, 1), Stage(2, 16, 2, bottleneck=4)), classes=3),
+        Architecture(
+            8, (Stage(1, 8, 1), Stage(2, 16, 2, bottleneck=4)), classes=3
+        ),
     ):
         assert Architecture.from_json(architecture.to_json()) == architecture
     with pytest.raises(
@@ -113,7 +124,9 @@ def test_the_file_is_small_half_precision_and_speaks_for_itself(
 ) -> None:
     assert WEIGHTS.stat().st_size <= 8_000_000
     with safe_open(WEIGHTS, "pt") as file:
-        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {
+            torch.float16
+        }
     labels = json.loads(metadata["labels"])
     assert len(set(labels)) == 100
     assert labels[:3] == ["abbey", "airport_terminal", "amphitheater"]
@@ -156,7 +169,8 @@ def test_a_temple_is_recognised_at_full_size(
 
 
 @pytest.mark.skipif(
-    not VALIDATION.exists(), reason=f"no MiniPlaces validation photos at {VALIDATION}"
+    not VALIDATION.exists(),
+    reason=f"no MiniPlaces validation photos at {VALIDATION}",
 )
 def test_accuracy_on_validation_photos(
     network: SceneNetwork, metadata: dict[str, str]
@@ -174,7 +188,9 @@ def test_accuracy_on_validation_photos(
             label = wanted.get(member.name.removeprefix("images/"))
             file = archive.extractfile(member)
             if label is not None and file is not None:
-                photos.append(prepare(Image.open(io.BytesIO(file.read())), metadata))
+                photos.append(
+                    prepare(Image.open(io.BytesIO(file.read())), metadata)
+                )
                 labels.append(int(label))
     assert len(labels) == 600
     with torch.no_grad():
@@ -191,7 +207,9 @@ def test_accuracy_on_validation_photos(
         share = float((best[:, :count] == truth).any(1).float().mean())
         # 600 of the photos that the card's number was measured on: within four standard
         # errors of it.
-        assert abs(share - claimed[key]["accuracy"]) < 4 * (0.25 / 600) ** 0.5, key
+        assert (
+            abs(share - claimed[key]["accuracy"]) < 4 * (0.25 / 600) ** 0.5
+        ), key
     # What the shipped weights reach; raise it with better ones.
     assert claimed["top1"]["accuracy"] >= 0.50
     assert claimed["top5"]["accuracy"] >= 0.80

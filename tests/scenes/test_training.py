@@ -41,7 +41,9 @@ FOLDERS = ["a/abbey", "b/bakery/shop", "c/coast"]
 
 def jpeg(label: int, number: int, size: int = 48) -> bytes:
     """A noisy picture whose colour gives its class away."""
-    noise = np.random.default_rng((label, number)).integers(0, 80, (size, size, 3))
+    noise = np.random.default_rng((label, number)).integers(
+        0, 80, (size, size, 3)
+    )
     noise[:, :, label] += 150
     buffer = io.BytesIO()
     Image.fromarray(noise.astype(np.uint8)).save(buffer, "JPEG", quality=95)
@@ -77,11 +79,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shards(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same training photos as two parquet shards."""
-    pyarrow = pytest.importorskip("pyarrow", reason="parquet shards take pyarrow")
+    pyarrow = pytest.importorskip(
+        "pyarrow", reason="parquet shards take pyarrow"
+    )
     parquet = pytest.importorskip("pyarrow.parquet")
     root = tmp_path_factory.mktemp("shards")
     rows = [
-        line.rsplit(" ", 1) for line in (archive / "train.txt").read_text().splitlines()
+        line.rsplit(" ", 1)
+        for line in (archive / "train.txt").read_text().splitlines()
     ]
     for shard, part in enumerate((rows[::2], rows[1::2])):
         table = pyarrow.table(
@@ -90,7 +95,9 @@ def shards(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "label": pyarrow.array(
                     [int(label) for _, label in part], pyarrow.int16()
                 ),
-                "image": [(archive / "images" / path).read_bytes() for path, _ in part],
+                "image": [
+                    (archive / "images" / path).read_bytes() for path, _ in part
+                ],
             }
         )
         parquet.write_table(table, root / f"train-{shard}-of-2.parquet")
@@ -165,7 +172,9 @@ def test_photos_that_are_none_are_refused_in_words(
         photos.read_photos(tmp_path / source, "train")
 
 
-def test_holding_out_by_number_and_by_archive(archive: Path, tmp_path: Path) -> None:
+def test_holding_out_by_number_and_by_archive(
+    archive: Path, tmp_path: Path
+) -> None:
     dataset = photos.read_photos(archive, "train")
     chosen, held = photos.split_off(dataset, "6", seed=3)
     assert len(held) == 6
@@ -173,7 +182,9 @@ def test_holding_out_by_number_and_by_archive(archive: Path, tmp_path: Path) -> 
     some = tmp_path / "annotated" / "images" / "train" / "a" / "abbey"
     some.mkdir(parents=True)
     (some / "00000002.jpg").write_bytes(jpeg(0, 2))
-    chosen, held = photos.split_off(dataset, str(tmp_path / "annotated"), seed=3)
+    chosen, held = photos.split_off(
+        dataset, str(tmp_path / "annotated"), seed=3
+    )
     assert [dataset.names[index] for index in held] == ["a/abbey/00000002.jpg"]
     assert len(chosen) == 35
 
@@ -183,7 +194,9 @@ def test_crop_and_resize_agree_with_pillow() -> None:
 
     Pillow rounds afterwards.
     """
-    picture = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    picture = np.random.default_rng(0).integers(
+        0, 255, (96, 96, 3), dtype=np.uint8
+    )
     rows = augmentation._resampling(
         torch.tensor([10 / 96]), torch.tensor([80 / 96]), 96, 64
     )[0]
@@ -204,11 +217,14 @@ def test_augmentation_without_variation_is_normalisation_up_to_a_flip() -> None:
     still = augmentation.Augmentation(
         smallest_crop=1.0, aspect=1.0, colour=0.0, cast=0.0
     )
-    crops = augmentation.augment(pixels, 32, still, torch.Generator().manual_seed(0))
+    crops = augmentation.augment(
+        pixels, 32, still, torch.Generator().manual_seed(0)
+    )
     plain = augmentation.normalise(pixels)
     for crop, photo in zip(crops, plain, strict=True):
         assert (
-            min((crop - photo).abs().max(), (crop.flip(2) - photo).abs().max()) < 1e-4
+            min((crop - photo).abs().max(), (crop.flip(2) - photo).abs().max())
+            < 1e-4
         )
 
 
@@ -294,7 +310,9 @@ def test_training_learns_and_writes_what_it_learned(
     assert all(f"| {name} |" in page for name in CLASSES)
     # The file scores what its card says.
     again = evaluation.evaluate(
-        trained.network, photos.read_photos(archive, "val", 48), torch.device("cpu")
+        trained.network,
+        photos.read_photos(archive, "val", 48),
+        torch.device("cpu"),
     )
     assert again.to_json(CLASSES) == accuracy
 
@@ -315,7 +333,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 ) -> None:
     more = ["--hold-out", "4", "--optimizer", optimizer, "--lr", "0.02"]
     more += ["--precision", precision]
-    assert train_miniplaces.main(arguments(archive, tmp_path / "whole", *more)) == 0
+    assert (
+        train_miniplaces.main(arguments(archive, tmp_path / "whole", *more))
+        == 0
+    )
     # Killed in the middle of the second epoch: 4 steps each.
     assert (
         train_miniplaces.main(
@@ -324,22 +345,33 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         == 0
     )
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    assert train_miniplaces.main(arguments(archive, tmp_path / "killed", *more)) == 0
+    assert (
+        train_miniplaces.main(arguments(archive, tmp_path / "killed", *more))
+        == 0
+    )
     whole, killed = (
         tmp_path / name / "weights.safetensors" for name in ("whole", "killed")
     )
     first, second = (
-        weights.read_weights(path).network.state_dict() for path in (whole, killed)
+        weights.read_weights(path).network.state_dict()
+        for path in (whole, killed)
     )
     for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(
+            second[name], value, rtol=0, atol=0, msg=name
+        )
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train_miniplaces.main(arguments(archive, tmp_path, "--stop-after", "2")) == 0
-    assert train_miniplaces.main(arguments(archive, tmp_path, "--seed", "1")) == 1
+    assert (
+        train_miniplaces.main(arguments(archive, tmp_path, "--stop-after", "2"))
+        == 0
+    )
+    assert (
+        train_miniplaces.main(arguments(archive, tmp_path, "--seed", "1")) == 1
+    )
     assert "belongs to another recipe" in capsys.readouterr().err
 
 
@@ -351,16 +383,26 @@ def test_a_plateau_may_be_made_longer_but_not_what_is_done(
         ["--schedule", "32:4", "--warmup", "2"],
         ["--schedule", "32:4,40:2", "--warmup", "2"],
     )
-    assert train_miniplaces.main(arguments(archive, tmp_path / "whole", *long)) == 0
+    assert (
+        train_miniplaces.main(arguments(archive, tmp_path / "whole", *long))
+        == 0
+    )
     assert (
         train_miniplaces.main(
             arguments(archive, tmp_path / "grown", *short, "--stop-after", "9")
         )
         == 0
     )
-    assert train_miniplaces.main(arguments(archive, tmp_path / "grown", *long)) == 0
-    files = [tmp_path / name / "weights.safetensors" for name in ("whole", "grown")]
-    whole, grown = (weights.read_weights(path).network.state_dict() for path in files)
+    assert (
+        train_miniplaces.main(arguments(archive, tmp_path / "grown", *long))
+        == 0
+    )
+    files = [
+        tmp_path / name / "weights.safetensors" for name in ("whole", "grown")
+    ]
+    whole, grown = (
+        weights.read_weights(path).network.state_dict() for path in files
+    )
     for name, value in whole.items():
         torch.testing.assert_close(grown[name], value, rtol=0, atol=0, msg=name)
     # Its last checkpoint is after step 11, in which the shorter schedule's rate fell,
@@ -371,7 +413,9 @@ def test_a_plateau_may_be_made_longer_but_not_what_is_done(
         )
         == 0
     )
-    assert train_miniplaces.main(arguments(archive, tmp_path / "late", *long)) == 1
+    assert (
+        train_miniplaces.main(arguments(archive, tmp_path / "late", *long)) == 1
+    )
 
 
 @pytest.mark.slow
@@ -386,17 +430,24 @@ def test_a_student_trains_on_parquet_beside_its_teacher(
     )
     teacher = tmp_path / "teacher" / "weights.safetensors"
     words = arguments(
-        shards, tmp_path / "student", "--teacher", str(teacher), "--val", str(archive)
+        shards,
+        tmp_path / "student",
+        "--teacher",
+        str(teacher),
+        "--val",
+        str(archive),
     )
     assert train_miniplaces.main(words) == 0
     assert (
         "teacher"
-        in weights.read_weights(tmp_path / "student" / "weights.safetensors").card[
-            "recipe"
-        ]
+        in weights.read_weights(
+            tmp_path / "student" / "weights.safetensors"
+        ).card["recipe"]
     )
     assert (
-        train_miniplaces.main(["score", str(teacher), "--val", str(archive), "--json"])
+        train_miniplaces.main(
+            ["score", str(teacher), "--val", str(archive), "--json"]
+        )
         == 0
     )
     assert train_miniplaces.main(["card", str(teacher)]) == 0
@@ -410,10 +461,15 @@ def test_distillation_alone_pulls_towards_the_teacher() -> None:
     recipe = training.Recipe(distil=1.0)
     precision = training.precision_of("float32", torch.device("cpu"))
     assert (
-        training._loss(teacher, teacher, inputs, labels, recipe, precision).abs() < 1e-6
+        training._loss(
+            teacher, teacher, inputs, labels, recipe, precision
+        ).abs()
+        < 1e-6
     )
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
-    assert training._loss(other, teacher, inputs, labels, recipe, precision) > 0.01
+    assert (
+        training._loss(other, teacher, inputs, labels, recipe, precision) > 0.01
+    )
 
 
 def test_schedule_is_parsed_spread_and_checked() -> None:
@@ -424,15 +480,22 @@ def test_schedule_is_parsed_spread_and_checked() -> None:
         training.Phase(96, 1),
     )
     recipe = training.Recipe(phases=phases, decay=0.4)
-    assert [recipe.size_at(epoch) for epoch in (0, 11, 12, 15)] == [64, 64, 96, 96]
+    assert [recipe.size_at(epoch) for epoch in (0, 11, 12, 15)] == [
+        64,
+        64,
+        96,
+        96,
+    ]
     assert recipe.rate_at(0, 5000) == pytest.approx(1 / 300)
-    assert [recipe.rate_at(step, 5000) for step in (299, 2000, 3000)] == pytest.approx(
-        [1, 1, 1]
-    )
+    assert [
+        recipe.rate_at(step, 5000) for step in (299, 2000, 3000)
+    ] == pytest.approx([1, 1, 1])
     assert recipe.rate_at(4000, 5000) == pytest.approx(0.5)
     assert recipe.rate_at(4999, 5000) == pytest.approx(1 / 2000)
     for text in ("64", "16:3", "64:0", "64:x"):
-        with pytest.raises(Exception, match="is no schedule: expected SIZE:EPOCHS"):
+        with pytest.raises(
+            Exception, match="is no schedule: expected SIZE:EPOCHS"
+        ):
             options.parse_schedule(text)
 
 
@@ -448,14 +511,22 @@ def test_wilson_intervals_agree_with_scipy(data: st.DataObject) -> None:
 
 
 def test_evaluation_counts_by_hand() -> None:
-    logits = np.array([[3, 2, 1], [1, 2, 3], [0, 5, 1], [2, 1, 0]], dtype=np.float32)
+    logits = np.array(
+        [[3, 2, 1], [1, 2, 3], [0, 5, 1], [2, 1, 0]], dtype=np.float32
+    )
     scores = evaluation.Evaluation(logits, np.array([0, 0, 1, 1]))
-    assert (scores.top(1).hits, scores.top(2).hits, scores.top(1).count) == (2, 3, 4)
+    assert (scores.top(1).hits, scores.top(2).hits, scores.top(1).count) == (
+        2,
+        3,
+        4,
+    )
     assert (scores.top(1, of=1).hits, scores.top(1, of=1).count) == (1, 2)
     assert scores.confusions(5) == [(0, 2, 1), (1, 0, 1)]
     # A classifier that says the same of everything is right by no tie.
     assert (
-        evaluation.Evaluation(np.zeros((4, 3), np.float32), np.array([0, 0, 1, 2]))
+        evaluation.Evaluation(
+            np.zeros((4, 3), np.float32), np.array([0, 0, 1, 2])
+        )
         .top(1)
         .hits
         == 0
@@ -465,8 +536,14 @@ def test_evaluation_counts_by_hand() -> None:
 def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     architecture = options.ARCHITECTURES["tiny"]
     with pytest.raises(
-        ValueError, match="w does not fit half precision: its largest value is 1e\\+06"
+        ValueError,
+        match="w does not fit half precision: its largest value is 1e\\+06",
     ):
         weights.write_weights(
-            tmp_path / "w", {"w": torch.tensor([1e6])}, architecture, [], {}, 128
+            tmp_path / "w",
+            {"w": torch.tensor([1e6])},
+            architecture,
+            [],
+            {},
+            128,
         )

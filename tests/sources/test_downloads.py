@@ -36,7 +36,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def leftovers(folder: Path) -> set[str]:
     return {
-        entry.name for entry in folder.iterdir() if not entry.name.endswith(".lock")
+        entry.name
+        for entry in folder.iterdir()
+        if not entry.name.endswith(".lock")
     }
 
 
@@ -60,7 +62,9 @@ def test_a_file_is_fetched_once_and_its_sha256_recorded(
         and first.path == cache / "models" / "w.pth"
     )
     assert first.path.read_bytes() == BODY and len(site.requests) == 1
-    assert (cache / "models" / "w.pth.sha256").read_text() == f"{SHA256}  w.pth\n"
+    assert (
+        cache / "models" / "w.pth.sha256"
+    ).read_text() == f"{SHA256}  w.pth\n"
     assert leftovers(cache / "models") == {"w.pth", "w.pth.sha256"}
 
 
@@ -111,7 +115,9 @@ def test_what_cannot_be_resumed_is_fetched_again_from_the_start(
     assert fetch(url).path.read_bytes() == BODY
 
 
-def test_a_file_that_changed_on_the_server_is_not_patched_together(site: Site) -> None:
+def test_a_file_that_changed_on_the_server_is_not_patched_together(
+    site: Site,
+) -> None:
     url = site.serve("w.pth", BODY, cut=[200_000])
     refusal(url, attempts=1)
     other = BODY[::-1]
@@ -119,7 +125,9 @@ def test_a_file_that_changed_on_the_server_is_not_patched_together(site: Site) -
     assert fetch(url).path.read_bytes() == other
 
 
-def test_a_part_longer_than_the_file_is_discarded(site: Site, cache: Path) -> None:
+def test_a_part_longer_than_the_file_is_discarded(
+    site: Site, cache: Path
+) -> None:
     url = site.serve("w.pth", BODY)
     cache.mkdir()
     (cache / "w.pth.part").write_bytes(BODY + b"more")
@@ -127,7 +135,9 @@ def test_a_part_longer_than_the_file_is_discarded(site: Site, cache: Path) -> No
     assert fetch(url).sha256 == SHA256
 
 
-def test_a_wrong_length_is_refused_and_nothing_left(site: Site, cache: Path) -> None:
+def test_a_wrong_length_is_refused_and_nothing_left(
+    site: Site, cache: Path
+) -> None:
     url = site.serve("w.pth", BODY, announced=len(BODY) + 10)
     assert "512,000 of 512,010 bytes" in refusal(url, attempts=1)
     refusal(url)
@@ -147,7 +157,9 @@ def test_an_answer_without_a_length_is_refused_unless_it_is_chunked(
 @pytest.mark.parametrize(
     "content_type", ["text/html; charset=utf-8", "application/octet-stream"]
 )
-def test_a_web_page_is_refused(site: Site, cache: Path, content_type: str) -> None:
+def test_a_web_page_is_refused(
+    site: Site, cache: Path, content_type: str
+) -> None:
     url = site.serve(
         "w.pth",
         b"\n <!DOCTYPE html><html>Please log in</html>",
@@ -161,7 +173,9 @@ def test_an_empty_file_is_refused(site: Site) -> None:
     assert "an empty file" in refusal(site.serve("w.pth", b""))
 
 
-def test_a_passing_failure_is_tried_again_and_a_lasting_one_is_not(site: Site) -> None:
+def test_a_passing_failure_is_tried_again_and_a_lasting_one_is_not(
+    site: Site,
+) -> None:
     assert fetch(site.serve("w.pth", BODY, statuses=[503])).sha256 == SHA256
     message = refusal(f"{site.url}/nowhere.pth")
     assert (
@@ -192,7 +206,9 @@ def test_a_file_put_there_by_hand_is_taken_and_recorded(cache: Path) -> None:
     assert (cache / "w.pth.sha256").read_text().startswith(SHA256)
 
 
-def test_a_changed_file_is_refused_with_both_remedies(site: Site, cache: Path) -> None:
+def test_a_changed_file_is_refused_with_both_remedies(
+    site: Site, cache: Path
+) -> None:
     url = site.serve("w.pth", BODY)
     fetch(url)
     (cache / "w.pth").write_bytes(BODY[:-1])
@@ -207,7 +223,9 @@ def test_a_changed_file_is_refused_with_both_remedies(site: Site, cache: Path) -
     assert "holds no SHA-256: delete it" in refusal(url)
 
 
-def test_another_file_at_the_same_address_is_discarded(site: Site, cache: Path) -> None:
+def test_another_file_at_the_same_address_is_discarded(
+    site: Site, cache: Path
+) -> None:
     url = site.serve("w.pth", BODY)
     fetch(url).path.unlink()
     site.serve("w.pth", b"something else", etag='"v2"')
@@ -217,7 +235,9 @@ def test_another_file_at_the_same_address_is_discarded(site: Site, cache: Path) 
 
 def test_the_published_hash_is_checked(site: Site, cache: Path) -> None:
     url = site.serve("w.pth", BODY)
-    assert "is not the file that was published" in refusal(url, sha256_prefix="0000")
+    assert "is not the file that was published" in refusal(
+        url, sha256_prefix="0000"
+    )
     assert leftovers(cache) == set()
     assert fetch(url, sha256_prefix=SHA256[:8]).sha256 == SHA256
     assert "is not the published file" in refusal(url, sha256_prefix="0000")
@@ -269,18 +289,30 @@ def start(url: str) -> "subprocess.Popen[str]":
 
 def test_two_processes_fetch_the_file_once(site: Site, cache: Path) -> None:
     url = site.serve("w.pth", BODY * 4, pause=0.02)
-    outputs = [process.communicate(timeout=60) for process in [start(url), start(url)]]
-    assert outputs == [(hashlib.sha256(BODY * 4).hexdigest() + "\n", "")] * 2, outputs
-    assert len(site.requests) == 1 and leftovers(cache) == {"w.pth", "w.pth.sha256"}
+    outputs = [
+        process.communicate(timeout=60) for process in [start(url), start(url)]
+    ]
+    assert outputs == [(hashlib.sha256(BODY * 4).hexdigest() + "\n", "")] * 2, (
+        outputs
+    )
+    assert len(site.requests) == 1 and leftovers(cache) == {
+        "w.pth",
+        "w.pth.sha256",
+    }
 
 
-@pytest.mark.skipif(os.name != "posix", reason="interrupts are sent as POSIX signals")
+@pytest.mark.skipif(
+    os.name != "posix", reason="interrupts are sent as POSIX signals"
+)
 def test_ctrl_c_leaves_a_part_that_is_resumed(site: Site, cache: Path) -> None:
     url = site.serve("w.pth", BODY * 20, pause=0.1)
     process = start(url)
     deadline = time.monotonic() + 60
     while (
-        not ((cache / "w.pth.part").is_file() and (cache / "w.pth.part").stat().st_size)
+        not (
+            (cache / "w.pth.part").is_file()
+            and (cache / "w.pth.part").stat().st_size
+        )
         and time.monotonic() < deadline
     ):
         time.sleep(0.02)
@@ -293,7 +325,9 @@ def test_ctrl_c_leaves_a_part_that_is_resumed(site: Site, cache: Path) -> None:
     assert "Range" in site.requests[-1][1]
 
 
-def test_a_cache_that_cannot_be_written_is_named(site: Site, cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(
+    site: Site, cache: Path
+) -> None:
     cache.write_text("a file where the folder should be")
     message = refusal(site.serve("w.pth", BODY))
     assert "cannot be saved as" in message and "UNITSCOPE_CACHE" in message
@@ -309,7 +343,10 @@ def test_where_files_cannot_be_locked_downloads_go_to_parts_of_their_own(
     url = site.serve("w.pth", BODY, cut=[1000, 1000])
     refusal(url, attempts=1)
     assert leftovers(cache) == set()
-    assert fetch(url).sha256 == SHA256 and leftovers(cache) == {"w.pth", "w.pth.sha256"}
+    assert fetch(url).sha256 == SHA256 and leftovers(cache) == {
+        "w.pth",
+        "w.pth.sha256",
+    }
 
 
 def test_the_bar_is_for_terminals_only(

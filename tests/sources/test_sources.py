@@ -28,14 +28,18 @@ from unitscope.scenes import WEIGHTS
 from unitscope.sources import SCHEMES, load, usages
 from unitscope.sources.weights import match_names
 
-torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+torchvision = pytest.importorskip(
+    "torchvision", reason="torchvision is not installed"
+)
 
 DATA = Path(os.environ.get("UNITSCOPE_DATA", "../shared/data"))
 EXAMPLE = Path(__file__).parents[2] / "examples" / "simplenet.py"
 SMALL = "squeezenet1_1"
 PLACES = [
     f"/{name[0]}/{name} {index}"
-    for index, name in enumerate(f"{chr(97 + i % 26)}_scene_{i}" for i in range(365))
+    for index, name in enumerate(
+        f"{chr(97 + i % 26)}_scene_{i}" for i in range(365)
+    )
 ]
 
 
@@ -97,8 +101,14 @@ def agree(classifier: Classifier, other: nn.Module, side: int = 64) -> bool:
         ("model.pth", "use 'checkpoint:model.pth' with arch"),
         ("net.py", "use 'python:net.py:Name'"),
         ("folder/model", "does not name a model"),
-        ("C:\\models\\net.pth", "use 'checkpoint:C:\\models\\net.pth' with arch"),
-        ("torchvision:fcn_resnet50", "is one of torchvision's segmentation networks"),
+        (
+            "C:\\models\\net.pth",
+            "use 'checkpoint:C:\\models\\net.pth' with arch",
+        ),
+        (
+            "torchvision:fcn_resnet50",
+            "is one of torchvision's segmentation networks",
+        ),
         (
             "torchvision:fasterrcnn_resnet50_fpn",
             "is one of torchvision's detection networks",
@@ -178,7 +188,9 @@ def test_the_documentation_lists_every_scheme() -> None:
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     for name in SCHEMES:
-        assert any(f"`{name}" in row for row in rows), f"docs/models.md lacks {name}"
+        assert any(f"`{name}" in row for row in rows), (
+            f"docs/models.md lacks {name}"
+        )
 
 
 def test_the_help_of_the_command_line_lists_every_scheme() -> None:
@@ -203,7 +215,10 @@ def test_libraries_are_imported_only_when_they_are_needed(
     code = f"import sys, {module}; print({library!r} in sys.modules)"
     assert (
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         == "False\n"
     )
@@ -238,11 +253,15 @@ def test_random_weights_are_the_same_each_time_and_leave_the_random_state_alone(
         first.provenance.sha256 is None
         and "predictions and maps mean nothing" in first.provenance.notes[0]
     )
-    assert first.labels[:2] == ("class 0", "class 1") and not first.module.training
+    assert (
+        first.labels[:2] == ("class 0", "class 1") and not first.module.training
+    )
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3", "mnasnet0_5"])
-def test_networks_with_peculiar_builders_are_built_without_a_warning(name: str) -> None:
+def test_networks_with_peculiar_builders_are_built_without_a_warning(
+    name: str,
+) -> None:
     with torch.no_grad():
         assert load(f"torchvision:{name}", num_classes=7).module(
             torch.zeros(1, 3, 96, 96)
@@ -250,9 +269,12 @@ def test_networks_with_peculiar_builders_are_built_without_a_warning(name: str) 
 
 
 def test_the_number_of_labels_is_compared_with_the_number_of_classes() -> None:
-    message = refusal(f"torchvision:{SMALL}", LabelsError, labels=["cat", "dog"])
+    message = refusal(
+        f"torchvision:{SMALL}", LabelsError, labels=["cat", "dog"]
+    )
     assert (
-        "2 labels were given for 1000 classes" in message and "num_classes=2" in message
+        "2 labels were given for 1000 classes" in message
+        and "num_classes=2" in message
     )
     assert load(
         f"torchvision:{SMALL}", labels=["cat", "dog"], num_classes=2
@@ -270,7 +292,10 @@ def test_an_input_size_changes_the_preprocessing_and_networks_that_depend_on_it(
         and "as asked" in half.note
     )
     oblong = load(f"torchvision:{SMALL}", input_size=(64, 96)).preprocessing
-    assert isinstance(oblong, Preprocessing) and (oblong.resize, oblong.crop) == (
+    assert isinstance(oblong, Preprocessing) and (
+        oblong.resize,
+        oblong.crop,
+    ) == (
         (64, 96),
         None,
     )
@@ -282,7 +307,9 @@ def test_an_input_size_changes_the_preprocessing_and_networks_that_depend_on_it(
     )
 
 
-def test_a_local_file_brings_its_number_of_classes_and_preset(tmp_path: Path) -> None:
+def test_a_local_file_brings_its_number_of_classes_and_preset(
+    tmp_path: Path,
+) -> None:
     trained = network(SMALL, 7)
     torch.save(
         {
@@ -306,7 +333,8 @@ def test_a_local_file_brings_its_number_of_classes_and_preset(tmp_path: Path) ->
         "shorter side to 256 (bilinear), centre crop 224×224"
     )
     assert any(
-        "preprocessing is assumed" in note for note in classifier.provenance.notes
+        "preprocessing is assumed" in note
+        for note in classifier.provenance.notes
     )
     assert (
         load(f"torchvision:{SMALL}", weights=str(tmp_path / "w.pth")).labels[0]
@@ -330,14 +358,22 @@ def test_a_file_with_auxiliary_heads_fits_the_network_without_them(
     tmp_path: Path,
 ) -> None:
     trained = network(
-        "googlenet", 5, aux_logits=True, init_weights=False, transform_input=True
+        "googlenet",
+        5,
+        aux_logits=True,
+        init_weights=False,
+        transform_input=True,
     )
     torch.save(trained.state_dict(), tmp_path / "w.pth")
-    assert agree(load("torchvision:googlenet", weights=tmp_path / "w.pth"), trained)
+    assert agree(
+        load("torchvision:googlenet", weights=tmp_path / "w.pth"), trained
+    )
 
 
 def test_an_unknown_name_of_weights_lists_the_known(tmp_path: Path) -> None:
-    message = refusal(f"torchvision:{SMALL}", WeightsError, weights="IMAGENET1K_V9")
+    message = refusal(
+        f"torchvision:{SMALL}", WeightsError, weights="IMAGENET1K_V9"
+    )
     assert (
         "(did you mean 'IMAGENET1K_V1'" in message
         and "use DEFAULT, IMAGENET1K_V1, or the path" in message
@@ -367,7 +403,9 @@ def published(site: Site, tmp_path: Path) -> Iterator[nn.Module]:
     trained = network(SMALL, 4)
     torch.save(trained.state_dict(), tmp_path / "published.pth")
     body = (tmp_path / "published.pth").read_bytes()
-    address = site.serve(f"tiny-{hashlib.sha256(body).hexdigest()[:8]}.pth", body)
+    address = site.serve(
+        f"tiny-{hashlib.sha256(body).hexdigest()[:8]}.pth", body
+    )
     meta = {
         "categories": ["a", "b", "c", "d"],
         "min_size": (1, 1),
@@ -376,7 +414,9 @@ def published(site: Site, tmp_path: Path) -> Iterator[nn.Module]:
 
     class Tiny_Weights(WeightsEnum):  # type: ignore[misc]
         IMAGENET1K_V1 = Weights(
-            address, lambda: ImageClassification(crop_size=48, resize_size=56), meta
+            address,
+            lambda: ImageClassification(crop_size=48, resize_size=56),
+            meta,
         )
         DEFAULT = IMAGENET1K_V1
 
@@ -395,20 +435,29 @@ def published(site: Site, tmp_path: Path) -> Iterator[nn.Module]:
     del BUILTIN_MODELS["tiny"]
 
 
-@pytest.mark.parametrize("name", ["DEFAULT", "IMAGENET1K_V1", "Tiny_Weights.DEFAULT"])
+@pytest.mark.parametrize(
+    "name", ["DEFAULT", "IMAGENET1K_V1", "Tiny_Weights.DEFAULT"]
+)
 def test_torchvisions_own_weights_come_with_transforms_and_categories(
     name: str, published: nn.Module, site: Site, cache: Path
 ) -> None:
     for _ in range(2):
         classifier = load("torchvision:tiny", weights=name)
-    assert agree(classifier, published) and classifier.labels == ("a", "b", "c", "d")
+    assert agree(classifier, published) and classifier.labels == (
+        "a",
+        "b",
+        "c",
+        "d",
+    )
     assert classifier.preprocessing.input_size == (48, 48)
     assert (
         classifier.provenance.weights == "IMAGENET1K_V1"
         and "recipe: https://recipe" in classifier.provenance.notes
     )
     assert len(site.requests) == 1
-    assert load("torchvision:tiny", weights=name, labels=list("wxyz")).labels == (
+    assert load(
+        "torchvision:tiny", weights=name, labels=list("wxyz")
+    ).labels == (
         "w",
         "x",
         "y",
@@ -427,7 +476,9 @@ def test_what_torch_hub_has_downloaded_already_is_used(
 ) -> None:
     (name,) = site.files
     (tmp_path / "torch/hub/checkpoints").mkdir(parents=True)
-    (tmp_path / "torch/hub/checkpoints" / name[1:]).write_bytes(site.files[name].body)
+    (tmp_path / "torch/hub/checkpoints" / name[1:]).write_bytes(
+        site.files[name].body
+    )
     assert (
         agree(load("torchvision:tiny", weights="DEFAULT"), published)
         and not site.requests
@@ -451,7 +502,11 @@ def test_a_checkpoint_is_loaded_into_its_architecture(tmp_path: Path) -> None:
     trained = network(SMALL, 3)
     file = tmp_path / "DEFAULT"
     torch.save(
-        {"arch": SMALL, "state_dict": trained.half().state_dict(), "optimizer": {}},
+        {
+            "arch": SMALL,
+            "state_dict": trained.half().state_dict(),
+            "optimizer": {},
+        },
         file,
     )
     classifier = load(
@@ -460,13 +515,21 @@ def test_a_checkpoint_is_loaded_into_its_architecture(tmp_path: Path) -> None:
         labels=["a", "b", "c"],
         input_size=64,
     )
-    assert agree(classifier, trained.float()) and classifier.labels == ("a", "b", "c")
+    assert agree(classifier, trained.float()) and classifier.labels == (
+        "a",
+        "b",
+        "c",
+    )
     assert (
         classifier.provenance.spec == f"checkpoint:{file}"
         and classifier.provenance.weights == "DEFAULT"
     )
-    assert classifier.provenance.notes[0] == f"Architecture: torchvision:{SMALL}."
-    assert any("converted from float16" in note for note in classifier.provenance.notes)
+    assert (
+        classifier.provenance.notes[0] == f"Architecture: torchvision:{SMALL}."
+    )
+    assert any(
+        "converted from float16" in note for note in classifier.provenance.notes
+    )
     assert classifier.preprocessing.input_size == (64, 64)
     assert refusal(f"checkpoint:{file}").endswith(
         f"the file says '{SMALL}', so arch 'torchvision:{SMALL}'"
@@ -511,7 +574,12 @@ def test_a_class_a_function_and_a_module_are_loaded(tmp_path: Path) -> None:
         + "def build(): return Net(3)\nready = Net(2)\nclass Zoo:\n    make = Net\n",
     )
     path, random = list(sys.path), torch.get_rng_state()
-    for name, classes in (("Net", 4), ("build", 3), ("ready", 2), ("Zoo.make", 4)):
+    for name, classes in (
+        ("Net", 4),
+        ("build", 3),
+        ("ready", 2),
+        ("Zoo.make", 4),
+    ):
         classifier = load(f"python:{file}:{name}")
         assert len(classifier.labels) == classes
         assert "random initialisation, seed 0" in classifier.provenance.weights
@@ -519,11 +587,16 @@ def test_a_class_a_function_and_a_module_are_loaded(tmp_path: Path) -> None:
     assert len(load(f"python:{file}:Net", num_classes=9).labels) == 9
 
 
-def test_weights_tell_your_network_how_many_classes_there_are(tmp_path: Path) -> None:
+def test_weights_tell_your_network_how_many_classes_there_are(
+    tmp_path: Path,
+) -> None:
     file = module_file(tmp_path, NET)
-    state = load(f"python:{file}:Net", num_classes=6, seed=5).module.state_dict()
+    state = load(
+        f"python:{file}:Net", num_classes=6, seed=5
+    ).module.state_dict()
     torch.save(
-        {"model": {f"module.{name}": t for name, t in state.items()}}, tmp_path / "w.pt"
+        {"model": {f"module.{name}": t for name, t in state.items()}},
+        tmp_path / "w.pt",
     )
     classifier = load(
         f"python:{file}:Net",
@@ -583,9 +656,21 @@ def test_a_module_of_a_package_is_found_from_the_current_folder(
     [
         (NET, "Nett", "has no 'Nett' (did you mean 'Net'?): it has Net"),
         ("Net = 3", "Net", "is a int: name a class or function"),
-        ("def build(): return 3", "build", "build gave a int, not a torch.nn.Module"),
-        ("def build(depth): return None", "build", "build needs arguments (depth)"),
-        ("def build(): raise KeyError('x')", "build", "build failed (KeyError: 'x')"),
+        (
+            "def build(): return 3",
+            "build",
+            "build gave a int, not a torch.nn.Module",
+        ),
+        (
+            "def build(depth): return None",
+            "build",
+            "build needs arguments (depth)",
+        ),
+        (
+            "def build(): raise KeyError('x')",
+            "build",
+            "build failed (KeyError: 'x')",
+        ),
         (
             "def build(num_classes): return None",
             "build",
@@ -612,24 +697,34 @@ def test_what_is_wrong_with_your_file_is_said(
     assert sys.path == path
 
 
-def test_a_missing_python_file_and_a_refused_option_are_named(tmp_path: Path) -> None:
-    assert "there is no Python file 'nowhere.py'" in refusal("python:nowhere.py:Net")
+def test_a_missing_python_file_and_a_refused_option_are_named(
+    tmp_path: Path,
+) -> None:
+    assert "there is no Python file 'nowhere.py'" in refusal(
+        "python:nowhere.py:Net"
+    )
     file = module_file(tmp_path, NET + "def build(): return Net(3)\n")
-    assert "takes no num_classes: give build an argument of that name" in refusal(
-        f"python:{file}:build", num_classes=3
+    assert (
+        "takes no num_classes: give build an argument of that name"
+        in refusal(f"python:{file}:build", num_classes=3)
     )
 
 
 # Places365
 
 
-def serve_places(site: Site, name: str, folder: Path, **behaviour: Any) -> nn.Module:
+def serve_places(
+    site: Site, name: str, folder: Path, **behaviour: Any
+) -> nn.Module:
     trained = network(name, 365)
     save_as_python2(
-        places365_checkpoint(trained.state_dict(), name), folder / "made.pth.tar"
+        places365_checkpoint(trained.state_dict(), name),
+        folder / "made.pth.tar",
     )
     site.serve(
-        f"{name}_places365.pth.tar", (folder / "made.pth.tar").read_bytes(), **behaviour
+        f"{name}_places365.pth.tar",
+        (folder / "made.pth.tar").read_bytes(),
+        **behaviour,
     )
     site.serve(
         "categories_places365.txt",
@@ -663,19 +758,25 @@ def test_places365_is_downloaded_once_resumed_checked_and_labelled(
         and "'module.'" in notes
         and "no num_batches_tracked" in notes
     )
-    recorded = (cache / "places365" / "resnet18_places365.pth.tar.sha256").read_text()
+    recorded = (
+        cache / "places365" / "resnet18_places365.pth.tar.sha256"
+    ).read_text()
     assert recorded.startswith(classifier.provenance.sha256 or "none")
 
     site.files.clear()
     for name in ("squash-224", "resize-256-crop-224"):
-        again = load("places365:resnet18", base_url=site.url, preprocessing=name)
+        again = load(
+            "places365:resnet18", base_url=site.url, preprocessing=name
+        )
         assert (
             name in again.preprocessing.describe()
             and again.preprocessing.input_size == (224, 224)
         )
     own = Preprocessing(resize=(227, 227), crop=None)
     assert (
-        load("places365:resnet18", base_url=site.url, preprocessing=own).preprocessing
+        load(
+            "places365:resnet18", base_url=site.url, preprocessing=own
+        ).preprocessing
         is own
     )
     message = refusal(
@@ -683,7 +784,9 @@ def test_places365_is_downloaded_once_resumed_checked_and_labelled(
     )
     assert "(did you mean" in message and "'squash-256-crop-224'" in message
 
-    (cache / "places365" / "resnet18_places365.pth.tar").write_bytes(b"\x80\x02changed")
+    (cache / "places365" / "resnet18_places365.pth.tar").write_bytes(
+        b"\x80\x02changed"
+    )
     assert "is not the file it was on first use" in refusal(
         "places365:resnet18", DownloadError, base_url=site.url
     )
@@ -698,7 +801,9 @@ def test_densenets_old_spelling_is_read(
     classifier = load("places365:densenet161")
     assert agree(classifier, trained)
     assert any("old spelling" in note for note in classifier.provenance.notes)
-    assert "arch 'torchvision:densenet161'" not in " ".join(classifier.provenance.notes)
+    assert "arch 'torchvision:densenet161'" not in " ".join(
+        classifier.provenance.notes
+    )
 
 
 def test_alexnets_prefix_in_the_middle_is_taken_off() -> None:
@@ -706,7 +811,8 @@ def test_alexnets_prefix_in_the_middle_is_taken_off() -> None:
         state = network("alexnet", 365).state_dict()
     published = places365_checkpoint(state, "alexnet")["state_dict"]
     assert (
-        "features.module.0.weight" in published and "classifier.1.weight" in published
+        "features.module.0.weight" in published
+        and "classifier.1.weight" in published
     )
     assert set(match_names(state, published)[0]) == set(state)
 
@@ -724,7 +830,8 @@ def test_a_local_places365_file_needs_no_download(tmp_path: Path) -> None:
         labels=tmp_path / "labels.txt",
     )
     assert (
-        agree(classifier, trained) and classifier.provenance.weights == "mine.pth.tar"
+        agree(classifier, trained)
+        and classifier.provenance.weights == "mine.pth.tar"
     )
     torch.save(network("resnet18", 10).state_dict(), tmp_path / "other.pth")
     message = refusal(
@@ -758,7 +865,9 @@ def test_a_login_page_instead_of_the_weights_is_refused(
     site: Site, cache: Path
 ) -> None:
     site.serve(
-        "resnet50_places365.pth.tar", b"<html>Log in</html>", content_type="text/html"
+        "resnet50_places365.pth.tar",
+        b"<html>Log in</html>",
+        content_type="text/html",
     )
     assert "a web page instead of the file" in refusal(
         "places365:resnet50", DownloadError, base_url=site.url
@@ -775,12 +884,18 @@ def test_a_login_page_instead_of_the_weights_is_refused(
 def test_the_bundled_model_is_the_default() -> None:
     default, named = load(), load("scenes")
     assert len(default.labels) == 100 and "abbey" in default.labels
-    assert default.provenance.spec == "miniplaces" and named.provenance.spec == "scenes"
+    assert (
+        default.provenance.spec == "miniplaces"
+        and named.provenance.spec == "scenes"
+    )
     assert (
         default.provenance.sha256 == named.provenance.sha256
         and not default.module.training
     )
-    assert load("miniplaces", labels=[str(i) for i in range(100)]).labels[99] == "99"
+    assert (
+        load("miniplaces", labels=[str(i) for i in range(100)]).labels[99]
+        == "99"
+    )
     assert "2 labels were given for 100" in refusal(
         "miniplaces", LabelsError, labels=["a", "b"]
     )
@@ -857,7 +972,8 @@ def held(name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["miniplaces-simplenet.pth", "miniplaces-simplenet.original.pth.tar"]
+    "name",
+    ["miniplaces-simplenet.pth", "miniplaces-simplenet.original.pth.tar"],
 )
 def test_the_documented_example_of_bringing_your_own_network(name: str) -> None:
     classifier = load(
@@ -879,7 +995,10 @@ def test_a_half_precision_squeezenet_recognises_a_dog() -> None:
         "torchvision:squeezenet1_1",
         weights=held("weights/squeezenet1_1-imagenet-fp16.pth"),
     )
-    best = [label for label, *_ in classifier.explain(held("photos/dog.jpg")).top(5)[0]]
+    best = [
+        label
+        for label, *_ in classifier.explain(held("photos/dog.jpg")).top(5)[0]
+    ]
     assert len(classifier.labels) == 1000 and any(
         word in " ".join(best).lower()
         for word in (
@@ -909,4 +1028,7 @@ def test_a_cifar_resnet_saved_from_a_gpu_is_loaded() -> None:
 def test_preprocessings_of_a_wrong_kind_are_refused(tmp_path: Path) -> None:
     file = module_file(tmp_path, NET)
     with pytest.raises(PreprocessingError):
-        load(f"python:{file}:Net", preprocessing=Preprocessing(std=(0.0, 1.0, 1.0)))
+        load(
+            f"python:{file}:Net",
+            preprocessing=Preprocessing(std=(0.0, 1.0, 1.0)),
+        )

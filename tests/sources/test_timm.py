@@ -71,7 +71,10 @@ def assert_within_one_level(
     made: torch.Tensor, expected: torch.Tensor, std: tuple[float, ...]
 ) -> None:
     assert (
-        float(((made - expected) * torch.tensor(std).view(-1, 1, 1)).abs().max()) * 255
+        float(
+            ((made - expected) * torch.tensor(std).view(-1, 1, 1)).abs().max()
+        )
+        * 255
         < 1.001
     )
 
@@ -81,7 +84,10 @@ def assert_within_one_level(
     [
         ("resnet18", "shorter side to 235 (bicubic), centre crop 224×224"),
         ("test_resnet", "shorter side to 168 (bilinear), centre crop 160×160"),
-        ("mobilenetv3_small_050", "shorter side to 256 (bicubic), centre crop 224×224"),
+        (
+            "mobilenetv3_small_050",
+            "shorter side to 256 (bicubic), centre crop 224×224",
+        ),
         (
             "convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384",
             "squash to 384×384 (bicubic), centre crop 384×384",
@@ -104,7 +110,9 @@ def test_the_pixels_are_those_of_timms_own_transform(
     configuration = timm.models.get_pretrained_cfg(name)
     if configuration is None:
         pytest.skip(f"this timm knows no {name}")
-    data = timm.data.resolve_data_config({}, pretrained_cfg=configuration.to_dict())
+    data = timm.data.resolve_data_config(
+        {}, pretrained_cfg=configuration.to_dict()
+    )
     preprocessing = translated(data, "timm")
     assert preprocessing.describe().startswith(said)
     for turned in (photo, photo.transpose(Image.Transpose.ROTATE_90)):
@@ -155,7 +163,8 @@ def test_borders_lie_beside_the_photo(photo: Image.Image) -> None:
     edges = (placement.left, placement.top, placement.right, placement.bottom)
     expected = (0, -border, photo.width, photo.height + border)
     assert all(
-        abs(edge - where) < 5 for edge, where in zip(edges, expected, strict=True)
+        abs(edge - where) < 5
+        for edge, where in zip(edges, expected, strict=True)
     ), edges
 
 
@@ -201,7 +210,9 @@ def test_a_photo_is_explained_exactly(photo: Image.Image) -> None:
     assert {label for label, *_ in explanation.top(5)[0]} == set("abcde")
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "name", ["test_vit", "test_convnext", "mobilenetv3_small_050"]
+)
 def test_the_input_size_reaches_the_preprocessing_and_the_networks_that_depend_on_it(
     name: str,
 ) -> None:
@@ -221,7 +232,8 @@ def test_old_names_are_followed() -> None:
         warnings.simplefilter("error")
         classifier = load("timm:tv_resnet34", num_classes=2)
     assert (
-        classifier.provenance.notes[0] == "timm now calls tv_resnet34 resnet34.tv_in1k."
+        classifier.provenance.notes[0]
+        == "timm now calls tv_resnet34 resnet34.tv_in1k."
     )
     assert "resnet34.tv_in1k" in classifier.preprocessing.describe()
 
@@ -231,7 +243,10 @@ def test_old_names_are_followed() -> None:
 
 def test_a_file_brings_its_number_of_classes(tmp_path: Path) -> None:
     trained = network(classes=7)
-    state = {f"module.{name}": tensor for name, tensor in trained.state_dict().items()}
+    state = {
+        f"module.{name}": tensor
+        for name, tensor in trained.state_dict().items()
+    }
     torch.save({"arch": SMALL, "state_dict": state}, tmp_path / "w.pth.tar")
     classifier = load(
         f"timm:{SMALL}",
@@ -242,7 +257,8 @@ def test_a_file_brings_its_number_of_classes(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(classifier.module(x), trained(x))
     assert (
-        classifier.labels[6] == "c6" and len(classifier.provenance.sha256 or "") == 64
+        classifier.labels[6] == "c6"
+        and len(classifier.provenance.sha256 or "") == 64
     )
     assert any(
         "assumed to be that of timm's own test_resnet.r160_in1k" in n
@@ -264,7 +280,8 @@ def test_a_file_of_a_thousand_classes_is_assumed_to_be_imagenets(
     save_file(network().state_dict(), tmp_path / "w.safetensors")
     classifier = load(f"timm:{SMALL}", weights=str(tmp_path / "w.safetensors"))
     assert (
-        classifier.labels[0] == "tench, Tinca tinca" and len(classifier.labels) == 1000
+        classifier.labels[0] == "tench, Tinca tinca"
+        and len(classifier.labels) == 1000
     )
     assert any(
         "assumed to be those of imagenet-1k" in note
@@ -278,13 +295,17 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         f"timm:{SMALL}", WeightsError, weights=tmp_path / "w.pth", num_classes=5
     )
     assert (
-        "the file looks like one for 7 classes, so pass that as num_classes" in message
+        "the file looks like one for 7 classes, so pass that as num_classes"
+        in message
     )
     assert "does not fit VisionTransformer" in refusal(
         "timm:test_vit", WeightsError, weights=tmp_path / "w.pth"
     )
     message = refusal(
-        f"timm:{SMALL}", LabelsError, weights=tmp_path / "w.pth", labels=["a", "b"]
+        f"timm:{SMALL}",
+        LabelsError,
+        weights=tmp_path / "w.pth",
+        labels=["a", "b"],
     )
     assert "2 labels were given for 7 classes" in message
     broken = network(classes=7).state_dict()
@@ -309,7 +330,9 @@ def test_timms_own_weights_come_from_the_hub_with_their_labels(
 ) -> None:
     trained = network()
     (tmp_path / "published").mkdir()
-    save_file(trained.state_dict(), tmp_path / "published" / "model.safetensors")
+    save_file(
+        trained.state_dict(), tmp_path / "published" / "model.safetensors"
+    )
     hub.publish("timm/test_resnet.r160_in1k", tmp_path / "published")
     classifier = load(f"timm:{SMALL}", weights="DEFAULT")
     x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
@@ -339,7 +362,9 @@ def test_timms_own_weights_come_from_the_hub_with_their_labels(
     hub.refusals["timm/test_resnet.r160_in1k"] = (503, "Unavailable")
     assert load(f"timm:{SMALL}", weights="DEFAULT").provenance == provenance
     count = len(hub.requests)
-    message = refusal(f"timm:{SMALL}", WeightsError, weights="DEFAULT", num_classes=5)
+    message = refusal(
+        f"timm:{SMALL}", WeightsError, weights="DEFAULT", num_classes=5
+    )
     assert "is for 1000 classes, not 5" in message
     assert "2 labels were given" in refusal(
         f"timm:{SMALL}", LabelsError, weights="DEFAULT", labels=["a", "b"]
@@ -347,10 +372,13 @@ def test_timms_own_weights_come_from_the_hub_with_their_labels(
     assert len(hub.requests) == count
 
 
-def test_timms_own_weights_reach_another_input_size(hub: Hub, tmp_path: Path) -> None:
+def test_timms_own_weights_reach_another_input_size(
+    hub: Hub, tmp_path: Path
+) -> None:
     (tmp_path / "published").mkdir()
     save_file(
-        network("test_vit").state_dict(), tmp_path / "published" / "model.safetensors"
+        network("test_vit").state_dict(),
+        tmp_path / "published" / "model.safetensors",
     )
     hub.publish("timm/test_vit.r160_in1k", tmp_path / "published")
     with torch.no_grad():
@@ -367,7 +395,9 @@ def test_weights_that_timm_keeps_elsewhere_are_checked_by_their_hash(
     torch.save(trained.state_dict(), tmp_path / "w.pth")
     body = (tmp_path / "w.pth").read_bytes()
     with running_site() as site:
-        address = site.serve(f"tiny-{hashlib.sha256(body).hexdigest()[:8]}.pth", body)
+        address = site.serve(
+            f"tiny-{hashlib.sha256(body).hexdigest()[:8]}.pth", body
+        )
         registered = timm.models._registry._model_pretrained_cfgs
         elsewhere = timm.models.PretrainedCfg(
             url=address, tag="r160_in1k", num_classes=1000
@@ -376,7 +406,8 @@ def test_weights_that_timm_keeps_elsewhere_are_checked_by_their_hash(
         monkeypatch.setitem(registered, SMALL, elsewhere)
         classifier = load(f"timm:{SMALL}", weights="DEFAULT", progress=False)
     assert torch.equal(
-        classifier.module.state_dict()["fc.weight"], trained.state_dict()["fc.weight"]
+        classifier.module.state_dict()["fc.weight"],
+        trained.state_dict()["fc.weight"],
     )
     assert f"Source: {address}." in classifier.provenance.notes
 
@@ -398,7 +429,8 @@ def test_without_a_connection_it_is_said_at_once(
 def test_networks_without_weights_of_their_own_say_so() -> None:
     message = refusal(FEATURES, WeightsError, weights="DEFAULT")
     assert (
-        "timm has only features without classes for vit_small_patch14_dinov2" in message
+        "timm has only features without classes for vit_small_patch14_dinov2"
+        in message
     )
     message = refusal("timm:resnet50t", WeightsError, weights="DEFAULT")
     assert message.startswith("timm has no weights of its own for resnet50t")
@@ -410,7 +442,10 @@ def test_networks_without_weights_of_their_own_say_so() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("timm:resnet5o", "timm has no network 'resnet5o' (did you mean 'resnet50'"),
+        (
+            "timm:resnet5o",
+            "timm has no network 'resnet5o' (did you mean 'resnet50'",
+        ),
         ("timm:ResNet50", "(did you mean 'resnet50'"),
         (
             "timm:resnet50.a1_in2k",
@@ -428,7 +463,9 @@ def test_networks_without_weights_of_their_own_say_so() -> None:
         ("resnet18", "did you mean 'torchvision:resnet18'?"),
     ],
 )
-def test_a_wrong_name_says_what_was_probably_meant(spec: str, message: str) -> None:
+def test_a_wrong_name_says_what_was_probably_meant(
+    spec: str, message: str
+) -> None:
     assert message in refusal(spec)
 
 

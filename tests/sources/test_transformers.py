@@ -102,10 +102,14 @@ def network(kind: str, names: list[str] = NAMES) -> Any:
     config.label2id = {name: index for index, name in enumerate(names)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return transformers.AutoModelForImageClassification.from_config(config).eval()
+        return transformers.AutoModelForImageClassification.from_config(
+            config
+        ).eval()
 
 
-def saved(kind: str, folder: Path, processor: dict[str, Any] | None = None) -> Any:
+def saved(
+    kind: str, folder: Path, processor: dict[str, Any] | None = None
+) -> Any:
     """A network as save_pretrained leaves it, with a processor if it has settings."""
     trained = network(kind)
     trained.save_pretrained(folder)
@@ -122,9 +126,9 @@ def processor_of(kind: str, **settings: Any) -> Any:
         "vit": "ViT",
         "swin": "ViT",
     }
-    return getattr(transformers, f"{name.get(kind, 'MobileNetV2')}ImageProcessor")(
-        **settings
-    )
+    return getattr(
+        transformers, f"{name.get(kind, 'MobileNetV2')}ImageProcessor"
+    )(**settings)
 
 
 def agree(one: nn.Module, other: nn.Module, side: int = 32) -> bool:
@@ -144,7 +148,9 @@ def test_a_folder_brings_its_weights_and_labels(
     state = torch.get_rng_state()
     capsys.readouterr()
     classifier = load(f"transformers:{tmp_path / 'saved'}")
-    assert capsys.readouterr() == ("", "") and torch.equal(torch.get_rng_state(), state)
+    assert capsys.readouterr() == ("", "") and torch.equal(
+        torch.get_rng_state(), state
+    )
     assert agree(classifier.module, trained) and not classifier.module.training
     assert type(classifier.module) is type(trained)
     assert classifier.labels == ("tench", "goldfish", "shark")
@@ -153,11 +159,14 @@ def test_a_folder_brings_its_weights_and_labels(
         and len(classifier.provenance.sha256 or "") == 64
     )
     assert any(
-        "The preprocessing is assumed" in note for note in classifier.provenance.notes
+        "The preprocessing is assumed" in note
+        for note in classifier.provenance.notes
     )
 
 
-def test_a_photo_is_explained_exactly(tmp_path: Path, photo: Image.Image) -> None:
+def test_a_photo_is_explained_exactly(
+    tmp_path: Path, photo: Image.Image
+) -> None:
     saved("resnet", tmp_path, {"size": {"shortest_edge": 64}})
     classifier = load(f"transformers:{tmp_path}")
     explanation = classifier.explain(photo)
@@ -172,7 +181,9 @@ def test_names_of_weights_that_transformers_has_changed_are_renewed(
     tmp_path: Path,
 ) -> None:
     trained = saved("vit", tmp_path)
-    renamed = set(load_file(tmp_path / "model.safetensors")) - set(trained.state_dict())
+    renamed = set(load_file(tmp_path / "model.safetensors")) - set(
+        trained.state_dict()
+    )
     classifier = load(f"transformers:{tmp_path}")
     assert agree(classifier.module, trained)
     said = (
@@ -182,7 +193,9 @@ def test_names_of_weights_that_transformers_has_changed_are_renewed(
     assert said == bool(renamed)
 
 
-def test_numbered_labels_of_the_configuration_are_no_labels(tmp_path: Path) -> None:
+def test_numbered_labels_of_the_configuration_are_no_labels(
+    tmp_path: Path,
+) -> None:
     network("resnet", ["LABEL_0", "LABEL_1"]).save_pretrained(tmp_path)
     assert load(f"transformers:{tmp_path}").labels == ("class 0", "class 1")
     assert load(f"transformers:{tmp_path}", labels=["cat", "dog"]).labels == (
@@ -231,11 +244,16 @@ def test_pickled_and_sharded_weights_are_read_safely(tmp_path: Path) -> None:
     for file, names in halves.items():
         save_file({name: state[name] for name in names}, tmp_path / file)
     index = {
-        "weight_map": {name: file for file, names in halves.items() for name in names}
+        "weight_map": {
+            name: file for file, names in halves.items() for name in names
+        }
     }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     classifier = load(f"transformers:{tmp_path}")
-    assert agree(classifier.module, trained) and classifier.provenance.sha256 is None
+    assert (
+        agree(classifier.module, trained)
+        and classifier.provenance.sha256 is None
+    )
     assert classifier.provenance.notes[0].startswith(
         "model-1-of-2.safetensors: SHA-256 "
     )
@@ -251,11 +269,16 @@ def test_pickled_and_sharded_weights_are_read_safely(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_of_timms_is_loaded(tmp_path: Path, photo: Image.Image) -> None:
+def test_a_folder_of_timms_is_loaded(
+    tmp_path: Path, photo: Image.Image
+) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed")
     trained = timm.create_model("test_resnet", num_classes=3).eval()
     timm.models.save_for_hf(
-        trained, tmp_path, model_config={"label_names": NAMES}, safe_serialization=True
+        trained,
+        tmp_path,
+        model_config={"label_names": NAMES},
+        safe_serialization=True,
     )
     classifier = load(f"transformers:{tmp_path}")
     data = timm.data.resolve_model_data_config(trained)
@@ -263,12 +286,15 @@ def test_a_folder_of_timms_is_loaded(tmp_path: Path, photo: Image.Image) -> None
         **data, is_training=False
     )(photo)
     assert (
-        float((apart * torch.tensor(data["std"]).view(-1, 1, 1)).abs().max()) * 255
+        float((apart * torch.tensor(data["std"]).view(-1, 1, 1)).abs().max())
+        * 255
         < 1.001
     )  # one level
     x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.allclose(classifier.module(x).logits, trained(x), atol=1e-6)
+        assert torch.allclose(
+            classifier.module(x).logits, trained(x), atol=1e-6
+        )
     assert classifier.labels == tuple(NAMES)
 
 
@@ -291,7 +317,10 @@ def test_a_type_is_its_default_configuration_with_random_weights() -> None:
         "shorter side to 256 (bilinear), centre crop 224×224"
     )
     other = load(
-        "transformers:mobilenet_v2", num_classes=4, labels=list("abcd"), input_size=32
+        "transformers:mobilenet_v2",
+        num_classes=4,
+        labels=list("abcd"),
+        input_size=32,
     )
     assert other.labels == ("a", "b", "c", "d")
     assert other.preprocessing.describe().startswith(
@@ -308,7 +337,9 @@ def test_the_size_of_the_input_is_the_networks_own(tmp_path: Path) -> None:
     assert larger.preprocessing.input_size == (48, 48)
 
 
-def test_a_configuration_in_half_precision_is_built_in_full(tmp_path: Path) -> None:
+def test_a_configuration_in_half_precision_is_built_in_full(
+    tmp_path: Path,
+) -> None:
     network("resnet").to(torch.float16).save_pretrained(tmp_path)
     assert load(f"transformers:{tmp_path}").like.dtype == torch.float32
 
@@ -349,10 +380,17 @@ def test_a_configuration_in_half_precision_is_built_in_full(tmp_path: Path) -> N
         ),
         (
             "swin",
-            {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+            {
+                "image_mean": [0.485, 0.456, 0.406],
+                "image_std": [0.229, 0.224, 0.225],
+            },
             "squash to 224×224",
         ),
-        ("mobilenet_v2", {}, "shorter side to 256 (bilinear), centre crop 224×224"),
+        (
+            "mobilenet_v2",
+            {},
+            "shorter side to 256 (bilinear), centre crop 224×224",
+        ),
         (
             "mobilenet_v2",
             {"size": {"shortest_edge": 160}},
@@ -361,7 +399,11 @@ def test_a_configuration_in_half_precision_is_built_in_full(tmp_path: Path) -> N
     ],
 )
 def test_the_pixels_are_those_of_the_processor(
-    kind: str, settings: dict[str, Any], said: str, tmp_path: Path, photo: Image.Image
+    kind: str,
+    settings: dict[str, Any],
+    said: str,
+    tmp_path: Path,
+    photo: Image.Image,
 ) -> None:
     network(kind).config.save_pretrained(tmp_path)
     processor = processor_of(kind, **settings)
@@ -382,7 +424,8 @@ def test_the_pixels_are_those_of_the_processor(
         # Pillow and torchvision differ by one level in few pixels, and by two in hardly
         # any.
         assert (
-            float(levels.max()) < 2.01 and float((levels > 1.01).float().mean()) < 1e-4
+            float(levels.max()) < 2.01
+            and float((levels > 1.01).float().mean()) < 1e-4
         )
 
 
@@ -399,19 +442,28 @@ def test_a_processor_whose_settings_do_not_say_it_is_used_itself(
     assert isinstance(preprocessing, MeasuredPreprocessing)
     assert "own callable MobileViTImageProcessor" in preprocessing.describe()
     assert torch.equal(
-        preprocessing(photo), processor(photo, return_tensors="pt")["pixel_values"][0]
+        preprocessing(photo),
+        processor(photo, return_tensors="pt")["pixel_values"][0],
     )
-    assert abs(preprocessing.placement(photo.size).left - (640 - 427 * 64 / 80) / 2) < 5
+    assert (
+        abs(
+            preprocessing.placement(photo.size).left - (640 - 427 * 64 / 80) / 2
+        )
+        < 5
+    )
     assert "cannot be taken to input_size 32" in refusal(
         f"transformers:{tmp_path}", input_size=32
     )
     own = Preprocessing(resize=36, crop=32)
-    assert load(f"transformers:{tmp_path}", preprocessing=own).preprocessing is own
+    assert (
+        load(f"transformers:{tmp_path}", preprocessing=own).preprocessing is own
+    )
 
 
 def test_a_processor_that_gives_no_picture_is_refused() -> None:
-    assert "the network takes no photo as a (channel, row, col) tensor" in refusal(
-        "transformers:imagegpt"
+    assert (
+        "the network takes no photo as a (channel, row, col) tensor"
+        in refusal("transformers:imagegpt")
     )
 
 
@@ -421,9 +473,13 @@ def test_a_processor_that_gives_no_picture_is_refused() -> None:
 def test_a_file_brings_its_number_of_classes(tmp_path: Path) -> None:
     trained = saved("resnet", tmp_path / "saved")
     other = network("resnet", [f"c{i}" for i in range(7)])
-    state = {f"module.{name}": tensor for name, tensor in other.state_dict().items()}
+    state = {
+        f"module.{name}": tensor for name, tensor in other.state_dict().items()
+    }
     torch.save({"state_dict": state}, tmp_path / "w.pth")
-    classifier = load(f"transformers:{tmp_path / 'saved'}", weights=tmp_path / "w.pth")
+    classifier = load(
+        f"transformers:{tmp_path / 'saved'}", weights=tmp_path / "w.pth"
+    )
     assert agree(classifier.module, other) and classifier.labels[6] == "class 6"
     through = load(
         f"checkpoint:{tmp_path / 'w.pth'}",
@@ -454,9 +510,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     own = tmp_path / "swin" / "model.safetensors"
     message = refusal(spec, WeightsError, weights=own, num_classes=5)
     assert (
-        "the file looks like one for 3 classes, so pass that as num_classes" in message
+        "the file looks like one for 3 classes, so pass that as num_classes"
+        in message
     )
-    assert "are for 3 classes, not 5" in refusal(spec, WeightsError, num_classes=5)
+    assert "are for 3 classes, not 5" in refusal(
+        spec, WeightsError, num_classes=5
+    )
     assert "2 labels were given for 3 classes" in refusal(
         spec, LabelsError, labels=["a", "b"]
     )
@@ -466,12 +525,17 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     state = load_file(own)
     save_file(
-        {name: tensor for name, tensor in state.items() if "classifier" not in name},
+        {
+            name: tensor
+            for name, tensor in state.items()
+            if "classifier" not in name
+        },
         own,
     )
     # transformers itself would draw the classifier at random, and warn.
-    assert "2 missing from the file (classifier.weight, classifier.bias)" in refusal(
-        spec, WeightsError
+    assert (
+        "2 missing from the file (classifier.weight, classifier.bias)"
+        in refusal(spec, WeightsError)
     )
     save_file({**state, "classifier.bias": torch.full((3,), float("nan"))}, own)
     assert "NaN" in refusal(spec, NonFiniteError)
@@ -484,8 +548,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_broken_folders_are_refused(tmp_path: Path) -> None:
     spec, config = f"transformers:{tmp_path}", tmp_path / "config.json"
-    assert "holds no config.json: name a folder that save_pretrained wrote" in refusal(
-        spec
+    assert (
+        "holds no config.json: name a folder that save_pretrained wrote"
+        in refusal(spec)
     )
     (tmp_path / "checkpoint-500").mkdir()
     (tmp_path / "checkpoint-500" / "config.json").write_text("{}")
@@ -495,7 +560,10 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
         ("[1, 2]", "holds a list, not a network's configuration"),
         ("{}", "cannot read '"),
         ('{"model_type": "of another world"}', "cannot read '"),
-        ('{"model_type": "resnet", "layer_type": "none such"}', "cannot read '"),
+        (
+            '{"model_type": "resnet", "layer_type": "none such"}',
+            "cannot read '",
+        ),
         (
             '{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}',
             "code would have to be run",
@@ -510,8 +578,9 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
         assert message in refusal(spec), text
     saved("resnet", tmp_path, {})
     (tmp_path / "preprocessor_config.json").write_text("{")
-    assert "preprocessor_config.json' cannot be read as an image processor" in refusal(
-        spec
+    assert (
+        "preprocessor_config.json' cannot be read as an image processor"
+        in refusal(spec)
     )
 
 
@@ -538,7 +607,10 @@ def test_code_beside_a_network_is_never_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnett", "no image classifier of type 'resnett' (did you mean 'resnet'"),
+        (
+            "resnett",
+            "no image classifier of type 'resnett' (did you mean 'resnet'",
+        ),
         ("./nowhere", "there is no folder './nowhere'"),
         ("a/b/c", "there is no folder 'a/b/c'"),
         ("", "write transformers:REPO"),
@@ -578,15 +650,23 @@ def test_without_transformers_the_command_that_installs_it_is_named(
 def test_a_repository_is_fetched_once(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = saved("resnet", tmp_path / "made", {"size": {"shortest_edge": 64}})
+    trained = saved(
+        "resnet", tmp_path / "made", {"size": {"shortest_edge": 64}}
+    )
     (tmp_path / "made" / "tf_model.h5").write_bytes(b"not wanted")
     hub.publish("somebody/a-resnet", tmp_path / "made")
     other = tmp_path / "made" / "model.safetensors"
-    assert agree(load("transformers:somebody/a-resnet", weights=other).module, trained)
+    assert agree(
+        load("transformers:somebody/a-resnet", weights=other).module, trained
+    )
     assert not any("model.safetensors" in request for request in hub.requests)
     classifier = load("transformers:somebody/a-resnet")
-    assert agree(classifier.module, trained) and classifier.labels == tuple(NAMES)
-    assert classifier.preprocessing.describe().startswith("shorter side to 73 (")
+    assert agree(classifier.module, trained) and classifier.labels == tuple(
+        NAMES
+    )
+    assert classifier.preprocessing.describe().startswith(
+        "shorter side to 73 ("
+    )
     assert (
         classifier.provenance.notes[0]
         == f"Source: somebody/a-resnet on the Hugging Face hub, commit {COMMIT}."
@@ -604,7 +684,9 @@ def test_a_repository_is_fetched_once(
     assert capsys.readouterr().out == ""
 
 
-def test_a_repository_with_pickled_weights_only(hub: Hub, tmp_path: Path) -> None:
+def test_a_repository_with_pickled_weights_only(
+    hub: Hub, tmp_path: Path
+) -> None:
     trained = saved("resnet", tmp_path / "made")
     (tmp_path / "made" / "model.safetensors").unlink()
     hub.publish("somebody/empty", tmp_path / "made")
@@ -658,7 +740,9 @@ def test_a_server_that_does_not_answer_is_given_up(
     monkeypatch.setattr("unitscope.sources.hub._SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_to(
-            f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path / "hub", monkeypatch
+            f"http://127.0.0.1:{silent.getsockname()[1]}",
+            tmp_path / "hub",
+            monkeypatch,
         )
         begin = time.monotonic()
         assert "cannot be fetched" in refusal(

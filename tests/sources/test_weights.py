@@ -115,19 +115,25 @@ NESTINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         "best_acc1": torch.tensor(71.0),
     },
     "net": lambda state: {"net": state, "acc": 91.2},
-    "nested twice": lambda state: {"checkpoint": {"model": {"state_dict": state}}},
+    "nested twice": lambda state: {
+        "checkpoint": {"model": {"state_dict": state}}
+    },
     "own name": lambda state: {
         "my_network": state,
         "optimizer": {"momentum": {"fc.weight": torch.ones(1)}},
     },
     "parameters": lambda state: {
-        name: nn.Parameter(t, t.is_floating_point()) for name, t in state.items()
+        name: nn.Parameter(t, t.is_floating_point())
+        for name, t in state.items()
     },
     "module.": lambda state: {"state_dict": prefixed(state, "module.")},
     "compiled": lambda state: prefixed(state, "_orig_mod."),
     "compiled and parallel": lambda state: prefixed(state, "_orig_mod.module."),
     "lightning": lambda state: {
-        "state_dict": {**prefixed(state, "model."), "loss.weight": torch.ones(5)}
+        "state_dict": {
+            **prefixed(state, "model."),
+            "loss.weight": torch.ones(5),
+        }
     },
     "backbone": lambda state: prefixed(state, "module.net.backbone."),
     "profiled": lambda state: {
@@ -136,7 +142,9 @@ NESTINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         "conv1.total_params": torch.zeros(1),
     },
     "no counts": lambda state: {
-        name: t for name, t in state.items() if not name.endswith("num_batches_tracked")
+        name: t
+        for name, t in state.items()
+        if not name.endswith("num_batches_tracked")
     },
     "numpy beside": lambda state: {
         "state_dict": state,
@@ -164,7 +172,9 @@ def test_a_plain_file_is_fitted_without_a_note_and_a_repair_with_one(
     trained: Small, tmp_path: Path
 ) -> None:
     assert fitted(saved(trained.state_dict(), tmp_path))[1] == ()
-    file = saved({"state_dict": prefixed(trained.state_dict(), "model.")}, tmp_path)
+    file = saved(
+        {"state_dict": prefixed(trained.state_dict(), "model.")}, tmp_path
+    )
     assert fitted(file)[1] == ("prefix 'model.' taken off the names",)
 
 
@@ -172,12 +182,16 @@ def test_safetensors_are_read_with_their_metadata(
     trained: Small, tmp_path: Path
 ) -> None:
     file = tmp_path / "weights.bin"
-    save_file(prefixed(trained.state_dict(), "module."), file, {"labels": '["a"]'})
+    save_file(
+        prefixed(trained.state_dict(), "module."), file, {"labels": '["a"]'}
+    )
     assert agree(fitted(file)[0], trained)
     assert read_weights(file).metadata == {"labels": '["a"]'}
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64]
+)
 def test_other_precisions_become_float32_with_a_note(
     dtype: torch.dtype, trained: Small, tmp_path: Path
 ) -> None:
@@ -197,7 +211,10 @@ def test_the_sha256_is_the_files(trained: Small, tmp_path: Path) -> None:
     import hashlib
 
     file = saved(trained.state_dict(), tmp_path)
-    assert read_weights(file).sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (
+        read_weights(file).sha256
+        == hashlib.sha256(file.read_bytes()).hexdigest()
+    )
 
 
 def test_a_python_2_checkpoint_from_a_gpu_is_read(
@@ -320,7 +337,9 @@ def test_weights_that_are_not_finite_are_named(
     state["fc.weight"] = state["fc.weight"].clone()
     state["fc.weight"][0, :2] = value
     message = refusal(saved(state, tmp_path), NonFiniteError)
-    assert "in 1 of 13 tensors (fc.weight: 2 of 30): training diverged" in message
+    assert (
+        "in 1 of 13 tensors (fc.weight: 2 of 30): training diverged" in message
+    )
 
 
 class Attack:
@@ -338,7 +357,9 @@ def test_a_malicious_pickle_is_refused_and_not_run(
 ) -> None:
     mark = tmp_path / "run"
     argument = (
-        str(mark) if function is os.mkdir else f"__import__('os').mkdir('{mark}')"
+        str(mark)
+        if function is os.mkdir
+        else f"__import__('os').mkdir('{mark}')"
     )
     content = {
         "state_dict": trained.state_dict(),
@@ -346,7 +367,9 @@ def test_a_malicious_pickle_is_refused_and_not_run(
             function, f"mkdir {mark}" if function is os.system else argument
         ),
     }
-    message = refusal(saved(content, tmp_path, _use_new_zipfile_serialization=zipped))
+    message = refusal(
+        saved(content, tmp_path, _use_new_zipfile_serialization=zipped)
+    )
     assert not mark.exists()
     assert (
         "is refused: it asks Python to run" in message
@@ -357,7 +380,9 @@ def test_a_malicious_pickle_is_refused_and_not_run(
 
 def test_a_bare_malicious_pickle_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pkl"
-    file.write_bytes(pickle.dumps(Attack(os.mkdir, str(tmp_path / "run")), protocol=2))
+    file.write_bytes(
+        pickle.dumps(Attack(os.mkdir, str(tmp_path / "run")), protocol=2)
+    )
     assert (
         "is refused: it asks Python to run" in refusal(file)
         and not (tmp_path / "run").exists()
@@ -430,7 +455,9 @@ def test_a_file_cut_short_anywhere_is_refused(
         save_file(trained.state_dict(), file)
     else:
         saved(
-            trained.state_dict(), tmp_path, _use_new_zipfile_serialization=form == "zip"
+            trained.state_dict(),
+            tmp_path,
+            _use_new_zipfile_serialization=form == "zip",
         )
     whole = file.read_bytes()
     for share in (0.1, 0.3, 0.5, 0.9, 0.99):
@@ -463,7 +490,9 @@ def test_a_file_without_weights_says_what_it_holds(
     assert message in refusal(saved(content, tmp_path))
 
 
-def test_a_torchscript_archive_is_refused(trained: Small, tmp_path: Path) -> None:
+def test_a_torchscript_archive_is_refused(
+    trained: Small, tmp_path: Path
+) -> None:
     import warnings
 
     file = tmp_path / "scripted.pt"
@@ -484,7 +513,11 @@ def test_the_files_of_others_are_read() -> None:
             16,
             torch.float32,
         ),
-        "squeezenet1_1-imagenet-fp16.pth": ("classifier.1.weight", 52, torch.float32),
+        "squeezenet1_1-imagenet-fp16.pth": (
+            "classifier.1.weight",
+            52,
+            torch.float32,
+        ),
         "resnet20-12fca82f.th": ("module.conv1.weight", None, torch.float32),
     }
     absent = [name for name in expected if not (DATA / name).is_file()]
@@ -492,5 +525,7 @@ def test_the_files_of_others_are_read() -> None:
         pytest.skip(f"{absent[0]} is not in {DATA}: set UNITSCOPE_DATA")
     for name, (first, count, dtype) in expected.items():
         weights = read_weights(DATA / name)
-        assert isinstance(weights, Weights) and weights.state[first].dtype == dtype
+        assert (
+            isinstance(weights, Weights) and weights.state[first].dtype == dtype
+        )
         assert count in (None, len(weights.state))

@@ -39,15 +39,27 @@ def tokens(x: Tensor) -> Tensor:
 
 
 def in_heads(x: Tensor) -> Tensor:
-    heads = tokens(x).reshape(len(x), ROWS * COLS, 3, UNITS // 3).permute(0, 2, 1, 3)
+    heads = (
+        tokens(x)
+        .reshape(len(x), ROWS * COLS, 3, UNITS // 3)
+        .permute(0, 2, 1, 3)
+    )
     heads = F.softmax(torch.eye(ROWS * COLS) * 99, dim=-1) @ heads
-    return tokens(x) + 0 * heads.transpose(1, 2).reshape(len(x), ROWS * COLS, UNITS)
+    return tokens(x) + 0 * heads.transpose(1, 2).reshape(
+        len(x), ROWS * COLS, UNITS
+    )
 
 
 def merged(x: Tensor) -> Tensor:
     x = x.permute(0, 2, 3, 1)
     x = torch.cat(
-        [x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]], -1
+        [
+            x[:, 0::2, 0::2],
+            x[:, 1::2, 0::2],
+            x[:, 0::2, 1::2],
+            x[:, 1::2, 1::2],
+        ],
+        -1,
     )
     return x.view(x.shape[0], -1, x.shape[-1])
 
@@ -65,7 +77,9 @@ def qkv(x: Tensor) -> Tensor:
         .permute(2, 0, 3, 1, 4)
     )
     query, key, value = three.unbind(0)
-    return tokens(x) + 0 * F.scaled_dot_product_attention(query, key, value).squeeze(1)
+    return tokens(x) + 0 * F.scaled_dot_product_attention(
+        query, key, value
+    ).squeeze(1)
 
 
 def put(into: Tensor, x: Tensor) -> Tensor:
@@ -99,9 +113,13 @@ FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
     "both, units first": lambda x: torch.cat(
         [CLASS, tokens(x), REGISTERS], 1
     ).transpose(1, 2),
-    "cut off again": lambda x: torch.cat([CLASS, tokens(x), REGISTERS], 1)[:, 1:-2],
+    "cut off again": lambda x: torch.cat([CLASS, tokens(x), REGISTERS], 1)[
+        :, 1:-2
+    ],
     "split off again": split_off,
-    "narrowed": lambda x: torch.cat([CLASS, tokens(x)], 1).narrow(1, 1, ROWS * COLS),
+    "narrowed": lambda x: torch.cat([CLASS, tokens(x)], 1).narrow(
+        1, 1, ROWS * COLS
+    ),
     "padded": lambda x: F.pad(tokens(x), (0, 0, 2, 0)),
     "tokens first and back": lambda x: (
         tokens(x).permute(1, 0, 2).relu().permute(1, 0, 2)
@@ -114,11 +132,15 @@ FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
     "mixed, with a shortcut": lambda x: (
         tokens(x) + 0 * (x.flatten(2) @ torch.ones(ROWS * COLS, ROWS * COLS)).mT
     ),
-    "a class token written over": lambda x: put_first(torch.cat([CLASS, tokens(x)], 1)),
+    "a class token written over": lambda x: put_first(
+        torch.cat([CLASS, tokens(x)], 1)
+    ),
     "gated by what was chosen": lambda x: (
         x * x.flatten(2).sort(-1).values[:, :, :1, None].pow(0)
     ),
-    "stacked and taken apart": lambda x: torch.stack([tokens(x), tokens(x)], 1)[:, 0],
+    "stacked and taken apart": lambda x: torch.stack([tokens(x), tokens(x)], 1)[
+        :, 0
+    ],
     "keywords": lambda x: torch.transpose(input=x.flatten(2), dim0=1, dim1=2),
     "an empty beginning": lambda x: torch.cat([torch.tensor([]), tokens(x)], 1),
     "padded and cut": lambda x: F.pad(tokens(x), (0, 0, 2, 0))[:, 1:],
@@ -127,11 +149,15 @@ FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def read(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Layer, Tensor]:
+def read(
+    function: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Layer, Tensor]:
     """The layer behind the function, and its output."""
     net, outputs = Through(function), []
     with evaluating(net):
-        layer = {layer.name: layer for layer in layers_of(trace(net, x))}["function"]
+        layer = {layer.name: layer for layer in layers_of(trace(net, x))}[
+            "function"
+        ]
         net.function.register_forward_hook(
             lambda _module, _inputs, output: outputs.append(output)
         )
@@ -150,18 +176,25 @@ def x() -> Tensor:
 def test_every_cell_comes_back_to_its_place(name: str, x: Tensor) -> None:
     layer, output = read(FOLLOWED[name], x)
     assert (
-        layer.axes is not None and layer.is_map and layer.shape == (UNITS, ROWS, COLS)
+        layer.axes is not None
+        and layer.is_map
+        and layer.shape == (UNITS, ROWS, COLS)
     )
     assert torch.equal(layer.units_first(output), F.avg_pool2d(x, 8))
     assert (
-        layer.grid.traced and layer.grid.rows.start == 4 and layer.grid.cols.step == 8
+        layer.grid.traced
+        and layer.grid.rows.start == 4
+        and layer.grid.cols.step == 8
     )
     others = layer.axes.other_tokens(output)
-    assert torch.equal(layer.axes.laid_back(layer.units_first(output), others), output)
+    assert torch.equal(
+        layer.axes.laid_back(layer.units_first(output), others), output
+    )
     assert (others is None) == (layer.axes.others == 0)
     without = layer.axes.without(output, [1])
     assert not layer.units_first(without)[:, 1].any() and torch.equal(
-        layer.units_first(without)[:, [0, 2]], layer.units_first(output)[:, [0, 2]]
+        layer.units_first(without)[:, [0, 2]],
+        layer.units_first(output)[:, [0, 2]],
     )
 
 
@@ -169,12 +202,18 @@ NOT_FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
     "column by column": lambda x: x.transpose(2, 3).flatten(2).transpose(1, 2),
     "sorted": lambda x: tokens(x).sort(dim=1).values,
     "pruned": lambda x: tokens(x)[:, 6:],
-    "pruned by value": lambda x: tokens(x).gather(1, tokens(x).topk(12, dim=1).indices),
-    "chosen by numbers": lambda x: tokens(x)[:, torch.arange(ROWS * COLS - 1, -1, -1)],
+    "pruned by value": lambda x: tokens(x).gather(
+        1, tokens(x).topk(12, dim=1).indices
+    ),
+    "chosen by numbers": lambda x: tokens(x)[
+        :, torch.arange(ROWS * COLS - 1, -1, -1)
+    ],
     "mixed": lambda x: F.linear(
         x.flatten(2), torch.rand(ROWS * COLS, ROWS * COLS)
     ).transpose(1, 2),
-    "mixed by a product": lambda x: torch.rand(1, ROWS * COLS, ROWS * COLS) @ tokens(x),
+    "mixed by a product": lambda x: (
+        torch.rand(1, ROWS * COLS, ROWS * COLS) @ tokens(x)
+    ),
     "latents": lambda x: F.scaled_dot_product_attention(
         torch.rand(1, ROWS * COLS, UNITS), tokens(x), tokens(x)
     ),
@@ -182,7 +221,10 @@ NOT_FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
         torch.rand(1, 24, UNITS) * x.mean((2, 3))[:, None]
     ),
     "a mean over units": lambda x: (
-        tokens(x).mean(2, keepdim=True).flatten(1)[:, :, None].sum(1, keepdim=True)
+        tokens(x)
+        .mean(2, keepdim=True)
+        .flatten(1)[:, :, None]
+        .sum(1, keepdim=True)
     ),
     "read wrongly": lambda x: x.reshape(len(x), ROWS * COLS, UNITS),
     "two sequences": lambda x: torch.cat([tokens(x), tokens(x)], 1),
@@ -192,7 +234,9 @@ NOT_FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
         .reshape(1, ROWS * COLS, UNITS)
     ),
     "a Fourier transform": lambda x: torch.fft.fft2(tokens(x), dim=(1, 2)).real,
-    "written in another order": lambda x: put(torch.empty_like(tokens(x)), tokens(x)),
+    "written in another order": lambda x: put(
+        torch.empty_like(tokens(x)), tokens(x)
+    ),
     "copied by index": lambda x: torch.zeros_like(tokens(x)).index_copy_(
         1, ORDER, tokens(x)
     ),
@@ -273,7 +317,9 @@ def test_merged_cells_lie_in_the_middle_of_the_cells_they_merge(
 
 def test_branches_that_look_far_apart_are_not_claimed_to_look_between() -> None:
     image = TracedTensor(IMAGE, (1, 3, 8, 8))
-    padded = followed(FunctionCall("pad", (None, (4, 0)), {}, [image], (1, 3, 8, 12)))
+    padded = followed(
+        FunctionCall("pad", (None, (4, 0)), {}, [image], (1, 3, 8, 12))
+    )
     parts = [image, TracedTensor(padded, (1, 3, 8, 8))]
     joined = followed(FunctionCall("cat", (None, 1), {}, parts, (1, 6, 8, 8)))
     assert (

@@ -46,7 +46,12 @@ def test_layers_come_in_order_of_execution_and_containers_after_what_they_contai
             return logits
 
     layers = small(Backwards()).layers()
-    assert [layer.name for layer in layers] == ["body.0", "body.1", "body", "fc"]
+    assert [layer.name for layer in layers] == [
+        "body.0",
+        "body.1",
+        "body",
+        "fc",
+    ]
     assert [layer.kind for layer in layers] == [
         "Conv2d",
         "ReLU",
@@ -65,7 +70,15 @@ def test_layers_come_in_order_of_execution_and_containers_after_what_they_contai
 
 def test_a_module_that_runs_several_times_has_one_layer_a_run() -> None:
     names = [layer.name for layer in small(seeded(OneRelu)).layers()]
-    assert names == ["conv1", "relu:1", "conv2", "relu:2", "conv3", "relu:3", "fc"]
+    assert names == [
+        "conv1",
+        "relu:1",
+        "conv2",
+        "relu:2",
+        "conv3",
+        "relu:3",
+        "fc",
+    ]
     assert [layer.name for layer in small(seeded(SharedConv)).layers()] == [
         "stem",
         "first:1",
@@ -123,7 +136,9 @@ def test_a_layer_without_a_map_is_refused(layer: str, shape: str) -> None:
             f"gives {shape}, not a feature map (unit, row, col) with several cells"
             in str(refusal.value)
         )
-        assert "choose a layer before it, such as 'features'" in str(refusal.value)
+        assert "choose a layer before it, such as 'features'" in str(
+            refusal.value
+        )
 
 
 def test_tokens_are_put_back_into_rows_and_columns() -> None:
@@ -156,7 +171,10 @@ def test_tokens_that_make_no_grid_are_no_map() -> None:
 
 def test_capturing_copies_what_an_in_place_operation_overwrites() -> None:
     net = nn.Sequential(
-        nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        nn.Conv2d(3, 4, 1),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
     )
     with evaluating(net), captured(net, ["0", "1", "no such"][:2]) as outputs:
         net(X)
@@ -171,7 +189,9 @@ def test_capturing_copies_what_an_in_place_operation_overwrites() -> None:
     ("value", "where"),
     [(float("nan"), "features.3.weight"), (float("inf"), "features.0.bias")],
 )
-def test_weights_that_are_no_numbers_are_named(value: float, where: str) -> None:
+def test_weights_that_are_no_numbers_are_named(
+    value: float, where: str
+) -> None:
     net = seeded(Gap)
     with torch.no_grad():
         net.get_parameter(where).view(-1)[0] = value
@@ -200,7 +220,8 @@ def test_weights_that_break_after_the_head_was_found_are_named() -> None:
         lambda x: model.ablate(x, "features.0", [0]),
     ):
         with pytest.raises(
-            NonFiniteError, match=r"because the weights 'features\.0\.weight' are"
+            NonFiniteError,
+            match=r"because the weights 'features\.0\.weight' are",
         ):
             act(X)
 

@@ -35,7 +35,9 @@ class Probe(nn.Module):
 class Both(nn.Module):
     """Two branches that meet."""
 
-    def __init__(self, one: nn.Module, other: nn.Module, add: bool = True) -> None:
+    def __init__(
+        self, one: nn.Module, other: nn.Module, add: bool = True
+    ) -> None:
         super().__init__()
         self.one, self.other, self.add = one, other, add
 
@@ -53,7 +55,9 @@ class Function(nn.Module):
         return self.function(x)
 
 
-def traced_layers(net: nn.Module, rows: int = 64, cols: int = 64) -> dict[str, Layer]:
+def traced_layers(
+    net: nn.Module, rows: int = 64, cols: int = 64
+) -> dict[str, Layer]:
     with evaluating(net):
         return {
             layer.name: layer
@@ -72,7 +76,10 @@ def all_positive(net: nn.Module) -> nn.Module:
             if isinstance(child, nn.MaxPool2d):
                 assert child.dilation == 1
                 pool = nn.AvgPool2d(
-                    child.kernel_size, child.stride, child.padding, child.ceil_mode
+                    child.kernel_size,
+                    child.stride,
+                    child.padding,
+                    child.ceil_mode,
                 )
                 setattr(module, name, pool)
             if isinstance(child, C):
@@ -91,9 +98,9 @@ def seen_centre(
     (gradient,) = torch.autograd.grad(made[0, :, cell[0], cell[1]].sum(), x)
     touched = gradient[0].abs().sum(0).nonzero()
     first, last = touched.min(0).values, touched.max(0).values
-    assert (first > 0).all() and (last < torch.tensor([rows - 1, cols - 1])).all(), (
-        "the cell is not an interior one"
-    )
+    assert (first > 0).all() and (
+        last < torch.tensor([rows - 1, cols - 1])
+    ).all(), "the cell is not an interior one"
     centre = (first + last + 1) / 2
     return float(centre[0]), float(centre[1])
 
@@ -131,7 +138,9 @@ NETS: dict[str, tuple[nn.Module, float]] = {
     "functional pools": (
         Function(
             lambda x: F.avg_pool2d(
-                F.avg_pool2d(x, kernel_size=3, stride=1, padding=1), (2, 3), (2, 1)
+                F.avg_pool2d(x, kernel_size=3, stride=1, padding=1),
+                (2, 3),
+                (2, 1),
             )
         ),
         0,
@@ -144,18 +153,27 @@ NETS: dict[str, tuple[nn.Module, float]] = {
         Function(lambda x: F.avg_pool2d(F.pad(x, (-3, 0, -1, -2)), 2)),
         0,
     ),
-    "zero-pad module": (nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), C(3, 2, 3, 2)), 0),
+    "zero-pad module": (
+        nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), C(3, 2, 3, 2)),
+        0,
+    ),
     "residual": (
         Both(
-            nn.Sequential(C(3, 2, 3, 2, 1), nn.ReLU(), C(2, 2, 3, 1, 1)), C(3, 2, 1, 2)
+            nn.Sequential(C(3, 2, 3, 2, 1), nn.ReLU(), C(2, 2, 3, 1, 1)),
+            C(3, 2, 1, 2),
         ),
         0,
     ),
     "concatenation": (Both(C(3, 2, 3, 2, 1), C(3, 4, 5, 2, 2), add=False), 0),
-    "adaptive pool": (nn.Sequential(C(3, 2, 3, 2, 1), nn.AdaptiveAvgPool2d((8, 9))), 0),
+    "adaptive pool": (
+        nn.Sequential(C(3, 2, 3, 2, 1), nn.AdaptiveAvgPool2d((8, 9))),
+        0,
+    ),
     "adaptive pool that does not divide": (nn.AdaptiveAvgPool2d(9), 0.5),
     "nearest enlargement": (
-        nn.Sequential(C(3, 2, 4, 4), nn.Upsample(scale_factor=2), C(2, 2, 2, 2)),
+        nn.Sequential(
+            C(3, 2, 4, 4), nn.Upsample(scale_factor=2), C(2, 2, 2, 2)
+        ),
         0,
     ),
     "corners aligned": (
@@ -187,7 +205,9 @@ NETS: dict[str, tuple[nn.Module, float]] = {
             C(3, 4, 3, 2, 1),
             Function(
                 lambda x: (
-                    x.view(len(x), 2, 2, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
+                    x.view(len(x), 2, 2, *x.shape[2:])
+                    .transpose(1, 2)
+                    .reshape(x.shape)
                 )
             ),
         ),
@@ -214,19 +234,21 @@ def test_a_cell_lies_in_the_middle_of_what_it_sees(name: str) -> None:
     assert layer.grid.traced
     cell = (layer.shape[1] // 2, layer.shape[2] // 2)
     expected = seen_centre(net, rows, cols, cell)
-    assert layer.grid.rows.start + cell[0] * layer.grid.rows.step == pytest.approx(
-        expected[0], abs=tolerance + 1e-9
-    )
-    assert layer.grid.cols.start + cell[1] * layer.grid.cols.step == pytest.approx(
-        expected[1], abs=tolerance + 1e-9
-    )
+    assert layer.grid.rows.start + cell[
+        0
+    ] * layer.grid.rows.step == pytest.approx(expected[0], abs=tolerance + 1e-9)
+    assert layer.grid.cols.start + cell[
+        1
+    ] * layer.grid.cols.step == pytest.approx(expected[1], abs=tolerance + 1e-9)
 
 
 @pytest.mark.parametrize(
     ("name", "part", "side"),
     [
         ("resnet18", "layer2", 160),
-        pytest.param("densenet121", "features.transition1", 96, marks=pytest.mark.slow),
+        pytest.param(
+            "densenet121", "features.transition1", 96, marks=pytest.mark.slow
+        ),
         ("mobilenet_v2", "features.10", 256),
         ("squeezenet1_1", "features.9", 160),
     ],
@@ -242,7 +264,9 @@ def test_cells_of_torchvisions_networks_lie_in_the_middle_of_what_they_see(
     made = []
     net = all_positive(net)
     # So small that ReLU6 does not saturate.
-    x = torch.full((1, 3, side, side), 1e-3, dtype=torch.float64, requires_grad=True)
+    x = torch.full(
+        (1, 3, side, side), 1e-3, dtype=torch.float64, requires_grad=True
+    )
     net.get_submodule(part).register_forward_hook(
         lambda _module, _inputs, output: made.append(output)
     )
@@ -250,7 +274,9 @@ def test_cells_of_torchvisions_networks_lie_in_the_middle_of_what_they_see(
     cell = layer.shape[1] // 2
     (gradient,) = torch.autograd.grad(made[0][0, :, cell, cell].sum(), x)
     rows = gradient[0].abs().sum((0, 2)).nonzero()
-    assert rows[0] > 0 and rows[-1] < side - 1, "the cell is not an interior one"
+    assert rows[0] > 0 and rows[-1] < side - 1, (
+        "the cell is not an interior one"
+    )
     assert layer.grid.traced
     assert (
         layer.grid.rows.start + cell * layer.grid.rows.step
@@ -306,7 +332,9 @@ def test_the_layers_of_swin_are_read_with_units_first() -> None:
         assert layers[name].shape == shape and layers[name].is_map
 
 
-def test_a_tensor_that_a_convolution_reads_has_units_first_whatever_made_it() -> None:
+def test_a_tensor_that_a_convolution_reads_has_units_first_whatever_made_it() -> (
+    None
+):
     made = nn.Sequential(
         C(3, 4, 4, 4),
         Function(lambda x: torch.einsum("burc->bucr", x)),

@@ -76,7 +76,9 @@ class Account(Drawable):
         return f"<Account of {self.subject.name}: {self.sentence()}>"
 
     @classmethod
-    def of(cls, model: Classifier, explanation: Explanation, **options: Any) -> Account:
+    def of(
+        cls, model: Classifier, explanation: Explanation, **options: Any
+    ) -> Account:
         """The account of the first photo of an explanation.
 
         The options are those of `accounts`.
@@ -100,7 +102,9 @@ class Account(Drawable):
 
     def _prediction_words(self) -> str:
         first, *others = self.predictions
-        words = f"{first.label} ({first.probability:.0%}, logit {first.logit:.2f})"
+        words = (
+            f"{first.label} ({first.probability:.0%}, logit {first.logit:.2f})"
+        )
         if not others:
             return words
         second = others[0]

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
-from unitscope.attribution.rounding import ablation_difference, relative_difference
+from unitscope.attribution.rounding import (
+    ablation_difference,
+    relative_difference,
+)
 from unitscope.engine.passes import ROUNDED
 from unitscope.model import Classifier
 
@@ -68,7 +71,10 @@ def _contributions_check(explanation: Explanation, allowed: float) -> Check:
 
 
 def _ablation_check(
-    model: Classifier, explanation: Explanation, ablation: Ablation, allowed: float
+    model: Classifier,
+    explanation: Explanation,
+    ablation: Ablation,
+    allowed: float,
 ) -> Check:
     units = list(ablation.units)
     layer = None if explanation.exact else explanation.layer

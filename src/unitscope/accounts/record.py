@@ -89,7 +89,9 @@ def of_ablation(ablation: Ablation, image: int, top: int) -> dict[str, Any]:
         "layer": ablation.layer,
         "units": list(ablation.units),
         "exact": ablation.exact,
-        "changes": [change._asdict() for change in ablation.changes(top, image)],
+        "changes": [
+            change._asdict() for change in ablation.changes(top, image)
+        ],
     }
 
 

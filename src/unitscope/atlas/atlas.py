@@ -156,7 +156,9 @@ class Atlas(StoredAtlas):
             self.subjects(images.tolist(), dataset),
         )
 
-    def subjects(self, images: Sequence[int], dataset: Dataset) -> tuple[Subject, ...]:
+    def subjects(
+        self, images: Sequence[int], dataset: Dataset
+    ) -> tuple[Subject, ...]:
         """Images of the data set by number, with the place of the network's input.
 
         They are read when they are drawn, and must have the bytes that were scanned.
@@ -182,7 +184,9 @@ class Atlas(StoredAtlas):
             )
         return rows
 
-    def without(self, units: Sequence[int]) -> tuple[Estimate, Estimate, list[Row]]:
+    def without(
+        self, units: Sequence[int]
+    ) -> tuple[Estimate, Estimate, list[Row]]:
         """The accuracy over the data set before and after switching units off.
 
         It is exact and needs no photos. The rows say for every class how many of its
@@ -196,7 +200,9 @@ class Atlas(StoredAtlas):
                 "units can only be switched off where the head is exact: this atlas "
                 "has no pooled features"
             )
-        off = check_units(units, readout.weight.shape[1], "the head's feature map")
+        off = check_units(
+            units, readout.weight.shape[1], "the head's feature map"
+        )
         source = pooled_features(self)
         if source is None:
             raise AtlasError(

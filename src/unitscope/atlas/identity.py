@@ -66,7 +66,9 @@ def _described(name: str, then: Any, now: Any) -> str:
     return f"another {name} ({then}, not {now})"
 
 
-def _different_parameter(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _different_parameter(
+    then: Mapping[str, Any], now: Mapping[str, Any]
+) -> str:
     for parameter, value in now.items():
         before = then.get(parameter)
         if before != value:

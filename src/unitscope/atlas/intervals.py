@@ -81,7 +81,11 @@ def proportion(hits: Numbers, count: Numbers, z: float = Z95) -> Estimate:
 
 
 def balanced_accuracy_interval(
-    tp: Numbers, positives: Numbers, fp: Numbers, negatives: Numbers, z: float = Z95
+    tp: Numbers,
+    positives: Numbers,
+    fp: Numbers,
+    negatives: Numbers,
+    z: float = Z95,
 ) -> Estimate:
     """Balanced accuracy (TPR + TNR) / 2 with its interval (Newcombe 1998).
 

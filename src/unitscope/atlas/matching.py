@@ -85,14 +85,18 @@ def _check_indices(dataset: Dataset, labels: Sequence[str]) -> None:
         )
 
 
-def _targets(classes: Sequence[str], labels: Sequence[str]) -> tuple[int | None, ...]:
+def _targets(
+    classes: Sequence[str], labels: Sequence[str]
+) -> tuple[int | None, ...]:
     """The model's class of each name, None where none or several match."""
     places: dict[str, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         places[_key(label)].append(index)
 
     matches = [places.get(_key(name), []) for name in classes]
-    return tuple(indices[0] if len(indices) == 1 else None for indices in matches)
+    return tuple(
+        indices[0] if len(indices) == 1 else None for indices in matches
+    )
 
 
 def _check_unique(

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.disk.layout import HEAD, pooled_file, rows_file
-from unitscope.atlas.disk.manifest import identity_of, same_answers, write_manifest
+from unitscope.atlas.disk.manifest import (
+    identity_of,
+    same_answers,
+    write_manifest,
+)
 from unitscope.atlas.findings.ablation_tables import write_ablation_tables
 from unitscope.atlas.findings.scan_tables import write_findings
 from unitscope.atlas.storage import write_summaries
@@ -31,7 +35,9 @@ def merge(
     """
     atlases = [Atlas.open(part) for part in parts]
     if not atlases:
-        raise AtlasError("there is nothing to merge: name the atlases of the parts")
+        raise AtlasError(
+            "there is nothing to merge: name the atlases of the parts"
+        )
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AtlasError(
@@ -52,7 +58,9 @@ def _check_parts(atlases: Sequence[Atlas]) -> None:
     identity = identity_of(first.manifest)
     for atlas in atlases:
         other = identity_of(atlas.manifest)
-        differences = [name for name in identity if other.get(name) != identity[name]]
+        differences = [
+            name for name in identity if other.get(name) != identity[name]
+        ]
         if not same_answers(first.manifest, atlas.manifest):
             differences.append("the model's logits for noise")
         if atlas.manifest["layers"] != first.manifest["layers"]:
@@ -114,7 +122,9 @@ def _write_merged(
 ) -> None:
     """Write the merged summaries, the tables, and the manifest."""
     first, *others = atlases
-    summaries = {layer.name: first.summary(layer.name) for layer in first.layers}
+    summaries = {
+        layer.name: first.summary(layer.name) for layer in first.layers
+    }
     for atlas in others:
         for name, summary in summaries.items():
             summary.merge(atlas.summary(name))

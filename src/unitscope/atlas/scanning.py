@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.disk.manifest import existing_manifest, identity_of, write_manifest
+from unitscope.atlas.disk.manifest import (
+    existing_manifest,
+    identity_of,
+    write_manifest,
+)
 from unitscope.atlas.findings.ablation_tables import write_ablation_tables
 from unitscope.atlas.findings.scan_tables import write_findings
 from unitscope.atlas.scan.concept_scan import add_concepts, opened_masks
@@ -81,7 +85,9 @@ def scan(
     masked = opened_masks(concepts, concept_names, concept_split)
     parameters = ParameterChoice(top, sample, quantile, batch_size, shard_size)
     pool = runner or LocalPool(workers)
-    options = ScanOptions(layers, part, parameters, workers, pool, engine, progress)
+    options = ScanOptions(
+        layers, part, parameters, workers, pool, engine, progress
+    )
     return _scan(model, dataset, masked, Path(out), options)
 
 
@@ -115,7 +121,9 @@ def _scan(
 
 
 def _opened(
-    source: DatasetSource | Dataset, split: str | None, classes: LabelsSource | None
+    source: DatasetSource | Dataset,
+    split: str | None,
+    classes: LabelsSource | None,
 ) -> Dataset:
     if isinstance(source, Dataset):
         return source
@@ -124,7 +132,10 @@ def _opened(
 
 @contextlib.contextmanager
 def _engine(
-    model: Classifier, layers: Sequence[AtlasLayer], folder: Path, engine: str | None
+    model: Classifier,
+    layers: Sequence[AtlasLayer],
+    folder: Path,
+    engine: str | None,
 ) -> Iterator[str]:
     """Run the model on an engine; yields its name.
 

@@ -183,7 +183,9 @@ class StoredAtlas:
         existing = [table for table in TABLES if self.has(table)]
         hint = "" if name in TABLES else near_matches(name, TABLES)
         known = ", ".join(existing) or "none yet, as the scan is not finished"
-        raise AtlasError(f"this atlas has no table '{name}'{hint}: it has {known}")
+        raise AtlasError(
+            f"this atlas has no table '{name}'{hint}: it has {known}"
+        )
 
     def summary(self, layer: str | None = None) -> LayerSummary:
         """The summaries of a layer, read from disk now."""
@@ -251,7 +253,9 @@ class StoredAtlas:
 
     def pooled(
         self,
-    ) -> Iterator[tuple[Float[np.ndarray, "image unit"], Int64[np.ndarray, " image"]]]:
+    ) -> Iterator[
+        tuple[Float[np.ndarray, "image unit"], Int64[np.ndarray, " image"]]
+    ]:
         """The head's pooled units and the images' places, shard by shard."""
         for shard in self.shards():
             with opened_arrays(pooled_file(self.path, shard)) as file:

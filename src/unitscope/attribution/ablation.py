@@ -53,9 +53,7 @@ class Ablation(Drawable):
     def __repr__(self) -> str:
         how = "exact" if self.exact else "measured"
         units, photos = len(self.units), len(self.before)
-        return (
-            f"<Ablation of {units} units of '{self.layer}' on {photos} photos, {how}>"
-        )
+        return f"<Ablation of {units} units of '{self.layer}' on {photos} photos, {how}>"
 
     @classmethod
     def of(cls, explanation: Explanation, units: list[int]) -> Ablation:
@@ -81,7 +79,9 @@ class Ablation(Drawable):
         classes = len(self.labels)
         before = ranked(self.before[image].cpu(), self.labels, classes)
         after = ranked(self.after[image].cpu(), self.labels, classes)
-        rank_after = {new.index: (rank, new) for rank, new in enumerate(after, 1)}
+        rank_after = {
+            new.index: (rank, new) for rank, new in enumerate(after, 1)
+        }
 
         changes = []
         for rank, old in enumerate(before, 1):

@@ -77,12 +77,17 @@ def ranked(
 ) -> list[Prediction]:
     """The `count` classes with the largest logits, best first; ties in order of index."""
     if count < 1:
-        raise ClassError(f"the number of classes to list is at least 1, not {count}")
+        raise ClassError(
+            f"the number of classes to list is at least 1, not {count}"
+        )
     order = torch.argsort(logits, descending=True, stable=True)[:count].tolist()
     probabilities = probabilities_of(logits)
     return [
         Prediction(
-            labels[index], index, float(logits[index]), float(probabilities[index])
+            labels[index],
+            index,
+            float(logits[index]),
+            float(probabilities[index]),
         )
         for index in order
     ]

@@ -34,7 +34,9 @@ class ExactExplanation(Explanation):
 
     head: ExactHead
 
-    def cams_of(self, classes: Classes | None) -> Float[Tensor, "batch class row col"]:
+    def cams_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class row col"]:
         """Signed class activation maps, in logits."""
         chosen = self._indices(classes)
         return self.head.cams(self.feature_map, self.pooled, chosen)
@@ -45,7 +47,9 @@ class ExactExplanation(Explanation):
         """What every unit adds to the logits."""
         return self.head.contributions(self.pooled, self._indices(classes))
 
-    def left_out_of(self, classes: Classes | None) -> Float[Tensor, "batch class"]:
+    def left_out_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class"]:
         """The head's bias, for every photo."""
         return self.head.left_out(len(self), self._indices(classes))
 
@@ -62,7 +66,10 @@ class ExactExplanation(Explanation):
         feature_map = self._map_without(chosen)
         logits = self.head.logits(cell_means(feature_map))
         return dataclasses.replace(
-            self, logits=logits, feature_map=feature_map, off=self._off_with(chosen)
+            self,
+            logits=logits,
+            feature_map=feature_map,
+            off=self._off_with(chosen),
         )
 
     def ablate_each(
@@ -74,7 +81,9 @@ class ExactExplanation(Explanation):
         """
         chosen = self._indices(classes)
         if units is None:
-            return self.head.logits_without_each(self.pooled, self.logits, chosen)
+            return self.head.logits_without_each(
+                self.pooled, self.logits, chosen
+            )
         chunks = [logits for _, logits in self.ablations(classes, units)]
         if chunks:
             return torch.cat(chunks, dim=1)
@@ -101,7 +110,9 @@ class ExactExplanation(Explanation):
         index = self.class_index(which)
         return int(self.head.weight[index].argmax())
 
-    def classes_of_unit(self, unit: int, count: int = 3) -> list[tuple[str, float]]:
+    def classes_of_unit(
+        self, unit: int, count: int = 3
+    ) -> list[tuple[str, float]]:
         """The classes with the unit's largest weights, and those weights."""
         chosen = self._chosen_units(unit)[0]
         weights = self.head.weight[:, chosen]

@@ -131,12 +131,16 @@ class ExactHead(Head):
         at_once: int | None,
     ) -> Iterator[tuple[list[int], Float[Tensor, "batch few chosen"]]]:
         """The same for chosen units, a few at a time: the units and their logits."""
-        return self.readout.logits_without_few(pooled, logits, classes, units, at_once)
+        return self.readout.logits_without_few(
+            pooled, logits, classes, units, at_once
+        )
 
     def describe(self) -> str:
         """One line in words."""
         after = "" if self.layer_is_map else " and the function after it"
-        return f"{self._shape()}; the map is the output of '{self.layer}'{after}"
+        return (
+            f"{self._shape()}; the map is the output of '{self.layer}'{after}"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
@@ -183,7 +187,9 @@ class GapNormLinear(ExactHead):
         assert self.readout.norm is not None
         norm = f"{self.readout.norm.kind} normalisation"
         linear = f"linear layer of {len(self.bias)} classes"
-        return f"{self._feature_map()} → global average pool → {norm} → {linear}"
+        return (
+            f"{self._feature_map()} → global average pool → {norm} → {linear}"
+        )
 
 
 class ConvGap(ExactHead):
@@ -200,7 +206,11 @@ class ConvGap(ExactHead):
     def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
         """See ExactHead; the convolution's input is the feature map."""
         source = pool.source
-        if source.name != "conv2d" or not is_pointwise(source) or pool.axes != Axes():
+        if (
+            source.name != "conv2d"
+            or not is_pointwise(source)
+            or pool.axes != Axes()
+        ):
             return None
         convolution = (source.index, source.name)
         linear = Step("linear", *convolution, (POOLED,))
@@ -230,7 +240,12 @@ class Gap(ExactHead):
 
 
 # The first that applies is taken.
-EXACT_KINDS: tuple[type[ExactHead], ...] = (GapNormLinear, GapLinear, ConvGap, Gap)
+EXACT_KINDS: tuple[type[ExactHead], ...] = (
+    GapNormLinear,
+    GapLinear,
+    ConvGap,
+    Gap,
+)
 
 
 def _path(last: Step, pool: Pool) -> tuple[HeadPath, Call]:

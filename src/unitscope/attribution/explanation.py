@@ -83,7 +83,9 @@ class Explanation(Drawable, ABC):
         off = f", {len(self.off)} units off" if self.off else ""
         kind = "" if self.exact else f", local at '{self.layer}'"
         classes = f"{len(self.labels)} classes"
-        return f"<Explanation of {len(self)} photos: {maps}, {classes}{off}{kind}>"
+        return (
+            f"<Explanation of {len(self)} photos: {maps}, {classes}{off}{kind}>"
+        )
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -109,11 +111,15 @@ class Explanation(Drawable, ABC):
             self,
             logits=torch.cat([part.logits for part in parts]),
             feature_map=torch.cat([part.feature_map for part in parts]),
-            subjects=tuple(subject for part in parts for subject in part.subjects),
+            subjects=tuple(
+                subject for part in parts for subject in part.subjects
+            ),
         )
 
     @abstractmethod
-    def cams_of(self, classes: Classes | None) -> Float[Tensor, "batch class row col"]:
+    def cams_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class row col"]:
         """Signed class activation maps of some classes, in logits; of all when None."""
 
     @abstractmethod
@@ -126,7 +132,9 @@ class Explanation(Drawable, ABC):
         """
 
     @abstractmethod
-    def left_out_of(self, classes: Classes | None) -> Float[Tensor, "batch class"]:
+    def left_out_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class"]:
         """What the maps of some classes leave out: logit − mean of the map.
 
         With an exact head it is the bias; with a local answer, everything that gradient
@@ -175,7 +183,9 @@ class Explanation(Drawable, ABC):
         """
 
     @abstractmethod
-    def classes_of_unit(self, unit: int, count: int = 3) -> list[tuple[str, float]]:
+    def classes_of_unit(
+        self, unit: int, count: int = 3
+    ) -> list[tuple[str, float]]:
         """The classes that gain most from a unit: labels and weights, largest first."""
 
     @abstractmethod
@@ -242,14 +252,20 @@ class Explanation(Drawable, ABC):
 
         The tensor is (batch, channel, row, col). Both can be explained again.
         """
-        tensors = [each.tensor for each in self.subjects if each.tensor is not None]
+        tensors = [
+            each.tensor for each in self.subjects if each.tensor is not None
+        ]
         if tensors:
             return torch.stack(tensors)
-        return [each.source for each in self.subjects if each.source is not None]
+        return [
+            each.source for each in self.subjects if each.source is not None
+        ]
 
     def top(self, count: int = 5) -> list[list[Prediction]]:
         """For every photo its `count` best classes: label, index, logit, probability."""
-        return [ranked(logits, self.labels, count) for logits in self.logits.cpu()]
+        return [
+            ranked(logits, self.labels, count) for logits in self.logits.cpu()
+        ]
 
     def class_index(self, which: int | str) -> int:
         """The index of a class given by label or index.
@@ -341,7 +357,9 @@ class Explanation(Drawable, ABC):
         )
 
     def _chosen_units(self, units: Units) -> list[int]:
-        where = "the last feature map" if self.exact else f"layer '{self.layer}'"
+        where = (
+            "the last feature map" if self.exact else f"layer '{self.layer}'"
+        )
         return check_units(units, self.feature_map.shape[1], where)
 
     def _units_or_all(self, units: Units | None) -> list[int]:
@@ -354,7 +372,9 @@ class Explanation(Drawable, ABC):
             return list(range(len(self.labels)))
         return class_indices(self.labels, classes)
 
-    def _map_without(self, units: list[int]) -> Float[Tensor, "batch unit row col"]:
+    def _map_without(
+        self, units: list[int]
+    ) -> Float[Tensor, "batch unit row col"]:
         feature_map = self.feature_map.clone()
         feature_map[:, units] = 0
         return feature_map

@@ -45,7 +45,9 @@ class HeadPath:
 
         Whatever function makes the map, it is changed where the pool reads it.
         """
-        return Switch(*self.map_call, lambda map_: self.axes.without(map_, units))
+        return Switch(
+            *self.map_call, lambda map_: self.axes.without(map_, units)
+        )
 
     def feature_map(self, tap: Tap) -> Float[Tensor, "batch unit row col"]:
         """The feature map, float32, from a tapped forward pass."""

@@ -76,7 +76,8 @@ def find_head(
     units, rows, cols = (int(side) for side in feature_map.shape[1:])
     head = kind(
         layer=layer,
-        layer_is_map=is_map and _has_numbers_of(outputs.get(layer), feature_map),
+        layer_is_map=is_map
+        and _has_numbers_of(outputs.get(layer), feature_map),
         readout=tapped.readout,
         error=max(errors),
         probes=sum(len(x) for x in inputs),
@@ -124,18 +125,26 @@ class _Walk:
             if self.pool is not None and self.pool.call is not pool.call:
                 raise HeadError(refusal(call, linear))
             self.pool = pool
-            return Step("total", before=(POOLED,)) if call.name == "sum" else POOLED
+            return (
+                Step("total", before=(POOLED,))
+                if call.name == "sum"
+                else POOLED
+            )
 
         if is_linear(call):
             return self._linear(call)
-        step = self._arithmetic(call, linear) or self._normalisation(call, linear)
+        step = self._arithmetic(call, linear) or self._normalisation(
+            call, linear
+        )
         if step is None:
             raise HeadError(refusal(call, linear))
         return step
 
     def _linear(self, call: Call) -> Step:
         position = input_position(call)
-        weights = [each for place, each in enumerate(call.inputs) if place != position]
+        weights = [
+            each for place, each in enumerate(call.inputs) if place != position
+        ]
         if not all(map(self._is_constant, weights)):
             raise HeadError(
                 f"the weights of the last linear layer depend on the photo: {WANTED}"
@@ -268,8 +277,10 @@ def _prove_ablation(
     )
     if not bool((error <= allowed).all()):
         raise HeadError(
-            "the network seems to end in pooling and a linear layer, but without half of "
-            f"the units its logits differ from that algebra by {float(error.max()):.1e} "
+            "the network seems to end in pooling and a linear layer, but without half "
+            "of "
+            "the units its logits differ from that algebra by "
+            f"{float(error.max()):.1e} "
             "of the largest logit: they depend on the units in another way too"
         )
 
@@ -284,7 +295,12 @@ def _prove_places(
     """
     rows, cols = feature_map.shape[2:]
     height, width = x.shape[2] // rows, x.shape[3] // cols
-    tried = ((0, cols - 1), (rows - 1, 0), (rows // 2, cols // 3), (1 % rows, 1 % cols))
+    tried = (
+        (0, cols - 1),
+        (rows - 1, 0),
+        (rows // 2, cols // 3),
+        (1 % rows, 1 % cols),
+    )
     for row, col in tried:
         changed = x.clone()
         top, left = row * height, col * width
@@ -297,7 +313,8 @@ def _prove_places(
         if most_changed != row * cols + col:
             raise HeadError(
                 f"the network ends in a mean over {rows * cols} tokens and a linear "
-                "layer, but its tokens could not be followed back to places on the photo"
+                "layer, but its tokens could not be followed back to places on the "
+                "photo"
             )
 
 

@@ -31,7 +31,9 @@ class LocalExplanation(Explanation):
     head: LocalHead
     suffix: Suffix = dataclasses.field(kw_only=True)
 
-    def cams_of(self, classes: Classes | None) -> Float[Tensor, "batch class row col"]:
+    def cams_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class row col"]:
         """Signed maps of gradient × activation, in logits."""
         cams = [each.cam for each in self._of(classes)]
         return torch.stack(cams, dim=1)
@@ -43,7 +45,9 @@ class LocalExplanation(Explanation):
         contributions = [each.contributions for each in self._of(classes)]
         return torch.stack(contributions, dim=1)
 
-    def left_out_of(self, classes: Classes | None) -> Float[Tensor, "batch class"]:
+    def left_out_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class"]:
         """The measured gap: logit − mean of the map."""
         chosen = self._classes_or_all(classes)
         accounted_for = self.cams_of(chosen).mean(dim=(2, 3))
@@ -81,7 +85,9 @@ class LocalExplanation(Explanation):
             return self.logits.new_empty((len(self), 0, count))
 
         ablated = [
-            self.suffix[image].logits_without_each(map_, self.logits[image], chosen)
+            self.suffix[image].logits_without_each(
+                map_, self.logits[image], chosen
+            )
             for image, map_ in enumerate(self.feature_map)
         ]
         logits = torch.stack(ablated)
@@ -95,7 +101,9 @@ class LocalExplanation(Explanation):
         on_average = contributions.mean(dim=0)
         return int(on_average.argmax())
 
-    def classes_of_unit(self, unit: int, count: int = 3) -> list[tuple[str, float]]:
+    def classes_of_unit(
+        self, unit: int, count: int = 3
+    ) -> list[tuple[str, float]]:
         """The classes that gain most from a unit on average, and the gain (its weight).
 
         One backward pass of the rest of the network for every class.
@@ -112,7 +120,9 @@ class LocalExplanation(Explanation):
 
     def joined(self, others: Sequence[Explanation]) -> LocalExplanation:
         """One explanation of these photos and, behind them, of those of others."""
-        local = [other for other in others if isinstance(other, LocalExplanation)]
+        local = [
+            other for other in others if isinstance(other, LocalExplanation)
+        ]
         suffix = self.suffix.joined([other.suffix for other in local])
         joined = super().joined(local)
         assert isinstance(joined, LocalExplanation)
@@ -127,11 +137,15 @@ class LocalExplanation(Explanation):
         """The attributions of some classes, computed where they are missing."""
         chosen = self._classes_or_all(classes)
         known, method = self._attributions, self.head.attributes_by
-        missing = [index for index in dict.fromkeys(chosen) if index not in known]
+        missing = [
+            index for index in dict.fromkeys(chosen) if index not in known
+        ]
         if missing:
 
             def take(index: int, gradient: Tensor) -> None:
-                known[index] = method.attribute(gradient, self.feature_map, self.pooled)
+                known[index] = method.attribute(
+                    gradient, self.feature_map, self.pooled
+                )
 
             self.suffix.gradients(self.feature_map, self.logits, missing, take)
         return [known[index] for index in chosen]

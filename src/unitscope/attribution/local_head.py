@@ -47,4 +47,8 @@ class LocalHead(Head):
 
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
-        return {**super().as_json(), "method": self.method, "reason": self.reason}
+        return {
+            **super().as_json(),
+            "method": self.method,
+            "reason": self.reason,
+        }

@@ -54,8 +54,10 @@ def find_local(
         except (HeadError, ModelError) as error:
             if first_refusal is None and search.is_constant():
                 raise HeadError(
-                    f"{reason}; nor can a local answer be given: the logits are the same "
-                    "whatever the photo shows (a last layer of zeros, or a network that "
+                    f"{reason}; nor can a local answer be given: the logits are the "
+                    "same "
+                    "whatever the photo shows (a last layer of zeros, or a network "
+                    "that "
                     "was not trained): load its weights"
                 ) from None
             first_refusal = first_refusal or error
@@ -101,7 +103,8 @@ class _Search:
         self._inputs = probes(example)
         self._traced = traced
         self._calls = {
-            layer.name: run.call for run, layer in zip(traced.runs, layers, strict=True)
+            layer.name: run.call
+            for run, layer in zip(traced.runs, layers, strict=True)
         }
         self._maps = self._outermost_maps(layers)
 
@@ -162,7 +165,9 @@ class _Search:
                 call = id(self._calls[layer.name])
                 known = outermost.get(call, layer)
                 outermost[call] = min(known, layer, key=_depth)
-        return sorted(outermost.values(), key=lambda each: self._calls[each.name].index)
+        return sorted(
+            outermost.values(), key=lambda each: self._calls[each.name].index
+        )
 
     def _start_for(self, layer: Layer) -> Layer | None:
         """The last layer, this one or before it, that nothing bypasses."""
@@ -181,14 +186,20 @@ class _Search:
         """Measure one probe; gives the start as well, which is None if it cannot be used."""
         names = [layer.name, *([start.name] if start else [])]
         with captured(self._module, names) as outputs:
-            logits = logits_of(self._module(x.clone()), len(x)).to(torch.float32)
+            logits = logits_of(self._module(x.clone()), len(x)).to(
+                torch.float32
+            )
         if any(name not in outputs for name in names):
             raise HeadError(f"layer '{layer.name}' does not run on every input")
 
-        feature_map, suffix = suffix_after(self._module, layer, outputs, x, start)
+        feature_map, suffix = suffix_after(
+            self._module, layer, outputs, x, start
+        )
         if start is not None and not _runs_alone(suffix, feature_map, logits):
             start = None
-            feature_map, suffix = suffix_after(self._module, layer, outputs, x, None)
+            feature_map, suffix = suffix_after(
+                self._module, layer, outputs, x, None
+            )
 
         first = int(logits[0].argmax())
         gradients: dict[int, Tensor] = {}
@@ -198,7 +209,8 @@ class _Search:
         if reached <= 1:
             which = "only one cell" if reached else "no cell"
             raise HeadError(
-                f"{which} of layer '{layer.name}' counts for the logits: choose a layer "
+                f"{which} of layer '{layer.name}' counts for the logits: choose a "
+                "layer "
                 "before it"
             )
 

@@ -68,7 +68,9 @@ class HiResCam(Method):
         product = gradient * feature_map
         cells = product.shape[2] * product.shape[3]
         cam = product.sum(dim=1) * cells
-        return Attribution(cam, product.sum(dim=(2, 3)), gradient.sum(dim=(2, 3)))
+        return Attribution(
+            cam, product.sum(dim=(2, 3)), gradient.sum(dim=(2, 3))
+        )
 
 
 class GradCam(Method):
@@ -97,5 +99,7 @@ class GradCam(Method):
 
 
 # The first is the default.
-METHODS: dict[str, Method] = {method.name: method for method in (HiResCam(), GradCam())}
+METHODS: dict[str, Method] = {
+    method.name: method for method in (HiResCam(), GradCam())
+}
 DEFAULT_METHOD = next(iter(METHODS))

@@ -18,7 +18,9 @@ def probes(example: Tensor) -> list[Tensor]:
     # On the processor and in float32 whatever the user's defaults are: the probes are
     # always the same.
     noise = [
-        torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        torch.randn(
+            shape, generator=generator, dtype=torch.float32, device="cpu"
+        )
         * scale
         for scale in _SCALES
     ]

@@ -41,7 +41,9 @@ class Normalisation:
     ) -> Float[Tensor, "*batch 1"]:
         """What the units of every photo are divided by, positive."""
         if self.kind == "length":
-            length: Tensor = torch.linalg.vector_norm(pooled, dim=-1, keepdim=True)
+            length: Tensor = torch.linalg.vector_norm(
+                pooled, dim=-1, keepdim=True
+            )
             return length.clamp(min=self.eps)
         if self.centred:
             pooled = pooled - pooled.mean(dim=-1, keepdim=True)
@@ -101,7 +103,9 @@ class Readout:
     bias: Float[Tensor, "class"] = field(repr=False)
     norm: Normalisation | None = None
 
-    def divisor(self, pooled: Float[Tensor, "batch unit"]) -> Float[Tensor, "batch 1"]:
+    def divisor(
+        self, pooled: Float[Tensor, "batch unit"]
+    ) -> Float[Tensor, "batch 1"]:
         """What the pooled units of every photo are divided by: 1 without a norm."""
         if self.norm is None:
             return torch.ones_like(pooled[:, :1])
@@ -201,7 +205,8 @@ def added(one: Readout, other: Readout, sign: float = 1.0) -> Readout:
     """The readout of the sum, or the difference, of two that read the same units."""
     if one.norm != other.norm or one.weight.shape != other.weight.shape:
         raise HeadError(
-            "two readouts of different kinds are added: something other than one linear "
+            "two readouts of different kinds are added: something other than one "
+            "linear "
             "layer"
         )
     weight = one.weight + sign * other.weight
@@ -229,7 +234,8 @@ def _per_class(values: Tensor, readout: Readout) -> Float[Tensor, "class"]:
     flat = values.flatten()
     if len(flat) not in (1, len(readout.bias)):
         raise HeadError(
-            f"{len(flat)} numbers meet {len(readout.bias)} logits: one, or one for each, "
+            f"{len(flat)} numbers meet {len(readout.bias)} logits: one, or one for "
+            "each, "
             "was expected"
         )
     return flat.expand(len(readout.bias))

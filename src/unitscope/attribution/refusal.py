@@ -58,7 +58,9 @@ def refusal(call: Call, linear: Call | None) -> str:
             f"the network ends in {words}, not in a linear layer or a pool: "
             f"{remedy}{WANTED}"
         )
-    if len(call.shape) == 4 and math.prod(call.shape[1:]) != max(call.shape[1:]):
+    if len(call.shape) == 4 and math.prod(call.shape[1:]) != max(
+        call.shape[1:]
+    ):
         shape = "×".join(map(str, call.shape[1:]))
         return (
             f"the last linear layer reads a flattened {shape} map, cell by cell, not a "
@@ -68,6 +70,7 @@ def refusal(call: Call, linear: Call | None) -> str:
         is_token = bool(call.inputs) and len(call.inputs[0].shape) == 3
         words = "a token (as in ViT)" if is_token else "a selection of units"
     return (
-        f"before the last linear layer stands {words} instead of a global average pool: "
+        f"before the last linear layer stands {words} instead of a global average "
+        "pool: "
         f"{WANTED}"
     )

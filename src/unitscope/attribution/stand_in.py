@@ -78,7 +78,9 @@ def _converted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         for item in (*args[1:], *kwargs.values())
     ]
     dtypes = [item for item in options if isinstance(item, torch.dtype)]
-    return torch.empty_like(args[0], dtype=dtypes[0] if dtypes else args[0].dtype)
+    return torch.empty_like(
+        args[0], dtype=dtypes[0] if dtypes else args[0].dtype
+    )
 
 
 def _has_stand_in(value: Any) -> bool:
@@ -96,7 +98,9 @@ def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
         return type(value)(_map_tensors(function, item) for item in value)
     if isinstance(value, dict):
-        return {key: _map_tensors(function, item) for key, item in value.items()}
+        return {
+            key: _map_tensors(function, item) for key, item in value.items()
+        }
     return torch.device("meta") if isinstance(value, torch.device) else value
 
 

@@ -103,7 +103,9 @@ def affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
 
 def _identity(feature_map: Tensor) -> Readout:
     units = feature_map.shape[1]
-    weight = torch.eye(units, dtype=feature_map.dtype, device=feature_map.device)
+    weight = torch.eye(
+        units, dtype=feature_map.dtype, device=feature_map.device
+    )
     return Readout(weight, torch.zeros_like(weight[0]))
 
 
@@ -175,8 +177,10 @@ def _batch_norm(call: Caught) -> tuple[Tensor, Tensor]:
     variance = call.argument(2, "running_var")
     if mean is None or variance is None or call.argument(5, "training"):
         raise HeadError(
-            "the head normalises by the statistics of its batch, so that a photo's logits "
-            "depend on the other photos: give its batch normalisation running statistics"
+            "the head normalises by the statistics of its batch, so that a photo's "
+            "logits "
+            "depend on the other photos: give its batch normalisation running "
+            "statistics"
         )
     gain = call.argument(3, "weight")
     offset = call.argument(4, "bias")
@@ -199,7 +203,9 @@ def _alpha(call: Caught) -> float:
 
 def _other_argument(call: Caught, position: int) -> Tensor:
     """The argument of a sum, product or quotient that does not come from the photo."""
-    named = [call.kwargs[key] for key in ("input", "other") if key in call.kwargs]
+    named = [
+        call.kwargs[key] for key in ("input", "other") if key in call.kwargs
+    ]
     both = [*call.args[:2], *named][:2]
     tensors = [value for value in both if isinstance(value, Tensor)]
     if len(tensors) == 2:

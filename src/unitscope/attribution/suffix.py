@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.stand_in import ShapesOnly, keeping_numbers
-from unitscope.errors import HeadError, LayerError, ModelError, UnitscopeError, one_line
+from unitscope.errors import (
+    HeadError,
+    LayerError,
+    ModelError,
+    UnitscopeError,
+    one_line,
+)
 from unitscope.tracing.layers import Layer, evaluating, replacing
 from unitscope.tracing.outputs import logits_of
 
@@ -164,10 +170,14 @@ class Suffix:
         alone = faint.logits(feature_map[None] / 2)
         pair = torch.stack([feature_map, feature_map / 2])
         together = self.joined([faint]).logits(pair)
-        difference = relative_difference(together, torch.cat([logits[None], alone]))
+        difference = relative_difference(
+            together, torch.cat([logits[None], alone])
+        )
         return float(difference.max()) > same_enough(self.like.dtype)
 
-    def _without_in_turn(self, feature_map: Tensor, units: Sequence[int]) -> Tensor:
+    def _without_in_turn(
+        self, feature_map: Tensor, units: Sequence[int]
+    ) -> Tensor:
         """One copy of a photo's map for each unit, with that unit off."""
         copies = self._for_photos(torch.zeros(len(units), dtype=torch.long))
         maps = feature_map.expand(len(units), *feature_map.shape).clone()
@@ -186,7 +196,9 @@ class Suffix:
             answer = self._run_from(output)
         except UnitscopeError:
             raise
-        except Exception as error:  # it is the user's code, and may raise anything
+        except (
+            Exception
+        ) as error:  # it is the user's code, and may raise anything
             raise ModelError(
                 f"what follows layer '{self.layer.name}' failed: {one_line(error)}"
             ) from error
@@ -203,14 +215,18 @@ class Suffix:
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(keeping_numbers(self.network))
             if self.inputs is not None:
-                x = self.inputs.clone()  # some networks normalise their input in place
+                x = (
+                    self.inputs.clone()
+                )  # some networks normalise their input in place
             else:
                 shape = (len(output), *self.input_shape)
                 x = torch.empty(shape, device="meta", dtype=self.like.dtype)
                 contexts.enter_context(ShapesOnly())
             if self.start is not None and self.held is not None:
                 held = self.held.clone()
-                contexts.enter_context(replacing(self.network, self.start, held))
+                contexts.enter_context(
+                    replacing(self.network, self.start, held)
+                )
             contexts.enter_context(replacing(self.network, self.layer, output))
             return self.network(x)
 

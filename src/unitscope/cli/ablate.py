@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from unitscope.cli.loading import load_model
-from unitscope.cli.options import JSON, OUT, PHOTOS, UNITS, model_options, top_option
+from unitscope.cli.options import (
+    JSON,
+    OUT,
+    PHOTOS,
+    UNITS,
+    model_options,
+    top_option,
+)
 from unitscope.cli.output import draw, folder_for, print_document
 from unitscope.cli.reader import Reader
 
@@ -89,7 +96,9 @@ def ablate(
     reader.finish()
 
 
-def _check_usage(layer: str | None, units: Sequence[int], asks_maximal: bool) -> None:
+def _check_usage(
+    layer: str | None, units: Sequence[int], asks_maximal: bool
+) -> None:
     if units and asks_maximal:
         raise click.UsageError(
             "name units with --unit, or ask for the --maximal one, not both"
@@ -135,5 +144,7 @@ def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
         logits = f"{change.logit_before:>7.3f} → {change.logit_after:>7.3f}"
         before, after = change.probability_before, change.probability_after
         probabilities = f"{before:>6.1%} → {after:>6.1%}"
-        lines.append(f"  {change.label:<{width}}  {ranks}   {logits}   {probabilities}")
+        lines.append(
+            f"  {change.label:<{width}}  {ranks}   {logits}   {probabilities}"
+        )
     return "\n".join(lines)

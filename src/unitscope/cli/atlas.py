@@ -28,7 +28,9 @@ def atlas_group() -> None:
     """
 
 
-_ATLAS = click.argument("path", metavar="ATLAS", type=click.Path(path_type=Path))
+_ATLAS = click.argument(
+    "path", metavar="ATLAS", type=click.Path(path_type=Path)
+)
 _LAYER = click.option(
     "--layer",
     metavar="LAYER",
@@ -65,7 +67,14 @@ _CLASSES = (
     "accuracy_low",
     "accuracy_high",
 )
-_CLASSES_OF_UNIT = ("rank", "class_name", "images", "mean", "mean_low", "mean_high")
+_CLASSES_OF_UNIT = (
+    "rank",
+    "class_name",
+    "images",
+    "mean",
+    "mean_low",
+    "mean_high",
+)
 _CONCEPTS = ("concept", "name", "category", "images", "share")
 _CONCEPTS_OF_UNIT = (
     "rank",
@@ -253,9 +262,14 @@ def _print_accuracy(
 
     has_labels = atlas.manifest["data"]["labels"] == "given"
     quantity = (
-        "accuracy" if has_labels else "agreement with the model's own predictions"
+        "accuracy"
+        if has_labels
+        else "agreement with the model's own predictions"
     )
-    for name, estimate in (("all on", before), (f"{len(set(units))} off", after)):
+    for name, estimate in (
+        ("all on", before),
+        (f"{len(set(units))} off", after),
+    ):
         interval = f"{estimate.low:.1%}–{estimate.high:.1%}, 95 %"
         click.echo(f"{name:<8} {quantity} {estimate.value:.1%} ({interval})")
     print_table(rows[:top], _ACCURACIES)
@@ -263,7 +277,11 @@ def _print_accuracy(
 
 @atlas_group.command("merge")
 @click.argument(
-    "parts", metavar="PART...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    "parts",
+    metavar="PART...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
 )
 @click.option(
     "--out",

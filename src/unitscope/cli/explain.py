@@ -24,7 +24,9 @@ from unitscope.cli.reader import Reader
 if TYPE_CHECKING:
     from unitscope.accounts.account import Account
 
-_METHODS = "; ".join(f"{name}, {method.summary}" for name, method in METHODS.items())
+_METHODS = "; ".join(
+    f"{name}, {method.summary}" for name, method in METHODS.items()
+)
 
 
 @click.command()
@@ -124,7 +126,9 @@ def explain(
             from unitscope.render.reporting import report
 
             pieces = not no_pieces
-            reports = report(model, reader, out, pieces=pieces, each=each, **options)
+            reports = report(
+                model, reader, out, pieces=pieces, each=each, **options
+            )
     summaries.print(reports)
     reader.finish()
 
@@ -156,7 +160,9 @@ class _Summaries:
     def print(self, reports: Sequence[Path]) -> None:
         """Print all summaries, and the last of the reports, which links to the others."""
         if self._as_json:
-            print_document("explanation", network=self._network, photos=self._photos)
+            print_document(
+                "explanation", network=self._network, photos=self._photos
+            )
             return
         click.echo("\n".join(self._photos))
         if reports:

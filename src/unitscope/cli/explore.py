@@ -112,10 +112,14 @@ def explore(
 
 def _open_browser(address: str) -> None:
     # In a thread: a browser in the terminal blocks until somebody leaves it.
-    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    threading.Thread(
+        target=webbrowser.open, args=(address,), daemon=True
+    ).start()
 
 
-def _load(options: dict[str, str | None], atlas: Atlas | None) -> Classifier | None:
+def _load(
+    options: dict[str, str | None], atlas: Atlas | None
+) -> Classifier | None:
     """The model that the options name, completed by what the atlas notes."""
     if atlas is None or options["spec"]:
         return load_model(options)
@@ -136,7 +140,9 @@ def _model_of(atlas: Atlas) -> Classifier | None:
         if fingerprint(model) != identity["model"]:
             reason = f"'{_spec(atlas)}' alone has other weights"
         elif model.preprocessing.describe() != preprocessing:
-            reason = f"it was scanned with another preprocessing, {preprocessing}"
+            reason = (
+                f"it was scanned with another preprocessing, {preprocessing}"
+            )
         else:
             return model
     except UnitscopeError as error:

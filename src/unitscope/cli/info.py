@@ -83,13 +83,18 @@ def _head_facts(
         )
     else:
         yield "not exact", verification.reason
-        remainder = f"its maps leave out up to {head.error:.0%} of the largest logit"
+        remainder = (
+            f"its maps leave out up to {head.error:.0%} of the largest logit"
+        )
         yield "measured", f"{head.kind}: {remainder}, {on}"
 
     if verification.ablation_error is not None:
         units = f"{verification.tried} random units switched off one by one"
         accuracy = _accuracy(verification.ablation_error)
-        yield "ablation", f"{units} = real forward passes without them, {accuracy}"
+        yield (
+            "ablation",
+            f"{units} = real forward passes without them, {accuracy}",
+        )
 
     found = f"found and verified in {verification.seconds:.1f} s"
     forward = f"one forward pass takes {verification.forward_seconds:.2f} s"

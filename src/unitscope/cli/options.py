@@ -37,7 +37,9 @@ def model_options(function: _F) -> _F:
             help="The network of a checkpoint, e.g. torchvision:resnet50.",
         ),
         click.option(
-            "--labels", metavar="FILE", help="Names of the classes, one per line."
+            "--labels",
+            metavar="FILE",
+            help="Names of the classes, one per line.",
         ),
         click.option(
             "--preprocessing",

@@ -33,7 +33,9 @@ def print_json(value: Any) -> None:
     """Print JSON on standard output."""
     # Where standard output cannot encode all characters, JSON's escapes lose none.
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    text = json.dumps(value, indent=1, ensure_ascii=not is_unicode, allow_nan=False)
+    text = json.dumps(
+        value, indent=1, ensure_ascii=not is_unicode, allow_nan=False
+    )
     click.echo(text)
 
 
@@ -57,19 +59,24 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     lines = [list(columns), *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     are_texts = [
-        any(isinstance(row.get(column), str) for row in rows) for column in columns
+        any(isinstance(row.get(column), str) for row in rows)
+        for column in columns
     ]
     for line in lines:
         padded = [
             cell.ljust(width) if is_text else cell.rjust(width)
-            for cell, width, is_text in zip(line, widths, are_texts, strict=True)
+            for cell, width, is_text in zip(
+                line, widths, are_texts, strict=True
+            )
         ]
         click.echo("  ".join(padded).rstrip())
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
     """A row for JSON, in which a missing number is null."""
-    return {name: None if _is_nan(value) else value for name, value in row.items()}
+    return {
+        name: None if _is_nan(value) else value for name, value in row.items()
+    }
 
 
 def _is_nan(value: Any) -> bool:
@@ -79,7 +86,11 @@ def _is_nan(value: Any) -> bool:
 def _cell(value: Any) -> str:
     if value is None or _is_nan(value):
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float)
+        else " ".join(str(value).split())
+    )
 
 
 def folder_for(out: Path | None, default: str | None = None) -> Path | None:
@@ -102,7 +113,9 @@ def folder_for(out: Path | None, default: str | None = None) -> Path | None:
     return out
 
 
-def draw(result: Drawable, out: Path, name: str, as_json: bool, **options: Any) -> None:
+def draw(
+    result: Drawable, out: Path, name: str, as_json: bool, **options: Any
+) -> None:
     """Draw a result into a file, and print its path: beside JSON on standard error."""
     from unitscope.files import make_folder
 

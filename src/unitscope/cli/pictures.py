@@ -146,7 +146,9 @@ def units_command(
             maps = model.units(photo, layer, list(units))
             records.append(record.of_unit_maps(maps, 0))
             if out is not None:
-                name = _picture_name(reader.unique(photo.name), maps.layer, maps.units)
+                name = _picture_name(
+                    reader.unique(photo.name), maps.layer, maps.units
+                )
                 draw(maps, out, name, as_json, style=style, scale=scale)
             progress(1)
 

@@ -161,7 +161,8 @@ def _part(text: str | None) -> tuple[int, int] | None:
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal()):
         raise click.BadParameter(
-            f"'{text}' is not a part: write for instance 1/4", param_hint="--part"
+            f"'{text}' is not a part: write for instance 1/4",
+            param_hint="--part",
         )
     return int(part), int(parts)
 

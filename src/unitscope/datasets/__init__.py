@@ -11,7 +11,11 @@ from typing import TypeAlias
 from unitscope.datasets.base import EXPECTED, Dataset, Entry, shown_id
 from unitscope.datasets.broden import BrodenMasks
 from unitscope.datasets.folders import open_folder, walk
-from unitscope.datasets.index_maps import IndexMaps, read_object_info, without_none
+from unitscope.datasets.index_maps import (
+    IndexMaps,
+    read_object_info,
+    without_none,
+)
 from unitscope.datasets.layout import (
     ANNOTATIONS,
     SPLITS,
@@ -42,7 +46,9 @@ __all__ = [
 
 _SHARDS = (".tar", ".parquet")
 
-DatasetSource: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+DatasetSource: TypeAlias = (
+    str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+)
 
 
 def open_dataset(
@@ -144,7 +150,9 @@ def _check_folder(root: Path) -> None:
     problem = "is not there: check the path"
     if root.exists():
         problem = "is a file: unpack it, and give the folder"
-    raise DatasetError(f"'{root}' {problem} (annotated photos are read from a folder)")
+    raise DatasetError(
+        f"'{root}' {problem} (annotated photos are read from a folder)"
+    )
 
 
 def _annotations_folder(root: Path) -> str:
@@ -191,7 +199,9 @@ def _names_of_numbers(root: Path) -> tuple[str, ...]:
     )
 
 
-def _open_one(source: str, split: str | None, classes: Sequence[str] | None) -> Dataset:
+def _open_one(
+    source: str, split: str | None, classes: Sequence[str] | None
+) -> Dataset:
     if re.match(r"[a-z][a-z0-9+]+://|pipe:", source):
         raise DatasetError(
             f"'{source}' is an address, and data sets are read from files: download it "
@@ -222,7 +232,10 @@ def _open_folder(
 
 
 def _open_several(
-    source: str, paths: Sequence[Path], split: str | None, classes: Sequence[str] | None
+    source: str,
+    paths: Sequence[Path],
+    split: str | None,
+    classes: Sequence[str] | None,
 ) -> Dataset:
     for path in paths:
         # One photo of many may be missing, but no tar or table.
@@ -238,14 +251,21 @@ def _open_several(
     if all(is_photo(path.name) for path in paths):
         _refuse_split(source, split)
         return open_paths(paths, classes)
-    if split is not None and len(paths) > 1 and any(split_of(path) for path in paths):
+    if (
+        split is not None
+        and len(paths) > 1
+        and any(split_of(path) for path in paths)
+    ):
         chosen = _of_split(paths, split, f"'{source}'")
         return _open_shards(source, chosen, None, classes)
     return _open_shards(source, paths, split, classes)
 
 
 def _open_shards(
-    source: str, paths: Sequence[Path], split: str | None, classes: Sequence[str] | None
+    source: str,
+    paths: Sequence[Path],
+    split: str | None,
+    classes: Sequence[str] | None,
 ) -> Dataset:
     names = [path.name.lower() for path in paths]
     if all(name.endswith((".tar", *COMPRESSED)) for name in names):
@@ -266,10 +286,13 @@ def _open_shards(
     )
 
 
-def _of_split(shards: Sequence[Path], split: str | None, where: str) -> list[Path]:
+def _of_split(
+    shards: Sequence[Path], split: str | None, where: str
+) -> list[Path]:
     """The shards of one split, by their names or folders.
 
-    `train-00000-of-00004.parquet` is of "train". All where some shard names no split, and none was asked for.
+    `train-00000-of-00004.parquet` is of "train". All shards are taken where none was
+    asked for and some shard names no split.
     """
     splits = {split_of(path) for path in shards}
     if split is None and None in splits:

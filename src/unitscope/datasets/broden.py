@@ -40,7 +40,9 @@ class BrodenMasks(MaskedDataset):
         self.concepts, self._index_of = _concepts(root / "label.csv")
 
         columns, rows = _table(root / "index.csv", ("image", "sh", "sw"))
-        self._categories = [name for name in columns if name not in _NOT_CATEGORIES]
+        self._categories = [
+            name for name in columns if name not in _NOT_CATEGORIES
+        ]
         if split is not None:
             rows = _of_split(rows, split, root)
 
@@ -58,7 +60,9 @@ class BrodenMasks(MaskedDataset):
         self.notes = ()
         left_out = len(rows) - len(paths)
         if left_out:
-            self.notes = (f"{left_out} photos without annotations are left out",)
+            self.notes = (
+                f"{left_out} photos without annotations are left out",
+            )
         self.dataset = FileDataset(
             source=self.source,
             kind="folder",
@@ -101,7 +105,9 @@ class BrodenMasks(MaskedDataset):
                     masks[concept] = mask
         return gathered(masks, shape, frozenset(categories))
 
-    def _concept(self, number: int, category: str, item: str, index: int) -> int:
+    def _concept(
+        self, number: int, category: str, item: str, index: int
+    ) -> int:
         """The index of a concept by its number; raises PhotoError where unknown."""
         concept = self._index_of.get((number, category))
         if concept is None:
@@ -112,7 +118,9 @@ class BrodenMasks(MaskedDataset):
             )
         return concept
 
-    def _layer(self, item: str, shape: tuple[int, int]) -> UInt[np.ndarray, "row col"]:
+    def _layer(
+        self, item: str, shape: tuple[int, int]
+    ) -> UInt[np.ndarray, "row col"]:
         """The numbers of concepts in one item of a cell."""
         if item.isdecimal():
             return np.full(shape, int(item), dtype=np.uint32)
@@ -148,7 +156,9 @@ def _items(cell: str) -> list[str]:
     return [item for item in cell.split(";") if item]
 
 
-def _concepts(file: Path) -> tuple[tuple[Concept, ...], dict[tuple[int, str], int]]:
+def _concepts(
+    file: Path,
+) -> tuple[tuple[Concept, ...], dict[tuple[int, str], int]]:
     """The concepts, and their indices by number and category.
 
     A cell "material(36);object(3)" counts the photos in each category.
@@ -185,7 +195,9 @@ def _shape(row: dict[str, str], root: Path) -> tuple[int, int]:
     )
 
 
-def _table(file: Path, needed: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
+def _table(
+    file: Path, needed: Sequence[str]
+) -> tuple[list[str], list[dict[str, str]]]:
     try:
         rows = [row for row in csv.reader(read_text(file).splitlines()) if row]
     except csv.Error as error:

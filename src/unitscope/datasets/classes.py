@@ -64,7 +64,9 @@ def labelled(
     if not present:
         unused = "there are no labels: the names of classes that were given are unused"
         no_labels = [None] * len(values)
-        return LabelledClasses(no_labels, None, () if classes is None else (unused,))
+        return LabelledClasses(
+            no_labels, None, () if classes is None else (unused,)
+        )
 
     names = {str(value) for value in present}
     numbers = all(map(_is_number, names))
@@ -129,7 +131,9 @@ def _classes_in(
             "used"
         )
         return None, (note,)
-    note = f"the classes are named and numbered by '{file.name}' beside the photos"
+    note = (
+        f"the classes are named and numbered by '{file.name}' beside the photos"
+    )
     return classes, (note,)
 
 
@@ -144,7 +148,9 @@ def _check_indices(
         )
 
 
-def _unknown_class(names: set[str], classes: Sequence[str], where: str) -> DatasetError:
+def _unknown_class(
+    names: set[str], classes: Sequence[str], where: str
+) -> DatasetError:
     name = min(names.difference(classes))
     return DatasetError(
         f"{where} has the class {name!r}, which is none of the {len(classes)} "
@@ -153,7 +159,9 @@ def _unknown_class(names: set[str], classes: Sequence[str], where: str) -> Datas
     )
 
 
-def _check_distinct(names: set[str], classes: Sequence[str], where: str) -> None:
+def _check_distinct(
+    names: set[str], classes: Sequence[str], where: str
+) -> None:
     counts = Counter(classes)
     twice = sorted(name for name in names if counts[name] > 1)
     if twice:

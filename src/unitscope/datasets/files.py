@@ -33,7 +33,9 @@ class FileDataset(Dataset):
         notes: tuple[str, ...] = (),
     ) -> None:
         if not paths:
-            raise DatasetError(f"'{source}' holds no photos: expected {EXPECTED}")
+            raise DatasetError(
+                f"'{source}' holds no photos: expected {EXPECTED}"
+            )
         check_unique(ids, source)
         self.source = source
         self.kind = kind
@@ -69,7 +71,9 @@ class FileDataset(Dataset):
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            raise PhotoError(f"there is no photo '{path}': check the path") from None
+            raise PhotoError(
+                f"there is no photo '{path}': check the path"
+            ) from None
         except (OSError, ValueError) as error:
             raise PhotoError(
                 f"'{path}' cannot be read ({one_line(error)}): check the file and its "

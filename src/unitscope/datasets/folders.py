@@ -30,17 +30,23 @@ def open_folder(
     `photos` and `others` are what `walk` gave.
     """
     if not photos:
-        raise DatasetError(f"the folder '{root}' holds no photos: expected {EXPECTED}")
+        raise DatasetError(
+            f"the folder '{root}' holds no photos: expected {EXPECTED}"
+        )
 
     where = f"'{root}'"
     texts = [path for path in others if path.endswith(".txt")]
-    layout = lay_out(photos, texts, lambda text: read_text(root / text), split, where)
+    layout = lay_out(
+        photos, texts, lambda text: read_text(root / text), split, where
+    )
     labels = labelled(layout.labels, classes, where, _names_file(root, texts))
 
     notes = layout.notes
     shards = len(others) - len(texts)
     if shards:
-        notes += (f"{shards} tars and Parquet files beside the photos are left out",)
+        notes += (
+            f"{shards} tars and Parquet files beside the photos are left out",
+        )
     paths = [photos[index] for index in layout.chosen]
     return FileDataset(
         source=str(root),

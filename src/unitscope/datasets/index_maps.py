@@ -41,13 +41,15 @@ _IGNORED = {8: 255, 16: 65535}
 class IndexMaps(MaskedDataset):
     """PNGs in a folder beside `images/`, named as the photos are.
 
-    That is SceneParse150's layout. They have 8 or 16 bits, or a palette. The number n is the n-th of the names, counted
-    from 1; 0 is none, and so is the largest possible number (255), which marks pixels
-    to ignore, where there are fewer names. `masks` raises PhotoError for a PNG that is
-    damaged, in colour, or has a number without a name.
+    That is SceneParse150's layout. The PNGs have 8 or 16 bits, or a palette. The number n
+    stands for the n-th name, counted from 1, and 0 for no name. The largest possible
+    number (255) marks pixels to ignore, where there are fewer names. `masks` raises
+    PhotoError for a PNG that is damaged, in colour, or has a number without a name.
     """
 
-    def __init__(self, photos: FileDataset, folder: str, names: Sequence[str]) -> None:
+    def __init__(
+        self, photos: FileDataset, folder: str, names: Sequence[str]
+    ) -> None:
         self.source = photos.source
         self.kind = "index maps"
         self._folder = folder
@@ -139,7 +141,10 @@ def read_object_info(file: Path) -> tuple[str, ...]:
         if not any(cells):
             continue
         row = dict(zip(columns, cells, strict=False))
-        if row.get("idx", "").strip() != str(len(names) + 1) or "name" not in row:
+        if (
+            row.get("idx", "").strip() != str(len(names) + 1)
+            or "name" not in row
+        ):
             raise DatasetError(
                 f"'{file}' does not number its names from 1 on: expected "
                 "SceneParse150's own table"

@@ -13,7 +13,16 @@ from unitscope.errors import DatasetError
 PHOTO_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .avif".split()
 )
-SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
+SPLITS = (
+    "train",
+    "training",
+    "val",
+    "valid",
+    "validation",
+    "dev",
+    "test",
+    "testing",
+)
 ANNOTATIONS = ("objects", "annotations", "annotation", "labels", "masks")
 
 
@@ -125,7 +134,9 @@ def split_of(shard: Path) -> str | None:
     return None
 
 
-def choose_split(splits: Sequence[str], asked: str | None, where: str) -> str | None:
+def choose_split(
+    splits: Sequence[str], asked: str | None, where: str
+) -> str | None:
     """The split that was asked for, or the only one.
 
     None where there are none and none was asked for. Raises DatasetError.
@@ -145,7 +156,9 @@ def choose_split(splits: Sequence[str], asked: str | None, where: str) -> str | 
     else:
         plural = "s" if len(splits) > 1 else ""
         has, remedy = f"has the split{plural} {listed}", "name one"
-    raise DatasetError(f"{where} {has}, and split={asked!r} was asked for: {remedy}")
+    raise DatasetError(
+        f"{where} {has}, and split={asked!r} was asked for: {remedy}"
+    )
 
 
 def read_split_list(text: str, split: str, where: str) -> dict[str, int]:

@@ -17,7 +17,9 @@ try:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError:
-    raise MissingExtraError("pyarrow", "atlas", "reading Parquet data sets") from None
+    raise MissingExtraError(
+        "pyarrow", "atlas", "reading Parquet data sets"
+    ) from None
 
 _IMAGE_COLUMNS = (
     "image",
@@ -94,7 +96,9 @@ class ParquetFile:
     def sizes(self, measured: bool) -> Iterator[int]:
         """The sizes of all images in bytes, or else the mean of each row group."""
         if not measured:
-            for rows, size in zip(self.group_rows, self.group_bytes, strict=True):
+            for rows, size in zip(
+                self.group_rows, self.group_bytes, strict=True
+            ):
                 mean = size // max(1, rows)
                 yield from [mean] * rows
             return
@@ -195,7 +199,9 @@ def _has_binary_bytes(kind: Any) -> bool:
     """Whether a type is a struct with a field `bytes`, as Hugging Face has images."""
     if not pa.types.is_struct(kind):
         return False
-    return any(field.name == "bytes" and _is_binary(field.type) for field in kind)
+    return any(
+        field.name == "bytes" and _is_binary(field.type) for field in kind
+    )
 
 
 def _is_binary(kind: Any) -> bool:

@@ -40,7 +40,9 @@ class PolygonMasks(MaskedDataset):
     `masks` raises PhotoError for it.
     """
 
-    def __init__(self, photos: FileDataset, names: Sequence[str] | None) -> None:
+    def __init__(
+        self, photos: FileDataset, names: Sequence[str] | None
+    ) -> None:
         self.source = photos.source
         self.kind = "polygons"
         files = (_objects_of(photos, index) for index in range(len(photos)))
@@ -89,7 +91,9 @@ class PolygonMasks(MaskedDataset):
         return int(label)
 
 
-def _points(polygon: ElementTree.Element, path: Path) -> list[tuple[float, float]]:
+def _points(
+    polygon: ElementTree.Element, path: Path
+) -> list[tuple[float, float]]:
     """The corners of a polygon as (x, y), in pixels from 0 on; raises PhotoError."""
     points = []
     for point in polygon.iter("pt"):

@@ -55,7 +55,9 @@ class Member:
         return name
 
 
-LabelledMembers: TypeAlias = tuple[list[Member], Sequence[FoundLabel], tuple[str, ...]]
+LabelledMembers: TypeAlias = tuple[
+    list[Member], Sequence[FoundLabel], tuple[str, ...]
+]
 """Photos, their labels as they are written, and notes."""
 
 
@@ -67,7 +69,9 @@ def from_sidecars(
     Each key has one photo. None where nothing lies beside them.
     """
     chosen = _one_of_each_key(photos)
-    kinds = [kind for kind in _KINDS if any(photo.sidecar(kind) for photo in chosen)]
+    kinds = [
+        kind for kind in _KINDS if any(photo.sidecar(kind) for photo in chosen)
+    ]
     if not kinds:
         return None
 
@@ -81,7 +85,9 @@ def from_sidecars(
     for kind in kinds:
         labels = [_label(photo, kind) for photo in chosen]
         if kind == "txt" and _are_captions(labels, classes):
-            notes += ("the texts beside the photos are taken for captions, not labels",)
+            notes += (
+                "the texts beside the photos are taken for captions, not labels",
+            )
         elif any(label is not None for label in labels):
             return chosen, labels, notes
     return chosen, [None] * len(chosen), notes
@@ -128,7 +134,9 @@ def _label(photo: Member, kind: str) -> FoundLabel:
     return None
 
 
-def _are_captions(labels: Sequence[FoundLabel], classes: Sequence[str] | None) -> bool:
+def _are_captions(
+    labels: Sequence[FoundLabel], classes: Sequence[str] | None
+) -> bool:
     """Whether texts are captions rather than labels.
 
     Hardly any comes twice, and they are neither numbers nor known classes.

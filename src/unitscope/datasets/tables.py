@@ -43,7 +43,9 @@ class TableDataset(Dataset):
         self.kind = "parquet"
         tables = [ParquetFile(file) for file in files]
         if not any(table.rows for table in tables):
-            raise DatasetError(f"'{source}' holds no photos: expected {EXPECTED}")
+            raise DatasetError(
+                f"'{source}' holds no photos: expected {EXPECTED}"
+            )
 
         labels = _labels(tables, classes, source)
         self.classes = labels.classes

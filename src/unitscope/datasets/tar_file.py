@@ -12,7 +12,15 @@ from typing import IO
 
 from unitscope.errors import DatasetError, PhotoError, one_line
 
-COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
+COMPRESSED = (
+    ".tar.gz",
+    ".tgz",
+    ".tar.xz",
+    ".txz",
+    ".tar.bz2",
+    ".tbz2",
+    ".tar.zst",
+)
 _MAGICS = (b"\x1f\x8b", b"\xfd7zXZ", b"BZh", b"\x28\xb5\x2f\xfd")
 _LONGEST_MAGIC = 6
 
@@ -50,7 +58,9 @@ def open_tar(path: Path, name: str) -> TarFile:
 
     ends = (offset + size for offset, size in tar.members.values())
     if max(ends, default=0) > status.st_size:
-        raise DatasetError(f"'{path}' is cut short: get a whole copy of the tar")
+        raise DatasetError(
+            f"'{path}' is cut short: get a whole copy of the tar"
+        )
     return tar
 
 

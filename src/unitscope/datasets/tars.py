@@ -46,7 +46,9 @@ class TarDataset(Dataset):
     ) -> None:
         photos = contents.photos
         if not photos:
-            raise DatasetError(f"'{source}' holds no photos: expected {EXPECTED}")
+            raise DatasetError(
+                f"'{source}' holds no photos: expected {EXPECTED}"
+            )
         self.source = source
         self.kind = contents.kind
         self.classes = labels.classes
@@ -84,7 +86,10 @@ class TarDataset(Dataset):
 
 
 def open_tars(
-    source: str, paths: Sequence[Path], split: str | None, classes: Sequence[str] | None
+    source: str,
+    paths: Sequence[Path],
+    split: str | None,
+    classes: Sequence[str] | None,
 ) -> TarDataset:
     """Open tars: WebDataset shards, the MiniPlaces layout, or class folders.
 
@@ -97,7 +102,9 @@ def open_tars(
     for path, name in zip(paths, names, strict=True):
         tar = open_tar(path, name.removesuffix(".tar"))
         tars.append(tar)
-        photos += [Member(tar, member) for member in tar.members if is_photo(member)]
+        photos += [
+            Member(tar, member) for member in tar.members if is_photo(member)
+        ]
 
     from_keys = from_sidecars(photos, classes)
     if from_keys is None:
@@ -117,7 +124,10 @@ def open_tars(
 
 
 def _by_layout(
-    source: str, tars: Sequence[TarFile], photos: list[Member], split: str | None
+    source: str,
+    tars: Sequence[TarFile],
+    photos: list[Member],
+    split: str | None,
 ) -> _Contents:
     """The photos and labels as in a folder."""
     tar_of = {}

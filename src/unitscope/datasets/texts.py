@@ -28,7 +28,9 @@ def decoded(data: bytes, where: str) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
-        raise DatasetError(f"{where} is not UTF-8 text: save it as UTF-8") from None
+        raise DatasetError(
+            f"{where} is not UTF-8 text: save it as UTF-8"
+        ) from None
     if "\0" in text:
         raise DatasetError(f"{where} is not text: expected {EXPECTED}")
     return text

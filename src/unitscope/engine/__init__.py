@@ -1,1 +1,1 @@
-"""Engine: the one door through which networks run: as they are, or compiled by ONNX Runtime while they are frozen."""
+"""Engine: a forward pass of a network, as it is or compiled by ONNX Runtime."""

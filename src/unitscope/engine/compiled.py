@@ -64,12 +64,16 @@ class Compiled:
 
     def _run(self, part: Tensor) -> list[Tensor]:
         name = self.session.get_inputs()[0].name
-        outputs = self.session.run(None, {name: part.detach().contiguous().numpy()})
+        outputs = self.session.run(
+            None, {name: part.detach().contiguous().numpy()}
+        )
         return [torch.from_numpy(output) for output in outputs]
 
 
 def compile_network(
-    network: nn.Module, example: Float[Tensor, "1 channel row col"], watched: Watched
+    network: nn.Module,
+    example: Float[Tensor, "1 channel row col"],
+    watched: Watched,
 ) -> Compiled:
     """Compile a network for inputs like `example`, and prove it against the network.
 
@@ -124,7 +128,9 @@ def _check_can_compile(network: nn.Module, example: Tensor) -> None:
         dtype = str(example.dtype).removeprefix("torch.")
         raise NotCompiledError(f"its weights are {dtype}, not float32")
     if _has_hooks(network):
-        raise NotCompiledError("it has forward hooks, which would not be called")
+        raise NotCompiledError(
+            "it has forward hooks, which would not be called"
+        )
 
 
 def _has_hooks(network: nn.Module) -> bool:
@@ -140,7 +146,9 @@ def _has_hooks(network: nn.Module) -> bool:
 def _noise_like(example: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(2)
     shape = (3, *example.shape[1:])
-    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    return torch.randn(
+        shape, generator=generator, dtype=torch.float32, device="cpu"
+    )
 
 
 def _plain_passes(
@@ -148,8 +156,12 @@ def _plain_passes(
 ) -> list[ForwardPass]:
     """Passes of one, two and three photos: some code depends on how many there are."""
     try:
-        passes = [run_plain(network, noise[:count], watched) for count in (1, 2, 3)]
-    except Exception as failure:  # it is the user's code, and may raise anything
+        passes = [
+            run_plain(network, noise[:count], watched) for count in (1, 2, 3)
+        ]
+    except (
+        Exception
+    ) as failure:  # it is the user's code, and may raise anything
         raise NotCompiledError(
             f"it fails on a few photos of noise: {one_line(failure)}"
         ) from None

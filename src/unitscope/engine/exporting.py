@@ -33,7 +33,9 @@ def exported(
     any_batch = ({0: torch.export.Dim.AUTO},)
     try:
         with _unchanged(module), quietly():
-            graph = torch.export.export(module, (noise,), dynamic_shapes=any_batch)
+            graph = torch.export.export(
+                module, (noise,), dynamic_shapes=any_batch
+            )
             if graph.range_constraints:
                 return graph, True
             return torch.export.export(module, (noise[:1],)), False
@@ -47,7 +49,9 @@ def session_of(graph: torch.export.ExportedProgram) -> tuple[Any, int]:
     """An ONNX Runtime session, and the bytes of its largest tensor for one photo."""
     import onnxruntime
 
-    largest = max(_bytes_per_photo(node.meta.get("val")) for node in graph.graph.nodes)
+    largest = max(
+        _bytes_per_photo(node.meta.get("val")) for node in graph.graph.nodes
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -55,7 +59,10 @@ def session_of(graph: torch.export.ExportedProgram) -> tuple[Any, int]:
     # between two passes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        with quietly(), tempfile.TemporaryDirectory(prefix="unitscope-") as folder:
+        with (
+            quietly(),
+            tempfile.TemporaryDirectory(prefix="unitscope-") as folder,
+        ):
             path = Path(folder) / "network.onnx"
             program = torch.onnx.export(graph, dynamo=True, verbose=False)
             assert program is not None
@@ -64,7 +71,9 @@ def session_of(graph: torch.export.ExportedProgram) -> tuple[Any, int]:
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-    except Exception as error:  # the exporter and the runtime have errors of many kinds
+    except (
+        Exception
+    ) as error:  # the exporter and the runtime have errors of many kinds
         raise NotCompiledError(
             f"ONNX Runtime does not take it: {one_line(error)}"
         ) from None

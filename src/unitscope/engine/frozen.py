@@ -29,7 +29,10 @@ class Frozen:
     """
 
     def __init__(
-        self, network: nn.Module, layers: tuple[str, ...] = (), required: bool = False
+        self,
+        network: nn.Module,
+        layers: tuple[str, ...] = (),
+        required: bool = False,
     ) -> None:
         self.layers, self.required = layers, required
         self._network = network

@@ -84,10 +84,14 @@ def run_plain(
             output = network(batch.clone())
             logits = logits_of(output, batch.shape[0]).to(torch.float32).clone()
         elif with_readout:
-            logits, feature_map, readout = run_tapped(network, batch, watched.path)
+            logits, feature_map, readout = run_tapped(
+                network, batch, watched.path
+            )
         else:
             logits, feature_map, _ = run_with_tap(network, batch, watched.path)
-    ordered = {name: outputs[name] for name in watched.layers if name in outputs}
+    ordered = {
+        name: outputs[name] for name in watched.layers if name in outputs
+    }
     return ForwardPass(logits, ordered, feature_map, readout)
 
 
@@ -105,7 +109,9 @@ def run_bfloat16(
         passed = run_plain(network, units_last, watched)
     assert passed.feature_map is not None and passed.readout is not None
     logits = passed.readout.logits(cell_means(passed.feature_map))
-    return ForwardPass(logits, passed.outputs, passed.feature_map, passed.readout)
+    return ForwardPass(
+        logits, passed.outputs, passed.feature_map, passed.readout
+    )
 
 
 def _flat(numbers: Tensor) -> Float[Tensor, "batch number"]:

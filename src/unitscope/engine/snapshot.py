@@ -47,7 +47,8 @@ class Snapshot:
             for module in self._modules
         ]
         versions = [
-            0 if tensor.is_inference() else tensor._version for tensor in self._tensors
+            0 if tensor.is_inference() else tensor._version
+            for tensor in self._tensors
         ]
         everywhere = torch.nn.modules.module
         hooks = len(everywhere._global_forward_hooks)

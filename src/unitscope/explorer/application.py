@@ -216,13 +216,18 @@ class _Site:
                 wait_for_place=lambda: stack.enter_async_context(place),
             )
             return await _json(
-                request, self._pages, lambda: self._documents.add_photo(data, name)
+                request,
+                self._pages,
+                lambda: self._documents.add_photo(data, name),
             )
 
     async def _ablated(self, request: Request) -> Response:
         require_json(request)
         body = await read_body(
-            request, self._limits.question_bytes, "the list of units", self._limits
+            request,
+            self._limits.question_bytes,
+            "the list of units",
+            self._limits,
         )
         photo, layer, units = ablation_request(body)
         function = self._documents.ablated
@@ -261,7 +266,9 @@ class _Site:
     async def _sprite(self, request: Request) -> Response:
         place = number(request.path_params["place"])
         unit = number(request.path_params["unit"])
-        return await self._image_file(request, self._documents.sprite, place, unit)
+        return await self._image_file(
+            request, self._documents.sprite, place, unit
+        )
 
     async def _image_file(
         self, request: Request, find: Callable[..., Path], *numbers: int
@@ -308,11 +315,17 @@ def _read(path: Path, known_tag: str) -> CachedFile:
 
 
 async def _shared_json(
-    request: Request, worker: Worker, function: Callable[..., Any], *arguments: Any
+    request: Request,
+    worker: Worker,
+    function: Callable[..., Any],
+    *arguments: Any,
 ) -> Response:
     """A document, computed once for all who ask for it at the same time."""
     return await _json(
-        request, worker, lambda: function(*arguments), key=(function, *arguments)
+        request,
+        worker,
+        lambda: function(*arguments),
+        key=(function, *arguments),
     )
 
 
@@ -347,7 +360,9 @@ async def _run(
     result = asyncio.ensure_future(worker.run(function, key=key))
     departure = asyncio.ensure_future(_departure(request))
     try:
-        await asyncio.wait({result, departure}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {result, departure}, return_when=asyncio.FIRST_COMPLETED
+        )
         if not result.done():
             raise ClientDisconnect
         return result.result()

@@ -103,7 +103,9 @@ def _layer_lines(atlas: Atlas) -> list[str]:
 def _concept_lines(measured: dict[str, Any]) -> list[str]:
     """The source of the masks, the parameters, and the detectors of each layer."""
     settings = {
-        name: value for name, value in measured.items() if name not in _NOT_PARAMETERS
+        name: value
+        for name, value in measured.items()
+        if name not in _NOT_PARAMETERS
     }
     if "source" in settings:
         settings["source"] = last_part(settings["source"])

@@ -42,7 +42,9 @@ class AtlasDocuments:
         drawn: bool = False,
     ) -> None:
         if images < 1:
-            raise InputError(f"a unit is shown with at least 1 image, not {images}")
+            raise InputError(
+                f"a unit is shown with at least 1 image, not {images}"
+            )
         self.tiles = Tiles(atlas, dataset, folder)
         self._atlas = atlas
         self._images = images
@@ -79,7 +81,9 @@ class AtlasDocuments:
             "againstItself": ablation.get("labels") == "predicted",
             "complete": atlas.complete,
             "quantile": manifest["parameters"]["quantile"],
-            "layers": [self._layer(place).plain() for place in range(self.layers)],
+            "layers": [
+                self._layer(place).plain() for place in range(self.layers)
+            ],
             "classes": self._classes.plain(),
             "classChunk": _CLASSES_A_CHUNK,
             "about": about(atlas),
@@ -126,7 +130,9 @@ class AtlasDocuments:
         """The pages of a chunk of classes, and rows about all their images."""
         begin, count = chunk * _CLASSES_A_CHUNK, len(self._classes)
         if not 0 <= begin < count:
-            raise MissingError(f"there is no part {chunk} of the {count} classes")
+            raise MissingError(
+                f"there is no part {chunk} of the {count} classes"
+            )
         end = min(begin + _CLASSES_A_CHUNK, count)
         pages = self._classes.pages(begin, end)
 
@@ -169,7 +175,9 @@ class AtlasDocuments:
             )
         if place not in self._layers:
             layer = self._atlas.layers[place]
-            self._layers[place] = LayerContents(self._atlas, layer, self._images)
+            self._layers[place] = LayerContents(
+                self._atlas, layer, self._images
+            )
         return self._layers[place]
 
     def _unit_range(self, place: int, chunk: int) -> range:

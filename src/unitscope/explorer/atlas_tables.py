@@ -109,7 +109,9 @@ def ranked(
     rows: dict[int, Rows] = {}
     for index, places in zip(distinct, groups, strict=True):
         first = places[:most].tolist()
-        rows[int(index)] = [_ranked_row(columns, member, place) for place in first]
+        rows[int(index)] = [
+            _ranked_row(columns, member, place) for place in first
+        ]
     return rows
 
 

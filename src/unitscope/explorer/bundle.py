@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-_IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"\./([\w.-]+)";\n', re.MULTILINE)
+_IMPORT = re.compile(
+    r'^import\s*\{([^}]*)\}\s*from\s*"\./([\w.-]+)";\n', re.MULTILINE
+)
 _EXPORT = re.compile(
     r"^export (?=(?:const|let|class|function|async function) )", re.MULTILINE
 )
@@ -27,7 +29,9 @@ _DESTRUCTURED = re.compile(
     r"^(?:export )?(?:const|let|var)\s*[{[]([^=]*)[}\]]\s*=", re.MULTILINE
 )
 # Types: tsc reads them, browsers need not load them.
-_JSDOC = re.compile(r"^[ \t]*/\*\*(?:(?!\*/).)*\*/[ \t]*\n", re.MULTILINE | re.DOTALL)
+_JSDOC = re.compile(
+    r"^[ \t]*/\*\*(?:(?!\*/).)*\*/[ \t]*\n", re.MULTILINE | re.DOTALL
+)
 _UNSUPPORTED = re.compile(
     r"^(?:import|export)\b.*$|\bimport\s*\(|\bimport\.meta\b", re.MULTILINE
 )
@@ -121,9 +125,13 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _check_imports(texts: Mapping[str, str], replaced: Mapping[str, str]) -> None:
+def _check_imports(
+    texts: Mapping[str, str], replaced: Mapping[str, str]
+) -> None:
     """Raise ValueError unless every imported name is exported under that name."""
-    exported = {module: set(_EXPORTED.findall(text)) for module, text in texts.items()}
+    exported = {
+        module: set(_EXPORTED.findall(text)) for module, text in texts.items()
+    }
 
     for module, text in texts.items():
         for names, needed in _IMPORT.findall(text):
@@ -152,4 +160,6 @@ def _check_names(texts: Mapping[str, str]) -> None:
 
     if repeated:
         names = "; ".join(repeated)
-        raise ValueError(f"names at the top level of more than one module: {names}")
+        raise ValueError(
+            f"names at the top level of more than one module: {names}"
+        )

@@ -57,7 +57,9 @@ class ClassContents:
     def pages(self, begin: int, end: int) -> list[dict[str, Any]]:
         """The pages of classes, beyond the columns; absent keys were not measured."""
         where: Where = [("class", ">=", begin), ("class", "<", end)]
-        removals = rows_by("class", self._atlas, "set_ablation", _REMOVALS, where)
+        removals = rows_by(
+            "class", self._atlas, "set_ablation", _REMOVALS, where
+        )
         important = _important_units(self._atlas, where)
         correct, missed = self._images
 
@@ -125,7 +127,9 @@ def _class_ratios(atlas: StoredAtlas) -> list[tuple[int, int, list[Any]]]:
     columns = ["class", "layer", "unit", "mean", "mean_low", "mean_high"]
     table = atlas.table("unit_classes", columns).to_pydict()
     ratios = []
-    for index, layer, unit, mean, low, high in zip(*table.values(), strict=True):
+    for index, layer, unit, mean, low, high in zip(
+        *table.values(), strict=True
+    ):
         own_mean = own_means[layer, unit]
         if own_mean is None or mean is None or own_mean <= 0:
             continue

@@ -11,7 +11,12 @@ from unitscope.atlas.identity import fingerprint
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.readout import Readout
 from unitscope.datasets import Dataset
-from unitscope.errors import AtlasError, ClassError, MissingError, UnitscopeError
+from unitscope.errors import (
+    AtlasError,
+    ClassError,
+    MissingError,
+    UnitscopeError,
+)
 from unitscope.explorer import filter_contents, network_contents
 from unitscope.explorer.atlas_documents import AtlasDocuments
 from unitscope.explorer.index_contents import (
@@ -91,9 +96,11 @@ class Documents:
         )
         self._freezes = freezes
         self._sources = PhotoSources(atlas, dataset, photos)
-        self._pictures: Recent[str, bytes] = Recent(pictures, _PICTURE_BYTES, len)
-        self._explanations: Recent[tuple[str, str | None], Explanation] = Recent(
-            _EXPLANATIONS
+        self._pictures: Recent[str, bytes] = Recent(
+            pictures, _PICTURE_BYTES, len
+        )
+        self._explanations: Recent[tuple[str, str | None], Explanation] = (
+            Recent(_EXPLANATIONS)
         )
 
     # For the thread that reads and draws
@@ -149,7 +156,9 @@ class Documents:
     def picture(self, id: str) -> bytes:
         """A photo as an upright JPEG of moderate size."""
         drawn = self._pictures.get(id)
-        return self._draw(id, self._sources.find(id)) if drawn is None else drawn
+        return (
+            self._draw(id, self._sources.find(id)) if drawn is None else drawn
+        )
 
     def _draw(self, id: str, source: Encoded) -> bytes:
         drawn = picture(open_photo(source, longest=_DECODED_SIDE).image)

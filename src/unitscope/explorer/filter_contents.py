@@ -119,7 +119,9 @@ def _words(kernels: Filters, convolution: nn.modules.conv._ConvNd) -> str:
     """A convolution's shape and stride: "64 filters of 3 × 7 × 7 weights, stride 2"."""
     sides = (kernels.channels_in_kernel, *convolution.kernel_size)
     weights = " × ".join(map(str, sides))
-    parts = [f"{plural(kernels.filters_in_layer, 'filter')} of {weights} weights"]
+    parts = [
+        f"{plural(kernels.filters_in_layer, 'filter')} of {weights} weights"
+    ]
 
     if kernels.groups > 1:
         parts.append(

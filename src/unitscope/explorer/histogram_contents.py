@@ -67,7 +67,10 @@ class HistogramContents:
 
     def plain(self) -> dict[str, Any]:
         """The edges of the bins, and the lowest share on a logarithmic axis."""
-        return {"edges": plain_values(self._edges.tolist(), 8), "floor": self._floor}
+        return {
+            "edges": plain_values(self._edges.tolist(), 8),
+            "floor": self._floor,
+        }
 
     def sparks(self) -> list[str]:
         """Each unit's histogram as a text, with a digit or letter a bin for its height.

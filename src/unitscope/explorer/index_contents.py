@@ -101,7 +101,12 @@ def _model(model: Classifier) -> Plain:
 
 
 def _noted_head(head: Plain) -> Plain:
-    return {"exact": True, "layer": head["layer"], "kind": head["kind"], "reason": ""}
+    return {
+        "exact": True,
+        "layer": head["layer"],
+        "kind": head["kind"],
+        "reason": "",
+    }
 
 
 def _hexadecimal(scale: str) -> list[str]:

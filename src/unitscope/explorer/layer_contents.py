@@ -33,7 +33,15 @@ _CLASSES_A_UNIT = 5
 _KEYS = ("layer", "unit")
 _ABLATION = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_change")
 _CLASS_MEANS = ("class", "images", "mean", "mean_low", "mean_high")
-_CONCEPTS = ("name", "category", "iou", "iou_low", "iou_high", "chance", "chance_high")
+_CONCEPTS = (
+    "name",
+    "category",
+    "iou",
+    "iou_low",
+    "iou_high",
+    "chance",
+    "chance_high",
+)
 
 
 class LayerContents:
@@ -43,7 +51,9 @@ class LayerContents:
     images by its maximum and by its mean.
     """
 
-    def __init__(self, atlas: StoredAtlas, layer: AtlasLayer, images: int) -> None:
+    def __init__(
+        self, atlas: StoredAtlas, layer: AtlasLayer, images: int
+    ) -> None:
         self.layer = layer
         self.factor = pooling_factor(layer.cells)
         """Large maps give the largest of every square of so many cells a side."""

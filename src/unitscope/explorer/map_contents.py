@@ -141,7 +141,9 @@ def packed_maps(
     return base64.b64encode(data).decode("ascii")
 
 
-def _max_pooled(values: Float[np.ndarray, "image row col"], factor: int) -> np.ndarray:
+def _max_pooled(
+    values: Float[np.ndarray, "image row col"], factor: int
+) -> np.ndarray:
     _, rows, cols = values.shape
     row_padding = (0, -rows % factor)
     col_padding = (0, -cols % factor)
@@ -149,6 +151,8 @@ def _max_pooled(values: Float[np.ndarray, "image row col"], factor: int) -> np.n
     padded = np.pad(values, padding, mode="edge")
 
     count, rows, cols = padded.shape
-    squares = padded.reshape(count, rows // factor, factor, cols // factor, factor)
+    squares = padded.reshape(
+        count, rows // factor, factor, cols // factor, factor
+    )
     pooled: np.ndarray = squares.max(axis=(2, 4))
     return pooled

@@ -77,7 +77,9 @@ def _head(facts: NetworkFacts) -> Plain:
         checked = f"its maps leave out {remainder}, {on}"
     else:
         error = (
-            f"to {power(head.error)} of the largest logit" if head.error else "exactly"
+            f"to {power(head.error)} of the largest logit"
+            if head.error
+            else "exactly"
         )
         checked = f"mean of every map + bias = logit {error}, {on}"
     return {
@@ -106,7 +108,9 @@ def _part(part: diagram.Part) -> Plain:
         "title": part.title,
         "faces": {name: _coordinates(points) for name, points in part.faces()},
         "lines": [
-            [round(x, 1), round(y, 1), line] for (x, y), line in part.texts() if line
+            [round(x, 1), round(y, 1), line]
+            for (x, y), line in part.texts()
+            if line
         ],
     }
 
@@ -116,7 +120,9 @@ def _coordinates(points: Sequence[Sequence[float]]) -> list[float]:
     return [round(number, 1) for point in points for number in point]
 
 
-def _stages(facts: NetworkFacts, modules: Mapping[str, nn.Module]) -> Iterator[Plain]:
+def _stages(
+    facts: NetworkFacts, modules: Mapping[str, nn.Module]
+) -> Iterator[Plain]:
     """The stages of the diagram, each with its layers up to those of the next stage."""
     layers = facts.layers
     places = {layer.name: place for place, layer in enumerate(layers)}
@@ -151,7 +157,9 @@ def _layer(
     layer: Layer, facts: NetworkFacts, modules: Mapping[str, nn.Module]
 ) -> Plain:
     # A module that runs several times has layers "name:1", "name:2" and so on.
-    name = layer.name if layer.name in modules else layer.name.rpartition(":")[0]
+    name = (
+        layer.name if layer.name in modules else layer.name.rpartition(":")[0]
+    )
     module = modules[name]
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return {
@@ -168,7 +176,10 @@ def _layer(
 
 def _kernel(name: str, module: nn.Module) -> Plain | None:
     """A convolution's name and kernel shape; None for layers that cannot be drawn."""
-    if not isinstance(module, nn.modules.conv._ConvNd) or len(module.kernel_size) > 2:
+    if (
+        not isinstance(module, nn.modules.conv._ConvNd)
+        or len(module.kernel_size) > 2
+    ):
         return None
     return {
         "layer": name,

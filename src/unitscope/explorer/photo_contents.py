@@ -76,7 +76,11 @@ def photo_contents(explanation: Explanation) -> Plain:
 
 
 def sampled_photo_contents(
-    layer: AtlasLayer, readout: Readout, sample: Sample, image: int, subject: Subject
+    layer: AtlasLayer,
+    readout: Readout,
+    sample: Sample,
+    image: int,
+    subject: Subject,
 ) -> Plain:
     """The same for an image in the sample of an atlas's head layer, without a network.
 
@@ -111,7 +115,9 @@ def evidence_contents(explanation: Explanation, index: int) -> Plain:
 def picture(photo: Image.Image, longest: int = LONGEST) -> bytes:
     """A photo as JPEG without metadata, its longer side at most `longest` pixels."""
     small = photo.copy()
-    small.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    small.thumbnail(
+        (longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0
+    )
     buffer = io.BytesIO()
     small.save(buffer, "jpeg", quality=_JPEG_QUALITY)
     return buffer.getvalue()
@@ -123,7 +129,9 @@ def packed(values: torch.Tensor) -> str:
     return base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
 
 
-def _placement(placement: Placement, grid: Grid, cells: tuple[int, ...]) -> Plain:
+def _placement(
+    placement: Placement, grid: Grid, cells: tuple[int, ...]
+) -> Plain:
     """Where the input lies on the photo, and the cells of the map on the input."""
     return {
         "size": list(placement.photo_size),

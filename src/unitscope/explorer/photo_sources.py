@@ -34,13 +34,17 @@ class PhotoSources:
     """
 
     def __init__(
-        self, atlas: Atlas | None, dataset: Dataset | None, files: Sequence[Path]
+        self,
+        atlas: Atlas | None,
+        dataset: Dataset | None,
+        files: Sequence[Path],
     ) -> None:
         self._atlas = atlas
         self._dataset = dataset
         self._shelf = Shelf()
         self._files = {
-            f"photo-{place}": _named_file(path) for place, path in enumerate(files)
+            f"photo-{place}": _named_file(path)
+            for place, path in enumerate(files)
         }
 
     def add(
@@ -70,7 +74,8 @@ class PhotoSources:
             raise MissingError(f"there is no image {image}: no atlas is open")
         if self._dataset is None:
             raise MissingError(
-                f"image {image} has moved since the scan: say where the photos lie with "
+                f"image {image} has moved since the scan: say where the photos lie "
+                "with "
                 "--source"
             )
         return self._atlas.subjects([image], self._dataset)[0]
@@ -97,7 +102,9 @@ class PhotoSources:
 
         classes = self._atlas.classes
         has_labels = self._atlas.manifest["data"]["labels"] == "given"
-        for row in self._image_rows(self.sample.images[:OFFERED_IMAGES].tolist()):
+        for row in self._image_rows(
+            self.sample.images[:OFFERED_IMAGES].tolist()
+        ):
             if row["id"] not in self._dataset.places:
                 continue
             index = row["class"]
@@ -144,7 +151,9 @@ def _named_file(path: Path) -> Encoded:
                 f"there is no photo '{name}' (any more): check its path"
             ) from None
         except IsADirectoryError:
-            raise PhotoError(f"'{name}' is a folder: name the photos in it") from None
+            raise PhotoError(
+                f"'{name}' is a folder: name the photos in it"
+            ) from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise PhotoError(

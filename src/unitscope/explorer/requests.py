@@ -44,13 +44,17 @@ def path_numbers(request: Request) -> list[int]:
 def evidence_request(request: Request) -> EvidenceRequest:
     """The parameters of evidence.json; raises InputError where one is missing."""
     query = request.query_params
-    missing = [name for name in ("photo", "layer", "class") if not query.get(name)]
+    missing = [
+        name for name in ("photo", "layer", "class") if not query.get(name)
+    ]
     if missing:
         raise InputError(
             f"the question lacks {', '.join(missing)}: ask "
             "evidence.json?photo=…&layer=…&class=…"
         )
-    return EvidenceRequest(query["photo"], query["layer"], number(query["class"]))
+    return EvidenceRequest(
+        query["photo"], query["layer"], number(query["class"])
+    )
 
 
 def photo_name(request: Request) -> str:
@@ -62,7 +66,8 @@ def photo_name(request: Request) -> str:
     name = request.headers.get("x-photo-name")
     if name is None:
         raise HTTPException(
-            400, "a photo is sent with its name in the header X-Photo-Name: add it"
+            400,
+            "a photo is sent with its name in the header X-Photo-Name: add it",
         )
     return unquote(name, errors="replace")
 
@@ -83,7 +88,11 @@ def ablation_request(body: bytes) -> AblationRequest:
     """The photo, layer and units in the JSON body of a request; raises InputError."""
     try:
         message = json.loads(body)
-        photo, layer, units = message["photo"], message["layer"], message["units"]
+        photo, layer, units = (
+            message["photo"],
+            message["layer"],
+            message["units"],
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         photo = layer = units = None
 
@@ -99,4 +108,6 @@ def _are_unit_numbers(units: Any) -> bool:
     if not isinstance(units, list):
         return False
     # A bool is an int too.
-    return all(type(unit) is int and abs(unit) < _LARGEST_UNIT for unit in units)
+    return all(
+        type(unit) is int and abs(unit) < _LARGEST_UNIT for unit in units
+    )

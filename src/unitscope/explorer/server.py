@@ -111,7 +111,13 @@ def explore(
             photos=[Path(photo) for photo in photos],
             freezes=freeze,
         )
-        serve(documents, host=host, port=port, allow_hosts=allow_hosts, ready=ready)
+        serve(
+            documents,
+            host=host,
+            port=port,
+            allow_hosts=allow_hosts,
+            ready=ready,
+        )
 
 
 def listening(
@@ -147,10 +153,14 @@ def listening(
         problem = f"ports {defaults[0]} to {defaults[-1]} are all taken"
     else:
         problem = f"port {port} of {host} {reason}"
-    raise UnitscopeError(f"{problem}: name another with --port, or 0 for any free port")
+    raise UnitscopeError(
+        f"{problem}: name another with --port, or 0 for any free port"
+    )
 
 
-def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+def _bound(
+    family: socket.AddressFamily, address: str, port: int
+) -> socket.socket:
     """A socket that listens at an address; raises OSError."""
     # asyncio turns Nagle's algorithm off only on sockets that name their protocol,
     # which connections inherit. Otherwise every other answer waits 40 ms until the
@@ -212,7 +222,9 @@ class _Server(uvicorn.Server):
         else:
             super().handle_exit(sig, frame)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(
+        self, sockets: list[socket.socket] | None = None
+    ) -> None:
         """Shut down, after all waiting clients have got an answer."""
         self._close()
         await super().shutdown(sockets)

@@ -32,7 +32,10 @@ class Shelf:
     """
 
     def __init__(
-        self, count: int = 64, total_bytes: int = 256 << 20, pixels: int = 50_000_000
+        self,
+        count: int = 64,
+        total_bytes: int = 256 << 20,
+        pixels: int = 50_000_000,
     ) -> None:
         self._total_bytes = total_bytes
         self._pixels = pixels

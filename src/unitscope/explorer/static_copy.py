@@ -96,7 +96,8 @@ def _warn_of_missing(of_atlas: AtlasDocuments | None) -> None:
         return
     tiles = of_atlas.tiles
     warnings.warn(
-        f"{tiles.missing} of {tiles.requested} images could not be shown: say where the "
+        f"{tiles.missing} of {tiles.requested} images could not be shown: say where "
+        "the "
         "data set lies now with --source",
         UnitscopeWarning,
         stacklevel=3,
@@ -188,7 +189,9 @@ def _write_script(folder: Path, name: str, value: Any) -> None:
     Nothing in it can end the script or look like an address: "<", ">", "&" and
     characters beyond ASCII are escaped, and so is the second of two slashes.
     """
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(
+        value, ensure_ascii=True, allow_nan=False, separators=(",", ":")
+    )
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     text = text.replace("//", "/\\/")
@@ -236,7 +239,9 @@ def copied_page(page: str, title: str, made_by: str) -> tuple[str, list[str]]:
     charset = '<meta charset="utf-8">'
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     generator = f'<meta name="generator" content="unitscope {escape(made_by)}">'
-    page, charsets = _replaced(charset, f"{charset}\n{policy}\n{generator}", page)
+    page, charsets = _replaced(
+        charset, f"{charset}\n{policy}\n{generator}", page
+    )
 
     if (scripts, titles, charsets) != (1, 1, 1) or "static/" in page:
         raise ValueError(

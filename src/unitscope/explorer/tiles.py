@@ -62,7 +62,9 @@ class Tiles:
     has a state that says so, and no file.
     """
 
-    def __init__(self, atlas: Atlas, dataset: Dataset | None, folder: Path) -> None:
+    def __init__(
+        self, atlas: Atlas, dataset: Dataset | None, folder: Path
+    ) -> None:
         self.suffix = "webp" if features.check("webp") else "jpg"
         self._dataset = dataset
         self._folder = folder
@@ -229,7 +231,9 @@ class Tiles:
         return _cropped(photo, box, size)
 
 
-def _cropped(photo: Image.Image, box: _Box, size: tuple[int, int]) -> Image.Image:
+def _cropped(
+    photo: Image.Image, box: _Box, size: tuple[int, int]
+) -> Image.Image:
     """The part of a photo in a box, resized; grey where the box exceeds the photo."""
     left, top, right, bottom = box
     excess = max(-left, -top, right - photo.width, bottom - photo.height)

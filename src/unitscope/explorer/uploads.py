@@ -85,7 +85,10 @@ async def read_body(
                 if len(body) > most_bytes:
                     raise too_large
 
-                if wait_for_place is not None and len(body) > limits.small_bytes:
+                if (
+                    wait_for_place is not None
+                    and len(body) > limits.small_bytes
+                ):
                     # The wait for a place is not the client's fault: it does not count.
                     timer.reschedule(None)
                     wait_start = clock()

@@ -40,7 +40,10 @@ class Worker:
         self._closed = False
 
     async def run(
-        self, function: Callable[..., _T], *arguments: Any, key: Hashable | None = None
+        self,
+        function: Callable[..., _T],
+        *arguments: Any,
+        key: Hashable | None = None,
     ) -> _T:
         """Run a function in the thread, and return or raise what it does.
 

@@ -79,7 +79,9 @@ def batches(
             raise
 
 
-def _schedule(first_batch: Sequence[PhotoSource | Photo], size: int) -> tuple[int, int]:
+def _schedule(
+    first_batch: Sequence[PhotoSource | Photo], size: int
+) -> tuple[int, int]:
     """How many threads read photos, and how many photos a thread takes at once."""
     threads, at_once = _MOST_THREADS, 1
     if _are_small(first_batch):
@@ -178,7 +180,9 @@ def _decoded(opener: _Opener) -> Photo | Exception:
         return error
 
 
-def _outcomes(openers: list[_Opener], own: Preprocessing | None) -> list[_Outcome]:
+def _outcomes(
+    openers: list[_Opener], own: Preprocessing | None
+) -> list[_Outcome]:
     """Decode photos, and preprocess those of one size together where that is ours."""
     outcomes: list[_Outcome] = [_decoded(opener) for opener in openers]
     if own is None:
@@ -198,7 +202,9 @@ def _outcomes(openers: list[_Opener], own: Preprocessing | None) -> list[_Outcom
     return outcomes
 
 
-def _preprocessed(photos: dict[int, Photo], own: Preprocessing) -> dict[int, Read]:
+def _preprocessed(
+    photos: dict[int, Photo], own: Preprocessing
+) -> dict[int, Read]:
     """Photos of one size, by their places, preprocessed together."""
     pixels = [photo.held for photo in photos.values()]
     inputs = own.together(pixels)

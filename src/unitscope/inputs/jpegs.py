@@ -22,7 +22,9 @@ _IS_SAME_LIBRARY = features.check_feature("libjpeg_turbo")
 _FORMATS = ("JPEG", "MPO")
 
 
-def decoded(header: Image.Image, data: bytes) -> UInt8[ndarray, "row col 3"] | None:
+def decoded(
+    header: Image.Image, data: bytes
+) -> UInt8[ndarray, "row col 3"] | None:
     """The RGB pixels of a JPEG file whose header Pillow has read.
 
     None for files that Pillow must decode: all that are not upright 8-bit RGB or grey,

@@ -73,7 +73,11 @@ class MeasuredPreprocessing:
             )
         if tensor.ndim == 4 and tensor.shape[0] == 1:
             tensor = tensor[0]
-        if tensor.ndim != 3 or not tensor.is_floating_point() or not tensor.numel():
+        if (
+            tensor.ndim != 3
+            or not tensor.is_floating_point()
+            or not tensor.numel()
+        ):
             kind = f"a {tensor.dtype}" if tensor.numel() else "an empty"
             raise PreprocessingError(
                 f"the preprocessing {self._name} gave {kind} tensor of shape "

@@ -109,7 +109,9 @@ def open_photo(source: PhotoSource, longest: int | None = None) -> Photo:
     return opened(source, longest)()
 
 
-def opened(source: PhotoSource, longest: int | None = None) -> Callable[[], Photo]:
+def opened(
+    source: PhotoSource, longest: int | None = None
+) -> Callable[[], Photo]:
     """Open a photo and read its header, as `open_photo` does.
 
     The function that is returned decodes the rest, in any thread.
@@ -223,7 +225,9 @@ def _as_photo_errors(path: Path | str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise _too_large(str(path), error) from None
     except PermissionError:
-        raise PhotoError(f"'{path}' may not be read: check its permissions") from None
+        raise PhotoError(
+            f"'{path}' may not be read: check its permissions"
+        ) from None
     except Exception as error:
         # Pillow's plug-ins raise many kinds of errors for damaged files.
         raise PhotoError(

@@ -26,7 +26,9 @@ class NotMeasurableError(Exception):
     """What a function does is not a resize and a crop; the message says why."""
 
 
-def measured_placement(transform: Transform, photo_size: tuple[int, int]) -> Placement:
+def measured_placement(
+    transform: Transform, photo_size: tuple[int, int]
+) -> Placement:
     """Where the input lies on a photo of `photo_size` (width, height).
 
     It is good to about a thousandth of the photo's side. Raises NotMeasurableError.
@@ -135,7 +137,9 @@ def _edges(
     if not _differ(index[used]):
         used = seen
     if not _differ(index[used]):
-        raise NotMeasurableError(f"a ramp leaves fewer than two levels along {name}")
+        raise NotMeasurableError(
+            f"a ramp leaves fewer than two levels along {name}"
+        )
 
     shares = (level[used] * 255 + 0.5) / 256
     line = _Line.fitted(index[used], shares * extent)
@@ -148,7 +152,9 @@ def _edges(
     return line.start, line.start + length
 
 
-def _centres(level: Float[Tensor, "row col"], axis: int) -> Float[Tensor, "row col"]:
+def _centres(
+    level: Float[Tensor, "row col"], axis: int
+) -> Float[Tensor, "row col"]:
     """The centre of every pixel along an axis of the input."""
     rows, cols = level.shape
     if axis == 0:
@@ -160,7 +166,9 @@ def _centres(level: Float[Tensor, "row col"], axis: int) -> Float[Tensor, "row c
     return centres.expand_as(level)
 
 
-def _is_sloped(level: Float[Tensor, "row col"], extent: int) -> Bool[Tensor, "row col"]:
+def _is_sloped(
+    level: Float[Tensor, "row col"], extent: int
+) -> Bool[Tensor, "row col"]:
     """Where the ramp rises.
 
     Beyond the centres of the photo's outermost pixels, resampling has nothing to

@@ -29,7 +29,9 @@ class Subject:
     size: tuple[int, int]
     preprocessing: AnyPreprocessing | None
     source: PhotoSource | None = field(default=None, repr=False)
-    tensor: Float[Tensor, "channel row col"] | None = field(default=None, repr=False)
+    tensor: Float[Tensor, "channel row col"] | None = field(
+        default=None, repr=False
+    )
     undo: AnyPreprocessing | None = field(default=None, repr=False)
     placed: Placement | None = field(default=None, repr=False)
 

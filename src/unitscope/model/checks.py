@@ -31,7 +31,11 @@ def check_adds_up(
 
     `units` are the means of the feature map over its cells.
     """
-    logits, feature_map, readout = passed.logits, passed.feature_map, passed.readout
+    logits, feature_map, readout = (
+        passed.logits,
+        passed.feature_map,
+        passed.readout,
+    )
     assert feature_map is not None and readout is not None
     # One comparison covers both: the mean of numbers that are not finite is not finite,
     # and neither is the difference. Only then it is worth looking closer.
@@ -58,7 +62,8 @@ def check_ran(layer: Layer, passed: ForwardPass) -> None:
     """Raise LayerError where a layer did not run in a pass."""
     if layer.name not in passed.outputs:
         raise LayerError(
-            f"layer '{layer.name}' did not run on this input, though it did on the first: "
+            f"layer '{layer.name}' did not run on this input, though it did on the "
+            "first: "
             "choose a layer that always runs"
         )
 
@@ -69,7 +74,8 @@ def check_same_size(sizes: Iterable[tuple[int, int]]) -> None:
     if len(different) > 1:
         listing = ", ".join(f"{rows}×{cols}" for rows, cols in different)
         raise InputError(
-            f"the preprocessing gives inputs of different sizes ({listing}), which cannot "
+            f"the preprocessing gives inputs of different sizes ({listing}), which "
+            "cannot "
             "share a batch: explain those photos one at a time, or add a crop"
         )
 
@@ -93,9 +99,12 @@ def warn_of_nothing(
     for image, subject in enumerate(subjects):
         if not bool(feature_map[image].any()):
             photo = batch[image : image + 1]
-            where = network.first_layer(photo, lambda output: not bool(output.any()))
+            where = network.first_layer(
+                photo, lambda output: not bool(output.any())
+            )
             warn_user(
-                f"on {subject.name} every unit of the feature map is 0 everywhere, first "
+                f"on {subject.name} every unit of the feature map is 0 everywhere, "
+                "first "
                 f"in the output of {where}: its maps show nothing"
             )
         elif logits.shape[1] > 1 and not bool(differ[image]):
@@ -105,7 +114,9 @@ def warn_of_nothing(
             )
 
 
-def map_of(layer: Layer, passed: ForwardPass) -> Float[Tensor, "batch unit row col"]:
+def map_of(
+    layer: Layer, passed: ForwardPass
+) -> Float[Tensor, "batch unit row col"]:
     """The feature map of a layer from a pass, float32; LayerError where it did not run."""
     check_ran(layer, passed)
     return layer.units_first(passed.outputs[layer.name]).to(torch.float32)

@@ -48,7 +48,9 @@ class Classifier:
         self,
         module: nn.Module,
         labels: Sequence[str] | None = None,
-        preprocessing: AnyPreprocessing | Callable[[Image.Image], Any] | None = None,
+        preprocessing: AnyPreprocessing
+        | Callable[[Image.Image], Any]
+        | None = None,
         provenance: Provenance | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
@@ -96,18 +98,14 @@ class Classifier:
 
     @property
     def head(self) -> Head:
-        """How the network's answers are explained: its exact head, or else a local one.
+        """How answers are explained: the exact head, or else a local one (`head.exact`).
 
-        `head.exact` tells which, `head.kind` what kind. Raises HeadError, saying why,
-        where neither can be had.
+        Raises HeadError, saying why, where neither can be had.
         """
         return self._structures.head(self.input_shape)
 
     def head_or_refusal(self) -> tuple[Head | None, str]:
-        """The head and, unless it is exact, the reason why not.
-
-        The head is None where there is not even a local answer.
-        """
+        """The head, None without even a local answer, and why it is not exact."""
         structure = self._structures.at(self.input_shape)
         try:
             return self.head, structure.refusal
@@ -227,7 +225,9 @@ class Classifier:
             self._explainer(), batches, layer, units
         )
         labels = self._labels_for(before.shape[1])
-        return Ablation(layer, maps.units, before, after, maps, labels, exact=False)
+        return Ablation(
+            layer, maps.units, before, after, maps, labels, exact=False
+        )
 
     def forward_without(
         self, x: Input, units: int | Sequence[int], layer: str | None = None
@@ -340,7 +340,9 @@ class Classifier:
 def wrap(
     module: nn.Module,
     labels: Sequence[str] | str | os.PathLike[str] | None = None,
-    preprocessing: AnyPreprocessing | Callable[[Image.Image], Any] | None = None,
+    preprocessing: AnyPreprocessing
+    | Callable[[Image.Image], Any]
+    | None = None,
 ) -> Classifier:
     """Make a module that maps (batch, channel, row, col) to logits into a classifier.
 

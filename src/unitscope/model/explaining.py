@@ -115,13 +115,17 @@ class Explainer:
             check_ran(each, passed)
 
         module = self.network.module
-        feature_map, suffix = suffix_after(module, layer, passed.outputs, batch, start)
+        feature_map, suffix = suffix_after(
+            module, layer, passed.outputs, batch, start
+        )
         if head.silent and head.attributes_by.needs_direction:
             _warn_of_silence(layer)
         what = f"the feature maps of layer '{layer.name}'"
         self.network.check_finite(feature_map, batch, what)
         units = cell_means(feature_map)
-        warn_of_nothing(self.network, passed, units, feature_map, batch, subjects)
+        warn_of_nothing(
+            self.network, passed, units, feature_map, batch, subjects
+        )
         return LocalExplanation(
             passed.logits,
             feature_map,
@@ -134,7 +138,9 @@ class Explainer:
 
 
 def _warn_of_silence(layer: Layer) -> None:
-    others = [name for name, method in METHODS.items() if not method.needs_direction]
+    others = [
+        name for name, method in METHODS.items() if not method.needs_direction
+    ]
     warn_user(
         f"a normalisation reads every cell of layer '{layer.name}' by itself, so that "
         "gradient · activation is 0 in each of them: name the layer of that "

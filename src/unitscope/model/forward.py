@@ -42,7 +42,9 @@ class Forward:
         self.frozen = Frozen(self._network.module, layers, required)
 
     @contextlib.contextmanager
-    def freezing(self, layers: tuple[str, ...], required: bool) -> Iterator[None]:
+    def freezing(
+        self, layers: tuple[str, ...], required: bool
+    ) -> Iterator[None]:
         """A `with` inside which the network is frozen; the state before comes back."""
         before = self.frozen
         is_same = before is not None and before.layers == layers
@@ -106,8 +108,14 @@ class Forward:
         module, like = self._network.module, self._network.like
 
         def compile_() -> Compiled:
-            example = torch.zeros((1, *shape), dtype=like.dtype, device=like.device)
-            with evaluating(module), torch.inference_mode(False), torch.no_grad():
+            example = torch.zeros(
+                (1, *shape), dtype=like.dtype, device=like.device
+            )
+            with (
+                evaluating(module),
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):
                 return compile_network(module, example, watched)
 
         return self.frozen.compiled(module, shape, compile_)
@@ -121,8 +129,13 @@ class Forward:
         first photos. Where bfloat16 cannot be used, the network runs in its own precision
         and a warning says why.
         """
-        if batch.dtype is not torch.float32 or batch.device.type not in ("cpu", "cuda"):
-            warn_of_precision("that needs float32 weights, on the processor or on CUDA")
+        if batch.dtype is not torch.float32 or batch.device.type not in (
+            "cpu",
+            "cuda",
+        ):
+            warn_of_precision(
+                "that needs float32 weights, on the processor or on CUDA"
+            )
             return self.run(batch), 0.0
 
         structure = self._structures.at(tuple(batch.shape[1:]))
@@ -135,7 +148,8 @@ class Forward:
             if structure.rounded <= ROUNDED:
                 return passed, structure.rounded
         warn_of_precision(
-            f"its numbers would be off by {structure.rounded:.0%}, more than {ROUNDED:.0%}"
+            f"its numbers would be off by {structure.rounded:.0%}, more than "
+            f"{ROUNDED:.0%}"
         )
         return self.run(batch), 0.0
 
@@ -143,7 +157,8 @@ class Forward:
         watched, module = Watched(structure.path), self._network.module
         with evaluating(module):
             return self._network.guarded(
-                lambda: run_bfloat16(module, batch, watched), tuple(batch.shape[1:])
+                lambda: run_bfloat16(module, batch, watched),
+                tuple(batch.shape[1:]),
             )
 
 

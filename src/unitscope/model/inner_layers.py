@@ -32,7 +32,10 @@ ChosenUnits: TypeAlias = int | Sequence[int]
 
 
 def unit_maps(
-    explainer: Explainer, batches: Iterable[Batch], layer: str, units: ChosenUnits
+    explainer: Explainer,
+    batches: Iterable[Batch],
+    layer: str,
+    units: ChosenUnits,
 ) -> UnitMaps:
     """The maps of chosen units of a layer, one forward pass a batch."""
     parts = []
@@ -49,8 +52,13 @@ def unit_maps(
 
 
 def measured_ablation(
-    explainer: Explainer, batches: Iterable[Batch], layer: str, units: ChosenUnits
-) -> tuple[Float[Tensor, "batch class"], Float[Tensor, "batch class"], UnitMaps]:
+    explainer: Explainer,
+    batches: Iterable[Batch],
+    layer: str,
+    units: ChosenUnits,
+) -> tuple[
+    Float[Tensor, "batch class"], Float[Tensor, "batch class"], UnitMaps
+]:
     """Logits before and after, by a second forward pass, and the units' maps before."""
     network = explainer.network
     before, after, parts = [], [], []
@@ -87,11 +95,17 @@ def logits_without(
 
     if not isinstance(head, ExactHead) or structure.path is None:
         found = find_map_layer(structure.layers, head.layer)
-        with evaluating(network.module), without_units(network.module, found, chosen):
+        with (
+            evaluating(network.module),
+            without_units(network.module, found, chosen),
+        ):
             return network.logits(batch.clone())
 
     fresh = batch.clone()  # before the switch, which counts calls
-    with evaluating(network.module), structure.path.without_units(chosen) as switch:
+    with (
+        evaluating(network.module),
+        structure.path.without_units(chosen) as switch,
+    ):
         logits = network.logits(fresh)
     if not switch.fired:
         raise another_path()

@@ -45,7 +45,9 @@ class Network:
         floating = (tensor for tensor in numbers if tensor.is_floating_point())
         return next(floating, torch.empty(0))
 
-    def guarded(self, run: Callable[[], Result], shape: tuple[int, ...]) -> Result:
+    def guarded(
+        self, run: Callable[[], Result], shape: tuple[int, ...]
+    ) -> Result:
         """Run the user's code, and turn its own errors into one line of ours.
 
         `shape` (channel, row, col) is the input that it runs on.
@@ -58,7 +60,9 @@ class Network:
             raise ModelError(
                 "the device ran out of memory: use a smaller batch_size"
             ) from None
-        except Exception as error:  # it is the user's code, and may raise anything
+        except (
+            Exception
+        ) as error:  # it is the user's code, and may raise anything
             raise self._explained(error, shape) from error
 
     def logits(
@@ -68,7 +72,9 @@ class Network:
 
         Give it a copy: some networks normalise their input in place.
         """
-        output = self.guarded(lambda: self.module(batch), tuple(batch.shape[1:]))
+        output = self.guarded(
+            lambda: self.module(batch), tuple(batch.shape[1:])
+        )
         return logits_of(output, len(batch)).to(torch.float32).clone()
 
     def traced(self, shape: tuple[int, ...]) -> tuple[Tensor, Trace]:
@@ -87,10 +93,13 @@ class Network:
         for name, parameter in self.module.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise NonFiniteError(
-                    f"{what} are NaN or infinite because the weights '{name}' are: load "
+                    f"{what} are NaN or infinite because the weights '{name}' are: "
+                    "load "
                     "sound weights"
                 )
-        where = self.first_layer(batch, lambda out: not bool(torch.isfinite(out).all()))
+        where = self.first_layer(
+            batch, lambda out: not bool(torch.isfinite(out).all())
+        )
         raise NonFiniteError(
             f"{what} are NaN or infinite, first in the output of {where}"
         )
@@ -110,11 +119,17 @@ class Network:
                 return f"layer '{name}'"
         return "a function that belongs to no layer"
 
-    def _explained(self, error: Exception, shape: tuple[int, ...]) -> ModelError:
+    def _explained(
+        self, error: Exception, shape: tuple[int, ...]
+    ) -> ModelError:
         lazy = nn.parameter.UninitializedParameter
-        if any(isinstance(parameter, lazy) for parameter in self.module.parameters()):
+        if any(
+            isinstance(parameter, lazy)
+            for parameter in self.module.parameters()
+        ):
             return ModelError(
-                "the network has lazy modules without weights yet: run one forward pass "
+                "the network has lazy modules without weights yet: run one forward "
+                "pass "
                 "of it first, or load its weights"
             )
         reason = " ".join(str(error).split())[:300] or repr(error)

@@ -55,7 +55,8 @@ def check_tensor(x: Tensor) -> None:
     if not is_finite(x):
         broken = ~torch.isfinite(x).flatten(1).all(dim=1)
         raise NonFiniteError(
-            f"input {int(broken.nonzero()[0])} of the batch holds NaN or infinite numbers: "
+            f"input {int(broken.nonzero()[0])} of the batch holds NaN or infinite "
+            "numbers: "
             "check what made it"
         )
 
@@ -66,12 +67,15 @@ def _photos_of(x: Any) -> list[Any]:
     is_list = isinstance(x, Iterable) and not isinstance(x, (bytes, Mapping))
     if not is_list or hasattr(x, "__array__"):
         raise InputError(
-            f"a {type(x).__name__} cannot be explained: give a path, a PIL image, a list "
+            f"a {type(x).__name__} cannot be explained: give a path, a PIL image, a "
+            "list "
             "of them, or a (batch, channel, row, col) tensor"
         )
     items = list(x)
     if not items:
-        raise InputError("there is nothing to explain: the list of photos is empty")
+        raise InputError(
+            "there is nothing to explain: the list of photos is empty"
+        )
     if isinstance(items[0], Tensor):
         raise InputError(
             f"a {type(x).__name__} of tensors cannot be explained: stack them, "
@@ -81,12 +85,19 @@ def _photos_of(x: Any) -> list[Any]:
 
 
 def _photo_batches(
-    items: list[Any], preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
+    items: list[Any],
+    preprocessing: AnyPreprocessing,
+    batch_size: int,
+    like: Tensor,
 ) -> Iterator[Batch]:
     for read in batches(items, preprocessing, batch_size):
         tensors = [tensor for _, tensor in read]
-        check_same_size((int(each.shape[1]), int(each.shape[2])) for each in tensors)
-        subjects = tuple(Subject.of_photo(photo, preprocessing) for photo, _ in read)
+        check_same_size(
+            (int(each.shape[1]), int(each.shape[2])) for each in tensors
+        )
+        subjects = tuple(
+            Subject.of_photo(photo, preprocessing) for photo, _ in read
+        )
         yield stacked(tensors).to(like.device, like.dtype), subjects
 
 
@@ -98,7 +109,9 @@ def _tensor_batches(
         subjects = tuple(
             # A copy: the user may write over the tensor, and a view would keep the whole
             # batch alive.
-            Subject.of_tensor(copied(item.cpu()), f"input {number}", preprocessing)
+            Subject.of_tensor(
+                copied(item.cpu()), f"input {number}", preprocessing
+            )
             for number, item in enumerate(batch, start)
         )
         yield batch.to(like.device, like.dtype), subjects

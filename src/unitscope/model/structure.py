@@ -17,7 +17,12 @@ from unitscope.attribution.local_search import find_local
 from unitscope.attribution.methods import DEFAULT_METHOD
 from unitscope.errors import HeadError, ModelError
 from unitscope.model.network import Network
-from unitscope.tracing.layers import Layer, evaluating, find_map_layer, layers_of
+from unitscope.tracing.layers import (
+    Layer,
+    evaluating,
+    find_map_layer,
+    layers_of,
+)
 from unitscope.tracing.trace import Trace
 
 # Photos that go through uncropped come in any number of sizes. The oldest is traced again
@@ -123,7 +128,11 @@ class Structures:
                 # The answer, or the reason why there is none, is kept in the structure.
                 with contextlib.suppress(HeadError):
                     self._local(
-                        structure, shape, None, DEFAULT_METHOD, (example, traced)
+                        structure,
+                        shape,
+                        None,
+                        DEFAULT_METHOD,
+                        (example, traced),
                     )
         return structure
 
@@ -178,7 +187,9 @@ class Structures:
         method: str,
         traced: tuple[Tensor, Trace] | None,
     ) -> LocalHead:
-        chosen = None if layer is None else find_map_layer(structure.layers, layer)
+        chosen = (
+            None if layer is None else find_map_layer(structure.layers, layer)
+        )
         reason = structure.refusal or "a local answer was asked for"
         network = self._network
         with evaluating(network.module):
@@ -187,7 +198,13 @@ class Structures:
             def find() -> LocalHead:
                 layers = structure.layers
                 return find_local(
-                    network.module, example, trace, layers, reason, chosen, method
+                    network.module,
+                    example,
+                    trace,
+                    layers,
+                    reason,
+                    chosen,
+                    method,
                 )
 
             return network.guarded(find, shape)

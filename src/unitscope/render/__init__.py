@@ -30,7 +30,11 @@ _FORMATS = {
 
 
 def save(
-    result: Any, path: str | os.PathLike[str], *, dpi: float = DPI, **options: Any
+    result: Any,
+    path: str | os.PathLike[str],
+    *,
+    dpi: float = DPI,
+    **options: Any,
 ) -> Path:
     """Draw a result into a picture file: PNG, PDF, SVG, JPEG or WebP, by its suffix.
 

@@ -88,7 +88,11 @@ class Scale:
 
     @classmethod
     def of(
-        cls, maps: Float[np.ndarray, ...], over: str, *, signed: bool | None = None
+        cls,
+        maps: Float[np.ndarray, ...],
+        over: str,
+        *,
+        signed: bool | None = None,
     ) -> Scale:
         """The scale that spans the cells of some maps, infinite ones and NaN left out.
 
@@ -125,7 +129,9 @@ class Scale:
         """The name of this scale's default drawing style."""
         return "signed" if self.signed else "heat"
 
-    def position(self, values: Float[np.ndarray, "*map"]) -> Float[np.ndarray, "*map"]:
+    def position(
+        self, values: Float[np.ndarray, "*map"]
+    ) -> Float[np.ndarray, "*map"]:
         """Where values lie on the scale, from 0 (low) to 1 (high), clipped.
 
         NaN stays NaN. On a blank scale every value lies where 0 does.
@@ -137,7 +143,9 @@ class Scale:
         position = (values - self.low) / span
         return np.clip(position, 0, 1)
 
-    def strength(self, values: Float[np.ndarray, "*map"]) -> Float[np.ndarray, "*map"]:
+    def strength(
+        self, values: Float[np.ndarray, "*map"]
+    ) -> Float[np.ndarray, "*map"]:
         """How far values are from 0, up to 1 at the end of the scale.
 
         On an unsigned scale negative values have the strength 0. NaN stays NaN.

@@ -152,7 +152,10 @@ def plan(network: NetworkFacts, across: int = _PER_ROW) -> Plan:
     The volumes are the input, one for every stage, the pool, and the classes.
     """
     volumes = list(_volumes(network))
-    rows = [volumes[start : start + across] for start in range(0, len(volumes), across)]
+    rows = [
+        volumes[start : start + across]
+        for start in range(0, len(volumes), across)
+    ]
     units = [volume.units for volume in volumes if volume.kind == "map"]
     most_units = max(units, default=1)
     most_cells = max(max(volume.rows, volume.cols) for volume in volumes)
@@ -182,7 +185,10 @@ def plan(network: NetworkFacts, across: int = _PER_ROW) -> Plan:
 
 
 def _part(
-    volume: _Volume, column: int, bottom: float, sides: tuple[float, float, float]
+    volume: _Volume,
+    column: int,
+    bottom: float,
+    sides: tuple[float, float, float],
 ) -> Part:
     width, height, depth = sides
     space = COLUMN - width - depth
@@ -294,7 +300,9 @@ def _stage_volume(place: int, stage: Stage) -> _Volume:
     )
 
 
-def _pool_volume(place: int | None, units: int, network: NetworkFacts) -> _Volume:
+def _pool_volume(
+    place: int | None, units: int, network: NetworkFacts
+) -> _Volume:
     name, noun = "pooled", ""
     if isinstance(network.head, ExactHead):
         name, noun = "global average", "pool"

@@ -85,7 +85,11 @@ def _face(part: Part, face: str, corners: list[Point]) -> str:
 
 def _text(foot: Point, line: str, *, is_first: bool) -> str:
     x, y = foot
-    look = ' font-weight="600"' if is_first else ' font-size="11" fill-opacity=".75"'
+    look = (
+        ' font-weight="600"'
+        if is_first
+        else ' font-size="11" fill-opacity=".75"'
+    )
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" fill="currentColor"{look}>'
         f"{escape(line)}</text>"

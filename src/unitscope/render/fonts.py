@@ -55,7 +55,8 @@ def _has(font: FT2Font, character: str) -> bool:
 def writable(text: str) -> str:
     """The text on one line, with a box for every character that no font can draw."""
     characters = [
-        character if _drawable(character) else _MISSING for character in clean(text)
+        character if _drawable(character) else _MISSING
+        for character in clean(text)
     ]
     return "".join(characters)
 
@@ -67,7 +68,9 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     font = _font(properties)
     font.set_size(size, 72)
 
-    known = [character if _has(font, character) else _WIDEST for character in text]
+    known = [
+        character if _has(font, character) else _WIDEST for character in text
+    ]
     font.set_text("".join(known), 0.0)
 
     # Hinting at the size of the screen widens a text by a few percent.

@@ -140,7 +140,9 @@ def _(result: NetworkFacts) -> str:
 def _(result: Account) -> str:
     warning = ""
     if result.network.has_random_weights:
-        warning = "The weights are random: the predictions and maps mean nothing."
+        warning = (
+            "The weights are random: the predictions and maps mean nothing."
+        )
 
     return _fragment(
         [
@@ -159,7 +161,9 @@ def _fragment(parts: Sequence[Part]) -> str:
 def _omitted(photos: int) -> list[Part]:
     if photos <= _MOST_PHOTOS:
         return []
-    return [Part(text=f"{photos - _MOST_PHOTOS} more photos are not shown here.")]
+    return [
+        Part(text=f"{photos - _MOST_PHOTOS} more photos are not shown here.")
+    ]
 
 
 def _explanation_parts(
@@ -217,7 +221,9 @@ def _maps_part(explanation: Explanation, classes: Sequence[int]) -> Part:
         "Where the evidence lies",
         adding_up(explanation, classes),
         pictures=[photo, *_pictures(panels, f"Class activation map on {name}")],
-        scale=_scale_view(scale, "logits; orange for the class, violet against it"),
+        scale=_scale_view(
+            scale, "logits; orange for the class, violet against it"
+        ),
     )
 
 
@@ -237,7 +243,9 @@ def _units_part(maps: UnitMaps, photo: int, heading: str) -> Part:
         None,
         pixels=_PIXELS,
     )
-    words = "Activations as the network computed them; each map has its own scale."
+    words = (
+        "Activations as the network computed them; each map has its own scale."
+    )
     more = len(maps.units) - len(shown.units)
     if more:
         words += f" {more} more units are not shown here."

@@ -74,7 +74,9 @@ def data_uri(
     return f"data:image/{kind};base64,{letters}"
 
 
-def _format(channels: int, quality: int, lossless: bool) -> tuple[str, dict[str, int]]:
+def _format(
+    channels: int, quality: int, lossless: bool
+) -> tuple[str, dict[str, int]]:
     if lossless:
         return "png", {"optimize": True}
     if features.check("webp"):

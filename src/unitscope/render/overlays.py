@@ -73,7 +73,9 @@ def layer(
     return _rgba(lut, position, alpha)
 
 
-def shown(scale: Scale, style: str, colours: str | None = None) -> tuple[Scale, Table]:
+def shown(
+    scale: Scale, style: str, colours: str | None = None
+) -> tuple[Scale, Table]:
     """The scale and colours that a style draws, and that its colour bar shows.
 
     Styles that draw values above 0 only have a scale that begins at 0.

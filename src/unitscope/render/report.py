@@ -28,7 +28,14 @@ INDEX = "index.html"
 RECORD = "explanation.json"
 
 # The pictures of an account that lie beside its report, each on a page.
-_PIECES = ("predictions", "cams", "units", "contributions", "ablation", "network")
+_PIECES = (
+    "predictions",
+    "cams",
+    "units",
+    "contributions",
+    "ablation",
+    "network",
+)
 
 _THUMBNAIL = 320
 
@@ -56,7 +63,9 @@ def write_report(
     waiting = iter(accounts)
     first_two = list(islice(waiting, 2))
     if not first_two:
-        raise InputError("there is nothing to report: the list of accounts is empty")
+        raise InputError(
+            "there is nothing to report: the list of accounts is empty"
+        )
     several = len(first_two) > 1
 
     entries: list[dict[str, Any]] = []
@@ -65,12 +74,7 @@ def write_report(
         for account in chain(first_two, waiting):
             name = folders.new(account.subject.name)
             folder = staging / name if several else staging
-            _write_account(
-                account,
-                folder,
-                pieces=pieces,
-                index=several,
-            )
+            _write_account(account, folder, pieces=pieces, index=several)
             if several:
                 entries.append(_entry(account, name))
             if each is not None:
@@ -157,7 +161,10 @@ def html_of(account: Account, *, index: bool = False) -> str:
     """
     template = templates().get_template("report/page.html.j2")
     return template.render(
-        page=contents(account), account=account, network=account.network, index=index
+        page=contents(account),
+        account=account,
+        network=account.network,
+        index=index,
     )
 
 

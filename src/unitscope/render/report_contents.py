@@ -66,9 +66,15 @@ class MapView:
         blank: str = "",
     ) -> MapView:
         """The view of a map laid on the photo."""
-        heat, contour = layer(laid, scale, scale.style), layer(laid, scale, "contour")
+        heat, contour = (
+            layer(laid, scale, scale.style),
+            layer(laid, scale, "contour"),
+        )
         return cls(
-            data_uri(heat, quality=75), data_uri(contour, quality=75), alt, blank
+            data_uri(heat, quality=75),
+            data_uri(contour, quality=75),
+            alt,
+            blank,
         )
 
 
@@ -149,7 +155,11 @@ def _photo(account: Account, view: View) -> dict[str, Any]:
 def _photo_alt(account: Account, view: View) -> str:
     first = account.predictions[0]
     size = " by ".join(map(str, account.subject.size))
-    crop = "all of it" if view.whole else "only the outlined part; the rest is greyed"
+    crop = (
+        "all of it"
+        if view.whole
+        else "only the outlined part; the rest is greyed"
+    )
     return (
         f"{clean(account.subject.name)}, {size} pixels; the network saw {crop}. "
         f"The top prediction is {clean(first.label)} with "
@@ -161,7 +171,8 @@ def _predictions(account: Account) -> dict[str, Any]:
     first = account.classes[0]
     return {
         "predictions": [
-            (entry, bar(entry.probability, 0, 1)) for entry in account.predictions
+            (entry, bar(entry.probability, 0, 1))
+            for entry in account.predictions
         ],
         "first": account.label(first),
         "first_logit": float(account.explanation.logits[0, first]),
@@ -232,7 +243,9 @@ def _class_alt(
     label: str, laid: Float[np.ndarray, "height width"], *, is_zero: bool
 ) -> str:
     if is_zero:
-        return f"Evidence for {label}: none anywhere, the map is 0 in every place."
+        return (
+            f"Evidence for {label}: none anywhere, the map is 0 in every place."
+        )
     greatest, there = place(laid)
     least, elsewhere = place(laid, -1)
     return (
@@ -257,9 +270,13 @@ def _units(account: Account, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _unit_rows(account: Account, scale: Scale, size: tuple[int, int]) -> list[UnitRow]:
+def _unit_rows(
+    account: Account, scale: Scale, size: tuple[int, int]
+) -> list[UnitRow]:
     # Where each class is a unit, all units but the class's own have the weight 0.
-    stories = [story for story in account.units if story.contribution.contribution]
+    stories = [
+        story for story in account.units if story.contribution.contribution
+    ]
     stories = stories or list(account.units[:1])
     values = [story.contribution.contribution for story in stories]
     low, high = min(values, default=0.0), max(values, default=0.0)
@@ -304,23 +321,32 @@ def _unit_view(
 # ---- ablation
 
 
-def _ablation(account: Account, scale: Scale, size: tuple[int, int]) -> dict[str, Any]:
+def _ablation(
+    account: Account, scale: Scale, size: tuple[int, int]
+) -> dict[str, Any]:
     ablation = account.ablation
     units = list(ablation.units)
     first = account.classes[0]
-    before, after = float(ablation.before[0, first]), float(ablation.after[0, first])
+    before, after = (
+        float(ablation.before[0, first]),
+        float(ablation.after[0, first]),
+    )
     fires = bool(ablation.maps.maps.any())
     shown = units[:_MOST_ABLATED]
     return {
         "rows": _change_rows(account),
-        "maps": [(unit, _unit_view(account, unit, scale, size)) for unit in shown],
+        "maps": [
+            (unit, _unit_view(account, unit, scale, size)) for unit in shown
+        ],
         "more": len(units) - len(shown),
         "units": listing([str(unit) for unit in units], 8),
         "noun": "unit" if len(units) == 1 else "units",
         "weight": float(account.explanation.weights_of(first)[0, units].sum()),
         "lost": difference(after, before).lstrip("+"),
         "fires": (
-            "This unit hardly fires here" if fires else "This unit does not fire here"
+            "This unit hardly fires here"
+            if fires
+            else "This unit does not fire here"
         ),
         "hardly": abs(before - after) < _HARDLY * abs(before),
         "turned": ablation.turned_over()[0],

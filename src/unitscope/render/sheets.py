@@ -71,7 +71,9 @@ class Sheet:
         shown = fitted(text, self.width if room is None else room, size, weight)
 
         # Every property is set, so that the user's defaults do not change a figure.
-        properties = FontProperties(family=list(families()), size=size, weight=weight)
+        properties = FontProperties(
+            family=list(families()), size=size, weight=weight
+        )
         self._axes.add_artist(
             Text(
                 x,

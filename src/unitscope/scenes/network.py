@@ -106,7 +106,9 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1×1 down, 3×3, 1×1 up, beside a shortcut."""
 
-    def __init__(self, inputs: int, inner: int, units: int, stride: int) -> None:
+    def __init__(
+        self, inputs: int, inner: int, units: int, stride: int
+    ) -> None:
         super().__init__()
         self.conv1 = _convolution(1, inputs, inner)
         self.bn1 = nn.BatchNorm2d(inner)
@@ -198,7 +200,9 @@ class SceneNetwork(nn.Module):
         return logits
 
 
-def _convolution(size: int, inputs: int, units: int, stride: int = 1) -> nn.Conv2d:
+def _convolution(
+    size: int, inputs: int, units: int, stride: int = 1
+) -> nn.Conv2d:
     """A size × size convolution without bias; at stride 1 the map keeps its size."""
     return nn.Conv2d(
         inputs,

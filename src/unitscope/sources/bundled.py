@@ -33,8 +33,12 @@ def load(request: Request) -> Classifier:
     metadata = weights.metadata
     try:
         architecture = Architecture.from_json(metadata["architecture"])
-        own_labels = tuple(str(label) for label in json.loads(metadata["labels"]))
-        own_preprocessing = _preprocessing(json.loads(metadata["preprocessing"]))
+        own_labels = tuple(
+            str(label) for label in json.loads(metadata["labels"])
+        )
+        own_preprocessing = _preprocessing(
+            json.loads(metadata["preprocessing"])
+        )
         card = json.loads(metadata["card"])
     except (KeyError, ValueError, TypeError, PreprocessingError) as error:
         raise ModelError(
@@ -50,7 +54,9 @@ def load(request: Request) -> Classifier:
 
     notes = [_accuracy(card)]
     notes += [str(card[key]) for key in _CARD_KEYS if key in card]
-    provenance = request.provenance(f"bundled {weights.name}", weights.sha256, notes)
+    provenance = request.provenance(
+        f"bundled {weights.name}", weights.sha256, notes
+    )
     return Classifier(module.eval(), labels, preprocessing, provenance)
 
 
@@ -60,7 +66,9 @@ def _accuracy(card: Mapping[str, Any]) -> str:
     for key, name in (("top1", "top-1"), ("top5", "top-5")):
         measured = card["accuracy"][key]
         low, high = measured["interval"]
-        shares.append(f"{name} {measured['accuracy']:.1%} ({low:.1%}–{high:.1%})")
+        shares.append(
+            f"{name} {measured['accuracy']:.1%} ({low:.1%}–{high:.1%})"
+        )
     return (
         f"Accuracy: {', '.join(shares)} on {card['measured_on']}; 95 % Wilson "
         "intervals."

@@ -24,7 +24,9 @@ def cache_folder() -> Path:
 def _platform_folder() -> Path:
     home = Path.home()
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        return Path(
+            os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"
+        )
     if sys.platform == "darwin":
         return home / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")

@@ -16,7 +16,12 @@ from unitscope.sources.cache import (
     locked,
     sync_folder,
 )
-from unitscope.sources.checksums import check_file, difference, record_of, sha256_of
+from unitscope.sources.checksums import (
+    check_file,
+    difference,
+    record_of,
+    sha256_of,
+)
 from unitscope.sources.transfers import Transfer
 
 

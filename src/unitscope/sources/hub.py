@@ -9,7 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitscope.errors import DownloadError, MissingExtraError, ModelError, one_line
+from unitscope.errors import (
+    DownloadError,
+    MissingExtraError,
+    ModelError,
+    one_line,
+)
 
 # The hub's own client waits for ever for a server that does not answer.
 _SECONDS = 10.0
@@ -44,7 +49,9 @@ def fetch_snapshot(
 def _connection_failure(hub: Any, name: str, revision: str) -> Exception | None:
     """The error with which a repository answers; None where it can be reached."""
     try:
-        hub.HfApi().model_info(name, revision=revision or None, timeout=_SECONDS)
+        hub.HfApi().model_info(
+            name, revision=revision or None, timeout=_SECONDS
+        )
     except Exception as error:
         # The client raises its own errors, its HTTP library's, and the system's.
         return error
@@ -100,7 +107,9 @@ def _quiet(hub: Any, progress: bool | None) -> Iterator[None]:
     # With this variable set the client minds its own switch, and warns when another is
     # used.
     may_switch = "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
-    hidden = unwanted and may_switch and not hub.utils.are_progress_bars_disabled()
+    hidden = (
+        unwanted and may_switch and not hub.utils.are_progress_bars_disabled()
+    )
 
     logging.set_verbosity_error()
     if hidden:

@@ -97,7 +97,9 @@ def preprocessing_of(processor: Any, note: str) -> AnyPreprocessing:
     expected = functools.cache(lambda size: measured(_picture(size)))
     for reading in _readings(processor, tone, note):
         sizes = _SIZES if reading.crop is not None else (_SIZES[0], _SIZES[-1])
-        if all(_agree(reading, _picture(size), expected(size)) for size in sizes):
+        if all(
+            _agree(reading, _picture(size), expected(size)) for size in sizes
+        ):
             return reading
     return measured
 
@@ -126,7 +128,9 @@ def usual_processor(config: Any, sides: tuple[int, int] | None) -> Any:
 
 def _processor_class(config: Any) -> Any:
     """The class of image processors for a configuration."""
-    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+    from transformers.models.auto.image_processing_auto import (
+        IMAGE_PROCESSOR_MAPPING,
+    )
 
     entry = IMAGE_PROCESSOR_MAPPING[type(config)]
     # Until transformers 4 a pair of which the first is Pillow's; since then by name.
@@ -226,7 +230,9 @@ def _pixels(size: Any) -> int | tuple[int, int] | None:
     if isinstance(size, int):
         return size
     settings = dict(size or {})
-    sides = {key: int(side) for key, side in settings.items() if side is not None}
+    sides = {
+        key: int(side) for key, side in settings.items() if side is not None
+    }
     if sides.keys() == {"shortest_edge"}:
         return sides["shortest_edge"]
     if sides.keys() == {"height", "width"}:
@@ -244,7 +250,9 @@ def _picture(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
-def _agree(reading: Preprocessing, picture: Image.Image, expected: Tensor) -> bool:
+def _agree(
+    reading: Preprocessing, picture: Image.Image, expected: Tensor
+) -> bool:
     """Whether a reading gives the pixels that the processor gives for a picture."""
     own = reading(picture)
     if own.shape != expected.shape:

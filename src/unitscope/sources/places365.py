@@ -13,7 +13,11 @@ from unitscope.model import Classifier
 from unitscope.sources.downloads import fetch
 from unitscope.sources.request import Request
 from unitscope.sources.torchvision import build
-from unitscope.sources.weights import fit_weights, infer_class_count, read_weights
+from unitscope.sources.weights import (
+    fit_weights,
+    infer_class_count,
+    read_weights,
+)
 
 WEIGHTS_URL = "http://places2.csail.mit.edu/models_places365"
 LABELS_URL = "https://raw.githubusercontent.com/CSAILVision/places365/master"
@@ -50,9 +54,7 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = {
 }
 """The three preprocessings in circulation for these models, the default first."""
 
-_CREDIT = (
-    "Weights by the Places365 authors (Zhou et al., IEEE TPAMI 2017), under CC BY."
-)
+_CREDIT = "Weights by the Places365 authors (Zhou et al., IEEE TPAMI 2017), under CC BY."
 
 
 def load(request: Request) -> Classifier:
@@ -121,4 +123,6 @@ def _published_weights(request: Request) -> Path:
 
 
 def _base(request: Request, official: str) -> str:
-    return (request.base_url or os.environ.get(URL_VARIABLE) or official).rstrip("/")
+    return (
+        request.base_url or os.environ.get(URL_VARIABLE) or official
+    ).rstrip("/")

@@ -22,7 +22,11 @@ from torch import nn
 from unitscope.errors import ModelError, UnitscopeError, near_matches, one_line
 from unitscope.model import Classifier, Provenance
 from unitscope.sources.request import Request, seeded
-from unitscope.sources.weights import fit_weights, infer_class_count, read_weights
+from unitscope.sources.weights import (
+    fit_weights,
+    infer_class_count,
+    read_weights,
+)
 
 # How many names an error lists.
 _MOST_NAMES = 8
@@ -50,7 +54,9 @@ def load(request: Request) -> Classifier:
     labels = request.own_labels()
     notes = []
     if request.preprocessing is None:
-        notes.append(f"The preprocessing is assumed: {preprocessing.describe()}.")
+        notes.append(
+            f"The preprocessing is assumed: {preprocessing.describe()}."
+        )
 
     file = request.weights_file()
     if file is None:
@@ -66,7 +72,10 @@ def load(request: Request) -> Classifier:
 
 
 def _random(
-    builder: _Builder, name: str, labels: Sequence[str] | None, notes: Sequence[str]
+    builder: _Builder,
+    name: str,
+    labels: Sequence[str] | None,
+    notes: Sequence[str],
 ) -> tuple[nn.Module, int | None, Provenance]:
     request = builder.request
     classes = request.num_classes or (len(labels) if labels else None)
@@ -181,7 +190,10 @@ class _Builder:
     @property
     def _required(self) -> list[str]:
         """The names of the arguments without a default."""
-        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        variable = (
+            inspect.Parameter.VAR_POSITIONAL,
+            inspect.Parameter.VAR_KEYWORD,
+        )
         return [
             parameter.name
             for parameter in self._parameters
@@ -202,7 +214,11 @@ def _imported(where: str, spec: str) -> ModuleType:
     folder = path.resolve().parent if is_file else Path.cwd()
     try:
         with _importing_from(folder), contextlib.redirect_stdout(sys.stderr):
-            return _module_of_file(path) if is_file else importlib.import_module(where)
+            return (
+                _module_of_file(path)
+                if is_file
+                else importlib.import_module(where)
+            )
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not is_file and missing and f"{where}.".startswith(f"{missing}."):

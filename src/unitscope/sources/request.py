@@ -24,7 +24,9 @@ from unitscope.labels import LabelsSource, check_label_count, read_labels
 from unitscope.model import Provenance
 
 WeightsSource: TypeAlias = str | os.PathLike[str] | enum.Enum
-PreprocessingSource: TypeAlias = AnyPreprocessing | Callable[[Image.Image], Any] | str
+PreprocessingSource: TypeAlias = (
+    AnyPreprocessing | Callable[[Image.Image], Any] | str
+)
 InputSize: TypeAlias = int | tuple[int, int]
 
 RANDOM_NOTE = (
@@ -62,7 +64,10 @@ class Request:
         if self.origin is None:
             return Provenance(self.spec, weights, sha256, tuple(notes))
         return Provenance(
-            self.origin, weights, sha256, (f"Architecture: {self.spec}.", *notes)
+            self.origin,
+            weights,
+            sha256,
+            (f"Architecture: {self.spec}.", *notes),
         )
 
     def own_labels(self) -> tuple[str, ...] | None:
@@ -107,7 +112,9 @@ class Request:
             return own
 
         preprocessing = as_preprocessing(default)
-        if self.input_size is None or not isinstance(preprocessing, Preprocessing):
+        if self.input_size is None or not isinstance(
+            preprocessing, Preprocessing
+        ):
             return preprocessing
         return resized(preprocessing, self.input_size)
 
@@ -135,7 +142,9 @@ class Request:
     def check_numbers(self) -> None:
         """Raise ModelError for a number of classes or a size below 1."""
         if self.num_classes is not None and self.num_classes < 1:
-            raise ModelError(f"num_classes must be at least 1, not {self.num_classes}")
+            raise ModelError(
+                f"num_classes must be at least 1, not {self.num_classes}"
+            )
         if self.input_size is not None and min(_sides(self.input_size)) < 1:
             raise ModelError(
                 "input_size must be positive pixels (a side, or rows and cols), not "

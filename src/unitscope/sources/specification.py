@@ -134,7 +134,9 @@ def _refuse_foreign_options(request: Request, scheme: Scheme) -> None:
     for option in _OPTIONS:
         if getattr(request, option) is None or option in scheme.options:
             continue
-        takers = [other.usage for other in SCHEMES.values() if option in other.options]
+        takers = [
+            other.usage for other in SCHEMES.values() if option in other.options
+        ]
         raise ModelError(
             f"'{request.spec}' takes no {option}: it goes with "
             f"{' and '.join(dict.fromkeys(takers))}"

@@ -128,7 +128,9 @@ def translated(data: Mapping[str, Any], note: str) -> AnyPreprocessing:
     elif mode != "border" and scaled[0] == scaled[1]:
         resize = scaled[0]
     else:
-        return _timm_transform(data, f"{note}, {rows}×{cols} with crop mode '{mode}'")
+        return _timm_transform(
+            data, f"{note}, {rows}×{cols} with crop mode '{mode}'"
+        )
     return Preprocessing(
         resize=resize,
         crop=rows if rows == cols else (rows, cols),
@@ -155,7 +157,9 @@ def _random(
     preprocessing: AnyPreprocessing,
     notes: Sequence[str],
 ) -> Classifier:
-    classes = request.num_classes or configuration.num_classes or _IMAGENET_CLASSES
+    classes = (
+        request.num_classes or configuration.num_classes or _IMAGENET_CLASSES
+    )
     labels = request.labels_for(classes)
     with seeded(request.seed) as seed:
         module = build(request.name, classes, request.sides)
@@ -165,7 +169,9 @@ def _random(
             f"timm's own {request.name} has no classes, only features: it was built "
             f"for {classes} classes."
         )
-    provenance = request.provenance(f"random initialisation, seed {seed}", None, notes)
+    provenance = request.provenance(
+        f"random initialisation, seed {seed}", None, notes
+    )
     return Classifier(module, labels, preprocessing, provenance)
 
 
@@ -209,7 +215,9 @@ def _official(
     return Classifier(module, labels, preprocessing, provenance)
 
 
-def _no_classifier(name: str, configuration: Any, request: Request) -> WeightsError:
+def _no_classifier(
+    name: str, configuration: Any, request: Request
+) -> WeightsError:
     """The error for a network of which timm has no weights, or none with classes."""
     lack = "no weights of its own"
     if configuration.has_weights:
@@ -278,7 +286,9 @@ def _published(configuration: Any, request: Request) -> tuple[Weights, str]:
     for name in files:
         folder = fetch_snapshot(repository, [name], request.progress, otherwise)
         if (folder / name).is_file():
-            source = f"{repository} on the Hugging Face hub, commit {folder.name}"
+            source = (
+                f"{repository} on the Hugging Face hub, commit {folder.name}"
+            )
             return read_weights(folder / name), f"Source: {source}."
     raise WeightsError(
         f"{repository} on the Hugging Face hub holds no {' or '.join(files)}: "
@@ -330,7 +340,9 @@ def _known_name(name: str, spec: str) -> tuple[str, tuple[str, ...]]:
 
 def _current_name(name: str) -> str:
     """The name that replaced a deprecated one; any other name as it is."""
-    deprecated: Mapping[str, str | None] = _timm().models.get_deprecated_models()
+    deprecated: Mapping[str, str | None] = (
+        _timm().models.get_deprecated_models()
+    )
     known = network_names()
     if name not in deprecated or name in known:
         return name

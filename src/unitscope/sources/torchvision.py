@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from unitscope.errors import MissingExtraError, ModelError, WeightsError, near_matches
+from unitscope.errors import (
+    MissingExtraError,
+    ModelError,
+    WeightsError,
+    near_matches,
+)
 from unitscope.inputs.preprocessing import (
     AnyPreprocessing,
     Preprocessing,
@@ -20,7 +25,11 @@ from unitscope.model import Classifier
 from unitscope.sources.checksums import sha256_of
 from unitscope.sources.downloads import Download, fetch
 from unitscope.sources.request import RANDOM_NOTE, Request, seeded
-from unitscope.sources.weights import fit_weights, infer_class_count, read_weights
+from unitscope.sources.weights import (
+    fit_weights,
+    infer_class_count,
+    read_weights,
+)
 
 # Heads that only training uses; torchvision drops them from its own pretrained networks
 # too.
@@ -65,7 +74,9 @@ def build(
         }
     builder = _models().get_model_builder(name)
     try:
-        module: nn.Module = builder(weights=None, num_classes=num_classes, **options)
+        module: nn.Module = builder(
+            weights=None, num_classes=num_classes, **options
+        )
     except (ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise ModelError(
@@ -75,7 +86,9 @@ def build(
     return module.eval()
 
 
-def _size_options(name: str, input_size: tuple[int, int] | None) -> dict[str, Any]:
+def _size_options(
+    name: str, input_size: tuple[int, int] | None
+) -> dict[str, Any]:
     """The arguments by which a network is built for a size of its input."""
     if input_size is None:
         return {}

@@ -23,7 +23,12 @@ _LONGEST_PAUSE = 5.0  # seconds
 _TEMPORARY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 # No route, no name, nobody listening: waiting half a second does not bring the network
 # back.
-_OFFLINE = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+_OFFLINE = (
+    errno.ECONNREFUSED,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+)
 
 
 class _TryAgainError(Exception):
@@ -57,7 +62,9 @@ class Transfer:
                 failures = 1 if size > furthest else failures + 1
                 furthest = max(size, furthest)
                 if failures >= attempts:
-                    raise self._unavailable(f"{error}, {failures} times") from None
+                    raise self._unavailable(
+                        f"{error}, {failures} times"
+                    ) from None
             time.sleep(min(0.25 * 2**failures, _LONGEST_PAUSE))
 
     def discard(self) -> None:
@@ -178,10 +185,14 @@ class Transfer:
         """Refuse an answer whose end could not be recognised, and a web page."""
         encoding = response.getheader("Transfer-Encoding") or ""
         if length is None and encoding.lower() != "chunked":
-            raise self._unavailable("the server does not say how long the file is")
+            raise self._unavailable(
+                "the server does not say how long the file is"
+            )
         kind = response.getheader("Content-Type") or ""
         if "html" in kind.lower():
-            raise self._unavailable("the server sent a web page instead of the file")
+            raise self._unavailable(
+                "the server sent a web page instead of the file"
+            )
 
     def _receive(
         self, response: http.client.HTTPResponse, begin: int, length: int | None
@@ -215,7 +226,9 @@ class Transfer:
             page = looks_like_html(handle.read(256))
         if page:
             self.discard()
-            raise self._unavailable("the server sent a web page instead of the file")
+            raise self._unavailable(
+                "the server sent a web page instead of the file"
+            )
 
         if length is not None and size < length:
             raise _TryAgainError(
@@ -243,7 +256,9 @@ def looks_like_html(begin: bytes) -> bool:
     Many servers send a page instead of a file that is not there.
     """
     text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
-    return text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body"))
+    return text.startswith(
+        (b"<!doctype", b"<html", b"<head", b"<?xml", b"<body")
+    )
 
 
 def _length(response: http.client.HTTPResponse, begin: int) -> int | None:

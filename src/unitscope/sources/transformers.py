@@ -78,7 +78,10 @@ def _weights(config: Any, origin: Origin, request: Request) -> Weights | None:
         return read_weights(file)
 
     weights = weights_in(origin.folder) if origin.folder else None
-    if weights is not None and request.num_classes not in (None, config.num_labels):
+    if weights is not None and request.num_classes not in (
+        None,
+        config.num_labels,
+    ):
         raise WeightsError(
             f"the weights of {request.spec} are for {config.num_labels} classes, not "
             f"{request.num_classes}: leave num_classes out, or give your own weights"
@@ -93,7 +96,9 @@ def _class_count(config: Any, weights: Weights, request: Request) -> int:
     own: int = config.num_labels
     if request.weights is None:
         return own
-    return infer_class_count(lambda count: _build(config, count), weights) or own
+    return (
+        infer_class_count(lambda count: _build(config, count), weights) or own
+    )
 
 
 def _random(
@@ -250,7 +255,9 @@ def _build(config: Any, classes: int) -> nn.Module:
     try:
         with quiet():
             automatic = transformers_library().AutoModelForImageClassification
-            module: nn.Module = automatic.from_config(config, trust_remote_code=False)
+            module: nn.Module = automatic.from_config(
+                config, trust_remote_code=False
+            )
     except Exception as error:  # Each network has its own way of refusing.
         raise ModelError(
             f"transformers cannot build a {config.model_type} network for {classes} "

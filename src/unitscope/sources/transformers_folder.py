@@ -61,7 +61,9 @@ def find_origin(request: Request) -> Origin:
     types = classifier_types()
     # A folder called "resnet" that holds something else does not stand in the way of
     # the type.
-    if folder.is_dir() and ((folder / CONFIG_FILE).is_file() or name not in types):
+    if folder.is_dir() and (
+        (folder / CONFIG_FILE).is_file() or name not in types
+    ):
         return Origin(folder)
     if name in types:
         return Origin(None)
@@ -138,7 +140,9 @@ def _settings(file: Path, remedy: str) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        deeper = sorted(entry.parent.name for entry in folder.glob("*/config.json"))
+        deeper = sorted(
+            entry.parent.name for entry in folder.glob("*/config.json")
+        )
         hint = f", e.g. {folder.name}/{deeper[-1]}" if deeper else ""
         raise ModelError(
             f"the folder '{folder}' holds no config.json: {remedy}{hint}"
@@ -164,11 +168,15 @@ def weights_in(folder: Path) -> Weights | None:
         return read_weights(file)
 
     parts = [read_weights(folder / shard) for shard in _shards_of(file)]
-    state = {name: tensor for part in parts for name, tensor in part.state.items()}
+    state = {
+        name: tensor for part in parts for name, tensor in part.state.items()
+    }
     notes: list[str] = []
     for part in parts:
         notes += [f"{part.name}: SHA-256 {part.sha256}", *part.notes]
-    return Weights(f"{len(parts)} files listed in {file.name}", state, "", tuple(notes))
+    return Weights(
+        f"{len(parts)} files listed in {file.name}", state, "", tuple(notes)
+    )
 
 
 def _weights_files(folder: Path) -> Iterator[Path]:

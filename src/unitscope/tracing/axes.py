@@ -64,7 +64,9 @@ class Axes:
             _, units, _ = shape
         return units, rows, cols
 
-    def units_first(self, tensor: Tensor) -> Float[Tensor, "batch unit row col"]:
+    def units_first(
+        self, tensor: Tensor
+    ) -> Float[Tensor, "batch unit row col"]:
         """The tensor as a feature map."""
         if self.order == "units first":
             return tensor
@@ -89,7 +91,9 @@ class Axes:
             changed[:, list(units)] = 0
         return changed
 
-    def other_tokens(self, tensor: Tensor) -> Float[Tensor, "batch token unit"] | None:
+    def other_tokens(
+        self, tensor: Tensor
+    ) -> Float[Tensor, "batch token unit"] | None:
         """A copy of the tokens that are no cells; None where there are none."""
         if not self.others:
             return None

@@ -14,7 +14,11 @@ from unitscope.tracing.arguments import WithArguments, tensors_in
 from unitscope.tracing.axes import Axes, axes_of, grid_of
 from unitscope.tracing.axis_rules import followed
 from unitscope.tracing.function_call import FunctionCall
-from unitscope.tracing.functions import DIVIDERS, HEAD_FUNCTIONS, METADATA_QUERIES
+from unitscope.tracing.functions import (
+    DIVIDERS,
+    HEAD_FUNCTIONS,
+    METADATA_QUERIES,
+)
 from unitscope.tracing.roles import IMAGE, LOST, SOMEWHERE, Layout, TracedTensor
 
 # The index of calls that are not counted: hooks make such calls too.
@@ -94,7 +98,9 @@ class Recorder(TorchFunctionMode):
             return value
 
         # The function may write to its arguments, so their makers are noted first.
-        inputs = tuple(self.call_of(tensor) for tensor in tensors_in((args, kwargs)))
+        inputs = tuple(
+            self.call_of(tensor) for tensor in tensors_in((args, kwargs))
+        )
         result = func(*args, **kwargs)
         self._count += 1
         self._record_call(FunctionCall(name, args, kwargs), inputs, result)
@@ -114,7 +120,11 @@ class Recorder(TorchFunctionMode):
         return call
 
     def _record_attribute(
-        self, getter: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
+        self,
+        getter: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        value: Any,
     ) -> None:
         """Record the reading of an attribute such as `.T` that made a new tensor."""
         if not isinstance(value, Tensor) or id(value) in self._made_by:
@@ -180,7 +190,9 @@ class Recorder(TorchFunctionMode):
 
 
 def _layouts(
-    function_call: FunctionCall, inputs: Sequence[Call], results: Sequence[Tensor]
+    function_call: FunctionCall,
+    inputs: Sequence[Call],
+    results: Sequence[Tensor],
 ) -> list[Layout | None]:
     """The layouts of all results of a call."""
     tensors = [call.tensor for call in inputs]

@@ -63,7 +63,9 @@ DIVIDERS = _names("split split_with_sizes chunk tensor_split")
 CONCATENATIONS = _names("cat concat concatenate")
 
 # Repeat numbers along an axis.
-REPETITIONS = _names("expand expand_as broadcast_to repeat tile repeat_interleave")
+REPETITIONS = _names(
+    "expand expand_as broadcast_to repeat tile repeat_interleave"
+)
 
 # Move cells to other places of a map, in the same shape.
 CELL_REORDERINGS = _names("flip fliplr flipud roll rot90")

@@ -59,7 +59,9 @@ class Layer:
             return self.shape[:1]
         return self.shape[1:]
 
-    def units_first(self, output: Tensor) -> Float[Tensor, "batch unit row col"]:
+    def units_first(
+        self, output: Tensor
+    ) -> Float[Tensor, "batch unit row col"]:
         """The layer's output as a feature map, in whatever order its axes are."""
         if self.axes is None:
             return output
@@ -188,7 +190,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     Compiled parts run as the Python that they were made from, where calls can be
     watched. The caller's random number generators stay as they were.
     """
-    training = [submodule for submodule in parts_of(module) if submodule.training]
+    training = [
+        submodule for submodule in parts_of(module) if submodule.training
+    ]
     generators = _generators(module)
     has_cuda = torch.cuda.is_available()
     try:
@@ -288,7 +292,9 @@ def without_units(
 
 
 @contextlib.contextmanager
-def replacing(module: nn.Module, layer: Layer, tensor: Tensor) -> Iterator[None]:
+def replacing(
+    module: nn.Module, layer: Layer, tensor: Tensor
+) -> Iterator[None]:
     """Inside, the layer's output is `tensor`, in the layer's own data type."""
 
     def replace(output: Any) -> Any:

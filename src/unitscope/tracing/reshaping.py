@@ -38,7 +38,9 @@ def reshaped(call: FunctionCall, layout: Layout) -> Layout | None:
     return tuple(roles)
 
 
-def _groups(before: tuple[int, ...], after: tuple[int, ...]) -> list[_Group] | None:
+def _groups(
+    before: tuple[int, ...], after: tuple[int, ...]
+) -> list[_Group] | None:
     """The groups of axes; None where the shapes hold different counts of numbers.
 
     An axis of length one is in no group, unless it meets another in the other shape.

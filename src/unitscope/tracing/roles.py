@@ -96,7 +96,9 @@ class TracedTensor(NamedTuple):
         if len(self.shape) != len(shape):
             return False
 
-        for role, own, other in zip(self.layout, self.shape, shape, strict=True):
+        for role, own, other in zip(
+            self.layout, self.shape, shape, strict=True
+        ):
             if role is not None and own != other:
                 return False
         return any(self.layout)

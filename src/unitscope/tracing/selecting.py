@@ -48,7 +48,9 @@ def _index_along(axis: int, part: int | slice) -> tuple[int | slice, ...]:
     return tuple(index)
 
 
-def _indexed(index: Any, layout: Layout, shape: tuple[int, ...]) -> Layout | None:
+def _indexed(
+    index: Any, layout: Layout, shape: tuple[int, ...]
+) -> Layout | None:
     """The roles after an index of numbers and slices; None after any other choice."""
     parts = [index]
     if isinstance(index, tuple):

@@ -35,7 +35,11 @@ class _CallCounter(TorchFunctionMode):
         self._count = 0
 
     def meet(
-        self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        index: int,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> tuple[Any, ...]:
         """Look at a call before it runs; return its positional arguments.
 
@@ -69,7 +73,11 @@ class Tap(_CallCounter):
         self.caught: dict[int, Caught] = {}
 
     def meet(
-        self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        index: int,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> tuple[Any, ...]:
         """Catch the call where it is wanted."""
         if self._wanted.get(index) != name:
@@ -97,7 +105,11 @@ class Switch(_CallCounter):
         self.fired = False
 
     def meet(
-        self, index: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        index: int,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> tuple[Any, ...]:
         """Change the first argument where the call is the chosen one."""
         if (index, name) != self._chosen:

@@ -106,7 +106,9 @@ def _run_hooks(
         yield
 
 
-def _check_watchable(name: str, submodule: nn.Module, module: nn.Module) -> None:
+def _check_watchable(
+    name: str, submodule: nn.Module, module: nn.Module
+) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         return
     if isinstance(submodule, torch.jit.ScriptModule):

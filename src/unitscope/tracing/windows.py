@@ -96,7 +96,9 @@ def _window(call: FunctionCall, side: int) -> Window:
     )
 
 
-def _setting(call: FunctionCall, position: int, keyword: str, default: Any) -> Any:
+def _setting(
+    call: FunctionCall, position: int, keyword: str, default: Any
+) -> Any:
     value = call.argument(position, keyword, default)
     if value is None or value == []:
         return default
@@ -123,7 +125,9 @@ def unfolded(call: FunctionCall, layout: Layout) -> Layout | None:
     return None, None, tokens
 
 
-def _patches(call: FunctionCall, layout: Layout, side: int) -> tuple[int, Axis | None]:
+def _patches(
+    call: FunctionCall, layout: Layout, side: int
+) -> tuple[int, Axis | None]:
     """How many patches `unfold` cuts along one side of a map, and where they lie."""
     cells = call.first.shape[2 + side]
     role = layout[2 + side]

@@ -65,7 +65,9 @@ class Confusion:
         of_class = (array[..., index] for array in self.balanced_accuracy)
         return Estimate(*of_class), self.accuracy
 
-    def __getitem__(self, ablation: int | slice | tuple[int | slice, ...]) -> Confusion:
+    def __getitem__(
+        self, ablation: int | slice | tuple[int | slice, ...]
+    ) -> Confusion:
         """The counts under some of the ablations."""
         return Confusion(
             tp=self.tp[ablation],
@@ -134,6 +136,7 @@ class Split:
         tp_drop = before.tp[index] - without.tp[:, index]
         fp_rise = without.fp[:, index] - before.fp[index]
         scaled: np.ndarray = (
-            tp_drop * before.negatives[index] + fp_rise * before.positives[index]
+            tp_drop * before.negatives[index]
+            + fp_rise * before.positives[index]
         )
         return scaled

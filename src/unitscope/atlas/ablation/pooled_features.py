@@ -77,7 +77,9 @@ def blocks(
             )
 
 
-def _rows(features: PooledFeatures, split: SplitName) -> Int64[np.ndarray, " row"]:
+def _rows(
+    features: PooledFeatures, split: SplitName
+) -> Int64[np.ndarray, " row"]:
     """The photos of a split that have a class."""
     counts = features.target >= 0
     if split == "ranking":

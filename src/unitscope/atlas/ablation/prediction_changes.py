@@ -21,7 +21,9 @@ _FLOAT = torch.finfo(torch.float32)
 
 # Pairs of a photo and a unit, and the class that is predicted without the unit.
 Changes: TypeAlias = tuple[
-    Int64[np.ndarray, " pair"], Int64[np.ndarray, " pair"], Int64[np.ndarray, " pair"]
+    Int64[np.ndarray, " pair"],
+    Int64[np.ndarray, " pair"],
+    Int64[np.ndarray, " pair"],
 ]
 
 
@@ -74,7 +76,9 @@ class LinearChanges(PredictionChanges):
         if classes < 2:
             return
 
-        candidates = self.may_change(pooled, logits, torch.from_numpy(predicted))
+        candidates = self.may_change(
+            pooled, logits, torch.from_numpy(predicted)
+        )
         photos, units = candidates.nonzero(as_tuple=True)
         size = max(self._numbers_at_once // classes, 1)
         for begin in range(0, len(photos), size):
@@ -135,7 +139,9 @@ class NormalisedChanges(PredictionChanges):
         self, readout: Readout, numbers_at_once: int = NUMBERS_AT_ONCE
     ) -> None:
         self._readout = readout
-        self._photos_at_once = max(4 * numbers_at_once // readout.weight.numel(), 1)
+        self._photos_at_once = max(
+            4 * numbers_at_once // readout.weight.numel(), 1
+        )
 
     def of(
         self,

@@ -80,7 +80,9 @@ class Removals:
             ),
         ]
 
-    def _ranked_rows(self, removed: str, counts: Confusion, index: int) -> list[Row]:
+    def _ranked_rows(
+        self, removed: str, counts: Confusion, index: int
+    ) -> list[Row]:
         chosen = self.classes.index(index)
         return [
             Row(removed, size, *counts[place, chosen].of_class(index))

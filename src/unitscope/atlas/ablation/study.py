@@ -83,7 +83,9 @@ class AblationStudy:
         all_on = self.ranking.all_on
         classes = len(all_on.positives)
         if not 0 <= index < classes:
-            raise ClassError(f"there is no class {index}: expected 0 to {classes - 1}")
+            raise ClassError(
+                f"there is no class {index}: expected 0 to {classes - 1}"
+            )
         positives = all_on.positives[index]
         if positives == 0 or positives == all_on.photos:
             raise ClassError(
@@ -191,7 +193,10 @@ class _Counts:
         self._shares.index_add_(0, target, shares)
 
     def add_changes(
-        self, block: Block, predicted: Int64[np.ndarray, " photo"], changes: Changes
+        self,
+        block: Block,
+        predicted: Int64[np.ndarray, " photo"],
+        changes: Changes,
     ) -> None:
         """Count the predictions that change without a unit."""
         photo, unit, new = changes

@@ -22,8 +22,12 @@ def write_arrays(
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write arrays as one safetensors file, whole or not at all."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(path, save(contiguous, None if metadata is None else dict(metadata)))
+    contiguous = {
+        name: np.ascontiguousarray(array) for name, array in arrays.items()
+    }
+    write_bytes(
+        path, save(contiguous, None if metadata is None else dict(metadata))
+    )
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -49,7 +49,9 @@ def streamed_table(
     make_folder(path.parent)
     with (
         written_whole(path) as temporary,
-        parquet().ParquetWriter(temporary, schema, compression="zstd") as writer,
+        parquet().ParquetWriter(
+            temporary, schema, compression="zstd"
+        ) as writer,
     ):
 
         def write(columns: Mapping[str, Any]) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from unitscope.atlas.ablation.pooled_features import PooledFeatures, PooledSource
+from unitscope.atlas.ablation.pooled_features import (
+    PooledFeatures,
+    PooledSource,
+)
 from unitscope.atlas.ablation.removals import Removals, Row
 from unitscope.atlas.ablation.study import AblationStudy
 from unitscope.atlas.disk.layout import table_file
@@ -143,7 +146,9 @@ def _estimate_columns(
     }
 
 
-def _class_columns(atlas: StoredAtlas, targets: Sequence[int]) -> dict[str, list[Any]]:
+def _class_columns(
+    atlas: StoredAtlas, targets: Sequence[int]
+) -> dict[str, list[Any]]:
     """The data set's class of each of the model's classes.
 
     It is the first where several are matched with it.

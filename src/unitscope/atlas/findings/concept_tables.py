@@ -21,7 +21,9 @@ from unitscope.datasets import Concept
 
 
 def write_concept_tables(
-    atlas: StoredAtlas, counts: Mapping[str, ConceptCounts], concepts: Sequence[Concept]
+    atlas: StoredAtlas,
+    counts: Mapping[str, ConceptCounts],
+    concepts: Sequence[Concept],
 ) -> dict[str, Any]:
     """Write the tables `concepts` and `unit_concepts`, and name units by concepts.
 
@@ -41,7 +43,10 @@ def write_concept_tables(
     units = atlas.table("units").to_pydict() | best_concepts
     name_units(units)
     write_table(table_file(atlas.path, "units"), units)
-    return {layer.name: _detector_facts(counts[layer.name]) for layer in atlas.layers}
+    return {
+        layer.name: _detector_facts(counts[layer.name])
+        for layer in atlas.layers
+    }
 
 
 def _write_concepts(

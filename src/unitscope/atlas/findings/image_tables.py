@@ -51,8 +51,12 @@ def write_image_tables(atlas: StoredAtlas) -> tuple[int, int]:
     seen = skipped = 0
     counts = _ClassCounts(atlas)
     with (
-        streamed_table(table_file(atlas.path, "images"), _IMAGES) as write_images,
-        streamed_table(table_file(atlas.path, "skipped"), _SKIPPED) as write_skipped,
+        streamed_table(
+            table_file(atlas.path, "images"), _IMAGES
+        ) as write_images,
+        streamed_table(
+            table_file(atlas.path, "skipped"), _SKIPPED
+        ) as write_skipped,
     ):
         for rows in rows_of(atlas.path):
             reasons = rows.column("reason").to_pylist()
@@ -60,10 +64,14 @@ def write_image_tables(atlas: StoredAtlas) -> tuple[int, int]:
             seen_rows = rows.filter(was_read)
             skipped_rows = rows.filter(~was_read)
 
-            write_skipped({name: skipped_rows.column(name) for name in _SKIPPED})
+            write_skipped(
+                {name: skipped_rows.column(name) for name in _SKIPPED}
+            )
             columns = _image_columns(atlas, seen_rows)
             write_images(columns)
-            counts.add(columns["class"], columns["target"], columns["prediction"])
+            counts.add(
+                columns["class"], columns["target"], columns["prediction"]
+            )
             seen += seen_rows.num_rows
             skipped += skipped_rows.num_rows
 
@@ -99,7 +107,9 @@ def _image_columns(atlas: StoredAtlas, rows: Any) -> dict[str, Any]:
     }
 
 
-def _looked_up(values: Sequence[Any], indices: Iterable[int | None]) -> list[Any]:
+def _looked_up(
+    values: Sequence[Any], indices: Iterable[int | None]
+) -> list[Any]:
     return [None if index is None else values[index] for index in indices]
 
 

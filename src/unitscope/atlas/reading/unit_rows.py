@@ -37,7 +37,9 @@ class UnitFilter:
     count: int | None = None
 
 
-def unit_rows(atlas: StoredAtlas, layer: AtlasLayer, wanted: UnitFilter) -> list[Row]:
+def unit_rows(
+    atlas: StoredAtlas, layer: AtlasLayer, wanted: UnitFilter
+) -> list[Row]:
     """The units of a layer that pass a filter, as rows of the table `units`."""
     where = [("layer", "=", layer.name)]
     rows: list[Row] = atlas.table("units", where=where).to_pylist()
@@ -56,7 +58,9 @@ def unit_rows(atlas: StoredAtlas, layer: AtlasLayer, wanted: UnitFilter) -> list
     return rows[: wanted.count]
 
 
-def _detectors(atlas: StoredAtlas, rows: list[Row], concept: str | None) -> list[Row]:
+def _detectors(
+    atlas: StoredAtlas, rows: list[Row], concept: str | None
+) -> list[Row]:
     """The detectors of a concept, or of any."""
     if "iou" not in rows[0]:
         raise AtlasError(
@@ -85,7 +89,9 @@ def _by_class(
     """The units in the order in which they matter for a class, with its columns."""
     classes = atlas.summary(layer.name).classes
     if not classes.counts[index]:
-        raise ClassError(f"no image of class {atlas.classes[index]!r} was scanned")
+        raise ClassError(
+            f"no image of class {atlas.classes[index]!r} was scanned"
+        )
 
     means = classes.means
     own_means = means[index]
@@ -108,7 +114,9 @@ def _by_class(
     return extended
 
 
-def _effects(atlas: StoredAtlas, layer: AtlasLayer, index: int) -> Mapping[int, Row]:
+def _effects(
+    atlas: StoredAtlas, layer: AtlasLayer, index: int
+) -> Mapping[int, Row]:
     """The rows of the table `class_ablation` for a class, by unit."""
     if not layer.is_head or not atlas.has("class_ablation"):
         return {}

@@ -123,7 +123,9 @@ def nothing_read(folder: Path) -> str:
             return ""
         images += len(reasons)
         first_reason = first_reason or reasons[0]
-    return f"none of the {images} images could be read; the first: {first_reason}"
+    return (
+        f"none of the {images} images could be read; the first: {first_reason}"
+    )
 
 
 def remove_scan(folder: Path, with_folder: bool) -> None:

@@ -23,7 +23,9 @@ def exact_head(model: Classifier) -> ExactHead | None:
     return head if isinstance(head, ExactHead) else None
 
 
-def chosen_layers(model: Classifier, names: Sequence[str] | None) -> list[AtlasLayer]:
+def chosen_layers(
+    model: Classifier, names: Sequence[str] | None
+) -> list[AtlasLayer]:
     """The layers to scan.
 
     The feature map of an exact head is always among them. Raises LayerError for a layer
@@ -63,7 +65,9 @@ def _default_names(model: Classifier) -> list[str]:
     return [] if isinstance(head, ExactHead) else [head.layer]
 
 
-def _is_map_of(head: ExactHead | None, layer: Layer, layers: Sequence[Layer]) -> bool:
+def _is_map_of(
+    head: ExactHead | None, layer: Layer, layers: Sequence[Layer]
+) -> bool:
     """Whether a layer's output is the feature map that an exact head reads."""
     if head is None or not head.layer_is_map:
         return False

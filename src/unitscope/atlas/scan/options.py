@@ -69,7 +69,9 @@ class ParameterChoice(NamedTuple):
     batch_size: int | None = None
     shard_size: int | None = None
 
-    def completed(self, before: Mapping[str, Any] | None, images: int) -> Parameters:
+    def completed(
+        self, before: Mapping[str, Any] | None, images: int
+    ) -> Parameters:
         """All parameters for a data set of some images, checked.
 
         Where the caller sets none, that of the scan `before` is used, or the default.
@@ -118,7 +120,9 @@ class ScanOptions:
         """The names of the layers, None where none is set."""
         if self.layers is None:
             return None
-        return [self.layers] if isinstance(self.layers, str) else list(self.layers)
+        return (
+            [self.layers] if isinstance(self.layers, str) else list(self.layers)
+        )
 
     def report(self, stage: str, done: int, skipped: int, total: int) -> None:
         """Report the progress of a stage."""

@@ -30,7 +30,9 @@ class Run:
         """Append the run to the log of an atlas."""
         line = {
             "stage": self.stage,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "started": time.strftime(
+                "%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)
+            ),
             "seconds": round(time.time() - self.started, 3),
             "images": images,
             "skipped": skipped,

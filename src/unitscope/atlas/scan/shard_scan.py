@@ -44,7 +44,9 @@ def scan_shards(
     return seen, skipped
 
 
-def _merge(summaries: dict[str, LayerSummary], others: dict[str, LayerSummary]) -> None:
+def _merge(
+    summaries: dict[str, LayerSummary], others: dict[str, LayerSummary]
+) -> None:
     for name, other in others.items():
         summaries[name].merge(other)
 
@@ -57,7 +59,9 @@ def _summaries(folder: Path, plan: ScanPlan) -> dict[str, LayerSummary]:
     return {layer.name: atlas.empty_summary(layer) for layer in plan.layers}
 
 
-def _task(folder: Path, plan: ScanPlan, summaries: dict[str, LayerSummary]) -> ScanTask:
+def _task(
+    folder: Path, plan: ScanPlan, summaries: dict[str, LayerSummary]
+) -> ScanTask:
     observer = Observer(
         plan.model,
         plan.dataset,
@@ -69,5 +73,7 @@ def _task(folder: Path, plan: ScanPlan, summaries: dict[str, LayerSummary]) -> S
         folder=folder,
         shard_size=plan.parameters.shard_size,
         labelled=plan.matching.labelled,
-        fresh={name: summary.following() for name, summary in summaries.items()},
+        fresh={
+            name: summary.following() for name, summary in summaries.items()
+        },
     )

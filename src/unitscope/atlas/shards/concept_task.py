@@ -11,7 +11,11 @@ from jaxtyping import Bool, Float, Int64
 
 from unitscope.atlas.shards.observing import ImageBatch, Observer, OnSkip
 from unitscope.atlas.shards.pool import ShardTask
-from unitscope.atlas.summaries.concepts import Annotation, ConceptCounts, active_pixels
+from unitscope.atlas.summaries.concepts import (
+    Annotation,
+    ConceptCounts,
+    active_pixels,
+)
 from unitscope.datasets import MaskedDataset, Masks, shown_id
 from unitscope.errors import UnitscopeError
 from unitscope.geometry import Placement, interpolation_weights
@@ -62,7 +66,8 @@ class ConceptTask(ShardTask):
         """The counts of no photos, for every layer."""
         categories = self.categories
         category_of = [
-            categories.index(concept.category) for concept in self.masked.concepts
+            categories.index(concept.category)
+            for concept in self.masked.concepts
         ]
         return {
             layer.name: ConceptCounts.empty(
@@ -92,10 +97,13 @@ class ConceptTask(ShardTask):
             pairs = zip(batch.images, batch.photos, strict=True)
             for place, (image, photo) in enumerate(pairs):
                 # The masks of another photo are stretched over all of this one.
-                placement = self.observer.model.preprocessing.placement(photo.size)
+                placement = self.observer.model.preprocessing.placement(
+                    photo.size
+                )
                 own = self._annotation(masks[image], placement)
                 null = [
-                    self._annotation(masks[other], placement) for other in others[image]
+                    self._annotation(masks[other], placement)
+                    for other in others[image]
                 ]
                 for name, counts in result.counts.items():
                     active = self._active(name, maps[name][place])
@@ -167,7 +175,9 @@ class ConceptTask(ShardTask):
 
 
 def on_input(
-    masks: Bool[np.ndarray, "concept row col"], placement: Placement, resolution: int
+    masks: Bool[np.ndarray, "concept row col"],
+    placement: Placement,
+    resolution: int,
 ) -> Bool[np.ndarray, "concept pixel"]:
     """Masks of a whole photo on the input, at resolution × resolution points."""
     _, rows, cols = masks.shape

@@ -13,7 +13,11 @@ import numpy as np
 from unitscope.atlas.disk.arrays import read_arrays, write_arrays
 from unitscope.atlas.disk.layout import WORK
 from unitscope.atlas.image_hashes import hash_key_of
-from unitscope.atlas.shards.concept_task import RESOLUTION, ConceptResult, ConceptTask
+from unitscope.atlas.shards.concept_task import (
+    RESOLUTION,
+    ConceptResult,
+    ConceptTask,
+)
 from unitscope.atlas.shards.observing import Observer
 from unitscope.atlas.shards.pool import ShardPool
 from unitscope.atlas.storage import StoredAtlas
@@ -107,7 +111,9 @@ class _State:
     skipped: list[tuple[str, str]]
 
     @classmethod
-    def read(cls, path: Path, key: str, empty: dict[str, ConceptCounts]) -> _State:
+    def read(
+        cls, path: Path, key: str, empty: dict[str, ConceptCounts]
+    ) -> _State:
         """The state of a file; an empty one where there is none with this key."""
         fresh = cls(key, empty, done=[], photos=0, skipped=[])
         if not path.is_file():

@@ -55,7 +55,9 @@ class Observer:
         self._batch_size = batch_size
         self._names = [layer.name for layer in layers if not layer.is_head]
 
-    def maps(self, activations: Activations) -> dict[str, tuple[Tensor, Tensor]]:
+    def maps(
+        self, activations: Activations
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         """The layers' maps (batch, unit, row, col) and their means (batch, unit)."""
         pairs = {
             name: (maps, activations.pooled[name])
@@ -69,7 +71,9 @@ class Observer:
                     pairs[layer.name] = feature_map, units
         return pairs
 
-    def run(self, images: Sequence[int], on_skip: OnSkip) -> Iterator[ImageBatch]:
+    def run(
+        self, images: Sequence[int], on_skip: OnSkip
+    ) -> Iterator[ImageBatch]:
         """The images in batches.
 
         `on_skip` is called for each image that cannot be read, or on which the network
@@ -83,7 +87,9 @@ class Observer:
             on_skip(images[place], error)
 
         preprocessing = self.model.preprocessing
-        for read in batches(encoded, preprocessing, self._batch_size, on_unreadable):
+        for read in batches(
+            encoded, preprocessing, self._batch_size, on_unreadable
+        ):
             if not read:
                 continue
             photos = [photo for photo, _ in read]
@@ -120,7 +126,9 @@ class Observer:
                 on_skip(images[0], error)
                 return
             # Find the images on which the network fails.
-            for image, photo, tensor in zip(images, photos, tensors, strict=True):
+            for image, photo, tensor in zip(
+                images, photos, tensors, strict=True
+            ):
                 yield from self._forward([image], [photo], [tensor], on_skip)
             return
         yield ImageBatch(images, photos, activations)

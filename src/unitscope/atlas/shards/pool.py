@@ -29,7 +29,9 @@ class ShardTask:
     call. It is not copied to other processes, as only one of them draws a progress bar.
     """
 
-    on_progress: Callable[[int, int], None] | None = field(default=None, repr=False)
+    on_progress: Callable[[int, int], None] | None = field(
+        default=None, repr=False
+    )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "on_progress": None}
@@ -68,7 +70,9 @@ class LocalPool(ShardPool):
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:
-            raise InputError(f"the number of workers is at least 1, not {workers}")
+            raise InputError(
+                f"the number of workers is at least 1, not {workers}"
+            )
         self._workers = workers
 
     @property
@@ -114,7 +118,9 @@ class LocalPool(ShardPool):
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             following = islice(waiting, len(done))
-            running |= {executor.submit(_run_task, shard) for shard in following}
+            running |= {
+                executor.submit(_run_task, shard) for shard in following
+            }
             yield from (future.result() for future in done)
 
 

@@ -79,7 +79,9 @@ class ScanTask(ShardTask):
         self.observer.digests.clear()
 
         summaries = self.fresh
-        self.fresh = {name: summary.following() for name, summary in self.fresh.items()}
+        self.fresh = {
+            name: summary.following() for name, summary in self.fresh.items()
+        }
         return ShardResult(
             shard=shard,
             summaries=summaries,
@@ -97,7 +99,10 @@ class _ShardContent:
     """The rows, pooled units and summaries of a shard while its batches come in."""
 
     def __init__(
-        self, observer: Observer, labelled: bool, summaries: dict[str, LayerSummary]
+        self,
+        observer: Observer,
+        labelled: bool,
+        summaries: dict[str, LayerSummary],
     ) -> None:
         self._observer = observer
         self._entries = observer.dataset.entries
@@ -155,10 +160,16 @@ class _ShardContent:
                 "bottom": bottom,
             }
 
-    def _add_to_summaries(self, batch: ImageBatch, predictions: list[int]) -> None:
-        hash_keys = [hash_key_of(self._entries[image].id) for image in batch.images]
+    def _add_to_summaries(
+        self, batch: ImageBatch, predictions: list[int]
+    ) -> None:
+        hash_keys = [
+            hash_key_of(self._entries[image].id) for image in batch.images
+        ]
         classes = self._classes(batch.images, predictions)
-        for name, (maps, means) in self._observer.maps(batch.activations).items():
+        for name, (maps, means) in self._observer.maps(
+            batch.activations
+        ).items():
             observed = Observed(
                 maps=maps.cpu().numpy(),
                 mean=means.cpu().numpy(),

@@ -156,7 +156,8 @@ class ConceptCounts:
             return NotImplemented
         others = other.arrays()
         return all(
-            np.array_equal(own, others[name]) for name, own in self.arrays().items()
+            np.array_equal(own, others[name])
+            for name, own in self.arrays().items()
         )
 
     def merge(self, other: ConceptCounts) -> None:
@@ -212,7 +213,9 @@ class ConceptCounts:
                 f"an annotation has several masks of one concept: {concepts.tolist()}"
             )
         if len(concepts) != len(masks):
-            raise ValueError(f"{len(masks)} masks are of {len(concepts)} concepts")
+            raise ValueError(
+                f"{len(masks)} masks are of {len(concepts)} concepts"
+            )
         outside = ~np.isin(self.category_of[concepts], categories)
         if outside.any():
             raise ValueError(
@@ -220,7 +223,9 @@ class ConceptCounts:
                 "photo is not annotated for"
             )
 
-    def _count_masks(self, own: Annotation, others: Sequence[Annotation]) -> None:
+    def _count_masks(
+        self, own: Annotation, others: Sequence[Annotation]
+    ) -> None:
         self.photos_with[own.concepts] += 1
         self.photos_of[np.unique(own.categories)] += 1
         area = own.masks.sum(axis=1)
@@ -303,7 +308,9 @@ class ConceptCounts:
 
     def chance(
         self,
-    ) -> tuple[Float[np.ndarray, "unit concept"], Float[np.ndarray, "unit concept"]]:
+    ) -> tuple[
+        Float[np.ndarray, "unit concept"], Float[np.ndarray, "unit concept"]
+    ]:
         """The mean and largest IoU over the draws from the null; nan without draws."""
         draws = len(self.null_i)
         total = np.zeros(self.i.T.shape)
@@ -336,7 +343,9 @@ class ConceptCounts:
         )
 
     def detectors(
-        self, threshold: float = DETECTOR_THRESHOLD, significance: float = SIGNIFICANCE
+        self,
+        threshold: float = DETECTOR_THRESHOLD,
+        significance: float = SIGNIFICANCE,
     ) -> Detectors:
         """The units whose best IoU is above a threshold and significant.
 
@@ -378,7 +387,8 @@ class ConceptCounts:
 
 
 def _common_pixels(
-    masks: Bool[np.ndarray, "mask pixel"], active: Bool[np.ndarray, "unit pixel"]
+    masks: Bool[np.ndarray, "mask pixel"],
+    active: Bool[np.ndarray, "unit pixel"],
 ) -> Int64[np.ndarray, "mask unit"]:
     # Counts of pixels are exact in float32, and a float product is fast.
     mask_values = torch.from_numpy(masks).float()
@@ -388,7 +398,8 @@ def _common_pixels(
 
 
 def _iou(
-    common: Int64[np.ndarray, "concept unit"], areas: Int64[np.ndarray, "concept unit"]
+    common: Int64[np.ndarray, "concept unit"],
+    areas: Int64[np.ndarray, "concept unit"],
 ) -> Float[np.ndarray, "unit concept"]:
     """Pixels in common / pixels of either; `areas` are the sums of the two areas."""
     union = np.maximum(areas - common, 1)

@@ -239,7 +239,9 @@ class Histogram(Summary):
             np.where(exists, first_tails, 0.0),
         )
 
-    def quantiles(self, shares: Sequence[float]) -> Float[np.ndarray, "unit quantile"]:
+    def quantiles(
+        self, shares: Sequence[float]
+    ) -> Float[np.ndarray, "unit quantile"]:
         """The activations below which those shares of all activations lie.
 
         Each is the middle of a bucket, accurate to 0.8 %.
@@ -256,7 +258,9 @@ class Histogram(Summary):
         return quantiles
 
 
-def _edges(numbers: Int64[np.ndarray, " bucket"]) -> Float[np.ndarray, " bucket"]:
+def _edges(
+    numbers: Int64[np.ndarray, " bucket"],
+) -> Float[np.ndarray, " bucket"]:
     """The lower edges of buckets; that of bucket −n is minus that of bucket n."""
     bits = np.abs(numbers) << _SHIFT
     bits = np.minimum(bits, _LARGEST_FINITE).astype(np.int32)

@@ -75,7 +75,9 @@ class LayerSummary(Summary):
         """An empty summary for further images of the same data set."""
         fresh = LayerSummary(self.shape)
         fresh.histogram = self.histogram.following()
-        fresh.top = {criterion: top.following() for criterion, top in self.top.items()}
+        fresh.top = {
+            criterion: top.following() for criterion, top in self.top.items()
+        }
         fresh.sample = self.sample.following()
         fresh.classes = self.classes.following()
         return fresh

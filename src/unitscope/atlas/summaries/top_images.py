@@ -203,7 +203,8 @@ def packed(
 
 
 def _order(
-    scores: Float[np.ndarray, "unit image"], images: Int64[np.ndarray, "unit image"]
+    scores: Float[np.ndarray, "unit image"],
+    images: Int64[np.ndarray, "unit image"],
 ) -> Int64[np.ndarray, "unit image"]:
     """The order by descending score, then by image; empty entries (−∞) come last."""
     return np.lexsort((images, -scores), axis=1)

@@ -23,7 +23,14 @@ from unitscope.render.figures.blocks import (
 from unitscope.render.figures.looks import Look
 from unitscope.render.figures.panels import Cell, Panel, cells_of, photos_shown
 from unitscope.render.figures.units import unit_panels
-from unitscope.render.sheets import ACCENT, INK, QUIET, SOFT, HorizontalAlign, Sheet
+from unitscope.render.sheets import (
+    ACCENT,
+    INK,
+    QUIET,
+    SOFT,
+    HorizontalAlign,
+    Sheet,
+)
 from unitscope.render.words import listing, number
 
 # Inches: the unit maps on the right, and the gap between them.
@@ -123,7 +130,10 @@ def _bars_and_maps(
     gaps = _GAP * (columns - 1)
     width = (_MAPS - gaps) / columns
     cells = cells_of(panels, width)
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    rows = [
+        cells[start : start + columns]
+        for start in range(0, len(cells), columns)
+    ]
     more = len(ablation.units) - len(panels)
 
     height_of_maps = sum(row[0].height for row in rows)
@@ -150,7 +160,11 @@ def _bars_and_maps(
 
 
 def _draw_maps(
-    sheet: Sheet, x: float, y: float, rows: Sequence[Sequence[Cell]], step: float
+    sheet: Sheet,
+    x: float,
+    y: float,
+    rows: Sequence[Sequence[Cell]],
+    step: float,
 ) -> float:
     """Draw the unit maps; returns the height where they end."""
     for row in rows:

@@ -31,7 +31,9 @@ def overview_figure(account: Account, *, style: str = "signed") -> Figure:
     return page(blocks, gap=0.08)
 
 
-def piece_figure(account: Account, piece: str, *, style: str = "signed") -> Figure:
+def piece_figure(
+    account: Account, piece: str, *, style: str = "signed"
+) -> Figure:
     """One piece of an account; `style` is that of its class activation maps."""
     return page(_PIECES[piece](account, style))
 
@@ -61,14 +63,18 @@ def _cams(account: Account, style: str) -> list[Block]:
 
 
 def _units(account: Account, style: str) -> list[Block]:
-    maps = account.explanation.unit_maps([story.unit for story in account.units])
+    maps = account.explanation.unit_maps(
+        [story.unit for story in account.units]
+    )
     scale = account_unit_scale(account)
     lines = [
         f"{number(story.contribution.contribution, sign=True)} logits"
         for story in account.units
     ]
     return [
-        heading(f"The units that add most to {account.label(account.classes[0])}"),
+        heading(
+            f"The units that add most to {account.label(account.classes[0])}"
+        ),
         *unit_blocks(maps, 0, scale, 4, lines),
     ]
 

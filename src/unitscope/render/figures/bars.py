@@ -30,7 +30,9 @@ class ValueAxis:
     unit: float
 
     @classmethod
-    def between(cls, low: float, high: float, left: float, room: float) -> ValueAxis:
+    def between(
+        cls, low: float, high: float, left: float, room: float
+    ) -> ValueAxis:
         """The axis from low to high on `room` inches from `left`."""
         unit = room / (high - low or 1.0)
         return cls(left - low * unit, unit)

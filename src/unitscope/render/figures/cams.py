@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 from unitscope.attribution.classes import class_indices, probabilities_of
 from unitscope.attribution.explanation import Explanation
 from unitscope.render.colours import THIS_MAP, Scale, shared_over
-from unitscope.render.figures.blocks import Block, colour_bar, heading, note, page
+from unitscope.render.figures.blocks import (
+    Block,
+    colour_bar,
+    heading,
+    note,
+    page,
+)
 from unitscope.render.figures.looks import Look
 from unitscope.render.figures.panels import (
     PIXELS,
@@ -159,7 +165,9 @@ def cam_scale(
         for photo, indices in zip(photos, classes, strict=True)
     ]
     count = sum(map(len, classes))
-    return Scale.of(np.concatenate(maps), over or shared_over(count), signed=signed)
+    return Scale.of(
+        np.concatenate(maps), over or shared_over(count), signed=signed
+    )
 
 
 def adding_up(explanation: Explanation, classes: Sequence[int]) -> str:

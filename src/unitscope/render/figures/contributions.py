@@ -6,7 +6,14 @@ from matplotlib.figure import Figure
 
 from unitscope.attribution.explanation import Explanation
 from unitscope.render.figures.bars import Bar, BarChart
-from unitscope.render.figures.blocks import INNER, MARGIN, Block, heading, note, page
+from unitscope.render.figures.blocks import (
+    INNER,
+    MARGIN,
+    Block,
+    heading,
+    note,
+    page,
+)
 from unitscope.render.figures.panels import photos_shown
 from unitscope.render.sheets import Sheet
 from unitscope.render.words import number, plural
@@ -68,7 +75,9 @@ def contribution_blocks(
     ]
 
 
-def _bars(explanation: Explanation, index: int, photo: int, count: int) -> list[Bar]:
+def _bars(
+    explanation: Explanation, index: int, photo: int, count: int
+) -> list[Bar]:
     units = explanation.top_units(index, count, photo)
     logit = float(explanation.logits[photo, index])
     left_out_of_class = explanation[photo].left_out_of(index)

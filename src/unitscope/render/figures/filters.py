@@ -10,7 +10,14 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
 from unitscope.kernels import Filters
-from unitscope.render.figures.blocks import INNER, MARGIN, Block, heading, note, page
+from unitscope.render.figures.blocks import (
+    INNER,
+    MARGIN,
+    Block,
+    heading,
+    note,
+    page,
+)
 from unitscope.render.sheets import SOFT, Sheet
 from unitscope.render.words import number, numbers
 
@@ -89,9 +96,7 @@ def _scale_words(filters: Filters) -> str:
     span = f"weights from {number(low, 4)} to {number(high, 4)}"
     if filters.scale == "shared":
         return f"all on one scale, {span}"
-    return (
-        f"each kernel scaled from its own smallest to its own largest weight ({span})"
-    )
+    return f"each kernel scaled from its own smallest to its own largest weight ({span})"
 
 
 def _enlargement_words(interpolation: str) -> str:
@@ -169,7 +174,12 @@ def _channel_table(
             top = y + 0.2 + row * step
             baseline = top + height / 2 + 0.04
             sheet.text(
-                left - 0.08, baseline, str(index), size=7, colour=SOFT, align="right"
+                left - 0.08,
+                baseline,
+                str(index),
+                size=7,
+                colour=SOFT,
+                align="right",
             )
             for column in range(columns):
                 x = left + column * (width + _GAP)

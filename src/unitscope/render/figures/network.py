@@ -7,7 +7,14 @@ from matplotlib.figure import Figure
 from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram
 from unitscope.render.diagram import Plan, Point
-from unitscope.render.figures.blocks import INNER, MARGIN, Block, heading, note, page
+from unitscope.render.figures.blocks import (
+    INNER,
+    MARGIN,
+    Block,
+    heading,
+    note,
+    page,
+)
 from unitscope.render.sheets import Sheet
 
 _ARROW = "#626a75"

@@ -78,7 +78,10 @@ def grid(panels: Sequence[Panel], columns: int | None = None) -> list[Block]:
     gaps = _GAP * (columns - 1)
     width = min(_WIDEST, (INNER - gaps) / columns)
     cells = cells_of(panels, width)
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    rows = [
+        cells[start : start + columns]
+        for start in range(0, len(cells), columns)
+    ]
     return [_row(row, width + _GAP) for row in rows]
 
 
@@ -130,7 +133,9 @@ def _cell(panel: Panel, width: float, box: float) -> Cell:
         _draw_picture(sheet, panel, x, y + _TITLE + _LINE, width, box)
 
         if panel.bar is not None:
-            sheet.colour_bar(x, y + _TITLE + _LINE + box + 0.08, width, *panel.bar)
+            sheet.colour_bar(
+                x, y + _TITLE + _LINE + box + 0.08, width, *panel.bar
+            )
 
     return Cell(height, draw)
 
@@ -153,7 +158,9 @@ def _draw_picture(
         _draw_label(sheet, middle, centre, panel.note, across)
 
 
-def _draw_label(sheet: Sheet, x: float, y: float, text: str, room: float) -> None:
+def _draw_label(
+    sheet: Sheet, x: float, y: float, text: str, room: float
+) -> None:
     width = min(room, text_width(text, 8) + 0.2)
     sheet.box(
         x - width / 2,

@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.render.colours import THIS_MAP, Scale, shared_over
-from unitscope.render.figures.blocks import Block, colour_bar, heading, note, page
+from unitscope.render.figures.blocks import (
+    Block,
+    colour_bar,
+    heading,
+    note,
+    page,
+)
 from unitscope.render.figures.looks import Look
 from unitscope.render.figures.panels import (
     PIXELS,
@@ -76,7 +82,11 @@ def units_figure(
 
 
 def unit_blocks(
-    maps: UnitMaps, photo: int, common: Scale, columns: int, lines: Sequence[str]
+    maps: UnitMaps,
+    photo: int,
+    common: Scale,
+    columns: int,
+    lines: Sequence[str],
 ) -> list[Block]:
     """The maps of one photo on a common scale, without a heading."""
     check_count(len(maps.units), "units")

@@ -39,7 +39,10 @@ _FOREIGN = (
         "a Git LFS pointer, not the weights themselves: run 'git lfs pull' where it "
         "came from",
     ),
-    (b"\x89HDF", "an HDF5 file (Keras?): convert it to a PyTorch state_dict first"),
+    (
+        b"\x89HDF",
+        "an HDF5 file (Keras?): convert it to a PyTorch state_dict first",
+    ),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),
     (b"BZh", "compressed with bzip2: unpack it first"),
     (b"\xfd7zXZ", "compressed with xz: unpack it first"),

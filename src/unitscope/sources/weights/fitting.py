@@ -38,7 +38,9 @@ def fit_weights(
     state = {name: weights.state[old] for name, old in names.items()}
 
     absent_counts = [
-        name for name in own if name not in state and name.endswith(_BATCH_COUNT)
+        name
+        for name in own
+        if name not in state and name.endswith(_BATCH_COUNT)
     ]
     if absent_counts and len(absent_counts) < len(own):
         state.update({name: own[name] for name in absent_counts})
@@ -103,15 +105,21 @@ class _Misfit:
         differences = []
         if self.missing:
             shown = _shown(self.missing)
-            differences.append(f"{len(self.missing)} missing from the file ({shown})")
+            differences.append(
+                f"{len(self.missing)} missing from the file ({shown})"
+            )
         if self.unexpected:
             shown = _shown(self.unexpected)
             differences.append(
                 f"{len(self.unexpected)} unknown to the network ({shown})"
             )
         if self.misshapen:
-            shown = _shown([self._shapes(name) for name in self.misshapen], "; ")
-            differences.append(f"{len(self.misshapen)} of another shape ({shown})")
+            shown = _shown(
+                [self._shapes(name) for name in self.misshapen], "; "
+            )
+            differences.append(
+                f"{len(self.misshapen)} of another shape ({shown})"
+            )
         return differences
 
     def _shapes(self, name: str) -> str:

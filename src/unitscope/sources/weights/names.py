@@ -19,7 +19,9 @@ _WRAPPERS = frozenset(
 )
 # torchvision's DenseNet before 0.2.1 (April 2018) spelt denselayer1.norm.1, which is
 # now denselayer1.norm1.
-_OLD_DENSENET = re.compile(r"(.*\bdenselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
+_OLD_DENSENET = re.compile(
+    r"(.*\bdenselayer\d+\.(?:norm|relu|conv))\.([12]\..+)"
+)
 # What the FLOP counter thop leaves in a state dict.
 _COUNTERS = ("total_ops", "total_params")
 
@@ -68,7 +70,9 @@ class _Renaming:
         """Take the segments of wrappers off the names."""
         unwrapped = self._renamed(_unwrapped)
         if len(unwrapped) == len(self.names):
-            self._adopt(unwrapped, "wrappers' segments ('module.') taken off the names")
+            self._adopt(
+                unwrapped, "wrappers' segments ('module.') taken off the names"
+            )
 
     def remove_prefixes(self) -> None:
         """Take off the prefixes under which the file has names of the network."""

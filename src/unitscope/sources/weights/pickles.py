@@ -78,7 +78,9 @@ def read_pickle(handle: BufferedReader, begin: bytes, file: Path) -> Any:
         return _unpickled(handle)
     except pickle.UnpicklingError as error:
         raise _refused(file, error) from None
-    except Exception as error:  # A damaged file makes torch raise almost anything.
+    except (
+        Exception
+    ) as error:  # A damaged file makes torch raise almost anything.
         raise _unreadable(file, error) from None
 
 
@@ -115,7 +117,9 @@ def _stand_ins() -> contextlib.AbstractContextManager[object]:
         if isinstance(entry, tuple)
     }
     missing = [name for name in _HARMLESS_GLOBALS if name not in known]
-    return torch.serialization.safe_globals([(_StandIn, name) for name in missing])
+    return torch.serialization.safe_globals(
+        [(_StandIn, name) for name in missing]
+    )
 
 
 def _refused(file: Path, error: Exception) -> WeightsError:

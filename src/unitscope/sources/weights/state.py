@@ -76,7 +76,8 @@ def path_to_state(loaded: Any, depth: int = 0) -> tuple[str, ...] | None:
     others = [
         key
         for key in nested
-        if key not in _STATE_KEYS + _AVERAGED_KEYS and not _NOT_WEIGHTS.search(key)
+        if key not in _STATE_KEYS + _AVERAGED_KEYS
+        and not _NOT_WEIGHTS.search(key)
     ]
     return _path_through(averaged + others, loaded, depth)
 
@@ -88,7 +89,9 @@ def value_at(loaded: Any, path: Sequence[str]) -> Any:
     return loaded
 
 
-def find_state(loaded: Any, file: Path) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+def find_state(
+    loaded: Any, file: Path
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
     """The tensors of the state dict in a file, and notes on averaged weights.
 
     Raises WeightsError where the file holds no weights.
@@ -157,7 +160,9 @@ def _path_through(
     return None
 
 
-def _notes_on_averages(loaded: Any, path: Sequence[str], file: Path) -> tuple[str, ...]:
+def _notes_on_averages(
+    loaded: Any, path: Sequence[str], file: Path
+) -> tuple[str, ...]:
     if any(key in _AVERAGED_KEYS for key in path):
         return (
             f"the averaged weights '{'.'.join(path)}' were used: {file.name} holds no "
