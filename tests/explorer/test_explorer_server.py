@@ -237,6 +237,12 @@ def test_whoever_asks_for_the_same_meanwhile_gets_the_same_result() -> None:
 
 
 def test_closing_ends_what_waits_and_does_not_wait_for_what_runs() -> None:
+    if sys.gettrace() is not None:
+        # Seen in CPython 3.11 with any trace function, coverage's included: the thread
+        # that raises an exception in another one stands still until that one runs.
+        pytest.skip(
+            "a traced interpreter waits for the thread that it interrupts"
+        )
     release = threading.Event()
 
     async def closed() -> float:
