@@ -37,7 +37,7 @@ from unitscope.tracing.functions import (
     UNIT_NORMALISATIONS,
     UNIT_QUOTIENTS,
 )
-from unitscope.tracing.layers import captured
+from unitscope.tracing.layers import captured, nesting
 from unitscope.tracing.outputs import logits_of
 from unitscope.tracing.trace import Trace, trace
 
@@ -277,11 +277,10 @@ def _prove_ablation(
     )
     if not bool((error <= allowed).all()):
         raise HeadError(
-            "the network seems to end in pooling and a linear layer, but without half "
-            "of "
-            "the units its logits differ from that algebra by "
-            f"{float(error.max()):.1e} "
-            "of the largest logit: they depend on the units in another way too"
+            "the network seems to end in pooling and a linear layer, but "
+            "without half of the units its logits differ from that algebra by "
+            f"{float(error.max()):.1e} of the largest logit: they depend on "
+            "the units in another way too"
         )
 
 
@@ -338,7 +337,7 @@ def _layer_of(traced: Trace, source: Call) -> tuple[str, bool]:
     makers: dict[int, str] = {}
     for name, run in zip(traced.names(), traced.runs, strict=True):
         known = makers.get(id(run.call), name)
-        makers[id(run.call)] = min(known, name, key=_depth)
+        makers[id(run.call)] = min(known, name, key=nesting)
 
     map_itself = source
     while id(map_itself) not in makers and _only_reorders(map_itself):
@@ -357,10 +356,6 @@ def _layer_of(traced: Trace, source: Call) -> tuple[str, bool]:
                 seen.add(id(before))
                 frontier.append(before)
     return "input", False
-
-
-def _depth(name: str) -> tuple[int, int]:
-    return name.count("."), len(name)
 
 
 def _only_reorders(call: Call) -> bool:

@@ -16,7 +16,7 @@ from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
 from unitscope.errors import HeadError, ModelError
 from unitscope.tracing.calls import Call
-from unitscope.tracing.layers import Layer, captured
+from unitscope.tracing.layers import Layer, captured, nesting
 from unitscope.tracing.outputs import logits_of
 from unitscope.tracing.trace import Trace
 
@@ -54,11 +54,10 @@ def find_local(
         except (HeadError, ModelError) as error:
             if first_refusal is None and search.is_constant():
                 raise HeadError(
-                    f"{reason}; nor can a local answer be given: the logits are the "
-                    "same "
-                    "whatever the photo shows (a last layer of zeros, or a network "
-                    "that "
-                    "was not trained): load its weights"
+                    f"{reason}; nor can a local answer be given: the logits "
+                    "are the same whatever the photo shows (a last layer of "
+                    "zeros, or a network that was not trained): load its "
+                    "weights"
                 ) from None
             first_refusal = first_refusal or error
             continue
@@ -164,7 +163,9 @@ class _Search:
             if layer.is_map:
                 call = id(self._calls[layer.name])
                 known = outermost.get(call, layer)
-                outermost[call] = min(known, layer, key=_depth)
+                outermost[call] = min(
+                    known, layer, key=lambda each: nesting(each.name)
+                )
         return sorted(
             outermost.values(), key=lambda each: self._calls[each.name].index
         )
@@ -209,9 +210,8 @@ class _Search:
         if reached <= 1:
             which = "only one cell" if reached else "no cell"
             raise HeadError(
-                f"{which} of layer '{layer.name}' counts for the logits: choose a "
-                "layer "
-                "before it"
+                f"{which} of layer '{layer.name}' counts for the logits: "
+                "choose a layer before it"
             )
 
         product = (gradient * feature_map).sum(dim=1)
@@ -246,7 +246,3 @@ def _runs_alone(suffix: Suffix, feature_map: Tensor, logits: Tensor) -> bool:
         return False
     difference = float(relative_difference(rerun, logits).max())
     return difference <= same_enough(suffix.like.dtype)
-
-
-def _depth(layer: Layer) -> tuple[int, int]:
-    return layer.name.count("."), len(layer.name)

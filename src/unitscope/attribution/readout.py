@@ -205,9 +205,8 @@ def added(one: Readout, other: Readout, sign: float = 1.0) -> Readout:
     """The readout of the sum, or the difference, of two that read the same units."""
     if one.norm != other.norm or one.weight.shape != other.weight.shape:
         raise HeadError(
-            "two readouts of different kinds are added: something other than one "
-            "linear "
-            "layer"
+            "two readouts of different kinds are added: something other than "
+            "one linear layer"
         )
     weight = one.weight + sign * other.weight
     bias = one.bias + sign * other.bias
@@ -234,8 +233,7 @@ def _per_class(values: Tensor, readout: Readout) -> Float[Tensor, "class"]:
     flat = values.flatten()
     if len(flat) not in (1, len(readout.bias)):
         raise HeadError(
-            f"{len(flat)} numbers meet {len(readout.bias)} logits: one, or one for "
-            "each, "
-            "was expected"
+            f"{len(flat)} numbers meet {len(readout.bias)} logits: one, or one "
+            "for each, was expected"
         )
     return flat.expand(len(readout.bias))

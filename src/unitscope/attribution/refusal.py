@@ -70,7 +70,6 @@ def refusal(call: Call, linear: Call | None) -> str:
         is_token = bool(call.inputs) and len(call.inputs[0].shape) == 3
         words = "a token (as in ViT)" if is_token else "a selection of units"
     return (
-        f"before the last linear layer stands {words} instead of a global average "
-        "pool: "
-        f"{WANTED}"
+        f"before the last linear layer stands {words} instead of a global "
+        f"average pool: {WANTED}"
     )

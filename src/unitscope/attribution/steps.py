@@ -177,10 +177,9 @@ def _batch_norm(call: Caught) -> tuple[Tensor, Tensor]:
     variance = call.argument(2, "running_var")
     if mean is None or variance is None or call.argument(5, "training"):
         raise HeadError(
-            "the head normalises by the statistics of its batch, so that a photo's "
-            "logits "
-            "depend on the other photos: give its batch normalisation running "
-            "statistics"
+            "the head normalises by the statistics of its batch, so that a "
+            "photo's logits depend on the other photos: give its batch "
+            "normalisation running statistics"
         )
     gain = call.argument(3, "weight")
     offset = call.argument(4, "bias")

@@ -74,9 +74,8 @@ class PhotoSources:
             raise MissingError(f"there is no image {image}: no atlas is open")
         if self._dataset is None:
             raise MissingError(
-                f"image {image} has moved since the scan: say where the photos lie "
-                "with "
-                "--source"
+                f"image {image} has moved since the scan: say where the photos "
+                "lie with --source"
             )
         return self._atlas.subjects([image], self._dataset)[0]
 

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import tempfile
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,7 +17,7 @@ from typing import ClassVar
 
 from unitscope.atlas.atlas import Atlas
 from unitscope.datasets import Dataset
-from unitscope.errors import UnitscopeError, UnitscopeWarning
+from unitscope.errors import UnitscopeError, warn_user
 from unitscope.explorer.application import create_app
 from unitscope.explorer.documents import Documents, photos_of
 from unitscope.explorer.limits import Limits
@@ -59,11 +58,9 @@ def serve(
     with listening(host, port) as listener:
         address = ipaddress.ip_address(listener.getsockname()[0])
         if not address.is_loopback:
-            warnings.warn(
+            warn_user(
                 "anyone who reaches this machine over the network can use the explorer "
-                "and send it photos: leave out --host to keep it to yourself",
-                UnitscopeWarning,
-                stacklevel=2,
+                "and send it photos: leave out --host to keep it to yourself"
             )
         app = create_app(documents, hosts={host, *allow_hosts})
         web_server(app, ready).run(sockets=[listener])
@@ -93,11 +90,9 @@ def explore(
     if dataset is None and atlas is not None:
         dataset = photos_of(atlas)
         if dataset is None:
-            warnings.warn(
+            warn_user(
                 "the photos of the atlas have moved since the scan and are not shown: "
-                "say where they lie with --source",
-                UnitscopeWarning,
-                stacklevel=2,
+                "say where they lie with --source"
             )
 
     with tempfile.TemporaryDirectory(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from html import escape
 from importlib import resources
@@ -15,7 +14,7 @@ from typing import Any
 
 from unitscope.atlas.atlas import Atlas
 from unitscope.datasets import Dataset
-from unitscope.errors import OutputError, UnitscopeError, UnitscopeWarning
+from unitscope.errors import OutputError, UnitscopeError, warn_user
 from unitscope.explorer.atlas_documents import AtlasDocuments
 from unitscope.explorer.bundle import bundle
 from unitscope.explorer.documents import Documents, photos_of
@@ -95,12 +94,9 @@ def _warn_of_missing(of_atlas: AtlasDocuments | None) -> None:
     if of_atlas is None or not of_atlas.tiles.missing:
         return
     tiles = of_atlas.tiles
-    warnings.warn(
-        f"{tiles.missing} of {tiles.requested} images could not be shown: say where "
-        "the "
-        "data set lies now with --source",
-        UnitscopeWarning,
-        stacklevel=3,
+    warn_user(
+        f"{tiles.missing} of {tiles.requested} images could not be shown: say "
+        "where the data set lies now with --source"
     )
 
 

@@ -62,9 +62,8 @@ def check_ran(layer: Layer, passed: ForwardPass) -> None:
     """Raise LayerError where a layer did not run in a pass."""
     if layer.name not in passed.outputs:
         raise LayerError(
-            f"layer '{layer.name}' did not run on this input, though it did on the "
-            "first: "
-            "choose a layer that always runs"
+            f"layer '{layer.name}' did not run on this input, though it did on "
+            "the first: choose a layer that always runs"
         )
 
 

@@ -93,9 +93,8 @@ class Network:
         for name, parameter in self.module.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise NonFiniteError(
-                    f"{what} are NaN or infinite because the weights '{name}' are: "
-                    "load "
-                    "sound weights"
+                    f"{what} are NaN or infinite because the weights '{name}' "
+                    "are: load sound weights"
                 )
         where = self.first_layer(
             batch, lambda out: not bool(torch.isfinite(out).all())
@@ -128,9 +127,8 @@ class Network:
             for parameter in self.module.parameters()
         ):
             return ModelError(
-                "the network has lazy modules without weights yet: run one forward "
-                "pass "
-                "of it first, or load its weights"
+                "the network has lazy modules without weights yet: run one "
+                "forward pass of it first, or load its weights"
             )
         reason = " ".join(str(error).split())[:300] or repr(error)
         return ModelError(

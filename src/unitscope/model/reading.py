@@ -55,9 +55,8 @@ def check_tensor(x: Tensor) -> None:
     if not is_finite(x):
         broken = ~torch.isfinite(x).flatten(1).all(dim=1)
         raise NonFiniteError(
-            f"input {int(broken.nonzero()[0])} of the batch holds NaN or infinite "
-            "numbers: "
-            "check what made it"
+            f"input {int(broken.nonzero()[0])} of the batch holds NaN or "
+            "infinite numbers: check what made it"
         )
 
 
@@ -67,9 +66,8 @@ def _photos_of(x: Any) -> list[Any]:
     is_list = isinstance(x, Iterable) and not isinstance(x, (bytes, Mapping))
     if not is_list or hasattr(x, "__array__"):
         raise InputError(
-            f"a {type(x).__name__} cannot be explained: give a path, a PIL image, a "
-            "list "
-            "of them, or a (batch, channel, row, col) tensor"
+            f"a {type(x).__name__} cannot be explained: give a path, a PIL "
+            "image, a list of them, or a (batch, channel, row, col) tensor"
         )
     items = list(x)
     if not items:

@@ -114,6 +114,11 @@ def _tiling(shape: tuple[int, ...], input_size: tuple[int, int]) -> Grid:
     return Grid.tiling(input_size, cells)
 
 
+def nesting(name: str) -> tuple[int, int]:
+    """How deep a layer lies by its name: of several, the outermost has the least."""
+    return name.count("."), len(name)
+
+
 def find_layer(layers: Sequence[Layer], name: str) -> Layer:
     """The layer called `name`.
 
