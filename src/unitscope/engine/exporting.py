@@ -33,6 +33,7 @@ def exported(
     any_batch = ({0: torch.export.Dim.AUTO},)
     try:
         with _unchanged(module), quietly():
+            _without_inference_tensors(module)
             graph = torch.export.export(
                 module, (noise,), dynamic_shapes=any_batch
             )
@@ -130,6 +131,18 @@ def _unchanged(module: nn.Module) -> Iterator[None]:
                 container[:] = before
             else:
                 _restore_dict(container, before)
+
+
+def _without_inference_tensors(module: nn.Module) -> None:
+    """Put copies in place of weights made in inference mode: torch.export refuses those."""
+    for part in parts_of(module):
+        for name, weight in list(part.named_parameters(recurse=False)):
+            if weight.is_inference():
+                copied = nn.Parameter(weight.clone(), requires_grad=False)
+                setattr(part, name, copied)
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            if buffer.is_inference():
+                setattr(part, name, buffer.clone())
 
 
 def _restore_dict(now: dict[Any, Any], before: dict[Any, Any]) -> None:
