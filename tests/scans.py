@@ -50,11 +50,13 @@ def make(
 
 
 def contents(path: Path) -> dict[str, str]:
-    """The hash of every file of an atlas except the run log and the lock."""
+    """The hash of every file of an atlas except those of its runs."""
     files = (
         file
         for file in path.rglob("*")
-        if file.is_file() and file.name not in ("runs.jsonl", "lock")
+        if file.is_file()
+        and file.name != "runs.jsonl"
+        and file.parent.name != ".scan"
     )
     return {
         str(file.relative_to(path)): hashlib.sha256(

@@ -58,7 +58,7 @@ ROOMS = {
         """,
     "atlas": """
         intervals ablation matching image_hashes summaries disk storage identity shards
-        findings neighbours reading atlas merging scan scanning
+        findings neighbours reading atlas scan merging scanning
         """,
     "render": """
         words colours views overlays fonts sheets diagram diagram_svg kernel_sheet

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
 from unitscope.errors import OutputError
+
+# What the names of temporary folders begin with.
+_STAGING = ".unitscope-"
+
+# Holds files that are complete and only have to be moved to their places.
+_FINISHED = "finished"
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space",
@@ -37,32 +44,24 @@ def output_error(path: Path, error: OSError) -> OutputError:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to, and rename it at the end.
+    """Give a temporary path to write to, and rename it to `path` at the end.
 
-    It is removed when anything fails. Raises OutputError.
+    It is removed when anything fails, or by the next run when this one is killed.
+    Raises OutputError.
     """
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name[:40]}.", suffix=path.suffix, dir=path.parent
-        )
+        with staging_folder(path.parent) as staging:
+            temporary = staging / path.name
+            yield temporary
+            temporary.replace(path)
     except FileNotFoundError:
+        if path.parent.is_dir():
+            raise
         raise OutputError(
             f"cannot write '{path}': there is no folder '{path.parent}': make it first"
         ) from None
     except OSError as error:
         raise output_error(path, error) from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes a private file; a result is as readable as the user's other
-        # files.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -71,22 +70,67 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
     All is removed when anything fails. Files that were in `folder` before stay, unless
     one of the same name replaces them. Pages (.html) are moved last, so that whoever
-    sees one sees all that belongs to it. Raises OutputError.
+    sees one sees all that belongs to it. When this run is killed while it moves files,
+    the next one goes on with that. Raises OutputError.
     """
     made = _made(folder)
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=".unitscope-", dir=folder, ignore_cleanup_errors=True
-        ) as name:
-            staging = Path(name)
+        with staging_folder(folder) as staging:
             yield staging
-            _move_files(staging, folder)
+            _move_files(staging.rename(staging.with_name(_FINISHED)), folder)
     except BaseException as error:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise output_error(folder, error) from None
         raise
+
+
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, which is removed at the end.
+
+    It is locked as long as its process lives. What killed processes left in `folder` is
+    cleaned up first.
+    """
+    clean_up(folder)
+    top, lock = _locked_folder(folder)
+    try:
+        files = top / "files"
+        files.mkdir()
+        yield files
+    finally:
+        lock.release()
+        shutil.rmtree(top, ignore_errors=True)
+
+
+def _locked_folder(folder: Path) -> tuple[Path, filelock.BaseFileLock]:
+    while True:
+        top = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+        lock = _lock_of(top)
+        try:
+            lock.acquire()
+            return top, lock
+        except filelock.Timeout:
+            continue  # in this moment another process took it for abandoned
+        except OSError:
+            if top.is_dir():
+                raise
+
+
+def clean_up(folder: Path) -> None:
+    """Finish or remove what killed processes left in a folder.
+
+    Files that are complete are moved to their places, and temporary ones removed.
+    """
+    for top in folder.glob(f"{_STAGING}*"):
+        with contextlib.suppress(filelock.Timeout, OSError), _lock_of(top):
+            _move_files(top / _FINISHED, folder)
+            shutil.rmtree(top, ignore_errors=True)
+
+
+def _lock_of(top: Path) -> filelock.BaseFileLock:
+    return filelock.FileLock(top / "lock", timeout=0)
 
 
 def _move_files(staging: Path, folder: Path) -> None:
@@ -126,9 +170,3 @@ def _made(folder: Path) -> Path | None:
             shutil.rmtree(missing[-1], ignore_errors=True)
         raise output_error(folder, error) from None
     return missing[-1] if missing else None
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -10,15 +10,22 @@ from pathlib import Path
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.disk.layout import HEAD, pooled_file, rows_file
 from unitscope.atlas.disk.manifest import (
+    MERGING,
     identity_of,
     same_answers,
     write_manifest,
 )
 from unitscope.atlas.findings.ablation_tables import write_ablation_tables
 from unitscope.atlas.findings.scan_tables import write_findings
+from unitscope.atlas.scan.folder import (
+    checked_manifest,
+    locked,
+    remove_files,
+    remove_scan,
+)
 from unitscope.atlas.storage import write_summaries
 from unitscope.errors import AtlasError
-from unitscope.files import folder_written_whole
+from unitscope.files import make_folder, written_whole
 
 
 def merge(
@@ -39,17 +46,30 @@ def merge(
             "there is nothing to merge: name the atlases of the parts"
         )
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise AtlasError(
-            f"'{folder}' is not empty: name another folder for the merged atlas"
-        )
-
+    _check_free(folder)
     _check_parts(atlases)
     owners = _owners(atlases)
-    with folder_written_whole(folder) as staging:
-        _copy_files(atlases[0], owners, staging)
-        _write_merged(atlases, owners, staging)
+
+    is_new = not folder.exists()
+    with locked(folder):
+        _check_free(folder)
+        try:
+            # An interrupted merge begins anew.
+            remove_files(folder)
+            _merge(atlases, owners, folder)
+        except BaseException:
+            remove_scan(folder, with_folder=is_new)
+            raise
     return Atlas.open(folder)
+
+
+def _check_free(folder: Path) -> None:
+    """Raise AtlasError unless a folder is new, empty, or has an interrupted merge."""
+    manifest = checked_manifest(folder)
+    if manifest is not None and manifest["status"] != MERGING:
+        raise AtlasError(
+            f"'{folder}' holds an atlas: name another folder for the merged one"
+        )
 
 
 def _check_parts(atlases: Sequence[Atlas]) -> None:
@@ -108,35 +128,20 @@ def _files(atlas: Atlas, shard: int) -> list[Path]:
     return files
 
 
-def _copy_files(first: Atlas, owners: dict[int, Path], staging: Path) -> None:
-    for shard, source in owners.items():
-        for file in _files(first, shard):
-            (staging / file).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source / file, staging / file)
-    if (first.path / HEAD).is_file():
-        shutil.copyfile(first.path / HEAD, staging / HEAD)
-
-
-def _write_merged(
-    atlases: Sequence[Atlas], owners: dict[int, Path], staging: Path
+def _merge(
+    atlases: Sequence[Atlas], owners: dict[int, Path], folder: Path
 ) -> None:
-    """Write the merged summaries, the tables, and the manifest."""
-    first, *others = atlases
-    summaries = {
-        layer.name: first.summary(layer.name) for layer in first.layers
-    }
-    for atlas in others:
-        for name, summary in summaries.items():
-            summary.merge(atlas.summary(name))
-    write_summaries(staging, summaries, owners)
-
-    manifest = first.manifest | {
-        "status": "scanning",
+    """Write the merged atlas; the manifest that says so comes last."""
+    manifest = atlases[0].manifest | {
+        "status": MERGING,
         "concepts": None,
         "ablation": None,
     }
-    write_manifest(staging, manifest)
-    merged = Atlas.open(staging)
+    write_manifest(folder, manifest)
+    _copy_files(atlases[0], owners, folder)
+    _write_summaries(atlases, owners, folder)
+
+    merged = Atlas.open(folder)
     images, skipped = write_findings(merged)
     complete = len(owners) == manifest["parameters"]["shards"]
     manifest |= {
@@ -144,4 +149,31 @@ def _write_merged(
         "scanned": {"images": images, "skipped": skipped},
         "ablation": write_ablation_tables(merged),
     }
-    write_manifest(staging, manifest)
+    write_manifest(folder, manifest)
+
+
+def _copy_files(first: Atlas, owners: dict[int, Path], folder: Path) -> None:
+    for shard, source in owners.items():
+        for file in _files(first, shard):
+            _copy(source / file, folder / file)
+    if (first.path / HEAD).is_file():
+        _copy(first.path / HEAD, folder / HEAD)
+
+
+def _copy(source: Path, target: Path) -> None:
+    make_folder(target.parent)
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _write_summaries(
+    atlases: Sequence[Atlas], owners: dict[int, Path], folder: Path
+) -> None:
+    first, *others = atlases
+    summaries = {
+        layer.name: first.summary(layer.name) for layer in first.layers
+    }
+    for atlas in others:
+        for name, summary in summaries.items():
+            summary.merge(atlas.summary(name))
+    write_summaries(folder, summaries, owners)

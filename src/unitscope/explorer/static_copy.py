@@ -18,7 +18,7 @@ from unitscope.errors import OutputError, UnitscopeError, warn_user
 from unitscope.explorer.atlas_documents import AtlasDocuments
 from unitscope.explorer.bundle import bundle
 from unitscope.explorer.documents import Documents, photos_of
-from unitscope.files import folder_written_whole
+from unitscope.files import clean_up, folder_written_whole
 from unitscope.model import Classifier
 
 INDEX = "index.html"
@@ -84,6 +84,7 @@ def export(
 
 def _check_folder(out: Path) -> None:
     """Refuse to replace a folder that holds anything but pages."""
+    clean_up(out)
     if out.is_dir() and any(out.iterdir()) and not (out / SCRIPT).is_file():
         raise OutputError(
             f"'{out}' holds other files, and no pages of an atlas: name another folder"

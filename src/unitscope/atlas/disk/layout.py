@@ -44,3 +44,9 @@ def pooled_file(folder: Path, shard: int) -> Path:
     """The pooled units of a shard's images in an atlas's folder."""
     name = f"{shard:05d}.safetensors"
     return folder / POOLED / name
+
+
+def stamps_file(folder: Path, shard: int) -> Path:
+    """The modification times of a shard's images: of this scan, not of the atlas."""
+    name = f"stamps-{shard:05d}.parquet"
+    return folder / WORK / name

@@ -15,6 +15,9 @@ from unitscope.errors import AtlasError
 
 SCHEMA = "unitscope-atlas/1"
 
+# The status of an atlas whose merge has not come to its end.
+MERGING = "merging"
+
 # The share of the largest logit by which rounding on another machine may change one.
 _SAME_LOGIT = 1e-3
 

@@ -6,17 +6,28 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import filelock
 
 from unitscope.atlas.disk.layout import (
+    HEAD,
     MANIFEST,
     POOLED,
     ROWS,
     RUNS,
     SUMMARIES,
+    TABLES,
     WORK,
     rows_file,
+    stamps_file,
+    table_file,
 )
-from unitscope.atlas.disk.manifest import existing_manifest, same_answers
+from unitscope.atlas.disk.manifest import (
+    MERGING,
+    existing_manifest,
+    same_answers,
+)
 from unitscope.atlas.disk.tables import parquet, read_table
 from unitscope.atlas.findings.image_tables import rows_of
 from unitscope.atlas.identity import difference
@@ -26,26 +37,24 @@ from unitscope.atlas.storage import shards_in
 from unitscope.datasets import Dataset
 from unitscope.errors import (
     AtlasError,
-    MissingExtraError,
     OutputError,
     UnitscopeError,
 )
-from unitscope.files import make_folder, output_error
+from unitscope.files import clean_up, make_folder, output_error
 
 _REMEDY = "name another folder with --out, or remove this one"
 
 
 def check_same(folder: Path, plan: ScanPlan) -> None:
     """Raise AtlasError unless a folder is new, empty, or has a scan by this plan."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(
-            f"cannot write into '{folder}': it is a file, not a folder: choose another "
-            "path"
-        )
-    manifest = existing_manifest(folder)
+    manifest = checked_manifest(folder)
     if manifest is None:
-        _check_empty(folder)
         return
+    if manifest["status"] == MERGING:
+        raise AtlasError(
+            f"'{folder}' holds a merge that was interrupted: run the same merge "
+            "again, or remove the folder"
+        )
 
     change = difference(manifest, plan.identity)
     if change:
@@ -56,6 +65,23 @@ def check_same(folder: Path, plan: ScanPlan) -> None:
             f"'{folder}' holds a scan of a model that gives other logits (for noise): "
             f"{_REMEDY}"
         )
+
+
+def checked_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the atlas in a folder; None where the folder is new or empty.
+
+    Raises AtlasError where the folder holds other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"cannot write into '{folder}': it is a file, not a folder: choose another "
+            "path"
+        )
+    clean_up(folder)
+    manifest = existing_manifest(folder)
+    if manifest is None:
+        _check_empty(folder)
+    return manifest
 
 
 def _check_empty(folder: Path) -> None:
@@ -73,12 +99,13 @@ def check_unchanged(folder: Path, dataset: Dataset) -> None:
 
     Only images whose file has another size or time are read.
     """
-    columns = ["image", "size", "stamp", "digest"]
+    columns = ["image", "size", "digest"]
     for shard in shards_in(folder):
+        stamps = _stamps(folder, shard)
         rows = read_table(rows_file(folder, shard), columns).to_pydict()
-        for image, size, stamp, digest in zip(*rows.values(), strict=True):
+        for image, size, digest in zip(*rows.values(), strict=True):
             entry = dataset.entries[image]
-            touched = (entry.size, entry.stamp) != (size, stamp)
+            touched = (entry.size, entry.stamp) != (size, stamps.get(image))
             if not touched or digest is None:
                 continue
             if digest_of(dataset.read(image)) != digest:
@@ -88,13 +115,18 @@ def check_unchanged(folder: Path, dataset: Dataset) -> None:
                 )
 
 
+def _stamps(folder: Path, shard: int) -> dict[int, int]:
+    """The modification times of a shard's images; none in a copied or merged atlas."""
+    file = stamps_file(folder, shard)
+    if not file.is_file():
+        return {}
+    columns = read_table(file).to_pydict()
+    return dict(zip(columns["image"], columns["stamp"], strict=True))
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder against other scans, at most until the process ends."""
-    try:
-        import filelock
-    except ImportError:
-        raise MissingExtraError("filelock", "atlas", "a scan") from None
     # Fail without pyarrow now rather than after the first shard.
     parquet()
 
@@ -133,9 +165,15 @@ def remove_scan(folder: Path, with_folder: bool) -> None:
     if with_folder:
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for name in (MANIFEST, SUMMARIES, POOLED, ROWS, RUNS, WORK):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    remove_files(folder)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+
+
+def remove_files(folder: Path) -> None:
+    """Remove the files of an atlas, but not its lock. The manifest goes last."""
+    tables = [table_file(folder, table) for table in TABLES]
+    others = [folder / name for name in (SUMMARIES, HEAD, RUNS, MANIFEST)]
+    for name in (POOLED, ROWS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in (*tables, *others):
+        path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from unitscope.atlas.disk.arrays import write_arrays
-from unitscope.atlas.disk.layout import pooled_file, rows_file
+from unitscope.atlas.disk.layout import pooled_file, rows_file, stamps_file
 from unitscope.atlas.disk.tables import write_table
 from unitscope.atlas.image_hashes import hash_key_of
 from unitscope.atlas.shards.observing import ImageBatch, Observer
@@ -75,6 +75,7 @@ class ScanTask(ShardTask):
 
         if self.observer.model.head.exact:
             write_arrays(pooled_file(self.folder, shard), content.pooled())
+        write_table(stamps_file(self.folder, shard), content.stamps())
         write_table(rows_file(self.folder, shard), content.rows())
         self.observer.digests.clear()
 
@@ -210,9 +211,16 @@ class _ShardContent:
             columns["id"].append(shown_id(entry.id))
             columns["label"].append(entry.label)
             columns["size"].append(entry.size)
-            columns["stamp"].append(entry.stamp)
             columns["digest"].append(digests.get(image))
             measured = self._measured[image]
             for name in _MEASURED:
                 columns[name].append(measured.get(name))
         return dict(columns)
+
+    def stamps(self) -> dict[str, list[int]]:
+        """The columns of the table of modification times, in ns since the epoch."""
+        images = sorted(self._measured)
+        return {
+            "image": images,
+            "stamp": [self._entries[image].stamp for image in images],
+        }
