@@ -22,6 +22,7 @@ ROOT = Path(unitscope.__file__).parent
 ROOMS = {
     "errors": "",
     "files": "",
+    "interrupts": "",
     "drawable": "",
     "geometry": "",
     "labels": "",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Iterator
 
 import torch
@@ -23,11 +22,7 @@ from unitscope.engine.passes import (
 from unitscope.errors import warn_user
 from unitscope.model.network import Network
 from unitscope.model.structure import Structure, Structures
-from unitscope.tracing.layers import evaluating
-
-# While a module is compiled it is not itself, and the hooks of one thread are changes to
-# another: frozen networks run one pass at a time.
-_FROZEN_RUNS = threading.RLock()
+from unitscope.tracing.layers import ONE_THREAD, evaluating
 
 
 class Forward:
@@ -81,7 +76,7 @@ class Forward:
         Compiled while the network is frozen, else of the network as it is.
         """
         shape = tuple(batch.shape[1:])
-        with contextlib.nullcontext() if self.frozen is None else _FROZEN_RUNS:
+        with contextlib.nullcontext() if self.frozen is None else ONE_THREAD:
             compiled = self.compiled(shape, layers)
             if compiled is not None:
                 return compiled.run(batch)
