@@ -519,6 +519,12 @@ def test_measuring_is_done_once_a_size() -> None:
     assert len(sizes) <= before + 5
 
 
+@pytest.mark.parametrize("size", [(8, 224), (28, 28), (9, 8), (300, 5)])
+def test_narrow_photos_that_are_not_resized_can_be_measured(size: Size) -> None:
+    found = MeasuredPreprocessing(T.ToTensor()).placement(size)
+    assert found.box == pytest.approx((0, 0, *size), abs=0.01)
+
+
 @pytest.mark.parametrize("size", [(2, 2), (1, 1), (5, 3), (1, 40)])
 def test_tiny_photos_can_be_measured(size: tuple[int, int]) -> None:
     found = MeasuredPreprocessing(
@@ -655,15 +661,12 @@ def test_what_is_random_for_some_photos_only_is_refused() -> None:
         measured.placement((320, 240))
 
 
-@pytest.mark.parametrize("tone", [torch.sqrt, torch.log])
+@pytest.mark.parametrize("tone", [lambda t: (t - 0.5).sqrt(), torch.log])
 def test_numbers_that_are_not_finite_are_not_random(
     tone: Callable[[Tensor], Tensor],
 ) -> None:
-    def unbounded(image: Image.Image) -> Tensor:
-        levels: Tensor = T.ToTensor()(image)
-        return tone(levels - levels.min() * 2 - 1 / 255)
-
-    assert MeasuredPreprocessing(unbounded).placement((40, 30)).is_whole
+    measured = MeasuredPreprocessing(T.Compose([T.ToTensor(), tone]))
+    assert measured.placement((40, 30)).is_whole
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,9 @@ def measured_placement(
 ) -> Placement:
     """Where the input lies on a photo of `photo_size` (width, height).
 
-    `input_size` (rows, cols) is only the size to expect. The result is proved on a board
-    that it was not read from. It is good to a tenth of the input's pixels. Raises
-    NotMeasurableError.
+    `input_size` (rows, cols) is only the size to expect. What is read from one board is
+    proved on another. The result is good to a tenth of the input's pixels, or half of
+    one where nothing is interpolated. Raises NotMeasurableError.
     """
     lines, boards = _read(transform, photo_size, input_size)
     across, down = (
@@ -304,7 +304,8 @@ def _board(
 def _finer_by(bars: Bars, levels: Float[np.ndarray, pixel]) -> float:
     """How much finer bars must be for the input to show enough of them, or 1."""
     shown = len(edges_in(levels))
-    if bars.width <= 1 or shown >= min(ENOUGH_EDGES, len(bars.edges)):
+    enough = max(2, min(ENOUGH_EDGES, len(bars.edges)))
+    if bars.width <= 1 or shown >= enough:
         return 1.0
     return _FINER if shown else _FINER_BY_FAR
 
