@@ -410,7 +410,7 @@ def assert_placed(found: Placement, expected: Placement) -> None:
     st.sampled_from(sorted(TONES)),
     st.sampled_from(BRIGHTNESSES),
 )
-@settings(max_examples=25)
+@settings(max_examples=25, derandomize=True)
 def test_no_change_of_brightness_changes_the_placement(
     size: Size,
     resize: int | Size | None,
