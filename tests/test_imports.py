@@ -27,7 +27,7 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        jpegs photos resizing pictures ramps measured preprocessing batches subjects
+        jpegs photos resizing pictures bars boards measured preprocessing batches subjects
         """,
     "tracing": """
         functions arguments outputs taps roles axes function_call reordering reshaping
