@@ -16,13 +16,13 @@ from torch import Tensor
 
 from unitscope.errors import PreprocessingError
 from unitscope.geometry import Placement
+from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.measured import MeasuredPreprocessing
 from unitscope.inputs.pictures import picture_of
 from unitscope.inputs.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
-    as_preprocessing,
 )
 from unitscope.inputs.ramps import ramp
 
