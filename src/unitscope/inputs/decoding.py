@@ -139,18 +139,28 @@ class _Decoder:
         is_bright = not bands.may_be_shallow(upper, count)
         if is_bright and self._reading.white is None:
             return upper
-        second = again()
-        if not bands.read_lower_bytes(second):
+        lower = self._lower_bytes(again)
+        if lower is None:
             if is_bright:
                 return upper
             raise PhotoError(
                 f"'{self._name}' has 16 bits a band, of which only the upper 8 can be "
                 "read, and those are nearly black: save it with 8 bits a band"
             )
-        lower = _upright(_loaded(second, self._name))
         samples = bands.joined(upper, lower, count)
         levels = self._levels(samples)
         return bands.with_levels(upper, levels)
+
+    def _lower_bytes(self, again: Opener) -> Image.Image | None:
+        """The lower bytes of a picture of 16 bits; None where Pillow has no way to them."""
+        second = again()
+        if not bands.read_lower_bytes(second):
+            return None
+        try:
+            return _upright(_loaded(second, self._name))
+        except PhotoError:
+            # The file itself is sound: its upper bytes were read.
+            return None
 
     def note(self, text: str) -> None:
         """Keep a note, if it has a text."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -38,12 +38,20 @@ class Encoded:
     formats: tuple[str, ...] | None = None
 
 
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file that is open in binary mode, or whatever reads like one."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The bytes from where it stands."""
+
+
 PhotoSource: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded
 
 _BYTES = (bytes, bytearray, memoryview)
 
 # Also encoded bytes, and files that are open in binary mode.
-AnyPhoto: TypeAlias = PhotoSource | bytes | bytearray | memoryview | IO[bytes]
+AnyPhoto: TypeAlias = PhotoSource | bytes | bytearray | memoryview | OpenFile
 
 _PLAIN = Reading()
 
@@ -202,7 +210,7 @@ def _open_path(path: Path) -> _File:
 def _is_open_file(value: object) -> bool:
     if isinstance(value, (str, os.PathLike, Encoded)):
         return False
-    return callable(getattr(value, "read", None))
+    return isinstance(value, OpenFile)
 
 
 def _of_open_file(file: Any) -> Encoded:
