@@ -111,7 +111,8 @@ def _first(image: Image.Image, count: int) -> UInt8[np.ndarray, "row col band"]:
     pixels: np.ndarray = np.asarray(image)
     rows, cols = pixels.shape[:2]
     bands = pixels.reshape(rows, cols, -1)
-    return bands[..., :count]
+    first: np.ndarray = bands[..., :count]
+    return first
 
 
 def _raw_mode(tile: Any) -> str:

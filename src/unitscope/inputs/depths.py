@@ -24,7 +24,7 @@ _BITS_PER_SAMPLE = 258
 
 _SAY_WHITE = (
     "if white is another value, say so for all photos of a set alike, e.g. white=65535 "
-    "in the preprocessing"
+    "in the preprocessing, or put your own callable into unitscope.RawPictures"
 )
 
 

@@ -64,7 +64,8 @@ def _may_take_image(transform: Callable[..., Any]) -> bool:
 def _as_tensor(made: Any) -> Any:
     if not isinstance(made, np.ndarray):
         return made
-    tensor = torch.from_numpy(np.ascontiguousarray(made))
+    # A copy: torch takes no array that cannot be written to.
+    tensor = torch.from_numpy(np.array(made))
     if tensor.ndim == 2:
         return tensor[None]
     if tensor.ndim == 3 and tensor.shape[2] <= _MOST_CHANNELS:

@@ -65,7 +65,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bilinear"
     note: str = ""
-    scale: int = 1
+    scale: float = 1
     order: str = "rgb"
     white: float | None = None
 
