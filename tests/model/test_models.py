@@ -453,7 +453,7 @@ def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
         ),
         (3, InputError, "a int cannot be explained: give a path, a PIL image"),
         (None, InputError, "a NoneType cannot be explained"),
-        ([3], PhotoError, "a photo is a path or a PIL image, not int"),
+        ([3], PhotoError, "open in binary mode, not int"),
         (np.zeros((4, 4, 3)), InputError, "a ndarray cannot be explained"),
         (b"photo.jpg", PhotoError, "'photo' is not a picture that Pillow"),
         ({"photo": "a.jpg"}, InputError, "a dict cannot be explained"),

@@ -108,7 +108,7 @@ def with_levels(
 
 
 def _first(image: Image.Image, count: int) -> UInt8[np.ndarray, "row col band"]:
-    pixels: np.ndarray = np.asarray(image)
+    pixels = np.asarray(image)
     rows, cols = pixels.shape[:2]
     bands = pixels.reshape(rows, cols, -1)
     first: np.ndarray = bands[..., :count]
