@@ -93,7 +93,8 @@ def joined(
 ) -> UInt16[np.ndarray, "row col band"]:
     """The 16-bit samples of the first `count` bands of a picture."""
     high = _first(upper, count).astype(np.uint16)
-    return high * np.uint16(256) + _first(lower, count)
+    samples: np.ndarray = high * np.uint16(256) + _first(lower, count)
+    return samples
 
 
 def with_levels(
