@@ -81,12 +81,10 @@ def labelled(
 
     unlabelled = {name for name in names if numbers and name.startswith("-")}
     names -= unlabelled
-    if classes is None and not numbers:
-        classes = sorted(names)
-    elif classes is None and names and _are_texts(present):
-        classes = sorted(names, key=lambda number: (int(number), number))
-    elif classes is not None and numbers:
+    if classes is not None and numbers:
         notes += _either_way(names, classes, where)
+    elif classes is None and _are_names(present, numbers):
+        classes = sorted(names, key=_by_value if numbers else None)
 
     if classes is not None and names <= set(classes):
         _check_distinct(names, classes, where)
@@ -104,8 +102,13 @@ def labelled(
     return LabelledClasses(labels, classes, notes)
 
 
-def _are_texts(values: Iterable[FoundLabel]) -> bool:
-    return all(isinstance(value, str) for value in values)
+def _are_names(values: Iterable[FoundLabel], numbers: bool) -> bool:
+    """Whether labels are names: other text than numbers, or numbers that are all text."""
+    return not numbers or all(isinstance(value, str) for value in values)
+
+
+def _by_value(number: str) -> tuple[int, str]:
+    return int(number), number
 
 
 def _stripped(value: FoundLabel) -> FoundLabel:
