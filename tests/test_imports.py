@@ -27,7 +27,9 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        jpegs photos resizing pictures bars boards measured preprocessing batches subjects
+        pngs jpegs depths bands decoding photos resizing pictures bars boards measured
+        raw mean_images grammar preprocessing processors keyword_transforms adapting
+        batches subjects
         """,
     "tracing": """
         functions arguments outputs taps roles axes function_call reordering reshaping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,15 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
-from unitscope.errors import PreprocessingError
+from unitscope.errors import PhotoError, PreprocessingError
 from unitscope.geometry import Placement
+from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.measured import MeasuredPreprocessing
 from unitscope.inputs.pictures import picture_of
 from unitscope.inputs.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
-    as_preprocessing,
 )
 
 T = pytest.importorskip(
@@ -314,6 +315,151 @@ def test_lists_are_as_good_as_tuples() -> None:
 def test_a_large_photo_that_is_not_resized_is_not_refused() -> None:
     wide = Image.new("L", (101_000, 1_000))
     assert Preprocessing(None, 8, (0.5,), (0.5,))(wide).shape == (1, 8, 8)
+
+
+# Other scales, orders and channels. -------------------------------------------------
+
+sixteen = st.integers(1, 16)
+
+
+@given(
+    pairs, sixteen, st.sampled_from([1, 255]), st.sampled_from(["rgb", "bgr"])
+)
+def test_scale_and_order_are_what_people_write_by_hand(
+    size: Size, crop: int, scale: int, order: str
+) -> None:
+    mean = tuple(part * scale for part in (0.41, 0.46, 0.48))
+    std = tuple(part * scale for part in (0.2, 0.3, 0.25))
+    ours = Preprocessing(None, crop, mean, std, scale=scale, order=order)
+    image = photo(*size)
+    made = ours(image)
+
+    # Caffe's way: crop, levels as they are, channels turned round, mean off.
+    cropped = T.CenterCrop(crop)(image)
+    levels = np.asarray(cropped, np.float64) * scale / 255
+    if order == "bgr":
+        levels = levels[..., ::-1]
+    expected = ((levels - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(made.numpy(), expected, atol=1e-5)
+    assert (
+        np.abs(
+            np.asarray(ours.undo(made)).astype(int) - np.asarray(cropped)
+        ).max()
+        == 0
+    )
+
+
+def test_minus_one_to_one_by_127_and_a_half() -> None:
+    text = (
+        "resize=none,crop=none,scale=255,mean=127.5/127.5/127.5,"
+        "std=127.5/127.5/127.5"
+    )
+    image = photo(9, 7)
+    expected = np.asarray(image, np.float32).transpose(2, 0, 1) / 127.5 - 1
+    made = Preprocessing.parse(text)(image)
+    np.testing.assert_allclose(made.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("sides_of_mean", [(20, 24), (16, 16)])
+def test_a_mean_image_is_cropped_as_the_photo_is(
+    channels_last: bool, sides_of_mean: Size, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    mean = random.uniform(0, 255, (3, *sides_of_mean)).astype(np.float32)
+    stored = mean.transpose(1, 2, 0) if channels_last else mean
+    np.save(tmp_path / "mean.npy", stored)
+    ours = Preprocessing.parse(
+        f"resize=20x24,crop=16,scale=255,order=bgr,std=1/1/1,"
+        f"mean={tmp_path / 'mean.npy'}"
+    )
+    image = photo(24, 20)
+    pixels = np.asarray(image, np.float32)[..., ::-1].transpose(2, 0, 1)
+    if sides_of_mean == (16, 16):
+        expected = pixels[:, 2:18, 4:20] - mean
+    else:
+        expected = (pixels - mean)[:, 2:18, 4:20]
+    made = ours(image)
+    np.testing.assert_allclose(made.numpy(), expected, atol=1e-4)
+    np.testing.assert_array_equal(
+        np.asarray(ours.undo(made)), np.asarray(image)[2:18, 4:20]
+    )
+    assert "mean of mean.npy (3×" in ours.describe()
+    # Another mean is another preprocessing; the same numbers are the same one.
+    again = Preprocessing(
+        (20, 24), 16, stored, (1, 1, 1), scale=255, order="bgr"
+    )
+    assert again == ours and hash(again) == hash(ours)
+    other = Preprocessing(
+        (20, 24), 16, stored + 1, (1, 1, 1), scale=255, order="bgr"
+    )
+    assert other != ours and other.describe() != ours.describe()
+
+
+def test_mean_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PreprocessingError, match="there is no mean image"):
+        Preprocessing.parse(f"mean={tmp_path / 'none.npy'}")
+    (tmp_path / "text.npy").write_text("mean")
+    with pytest.raises(
+        PreprocessingError, match=r"save the array with numpy\.save"
+    ):
+        Preprocessing.parse(f"mean={tmp_path / 'text.npy'},std=1/1/1")
+    with pytest.raises(PreprocessingError, match=r"shape \(4, 4\): expected"):
+        Preprocessing(mean=np.zeros((4, 4), np.float32), std=(1, 1, 1))
+    small = Preprocessing(None, 16, np.zeros((3, 4, 4), np.float32), (1, 1, 1))
+    with pytest.raises(
+        PreprocessingError, match="smaller than the input of 16×16"
+    ):
+        small(photo(20, 20))
+
+
+@given(st.sampled_from([2, 4]), sixteen, sixteen)
+def test_bands_are_resized_one_by_one(
+    channels: int, rows: int, cols: int
+) -> None:
+    random = np.random.default_rng(0)
+    array = random.integers(0, 256, (9, 7, channels), dtype=np.uint8)
+    ours = Preprocessing(
+        (rows, cols), None, (0.1,) * channels, (0.3,) * channels
+    )
+    image = Image.fromarray(array)
+    made = ours(image)
+    for band, plane in zip(made, image.split(), strict=True):
+        small = np.asarray(
+            plane.resize((cols, rows), Image.Resampling.BILINEAR)
+        )
+        np.testing.assert_allclose(band, (small / 255 - 0.1) / 0.3, atol=1e-5)
+    assert torch.equal(ours.together([image, image])[1], made)
+    with pytest.raises(
+        PhotoError, match=r"a photo has 3 bands \(RGB\), and the"
+    ):
+        ours(photo(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "scale=127.5",
+            "scale is 1 or 255, not 127.5: for a range from -1 to 1",
+        ),
+        ("scale=255", "give mean and std on that scale and in that order"),
+        ("order=bgr", "give mean and std on that scale and in that order"),
+        (
+            "order=grb,mean=0/0/0,std=1/1/1",
+            "order is 'rgb' or 'bgr', not 'grb'",
+        ),
+        ("order=bgr,mean=0,std=1", "order 'bgr' is for three channels, not 1"),
+        ("white=0", "white is the positive value of white pixels"),
+        ("white=much", "cannot be read: write for instance"),
+    ],
+)
+def test_scales_and_orders_that_would_be_wrong_are_refused(
+    text: str, message: str
+) -> None:
+    with pytest.raises(PreprocessingError) as refusal:
+        Preprocessing.parse(text)
+    assert message in str(refusal.value)
 
 
 # Measured. ---------------------------------------------------------------------------

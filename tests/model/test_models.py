@@ -4,6 +4,7 @@ all sizes, and junk."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from narrowed import exact_head, exactly
 from networks import Dense, Gap, ResNet20, SimpleNet, seeded
+from unitscope.accounts.account import Account
+from unitscope.accounts.record import of_account
 from unitscope.errors import (
     HeadError,
     InputError,
@@ -23,6 +26,7 @@ from unitscope.errors import (
     ModelError,
     NonFiniteError,
     PhotoError,
+    UnitscopeWarning,
 )
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
@@ -449,9 +453,9 @@ def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
         ),
         (3, InputError, "a int cannot be explained: give a path, a PIL image"),
         (None, InputError, "a NoneType cannot be explained"),
-        ([3], PhotoError, "a photo is a path or a PIL image, not int"),
+        ([3], PhotoError, "open in binary mode, not int"),
         (np.zeros((4, 4, 3)), InputError, "a ndarray cannot be explained"),
-        (b"photo.jpg", InputError, "a bytes cannot be explained"),
+        (b"photo.jpg", PhotoError, "'photo' is not a picture that Pillow"),
         ({"photo": "a.jpg"}, InputError, "a dict cannot be explained"),
         (
             [X[0]],
@@ -618,3 +622,29 @@ def test_without_a_preprocessing_the_tensors_say_what_shape_is_usual() -> None:
     assert model.explain(x).feature_map.shape == (2, 6, 32, 32)
     assert model.head.map_shape == (6, 32, 32)
     assert model.layers()[0].shape == (6, 32, 32)
+
+
+def test_how_photos_were_read_is_told_once_and_kept(
+    small: Preprocessing, tmp_path: Path
+) -> None:
+    for number in range(3):
+        samples = np.linspace(0, 4095, 900).astype(np.uint16).reshape(30, 30)
+        Image.fromarray(samples).save(tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.iterdir())
+    model = wrap(seeded(Gap), preprocessing=small)
+    with pytest.warns(UnitscopeWarning) as caught:
+        explanation = model.explain(paths, batch_size=2)
+    told = [str(each.message) for each in caught]
+    assert len(told) == 1
+    assert told[0].startswith("photos: samples of 16 bits that fit 12 bits")
+    for subject in explanation.subjects:
+        assert f"photos: {subject.notes[0]}" == told[0]
+
+    with pytest.warns(UnitscopeWarning):
+        account = Account.of(model, explanation)
+    assert of_account(account)["photo"]["notes"] == list(
+        explanation.subjects[0].notes
+    )
+    # Whoever says what is white is told nothing.
+    said = wrap(seeded(Gap), preprocessing=replace(small, white=4095))
+    assert said.explain(paths).subjects[0].notes == ()

@@ -142,6 +142,7 @@ def _photo(explanation: Explanation) -> dict[str, Any]:
         "size": list(subject.size),
         "input_size": list(explanation.input_size),
         "input_box": list(placement.box),
+        "notes": list(subject.notes),
     }
 
 

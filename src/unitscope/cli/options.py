@@ -44,8 +44,9 @@ def model_options(function: _F) -> _F:
         click.option(
             "--preprocessing",
             metavar="TEXT",
-            help="E.g. 'resize=256,crop=224' or 'resize=227x227', or the name of a "
-            "convention for Places365.",
+            help="E.g. 'resize=256,crop=224' or 'resize=227x227,order=bgr,scale=255,"
+            "mean=104/117/123,std=1/1/1'; also interpolation, white, and "
+            "mean=FILE.npy. Or the name of a convention for Places365.",
         ),
     ]
     for option in reversed(options):

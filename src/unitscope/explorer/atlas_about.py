@@ -42,6 +42,7 @@ def about(atlas: Atlas) -> list[list[Any]]:
         ("versions", _versions(manifest["versions"])),
         ("notes on the model", list(model["notes"])),
         ("notes on the data set", list(data["notes"])),
+        ("notes on photos", list(manifest["scanned"].get("notes", ()))),
     ]
     return [[term, _public(text)] for term, text in entries if text]
 

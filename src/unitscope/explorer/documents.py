@@ -35,7 +35,9 @@ from unitscope.explorer.photo_contents import (
 )
 from unitscope.explorer.photo_sources import PhotoSources, image_number
 from unitscope.explorer.recent import Recent
+from unitscope.inputs.decoding import Reading
 from unitscope.inputs.photos import Encoded, open_photo
+from unitscope.inputs.preprocessing import reading_of
 from unitscope.model import Classifier
 from unitscope.render.words import shorten
 from unitscope.tracing.layers import check_units
@@ -161,7 +163,11 @@ class Documents:
         )
 
     def _draw(self, id: str, source: Encoded) -> bytes:
-        drawn = picture(open_photo(source, longest=_DECODED_SIDE).image)
+        reading = Reading()
+        if self.model is not None:
+            reading = reading_of(self.model.preprocessing)
+        photo = open_photo(source, _DECODED_SIDE, reading)
+        drawn = picture(photo.image)
         self._pictures.put(id, drawn)
         return drawn
 

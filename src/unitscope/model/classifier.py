@@ -20,7 +20,8 @@ from unitscope.attribution.head import Head
 from unitscope.attribution.methods import METHODS
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import HeadError, InputError, LabelsError, ModelError
-from unitscope.inputs.preprocessing import AnyPreprocessing, as_preprocessing
+from unitscope.inputs.adapting import as_preprocessing
+from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.labels import read_labels
 from unitscope.model import inner_layers
 from unitscope.model.checks import check_same_size

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from unitscope.attribution.arrays import copied, is_finite
-from unitscope.errors import InputError, NonFiniteError
+from unitscope.errors import InputError, NonFiniteError, warn_user
 from unitscope.inputs.batches import batches, stacked
-from unitscope.inputs.photos import Encoded, Photo
+from unitscope.inputs.photos import AnyPhoto, Photo, is_photo
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_same_size
 
-OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded | Photo
+OnePhoto: TypeAlias = AnyPhoto | Photo
 Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
 Batch: TypeAlias = tuple[Tensor, tuple[Subject, ...]]
-
-_ONE_PHOTO = (str, os.PathLike, Image.Image, Encoded, Photo)
 
 
 def read_batches(
@@ -61,13 +57,13 @@ def check_tensor(x: Tensor) -> None:
 
 
 def _photos_of(x: Any) -> list[Any]:
-    if isinstance(x, _ONE_PHOTO):
+    if is_photo(x):
         return [x]
-    is_list = isinstance(x, Iterable) and not isinstance(x, (bytes, Mapping))
+    is_list = isinstance(x, Iterable) and not isinstance(x, Mapping)
     if not is_list or hasattr(x, "__array__"):
         raise InputError(
             f"a {type(x).__name__} cannot be explained: give a path, a PIL "
-            "image, a list of them, or a (batch, channel, row, col) tensor"
+            "image, the bytes of a file, a list of them, or a (batch, channel, row, col) tensor"
         )
     items = list(x)
     if not items:
@@ -88,6 +84,7 @@ def _photo_batches(
     batch_size: int,
     like: Tensor,
 ) -> Iterator[Batch]:
+    told: set[str] = set()
     for read in batches(items, preprocessing, batch_size):
         tensors = [tensor for _, tensor in read]
         check_same_size(
@@ -96,7 +93,18 @@ def _photo_batches(
         subjects = tuple(
             Subject.of_photo(photo, preprocessing) for photo, _ in read
         )
+        _tell(subjects, told)
         yield stacked(tensors).to(like.device, like.dtype), subjects
+
+
+def _tell(subjects: Iterable[Subject], told: set[str]) -> None:
+    """Warn of what was guessed of photos and left out, once of each kind."""
+    for subject in subjects:
+        for note in subject.notes:
+            if note not in told:
+                told.add(note)
+                # Without the photo's name: Python shows a text once for each line.
+                warn_user(f"photos: {note}")
 
 
 def _tensor_batches(

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from unitscope.errors import ModelError, WeightsError
+from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.preprocessing import (
     AnyPreprocessing,
     Preprocessing,
-    as_preprocessing,
 )
 from unitscope.labels import LabelsSource, check_label_count, read_labels
 from unitscope.model import Provenance

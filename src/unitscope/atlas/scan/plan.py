@@ -101,10 +101,8 @@ class ScanPlan:
         end = number * self.shard_count // parts
         return list(range(first, end))
 
-    def manifest(
-        self, status: str, images: int = 0, skipped: int = 0
-    ) -> dict[str, Any]:
-        """The atlas's manifest; documented in docs/atlas.md."""
+    def manifest(self, status: str) -> dict[str, Any]:
+        """The atlas's manifest before the scan; documented in docs/atlas.md."""
         facts = NetworkFacts.of(self.model)
         return {
             "schema": SCHEMA,
@@ -118,7 +116,7 @@ class ScanPlan:
                 **self.parameters.plain(),
                 "shards": self.shard_count,
             },
-            "scanned": {"images": images, "skipped": skipped},
+            "scanned": {"images": 0, "skipped": 0, "notes": []},
             "concepts": None,
             "ablation": None,
             "engine": {"name": self.engine, "version": version(self.engine)},

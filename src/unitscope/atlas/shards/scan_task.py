@@ -33,6 +33,7 @@ _MEASURED = (
     "right",
     "bottom",
     "reason",
+    "notes",
 )
 
 
@@ -159,6 +160,7 @@ class _ShardContent:
                 "top": top,
                 "right": right,
                 "bottom": bottom,
+                "notes": "\n".join(photo.notes) or None,
             }
 
     def _add_to_summaries(
