@@ -10,7 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 
-from unitscope.atlas.intervals import Estimate, ratio_interval
+from unitscope.atlas.intervals import (
+    Estimate,
+    chosen_interval,
+    ratio_and_error,
+    ratio_interval,
+)
 
 # A unit detects a concept where their IoU is above this (Bau et al. 2017) …
 DETECTOR_THRESHOLD = 0.04
@@ -289,17 +294,34 @@ class ConceptCounts:
     def interval(self) -> Estimate:
         """The IoU with its 95 % interval over photos, arrays (unit, concept).
 
-        It is nan where neither has any pixel.
+        It is nan where neither has any pixel. It is that of a concept that was named
+        beforehand: see `chosen_interval` for the best of several.
         """
-        estimate = ratio_interval(
-            i=self.i,
-            u=self.a[self.category_of] + self.l[:, None] - self.i,
-            ii=self.ii,
-            iu=self.iu,
-            uu=self.uu + self.aa[self.category_of] + self.ll[:, None],
-            count=self.photos_of[self.category_of][:, None],
-        )
+        estimate = ratio_interval(**self._sums())
         return Estimate(*(array.T for array in estimate))
+
+    def chosen_interval(
+        self, chosen: Int64[np.ndarray, "unit rank"]
+    ) -> Estimate:
+        """The IoU of concepts chosen because it is large, arrays (unit, rank).
+
+        The 95 % interval allows for the choice among all concepts on these very photos.
+        """
+        values, errors = ratio_and_error(**self._sums())
+        return chosen_interval(values.T, errors.T, chosen)
+
+    def _sums(self) -> dict[str, Int64[np.ndarray, "concept _"]]:
+        """The sums of which an IoU's interval is made, by their names there."""
+        unit_areas = self.a[self.category_of]
+        squares = self.aa[self.category_of] + self.ll[:, None]
+        return {
+            "i": self.i,
+            "u": unit_areas + self.l[:, None] - self.i,
+            "ii": self.ii,
+            "iu": self.iu,
+            "uu": self.uu + squares,
+            "count": self.photos_of[self.category_of][:, None],
+        }
 
     def null_iou(self) -> Float[np.ndarray, "draw unit concept"]:
         """The IoU under the null, of every draw."""
@@ -332,7 +354,8 @@ class ConceptCounts:
     def best(self) -> Best:
         """The concept of each unit's largest IoU, with its p-value.
 
-        The p-value is corrected for the choice among concepts.
+        On other photos it is smaller: `chosen_interval` says by how much. The p-value is
+        corrected for the choice among concepts.
         """
         iou = self.iou()
         ranks = self._ranks()
