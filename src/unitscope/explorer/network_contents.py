@@ -71,7 +71,7 @@ def _head(facts: NetworkFacts) -> Plain:
             "reason": facts.refusal,
         }
 
-    on = f"on {plural(head.probes, 'random input')}"
+    on = f"on {head.tried_on()}"
     if not head.exact:
         remainder = f"up to {percent(head.error)} of the largest logit"
         checked = f"its maps leave out {remainder}, {on}"

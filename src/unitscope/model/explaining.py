@@ -13,8 +13,10 @@ from unitscope.attribution.arrays import cell_means, is_finite
 from unitscope.attribution.exact_explanation import ExactExplanation
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.head import Head
 from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.local_search import Photos
 from unitscope.attribution.methods import METHODS
 from unitscope.attribution.suffix import suffix_after
 from unitscope.errors import HeadError, warn_user
@@ -51,15 +53,14 @@ class Explainer:
         question: Question,
     ) -> Explanation:
         """The explanation of a batch. Raises as `Classifier.explain` does."""
-        shape = tuple(batch.shape[1:])
-        head = self.structures.head(shape, question.layer, question.method)
+        head = self._head(batch, subjects, question)
         if isinstance(head, ExactHead):
             try:
                 return self._exactly(batch, subjects, head, question.bfloat16)
             except HeadError:
                 # The network may have changed since its head was found: find it anew.
-                self.forward.forget(shape)
-            head = self.structures.head(shape, question.layer, question.method)
+                self.forward.forget(tuple(batch.shape[1:]))
+            head = self._head(batch, subjects, question)
             if isinstance(head, ExactHead):
                 return self._exactly(batch, subjects, head, question.bfloat16)
 
@@ -67,6 +68,21 @@ class Explainer:
         if question.bfloat16:
             warn_of_precision("local answers are computed in that")
         return self._locally(batch, subjects, head)
+
+    def _head(
+        self, batch: Tensor, subjects: tuple[Subject, ...], question: Question
+    ) -> Head:
+        """The head for a batch, which may itself show where a local answer can be given."""
+        shape = tuple(batch.shape[1:])
+        structure = self.structures.at(shape)
+        compiled = structure.layers_of_best_local()
+        photos = Photos(batch, tuple(subject.name for subject in subjects))
+        head = self.structures.head(
+            shape, question.layer, question.method, photos
+        )
+        if structure.layers_of_best_local() != compiled:
+            self.forward.recompile(shape)
+        return head
 
     def _exactly(
         self,

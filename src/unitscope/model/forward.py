@@ -67,6 +67,10 @@ class Forward:
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew, and compile anew, when a shape comes again."""
         self._structures.forget(shape)
+        self.recompile(shape)
+
+    def recompile(self, shape: tuple[int, ...]) -> None:
+        """Compile anew when a shape comes again."""
         if self.frozen is not None:
             self.frozen.forget(shape)
 
