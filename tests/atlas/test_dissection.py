@@ -287,19 +287,21 @@ def test_the_documented_columns_are_the_written_ones(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("unchecked")
 def test_intervals_of_the_best_concepts_hold_on_held_out_photos(
     annotated: Path, tmp_path: Path
 ) -> None:
     """Concepts chosen and measured on one half of real photos, tried on the other."""
     model = load()
-    scanned = scan(model, annotated / "images", tmp_path / "out")
+    scanned = scan(model, annotated / "images", tmp_path / "out", part=(1, 4))
     (layer,) = scanned.layers
     share = scanned.manifest["parameters"]["quantile"]
     histogram = scanned.summary(layer.name).histogram
 
     masked = open_masks(annotated)
     photos = np.random.default_rng(0).permutation(len(masked.dataset))
-    parts = np.array_split(photos, 16)
+    parts = np.array_split(photos[:1600], 16)
     task = ConceptTask(
         Observer(model, masked.dataset, scanned.layers, 64),
         masked,
@@ -327,7 +329,7 @@ def test_intervals_of_the_best_concepts_hold_on_held_out_photos(
         difference = there.value - here.value
         both = (-below <= difference) & (difference <= above)
         holds.append(both[detects])
-    # 98 % where the ordinary interval gives 93 %.
+    # docs/atlas.md has the figures of all photos: 98 %, and 93 % without the correction.
     assert 0.95 <= np.concatenate(holds).mean()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -289,10 +290,9 @@ def photos_of_candidates(
     return random.binomial(union, of_photo), union
 
 
-def sums_of(i: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
-    squares = {"ii": (i * i), "iu": (i * u), "uu": (u * u)}
-    sums = {name: each.sum(axis=0) for name, each in squares.items()}
-    return {"i": i.sum(axis=0), "u": u.sum(axis=0), **sums}
+def sums_of(i: np.ndarray, u: np.ndarray) -> tuple[Any, ...]:
+    terms = (i, u, i * i, i * u, u * u)
+    return *(term.sum(axis=0) for term in terms), len(i)
 
 
 @pytest.mark.parametrize("rival", [0.3, 0.01])
@@ -300,17 +300,19 @@ def test_the_best_of_many_lies_in_its_interval(rival: float) -> None:
     """Chosen and measured on the same photos, and compared with the truth."""
     random = np.random.default_rng(0)
     shares = np.array([0.3, *[rival] * 39])
-    holds, naive_holds, ordinary = [], [], []
+    holds: list[np.ndarray] = []
+    naive_holds: list[np.ndarray] = []
+    ordinary: list[np.ndarray] = []
     for _ in range(8):
         i, u = photos_of_candidates(random, 40, shares, photos=50)
         sums = sums_of(i, u)
-        values, errors = ratio_and_error(**sums, count=len(i))
+        values, errors = ratio_and_error(*sums)
         best = values.argmax(axis=1)[:, None]
         interval = chosen_interval(values, errors, best)
         naive = Estimate(
             *(
                 np.take_along_axis(ends, best, axis=1)
-                for ends in ratio_interval(**sums, count=len(i))
+                for ends in ratio_interval(*sums)
             )
         )
 

@@ -117,7 +117,7 @@ class LocalExplanation(Explanation):
         """What rounding in a network of this dtype may do, relative to the largest logit."""
         largest = self.logits.abs().amax(dim=1)
         allowed = rounding_allowance(16 * largest, self.logits, dtype)
-        return float(allowed.max())
+        return float(allowed.detach().max())
 
     def joined(self, others: Sequence[Explanation]) -> LocalExplanation:
         """One explanation of these photos and, behind them, of those of others."""
@@ -128,6 +128,12 @@ class LocalExplanation(Explanation):
         joined = super().joined(local)
         assert isinstance(joined, LocalExplanation)
         return dataclasses.replace(joined, suffix=suffix)
+
+    def detach(self) -> LocalExplanation:
+        """The same explanation without gradients."""
+        detached = super().detach()
+        assert isinstance(detached, LocalExplanation)
+        return dataclasses.replace(detached, suffix=self.suffix.detach())
 
     @cached_property
     def _attributions(self) -> dict[int, Attribution]:

@@ -129,7 +129,7 @@ class _Search:
         self._module, self._reason, self._method = module, reason, method
         self._photos = photos
         self._inputs = (
-            probes(example) if photos is None else list(photos.batch.split(1))
+            probes(example) if photos is None else list(photos.batch[:, None])
         )
         self._traced = traced
         self._calls = {

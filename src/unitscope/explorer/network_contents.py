@@ -10,7 +10,7 @@ from torch import nn
 from unitscope.model import Classifier
 from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram
-from unitscope.render.words import percent, plural, power
+from unitscope.render.words import percent, power
 from unitscope.tracing.layers import Layer
 from unitscope.tracing.stages import Stage
 

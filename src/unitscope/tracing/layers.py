@@ -188,8 +188,10 @@ def check_units(
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients.
+def evaluating(
+    module: nn.Module, differentiable: bool = False
+) -> Iterator[None]:
+    """Evaluation mode without gradients, or recording them whatever the caller's mode.
 
     Every module gets its own training flag back, also after an exception or Ctrl-C.
     Compiled parts run as the Python that they were made from, where calls can be
@@ -204,7 +206,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         for submodule in training:
             submodule.training = False
         with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
+            stack.enter_context(
+                recording() if differentiable else torch.no_grad()
+            )
             stack.enter_context(_eagerly())
             stack.enter_context(torch.random.fork_rng(devices=generators))
             # Autocasting would round numbers that must add up.
@@ -214,6 +218,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for submodule in training:
             submodule.training = True
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """Gradients are recorded, also inside the caller's no_grad and inference_mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def parts_of(module: nn.Module) -> list[nn.Module]:
@@ -269,7 +280,9 @@ def captured(
                 return
             # A mode that counts the network's calls must not count these.
             with torch._C.DisableTorchFunction():
-                outputs[name] = tensor.detach().clone()
+                if not torch.is_grad_enabled():
+                    tensor = tensor.detach()
+                outputs[name] = tensor.clone()
 
         return function
 

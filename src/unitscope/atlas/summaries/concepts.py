@@ -297,7 +297,7 @@ class ConceptCounts:
         It is nan where neither has any pixel. It is that of a concept that was named
         beforehand: see `chosen_interval` for the best of several.
         """
-        estimate = ratio_interval(**self._sums())
+        estimate = ratio_interval(*self._sums())
         return Estimate(*(array.T for array in estimate))
 
     def chosen_interval(
@@ -307,21 +307,16 @@ class ConceptCounts:
 
         The 95 % interval allows for the choice among all concepts on these very photos.
         """
-        values, errors = ratio_and_error(**self._sums())
+        values, errors = ratio_and_error(*self._sums())
         return chosen_interval(values.T, errors.T, chosen)
 
-    def _sums(self) -> dict[str, Int64[np.ndarray, "concept _"]]:
-        """The sums of which an IoU's interval is made, by their names there."""
+    def _sums(self) -> tuple[Int64[np.ndarray, "concept _"], ...]:
+        """The sums i, u, ii, iu and uu of which an IoU is made, and the photos."""
         unit_areas = self.a[self.category_of]
         squares = self.aa[self.category_of] + self.ll[:, None]
-        return {
-            "i": self.i,
-            "u": unit_areas + self.l[:, None] - self.i,
-            "ii": self.ii,
-            "iu": self.iu,
-            "uu": self.uu + squares,
-            "count": self.photos_of[self.category_of][:, None],
-        }
+        union = unit_areas + self.l[:, None] - self.i
+        photos = self.photos_of[self.category_of][:, None]
+        return self.i, union, self.ii, self.iu, self.uu + squares, photos
 
     def null_iou(self) -> Float[np.ndarray, "draw unit concept"]:
         """The IoU under the null, of every draw."""
