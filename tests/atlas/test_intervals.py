@@ -318,8 +318,10 @@ def test_the_best_of_many_lies_in_its_interval(rival: float) -> None:
 
         truth = shares[best]
         for estimate, into in ((interval, holds), (naive, naive_holds)):
-            into.append((estimate.low <= truth) & (truth <= estimate.high))
-        ordinary.append(np.isclose(interval.low, naive.low))
+            inside = (estimate.low <= truth) & (truth <= estimate.high)
+            into.append(np.asarray(inside))
+        same = np.isclose(interval.low, naive.low)
+        ordinary.append(np.asarray(same))
     assert 0.92 < np.mean(holds)
     if rival == 0.3:
         assert np.mean(naive_holds) < 0.7 and not np.mean(ordinary)

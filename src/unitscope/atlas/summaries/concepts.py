@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from unitscope.atlas.intervals import (
 DETECTOR_THRESHOLD = 0.04
 # … and where its p-value is at most this.
 SIGNIFICANCE = 0.05
+
+_Sum: TypeAlias = Int64[np.ndarray, "concept _"]
 
 
 class Annotation(NamedTuple):
@@ -310,7 +312,7 @@ class ConceptCounts:
         values, errors = ratio_and_error(*self._sums())
         return chosen_interval(values.T, errors.T, chosen)
 
-    def _sums(self) -> tuple[Int64[np.ndarray, "concept _"], ...]:
+    def _sums(self) -> tuple[_Sum, _Sum, _Sum, _Sum, _Sum, _Sum]:
         """The sums i, u, ii, iu and uu of which an IoU is made, and the photos."""
         unit_areas = self.a[self.category_of]
         squares = self.aa[self.category_of] + self.ll[:, None]
