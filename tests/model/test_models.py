@@ -313,7 +313,7 @@ def test_a_network_whose_last_layer_is_zero_is_refused_at_once() -> None:
     net(X)
     nn.init.zeros_(net.get_parameter("3.weight"))
     with pytest.raises(
-        HeadError, match="the logits are the same whatever the photo shows"
+        HeadError, match="the logits are the same for noise and input 0"
     ):
         wrap(net, preprocessing=SMALL).explain(X)
 

@@ -182,7 +182,7 @@ def _scan_locked(
 
 def _finish(folder: Path, plan: ScanPlan) -> None:
     """Write the tables, and then the manifest that says the scan is finished."""
-    head = plan.model.head
+    head, _ = plan.model.head_or_refusal()
     if isinstance(head, ExactHead):
         write_head(folder, head.readout)
 

@@ -74,7 +74,7 @@ def _head_facts(
         return
 
     yield "head", head.describe()
-    on = f"on {head.probes} random inputs"
+    on = f"on {head.tried_on()}"
     if head.exact:
         accuracy = _accuracy(head.error)
         yield (

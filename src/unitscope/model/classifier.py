@@ -17,21 +17,29 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
-from unitscope.attribution.methods import METHODS
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.errors import HeadError, InputError, LabelsError, ModelError
+from unitscope.errors import HeadError, LabelsError, ModelError
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.labels import read_labels
 from unitscope.model import inner_layers
-from unitscope.model.checks import check_same_size
 from unitscope.model.explaining import Explainer, Question
 from unitscope.model.forward import Forward
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
-from unitscope.model.reading import Batch, Input, read_batches
+from unitscope.model.reading import (
+    Batch,
+    Input,
+    read_batches,
+    warn_of_detached,
+)
 from unitscope.model.structure import Structures
-from unitscope.tracing.layers import Layer, check_units, find_map_layer
+from unitscope.tracing.layers import (
+    Layer,
+    check_units,
+    find_map_layer,
+    recording,
+)
 from unitscope.tracing.stages import Stage, stages_of
 
 _USUAL_INPUT = (224, 224)
@@ -145,6 +153,7 @@ class Classifier:
         layer: str | None = None,
         method: str | None = None,
         precision: str | None = None,
+        differentiable: bool = False,
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
     ) -> Explanation:
@@ -163,25 +172,19 @@ class Classifier:
         where the processor has it; `rounded` says how far they are off. A frozen network
         (see `freeze`) runs compiled.
 
+        Answers are detached, unless they are asked to be `differentiable`: logits, maps
+        and contributions then carry gradients to `x` and to the parameters, for a map in
+        a loss (docs/answers.md).
+
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not
         exist or has no map; HeadError where there is neither an exact nor a local answer.
         """
-        if precision not in (None, "float32", "bfloat16"):
-            raise InputError(
-                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
-            )
-        if method is not None and method not in METHODS:
-            choices = " or ".join(map(repr, METHODS))
-            raise InputError(f"there is no method '{method}': choose {choices}")
-
-        question = Question(layer, method, precision == "bfloat16")
-        parts: list[Explanation] = []
-        for batch, subjects in self._batches(x, batch_size):
-            parts.append(self._explainer().explain(batch, subjects, question))
-            if progress is not None:
-                progress(len(subjects))
-        check_same_size(part.input_size for part in parts)
-        return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
+        question = Question(layer, method, precision, differentiable)
+        with recording() if differentiable else contextlib.nullcontext():
+            batches = self._batches(x, batch_size)
+            if not differentiable:
+                warn_of_detached(x)
+            return self._explainer().all(batches, question, progress)
 
     def units(
         self,

@@ -62,6 +62,10 @@ class Forward:
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew, and compile anew, when a shape comes again."""
         self._structures.forget(shape)
+        self.recompile(shape)
+
+    def recompile(self, shape: tuple[int, ...]) -> None:
+        """Compile anew when a shape comes again."""
         if self.frozen is not None:
             self.frozen.forget(shape)
 
@@ -70,24 +74,38 @@ class Forward:
         batch: Float[Tensor, "batch channel row col"],
         layers: tuple[str, ...] = (),
         with_head: bool = True,
+        differentiable: bool = False,
     ) -> ForwardPass:
         """One forward pass with the outputs of `layers`, and the head's input.
 
-        Compiled while the network is frozen, else of the network as it is.
+        Compiled while the network is frozen, else of the network as it is. What is
+        `differentiable` carries gradients, and is never compiled.
         """
         shape = tuple(batch.shape[1:])
+        if differentiable:
+            return self._run_plain(batch, layers, with_head, True)
         with contextlib.nullcontext() if self.frozen is None else ONE_THREAD:
             compiled = self.compiled(shape, layers)
             if compiled is not None:
                 return compiled.run(batch)
-            structure = self._structures.at(shape)
-            path = structure.path if with_head else None
-            watched = Watched(path, layers)
-            module = self._network.module
-            with evaluating(module):
-                return self._network.guarded(
-                    lambda: run_plain(module, batch, watched), shape
-                )
+            return self._run_plain(batch, layers, with_head, False)
+
+    def _run_plain(
+        self,
+        batch: Tensor,
+        layers: tuple[str, ...],
+        with_head: bool,
+        differentiable: bool,
+    ) -> ForwardPass:
+        shape = tuple(batch.shape[1:])
+        structure = self._structures.at(shape)
+        path = structure.path if with_head else None
+        watched = Watched(path, layers)
+        module = self._network.module
+        with evaluating(module, differentiable):
+            return self._network.guarded(
+                lambda: run_plain(module, batch, watched), shape
+            )
 
     def compiled(
         self, shape: tuple[int, ...], layers: tuple[str, ...] = ()

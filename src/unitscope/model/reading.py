@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from unitscope.attribution.arrays import copied, is_finite
+from unitscope.attribution.arrays import copied, is_finite, recorded
 from unitscope.errors import InputError, NonFiniteError, warn_user
 from unitscope.inputs.batches import batches, stacked
 from unitscope.inputs.photos import AnyPhoto, Photo, is_photo
@@ -26,6 +26,9 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Inputs (batch, channel, row, col) of the dtype and device of `like`, with subjects.
 
+    They are linked to a tensor's gradients where gradients are recorded while they are
+    read.
+
     Raises InputError, PhotoError and NonFiniteError for what cannot be explained.
     """
     if batch_size < 1:
@@ -34,6 +37,15 @@ def read_batches(
         check_tensor(x)
         return _tensor_batches(x, preprocessing, batch_size, like)
     return _photo_batches(_photos_of(x), preprocessing, batch_size, like)
+
+
+def warn_of_detached(x: Input) -> None:
+    """Warn of an input that wants gradients, where the answer will carry none."""
+    if isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled():
+        warn_user(
+            "the input requires gradients, but this explanation is detached and carries "
+            "none: explain(x, differentiable=True) gives maps for a loss"
+        )
 
 
 def check_tensor(x: Tensor) -> None:
@@ -111,7 +123,7 @@ def _tensor_batches(
     x: Tensor, preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
 ) -> Iterator[Batch]:
     for start in range(0, len(x), batch_size):
-        batch = x[start : start + batch_size].detach()
+        batch = recorded(x[start : start + batch_size])
         subjects = tuple(
             # A copy: the user may write over the tensor, and a view would keep the whole
             # batch alive.

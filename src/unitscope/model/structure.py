@@ -13,9 +13,13 @@ from unitscope.attribution.head import Head
 from unitscope.attribution.head_path import HeadPath
 from unitscope.attribution.head_search import ends_in_probabilities, find_head
 from unitscope.attribution.local_head import LocalHead
-from unitscope.attribution.local_search import find_local
+from unitscope.attribution.local_search import (
+    NothingCountsError,
+    Photos,
+    find_local,
+)
 from unitscope.attribution.methods import DEFAULT_METHOD
-from unitscope.errors import HeadError, ModelError
+from unitscope.errors import HeadError, LayerError, ModelError, warn_user
 from unitscope.model.network import Network
 from unitscope.tracing.layers import (
     Layer,
@@ -40,7 +44,8 @@ class Structure:
     `head` and `path` are its exact head, and where that passes; without one, `refusal`
     says why, and `gives_probabilities` that the network ends in a softmax or sigmoid.
     `local` has the local heads found so far, and `local_refusals` why others cannot be
-    had. `rounded` is how far bfloat16 is off, measured on the first photos.
+    had; a NothingCountsError there was met on random inputs, and photos may do better.
+    `rounded` is how far bfloat16 is off, measured on the first photos.
     """
 
     layers: list[Layer]
@@ -50,7 +55,7 @@ class Structure:
     refusal: str = ""
     gives_probabilities: bool = False
     local: dict[_LocalKey, LocalHead] = field(default_factory=dict)
-    local_refusals: dict[_LocalKey, str] = field(default_factory=dict)
+    local_refusals: dict[_LocalKey, HeadError] = field(default_factory=dict)
     rounded: float | None = None
 
     def layers_of_best_local(self) -> tuple[str, ...]:
@@ -75,6 +80,9 @@ class Structures:
         self._network = network
         self._check_classes = check_classes
         self._known: dict[tuple[int, ...], Structure] = {}
+        # The best layers that photos showed, by method: inputs of every shape are then
+        # explained at the same one.
+        self._found_on_photos: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -97,8 +105,12 @@ class Structures:
         shape: tuple[int, ...],
         layer: str | None = None,
         method: str | None = None,
+        photos: Photos | None = None,
     ) -> Head:
         """The exact head; or the local one, at the `layer` or by the `method` asked for.
+
+        Where no layer counts on random inputs, `photos` are tried. What they show holds
+        for all later photos, and a warning says so.
 
         Raises HeadError, saying why, where there is neither.
         """
@@ -109,7 +121,13 @@ class Structures:
                 return exact
         if layer is None and exact is not None:
             layer = exact.layer
-        return self._local(structure, shape, layer, method or DEFAULT_METHOD)
+        key = (layer, method or DEFAULT_METHOD)
+        try:
+            return self._local(structure, shape, *key)
+        except NothingCountsError:
+            if photos is None:
+                raise
+        return self._found_on(photos, structure, shape, *key)
 
     def _find(self, shape: tuple[int, ...]) -> Structure:
         network = self._network
@@ -167,17 +185,51 @@ class Structures:
         if structure.gives_probabilities:
             raise HeadError(structure.refusal)
         key = (layer, method)
-        if key in structure.local_refusals:
-            raise HeadError(structure.local_refusals[key])
-        if key not in structure.local:
+        if key in structure.local:
+            return structure.local[key]
+        if key not in structure.local_refusals:
             try:
                 structure.local[key] = self._find_local(
                     structure, shape, layer, method, traced
                 )
+                return structure.local[key]
             except HeadError as refusal:
-                structure.local_refusals[key] = str(refusal)
-                raise HeadError(str(refusal)) from None
-        return structure.local[key]
+                # A traceback would keep the traced activations alive.
+                structure.local_refusals[key] = type(refusal)(str(refusal))
+        known = structure.local_refusals[key]
+        raise type(known)(str(known))
+
+    def _found_on(
+        self,
+        photos: Photos,
+        structure: Structure,
+        shape: tuple[int, ...],
+        layer: str | None,
+        method: str,
+    ) -> LocalHead:
+        """The local head where no layer counts on random inputs; kept and warned of."""
+        head: LocalHead | None = None
+        known = self._found_on_photos.get(method)
+        if layer is None and known is not None:
+            with contextlib.suppress(HeadError, LayerError):
+                head = self._find_local(
+                    structure, shape, known, method, None, photos
+                )
+        if head is None:
+            head = self._find_local(
+                structure, shape, layer, method, None, photos
+            )
+            if layer is None:
+                self._found_on_photos[method] = head.layer
+            warn_user(
+                f"no layer counts for the logits of random inputs; layer '{head.layer}' "
+                f"does on {photos}, and all photos are explained there"
+                if layer is None
+                else f"layer '{layer}' does not count for the logits of random inputs, "
+                f"but does on {photos}"
+            )
+        structure.local[(layer, method)] = head
+        return head
 
     def _find_local(
         self,
@@ -186,6 +238,7 @@ class Structures:
         layer: str | None,
         method: str,
         traced: tuple[Tensor, Trace] | None,
+        photos: Photos | None = None,
     ) -> LocalHead:
         chosen = (
             None if layer is None else find_map_layer(structure.layers, layer)
@@ -205,6 +258,7 @@ class Structures:
                     reason,
                     chosen,
                     method,
+                    photos,
                 )
 
             return network.guarded(find, shape)

@@ -194,18 +194,20 @@ def check_units(
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, for one thread at a time.
+def evaluating(
+    module: nn.Module, differentiable: bool = False
+) -> Iterator[None]:
+    """Evaluation mode, for one thread at a time, without gradients or recording them.
 
     Every module gets its own training flag back, also after an exception or Ctrl-C.
     Compiled parts run as the Python that they were made from, where calls can be
     watched. The caller's random number generators stay as they were.
     """
-    with ONE_THREAD, undone(lambda: _evaluate(module)):
+    with ONE_THREAD, undone(lambda: _evaluate(module, differentiable)):
         yield
 
 
-def _evaluate(module: nn.Module) -> Callable[[], object]:
+def _evaluate(module: nn.Module, differentiable: bool) -> Callable[[], object]:
     """Begin what `evaluating` says; returns the function that ends it."""
     with contextlib.ExitStack() as stack:
         training = [part for part in parts_of(module) if part.training]
@@ -213,7 +215,7 @@ def _evaluate(module: nn.Module) -> Callable[[], object]:
         for part in training:
             part.training = False
 
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(recording() if differentiable else torch.no_grad())
         stack.enter_context(_eagerly())
         generators = _generators(module)
         stack.enter_context(torch.random.fork_rng(devices=generators))
@@ -228,6 +230,13 @@ def _evaluate(module: nn.Module) -> Callable[[], object]:
 def _train(modules: Sequence[nn.Module]) -> None:
     for module in modules:
         module.training = True
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """Gradients are recorded, also inside the caller's no_grad and inference_mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def parts_of(module: nn.Module) -> list[nn.Module]:
@@ -283,7 +292,9 @@ def captured(
                 return
             # A mode that counts the network's calls must not count these.
             with torch._C.DisableTorchFunction():
-                outputs[name] = tensor.detach().clone()
+                if not torch.is_grad_enabled():
+                    tensor = tensor.detach()
+                outputs[name] = tensor.clone()
 
         return function
 

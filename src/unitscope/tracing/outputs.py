@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -49,12 +50,10 @@ def _items(value: Any) -> Iterable[Any]:
     return ()
 
 
-def logits_of(
-    output: Any, batch: int, *, detach: bool = True
-) -> Float[Tensor, "batch class"]:
+def logits_of(output: Any, batch: int) -> Float[Tensor, "batch class"]:
     """The logits in a forward's result for `batch` inputs.
 
-    Raises ModelError where there are none.
+    They carry gradients where gradients are recorded. Raises ModelError where there are none.
     """
     tensor = first_tensor(output)
     if tensor is None:
@@ -71,7 +70,7 @@ def logits_of(
             "classifies images"
         )
 
-    if detach:
+    if not torch.is_grad_enabled():
         tensor = tensor.detach()
     return tensor.reshape(batch, -1)
 

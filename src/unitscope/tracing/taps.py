@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -85,7 +86,9 @@ class Tap(_CallCounter):
 
         first = args[0] if args else kwargs["input"]
         # Cloned at once: a later in-place operation may overwrite it.
-        copy = first.detach().clone()
+        if not torch.is_grad_enabled():
+            first = first.detach()
+        copy = first.clone()
         self.caught[index] = Caught(copy, args, kwargs)
         return args
 

@@ -125,7 +125,7 @@ class ScanPlan:
 
     def _model_facts(self, facts: NetworkFacts) -> dict[str, Any]:
         provenance = facts.provenance
-        head = self.model.head
+        head, _ = self.model.head_or_refusal()
         return {
             "spec": provenance.spec,
             "weights": provenance.weights,

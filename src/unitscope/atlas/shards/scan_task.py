@@ -74,7 +74,8 @@ class ScanTask(ShardTask):
             content.add(batch)
             self.report(len(batch.images), 0)
 
-        if self.observer.model.head.exact:
+        head, _ = self.observer.model.head_or_refusal()
+        if head is not None and head.exact:
             write_arrays(pooled_file(self.folder, shard), content.pooled())
         write_table(stamps_file(self.folder, shard), content.stamps())
         write_table(rows_file(self.folder, shard), content.rows())
