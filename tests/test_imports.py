@@ -53,7 +53,7 @@ ROOMS = {
     "scenes": "network",
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
-        python torchvision places365 timm specification checkpoint image_processor
+        user_code python torchvision places365 timm specification checkpoint image_processor
         transformers_library transformers_folder transformers
         """,
     "atlas": """
