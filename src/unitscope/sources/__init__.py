@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitscope.errors import ModelError
@@ -53,7 +56,7 @@ def load(
     MissingExtraError, or NonFiniteError.
     """
     from unitscope.sources.request import Request
-    from unitscope.sources.specification import load_specified
+    from unitscope.sources.specification import load_anew, load_specified
 
     if spec is not None and not isinstance(spec, str):
         raise ModelError(
@@ -73,4 +76,9 @@ def load(
         base_url=base_url,
     )
     request.check_numbers()
-    return load_specified(request)
+    classifier = load_specified(request)
+    reload = functools.partial(load_anew, request, Path.cwd())
+    classifier.provenance = dataclasses.replace(
+        classifier.provenance, reload=reload
+    )
+    return classifier

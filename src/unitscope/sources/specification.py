@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable
@@ -33,6 +34,12 @@ _OPTIONS = (
     "seed",
     "base_url",
 )
+
+
+def load_anew(request: Request, folder: Path) -> Classifier:
+    """Load a model as it was loaded before, with paths that begin in `folder`."""
+    with contextlib.chdir(folder):
+        return load_specified(request)
 
 
 def load_specified(request: Request) -> Classifier:
