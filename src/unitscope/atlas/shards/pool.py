@@ -144,7 +144,9 @@ class _Context(SpawnContext):
     def terminate(self) -> None:
         """End the processes, which remove what they have half written."""
         for process in self._processes:
-            process.terminate()
+            # One may be about to start.
+            if process.is_alive():
+                process.terminate()
 
 
 def _cause_of_death(codes: Sequence[int]) -> str:
