@@ -40,7 +40,7 @@ ROOMS = {
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance network checks reading structure forward explaining inner_layers
+        provenance wrapping network checks reading structure forward explaining inner_layers
         classifier
         """,
     "network_facts": "",

@@ -419,7 +419,7 @@ def test_adapters_and_quantized_weights_are_refused_with_the_remedy(
     eight_bit = {**state, "fc.weight": state["fc.weight"].to(torch.int8)}
     message = refusal(saved(eight_bit, tmp_path))
     assert (
-        "1 of whole numbers (int8); 12 of 13 tensors fit: they are" in message
+        "1 of whole numbers (int8); 14 of 15 tensors fit: they are" in message
     )
 
 
@@ -644,6 +644,101 @@ def test_a_file_without_weights_says_what_it_holds(
     content: Any, message: str, tmp_path: Path
 ) -> None:
     assert message in refusal(saved(content, tmp_path))
+
+
+def zipped(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(
+                name.replace("__", "/").replace("_dot_", "."), text
+            )
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "m.onnx",
+            b"\x08\x0a\x12\x07pytorch",
+            "an ONNX graph, which has no layers",
+        ),
+        ("saved_model.pb", b"\x08\x01\x12\xff", "a saved model of TensorFlow"),
+        ("m.tflite", b"\x1c\0\0\0TFL3", "a Lite model of TensorFlow"),
+        (
+            "model.ckpt.index",
+            b"\0\0\1",
+            "is a file of TensorFlow: unitscope explains",
+        ),
+        (
+            "model.ckpt.data-00000-of-00001",
+            b"\x9c\1",
+            "is a file of TensorFlow",
+        ),
+        (
+            "index.json",
+            b'{"weight_map": {}}',
+            "is a JSON file, not weights: name the",
+        ),
+        (
+            "m.keras",
+            zipped(config_dot_json="{}", model_dot_weights_dot_h5=""),
+            "is a Keras model of TensorFlow",
+        ),
+        ("w.npz", zipped(a_dot_npy=""), "is an archive of NumPy arrays"),
+        (
+            "m.pt2",
+            zipped(m__archive_format="pt2", m__models__model_dot_json="{}"),
+            "is a program that torch.export saved, which is code: where you trust it",
+        ),
+        (
+            "m.pkl",
+            b"\x80\x04\x95\x10\0\0\0\0\0\0\0\x8c\x1esklearn.linear_model",
+            "is a pickled model of sklearn, not a network's weights",
+        ),
+        (
+            "w.pkl",
+            pickle.dumps({"weight": np.ones(3)}, protocol=4),
+            "is a pickle that torch.save did not write",
+        ),
+    ],
+)
+def test_files_of_other_libraries_are_told_apart(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert message in refusal(tmp_path / name)
+
+
+def test_an_exported_program_is_told_by_its_real_archive(
+    trained: Small, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.pt2"
+    program = torch.export.export(trained, (torch.zeros(1, 3, 8, 8),))
+    torch.export.save(program, file)
+    assert "torch.export.load(FILE).state_dict" in refusal(file)
+    # As the remedy says.
+    torch.save(torch.export.load(file).state_dict, tmp_path / "w.pth")
+    assert agree(fitted(tmp_path / "w.pth")[0], trained)
+
+
+def test_folders_and_checkpoints_of_others_are_told_apart(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model.ckpt.index").write_bytes(b"\0")
+    assert "a checkpoint of TensorFlow" in refusal(tmp_path / "model.ckpt")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "is a LoRA adapter, not a network: merge it" in refusal(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_weights_are_refused(trained: Small, tmp_path: Path) -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    network = quantize_dynamic(trained, {nn.Linear})  # type: ignore[no-untyped-call]
+    message = refusal(saved(network.state_dict(), tmp_path))
+    assert "holds quantized weights (fc._packed_params" in message
 
 
 def test_a_torchscript_archive_is_refused(

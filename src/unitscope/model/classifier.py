@@ -19,7 +19,7 @@ from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
 from unitscope.attribution.methods import METHODS
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.errors import HeadError, InputError, LabelsError, ModelError
+from unitscope.errors import HeadError, InputError, LabelsError
 from unitscope.inputs.preprocessing import AnyPreprocessing, as_preprocessing
 from unitscope.labels import read_labels
 from unitscope.model import inner_layers
@@ -30,6 +30,7 @@ from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
 from unitscope.model.reading import Batch, Input, read_batches
 from unitscope.model.structure import Structures
+from unitscope.model.wrapping import check_module
 from unitscope.tracing.layers import Layer, check_units, find_map_layer
 from unitscope.tracing.stages import Stage, stages_of
 
@@ -53,11 +54,7 @@ class Classifier:
         | None = None,
         provenance: Provenance | None = None,
     ) -> None:
-        if not isinstance(module, nn.Module):
-            raise ModelError(
-                "a classifier is made from a torch.nn.Module, not from "
-                f"{type(module).__name__}"
-            )
+        check_module(module)
         self.preprocessing = as_preprocessing(preprocessing)
         self.provenance = provenance or Provenance(
             "wrapped", f"as in the {type(module).__name__} that was wrapped"

@@ -203,7 +203,8 @@ class _Misfit:
         """One line on what does not fit, and the remedy."""
         differences = ", ".join(self._differences())
         expected = len(self.own) - self.filled
-        fitting = expected - len(self.missing) - len(self.misshapen)
+        unfit = {*self.missing, *self.misshapen, *self.whole}
+        fitting = expected - len(unfit)
         return (
             f"'{weights.name}' does not fit {network}: {differences}; {fitting} of "
             f"{expected} tensors fit: {self._remedy(weights.architecture)}"

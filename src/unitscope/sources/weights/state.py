@@ -103,9 +103,13 @@ def find_state(
             f"'{file}' holds {_contents(loaded)} and no weights: save the network's "
             "state_dict()"
         )
+    found = value_at(loaded, path)
+    packed = [name for name in found if "_packed_params" in str(name)]
+    if packed:
+        raise _quantized(file, packed[0])
     state = {
         name: value
-        for name, value in value_at(loaded, path).items()
+        for name, value in found.items()
         if isinstance(value, Tensor)
     }
     return state, _notes_on_averages(loaded, path, file)
@@ -233,16 +237,20 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def _dense(value: Tensor, name: str, file: Path) -> Tensor:
     if value.is_quantized:
-        raise WeightsError(
-            f"'{file}' holds quantized weights ({name}): dequantize them, or use the "
-            "float checkpoint"
-        )
+        raise _quantized(file, name)
     if value.is_meta:
         raise WeightsError(
             f"'{file}' holds names and shapes without values ({name}): save the "
             "weights themselves"
         )
     return value if value.layout == torch.strided else value.to_dense()
+
+
+def _quantized(file: Path, name: str) -> WeightsError:
+    return WeightsError(
+        f"'{file}' holds quantized weights ({name}): give the float weights that they "
+        "were made from"
+    )
 
 
 def _contents(loaded: Any) -> str:
