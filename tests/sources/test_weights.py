@@ -319,7 +319,7 @@ def test_what_training_adds_is_left_aside_and_named(
     averaged.update_parameters(trained)
     network, notes = fitted(saved(averaged.state_dict(), tmp_path))
     assert agree(network, trained)
-    assert "1 tensors that Small does not have (n_averaged) left aside" in notes
+    assert "1 tensor that Small does not have (n_averaged) left aside" in notes
     state = {**trained.state_dict(), "criterion.weight": torch.ones(5)}
     assert (
         "(criterion.weight) left aside" in fitted(saved(state, tmp_path))[1][0]

@@ -100,7 +100,8 @@ def _left_aside(
     network: str,
 ) -> str:
     """A note on tensors that the network lacks; a warning where they may matter."""
-    what = f"{len(names)} tensors that {network} does not have ({shown(names)})"
+    tensors = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+    what = f"{tensors} that {network} does not have ({shown(names)})"
     unexplained = [
         name
         for name in names
