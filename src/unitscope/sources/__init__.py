@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitscope.errors import ModelError
@@ -56,7 +53,7 @@ def load(
     MissingExtraError, or NonFiniteError.
     """
     from unitscope.sources.request import Request
-    from unitscope.sources.specification import load_anew, load_specified
+    from unitscope.sources.specification import load_reloadable
 
     if spec is not None and not isinstance(spec, str):
         raise ModelError(
@@ -76,9 +73,4 @@ def load(
         base_url=base_url,
     )
     request.check_numbers()
-    classifier = load_specified(request)
-    reload = functools.partial(load_anew, request, Path.cwd())
-    classifier.provenance = dataclasses.replace(
-        classifier.provenance, reload=reload
-    )
-    return classifier
+    return load_reloadable(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,7 +37,17 @@ _OPTIONS = (
 )
 
 
-def load_anew(request: Request, folder: Path) -> Classifier:
+def load_reloadable(request: Request) -> Classifier:
+    """Load a model whose provenance knows how to load it once more."""
+    classifier = load_specified(request)
+    reload = functools.partial(_load_again, request, Path.cwd())
+    classifier.provenance = dataclasses.replace(
+        classifier.provenance, reload=reload
+    )
+    return classifier
+
+
+def _load_again(request: Request, folder: Path) -> Classifier:
     """Load a model as it was loaded before, with paths that begin in `folder`."""
     with contextlib.chdir(folder):
         return load_specified(request)

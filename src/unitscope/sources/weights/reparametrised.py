@@ -19,7 +19,6 @@ _PART = re.compile(
     r"(|.*\.)(?:(?P<old>\w+)_(?:orig|g)"
     r"|parametrizations\.(?P<new>\w+)\.original0?)"
 )
-_PARAMETRISED = ".parametrizations."
 
 _State = Mapping[str, Tensor]
 
@@ -28,9 +27,8 @@ _State = Mapping[str, Tensor]
 class _Way:
     """How some tensors make up a weight.
 
-    They are found by their suffixes behind the weight's name, of which `{stem}` and
-    `{name}` are the module's and the weight's. `compute` gives None where the shapes are
-    not of that kind.
+    `patterns` are their names, from the module's prefix (`{stem}`) and the weight's name.
+    `compute` gives the weight, or None where the shapes are not of that kind.
     """
 
     what: str
@@ -136,11 +134,6 @@ def plain_weights(
         for what, count in counts.items()
     )
     return plain, notes
-
-
-def is_parametrised(names: Iterable[str]) -> bool:
-    """Whether some names are of parametrised weights, of whatever kind."""
-    return any(_PARAMETRISED in f".{name}" for name in names)
 
 
 def _parametrised(names: Iterable[str]) -> list[tuple[str, str]]:
