@@ -43,7 +43,7 @@ ROOMS = {
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance network checks reading structure forward explaining inner_layers
+        provenance wrapping network checks reading structure forward explaining inner_layers
         classifier
         """,
     "network_facts": "",
@@ -56,7 +56,7 @@ ROOMS = {
     "scenes": "network",
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
-        python torchvision places365 timm specification checkpoint image_processor
+        user_code python torchvision places365 timm specification checkpoint image_processor
         transformers_library transformers_folder transformers
         """,
     "atlas": """

@@ -3,6 +3,7 @@ all sizes, and junk."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from unitscope.errors import (
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
 from unitscope.model.reading import Input
+from unitscope.model.wrapping import check_module
 from unitscope.tracing.layers import evaluating
 
 SMALL = Preprocessing(resize=36, crop=32)
@@ -533,13 +535,87 @@ def test_a_classifier_says_what_it_is() -> None:
     assert model.labels == tuple(f"class {index}" for index in range(5))
 
 
+def exported() -> Any:
+    return torch.export.export(seeded(Gap), (torch.zeros(2, 3, 32, 32),))
+
+
+class Learner:
+    """Holds a network, as trainers do."""
+
+    def __init__(self) -> None:
+        self.model = nn.Linear(2, 2)
+
+
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_module_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: "resnet50", "not from str: use unitscope.load"),
+        (
+            lambda: Gap,
+            r"not from the class Gap: wrap an object of it, Gap\(…\)",
+        ),
+        (
+            lambda: Gap().state_dict(),
+            r"not from OrderedDict: load .*load_state_dict",
+        ),
+        (Learner, r"not from Learner: wrap its \.model"),
+        (lambda: sum, "wrap a module whose forward calls it"),
+        (
+            lambda: None,
+            "not from NoneType: wrap the network that gives the logits",
+        ),
+    ],
+)
+def test_what_is_no_module_is_refused_with_the_remedy(
+    given: Callable[[], Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        wrap(given())
+
+
+def test_an_exported_program_says_what_to_wrap_instead() -> None:
+    message = (
+        "exported program, which cannot be watched: wrap the Python module"
+    )
+    with pytest.raises(ModelError, match="wrap the Python module that it was"):
+        check_module(exported())
+    module = exported().module()
+    for rows in (32, 48):
+        with pytest.raises((HeadError, ModelError), match=message) as caught:
+            wrap(module).explain(torch.zeros(2, 3, rows, rows))
+        assert "preprocessing" not in str(caught.value)
+
+
+def hidden() -> nn.Module:
+    """A network whose head is not exact, so that the answer needs gradients."""
+    layers = (nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5), nn.ReLU())
+    return nn.Sequential(*layers, nn.Linear(5, 2)).eval()
+
+
+def test_weights_made_in_inference_mode_are_named_where_gradients_are_needed() -> (
+    None
+):
+    with torch.inference_mode():
+        network, exact = hidden(), seeded(Gap)
+    x = torch.ones(1, 3, 8, 8)
     with pytest.raises(
-        ModelError,
-        match=r"a classifier is made from a torch\.nn\.Module, not from str",
+        HeadError, match=r"inference_mode.*: wrap copy\.deepcopy"
     ):
-        wrap("resnet50")  # type: ignore[arg-type]
+        wrap(network).explain(x)
+    assert wrap(copy.deepcopy(network)).explain(x).logits.shape == (1, 2)
+    assert wrap(exact).explain(torch.ones(1, 3, 32, 32)).head.exact
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantized_network_is_named_where_gradients_are_needed() -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    network = quantize_dynamic(hidden(), {nn.Linear})  # type: ignore[no-untyped-call]
+    with pytest.raises(
+        HeadError, match=r"quantized, and gradients .*: wrap the float network"
+    ):
+        wrap(network).explain(torch.ones(1, 3, 8, 8))
 
 
 def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from unitscope.tracing.functions import (
 )
 from unitscope.tracing.layers import captured, nesting
 from unitscope.tracing.outputs import logits_of
-from unitscope.tracing.trace import Trace, trace
+from unitscope.tracing.trace import Trace, trace, unwatchable
 
 
 def find_head(
@@ -52,11 +52,9 @@ def find_head(
     does not end in a global average pool and one linear layer, or where the identity does
     not hold on every probe.
     """
-    if isinstance(module, torch.jit.ScriptModule):
-        raise HeadError(
-            "the network is TorchScript, which cannot be watched: wrap the Python "
-            "module that it was made from"
-        )
+    reason = unwatchable(module)
+    if reason:
+        raise HeadError(reason)
     traced = traced or trace(module, example[:1])
     kind, path, source = _walk_back(traced)
     layer, is_map = _layer_of(traced, source)

@@ -18,7 +18,7 @@ from unitscope.attribution.activations import Activations
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.errors import HeadError, LabelsError, ModelError
+from unitscope.errors import HeadError, LabelsError
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.labels import read_labels
@@ -34,6 +34,7 @@ from unitscope.model.reading import (
     warn_of_detached,
 )
 from unitscope.model.structure import Structures
+from unitscope.model.wrapping import check_module
 from unitscope.tracing.layers import (
     Layer,
     check_units,
@@ -62,11 +63,7 @@ class Classifier:
         | None = None,
         provenance: Provenance | None = None,
     ) -> None:
-        if not isinstance(module, nn.Module):
-            raise ModelError(
-                "a classifier is made from a torch.nn.Module, not from "
-                f"{type(module).__name__}"
-            )
+        check_module(module)
         self.preprocessing = as_preprocessing(preprocessing)
         self.provenance = provenance or Provenance(
             "wrapped", f"as in the {type(module).__name__} that was wrapped"

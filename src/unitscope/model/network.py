@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unitscope.errors import ModelError, NonFiniteError, UnitscopeError
 from unitscope.tracing.layers import captured, evaluating, layers_of
 from unitscope.tracing.outputs import logits_of
-from unitscope.tracing.trace import Trace, trace
+from unitscope.tracing.trace import Trace, trace, unwatchable
 
 Result = TypeVar("Result")
 
@@ -130,6 +130,8 @@ class Network:
                 "the network has lazy modules without weights yet: run one "
                 "forward pass of it first, or load its weights"
             )
+        if unwatchable(self.module):
+            return ModelError(unwatchable(self.module))
         reason = " ".join(str(error).split())[:300] or repr(error)
         return ModelError(
             f"the network failed on an input of {'×'.join(map(str, shape))} (channel × "

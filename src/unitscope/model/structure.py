@@ -21,13 +21,14 @@ from unitscope.attribution.local_search import (
 from unitscope.attribution.methods import DEFAULT_METHOD
 from unitscope.errors import HeadError, LayerError, ModelError, warn_user
 from unitscope.model.network import Network
+from unitscope.model.wrapping import gradient_obstacle
 from unitscope.tracing.layers import (
     Layer,
     evaluating,
     find_map_layer,
     layers_of,
 )
-from unitscope.tracing.trace import Trace
+from unitscope.tracing.trace import Trace, unwatchable
 
 # Photos that go through uncropped come in any number of sizes. The oldest is traced again
 # when it comes back.
@@ -245,6 +246,13 @@ class Structures:
         )
         reason = structure.refusal or "a local answer was asked for"
         network = self._network
+        if unwatchable(network.module):
+            raise HeadError(reason)
+        obstacle = gradient_obstacle(network.module)
+        if obstacle:
+            raise HeadError(
+                f"{reason}; nor can a local answer be given: {obstacle}"
+            )
         with evaluating(network.module):
             example, trace = traced or network.traced(shape)
 

@@ -53,7 +53,7 @@ def load(
     MissingExtraError, or NonFiniteError.
     """
     from unitscope.sources.request import Request
-    from unitscope.sources.specification import load_specified
+    from unitscope.sources.specification import load_reloadable
 
     if spec is not None and not isinstance(spec, str):
         raise ModelError(
@@ -73,4 +73,4 @@ def load(
         base_url=base_url,
     )
     request.check_numbers()
-    return load_specified(request)
+    return load_reloadable(request)

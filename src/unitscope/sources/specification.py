@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +35,22 @@ _OPTIONS = (
     "seed",
     "base_url",
 )
+
+
+def load_reloadable(request: Request) -> Classifier:
+    """Load a model whose provenance knows how to load it once more."""
+    classifier = load_specified(request)
+    reload = functools.partial(_load_again, request, Path.cwd())
+    classifier.provenance = dataclasses.replace(
+        classifier.provenance, reload=reload
+    )
+    return classifier
+
+
+def _load_again(request: Request, folder: Path) -> Classifier:
+    """Load a model as it was loaded before, with paths that begin in `folder`."""
+    with contextlib.chdir(folder):
+        return load_specified(request)
 
 
 def load_specified(request: Request) -> Classifier:

@@ -140,3 +140,20 @@ def _run_hook(
 def _is_leaf(module: nn.Module) -> bool:
     names = dict(module.named_children()).keys()
     return names <= {_PARAMETRIZATIONS}
+
+
+def unwatchable(module: nn.Module) -> str:
+    """Why the calls of a network cannot be watched, and the remedy; empty where they can."""
+    kind = ""
+    if isinstance(module, torch.jit.ScriptModule):
+        kind = "TorchScript"
+    elif isinstance(module, torch.fx.GraphModule):
+        targets = (str(node.target) for node in module.graph.nodes)
+        if any(target.startswith("aten.") for target in targets):
+            kind = "an exported program"
+    if not kind:
+        return ""
+    return (
+        f"the network is {kind}, which cannot be watched: wrap the Python module that "
+        "it was made from"
+    )
