@@ -17,7 +17,6 @@ from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
 from unitscope.errors import HeadError, ModelError
 from unitscope.tracing.calls import Call
 from unitscope.tracing.layers import Layer, captured, nesting
-from unitscope.tracing.outputs import logits_of
 from unitscope.tracing.trace import Trace
 
 # A share of |gradient|·|activation| below this is rounding and nothing else.
@@ -110,7 +109,7 @@ class _Search:
     def is_constant(self) -> bool:
         """Whether the logits are the same on inputs as different as two kinds of noise."""
         x = self._inputs[-1]
-        logits = logits_of(self._module(x.clone()), len(x)).to(torch.float32)
+        logits = self._logits(x)
         traced = self._traced.logits
         return traced is not None and torch.equal(logits, traced)
 
@@ -156,6 +155,11 @@ class _Search:
             silent=0 < silence < _SILENT,
         )
 
+    def _logits(self, x: Tensor) -> Tensor:
+        # A copy, since some networks normalise their input in place.
+        result = self._module(x.clone())
+        return self._traced.choice.logits(result, len(x)).to(torch.float32)
+
     def _outermost_maps(self, layers: Sequence[Layer]) -> list[Layer]:
         """The layers with a map, in order; of several with one output the outermost."""
         outermost: dict[int, Layer] = {}
@@ -187,19 +191,17 @@ class _Search:
         """Measure one probe; gives the start as well, which is None if it cannot be used."""
         names = [layer.name, *([start.name] if start else [])]
         with captured(self._module, names) as outputs:
-            logits = logits_of(self._module(x.clone()), len(x)).to(
-                torch.float32
-            )
+            logits = self._logits(x)
         if any(name not in outputs for name in names):
             raise HeadError(f"layer '{layer.name}' does not run on every input")
 
         feature_map, suffix = suffix_after(
-            self._module, layer, outputs, x, start
+            self._module, layer, outputs, x, start, self._traced.choice
         )
         if start is not None and not _runs_alone(suffix, feature_map, logits):
             start = None
             feature_map, suffix = suffix_after(
-                self._module, layer, outputs, x, None
+                self._module, layer, outputs, x, None, self._traced.choice
             )
 
         first = int(logits[0].argmax())

@@ -17,9 +17,8 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
-from unitscope.attribution.methods import METHODS
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.errors import HeadError, InputError, LabelsError, ModelError
+from unitscope.errors import HeadError, LabelsError, ModelError
 from unitscope.inputs.preprocessing import AnyPreprocessing, as_preprocessing
 from unitscope.labels import read_labels
 from unitscope.model import inner_layers
@@ -31,6 +30,7 @@ from unitscope.model.provenance import Provenance
 from unitscope.model.reading import Batch, Input, read_batches
 from unitscope.model.structure import Structures
 from unitscope.tracing.layers import Layer, check_units, find_map_layer
+from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
 
 _USUAL_INPUT = (224, 224)
@@ -52,6 +52,7 @@ class Classifier:
         | Callable[[Image.Image], Any]
         | None = None,
         provenance: Provenance | None = None,
+        output: OutputName | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ModelError(
@@ -63,7 +64,8 @@ class Classifier:
             "wrapped", f"as in the {type(module).__name__} that was wrapped"
         )
         self._labels = None if labels is None else tuple(labels)
-        self._network = Network(module)
+        count = None if self._labels is None else len(self._labels)
+        self._network = Network(module, output, count)
         self._structures = Structures(self._network, self._labels_for)
         self._forward = Forward(self._network, self._structures)
         # Without a preprocessing, the inputs themselves show what shape is usual.
@@ -95,6 +97,21 @@ class Classifier:
         if self._labels is not None:
             return self._labels
         return self._labels_for(self._structures.at(self.input_shape).classes)
+
+    @property
+    def output(self) -> str | None:
+        """The output that is read as logits ("1", "out"); None where it is the only one.
+
+        Set a name or an index to read another; None lets the numbers say which.
+        """
+        self._structures.at(self.input_shape)
+        choice = self._network.output
+        return None if choice.is_alone else choice.path
+
+    @output.setter
+    def output(self, output: OutputName | None) -> None:
+        self._network.read_as_logits(output)
+        self._forward.forget_all()
 
     @property
     def head(self) -> Head:
@@ -165,15 +182,7 @@ class Classifier:
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not
         exist or has no map; HeadError where there is neither an exact nor a local answer.
         """
-        if precision not in (None, "float32", "bfloat16"):
-            raise InputError(
-                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
-            )
-        if method is not None and method not in METHODS:
-            choices = " or ".join(map(repr, METHODS))
-            raise InputError(f"there is no method '{method}': choose {choices}")
-
-        question = Question(layer, method, precision == "bfloat16")
+        question = Question.of(layer, method, precision)
         parts: list[Explanation] = []
         for batch, subjects in self._batches(x, batch_size):
             parts.append(self._explainer().explain(batch, subjects, question))
@@ -214,19 +223,18 @@ class Classifier:
         answer from one forward pass. At any other layer a second forward pass runs with
         the units' maps set to zero.
         """
-        if layer is None or self._is_head_layer(layer, x):
+        shape: tuple[int, ...] = self.input_shape
+        if isinstance(x, Tensor) and x.ndim == 4:
+            shape = tuple(x.shape[1:])
+        if layer is None or self._structures.is_head_layer(layer, shape):
             explanation = self.explain(x, batch_size=batch_size)
             count = explanation.feature_map.shape[1]
             chosen = check_units(units, count, "the last feature map")
             return Ablation.of(explanation, chosen)
 
         batches = self._batches(x, batch_size)
-        before, after, maps = inner_layers.measured_ablation(
+        return inner_layers.measured_ablation(
             self._explainer(), batches, layer, units
-        )
-        labels = self._labels_for(before.shape[1])
-        return Ablation(
-            layer, maps.units, before, after, maps, labels, exact=False
         )
 
     def forward_without(
@@ -315,13 +323,6 @@ class Classifier:
             self._seen_shape = channels, rows, cols
         return batches
 
-    def _is_head_layer(self, layer: str, x: Input) -> bool:
-        shape: tuple[int, ...] = self.input_shape
-        if isinstance(x, Tensor) and x.ndim == 4:
-            shape = tuple(x.shape[1:])
-        head = self._structures.at(shape).head
-        return head is not None and head.layer_is_map and head.layer == layer
-
     def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
         names = dict.fromkeys([layers] if isinstance(layers, str) else layers)
         return tuple(find_map_layer(self.layers(), name).name for name in names)
@@ -343,15 +344,18 @@ def wrap(
     preprocessing: AnyPreprocessing
     | Callable[[Image.Image], Any]
     | None = None,
+    output: OutputName | None = None,
 ) -> Classifier:
     """Make a module that maps (batch, channel, row, col) to logits into a classifier.
 
     `labels` are the class names in order, or a file of them. `preprocessing` is a
     unitscope.Preprocessing, a torchvision pipeline, or any callable from PIL image to
-    tensor. Without one, ImageNet's convention is assumed, and reports say so.
+    tensor. Without one, ImageNet's convention is assumed, and reports say so. `output`
+    names the logits ("out"), or gives their index, where the module returns several
+    tensors and numbers do not say which they are.
     """
     names = None if labels is None else read_labels(labels)
-    return Classifier(module, names, preprocessing)
+    return Classifier(module, names, preprocessing, output=output)
 
 
 @cache

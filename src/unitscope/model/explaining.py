@@ -17,7 +17,7 @@ from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import METHODS
 from unitscope.attribution.suffix import suffix_after
-from unitscope.errors import HeadError, warn_user
+from unitscope.errors import HeadError, InputError, warn_user
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_adds_up, check_ran, warn_of_nothing
 from unitscope.model.forward import Forward, warn_of_precision
@@ -33,6 +33,20 @@ class Question:
     layer: str | None = None
     method: str | None = None
     bfloat16: bool = False
+
+    @classmethod
+    def of(
+        cls, layer: str | None, method: str | None, precision: str | None
+    ) -> Question:
+        """The question of these options; InputError for a name that does not exist."""
+        if precision not in (None, "float32", "bfloat16"):
+            raise InputError(
+                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
+            )
+        if method is not None and method not in METHODS:
+            choices = " or ".join(map(repr, METHODS))
+            raise InputError(f"there is no method '{method}': choose {choices}")
+        return cls(layer, method, precision == "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -116,7 +130,7 @@ class Explainer:
 
         module = self.network.module
         feature_map, suffix = suffix_after(
-            module, layer, passed.outputs, batch, start
+            module, layer, passed.outputs, batch, start, self.network.output
         )
         if head.silent and head.attributes_by.needs_direction:
             _warn_of_silence(layer)

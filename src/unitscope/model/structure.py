@@ -15,7 +15,7 @@ from unitscope.attribution.head_search import ends_in_probabilities, find_head
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.local_search import find_local
 from unitscope.attribution.methods import DEFAULT_METHOD
-from unitscope.errors import HeadError, ModelError
+from unitscope.errors import HeadError
 from unitscope.model.network import Network
 from unitscope.tracing.layers import (
     Layer,
@@ -88,6 +88,15 @@ class Structures:
             self._known[shape] = structure
         return self._known[shape]
 
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The input shapes whose structures are known."""
+        return list(self._known)
+
+    def is_head_layer(self, layer: str, shape: tuple[int, ...]) -> bool:
+        """Whether a layer's output is the feature map of the exact head."""
+        head = self.at(shape).head
+        return head is not None and head.layer_is_map and head.layer == layer
+
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew when the shape comes again."""
         self._known.pop(shape, None)
@@ -138,11 +147,7 @@ class Structures:
 
     def _find_exact(self, example: Tensor, traced: Trace) -> Structure:
         """The structure with the exact head, or the reason why there is none."""
-        if traced.logits is None:
-            raise ModelError(
-                "the network gave no tensor, not logits (batch, class): wrap a module "
-                "that classifies images"
-            )
+        assert traced.logits is not None
         self._network.check_finite(traced.logits, example, "the logits")
         structure = Structure(layers_of(traced), traced.logits.shape[1])
         self._check_classes(structure.classes)
