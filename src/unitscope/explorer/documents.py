@@ -301,7 +301,10 @@ def _check_same_model(model: Classifier, atlas: Atlas) -> None:
         )
     output = identity_of(atlas.manifest)["output"]
     if output != model.output:
+        remedy = (
+            "without --output" if output is None else f"with --output {output}"
+        )
         raise AtlasError(
             f"the atlas in '{atlas.path}' is of another output of the network ({output}, "
-            f"not {model.output}): open it with --output {output}"
+            f"not {model.output}): open it {remedy}"
         )

@@ -255,7 +255,8 @@ class _Outputs:
         listing = self._listing()
         return ModelError(
             f"the network gives {len(self._leaves)} outputs, {listing}{known}: which of "
-            f"them are the logits is not clear; {self._ask()}"
+            f"them are the logits is not clear; {self._ask()}, or wrap a module that "
+            "gives logits alone"
         )
 
     def _unfit(self, path: str) -> ModelError:
