@@ -557,7 +557,9 @@ def test_an_atlas_of_another_output_is_refused(
     other = Atlas.open(atlas.path)
     other.manifest["identity"]["output"] = "out"
     model = wrap(seeded(Gap), labels=LABELS, preprocessing=CROPPED)
-    with pytest.raises(AtlasError, match="another output .* with --output out"):
+    with pytest.raises(
+        AtlasError, match=r"another output .* with --output out"
+    ):
         Documents(model, other, folder=tmp_path)
 
 

@@ -172,6 +172,69 @@ def test_a_network_for_one_photo_at_a_time() -> None:
         ignoring.explain(X[:1])
 
 
+class Routed(Gap):
+    """Two experts, and a router that weighs them."""
+
+    def __init__(self, more: Callable[..., object]) -> None:
+        super().__init__()
+        self.other, self.route = nn.Linear(6, 5), nn.Linear(6, 2)
+        self.more = more
+
+    def forward(self, x: Tensor) -> object:  # type: ignore[override]
+        pooled = self.pooled(x)
+        route = self.route(pooled)
+        first, second = route.softmax(1).split(1, dim=1)
+        logits = first * self.fc(pooled) + second * self.other(pooled)
+        return self.more(logits, route)
+
+
+def test_the_weights_of_experts_are_no_classes() -> None:
+    def routed(logits: Tensor, route: Tensor) -> object:
+        return logits, route, route.softmax(1)
+
+    def confident(logits: Tensor, route: Tensor) -> object:
+        scores = logits.softmax(1)
+        return logits, scores, scores.max(1).values
+
+    net = seeded(lambda: Routed(routed)).eval()
+    with pytest.raises(ModelError, match="which of them are the logits"):
+        wrap(net, preprocessing=SMALL).explain(X)
+    net = seeded(lambda: Routed(confident)).eval()
+    assert wrap(net, preprocessing=SMALL).output == "0"
+
+
+def ranked(function: Callable[[Tensor], object]) -> Classifier:
+    net = Function(function).eval()  # type: ignore[arg-type]
+    return wrap(net, preprocessing=SMALL)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda logits: logits.topk(2),
+        lambda logits: logits.topk(3).values,
+        lambda logits: logits.softmax(1).topk(2)[0],
+        lambda logits: logits.topk(2)[0].softmax(1) * 100,
+        lambda logits: logits.sort(dim=1)[0],
+        lambda logits: logits.gather(1, logits.argsort(dim=1)),
+        lambda logits: logits.max(dim=1),
+    ],
+)
+def test_ranks_are_seen_in_the_trace(
+    function: Callable[[Tensor], object],
+) -> None:
+    with pytest.raises(ModelError, match="its columns are ranks, not classes"):
+        ranked(function).explain(X)
+
+
+def test_a_sort_elsewhere_makes_no_ranks() -> None:
+    def weighted(logits: Tensor) -> Tensor:
+        bias = torch.tensor([9.0, -9.0])
+        return nn.functional.linear(logits.topk(2)[0], torch.eye(2), bias)
+
+    assert ranked(weighted).explain(X).logits.shape == (3, 2)
+
+
 NETWORK = """
 from torch import nn
 

@@ -188,7 +188,10 @@ def test_a_name_that_two_have_is_refused() -> None:
     ("make", "message"),
     [
         (lambda p, z: [], "the network gave no tensor, not logits"),
-        (lambda p, z: z.argmax(1), "the network gave no tensor, not logits"),
+        (
+            lambda p, z: z.argmax(1),
+            "only numbers of type int64, as argmax gives, not logits",
+        ),
         (
             lambda p, z: z[:, :, None, None].expand(-1, -1, 6, 6),
             r"shape \(2, 4, 6, 6\) for a batch of 2, .* as a segmenter",
@@ -238,7 +241,7 @@ def test_the_largest_of_many_are_ranks(count: int, seed: int) -> None:
 
 
 def test_a_sort_that_nothing_shows_is_found_by_its_numbers() -> None:
-    scores = table(8).sort(1).values
+    scores = table(8, 1).sort(1).values
     with pytest.raises(ModelError, match="ranks, not classes"):
         choose(lambda p, z: z, logits=scores)
     with pytest.warns(UnitscopeWarning, match="ranks, not classes"):
@@ -253,6 +256,9 @@ def test_columns_in_order_by_chance_or_by_design_are_classes() -> None:
     # One number with nine thresholds, as ordinal regression gives it.
     ordinal = torch.tensor([[0.3], [1.7]]) + torch.linspace(2, -2, 9)
     assert choose(lambda p, z: z, logits=ordinal).path == ""
+    # Classes in order of their number in the training set, on noise.
+    biased = table(9) * 0.01 + torch.linspace(2, -2, 9)
+    assert choose(lambda p, z: z, logits=biased).path == ""
 
 
 def test_other_outputs_than_before_are_noticed() -> None:

@@ -130,6 +130,9 @@ SORTS = _names("topk sort msort")
 # Give the places of ordered numbers.
 INDEX_SORTS = _names("argsort")
 
+# Take numbers from the places that indices name.
+TAKINGS = _names("gather take_along_dim take index_select __getitem__")
+
 # Take the largest or the least of several numbers.
 EXTREMES = _names("max min amax amin")
 

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from unitscope.errors import ModelError, near_matches, warn_user
 from unitscope.tracing.calls import Call
-from unitscope.tracing.functions import EXTREMES, INDEX_SORTS, SORTS
+from unitscope.tracing.functions import (
+    CARRIERS,
+    CELLWISE,
+    EXTREMES,
+    INDEX_SORTS,
+    SORTS,
+    TAKINGS,
+)
 from unitscope.tracing.outputs import (
     Leaf,
     OutputChoice,
@@ -32,6 +39,9 @@ _SAME = 1e-3
 
 # So many columns are in order by chance for one network in 40,000.
 _MANY_COLUMNS = 8
+
+# The least change of the steps between columns, in steps, for ranks.
+_VARYING = 0.5
 
 _ASK = 'choose one with output="{name}" (command line: --output {name})'
 
@@ -125,7 +135,7 @@ class _Outputs:
         ):
             return self._leaves[index].path
         if not self._leaves:
-            raise _nothing()
+            raise _nothing(self._widest)
         several = f"{len(exact)} outputs" if exact else "no output"
         near = near_matches(str(wanted), [leaf.path for leaf in self._leaves])
         raise ModelError(
@@ -136,7 +146,7 @@ class _Outputs:
     def obvious(self) -> str | None:
         """The only tensor with more than a lone number, or the one called `logits`."""
         if not self._leaves:
-            raise _nothing()
+            raise _nothing(self._widest)
         leaves = [leaf for leaf in self._leaves if leaf.tensor.ndim]
         if len(leaves) == 1:
             return leaves[0].path
@@ -168,12 +178,25 @@ class _Outputs:
         ]
         # Log-probabilities are logits of the probabilities, but not the first ones.
         scores = {other for _, other in pairs}
-        return _one_of(
-            {
-                logits: tables[logits]
-                for logits, _ in pairs
-                if logits not in scores
-            }
+        proved = {
+            logits: tables[logits]
+            for logits, other in pairs
+            if logits not in scores and not self._is_gate(logits, other)
+        }
+        return _one_of(proved)
+
+    def _is_gate(self, logits: str, scores: str) -> bool:
+        """Whether logits and their scores weigh something of which another table is made.
+
+        So do the routers of experts, and the weights of attention.
+        """
+        makers = self._given.makers
+        parts = [makers[path] for path in (logits, scores) if path in makers]
+        others = [makers[path] for path in self.tables if path in makers]
+        return any(
+            _is_part_of(other, parts)
+            for other in others
+            if not any(other is part for part in parts)
         )
 
     def _fitting(self, labels: int | None) -> dict[str, Tensor]:
@@ -219,11 +242,11 @@ class _Outputs:
             return is_largest and bool(self._integers_like(path))
         if _is_made_by(maker, SORTS) or self._has_ranks_like(path):
             return True
-        # Thresholds of one number, as in ordinal regression, are in order too.
-        varying = (steps - steps[:1]).abs().max()
-        return columns >= _MANY_COLUMNS and bool(
-            varying > _SAME * table.abs().max()
-        )
+        # Thresholds of one number, as in ordinal regression, and classes that lean on
+        # their biases are in order too, with the same steps for every photo.
+        changes = (steps[1:] - steps[:1]).abs().mean()
+        vary = bool(changes > _VARYING * steps.abs().mean())
+        return columns >= _MANY_COLUMNS and vary
 
     def _has_ranks_like(self, path: str) -> bool:
         """Whether there are indices of the columns beside a table."""
@@ -335,17 +358,38 @@ def _is_made_by(call: Call | None, names: frozenset[str]) -> bool:
 
     Indices that such a function gave may also have been used to take them.
     """
-    while call is not None:
+    while call is not None and call.inputs:
         if call.name in names:
             return True
-        others = {before.name for before in call.inputs[1:]}
-        if others & (names | INDEX_SORTS):
-            return True
-        before = call.inputs[0] if call.inputs else None
-        if before is None or math.prod(before.shape) != math.prod(call.shape):
+        if call.name in TAKINGS:
+            others = {before.name for before in call.inputs[1:]}
+            return bool(others & (names | INDEX_SORTS))
+        before = call.inputs[0]
+        is_numberwise = call.name in CELLWISE | CARRIERS
+        if not is_numberwise or math.prod(before.shape) != math.prod(
+            call.shape
+        ):
             return False
         call = before
     return False
+
+
+def _is_part_of(call: Call, parts: Sequence[Call]) -> bool:
+    """Whether a call was computed from one of `parts`, and from something else too."""
+    seen: set[int] = set()
+    frontier = [call]
+    meets_part = meets_input = False
+    while frontier:
+        each = frontier.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if any(each is part for part in parts):
+            meets_part = True
+            continue
+        meets_input = meets_input or each.name == "input"
+        frontier += each.inputs
+    return meets_part and meets_input
 
 
 def _described(leaf: Leaf, batch: int) -> str:
@@ -377,8 +421,13 @@ def _words(shape: Sequence[int], batch: int) -> tuple[str, str]:
     return "it has another number of columns for one photo than for two", remedy
 
 
-def _nothing() -> ModelError:
+def _nothing(result: Any) -> ModelError:
+    """The error for a result without floating-point numbers."""
+    what = "no tensor"
+    for leaf in tensors_of(result):
+        kind = str(leaf.tensor.dtype).removeprefix("torch.")
+        what = f"only numbers of type {kind}, as argmax gives"
     return ModelError(
-        "the network gave no tensor, not logits (batch, class): wrap a module that "
+        f"the network gave {what}, not logits (batch, class): wrap a module that "
         "classifies images"
     )
