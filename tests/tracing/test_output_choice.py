@@ -135,7 +135,9 @@ def test_what_numbers_do_not_say_is_asked(
         choose(make)
     text = str(refusal.value)
     assert f"the network gives 2 outputs, {listing}: which" in text
-    assert 'with output="' in text and "(command line: --output " in text
+    last = listing.rpartition("'")[0].rpartition("'")[2]
+    quoted = f"'{last}'" if "[" in last else last
+    assert f'output="{last}" (command line: --output {quoted})' in text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ do not decide is asked.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -42,8 +43,6 @@ _MANY_COLUMNS = 8
 
 # The least change of the steps between columns, in steps, for ranks.
 _VARYING = 0.5
-
-_ASK = 'choose one with output="{name}" (command line: --output {name})'
 
 
 class Given(NamedTuple):
@@ -222,7 +221,9 @@ class _Outputs:
             raise ModelError(
                 f"{what} of the network has its numbers in order of size on every "
                 "photo, as topk and sort give: its columns are ranks, not classes; "
-                "wrap a module that gives the logits before they are sorted"
+                "wrap a module that gives the logits before they are sorted; if they "
+                "are classes all the same, say so with output="
+                f"{path or 0!r} (--output {shlex.quote(path or '0')})"
             )
 
     def is_sorted(self, path: str) -> bool:
@@ -306,7 +307,11 @@ class _Outputs:
         return ", ".join(words)
 
     def _ask(self) -> str:
-        return _ASK.format(name=next(reversed(self.tables)))
+        name = next(reversed(self.tables))
+        return (
+            f'choose one with output="{name}" (command line: --output '
+            f"{shlex.quote(name)})"
+        )
 
 
 def _number(wanted: OutputName) -> int | None:
