@@ -33,7 +33,8 @@ ROOMS = {
         """,
     "tracing": """
         functions arguments outputs taps roles axes function_call reordering reshaping
-        selecting windows combining joining axis_rules calls trace layers stages
+        selecting windows combining joining axis_rules calls output_choice trace layers
+        stages
         """,
     "attribution": """
         arrays readout rounding classes unit_maps activations methods probes head

@@ -19,7 +19,8 @@ class NetworkFacts:
     """What a reader needs to know about a network to reproduce its numbers.
 
     Without an exact head, `refusal` says why. `head` is then the local answer, or None
-    where no local answer exists.
+    where no local answer exists. `output` is the one of several outputs that is read as
+    logits, None where the network gives one.
     """
 
     provenance: Provenance
@@ -35,6 +36,7 @@ class NetworkFacts:
     dtype: str
     device: str
     versions: dict[str, str]
+    output: str | None = None
 
     @classmethod
     def of(cls, model: Classifier) -> NetworkFacts:
@@ -58,6 +60,7 @@ class NetworkFacts:
             dtype=str(like.dtype).removeprefix("torch."),
             device=str(like.device),
             versions=_versions(),
+            output=model.output,
         )
 
     @property

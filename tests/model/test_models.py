@@ -266,7 +266,8 @@ class Changed(nn.Module):
 def test_a_dict_of_several_tensors_says_which_are_the_logits() -> None:
     with pytest.raises(
         ModelError,
-        match="a dict of tensors 'features', 'out', and none is called 'logits'",
+        match=r"gives 2 outputs, 'features' \(batch, 6, 16, 16\), 'out' \(batch, 5\): "
+        'which .* not clear; choose one with output="out"',
     ):
         wrap(
             Changed(

@@ -64,6 +64,7 @@ def of_network(facts: NetworkFacts) -> dict[str, Any]:
         "classes": facts.classes,
         "preprocessing": facts.preprocessing,
         "input_shape": list(facts.input_shape),
+        "output": facts.output,
         "dtype": facts.dtype,
         "device": facts.device,
         "head": None if facts.head is None else facts.head.as_json(),

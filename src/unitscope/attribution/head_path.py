@@ -14,7 +14,7 @@ from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import Step, readout_of
 from unitscope.errors import HeadError
 from unitscope.tracing.axes import Axes
-from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.outputs import THE_RESULT, OutputChoice
 from unitscope.tracing.taps import Switch, Tap
 
 
@@ -24,13 +24,15 @@ class HeadPath:
 
     Calls are known by (index, name): none of the traced tensors is kept. `last` is the
     step that makes the logits. `assumed` says that the places of tokens could not be
-    followed, and were taken for those of squares that tile the input.
+    followed, and were taken for those of squares that tile the input. `output` says which
+    of the network's results holds the logits.
     """
 
     map_call: tuple[int, str]
     last: Step
     axes: Axes
     assumed: bool = False
+    output: OutputChoice = THE_RESULT
 
     def tap(self) -> Tap:
         """A fresh tap for one forward pass."""
@@ -90,7 +92,7 @@ def run_with_tap(
     # counts calls.
     x = x.clone()
     with path.tap() as tap:
-        logits = logits_of(module(x), photos)
+        logits = path.output.logits(module(x), photos)
     feature_map = path.feature_map(tap)
     if feature_map.shape[0] != photos:
         raise another_path()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -38,7 +39,7 @@ from unitscope.tracing.functions import (
     UNIT_QUOTIENTS,
 )
 from unitscope.tracing.layers import captured, nesting
-from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.outputs import THE_RESULT
 from unitscope.tracing.trace import Trace, trace, unwatchable
 
 
@@ -55,8 +56,9 @@ def find_head(
     reason = unwatchable(module)
     if reason:
         raise HeadError(reason)
-    traced = traced or trace(module, example[:1])
+    traced = traced or trace(module, example[:1]).read(THE_RESULT)
     kind, path, source = _walk_back(traced)
+    path = dataclasses.replace(path, output=traced.choice)
     layer, is_map = _layer_of(traced, source)
 
     inputs = probes(example)
@@ -264,7 +266,7 @@ def _prove_ablation(
     off = list(range(0, feature_map.shape[1], 2))
     fresh = x.clone()
     with path.without_units(off):
-        real = logits_of(module(fresh), len(x)).to(torch.float32)
+        real = path.output.logits(module(fresh), len(x)).to(torch.float32)
 
     ablated = Axes().without(feature_map, off)
     fast = readout.logits(cell_means(ablated))

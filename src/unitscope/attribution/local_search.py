@@ -17,7 +17,6 @@ from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
 from unitscope.errors import HeadError, ModelError
 from unitscope.tracing.calls import Call
 from unitscope.tracing.layers import Layer, captured, nesting
-from unitscope.tracing.outputs import logits_of
 from unitscope.tracing.trace import Trace
 
 # A share of |gradient|·|activation| below this is rounding and nothing else.
@@ -198,6 +197,11 @@ class _Search:
             found_on="" if self._photos is None else str(self._photos),
         )
 
+    def _logits(self, x: Tensor) -> Tensor:
+        # A copy, since some networks normalise their input in place.
+        result = self._module(x.clone())
+        return self._traced.choice.logits(result, len(x)).to(torch.float32)
+
     def _outermost_maps(self, layers: Sequence[Layer]) -> list[Layer]:
         """The layers with a map, in order; of several with one output the outermost."""
         outermost: dict[int, Layer] = {}
@@ -211,9 +215,6 @@ class _Search:
         return sorted(
             outermost.values(), key=lambda each: self._calls[each.name].index
         )
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return logits_of(self._module(x.clone()), len(x)).to(torch.float32)
 
     def _start_for(self, layer: Layer) -> Layer | None:
         """The last layer, this one or before it, that nothing bypasses."""
@@ -237,12 +238,12 @@ class _Search:
             raise HeadError(f"layer '{layer.name}' does not run on every input")
 
         feature_map, suffix = suffix_after(
-            self._module, layer, outputs, x, start
+            self._module, layer, outputs, x, start, self._traced.choice
         )
         if start is not None and not _runs_alone(suffix, feature_map, logits):
             start = None
             feature_map, suffix = suffix_after(
-                self._module, layer, outputs, x, None
+                self._module, layer, outputs, x, None, self._traced.choice
             )
 
         first = int(logits[0].argmax())

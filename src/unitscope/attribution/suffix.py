@@ -22,7 +22,7 @@ from unitscope.errors import (
     one_line,
 )
 from unitscope.tracing.layers import Layer, evaluating, replacing
-from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.outputs import THE_RESULT, OutputChoice
 
 # Copies of a map that go through the rest of the network at a time.
 _COPIES = 32
@@ -38,8 +38,9 @@ class Suffix:
     these photos (`start`, `held`) is handed over first. Where that cannot be, the whole
     network runs on the photos (`inputs`). What bypasses the layer stays as it was.
 
-    `others` are the tokens that stand before those of the map, (batch, token, unit). What
-    is `differentiable` gives logits and gradients that carry gradients themselves.
+    `others` are the tokens that stand before those of the map, (batch, token, unit).
+    `output` says which of the network's results holds the logits. What is
+    `differentiable` gives logits and gradients that carry gradients themselves.
     """
 
     network: nn.Module = field(repr=False)
@@ -51,6 +52,7 @@ class Suffix:
     held: Tensor | None = field(repr=False, default=None)
     differentiable: bool = False
     inputs: Tensor | None = field(repr=False, default=None)
+    output: OutputChoice = THE_RESULT
 
     def __getitem__(self, image: int) -> Suffix:
         """The rest of the network for one photo, as a batch of one."""
@@ -217,7 +219,7 @@ class Suffix:
             raise ModelError(
                 f"what follows layer '{self.layer.name}' failed: {one_line(error)}"
             ) from error
-        logits = logits_of(answer, len(feature_map))
+        logits = self.output.logits(answer, len(feature_map))
         logits = logits.to(torch.float32)
         if logits.is_meta:
             raise ModelError(
@@ -254,30 +256,32 @@ def suffix_after(
     outputs: Mapping[str, Tensor],
     x: Tensor,
     start: Layer | None,
+    output: OutputChoice,
     differentiable: bool = False,
 ) -> tuple[Float[Tensor, "batch unit row col"], Suffix]:
     """The feature map of a layer, float32, and the rest of the network for these photos.
 
     `outputs` holds the captured outputs of the layer and of `start`, from which the rest
-    is run; without a `start` the whole network is run.
+    is run; without a `start` the whole network is run. `output` says where its logits are.
     """
-    axes, output = layer.axes, outputs[layer.name]
+    axes, numbers = layer.axes, outputs[layer.name]
     if axes is None or not layer.is_map:
         raise LayerError(
             f"layer '{layer.name}' gives no feature map with several cells: choose a "
             "layer before it"
         )
-    feature_map = axes.units_first(output).to(torch.float32).contiguous()
+    feature_map = axes.units_first(numbers).to(torch.float32).contiguous()
     earlier = start if start is not None and start.name != layer.name else None
     suffix = Suffix(
         network=module,
         layer=layer,
         input_shape=(int(x.shape[1]), int(x.shape[2]), int(x.shape[3])),
-        like=x[:0].to(output.dtype),
-        others=axes.other_tokens(output),
+        like=x[:0].to(numbers.dtype),
+        others=axes.other_tokens(numbers),
         start=earlier,
         held=outputs[earlier.name] if earlier else None,
         inputs=x.clone() if start is None else None,
+        output=output,
         differentiable=differentiable,
     )
     return feature_map, suffix

@@ -124,7 +124,13 @@ def _load(
     if atlas is None or options["spec"]:
         return load_model(options)
     if any(options.values()):
-        return load_model(options | {"spec": _spec(atlas)})
+        return load_model(
+            options
+            | {
+                "spec": _spec(atlas),
+                "output": options["output"] or _output(atlas),
+            }
+        )
     return _model_of(atlas)
 
 
@@ -136,7 +142,7 @@ def _model_of(atlas: Atlas) -> Classifier | None:
     identity = atlas.manifest["identity"]
     preprocessing = identity["preprocessing"]
     try:
-        model = load(_spec(atlas))
+        model = load(_spec(atlas), output=_output(atlas))
         if fingerprint(model) != identity["model"]:
             reason = f"'{_spec(atlas)}' alone has other weights"
         elif model.preprocessing.describe() != preprocessing:
@@ -155,6 +161,12 @@ def _model_of(atlas: Atlas) -> Classifier | None:
         )
     )
     return None
+
+
+def _output(atlas: Atlas) -> str | None:
+    """The output that was read as logits; None where the network gives one."""
+    output: str | None = atlas.manifest["identity"].get("output")
+    return output
 
 
 def _spec(atlas: Atlas) -> str:

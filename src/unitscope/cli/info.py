@@ -60,6 +60,8 @@ def _facts(
     yield "input", f"{shape} (channel × row × col), {place}"
 
     yield "preprocessing", facts.preprocessing
+    if facts.output is not None:
+        yield "logits", f"output '{facts.output}', of several"
     yield from _head_facts(facts.head, verification)
     for note in provenance.notes:
         yield "note", note

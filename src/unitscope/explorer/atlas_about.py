@@ -58,6 +58,8 @@ def _model_entries(model: dict[str, Any]) -> Iterator[Entry]:
     yield "model", f"{model['architecture']} ({model['spec']}), {parameters}"
     yield "weights", model["weights"]
     yield "SHA-256 of the weights", model["sha256"] or "not known"
+    if model.get("output") is not None:
+        yield "logits", f"output '{model['output']}', of several"
     yield "head", _head_text(model["head"])
     yield "preprocessing", model["preprocessing"]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unitscope.atlas.atlas import Atlas
+from unitscope.atlas.disk.manifest import identity_of
 from unitscope.atlas.identity import fingerprint
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.readout import Readout
@@ -303,4 +304,13 @@ def _check_same_model(model: Classifier, atlas: Atlas) -> None:
             f"the atlas in '{atlas.path}' is of another model ({spec}, fingerprint "
             f"{scanned[:8]}, not {loaded[:8]}): open it with that one, or scan again "
             "with this one"
+        )
+    output = identity_of(atlas.manifest)["output"]
+    if output != model.output:
+        remedy = (
+            "without --output" if output is None else f"with --output {output}"
+        )
+        raise AtlasError(
+            f"the atlas in '{atlas.path}' is of another output of the network ({output}, "
+            f"not {model.output}): open it {remedy}"
         )

@@ -41,6 +41,7 @@ from unitscope.tracing.layers import (
     find_map_layer,
     recording,
 )
+from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
 
 _USUAL_INPUT = (224, 224)
@@ -62,6 +63,7 @@ class Classifier:
         | Callable[[Image.Image], Any]
         | None = None,
         provenance: Provenance | None = None,
+        output: OutputName | None = None,
     ) -> None:
         check_module(module)
         self.preprocessing = as_preprocessing(preprocessing)
@@ -69,7 +71,8 @@ class Classifier:
             "wrapped", f"as in the {type(module).__name__} that was wrapped"
         )
         self._labels = None if labels is None else tuple(labels)
-        self._network = Network(module)
+        count = None if self._labels is None else len(self._labels)
+        self._network = Network(module, output, count)
         self._structures = Structures(self._network, self._labels_for)
         self._forward = Forward(self._network, self._structures)
         # Without a preprocessing, the inputs themselves show what shape is usual.
@@ -101,6 +104,21 @@ class Classifier:
         if self._labels is not None:
             return self._labels
         return self._labels_for(self._structures.at(self.input_shape).classes)
+
+    @property
+    def output(self) -> str | None:
+        """The output that is read as logits ("1", "out"); None where it is the only one.
+
+        Set a name or an index to read another; None lets the numbers say which.
+        """
+        self._structures.at(self.input_shape)
+        choice = self._network.output
+        return None if choice.is_alone else choice.path
+
+    @output.setter
+    def output(self, output: OutputName | None) -> None:
+        self._network.read_as_logits(output)
+        self._forward.forget_all()
 
     @property
     def head(self) -> Head:
@@ -215,19 +233,18 @@ class Classifier:
         answer from one forward pass. At any other layer a second forward pass runs with
         the units' maps set to zero.
         """
-        if layer is None or self._is_head_layer(layer, x):
+        shape: tuple[int, ...] = self.input_shape
+        if isinstance(x, Tensor) and x.ndim == 4:
+            shape = tuple(x.shape[1:])
+        if layer is None or self._structures.is_head_layer(layer, shape):
             explanation = self.explain(x, batch_size=batch_size)
             count = explanation.feature_map.shape[1]
             chosen = check_units(units, count, "the last feature map")
             return Ablation.of(explanation, chosen)
 
         batches = self._batches(x, batch_size)
-        before, after, maps = inner_layers.measured_ablation(
+        return inner_layers.measured_ablation(
             self._explainer(), batches, layer, units
-        )
-        labels = self._labels_for(before.shape[1])
-        return Ablation(
-            layer, maps.units, before, after, maps, labels, exact=False
         )
 
     def forward_without(
@@ -316,13 +333,6 @@ class Classifier:
             self._seen_shape = channels, rows, cols
         return batches
 
-    def _is_head_layer(self, layer: str, x: Input) -> bool:
-        shape: tuple[int, ...] = self.input_shape
-        if isinstance(x, Tensor) and x.ndim == 4:
-            shape = tuple(x.shape[1:])
-        head = self._structures.at(shape).head
-        return head is not None and head.layer_is_map and head.layer == layer
-
     def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
         names = dict.fromkeys([layers] if isinstance(layers, str) else layers)
         return tuple(find_map_layer(self.layers(), name).name for name in names)
@@ -344,15 +354,18 @@ def wrap(
     preprocessing: AnyPreprocessing
     | Callable[[Image.Image], Any]
     | None = None,
+    output: OutputName | None = None,
 ) -> Classifier:
     """Make a module that maps (batch, channel, row, col) to logits into a classifier.
 
     `labels` are the class names in order, or a file of them. `preprocessing` is a
     unitscope.Preprocessing, a torchvision pipeline, or any callable from PIL image to
-    tensor. Without one, ImageNet's convention is assumed, and reports say so.
+    tensor. Without one, ImageNet's convention is assumed, and reports say so. `output`
+    names the logits ("out"), or gives their index, where the module returns several
+    tensors and numbers do not say which they are.
     """
     names = None if labels is None else read_labels(labels)
-    return Classifier(module, names, preprocessing)
+    return Classifier(module, names, preprocessing, output=output)
 
 
 @cache

@@ -231,7 +231,13 @@ class Explainer:
 
         module = self.network.module
         feature_map, suffix = suffix_after(
-            module, layer, passed.outputs, batch, start, differentiable
+            module,
+            layer,
+            passed.outputs,
+            batch,
+            start,
+            self.network.output,
+            differentiable,
         )
         if head.silent and head.attributes_by.needs_direction:
             _warn_of_silence(layer)

@@ -69,6 +69,11 @@ class Forward:
         if self.frozen is not None:
             self.frozen.forget(shape)
 
+    def forget_all(self) -> None:
+        """Find every structure anew, and compile anew."""
+        for shape in self._structures.shapes():
+            self.forget(shape)
+
     def run(
         self,
         batch: Float[Tensor, "batch channel row col"],
@@ -100,7 +105,7 @@ class Forward:
         shape = tuple(batch.shape[1:])
         structure = self._structures.at(shape)
         path = structure.path if with_head else None
-        watched = Watched(path, layers)
+        watched = Watched(path, layers, self._network.output)
         module = self._network.module
         with evaluating(module, differentiable):
             return self._network.guarded(
@@ -117,7 +122,8 @@ class Forward:
         available = (*self.frozen.layers, *structure.layers_of_best_local())
         if not set(layers) <= set(available):
             return None
-        watched = Watched(structure.path, tuple(dict.fromkeys(available)))
+        names = tuple(dict.fromkeys(available))
+        watched = Watched(structure.path, names, self._network.output)
         module, like = self._network.module, self._network.like
 
         def compile_() -> Compiled:

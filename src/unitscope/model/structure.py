@@ -19,7 +19,7 @@ from unitscope.attribution.local_search import (
     find_local,
 )
 from unitscope.attribution.methods import DEFAULT_METHOD
-from unitscope.errors import HeadError, LayerError, ModelError, warn_user
+from unitscope.errors import HeadError, LayerError, warn_user
 from unitscope.model.network import Network
 from unitscope.model.wrapping import gradient_obstacle
 from unitscope.tracing.layers import (
@@ -97,6 +97,15 @@ class Structures:
             self._known[shape] = structure
         return self._known[shape]
 
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The input shapes whose structures are known."""
+        return list(self._known)
+
+    def is_head_layer(self, layer: str, shape: tuple[int, ...]) -> bool:
+        """Whether a layer's output is the feature map of the exact head."""
+        head = self.at(shape).head
+        return head is not None and head.layer_is_map and head.layer == layer
+
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew when the shape comes again."""
         self._known.pop(shape, None)
@@ -157,11 +166,7 @@ class Structures:
 
     def _find_exact(self, example: Tensor, traced: Trace) -> Structure:
         """The structure with the exact head, or the reason why there is none."""
-        if traced.logits is None:
-            raise ModelError(
-                "the network gave no tensor, not logits (batch, class): wrap a module "
-                "that classifies images"
-            )
+        assert traced.logits is not None
         self._network.check_finite(traced.logits, example, "the logits")
         structure = Structure(layers_of(traced), traced.logits.shape[1])
         self._check_classes(structure.classes)

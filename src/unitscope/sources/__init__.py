@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         PreprocessingSource,
         WeightsSource,
     )
+    from unitscope.tracing.output_choice import OutputName
 
 # torch is imported inside `load`: the command line's help reads the schemes without it.
 
@@ -33,6 +34,7 @@ def load(
     num_classes: int | None = None,
     input_size: InputSize | None = None,
     preprocessing: PreprocessingSource | None = None,
+    output: OutputName | None = None,
     progress: bool | None = None,
     seed: int | None = None,
     base_url: str | None = None,
@@ -46,7 +48,8 @@ def load(
     that a checkpoint belongs to; `num_classes` is read off the weights where it is not
     given; `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
     `Preprocessing`, any callable from PIL image to tensor, or the name of one of
-    Places365's; `base_url` is a mirror of the Places365 files. `progress` False shows
+    Places365's; `output` names the logits, or gives their index, where a network gives
+    several tensors; `base_url` is a mirror of the Places365 files. `progress` False shows
     no bar while downloading.
 
     Raises ModelError, or its WeightsError, LabelsError and DownloadError,
@@ -68,6 +71,7 @@ def load(
         num_classes=num_classes,
         input_size=input_size,
         preprocessing=preprocessing,
+        output=output,
         progress=progress,
         seed=seed,
         base_url=base_url,

@@ -22,6 +22,7 @@ from unitscope.inputs.preprocessing import (
 )
 from unitscope.labels import LabelsSource, check_label_count, read_labels
 from unitscope.model import Provenance
+from unitscope.tracing.output_choice import OutputName
 
 WeightsSource: TypeAlias = str | os.PathLike[str] | enum.Enum
 PreprocessingSource: TypeAlias = (
@@ -52,6 +53,7 @@ class Request:
     num_classes: int | None = None
     input_size: InputSize | None = None
     preprocessing: PreprocessingSource | None = None
+    output: OutputName | None = None
     progress: bool | None = None
     seed: int | None = None
     base_url: str | None = None

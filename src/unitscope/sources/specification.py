@@ -32,6 +32,7 @@ _OPTIONS = (
     "num_classes",
     "input_size",
     "preprocessing",
+    "output",
     "seed",
     "base_url",
 )
@@ -58,7 +59,10 @@ def load_specified(request: Request) -> Classifier:
     scheme, name = _split(request.spec)
     _refuse_foreign_options(request, scheme)
     load = scheme.loader()
-    return load(dataclasses.replace(request, name=name))
+    model = load(dataclasses.replace(request, name=name))
+    if request.output is not None:
+        model.output = request.output
+    return model
 
 
 def _split(spec: str) -> tuple[Scheme, str]:

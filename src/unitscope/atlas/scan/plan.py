@@ -53,6 +53,7 @@ class ScanPlan:
             "model": fingerprint(model),
             "labels": sha256_of("\n".join(model.labels)),
             "preprocessing": model.preprocessing.describe(),
+            "output": model.output,
             "data set": dataset.fingerprint(),
             "layers": [layer.name for layer in layers],
             "head": exact_head(model) is not None,
@@ -136,6 +137,7 @@ class ScanPlan:
             "labels": list(self.model.labels),
             "input_shape": list(facts.input_shape),
             "preprocessing": facts.preprocessing,
+            "output": facts.output,
             "head": _head_facts(head) if isinstance(head, ExactHead) else None,
         }
 
