@@ -61,7 +61,8 @@ class Axis:
     """The centres of a map's receptive fields along one axis of the network's input.
 
     Cell i is centred at `start + step · i`, in continuous coordinates: the input's
-    first pixel covers 0 to 1, so it is centred at 0.5.
+    first pixel covers 0 to 1, so it is centred at 0.5. The step is negative where the
+    map is mirrored.
     """
 
     start: float

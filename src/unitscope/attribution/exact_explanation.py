@@ -50,8 +50,8 @@ class ExactExplanation(Explanation):
     def left_out_of(
         self, classes: Classes | None
     ) -> Float[Tensor, "batch class"]:
-        """The head's bias, for every photo."""
-        return self.head.left_out(len(self), self._indices(classes))
+        """The head's bias, and the constants of a projection over the photo's divisor."""
+        return self.head.left_out(self.pooled, self._indices(classes))
 
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
         """The head's weights of a class, over the normalisation's divisor."""

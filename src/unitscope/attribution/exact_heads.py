@@ -94,11 +94,11 @@ class ExactHead(Head):
         return torch.mul(shares, weight, out=out)
 
     def left_out(
-        self, photos: int, classes: ClassIndices
+        self, pooled: Float[Tensor, "batch unit"], classes: ClassIndices
     ) -> Float[Tensor, "batch class"]:
-        """What maps and contributions leave out of the logits: the bias, for each photo."""
-        bias = self.bias if classes is None else self.bias[classes]
-        return bias.expand(photos, -1)
+        """What maps and contributions leave out of the logits: the constants of the head."""
+        left_out = self.readout.left_out(pooled)
+        return left_out if classes is None else left_out[:, classes]
 
     def weights_of_class(
         self, pooled: Float[Tensor, "batch unit"], index: int
@@ -181,15 +181,13 @@ class GapNormLinear(ExactHead):
     @classmethod
     def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
         """See ExactHead."""
-        return _path(last, pool) if last.has("norm") else None
+        divides = last.has("norm") or last.has("cosine")
+        return _path(last, pool) if divides else None
 
     def _shape(self) -> str:
-        assert self.readout.norm is not None
-        norm = f"{self.readout.norm.kind} normalisation"
         linear = f"linear layer of {len(self.bias)} classes"
-        return (
-            f"{self._feature_map()} → global average pool → {norm} → {linear}"
-        )
+        steps = [self._feature_map(), "global average pool"]
+        return " → ".join([*steps, *_norms_of(self.readout), linear])
 
 
 class ConvGap(ExactHead):
@@ -248,12 +246,20 @@ EXACT_KINDS: tuple[type[ExactHead], ...] = (
 )
 
 
+def _norms_of(readout: Readout) -> list[str]:
+    """The normalisations before the classes in words, and the projections before them."""
+    if readout.norm is None:
+        return []
+    before = []
+    if readout.embedding is not None:
+        inner = readout.embedding.readout
+        before = [*_norms_of(inner), f"projection to {len(inner.bias)}"]
+    return [*before, f"{readout.norm.kind} normalisation"]
+
+
 def _path(last: Step, pool: Pool) -> tuple[HeadPath, Call]:
     call, source, axes = pool
-    is_of_tokens = len(source.shape) == 3
-    assumed = is_of_tokens and source.axes is None
-    map_call = (call.index, call.name)
-    return HeadPath(map_call, last, axes, assumed), source
+    return HeadPath((call.index, call.name), last, axes), source
 
 
 def _with_ground(step: Step, ground: Step) -> Step:

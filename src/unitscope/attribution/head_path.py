@@ -23,14 +23,12 @@ class HeadPath:
     """Which calls to tap in a forward pass, and how to read map and weights there.
 
     Calls are known by (index, name): none of the traced tensors is kept. `last` is the
-    step that makes the logits. `assumed` says that the places of tokens could not be
-    followed, and were taken for those of squares that tile the input.
+    step that makes the logits.
     """
 
     map_call: tuple[int, str]
     last: Step
     axes: Axes
-    assumed: bool = False
 
     def tap(self) -> Tap:
         """A fresh tap for one forward pass."""

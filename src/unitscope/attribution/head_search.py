@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unitscope.attribution.arrays import cell_means
 from unitscope.attribution.exact_heads import EXACT_KINDS, ExactHead
 from unitscope.attribution.head_path import HeadPath, TappedPass, run_tapped
+from unitscope.attribution.places import lie_in_place
 from unitscope.attribution.pooling import (
     Pool,
     carried_from,
@@ -31,8 +32,13 @@ from unitscope.geometry import Grid
 from unitscope.tracing.axes import Axes
 from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import (
+    ADDITIONS,
+    CARRIERS,
     ELEMENTWISE_PRODUCTS,
+    LENGTHS,
+    LIMITS_BELOW,
     PROBABILITIES,
+    REPETITIONS,
     SUM_SIGNS,
     UNIT_NORMALISATIONS,
     UNIT_QUOTIENTS,
@@ -69,8 +75,8 @@ def find_head(
             tapped = run_tapped(module, x, path)
         errors.append(_prove_completeness(tapped, x.dtype))
     _prove_ablation(module, inputs[-1], path, tapped)
-    if path.assumed:
-        _prove_places(module, inputs[-1], path, tapped.feature_map)
+    if source.grid is None:
+        _prove_places(module, inputs[-1], path, source)
 
     feature_map = tapped.feature_map
     units, rows, cols = (int(side) for side in feature_map.shape[1:])
@@ -133,8 +139,11 @@ class _Walk:
 
         if is_linear(call):
             return self._linear(call)
-        step = self._arithmetic(call, linear) or self._normalisation(
-            call, linear
+        step = (
+            self._over_length(call, linear)
+            or self._cosine(call)
+            or self._arithmetic(call, linear)
+            or self._normalisation(call, linear)
         )
         if step is None:
             raise HeadError(refusal(call, linear))
@@ -195,9 +204,29 @@ class _Walk:
         if not _normalises_all(call, units):
             return None
 
-        step = self._after(call, "norm", [call.inputs[0]], linear)
-        # One divisor for each photo: only the pooled units themselves may be normalised.
-        return step if step.before == (POOLED,) else None
+        return self._after(call, "norm", [call.inputs[0]], linear)
+
+    def _over_length(self, call: Call, linear: Call | None) -> Step | None:
+        """A vector over its own length, which a call such as `norm` computed."""
+        if call.name not in UNIT_QUOTIENTS or len(call.inputs) != 2:
+            return None
+        vector, divisor = call.inputs
+        length = _behind_guards(divisor)
+        if length.name not in LENGTHS or linear is None:
+            return None
+        if carried_from(length.inputs[0]) is not carried_from(vector):
+            return None
+        before = self.step_of(vector, linear)
+        return Step("norm", length.index, length.name, (before,))
+
+    def _cosine(self, call: Call) -> Step | None:
+        """Cosine similarities with the constant vectors of classes."""
+        if call.name != "cosine_similarity" or len(call.inputs) != 2:
+            return None
+        moving = [each for each in call.inputs if not self._is_constant(each)]
+        if len(moving) != 1 or len(call.shape) != 2:
+            return None
+        return self._after(call, "cosine", moving, call)
 
     def _after(
         self, call: Call, kind: str, moving: Sequence[Call], linear: Call | None
@@ -227,6 +256,14 @@ class _Walk:
             known[id(top)] = top.name != "input" and inputs_constant
             stack.pop()
         return known[id(call)]
+
+
+def _behind_guards(divisor: Call) -> Call:
+    """The call that computed a divisor, behind what keeps it from being zero."""
+    guards = ADDITIONS | REPETITIONS | CARRIERS | LIMITS_BELOW
+    while divisor.name in guards and divisor.inputs:
+        divisor = divisor.inputs[0]
+    return divisor
 
 
 def _normalises_all(call: Call, units: int) -> bool:
@@ -285,36 +322,28 @@ def _prove_ablation(
 
 
 def _prove_places(
-    module: nn.Module, x: Tensor, path: HeadPath, feature_map: Tensor
+    module: nn.Module, x: Tensor, path: HeadPath, source: Call
 ) -> None:
-    """Raise HeadError unless tokens lie where they were assumed to lie.
+    """Raise HeadError unless cells lie where they are assumed to lie, as they tile the input.
 
-    The square of the input under a cell is changed; that cell must change most. No flip,
-    transposition or order of windows keeps all the cells that are tried in place.
+    Tokens without axes do so exactly or not at all; strides put the cells of maps up to
+    half a cell off.
     """
-    rows, cols = feature_map.shape[2:]
-    height, width = x.shape[2] // rows, x.shape[3] // cols
-    tried = (
-        (0, cols - 1),
-        (rows - 1, 0),
-        (rows // 2, cols // 3),
-        (1 % rows, 1 % cols),
-    )
-    for row, col in tried:
-        changed = x.clone()
-        top, left = row * height, col * width
-        square = changed[:, :, top : top + height, left : left + width]
-        square.copy_(square.flip(0, 1, 2, 3) + 2)
+    are_followed = source.axes is not None or len(source.shape) == 4
 
-        difference = run_tapped(module, changed, path).feature_map - feature_map
-        change = difference.square().sum(dim=(0, 1))
-        most_changed = int(change.argmax())
-        if most_changed != row * cols + col:
-            raise HeadError(
-                f"the network ends in a mean over {rows * cols} tokens and a linear "
-                "layer, but its tokens could not be followed back to places on the "
-                "photo"
-            )
+    def map_of(x: Tensor) -> Tensor:
+        return run_tapped(module, x, path).feature_map
+
+    if lie_in_place(map_of, x, slack=1 if are_followed else 0):
+        return
+    what = "cells"
+    if len(source.shape) == 3:
+        what = "tokens"
+    count = math.prod(map_of(x).shape[2:])
+    raise HeadError(
+        f"the network ends in a mean over {count} {what} and a linear layer, but its "
+        f"{what} could not be followed back to places on the photo"
+    )
 
 
 def _has_numbers_of(output: Tensor | None, feature_map: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import DEFAULT_METHOD
+from unitscope.attribution.places import lie_in_place
 from unitscope.attribution.probes import probes
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
@@ -144,6 +145,8 @@ class _Search:
             measurement, start = self._measure(layer, start, x)
             measurements.append(measurement)
         silence = max(each.silence for each in measurements)
+        if not layer.grid.traced:
+            self._check_places(layer)
         return LocalHead(
             layer=layer.name,
             method=self._method,
@@ -155,6 +158,20 @@ class _Search:
             start=start.name if start else None,
             silent=0 < silence < _SILENT,
         )
+
+    def _check_places(self, layer: Layer) -> None:
+        """Raise HeadError where a layer's cells do not lie as they are assumed to lie."""
+
+        def map_of(x: Tensor) -> Tensor:
+            with captured(self._module, [layer.name]) as outputs:
+                self._module(x.clone())
+            return layer.units_first(outputs[layer.name]).to(torch.float32)
+
+        if not lie_in_place(map_of, self._inputs[-1], slack=1):
+            raise HeadError(
+                f"the cells of layer '{layer.name}' could not be followed back to "
+                "places on the photo: choose a layer before it"
+            )
 
     def _outermost_maps(self, layers: Sequence[Layer]) -> list[Layer]:
         """The layers with a map, in order; of several with one output the outermost."""

@@ -7,16 +7,23 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from unitscope.attribution.readout import (
     Normalisation,
     Readout,
     added,
+    composed,
+    embedded,
     scaled,
     shifted,
 )
 from unitscope.errors import HeadError
-from unitscope.tracing.functions import SUM_SIGNS, UNIT_NORMALISATIONS
+from unitscope.tracing.functions import (
+    LENGTHS,
+    SUM_SIGNS,
+    UNIT_NORMALISATIONS,
+)
 from unitscope.tracing.taps import Caught
 
 
@@ -25,8 +32,8 @@ class Step:
     """One call between the pooled units and the logits, and the steps before it.
 
     `kind`: "pooled" (the units themselves), "total" (pooled by a sum: the number of cells
-    times the mean), "linear", "norm", "batch norm", "shift", "scale", "divide" (by
-    constants) or "sum" (of two steps). `position` says which of the call's tensor
+    times the mean), "linear", "norm", "cosine", "batch norm", "shift", "scale", "divide"
+    (by constants) or "sum" (of two steps). `position` says which of the call's tensor
     arguments comes from the photo. A call is known by its `index` and `name`.
     """
 
@@ -69,9 +76,11 @@ def readout_of(
 
     call = caught[step.index]
     if step.kind == "linear":
-        return _composed(before, *affine(step.name, call))
+        return composed(before, *affine(step.name, call))
+    if step.kind == "cosine":
+        return _cosine(step, call, before)
     if step.kind == "norm":
-        return _normalised(step.name, call, before)
+        return _normalised(step, call, before)
     if step.kind == "batch norm":
         scale, shift = _batch_norm(call)
         return shifted(scaled(before, scale), shift)
@@ -126,49 +135,50 @@ def _with_constant(step: Step, call: Caught, before: Readout) -> Readout:
     return shifted(before, offset)
 
 
-def _composed(before: Readout, weight: Tensor, bias: Tensor | None) -> Readout:
-    """The readout with a linear layer behind it."""
-    if _is_diagonal(before.weight):
-        through = weight * before.weight.diagonal()
-    else:
-        through = weight @ before.weight
-    if before.norm is not None and before.norm.centred:
-        through = through - through.mean(dim=1, keepdim=True)
-
-    constant = weight @ before.bias
-    constant = constant if bias is None else constant + bias
-    return Readout(through, constant, before.norm)
+def _cosine(step: Step, call: Caught, before: Readout) -> Readout:
+    """The readout of cosine similarities between numbers and the constant vectors of classes."""
+    eps = call.argument(3, "eps")
+    norm = Normalisation("length", 1e-8 if eps is None else float(eps))
+    vectors = call.argument(1 - step.position, ("x1", "x2")[1 - step.position])
+    vectors = vectors.detach().to(torch.float32)
+    weight = normalize(vectors.flatten(0, -2), dim=1, eps=norm.eps)
+    return composed(_divided(before, norm, step), weight, None)
 
 
-def _is_diagonal(matrix: Tensor) -> bool:
-    """Whether a matrix scales and mixes nothing, as that of a normalisation does."""
-    rows, cols = matrix.shape
-    if rows != cols:
-        return False
-    everywhere = int(matrix.count_nonzero())
-    on_diagonal = int(matrix.diagonal().count_nonzero())
-    return everywhere == on_diagonal
+def _divided(before: Readout, norm: Normalisation, step: Step) -> Readout:
+    """The readout of numbers over one of them."""
+    if step.before == (POOLED,):
+        return Readout(before.weight, before.bias, norm)
+    return embedded(before, norm)
 
 
-def _normalised(name: str, call: Caught, before: Readout) -> Readout:
-    """The readout of a normalisation: the units over one number, then scale and shift."""
+def _normalised(step: Step, call: Caught, before: Readout) -> Readout:
+    """The readout of a normalisation: numbers over one of them, then scale and shift."""
+    norm = _normalisation(step.name, call)
+    readout = _divided(before, norm, step)
+    if norm.kind == "length":
+        return readout
+
+    scale = call.argument(2, "weight")
+    shift = call.argument(3, "bias") if norm.centred else None
+    if scale is not None:
+        readout = scaled(readout, scale)
+    return readout if shift is None else shifted(readout, shift)
+
+
+def _normalisation(name: str, call: Caught) -> Normalisation:
+    if name in LENGTHS:
+        # Whatever keeps the quotient finite is too small to count.
+        return Normalisation("length", 1e-12)
     if name == "normalize":
         eps = call.argument(3, "eps")
-        norm = Normalisation("length", 1e-12 if eps is None else float(eps))
-        return Readout(before.weight, before.bias, norm)
+        return Normalisation("length", 1e-12 if eps is None else float(eps))
 
     is_rms = name == "rms_norm"
     eps = call.argument(3 if is_rms else 4, "eps")
     if eps is None:
         eps = torch.finfo(call.first.dtype).eps if is_rms else 1e-5
-    norm = Normalisation(UNIT_NORMALISATIONS[name], float(eps))
-
-    readout = Readout(before.weight, before.bias, norm)
-    scale = call.argument(2, "weight")
-    shift = None if is_rms else call.argument(3, "bias")
-    if scale is not None:
-        readout = scaled(readout, scale)
-    return readout if shift is None else shifted(readout, shift)
+    return Normalisation(UNIT_NORMALISATIONS[name], float(eps))
 
 
 def _batch_norm(call: Caught) -> tuple[Tensor, Tensor]:
