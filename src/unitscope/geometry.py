@@ -131,6 +131,29 @@ class Grid:
         )
 
 
+def spread_weights(
+    source: Axis, cells: int, target: Axis, target_cells: int
+) -> Float[Array, "target cell"]:
+    """How much every cell of one axis gives to the cells of another that lie under it.
+
+    A cell covers the input from half a step before its centre to half a step behind.
+    What it gives away adds up to target_cells / cells, so that the mean over all cells
+    stays the same; what would fall beside the target goes to the cells that are there.
+    """
+    centres = source.start + source.step * np.arange(cells)
+    targets = target.start + target.step * np.arange(target_cells)
+    half, target_half = abs(source.step) / 2, abs(target.step) / 2
+    distance = np.abs(targets[:, None] - centres)
+
+    overlap = half + target_half - distance
+    overlap = np.clip(overlap, 0, 2 * min(half, target_half))
+    nothing = overlap.sum(axis=0) <= 1e-9
+    nearest = distance == distance.min(axis=0)
+    overlap = np.where(nothing, nearest, overlap)
+    shares: Array = overlap / overlap.sum(axis=0)
+    return shares * target_cells / cells
+
+
 def lay_on_photo(
     maps: Float[Array, "*maps row col"],
     grid: Grid,

@@ -40,12 +40,14 @@ class Cosine(nn.Module):
 
 def unit(x: Tensor) -> Tensor:
     """A vector of length one, spelled as CLIP spells it."""
-    return x / x.norm(dim=-1, keepdim=True)
+    divided: Tensor = x / x.norm(dim=-1, keepdim=True)
+    return divided
 
 
 def unit_with_guard(x: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x / length.clamp(min=1e-12).expand_as(x)
+    divided: Tensor = x / length.clamp(min=1e-12).expand_as(x)
+    return divided
 
 
 def unit_in_place(x: Tensor) -> Tensor:
@@ -134,8 +136,10 @@ def test_a_unit_that_is_almost_all_of_a_photo_is_switched_off_exactly() -> None:
     net = seeded(lambda: Cosine(HEADS["ArcFace"])).eval()
     with torch.no_grad():
         net.project.bias.zero_()
-        net.features[3].weight[0] *= 1e4
-        net.features[3].bias[0] = 1e4
+        last = net.features[3]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        last.weight[0] *= 1e4
+        last.bias[0] = 1e4
     model = wrap(net)
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     without = model.explain(x).ablate_each()[:, 0]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from unitscope.attribution.readings import Reading, slices_of
 from unitscope.attribution.readout import (
     Normalisation,
     Readout,
@@ -19,6 +20,7 @@ from unitscope.attribution.readout import (
     shifted,
 )
 from unitscope.errors import HeadError
+from unitscope.tracing.arguments import tensors_in
 from unitscope.tracing.functions import (
     LENGTHS,
     SUM_SIGNS,
@@ -33,8 +35,10 @@ class Step:
 
     `kind`: "pooled" (the units themselves), "total" (pooled by a sum: the number of cells
     times the mean), "linear", "norm", "cosine", "batch norm", "shift", "scale", "divide"
-    (by constants) or "sum" (of two steps). `position` says which of the call's tensor
-    arguments comes from the photo. A call is known by its `index` and `name`.
+    (by constants), "sum" (of two steps), "stacked sum" or "stacked mean" (of any number),
+    "cat" (of steps one behind the other, each behind a step "part"). `position` says
+    which of the call's tensor arguments comes from the photo; of pooled units, which of
+    the head's readings they are. A call is known by its `index` and `name`.
     """
 
     kind: str
@@ -58,37 +62,105 @@ class Step:
 POOLED = Step("pooled")
 
 
-def readout_of(
-    step: Step, caught: Mapping[int, Caught], feature_map: Tensor
-) -> Readout:
-    """The readout of a step and those before it, from the caught arguments of their calls."""
-    if step.kind == "pooled":
-        return _identity(feature_map)
-    if step.kind == "linear" and step.before == (POOLED,):
-        weight, bias = affine(step.name, caught[step.index])
+@dataclass(frozen=True)
+class Reader:
+    """Reads steps off a forward pass: the caught arguments of their calls, and the units.
+
+    The units of all `readings` stand one behind the other; `like` is a tensor of the
+    pass, for the device.
+    """
+
+    caught: Mapping[int, Caught]
+    readings: Sequence[Reading]
+    like: Tensor
+
+    def readout_of(self, step: Step) -> Readout:
+        """The readout of a step and those before it."""
+        if step.kind == "pooled":
+            return self._among_all(self._identity(step), None, step)
+        if step.kind == "linear" and step.before[0].kind == "pooled":
+            weight, bias = affine(step.name, self.caught[step.index])
+            return self._among_all(weight, bias, step.before[0])
+        if step.kind == "cat":
+            return self._concatenated(step)
+
+        before = self.readout_of(step.before[0])
+        if step.kind == "total":
+            cells = self.readings[step.before[0].position].cells
+            return scaled(before, torch.tensor(float(cells)))
+        if step.kind in ("stacked sum", "stacked mean"):
+            return self._stacked(step, before)
+
+        call = self.caught[step.index]
+        if step.kind == "linear":
+            return composed(before, *affine(step.name, call))
+        if step.kind == "cosine":
+            return _cosine(step, call, before)
+        if step.kind == "norm":
+            return _normalised(step, call, before)
+        if step.kind == "batch norm":
+            scale, shift = _batch_norm(call)
+            return shifted(scaled(before, scale), shift)
+        if step.kind == "sum":
+            second = self.readout_of(step.before[1])
+            sign = SUM_SIGNS[step.name] * _alpha(call)
+            return added(before, second, sign)
+        return _with_constant(step, call, before)
+
+    def _identity(self, pooled: Step) -> Tensor:
+        units = self.readings[pooled.position].shape[0]
+        return torch.eye(units, dtype=torch.float32, device=self.like.device)
+
+    def _among_all(
+        self, weight: Tensor, bias: Tensor | None, pooled: Step
+    ) -> Readout:
+        """The readout of one reading's units, with weight zero for those of all others."""
         bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.clone()
-        return Readout(weight.clone(), bias)
+        if len(self.readings) == 1:
+            return Readout(weight.clone(), bias)
+        slices = slices_of(self.readings)
+        of_all = weight.new_zeros((len(weight), slices[-1].stop))
+        of_all[:, slices[pooled.position]] = weight
+        return Readout(of_all, bias)
 
-    before = readout_of(step.before[0], caught, feature_map)
-    if step.kind == "total":
-        cells = feature_map[0, 0].numel()
-        return scaled(before, torch.tensor(float(cells)))
+    def _concatenated(self, step: Step) -> Readout:
+        """The readout of numbers put one behind the other, some of them constant."""
+        call = self.caught[step.index]
+        tensors = list(tensors_in((call.args, call.kwargs)))
+        moving = {
+            part.position: self.readout_of(part.before[0])
+            for part in step.before
+        }
+        first = next(iter(moving.values()))
+        weights, biases = [], []
+        for place, tensor in enumerate(tensors):
+            readout = moving.get(place)
+            if readout is None:
+                constant = tensor.detach().to(first.bias).flatten(1)[0]
+                weights.append(
+                    first.weight.new_zeros(
+                        (len(constant), len(first.weight[0]))
+                    )
+                )
+                biases.append(constant)
+                continue
+            if readout.norm is not None:
+                raise HeadError(
+                    "numbers that were normalised are put beside others: "
+                    "something other than one linear layer"
+                )
+            weights.append(readout.weight)
+            biases.append(readout.bias)
+        return Readout(torch.cat(weights), torch.cat(biases))
 
-    call = caught[step.index]
-    if step.kind == "linear":
-        return composed(before, *affine(step.name, call))
-    if step.kind == "cosine":
-        return _cosine(step, call, before)
-    if step.kind == "norm":
-        return _normalised(step, call, before)
-    if step.kind == "batch norm":
-        scale, shift = _batch_norm(call)
-        return shifted(scaled(before, scale), shift)
-    if step.kind == "sum":
-        second = readout_of(step.before[1], caught, feature_map)
-        sign = SUM_SIGNS[step.name] * _alpha(call)
-        return added(before, second, sign)
-    return _with_constant(step, call, before)
+    def _stacked(self, step: Step, first: Readout) -> Readout:
+        """The readout of the sum or mean of several, as of the networks of an ensemble."""
+        total = first
+        for other in step.before[1:]:
+            total = added(total, self.readout_of(other))
+        if step.kind == "stacked sum":
+            return total
+        return scaled(total, torch.tensor(1 / len(step.before)))
 
 
 def affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
@@ -108,14 +180,6 @@ def affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
     if bias is not None:
         bias = bias.detach().to(torch.float32)
     return weight.detach().to(torch.float32), bias
-
-
-def _identity(feature_map: Tensor) -> Readout:
-    units = feature_map.shape[1]
-    weight = torch.eye(
-        units, dtype=feature_map.dtype, device=feature_map.device
-    )
-    return Readout(weight, torch.zeros_like(weight[0]))
 
 
 def _with_constant(step: Step, call: Caught, before: Readout) -> Readout:
@@ -147,7 +211,8 @@ def _cosine(step: Step, call: Caught, before: Readout) -> Readout:
 
 def _divided(before: Readout, norm: Normalisation, step: Step) -> Readout:
     """The readout of numbers over one of them."""
-    if step.before == (POOLED,):
+    reads_all_units = len(before.weight) == before.weight.shape[1]
+    if step.before == (POOLED,) and reads_all_units:
         return Readout(before.weight, before.bias, norm)
     return embedded(before, norm)
 

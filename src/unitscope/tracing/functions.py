@@ -210,6 +210,7 @@ HEAD_FUNCTIONS = _names("""
     linear conv2d addmm matmul mm __matmul__ mean sum adaptive_avg_pool1d
     adaptive_avg_pool2d avg_pool2d flatten view reshape squeeze permute
     layer_norm group_norm rms_norm normalize batch_norm add add_ __add__ __iadd__
+    amax max cat concat concatenate stack
     """)
 
 

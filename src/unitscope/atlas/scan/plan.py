@@ -127,7 +127,7 @@ class ScanPlan:
 
     def _model_facts(self, facts: NetworkFacts) -> dict[str, Any]:
         provenance = facts.provenance
-        head = self.model.head
+        head = exact_head(self.model)
         return {
             "spec": provenance.spec,
             "weights": provenance.weights,
@@ -138,7 +138,7 @@ class ScanPlan:
             "labels": list(self.model.labels),
             "input_shape": list(facts.input_shape),
             "preprocessing": facts.preprocessing,
-            "head": _head_facts(head) if isinstance(head, ExactHead) else None,
+            "head": None if head is None else _head_facts(head),
         }
 
     def _data_facts(self) -> dict[str, Any]:
