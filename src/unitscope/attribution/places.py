@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+_CLEARLY = 4
+
 
 def lie_in_place(
     map_of: Callable[[Tensor], Tensor], x: Tensor, slack: int
@@ -13,9 +15,10 @@ def lie_in_place(
     """Whether the cells of a map lie on squares that tile the input, row by row.
 
     `map_of` gives the feature map (batch, unit, row, col) of inputs like `x`. The square
-    of the input under a cell is changed; that cell, or one at most `slack` cells beside
-    it, must change most. A flip, a transposition or another order of cells does not keep
-    all the cells that are tried in place.
+    of the input under a cell is changed, and that cell must change most. A flip, a
+    transposition or another order of cells does not keep all the cells that are tried in
+    place. With some `slack`, in cells, a cell that near may change most instead, and one
+    farther away up to `_CLEARLY` times as much: attention mixes cells that lie in place.
     """
     before = map_of(x)
     rows, cols = before.shape[2:]
@@ -32,8 +35,12 @@ def lie_in_place(
         square = changed[:, :, top : top + height, left : left + width]
         square.copy_(square.flip(0, 1, 2, 3) + 2)
 
-        change = (map_of(changed) - before).square().sum(dim=(0, 1))
-        found_row, found_col = divmod(int(change.argmax()), cols)
-        if max(abs(found_row - row), abs(found_col - col)) > slack:
+        change = (map_of(changed) - before).square().sum(dim=(0, 1)).sqrt()
+        near = change[
+            max(row - slack, 0) : row + slack + 1,
+            max(col - slack, 0) : col + slack + 1,
+        ]
+        allowed = near.max() * (_CLEARLY if slack else 1)
+        if bool(change.max() > allowed):
             return False
     return True
