@@ -223,8 +223,8 @@ def test_a_mirrored_part_lies_where_the_photo_shows_it() -> None:
         total = part.abs().sum(0)
         row, col = divmod(int(total.argmax()), total.shape[1])
         cols = model.explain(dark).grid.cols
-        assert abs(cols.start + cols.step * col - 22) <= 3
-        assert abs(cols.start + cols.step * row - 10) <= 3
+        assert abs(cols.start + cols.step * col - 22) <= 5
+        assert abs(cols.start + cols.step * row - 10) <= 5
 
 
 @given(
