@@ -11,6 +11,7 @@ KINDS = {
     "gap-linear": "pool → linear",
     "gap-norm-linear": "pool → normalisation → linear",
     "conv-gap": "convolution → pool",
+    "pools-linear": "pools → linear",
     "gap": "pool",
     "local": "local",
     "refused": "refused",
@@ -18,7 +19,7 @@ KINDS = {
 }
 SOURCES = ("torchvision", "timm", "transformers")
 
-_EXACT = ("gap-linear", "conv-gap", "gap")
+_EXACT = ("gap-linear", "conv-gap", "gap", "pools-linear")
 _ALLOWED_ERROR = 1e-5
 
 Row = dict[str, Any]

@@ -37,8 +37,8 @@ ROOMS = {
         stages
         """,
     "attribution": """
-        arrays readout rounding classes unit_maps activations methods probes head
-        steps head_path pooling refusal exact_heads head_search
+        arrays readings readout rounding classes unit_maps activations methods probes places head
+        steps head_path pooling refusal head_walk exact_heads head_search
         stand_in suffix local_head local_search
         explanation exact_explanation local_explanation ablation
         """,

@@ -61,7 +61,8 @@ class Axis:
     """The centres of a map's receptive fields along one axis of the network's input.
 
     Cell i is centred at `start + step · i`, in continuous coordinates: the input's
-    first pixel covers 0 to 1, so it is centred at 0.5.
+    first pixel covers 0 to 1, so it is centred at 0.5. The step is negative where the
+    map is mirrored.
     """
 
     start: float
@@ -128,6 +129,29 @@ class Grid:
             cols=PIXELS.resampled(input_cols, cols),
             traced=False,
         )
+
+
+def spread_weights(
+    source: Axis, cells: int, target: Axis, target_cells: int
+) -> Float[Array, "target cell"]:
+    """How much every cell of one axis gives to the cells of another that lie under it.
+
+    A cell covers the input from half a step before its centre to half a step behind.
+    What it gives away adds up to target_cells / cells, so that the mean over all cells
+    stays the same; what would fall beside the target goes to the cells that are there.
+    """
+    centres = source.start + source.step * np.arange(cells)
+    targets = target.start + target.step * np.arange(target_cells)
+    half, target_half = abs(source.step) / 2, abs(target.step) / 2
+    distance = np.abs(targets[:, None] - centres)
+
+    overlap = half + target_half - distance
+    overlap = np.clip(overlap, 0, 2 * min(half, target_half))
+    nothing = overlap.sum(axis=0) <= 1e-9
+    nearest = distance == distance.min(axis=0)
+    overlap = np.where(nothing, nearest, overlap)
+    shares: Array = overlap / overlap.sum(axis=0)
+    return shares * target_cells / cells
 
 
 def lay_on_photo(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unitscope.geometry import Axis
 from unitscope.tracing.axis_rules import followed
 from unitscope.tracing.function_call import FunctionCall
 from unitscope.tracing.layers import Layer, evaluating, layers_of
@@ -97,6 +99,98 @@ def split_off(x: Tensor) -> Tensor:
 def unflattened(x: Tensor) -> Tensor:
     made: Tensor = tokens(x).unflatten(1, (ROWS, COLS))  # type: ignore[no-untyped-call]
     return made
+
+
+BACKWARDS = list(range(UNITS))[::-1]
+
+
+def written_backwards(x: Tensor) -> Tensor:
+    """The units in their opposite order, written one by one."""
+    into = torch.empty_like(x)
+    for unit in range(UNITS):
+        into[:, unit] = x[:, UNITS - 1 - unit]
+    return into
+
+
+def written_by_list(x: Tensor) -> Tensor:
+    into = x.clone()
+    into[:, BACKWARDS] = x[:, list(range(UNITS))]
+    return into
+
+
+# Every one of them reverses the units, and leaves the cells where they are.
+OF_UNITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a list": lambda x: x[:, BACKWARDS],
+    "a tensor": lambda x: x[:, torch.tensor(BACKWARDS)],
+    "an array": lambda x: x[:, np.array(BACKWARDS)],
+    "a tuple, with all axes": lambda x: x[:, tuple(BACKWARDS), :, :],
+    "units last": lambda x: x.permute(0, 2, 3, 1)[..., BACKWARDS].permute(
+        0, 3, 1, 2
+    ),
+    "flip": lambda x: x.flip(1),
+    "flip, keyword": lambda x: torch.flip(x, dims=(-3,)),
+    "fliplr": torch.fliplr,
+    "index_select": lambda x: x.index_select(1, torch.tensor(BACKWARDS)),
+    "gather": lambda x: x.gather(
+        1, torch.tensor(BACKWARDS)[None, :, None, None].expand_as(x)
+    ),
+    "take_along_dim": lambda x: torch.take_along_dim(
+        x, torch.tensor(BACKWARDS)[None, :, None, None], dim=1
+    ),
+    "unbind, stack": lambda x: torch.stack(x.unbind(1)[::-1], 1),
+    "chunk, cat": lambda x: torch.cat(x.chunk(UNITS, 1)[::-1], 1),
+    "slices": lambda x: torch.cat([x[:, u : u + 1] for u in BACKWARDS], 1),
+    "written": written_backwards,
+    "written by list": written_by_list,
+}
+
+
+@pytest.mark.parametrize("name", OF_UNITS)
+def test_units_in_another_order_keep_their_places(name: str, x: Tensor) -> None:
+    layer, output = read(OF_UNITS[name], x)
+    assert torch.equal(layer.units_first(output), F.avg_pool2d(x, 8).flip(1))
+    assert layer.is_map and layer.grid.traced
+    assert layer.grid.rows == layer.grid.cols == Axis(4, 8)
+
+
+# The place on the input, in cells, of the map's first cell and the step to the next.
+MIRRORED: dict[str, tuple[Callable[[Tensor], Tensor], Axis, Axis]] = {
+    "left and right": (
+        lambda x: x.flip(3),
+        Axis(4, 8),
+        Axis(8 * COLS - 4, -8),
+    ),
+    "upside down": (lambda x: x.flip(-2), Axis(8 * ROWS - 4, -8), Axis(4, 8)),
+    "half a turn": (
+        lambda x: torch.rot90(x, 2, (2, 3)),
+        Axis(8 * ROWS - 4, -8),
+        Axis(8 * COLS - 4, -8),
+    ),
+    "tokens from behind": (
+        lambda x: tokens(x).flip(1),
+        Axis(8 * ROWS - 4, -8),
+        Axis(8 * COLS - 4, -8),
+    ),
+    "twice": (lambda x: x.flip(3).flip((1, 3)), Axis(4, 8), Axis(4, 8)),
+    "four quarters of a turn": (
+        lambda x: torch.rot90(torch.rot90(x, 1, (2, 3)), 3, (2, 3)),
+        Axis(4, 8),
+        Axis(4, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIRRORED)
+def test_mirrored_cells_are_followed(name: str, x: Tensor) -> None:
+    function, rows, cols = MIRRORED[name]
+    layer, output = read(function, x)
+    assert layer.is_map and (layer.grid.rows, layer.grid.cols) == (rows, cols)
+    brightest = torch.zeros_like(x)
+    brightest[:, :, 8:16, 16:24] = 1  # row 1, col 2
+    layer, output = read(function, brightest)
+    row, col = divmod(int(layer.units_first(output)[0, 0].argmax()), COLS)
+    assert rows.start + row * rows.step == 12
+    assert cols.start + col * cols.step == 20
 
 
 FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -266,8 +360,8 @@ def test_what_has_lost_its_place_is_no_map(name: str, x: Tensor) -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: tokens(x).flip(1),
         lambda x: tokens(x).roll(1, 1),
+        lambda x: x.roll(1, 3),
         lambda x: tokens(x)[:, ORDER] + 1e-3 * tokens(x),
         lambda x: torch.where(tokens(x) > 0, tokens(x)[:, ORDER], tokens(x)),
         lambda x: torch.cat([tokens(x)[:, :, :1], tokens(x)[:, ORDER, 1:]], 2),

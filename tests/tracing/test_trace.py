@@ -288,7 +288,6 @@ def test_cells_of_torchvisions_networks_lie_in_the_middle_of_what_they_see(
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: x.flip(3),
         lambda x: x.roll(3, 2),
         lambda x: x.transpose(2, 3),
         lambda x: x[:, :, torch.arange(63, -1, -1)],

@@ -163,11 +163,23 @@ def _cam(explanation: Explanation, index: int) -> dict[str, Any]:
         "logit": float(explanation.logits[0, index]),
         "bias": left_out if explanation.exact else None,
         "left_out": left_out,
+        "parts": _parts(explanation, index),
         "mean": float(cam.mean()),
         "min": float(cam.min()),
         "max": float(cam.max()),
         "map": cam.tolist(),
     }
+
+
+def _parts(explanation: Explanation, index: int) -> dict[str, float]:
+    """What every part of the head gives of one logit."""
+    if explanation.exact:
+        parts = explanation.parts
+        return {name: float(part[0, index]) for name, part in parts.items()}
+    # Maps of all classes would cost a backward pass each.
+    left_out = float(explanation.left_out_of(index)[0, 0])
+    logit = float(explanation.logits[0, index])
+    return {explanation.layer: logit - left_out, "left out": left_out}
 
 
 def _unit(story: UnitStory) -> dict[str, Any]:

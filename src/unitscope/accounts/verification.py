@@ -22,7 +22,7 @@ _UNITS = 3
 class Verification:
     """What `unitscope` can say about a network, and how well it was verified.
 
-    `kind` is that of the head ("gap-linear", "gap-norm-linear", "conv-gap", "gap"),
+    `kind` is that of the head ("gap-linear", "gap-norm-linear", "conv-gap", "gap", "pools-linear"),
     "local", or "refused". `layer` is the layer whose map, of `units` and `map_size`
     (row, col), is shown.
 

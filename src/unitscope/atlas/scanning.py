@@ -23,14 +23,13 @@ from unitscope.atlas.scan.folder import (
     nothing_read,
     remove_scan,
 )
-from unitscope.atlas.scan.layer_choice import chosen_layers
+from unitscope.atlas.scan.layer_choice import chosen_layers, exact_head
 from unitscope.atlas.scan.options import ParameterChoice, Progress, ScanOptions
 from unitscope.atlas.scan.plan import ScanPlan
 from unitscope.atlas.scan.run_log import Run
 from unitscope.atlas.scan.shard_scan import scan_shards
 from unitscope.atlas.shards.pool import LocalPool, ShardPool
 from unitscope.atlas.storage import AtlasLayer, shards_in, write_head
-from unitscope.attribution.exact_heads import ExactHead
 from unitscope.datasets import (
     Dataset,
     DatasetSource,
@@ -182,8 +181,8 @@ def _scan_locked(
 
 def _finish(folder: Path, plan: ScanPlan) -> None:
     """Write the tables, and then the manifest that says the scan is finished."""
-    head, _ = plan.model.head_or_refusal()
-    if isinstance(head, ExactHead):
+    head = exact_head(plan.model)
+    if head is not None:
         write_head(folder, head.readout)
 
     atlas = Atlas.open(folder)

@@ -50,8 +50,13 @@ class ExactExplanation(Explanation):
     def left_out_of(
         self, classes: Classes | None
     ) -> Float[Tensor, "batch class"]:
-        """The head's bias, for every photo."""
-        return self.head.left_out(len(self), self._indices(classes))
+        """The head's bias, and the constants of a projection over the photo's divisor."""
+        return self.head.left_out(self.pooled, self._indices(classes))
+
+    @property
+    def parts(self) -> dict[str, Float[Tensor, "batch class"]]:
+        """See Explanation: a part for every pool of a feature map, and the bias."""
+        return self.head.parts(self.pooled)
 
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
         """The head's weights of a class, over the normalisation's divisor."""
@@ -128,11 +133,7 @@ class ExactExplanation(Explanation):
         """The same explanation without gradients."""
         detached = super().detach()
         assert isinstance(detached, ExactExplanation)
-        readout = dataclasses.replace(
-            self.head.readout,
-            weight=self.head.weight.detach(),
-            bias=self.head.bias.detach(),
-        )
+        readout = self.head.readout.detach()
         head = dataclasses.replace(self.head, readout=readout)
         return dataclasses.replace(detached, head=head)
 

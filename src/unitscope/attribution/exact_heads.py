@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -15,13 +16,28 @@ from unitscope.attribution.arrays import blank, without_autocast
 from unitscope.attribution.head import Head
 from unitscope.attribution.head_path import HeadPath
 from unitscope.attribution.pooling import Pool, is_pointwise
+from unitscope.attribution.readings import AVERAGE, Spread
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import POOLED, Step
 from unitscope.tracing.axes import Axes
-from unitscope.tracing.calls import Call
 
 # Indices of classes. None stands for all of them, and needs no copy of the weights.
 ClassIndices: TypeAlias = list[int] | None
+
+
+class Found(NamedTuple):
+    """Where a kind of head applies: its path, and the pools of the maps that it reads."""
+
+    path: HeadPath
+    pools: tuple[Pool, ...]
+
+
+class Source(NamedTuple):
+    """One pool of a feature map: the name of this part of the head, the units, in words."""
+
+    name: str
+    units: int
+    words: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,8 +46,9 @@ class ExactHead(Head):
 
     `readout` is how pooled units become logits, with float32 copies of the weights. What
     else is affine between the pool and the logits (a batch normalisation, a temperature,
-    the sum of two linear layers) is part of its weight and bias. `error` is the largest
-    violation of readout(mean over cells of the feature map) = logits.
+    the sum of two linear layers) is part of its weight and bias. `sources` are the pools
+    that the units come from, in their order. `error` is the largest violation of
+    readout(mean over cells of the feature map) = logits.
 
     In the methods `pooled` is the mean of every unit's map over its cells. Each kind says
     when it applies and what it is called; the algebra is here, for a kind to override.
@@ -40,13 +57,14 @@ class ExactHead(Head):
     exact = True
 
     readout: Readout = field(repr=False)
+    sources: tuple[Source, ...]
 
     @classmethod
     @abstractmethod
-    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
-        """The head's path, and the call that makes its feature map, if this kind applies.
+    def path_to(cls, last: Step, pools: Sequence[Pool]) -> Found | None:
+        """The head's path and the pools of its maps, if this kind applies.
 
-        `last` is the step that makes the logits, `pool` the pool that it goes back to.
+        `last` is the step that makes the logits, `pools` are those that it goes back to.
         """
 
     @property
@@ -63,6 +81,11 @@ class ExactHead(Head):
     def pooled_channels(self) -> int:
         """How many channels the pool averages."""
         return self.map_shape[0]
+
+    @property
+    def has_table(self) -> bool:
+        """See Head: not with a projection before the norm."""
+        return self.readout.embedding is None
 
     def cams(
         self,
@@ -95,12 +118,27 @@ class ExactHead(Head):
         out = blank((len(pooled), *weight.shape), shares)
         return torch.mul(shares, weight, out=out)
 
+    def parts(
+        self, pooled: Float[Tensor, "batch unit"]
+    ) -> dict[str, Float[Tensor, "batch class"]]:
+        """What every pool gives of the logits, and the bias: they add up to the logits."""
+        shares = pooled / self.readout.divisor(pooled)
+        parts = {}
+        begin = 0
+        for source in self.sources:
+            units = slice(begin, begin + source.units)
+            with without_autocast(pooled):
+                parts[source.name] = shares[:, units] @ self.weight[:, units].T
+            begin += source.units
+        parts["bias"] = self.left_out(pooled, None)
+        return parts
+
     def left_out(
-        self, photos: int, classes: ClassIndices
+        self, pooled: Float[Tensor, "batch unit"], classes: ClassIndices
     ) -> Float[Tensor, "batch class"]:
-        """What maps and contributions leave out of the logits: the bias, for each photo."""
-        bias = self.bias if classes is None else self.bias[classes]
-        return bias.expand(photos, -1)
+        """What maps and contributions leave out of the logits: the constants of the head."""
+        left_out = self.readout.left_out(pooled)
+        return left_out if classes is None else left_out[:, classes]
 
     def weights_of_class(
         self, pooled: Float[Tensor, "batch unit"], index: int
@@ -165,9 +203,9 @@ class GapLinear(ExactHead):
     has_linear_layer = True
 
     @classmethod
-    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+    def path_to(cls, last: Step, pools: Sequence[Pool]) -> Found | None:
         """See ExactHead."""
-        return _path(last, pool) if last.has("linear") else None
+        return _path(last, pools) if last.has("linear") else None
 
     def _shape(self) -> str:
         linear = f"linear layer of {len(self.bias)} classes"
@@ -181,17 +219,15 @@ class GapNormLinear(ExactHead):
     has_linear_layer = True
 
     @classmethod
-    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+    def path_to(cls, last: Step, pools: Sequence[Pool]) -> Found | None:
         """See ExactHead."""
-        return _path(last, pool) if last.has("norm") else None
+        divides = last.has("norm") or last.has("cosine")
+        return _path(last, pools) if divides else None
 
     def _shape(self) -> str:
-        assert self.readout.norm is not None
-        norm = f"{self.readout.norm.kind} normalisation"
         linear = f"linear layer of {len(self.bias)} classes"
-        return (
-            f"{self._feature_map()} → global average pool → {norm} → {linear}"
-        )
+        steps = [self._feature_map(), "global average pool"]
+        return " → ".join([*steps, *_norms_of(self.readout), linear])
 
 
 class ConvGap(ExactHead):
@@ -205,20 +241,17 @@ class ConvGap(ExactHead):
         return len(self.bias)
 
     @classmethod
-    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+    def path_to(cls, last: Step, pools: Sequence[Pool]) -> Found | None:
         """See ExactHead; the convolution's input is the feature map."""
-        source = pool.source
-        if (
-            source.name != "conv2d"
-            or not is_pointwise(source)
-            or pool.axes != Axes()
-        ):
+        if not _is_one_mean(pools) or pools[0].axes != Axes():
             return None
-        convolution = (source.index, source.name)
-        linear = Step("linear", *convolution, (POOLED,))
+        source = pools[0].source
+        if source.name != "conv2d" or not is_pointwise(source):
+            return None
+        linear = Step("linear", source.index, source.name, (POOLED,))
         steps = _with_ground(last, linear)
-        path = HeadPath(convolution, steps, pool.axes)
-        return path, source.inputs[0]
+        before = pools[0]._replace(calls=(source,), source=source.inputs[0])
+        return Found(HeadPath((before.reading(),), steps), (before,))
 
     def _shape(self) -> str:
         classes = f"global average pool: {len(self.bias)} classes"
@@ -232,13 +265,49 @@ class Gap(ExactHead):
     units_are_classes = True
 
     @classmethod
-    def path_to(cls, last: Step, pool: Pool) -> tuple[HeadPath, Call] | None:
+    def path_to(cls, last: Step, pools: Sequence[Pool]) -> Found | None:
         """See ExactHead."""
-        return _path(last, pool)
+        return _path(last, pools)
 
     def _shape(self) -> str:
         units, rows, cols = self.map_shape
         return f"one map a class, {units}×{rows}×{cols} → global average pool"
+
+
+class PoolsLinear(ExactHead):
+    """Several pools, of one map or of many, or a pool that is no mean; then linear layers.
+
+    Units are those that the pools give, one behind the other.
+    """
+
+    kind = "pools-linear"
+    has_linear_layer = True
+
+    @classmethod
+    def path_to(cls, last: Step, pools: Sequence[Pool]) -> Found | None:
+        """See ExactHead. Maps are laid on the grid of the finest one."""
+        finest = finest_of(pools)
+        readings = []
+        for pool in pools:
+            spread = Spread.between(
+                pool.grid, pool.cells, finest.grid, finest.cells
+            )
+            readings.append(pool.reading(spread))
+        return Found(HeadPath(tuple(readings), last), tuple(pools))
+
+    @property
+    def map_name(self) -> str:
+        """See Head: of several maps, all of their names."""
+        return " + ".join(source.name for source in self.sources)
+
+    def describe(self) -> str:
+        """One line in words."""
+        return self._shape()
+
+    def _shape(self) -> str:
+        pools = " and ".join(source.words for source in self.sources)
+        linear = f"linear readout of {len(self.bias)} classes"
+        return " → ".join([pools, *_norms_of(self.readout), linear])
 
 
 # The first that applies is taken.
@@ -247,15 +316,34 @@ EXACT_KINDS: tuple[type[ExactHead], ...] = (
     GapLinear,
     ConvGap,
     Gap,
+    PoolsLinear,
 )
 
 
-def _path(last: Step, pool: Pool) -> tuple[HeadPath, Call]:
-    call, source, axes = pool
-    is_of_tokens = len(source.shape) == 3
-    assumed = is_of_tokens and source.axes is None
-    map_call = (call.index, call.name)
-    return HeadPath(map_call, last, axes, assumed), source
+def _norms_of(readout: Readout) -> list[str]:
+    """The normalisations before the classes in words, and the projections before them."""
+    if readout.norm is None:
+        return []
+    before = []
+    if readout.embedding is not None:
+        inner = readout.embedding.readout
+        before = [*_norms_of(inner), f"projection to {len(inner.bias)}"]
+    return [*before, f"{readout.norm.kind} normalisation"]
+
+
+def finest_of(pools: Sequence[Pool]) -> Pool:
+    """The pool of the map with the most cells, on whose grid all maps are laid."""
+    return max(pools, key=lambda pool: math.prod(pool.cells))
+
+
+def _path(last: Step, pools: Sequence[Pool]) -> Found | None:
+    if not _is_one_mean(pools):
+        return None
+    return Found(HeadPath((pools[0].reading(),), last), tuple(pools))
+
+
+def _is_one_mean(pools: Sequence[Pool]) -> bool:
+    return len(pools) == 1 and pools[0].kinds == (AVERAGE,)
 
 
 def _with_ground(step: Step, ground: Step) -> Step:

@@ -148,6 +148,16 @@ class Explanation(Drawable, ABC):
         × activation does not account for.
         """
 
+    @property
+    @abstractmethod
+    def parts(self) -> dict[str, Float[Tensor, "batch class"]]:
+        """What every part gives of the logits, by name: all parts add up to the logits.
+
+        With an exact head the parts are the pools of its feature maps (one for most
+        networks, more for an ensemble or for pools beside each other) and "bias"; with a
+        local answer the layer's map and what is "left out".
+        """
+
     @abstractmethod
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
         """What a class's logit gains when a unit's mean activation grows by one."""
@@ -374,7 +384,7 @@ class Explanation(Drawable, ABC):
         """The feature maps of chosen units."""
         chosen = self._chosen_units(units)
         return UnitMaps(
-            self.layer,
+            self.head.map_name,
             tuple(chosen),
             self.feature_map[:, chosen].detach(),
             self.grid,

@@ -36,6 +36,19 @@ class Head(ABC):
     grid: Grid = field(repr=False)
     map_shape: tuple[int, int, int]
 
+    @property
+    def map_name(self) -> str:
+        """What the feature map is called."""
+        return self.layer
+
+    @property
+    def has_table(self) -> bool:
+        """Whether weights, a bias and a norm are all that makes logits of pooled units.
+
+        Atlases and the explorer keep those, and compute with them.
+        """
+        return False
+
     @abstractmethod
     def describe(self) -> str:
         """One line in words."""

@@ -10,28 +10,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitscope.attribution.readings import Reading, Without, slices_of
 from unitscope.attribution.readout import Readout
-from unitscope.attribution.steps import Step, readout_of
+from unitscope.attribution.steps import Reader, Step
 from unitscope.errors import HeadError
-from unitscope.tracing.axes import Axes
 from unitscope.tracing.outputs import THE_RESULT, OutputChoice
 from unitscope.tracing.taps import Switch, Tap
 
 
 @dataclass(frozen=True)
 class HeadPath:
-    """Which calls to tap in a forward pass, and how to read map and weights there.
+    """Which calls to tap in a forward pass, and how to read maps and weights there.
 
-    Calls are known by (index, name): none of the traced tensors is kept. `last` is the
-    step that makes the logits. `assumed` says that the places of tokens could not be
-    followed, and were taken for those of squares that tile the input. `output` says which
-    of the network's results holds the logits.
+    Calls are known by (index, name): none of the traced tensors is kept. `readings` are
+    how pools read feature maps, whose units stand one behind the other; `last` is the
+    step that makes the logits. `output` says which of the network's results holds the
+    logits.
     """
 
-    map_call: tuple[int, str]
+    readings: tuple[Reading, ...]
     last: Step
-    axes: Axes
-    assumed: bool = False
     output: OutputChoice = THE_RESULT
 
     def tap(self) -> Tap:
@@ -40,29 +38,38 @@ class HeadPath:
 
     def calls(self) -> dict[int, str]:
         """The calls that are tapped: index and name."""
-        return dict([self.map_call, *self.last.calls()])
+        read = [call for reading in self.readings for call in reading.calls]
+        return dict([*read, *self.last.calls()])
 
     def without_units(self, units: Sequence[int]) -> Switch:
         """A context whose forward pass runs with the feature maps of `units` at zero.
 
         Whatever function makes the map, it is changed where the pool reads it.
         """
-        return Switch(
-            *self.map_call, lambda map_: self.axes.without(map_, units)
-        )
+        changes: dict[tuple[int, str], Without] = {}
+        slices = slices_of(self.readings)
+        for reading, part in zip(self.readings, slices, strict=True):
+            own = [u - part.start for u in units if part.start <= u < part.stop]
+            changes |= reading.changes(own)
+        return Switch(changes)
 
     def feature_map(self, tap: Tap) -> Float[Tensor, "batch unit row col"]:
-        """The feature map, float32, from a tapped forward pass."""
+        """The feature map, float32, from a tapped forward pass.
+
+        Of several maps, or of pools other than the mean, it is what the pools make of
+        them (see `readings`).
+        """
         if any(index not in tap.caught for index in self.calls()):
             raise another_path()
-        caught = tap.caught[self.map_call[0]].first
-        return self.axes.units_first(caught).to(torch.float32).contiguous()
+        maps = [reading.read(tap.caught) for reading in self.readings]
+        return maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)
 
     def readout(
         self, tap: Tap, feature_map: Float[Tensor, "batch unit row col"]
     ) -> Readout:
         """The readout, from a tapped forward pass that gave this feature map."""
-        return readout_of(self.last, tap.caught, feature_map)
+        reader = Reader(tap.caught, self.readings, feature_map)
+        return reader.readout_of(self.last)
 
 
 def another_path() -> HeadError:

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from unitscope.attribution.arrays import cell_means
-from unitscope.attribution.exact_heads import EXACT_KINDS, ExactHead
-from unitscope.attribution.head_path import HeadPath, TappedPass, run_tapped
+from unitscope.attribution.exact_heads import (
+    EXACT_KINDS,
+    ExactHead,
+    Source,
+    finest_of,
+)
+from unitscope.attribution.head_path import (
+    HeadPath,
+    TappedPass,
+    run_tapped,
+    run_with_tap,
+)
+from unitscope.attribution.head_walk import HeadWalk
+from unitscope.attribution.places import lie_in_place
 from unitscope.attribution.pooling import (
     Pool,
     carried_from,
-    input_position,
-    is_linear,
-    pool_at,
 )
 from unitscope.attribution.probes import probes
-from unitscope.attribution.refusal import WANTED, refusal
+from unitscope.attribution.readings import Reading
+from unitscope.attribution.refusal import WANTED
 from unitscope.attribution.rounding import (
     ablation_difference,
     completeness_error,
     rounding_error,
 )
-from unitscope.attribution.steps import POOLED, Step
 from unitscope.errors import HeadError
-from unitscope.geometry import Grid
-from unitscope.tracing.axes import Axes
 from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import (
-    ELEMENTWISE_PRODUCTS,
     PROBABILITIES,
-    SUM_SIGNS,
-    UNIT_NORMALISATIONS,
-    UNIT_QUOTIENTS,
 )
 from unitscope.tracing.layers import captured, nesting
 from unitscope.tracing.outputs import THE_RESULT
@@ -57,9 +59,11 @@ def find_head(
     if reason:
         raise HeadError(reason)
     traced = traced or trace(module, example[:1]).read(THE_RESULT)
-    kind, path, source = _walk_back(traced)
+    kind, path, pools = _walk_back(traced)
     path = dataclasses.replace(path, output=traced.choice)
-    layer, is_map = _layer_of(traced, source)
+    layer, is_map = _layer_of(traced, finest_of(pools).source)
+    is_map = is_map and all(reading.is_plain for reading in path.readings)
+    is_map = is_map and len(path.readings) == 1
 
     inputs = probes(example)
     errors = []
@@ -69,8 +73,9 @@ def find_head(
             tapped = run_tapped(module, x, path)
         errors.append(_prove_completeness(tapped, x.dtype))
     _prove_ablation(module, inputs[-1], path, tapped)
-    if path.assumed:
-        _prove_places(module, inputs[-1], path, tapped.feature_map)
+    for pool, reading in zip(pools, path.readings, strict=True):
+        if pool.source.grid is None:
+            _prove_places(module, inputs[-1], path, pool.source, reading)
 
     feature_map = tapped.feature_map
     units, rows, cols = (int(side) for side in feature_map.shape[1:])
@@ -81,10 +86,30 @@ def find_head(
         readout=tapped.readout,
         error=max(errors),
         probes=sum(len(x) for x in inputs),
-        grid=source.grid or Grid.tiling(traced.input_size, (rows, cols)),
+        grid=finest_of(pools).grid,
         map_shape=(units, rows, cols),
+        sources=_sources(traced, pools),
     )
     return head, path
+
+
+def _sources(traced: Trace, pools: Sequence[Pool]) -> tuple[Source, ...]:
+    """The parts of the head: named by their layers, and by their pools where these differ."""
+    layers = [_layer_of(traced, pool.source)[0] for pool in pools]
+    sources = []
+    taken: set[str] = set()
+    for layer, pool in zip(layers, pools, strict=True):
+        kind = " + ".join(pool.kinds)
+        name = layer if layers.count(layer) == 1 else f"{layer}, {kind}"
+        again = 2
+        while name in taken:
+            name = f"{layer}, {kind} {again}"
+            again += 1
+        taken.add(name)
+        shape = "×".join(map(str, pool.map_shape))
+        words = f"{kind} pool of '{layer}' ({shape})"
+        sources.append(Source(name, pool.map_shape[0], words))
+    return tuple(sources)
 
 
 def ends_in_probabilities(traced: Trace) -> bool:
@@ -93,151 +118,18 @@ def ends_in_probabilities(traced: Trace) -> bool:
     return carried_from(traced.output).name in PROBABILITIES
 
 
-def _walk_back(traced: Trace) -> tuple[type[ExactHead], HeadPath, Call]:
-    """The kind of head, its path, and the call that makes the feature map."""
+def _walk_back(
+    traced: Trace,
+) -> tuple[type[ExactHead], HeadPath, tuple[Pool, ...]]:
+    """The kind of head, its path, and the pools of the feature maps."""
     assert traced.output is not None
-    walk = _Walk(traced)
+    walk = HeadWalk(traced)
     last = walk.step_of(traced.output, linear=None)
-    assert walk.pool is not None
     for kind in EXACT_KINDS:
-        applies = kind.path_to(last, walk.pool)
-        if applies is not None:
-            return kind, *applies
+        found = kind.path_to(last, walk.pools)
+        if found is not None:
+            return kind, *found
     raise HeadError(f"no kind of exact head fits: {WANTED}")
-
-
-class _Walk:
-    """Walks back from the logits through everything affine, to the one pool behind it."""
-
-    def __init__(self, traced: Trace) -> None:
-        self._traced = traced
-        self._is_constant_known: dict[int, bool] = {}
-        self.pool: Pool | None = None
-
-    def step_of(self, call: Call, linear: Call | None) -> Step:
-        """The step that makes a call's result; `linear` is a linear layer after it.
-
-        Raises HeadError, saying why, where something else stands.
-        """
-        call = carried_from(call)
-        pool = pool_at(call, self._traced.input_size)
-        if pool is not None:
-            if self.pool is not None and self.pool.call is not pool.call:
-                raise HeadError(refusal(call, linear))
-            self.pool = pool
-            return (
-                Step("total", before=(POOLED,))
-                if call.name == "sum"
-                else POOLED
-            )
-
-        if is_linear(call):
-            return self._linear(call)
-        step = self._arithmetic(call, linear) or self._normalisation(
-            call, linear
-        )
-        if step is None:
-            raise HeadError(refusal(call, linear))
-        return step
-
-    def _linear(self, call: Call) -> Step:
-        position = input_position(call)
-        weights = [
-            each for place, each in enumerate(call.inputs) if place != position
-        ]
-        if not all(map(self._is_constant, weights)):
-            raise HeadError(
-                f"the weights of the last linear layer depend on the photo: {WANTED}"
-            )
-        before = self.step_of(call.inputs[position], call)
-        return Step("linear", call.index, call.name, (before,))
-
-    def _arithmetic(self, call: Call, linear: Call | None) -> Step | None:
-        """A sum, product or quotient with a constant, or the sum of two steps."""
-        if call.name in SUM_SIGNS:
-            kind = "shift"
-        elif call.name in ELEMENTWISE_PRODUCTS:
-            kind = "scale"
-        elif call.name in UNIT_QUOTIENTS:
-            kind = "divide"
-        else:
-            return None
-        moving = [each for each in call.inputs if not self._is_constant(each)]
-        numbers = math.prod(call.shape)
-        if not moving:
-            return None
-        if any(math.prod(each.shape) != numbers for each in moving):
-            return None  # it is broadcast
-
-        if len(moving) == 1:
-            is_divisor = kind == "divide" and call.inputs[0] is not moving[0]
-            if is_divisor:
-                return None
-            return self._after(call, kind, moving, linear)
-        if len(moving) == 2 and kind == "shift":
-            return self._after(call, "sum", moving, linear)
-        return None
-
-    def _normalisation(self, call: Call, linear: Call | None) -> Step | None:
-        """A normalisation of the units by constants, or by one number for each photo."""
-        if not call.inputs:
-            return None
-        units = max(call.shape[1:], default=0)
-        for shape in (call.shape, call.inputs[0].shape):
-            if math.prod(shape[1:]) != units:
-                return None
-        if not all(map(self._is_constant, call.inputs[1:])):
-            return None  # its scale or shift depends on the photo
-        if call.name == "batch_norm":
-            return self._after(call, "batch norm", [call.inputs[0]], linear)
-        if call.name not in UNIT_NORMALISATIONS or linear is None:
-            return None
-        if not _normalises_all(call, units):
-            return None
-
-        step = self._after(call, "norm", [call.inputs[0]], linear)
-        # One divisor for each photo: only the pooled units themselves may be normalised.
-        return step if step.before == (POOLED,) else None
-
-    def _after(
-        self, call: Call, kind: str, moving: Sequence[Call], linear: Call | None
-    ) -> Step:
-        try:
-            before = tuple(self.step_of(each, linear) for each in moving)
-        except HeadError:
-            if len(moving) > 1:
-                # The reason is this sum, not what one of its branches ends in.
-                raise HeadError(refusal(call, linear)) from None
-            raise
-        position = call.inputs.index(moving[0])
-        return Step(kind, call.index, call.name, before, position)
-
-    def _is_constant(self, call: Call) -> bool:
-        """Whether a call does not depend on the photo."""
-        known = self._is_constant_known
-        # A stack instead of recursion: networks may be thousands of calls deep.
-        stack = [call]
-        while stack:
-            top = stack[-1]
-            unknown = [each for each in top.inputs if id(each) not in known]
-            if unknown and id(top) not in known:
-                stack += unknown
-                continue
-            inputs_constant = all(known[id(each)] for each in top.inputs)
-            known[id(top)] = top.name != "input" and inputs_constant
-            stack.pop()
-        return known[id(call)]
-
-
-def _normalises_all(call: Call, units: int) -> bool:
-    """Whether a normalisation divides all units of a photo by the same number."""
-    if call.name == "group_norm":
-        return bool(call.argument(1, "num_groups") == 1)
-    if call.name == "normalize":
-        is_length = bool(call.argument(1, "p", 2.0) == 2)
-        return is_length and bool(call.argument(2, "dim", 1) in (1, -1))
-    shape: tuple[int, ...] = call.argument(1, "normalized_shape", ())
-    return math.prod(shape) == units
 
 
 def _prove_completeness(tapped: TappedPass, dtype: torch.dtype) -> float:
@@ -268,7 +160,8 @@ def _prove_ablation(
     with path.without_units(off):
         real = path.output.logits(module(fresh), len(x)).to(torch.float32)
 
-    ablated = Axes().without(feature_map, off)
+    ablated = feature_map.clone()
+    ablated[:, off] = 0
     fast = readout.logits(cell_means(ablated))
     error = ablation_difference(fast, real, logits)
     allowed = torch.maximum(
@@ -285,36 +178,31 @@ def _prove_ablation(
 
 
 def _prove_places(
-    module: nn.Module, x: Tensor, path: HeadPath, feature_map: Tensor
+    module: nn.Module,
+    x: Tensor,
+    path: HeadPath,
+    source: Call,
+    reading: Reading,
 ) -> None:
-    """Raise HeadError unless tokens lie where they were assumed to lie.
+    """Raise HeadError unless cells lie where they are assumed to lie, as they tile the input.
 
-    The square of the input under a cell is changed; that cell must change most. No flip,
-    transposition or order of windows keeps all the cells that are tried in place.
+    Tokens without axes do so exactly or not at all; strides put the cells of maps up to
+    half a cell off.
     """
-    rows, cols = feature_map.shape[2:]
-    height, width = x.shape[2] // rows, x.shape[3] // cols
-    tried = (
-        (0, cols - 1),
-        (rows - 1, 0),
-        (rows // 2, cols // 3),
-        (1 % rows, 1 % cols),
-    )
-    for row, col in tried:
-        changed = x.clone()
-        top, left = row * height, col * width
-        square = changed[:, :, top : top + height, left : left + width]
-        square.copy_(square.flip(0, 1, 2, 3) + 2)
+    are_followed = source.axes is not None or len(source.shape) == 4
 
-        difference = run_tapped(module, changed, path).feature_map - feature_map
-        change = difference.square().sum(dim=(0, 1))
-        most_changed = int(change.argmax())
-        if most_changed != row * cols + col:
-            raise HeadError(
-                f"the network ends in a mean over {rows * cols} tokens and a linear "
-                "layer, but its tokens could not be followed back to places on the "
-                "photo"
-            )
+    def map_of(x: Tensor) -> Tensor:
+        return reading.map_of(run_with_tap(module, x, path)[2].caught)
+
+    if lie_in_place(map_of, x, slack=1 if are_followed else 0):
+        return
+    what = "cells"
+    if len(source.shape) == 3:
+        what = "tokens"
+    raise HeadError(
+        f"the network ends in a mean over {reading.cells} {what} and a linear layer, but its "
+        f"{what} could not be followed back to places on the photo"
+    )
 
 
 def _has_numbers_of(output: Tensor | None, feature_map: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import DEFAULT_METHOD
+from unitscope.attribution.places import lie_in_place
 from unitscope.attribution.probes import probes
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
@@ -184,6 +185,8 @@ class _Search:
             raise nothing_counts
 
         silence = max(each.silence for each in measurements)
+        if not layer.grid.traced:
+            self._check_places(layer)
         return LocalHead(
             layer=layer.name,
             method=self._method,
@@ -201,6 +204,20 @@ class _Search:
         # A copy, since some networks normalise their input in place.
         result = self._module(x.clone())
         return self._traced.choice.logits(result, len(x)).to(torch.float32)
+
+    def _check_places(self, layer: Layer) -> None:
+        """Raise HeadError where a layer's cells do not lie as they are assumed to lie."""
+
+        def map_of(x: Tensor) -> Tensor:
+            with captured(self._module, [layer.name]) as outputs:
+                self._module(x.clone())
+            return layer.units_first(outputs[layer.name]).to(torch.float32)
+
+        if not lie_in_place(map_of, self._inputs[-1], slack=1):
+            raise HeadError(
+                f"the cells of layer '{layer.name}' could not be followed back to "
+                "places on the photo: choose a layer before it"
+            )
 
     def _outermost_maps(self, layers: Sequence[Layer]) -> list[Layer]:
         """The layers with a map, in order; of several with one output the outermost."""

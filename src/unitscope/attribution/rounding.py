@@ -67,7 +67,8 @@ def rounding_error(
     with without_autocast(feature_map):
         magnitudes = feature_map.abs().mean(dim=(2, 3))
         units = magnitudes / divisor
-        terms = units @ readout.weight.abs().T + readout.bias.abs()
+        terms = units @ readout.weight.abs().T
+    terms = terms + readout.left_out(pooled).abs()
     largest_term = terms.amax(dim=1)
     return rounding_allowance(largest_term, logits, dtype)
 

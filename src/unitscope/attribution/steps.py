@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from unitscope.attribution.arrays import recorded
+from unitscope.attribution.readings import Reading, slices_of
 from unitscope.attribution.readout import (
     Normalisation,
     Readout,
     added,
+    composed,
+    embedded,
     scaled,
     shifted,
 )
 from unitscope.errors import HeadError
-from unitscope.tracing.functions import SUM_SIGNS, UNIT_NORMALISATIONS
+from unitscope.tracing.arguments import tensors_in
+from unitscope.tracing.functions import (
+    LENGTHS,
+    SUM_SIGNS,
+    UNIT_NORMALISATIONS,
+)
 from unitscope.tracing.taps import Caught
 
 
@@ -26,9 +35,11 @@ class Step:
     """One call between the pooled units and the logits, and the steps before it.
 
     `kind`: "pooled" (the units themselves), "total" (pooled by a sum: the number of cells
-    times the mean), "linear", "norm", "batch norm", "shift", "scale", "divide" (by
-    constants) or "sum" (of two steps). `position` says which of the call's tensor
-    arguments comes from the photo. A call is known by its `index` and `name`.
+    times the mean), "linear", "norm", "cosine", "batch norm", "shift", "scale", "divide"
+    (by constants), "sum" (of two steps), "stacked sum" or "stacked mean" (of any number),
+    "cat" (of steps one behind the other, each behind a step "part"). `position` says
+    which of the call's tensor arguments comes from the photo; of pooled units, which of
+    the head's readings they are. A call is known by its `index` and `name`.
     """
 
     kind: str
@@ -52,35 +63,105 @@ class Step:
 POOLED = Step("pooled")
 
 
-def readout_of(
-    step: Step, caught: Mapping[int, Caught], feature_map: Tensor
-) -> Readout:
-    """The readout of a step and those before it, from the caught arguments of their calls."""
-    if step.kind == "pooled":
-        return _identity(feature_map)
-    if step.kind == "linear" and step.before == (POOLED,):
-        weight, bias = affine(step.name, caught[step.index])
+@dataclass(frozen=True)
+class Reader:
+    """Reads steps off a forward pass: the caught arguments of their calls, and the units.
+
+    The units of all `readings` stand one behind the other; `like` is a tensor of the
+    pass, for the device.
+    """
+
+    caught: Mapping[int, Caught]
+    readings: Sequence[Reading]
+    like: Tensor
+
+    def readout_of(self, step: Step) -> Readout:
+        """The readout of a step and those before it."""
+        if step.kind == "pooled":
+            return self._among_all(self._identity(step), None, step)
+        if step.kind == "linear" and step.before[0].kind == "pooled":
+            weight, bias = affine(step.name, self.caught[step.index])
+            return self._among_all(weight, bias, step.before[0])
+        if step.kind == "cat":
+            return self._concatenated(step)
+
+        before = self.readout_of(step.before[0])
+        if step.kind == "total":
+            cells = self.readings[step.before[0].position].cells
+            return scaled(before, torch.tensor(float(cells)))
+        if step.kind in ("stacked sum", "stacked mean"):
+            return self._stacked(step, before)
+
+        call = self.caught[step.index]
+        if step.kind == "linear":
+            return composed(before, *affine(step.name, call))
+        if step.kind == "cosine":
+            return _cosine(step, call, before)
+        if step.kind == "norm":
+            return _normalised(step, call, before)
+        if step.kind == "batch norm":
+            scale, shift = _batch_norm(call)
+            return shifted(scaled(before, scale), shift)
+        if step.kind == "sum":
+            second = self.readout_of(step.before[1])
+            sign = SUM_SIGNS[step.name] * _alpha(call)
+            return added(before, second, sign)
+        return _with_constant(step, call, before)
+
+    def _identity(self, pooled: Step) -> Tensor:
+        units = self.readings[pooled.position].shape[0]
+        return torch.eye(units, dtype=torch.float32, device=self.like.device)
+
+    def _among_all(
+        self, weight: Tensor, bias: Tensor | None, pooled: Step
+    ) -> Readout:
+        """The readout of one reading's units, with weight zero for those of all others."""
         bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.clone()
-        return Readout(weight.clone(), bias)
+        if len(self.readings) == 1:
+            return Readout(weight.clone(), bias)
+        slices = slices_of(self.readings)
+        of_all = weight.new_zeros((len(weight), slices[-1].stop))
+        of_all[:, slices[pooled.position]] = weight
+        return Readout(of_all, bias)
 
-    before = readout_of(step.before[0], caught, feature_map)
-    if step.kind == "total":
-        cells = feature_map[0, 0].numel()
-        return scaled(before, torch.tensor(float(cells)))
+    def _concatenated(self, step: Step) -> Readout:
+        """The readout of numbers put one behind the other, some of them constant."""
+        call = self.caught[step.index]
+        tensors = list(tensors_in((call.args, call.kwargs)))
+        moving = {
+            part.position: self.readout_of(part.before[0])
+            for part in step.before
+        }
+        first = next(iter(moving.values()))
+        weights, biases = [], []
+        for place, tensor in enumerate(tensors):
+            readout = moving.get(place)
+            if readout is None:
+                constant = recorded(tensor).to(first.bias).flatten(1)[0]
+                weights.append(
+                    first.weight.new_zeros(
+                        (len(constant), len(first.weight[0]))
+                    )
+                )
+                biases.append(constant)
+                continue
+            if readout.norm is not None:
+                raise HeadError(
+                    "numbers that were normalised are put beside others: "
+                    "something other than one linear layer"
+                )
+            weights.append(readout.weight)
+            biases.append(readout.bias)
+        return Readout(torch.cat(weights), torch.cat(biases))
 
-    call = caught[step.index]
-    if step.kind == "linear":
-        return _composed(before, *affine(step.name, call))
-    if step.kind == "norm":
-        return _normalised(step.name, call, before)
-    if step.kind == "batch norm":
-        scale, shift = _batch_norm(call)
-        return shifted(scaled(before, scale), shift)
-    if step.kind == "sum":
-        second = readout_of(step.before[1], caught, feature_map)
-        sign = SUM_SIGNS[step.name] * _alpha(call)
-        return added(before, second, sign)
-    return _with_constant(step, call, before)
+    def _stacked(self, step: Step, first: Readout) -> Readout:
+        """The readout of the sum or mean of several, as of the networks of an ensemble."""
+        total = first
+        for other in step.before[1:]:
+            total = added(total, self.readout_of(other))
+        if step.kind == "stacked sum":
+            return total
+        return scaled(total, torch.tensor(1 / len(step.before)))
 
 
 def affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
@@ -102,14 +183,6 @@ def affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
     return recorded(weight).to(torch.float32), bias
 
 
-def _identity(feature_map: Tensor) -> Readout:
-    units = feature_map.shape[1]
-    weight = torch.eye(
-        units, dtype=feature_map.dtype, device=feature_map.device
-    )
-    return Readout(weight, torch.zeros_like(weight[0]))
-
-
 def _with_constant(step: Step, call: Caught, before: Readout) -> Readout:
     """The readout with a constant added, subtracted, multiplied or divided by."""
     constant = _other_argument(call, step.position).to(torch.float32)
@@ -127,49 +200,51 @@ def _with_constant(step: Step, call: Caught, before: Readout) -> Readout:
     return shifted(before, offset)
 
 
-def _composed(before: Readout, weight: Tensor, bias: Tensor | None) -> Readout:
-    """The readout with a linear layer behind it."""
-    if _is_diagonal(before.weight):
-        through = weight * before.weight.diagonal()
-    else:
-        through = weight @ before.weight
-    if before.norm is not None and before.norm.centred:
-        through = through - through.mean(dim=1, keepdim=True)
-
-    constant = weight @ before.bias
-    constant = constant if bias is None else constant + bias
-    return Readout(through, constant, before.norm)
+def _cosine(step: Step, call: Caught, before: Readout) -> Readout:
+    """The readout of cosine similarities between numbers and the constant vectors of classes."""
+    eps = call.argument(3, "eps")
+    norm = Normalisation("length", 1e-8 if eps is None else float(eps))
+    vectors = call.argument(1 - step.position, ("x1", "x2")[1 - step.position])
+    vectors = recorded(vectors).to(torch.float32)
+    weight = normalize(vectors.flatten(0, -2), dim=1, eps=norm.eps)
+    return composed(_divided(before, norm, step), weight, None)
 
 
-def _is_diagonal(matrix: Tensor) -> bool:
-    """Whether a matrix scales and mixes nothing, as that of a normalisation does."""
-    rows, cols = matrix.shape
-    if rows != cols:
-        return False
-    everywhere = int(matrix.count_nonzero())
-    on_diagonal = int(matrix.diagonal().count_nonzero())
-    return everywhere == on_diagonal
+def _divided(before: Readout, norm: Normalisation, step: Step) -> Readout:
+    """The readout of numbers over one of them."""
+    reads_all_units = len(before.weight) == before.weight.shape[1]
+    if step.before == (POOLED,) and reads_all_units:
+        return Readout(before.weight, before.bias, norm)
+    return embedded(before, norm)
 
 
-def _normalised(name: str, call: Caught, before: Readout) -> Readout:
-    """The readout of a normalisation: the units over one number, then scale and shift."""
+def _normalised(step: Step, call: Caught, before: Readout) -> Readout:
+    """The readout of a normalisation: numbers over one of them, then scale and shift."""
+    norm = _normalisation(step.name, call)
+    readout = _divided(before, norm, step)
+    if norm.kind == "length":
+        return readout
+
+    scale = call.argument(2, "weight")
+    shift = call.argument(3, "bias") if norm.centred else None
+    if scale is not None:
+        readout = scaled(readout, scale)
+    return readout if shift is None else shifted(readout, shift)
+
+
+def _normalisation(name: str, call: Caught) -> Normalisation:
+    if name in LENGTHS:
+        # Whatever keeps the quotient finite is too small to count.
+        return Normalisation("length", 1e-12)
     if name == "normalize":
         eps = call.argument(3, "eps")
-        norm = Normalisation("length", 1e-12 if eps is None else float(eps))
-        return Readout(before.weight, before.bias, norm)
+        return Normalisation("length", 1e-12 if eps is None else float(eps))
 
     is_rms = name == "rms_norm"
     eps = call.argument(3 if is_rms else 4, "eps")
     if eps is None:
         eps = torch.finfo(call.first.dtype).eps if is_rms else 1e-5
-    norm = Normalisation(UNIT_NORMALISATIONS[name], float(eps))
-
-    readout = Readout(before.weight, before.bias, norm)
-    scale = call.argument(2, "weight")
-    shift = None if is_rms else call.argument(3, "bias")
-    if scale is not None:
-        readout = scaled(readout, scale)
-    return readout if shift is None else shifted(readout, shift)
+    return Normalisation(UNIT_NORMALISATIONS[name], float(eps))
 
 
 def _batch_norm(call: Caught) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.disk.manifest import identity_of
 from unitscope.atlas.identity import fingerprint
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.readout import Readout
 from unitscope.datasets import Dataset
@@ -237,7 +238,9 @@ class Documents:
         if self.model is None:
             return None if self.atlas is None else self.atlas.readout
         head, _ = self.model.head_or_refusal()
-        return getattr(head, "readout", None)
+        if isinstance(head, ExactHead) and head.has_table:
+            return head.readout
+        return None
 
     def _explanation(self, id: str, layer: str | None) -> Explanation:
         """A photo's explanation, from the recent ones where it is among them."""

@@ -29,7 +29,7 @@ def network_of_model(model: Classifier) -> Plain:
         ),
         "model": _model(model),
         "head": {
-            "exact": head is not None and head.exact,
+            "exact": head is not None and head.has_table,
             "layer": None if head is None else head.layer,
             "kind": "none" if head is None else head.kind,
             "reason": reason,

@@ -58,12 +58,12 @@ def photo_contents(explanation: Explanation) -> Plain:
             subject.placement(explanation.input_size), explanation.grid, cells
         ),
         "name": shorten(subject.name, _LONGEST_NAME),
-        "exact": explanation.exact,
+        "exact": explanation.head.has_table,
         "layer": explanation.layer,
         "units": len(feature_map),
         "logits": packed(explanation.logits[0]),
     }
-    if explanation.exact:
+    if explanation.head.has_table:
         return contents | {"features": packed(feature_map)}
 
     sides = [min(side, _THUMBNAIL) for side in cells]

@@ -22,12 +22,13 @@ from unitscope.tracing.functions import (
     ATTENTIONS,
     AXIS_REORDERINGS,
     CELL_MIXERS,
-    CELL_REORDERINGS,
     CELLWISE,
     CHANNELS_FIRST,
+    CHOICES_ALONG_AXIS,
     CONCATENATIONS,
     CONSTRUCTORS,
     DIVIDERS,
+    FLIPS,
     LINEAR_LAYERS,
     MATRIX_PRODUCTS,
     RESHAPES,
@@ -35,15 +36,22 @@ from unitscope.tracing.functions import (
 )
 from unitscope.tracing.joining import joined
 from unitscope.tracing.reordering import (
+    flipped,
     moved,
     permuted,
     reversed_axes,
-    scrambled,
+    rolled,
+    rotated,
     swapped,
 )
 from unitscope.tracing.reshaping import reshaped
 from unitscope.tracing.roles import LOST, Layout, TracedTensor, without_place
-from unitscope.tracing.selecting import divided, selected
+from unitscope.tracing.selecting import (
+    chosen_along,
+    divided,
+    selected,
+    written,
+)
 from unitscope.tracing.windows import padded, unfolded, windowed
 
 Rule: TypeAlias = Callable[[FunctionCall], Layout | None]
@@ -81,7 +89,10 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(RESHAPES, _of_first(reshaped)),
     **dict.fromkeys(SELECTIONS, _of_first(selected)),
     **dict.fromkeys(DIVIDERS, _of_first(divided)),
-    **dict.fromkeys(CELL_REORDERINGS, _of_first(scrambled)),
+    **dict.fromkeys(FLIPS, _of_first(flipped)),
+    "rot90": _of_first(rotated),
+    "roll": _of_first(rolled),
+    **dict.fromkeys(CHOICES_ALONG_AXIS, _of_first(chosen_along)),
     **dict.fromkeys(CONCATENATIONS, joined),
     **dict.fromkeys(MATRIX_PRODUCTS, multiplied),
     **dict.fromkeys(LINEAR_LAYERS, mixed),
@@ -115,10 +126,7 @@ def followed(call: FunctionCall) -> Layout | None:
     no_roles: Layout = (None,) * len(call.shape)
 
     if call.name == "__setitem__":
-        value = inputs[-1]
-        if len(inputs) > 1 and value.layout is not None:
-            return LOST
-        return call.first.layout
+        return written(call)
     if call.name in CELL_MIXERS or call.name.startswith("fft_"):
         return no_roles
 

@@ -68,12 +68,12 @@ class FunctionCall(WithArguments):
             return self.args[position]
         return self.kwargs[keyword]
 
-    def axis(self, dimensions: int, position: int = 1) -> int:
+    def axis(self, dimensions: int, position: int = 1, default: int = 0) -> int:
         """The axis that `dim` names, from 0, of so many; the first by default."""
         if "dim" in self.kwargs:
             axis = self.kwargs["dim"]
         else:
-            axis = self.argument(position, "axis", 0)
+            axis = self.argument(position, "axis", default)
         return int(axis) % max(dimensions, 1)
 
     @property

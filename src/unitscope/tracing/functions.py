@@ -67,8 +67,16 @@ REPETITIONS = _names(
     "expand expand_as broadcast_to repeat tile repeat_interleave"
 )
 
-# Move cells to other places of a map, in the same shape.
-CELL_REORDERINGS = _names("flip fliplr flipud roll rot90")
+# Mirror axes.
+FLIPS = _names("flip fliplr flipud")
+
+# Reorder one axis, or choose from it.
+CHOICES_ALONG_AXIS = _names("""
+    index_select gather take_along_dim sort argsort msort topk cummax cummin
+    """)
+
+# Of these, the axis is the last one where none is named.
+DEFAULT_IS_LAST = _names("sort argsort topk")
 
 
 # Element by element. -----------------------------------------------------------------
@@ -176,6 +184,7 @@ CHANNELS_FIRST = (
     WINDOWS
     | RESAMPLERS
     | _names("batch_norm instance_norm group_norm conv_transpose2d lp_pool2d")
+    | _names("channel_shuffle native_channel_shuffle")
 )
 
 # Pool (batch, unit, token), or the map of `lp_pool2d`.
@@ -213,6 +222,7 @@ HEAD_FUNCTIONS = _names("""
     linear conv2d addmm matmul mm __matmul__ mean sum adaptive_avg_pool1d
     adaptive_avg_pool2d avg_pool2d flatten view reshape squeeze permute
     layer_norm group_norm rms_norm normalize batch_norm add add_ __add__ __iadd__
+    amax max cat concat concatenate stack
     """)
 
 
@@ -242,6 +252,12 @@ UNIT_NORMALISATIONS: Mapping[str, str] = MappingProxyType(
         "normalize": "length",
     }
 )
+
+# Keep a divisor from being zero.
+LIMITS_BELOW = _names("clamp clamp_ clamp_min clamp_min_ clip maximum max")
+
+# Compute the length of a vector, to divide it by.
+LENGTHS = _names("norm linalg_norm linalg_vector_norm")
 
 # Return the shape and data type of their first argument.
 SHAPE_KEEPERS = _names("""

@@ -101,7 +101,7 @@ def _middle(roles: Sequence[Role], step: float) -> Axis | None:
     first = min(starts)
     last = max(starts)
     # Neighbours are less than a step apart.
-    if last - first >= step - 1e-6:
+    if last - first >= abs(step) - 1e-6:
         return None
     middle = (first + last) / 2
     return Axis(middle, step)

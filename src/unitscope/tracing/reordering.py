@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from unitscope.geometry import Axis
 from unitscope.tracing.function_call import FunctionCall
-from unitscope.tracing.roles import Layout, without_place
+from unitscope.tracing.roles import Layout, Role, Side, Tokens, without_place
 
 
 def permuted(call: FunctionCall, layout: Layout) -> Layout | None:
@@ -61,11 +63,66 @@ def reversed_axes(call: FunctionCall, layout: Layout) -> Layout | None:
     return layout[::-1]
 
 
-def scrambled(call: FunctionCall, layout: Layout) -> Layout | None:
-    """The roles after cells moved to other places of the map, as by `flip`."""
-    if call.shape != call.first.shape:
-        return None
-    return tuple(map(without_place, layout))
+def flipped(call: FunctionCall, layout: Layout) -> Layout | None:
+    """The roles after `flip`: cells of a flipped axis lie in the opposite order."""
+    axes = _arguments(call)
+    if call.name in ("fliplr", "flipud"):
+        axes = [1 if call.name == "fliplr" else 0]
+    if len(axes) == 1 and not isinstance(axes[0], int):
+        (axes,) = axes
+
+    roles = list(layout)
+    for axis in _axes(tuple(axes), len(layout)):
+        roles[axis] = _mirrored(layout[axis], call.shape[axis])
+    return tuple(roles)
+
+
+def rotated(call: FunctionCall, layout: Layout) -> Layout | None:
+    """The roles after `rot90`: of an odd number of turns, the axes change places."""
+    turns = int(call.argument(1, "k", 1)) % 4
+    one, other = call.argument(2, "dims", (0, 1))
+    shape = call.first.shape
+    mirrored_one = _mirrored(layout[one], shape[one])
+    mirrored_other = _mirrored(layout[other], shape[other])
+
+    roles = list(layout)
+    if turns == 1:
+        roles[one], roles[other] = mirrored_other, layout[one]
+    elif turns == 2:
+        roles[one], roles[other] = mirrored_one, mirrored_other
+    elif turns == 3:
+        roles[one], roles[other] = layout[other], mirrored_one
+    return tuple(roles)
+
+
+def rolled(call: FunctionCall, layout: Layout) -> Layout | None:
+    """The roles after `roll`: on the axes that it changes, the places of cells are unknown."""
+    axes = call.argument(2, "dims")
+    if axes in (None, ()):
+        axes = range(len(layout))
+
+    roles = list(layout)
+    for axis in _axes(axes, len(layout)):
+        roles[axis] = without_place(layout[axis])
+    return tuple(roles)
+
+
+def _mirrored(role: Role, length: int) -> Role:
+    if isinstance(role, Side):
+        return Side(role.which, _mirrored_axis(role.axis, length))
+    if isinstance(role, Tokens):
+        if role.cells != length:
+            return without_place(role)
+        return replace(
+            role,
+            row_axis=_mirrored_axis(role.row_axis, role.rows),
+            col_axis=_mirrored_axis(role.col_axis, role.cols),
+        )
+    return None
+
+
+def _mirrored_axis(axis: Axis | None, length: int) -> Axis | None:
+    return None if axis is None else axis.sliced(length - 1, -1)
 
 
 def _arguments(call: FunctionCall) -> list[Any]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from unitscope.tracing.function_call import FunctionCall
-from unitscope.tracing.roles import Layout, Role, Side, Tokens
+from unitscope.tracing.functions import DEFAULT_IS_LAST
+from unitscope.tracing.roles import LOST, Layout, Role, Side, Tokens
 
 
 def selected(call: FunctionCall, layout: Layout) -> Layout | None:
@@ -23,6 +28,62 @@ def divided(call: FunctionCall, layout: Layout) -> Layout | None:
     part = slice(begin, end)
     index = _index_along(axis, part)
     return _indexed(index, layout, call.first.shape)
+
+
+def chosen_along(call: FunctionCall, layout: Layout) -> Layout | None:
+    """The roles after an axis was reordered or chosen from, as by `index_select` or `sort`.
+
+    Cells stay in place where that axis holds none; None where it holds some.
+    """
+    default = -1 if call.name in DEFAULT_IS_LAST else 0
+    axis = call.axis(len(layout), default=default)
+    if layout[axis] is not None or len(call.shape) != len(layout):
+        return None
+    for place, role in enumerate(layout):
+        if role is not None and call.shape[place] != call.first.shape[place]:
+            return None
+    return layout
+
+
+def written(call: FunctionCall) -> Layout | None:
+    """The roles after `x[index] = value`; LOST where cells of the value may lie elsewhere."""
+    target = call.first
+    value = call.inputs[-1]
+    index = call.args[1]
+    if len(call.inputs) == 1 or value.layout is None:
+        return target.layout
+    if target.layout is LOST or value.layout is LOST:
+        return LOST
+
+    blank: Layout = (None,) * len(target.shape)
+    kept = _indexed(index, target.layout or blank, target.shape)
+    if kept is None or len(kept) != len(value.layout):
+        return LOST
+    if target.layout is not None and any(target.layout):
+        return target.layout if kept == value.layout else LOST
+    return _laid_into(index, value.layout, target.shape)
+
+
+def _laid_into(index: Any, layout: Layout, shape: tuple[int, ...]) -> Layout:
+    """The roles of a tensor without any, after one of a layout was written into it."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    parts = _without_ellipsis(parts, len(shape))
+    roles: list[Role] = []
+    given = iter(layout)
+    for part, length in zip(parts, shape, strict=True):
+        if isinstance(part, int):
+            roles.append(None)
+            continue
+        role = next(given)
+        is_whole = isinstance(part, slice) and part.indices(length) == (
+            0,
+            length,
+            1,
+        )
+        if role is not None and not is_whole:
+            return LOST
+        roles.append(role)
+    return tuple(roles)
 
 
 def _index(call: FunctionCall) -> Any:
@@ -51,11 +112,16 @@ def _index_along(axis: int, part: int | slice) -> tuple[int | slice, ...]:
 def _indexed(
     index: Any, layout: Layout, shape: tuple[int, ...]
 ) -> Layout | None:
-    """The roles after an index of numbers and slices; None after any other choice."""
-    parts = [index]
-    if isinstance(index, tuple):
-        parts = list(index)
-    if not all(map(_is_plain, parts)):
+    """The roles after an index; None where it may choose or reorder cells.
+
+    It may hold numbers, slices, and one list of places along an axis without cells.
+    """
+    parts = list(index) if isinstance(index, tuple) else [index]
+    lists = [part for part in parts if _is_list_of_places(part)]
+    if len(lists) > 1 or not all(map(_is_known, parts)):
+        return None
+    if lists and any(_is_number(part) for part in parts):
+        # A number beside a list counts as a list, which may move the axis.
         return None
     parts = _without_ellipsis(parts, len(layout))
 
@@ -69,14 +135,29 @@ def _indexed(
         if isinstance(part, slice):
             role = _cut(layout[axis], part, shape[axis])
             roles.append(role)
+        elif not isinstance(part, int):
+            if layout[axis] is not None:
+                return None
+            roles.append(None)
         axis += 1
     return tuple(roles)
 
 
-def _is_plain(part: Any) -> bool:
+def _is_known(part: Any) -> bool:
     if part is None or part is Ellipsis:
         return True
-    return isinstance(part, (int, slice))
+    return isinstance(part, (int, slice)) or _is_list_of_places(part)
+
+
+def _is_number(part: Any) -> bool:
+    return isinstance(part, int) and not isinstance(part, bool)
+
+
+def _is_list_of_places(part: Any) -> bool:
+    """Whether a part of an index is a list of places along one axis, or a mask of them."""
+    if isinstance(part, (list, tuple, range, np.ndarray)):
+        part = torch.as_tensor(part)
+    return isinstance(part, Tensor) and part.ndim == 1
 
 
 def _without_ellipsis(parts: list[Any], dimensions: int) -> list[Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from unitscope.tracing.arguments import WithArguments
+from unitscope.tracing.arguments import WithArguments, tensors_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,9 @@ class Tap(_CallCounter):
         if self._wanted.get(index) != name:
             return args
 
-        first = args[0] if args else kwargs["input"]
+        first = args[0] if args else kwargs.get("input")
+        if not isinstance(first, Tensor):  # a list, as of `cat`
+            first = next(tensors_in((args, kwargs)))
         # Cloned at once: a later in-place operation may overwrite it.
         if not torch.is_grad_enabled():
             first = first.detach()
@@ -94,18 +96,23 @@ class Tap(_CallCounter):
 
 
 class Switch(_CallCounter):
-    """Replaces the first argument of one call: a real pass with a changed feature map.
+    """Replaces the first argument of chosen calls: a real pass with changed feature maps.
 
-    `fired` says whether the call was met.
+    `changes` are what is done to it, by the index and name of the call. `fired` says
+    whether all of the calls were met.
     """
 
     def __init__(
-        self, index: int, name: str, change: Callable[[Tensor], Tensor]
+        self, changes: Mapping[tuple[int, str], Callable[[Tensor], Tensor]]
     ) -> None:
         super().__init__()
-        self._chosen = (index, name)
-        self._change = change
-        self.fired = False
+        self._changes = changes
+        self._met = 0
+
+    @property
+    def fired(self) -> bool:
+        """Whether all of the calls were met."""
+        return self._met == len(self._changes)
 
     def meet(
         self,
@@ -114,13 +121,14 @@ class Switch(_CallCounter):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[Any, ...]:
-        """Change the first argument where the call is the chosen one."""
-        if (index, name) != self._chosen:
+        """Change the first argument where the call is a chosen one."""
+        change = self._changes.get((index, name))
+        if change is None:
             return args
 
-        self.fired = True
+        self._met += 1
         if not args:
-            kwargs["input"] = self._change(kwargs["input"])
+            kwargs["input"] = change(kwargs["input"])
             return args
         first, *others = args
-        return self._change(first), *others
+        return change(first), *others

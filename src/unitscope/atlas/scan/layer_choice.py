@@ -18,9 +18,11 @@ _SEED = 3
 
 
 def exact_head(model: Classifier) -> ExactHead | None:
-    """The head of a model, None where it is not exact."""
+    """The head of a model, None where it is not exact, or more than an atlas can keep."""
     head = model.head_or_refusal()[0]
-    return head if isinstance(head, ExactHead) else None
+    if isinstance(head, ExactHead) and head.has_table:
+        return head
+    return None
 
 
 def chosen_layers(
@@ -63,7 +65,7 @@ def _default_names(model: Classifier) -> list[str]:
             "the network has no layer that a scan could choose by itself "
             f"({reason}): name layers"
         )
-    return [] if isinstance(head, ExactHead) else [head.layer]
+    return [] if head.has_table else [head.layer]
 
 
 def _is_map_of(

@@ -126,7 +126,7 @@ class ScanPlan:
 
     def _model_facts(self, facts: NetworkFacts) -> dict[str, Any]:
         provenance = facts.provenance
-        head, _ = self.model.head_or_refusal()
+        head = exact_head(self.model)
         return {
             "spec": provenance.spec,
             "weights": provenance.weights,
@@ -138,7 +138,7 @@ class ScanPlan:
             "input_shape": list(facts.input_shape),
             "preprocessing": facts.preprocessing,
             "output": facts.output,
-            "head": _head_facts(head) if isinstance(head, ExactHead) else None,
+            "head": None if head is None else _head_facts(head),
         }
 
     def _data_facts(self) -> dict[str, Any]:
