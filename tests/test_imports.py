@@ -29,18 +29,18 @@ ROOMS = {
         jpegs photos resizing pictures ramps measured preprocessing batches subjects
         """,
     "tracing": """
-        functions arguments outputs taps roles axes function_call reordering reshaping
+        functions arguments outputs taps ending roles axes function_call reordering reshaping
         selecting windows combining joining axis_rules calls trace layers stages
         """,
     "attribution": """
-        arrays readout rounding classes unit_maps activations methods probes head
-        steps head_path pooling refusal exact_heads head_search
+        arrays scores readout rounding classes unit_maps activations methods probes head
+        steps head_path pooling refusal exact_heads head_search look_through guess
         stand_in suffix local_head local_search
         explanation exact_explanation local_explanation ablation
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance network checks reading structure forward explaining inner_layers
+        provenance network checks reading scoring structure forward explaining inner_layers
         classifier
         """,
     "network_facts": "",

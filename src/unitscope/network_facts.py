@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from unitscope.attribution.head import Head
+from unitscope.attribution.scores import Scores
 from unitscope.model import Classifier, Provenance
 from unitscope.tracing.layers import Layer
 from unitscope.tracing.stages import Stage
@@ -19,7 +20,8 @@ class NetworkFacts:
     """What a reader needs to know about a network to reproduce its numbers.
 
     Without an exact head, `refusal` says why. `head` is then the local answer, or None
-    where no local answer exists.
+    where no local answer exists. `notes` are those of the provenance, and why its scores
+    are what they are.
     """
 
     provenance: Provenance
@@ -35,6 +37,8 @@ class NetworkFacts:
     dtype: str
     device: str
     versions: dict[str, str]
+    scores: Scores
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, model: Classifier) -> NetworkFacts:
@@ -58,6 +62,10 @@ class NetworkFacts:
             dtype=str(like.dtype).removeprefix("torch."),
             device=str(like.device),
             versions=_versions(),
+            scores=model.scores,
+            notes=tuple(
+                filter(None, (*model.provenance.notes, model.scores_note))
+            ),
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,25 +31,28 @@ from unitscope.errors import HeadError
 from unitscope.geometry import Grid
 from unitscope.tracing.axes import Axes
 from unitscope.tracing.calls import Call
+from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.functions import (
     ELEMENTWISE_PRODUCTS,
-    PROBABILITIES,
     SUM_SIGNS,
     UNIT_NORMALISATIONS,
     UNIT_QUOTIENTS,
 )
 from unitscope.tracing.layers import captured, nesting
-from unitscope.tracing.outputs import logits_of
 from unitscope.tracing.trace import Trace, trace
 
 
 def find_head(
-    module: nn.Module, example: Tensor, traced: Trace | None = None
+    module: nn.Module,
+    example: Tensor,
+    traced: Trace | None = None,
+    ending: Ending = IN_OUTPUT,
 ) -> tuple[ExactHead, HeadPath]:
     """Find the exact head and prove it on probe inputs.
 
     `example` (batch, channel, row, col) gives shape, dtype and device. The module must be
-    in evaluation mode, without gradients. Raises HeadError, saying why, where the network
+    in evaluation mode, without gradients; `ending` says where its logits are, and `traced`
+    ends there. Raises HeadError, saying why, where the network
     does not end in a global average pool and one linear layer, or where the identity does
     not hold on every probe.
     """
@@ -58,7 +62,7 @@ def find_head(
             "module that it was made from"
         )
     traced = traced or trace(module, example[:1])
-    kind, path, source = _walk_back(traced)
+    kind, path, source = _walk_back(traced, ending)
     layer, is_map = _layer_of(traced, source)
 
     inputs = probes(example)
@@ -87,22 +91,21 @@ def find_head(
     return head, path
 
 
-def ends_in_probabilities(traced: Trace) -> bool:
-    """Whether the network ends in a softmax or a sigmoid, so that it gives no logits."""
-    assert traced.output is not None
-    return carried_from(traced.output).name in PROBABILITIES
-
-
-def _walk_back(traced: Trace) -> tuple[type[ExactHead], HeadPath, Call]:
+def _walk_back(
+    traced: Trace, ending: Ending
+) -> tuple[type[ExactHead], HeadPath, Call]:
     """The kind of head, its path, and the call that makes the feature map."""
     assert traced.output is not None
     walk = _Walk(traced)
     last = walk.step_of(traced.output, linear=None)
+    if ending.complement is not None:
+        last = Step("sides", before=(last,), complement=ending.complement)
     assert walk.pool is not None
     for kind in EXACT_KINDS:
         applies = kind.path_to(last, walk.pool)
         if applies is not None:
-            return kind, *applies
+            path, source = applies
+            return kind, replace(path, ending=ending), source
     raise HeadError(f"no kind of exact head fits: {WANTED}")
 
 
@@ -265,8 +268,8 @@ def _prove_ablation(
     logits, feature_map, readout = tapped
     off = list(range(0, feature_map.shape[1], 2))
     fresh = x.clone()
-    with path.without_units(off):
-        real = logits_of(module(fresh), len(x)).to(torch.float32)
+    switch = path.without_units(off)
+    real = path.ending.logits(lambda: module(fresh), len(x), switch)
 
     ablated = Axes().without(feature_map, off)
     fast = readout.logits(cell_means(ablated))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,8 @@ from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
 from unitscope.errors import HeadError, ModelError
 from unitscope.tracing.calls import Call
+from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import Layer, captured, nesting
-from unitscope.tracing.outputs import logits_of
 from unitscope.tracing.trace import Trace
 
 # A share of |gradient|·|activation| below this is rounding and nothing else.
@@ -32,6 +32,7 @@ def find_local(
     reason: str,
     layer: Layer | None = None,
     method: str = DEFAULT_METHOD,
+    ending: Ending = IN_OUTPUT,
 ) -> LocalHead:
     """Find where a local answer is best given, or try the `layer` that is named.
 
@@ -43,7 +44,7 @@ def find_local(
 
     Raises HeadError where there is no such layer.
     """
-    search = _Search(module, example, traced, layers, reason, method)
+    search = _Search(module, example, traced, layers, reason, method, ending)
     if layer is not None:
         return search.measured(layer)
 
@@ -97,8 +98,10 @@ class _Search:
         layers: Sequence[Layer],
         reason: str,
         method: str,
+        ending: Ending,
     ) -> None:
         self._module, self._reason, self._method = module, reason, method
+        self._ending = ending
         self._inputs = probes(example)
         self._traced = traced
         self._calls = {
@@ -109,10 +112,23 @@ class _Search:
 
     def is_constant(self) -> bool:
         """Whether the logits are the same on inputs as different as two kinds of noise."""
-        x = self._inputs[-1]
-        logits = logits_of(self._module(x.clone()), len(x)).to(torch.float32)
-        traced = self._traced.logits
-        return traced is not None and torch.equal(logits, traced)
+        first, *_, last = map(self._logits, self._inputs)
+        return torch.equal(first, last)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        fresh = x.clone()
+        return self._ending.logits(lambda: self._module(fresh), len(x))
+
+    def _suffix(
+        self,
+        layer: Layer,
+        outputs: Mapping[str, Tensor],
+        x: Tensor,
+        start: Layer | None,
+    ) -> tuple[Tensor, Suffix]:
+        return suffix_after(
+            self._module, layer, outputs, x, start, self._ending
+        )
 
     def candidates(self) -> Iterator[Layer]:
         """Layers with a map, the last first; those that something bypasses come after."""
@@ -187,20 +203,14 @@ class _Search:
         """Measure one probe; gives the start as well, which is None if it cannot be used."""
         names = [layer.name, *([start.name] if start else [])]
         with captured(self._module, names) as outputs:
-            logits = logits_of(self._module(x.clone()), len(x)).to(
-                torch.float32
-            )
+            logits = self._logits(x)
         if any(name not in outputs for name in names):
             raise HeadError(f"layer '{layer.name}' does not run on every input")
 
-        feature_map, suffix = suffix_after(
-            self._module, layer, outputs, x, start
-        )
+        feature_map, suffix = self._suffix(layer, outputs, x, start)
         if start is not None and not _runs_alone(suffix, feature_map, logits):
             start = None
-            feature_map, suffix = suffix_after(
-                self._module, layer, outputs, x, None
-            )
+            feature_map, suffix = self._suffix(layer, outputs, x, None)
 
         first = int(logits[0].argmax())
         gradients: dict[int, Tensor] = {}

@@ -26,7 +26,8 @@ class Step:
 
     `kind`: "pooled" (the units themselves), "total" (pooled by a sum: the number of cells
     times the mean), "linear", "norm", "batch norm", "shift", "scale", "divide" (by
-    constants) or "sum" (of two steps). `position` says which of the call's tensor
+    constants), "sum" (of two steps) or "sides" (the logits of two classes from one number,
+    of which the first is `complement` − the number). `position` says which of the call's tensor
     arguments comes from the photo. A call is known by its `index` and `name`.
     """
 
@@ -35,6 +36,7 @@ class Step:
     name: str = ""
     before: tuple[Step, ...] = ()
     position: int = 0
+    complement: float = 0.0
 
     def calls(self) -> Iterator[tuple[int, str]]:
         """The calls whose arguments must be caught to compute this step."""
@@ -66,6 +68,8 @@ def readout_of(
     if step.kind == "total":
         cells = feature_map[0, 0].numel()
         return scaled(before, torch.tensor(float(cells)))
+    if step.kind == "sides":
+        return _both_sides(before, step.complement)
 
     call = caught[step.index]
     if step.kind == "linear":
@@ -107,6 +111,13 @@ def _identity(feature_map: Tensor) -> Readout:
         units, dtype=feature_map.dtype, device=feature_map.device
     )
     return Readout(weight, torch.zeros_like(weight[0]))
+
+
+def _both_sides(before: Readout, complement: float) -> Readout:
+    """The readout of two classes: `complement` − the one number, and the number."""
+    weight = torch.cat([-before.weight, before.weight])
+    bias = torch.cat([complement - before.bias, before.bias])
+    return Readout(weight, bias, before.norm)
 
 
 def _with_constant(step: Step, call: Caught, before: Readout) -> Readout:

@@ -60,8 +60,9 @@ def _facts(
     yield "input", f"{shape} (channel × row × col), {place}"
 
     yield "preprocessing", facts.preprocessing
+    yield "scores", facts.scores.describe()
     yield from _head_facts(facts.head, verification)
-    for note in provenance.notes:
+    for note in facts.notes:
         yield "note", note
 
 

@@ -28,6 +28,7 @@ def load_model(
         arch=options["arch"],
         labels=options["labels"],
         preprocessing=options["preprocessing"],
+        scores=options["scores"],
     )
     # Without a fixed input size every size of photo would be compiled for itself.
     has_fixed_size = model.preprocessing.input_size is not None

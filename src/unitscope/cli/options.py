@@ -13,7 +13,7 @@ from unitscope.sources import DEFAULT_SPEC, usages
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-MODEL_OPTIONS = ("spec", "weights", "arch", "labels", "preprocessing")
+MODEL_OPTIONS = ("spec", "weights", "arch", "labels", "preprocessing", "scores")
 
 
 def model_options(function: _F) -> _F:
@@ -46,6 +46,13 @@ def model_options(function: _F) -> _F:
             metavar="TEXT",
             help="E.g. 'resize=256,crop=224' or 'resize=227x227', or the name of a "
             "convention for Places365.",
+        ),
+        click.option(
+            "--scores",
+            metavar="KIND",
+            help="How outputs become probabilities: softmax (one class is right), sigmoid "
+            "(each class for itself), none (regression, embeddings), or probabilities "
+            "(they are such already); guessed by default.",
         ),
     ]
     for option in reversed(options):

@@ -13,8 +13,8 @@ from unitscope.attribution.arrays import cell_means
 from unitscope.attribution.head_path import HeadPath, run_tapped, run_with_tap
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.rounding import relative_difference
+from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import captured
-from unitscope.tracing.outputs import logits_of
 
 # What bfloat16, with its eight binary digits, may do to a sound network: relative to the
 # largest logit and activation.
@@ -23,10 +23,14 @@ ROUNDED = 0.05
 
 @dataclass(frozen=True)
 class Watched:
-    """What a pass gives beside logits: the input of the head on `path`, and `layers`."""
+    """What a pass gives beside logits: the input of the head on `path`, and `layers`.
+
+    `ending` says where the logits are.
+    """
 
     path: HeadPath | None = None
     layers: tuple[str, ...] = ()
+    ending: Ending = IN_OUTPUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +85,10 @@ def run_plain(
     with captured(network, watched.layers) as outputs:
         if watched.path is None:
             # A copy, since some networks normalise their input in place.
-            output = network(batch.clone())
-            logits = logits_of(output, batch.shape[0]).to(torch.float32).clone()
+            fresh = batch.clone()
+            logits = watched.ending.logits(
+                lambda: network(fresh), batch.shape[0]
+            )
         elif with_readout:
             logits, feature_map, readout = run_tapped(
                 network, batch, watched.path

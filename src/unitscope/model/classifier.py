@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,11 +15,11 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
-from unitscope.attribution.methods import METHODS
+from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.errors import HeadError, InputError, LabelsError, ModelError
+from unitscope.errors import HeadError, ModelError
 from unitscope.inputs.preprocessing import AnyPreprocessing, as_preprocessing
-from unitscope.labels import read_labels
+from unitscope.labels import LabelsSource, read_labels
 from unitscope.model import inner_layers
 from unitscope.model.checks import check_same_size
 from unitscope.model.explaining import Explainer, Question
@@ -29,6 +27,7 @@ from unitscope.model.forward import Forward
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
 from unitscope.model.reading import Batch, Input, read_batches
+from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
 from unitscope.tracing.layers import Layer, check_units, find_map_layer
 from unitscope.tracing.stages import Stage, stages_of
@@ -52,6 +51,7 @@ class Classifier:
         | Callable[[Image.Image], Any]
         | None = None,
         provenance: Provenance | None = None,
+        scores: Scores | str | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ModelError(
@@ -62,9 +62,10 @@ class Classifier:
         self.provenance = provenance or Provenance(
             "wrapped", f"as in the {type(module).__name__} that was wrapped"
         )
-        self._labels = None if labels is None else tuple(labels)
         self._network = Network(module)
-        self._structures = Structures(self._network, self._labels_for)
+        wanted = None if scores is None else Scores.read(scores)
+        self._scoring = Scoring(self._network, labels, wanted)
+        self._structures = Structures(self._network, self._scoring)
         self._forward = Forward(self._network, self._structures)
         # Without a preprocessing, the inputs themselves show what shape is usual.
         self._shape_from_inputs = preprocessing is None
@@ -92,9 +93,23 @@ class Classifier:
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes by index; "class 0", "class 1" … without labels."""
-        if self._labels is not None:
-            return self._labels
-        return self._labels_for(self._structures.at(self.input_shape).classes)
+        if self._scoring.names is not None:
+            return self._scoring.names
+        classes = self._structures.at(self.input_shape).classes
+        return self._scoring.labels_for(classes)
+
+    @property
+    def scores(self) -> Scores:
+        """What its numbers are: "softmax", "sigmoid", "none" or "probabilities".
+
+        What was asked for, or else a guess by numbers; `scores_note` says why.
+        """
+        return self._structures.scores_at(self.input_shape).scores
+
+    @property
+    def scores_note(self) -> str:
+        """Why `scores` are what they are; "" where they were asked for."""
+        return self._structures.scores_at(self.input_shape).note
 
     @property
     def head(self) -> Head:
@@ -165,15 +180,7 @@ class Classifier:
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not
         exist or has no map; HeadError where there is neither an exact nor a local answer.
         """
-        if precision not in (None, "float32", "bfloat16"):
-            raise InputError(
-                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
-            )
-        if method is not None and method not in METHODS:
-            choices = " or ".join(map(repr, METHODS))
-            raise InputError(f"there is no method '{method}': choose {choices}")
-
-        question = Question(layer, method, precision == "bfloat16")
+        question = Question.of(layer, method, precision)
         parts: list[Explanation] = []
         for batch, subjects in self._batches(x, batch_size):
             parts.append(self._explainer().explain(batch, subjects, question))
@@ -224,9 +231,15 @@ class Classifier:
         before, after, maps = inner_layers.measured_ablation(
             self._explainer(), batches, layer, units
         )
-        labels = self._labels_for(before.shape[1])
         return Ablation(
-            layer, maps.units, before, after, maps, labels, exact=False
+            layer,
+            maps.units,
+            before,
+            after,
+            maps,
+            self._scoring.labels_for(before.shape[1]),
+            exact=False,
+            scores=self.scores,
         )
 
     def forward_without(
@@ -305,7 +318,7 @@ class Classifier:
 
     def _explainer(self) -> Explainer:
         return Explainer(
-            self._network, self._structures, self._forward, self._labels_for
+            self._network, self._structures, self._forward, self._scoring
         )
 
     def _batches(self, x: Input, batch_size: int) -> Iterator[Batch]:
@@ -319,41 +332,30 @@ class Classifier:
         shape: tuple[int, ...] = self.input_shape
         if isinstance(x, Tensor) and x.ndim == 4:
             shape = tuple(x.shape[1:])
-        head = self._structures.at(shape).head
-        return head is not None and head.layer_is_map and head.layer == layer
+        return self._structures.at(shape).has_head_at(layer)
 
     def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
         names = dict.fromkeys([layers] if isinstance(layers, str) else layers)
         return tuple(find_map_layer(self.layers(), name).name for name in names)
 
-    def _labels_for(self, classes: int) -> tuple[str, ...]:
-        if self._labels is None:
-            return _unnamed(classes)
-        if len(self._labels) != classes:
-            raise LabelsError(
-                f"there are {len(self._labels)} labels, but the network has {classes} "
-                "classes: give one label a class, in order"
-            )
-        return self._labels
-
 
 def wrap(
     module: nn.Module,
-    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    labels: LabelsSource | None = None,
     preprocessing: AnyPreprocessing
     | Callable[[Image.Image], Any]
     | None = None,
+    *,
+    scores: Scores | str | None = None,
 ) -> Classifier:
     """Make a module that maps (batch, channel, row, col) to logits into a classifier.
 
-    `labels` are the class names in order, or a file of them. `preprocessing` is a
-    unitscope.Preprocessing, a torchvision pipeline, or any callable from PIL image to
-    tensor. Without one, ImageNet's convention is assumed, and reports say so.
+    `labels` are the class names in order, a dict of index to name or of name to index, or
+    a file of them. `preprocessing` is a unitscope.Preprocessing, a torchvision pipeline, or
+    any callable from PIL image to tensor. Without one, ImageNet's convention is assumed,
+    and reports say so. `scores` are "softmax" (one class is right), "sigmoid" (each class
+    for itself), "none" (regression, embeddings) or "probabilities" (the outputs are such,
+    and stay as they are); without them they are guessed from numbers.
     """
     names = None if labels is None else read_labels(labels)
-    return Classifier(module, names, preprocessing)
-
-
-@cache
-def _unnamed(classes: int) -> tuple[str, ...]:
-    return tuple(f"class {index}" for index in range(classes))
+    return Classifier(module, names, preprocessing, scores=scores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -17,12 +16,14 @@ from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import METHODS
 from unitscope.attribution.suffix import suffix_after
-from unitscope.errors import HeadError, warn_user
+from unitscope.errors import HeadError, InputError, warn_user
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_adds_up, check_ran, warn_of_nothing
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
+from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
+from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import Layer, find_map_layer
 
 
@@ -34,15 +35,29 @@ class Question:
     method: str | None = None
     bfloat16: bool = False
 
+    @classmethod
+    def of(
+        cls, layer: str | None, method: str | None, precision: str | None
+    ) -> Question:
+        """The question of a user; raises InputError for an unknown method or precision."""
+        if precision not in (None, "float32", "bfloat16"):
+            raise InputError(
+                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
+            )
+        if method is not None and method not in METHODS:
+            choices = " or ".join(map(repr, METHODS))
+            raise InputError(f"there is no method '{method}': choose {choices}")
+        return cls(layer, method, precision == "bfloat16")
+
 
 @dataclass(frozen=True)
 class Explainer:
-    """Explains batches with a network; `labels_for` gives the labels of so many classes."""
+    """Explains batches with a network."""
 
     network: Network
     structures: Structures
     forward: Forward
-    labels_for: Callable[[int], tuple[str, ...]]
+    scoring: Scoring
 
     def explain(
         self,
@@ -67,6 +82,10 @@ class Explainer:
         if question.bfloat16:
             warn_of_precision("local answers are computed in that")
         return self._locally(batch, subjects, head)
+
+    def ending_at(self, batch: Tensor) -> Ending:
+        """Where the logits are in a forward pass of a batch."""
+        return self.structures.at(tuple(batch.shape[1:])).ending
 
     def _exactly(
         self,
@@ -94,10 +113,11 @@ class Explainer:
             passed.feature_map,
             # The weights of this very pass: a network in training is explained as it is.
             dataclasses.replace(head, readout=passed.readout),
-            self.labels_for(passed.logits.shape[1]),
+            self.scoring.labels_for(passed.logits.shape[1]),
             subjects,
             size_of(batch),
             rounded=rounded,
+            scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
         )
 
     def _locally(
@@ -116,7 +136,7 @@ class Explainer:
 
         module = self.network.module
         feature_map, suffix = suffix_after(
-            module, layer, passed.outputs, batch, start
+            module, layer, passed.outputs, batch, start, self.ending_at(batch)
         )
         if head.silent and head.attributes_by.needs_direction:
             _warn_of_silence(layer)
@@ -130,10 +150,11 @@ class Explainer:
             passed.logits,
             feature_map,
             head,
-            self.labels_for(passed.logits.shape[1]),
+            self.scoring.labels_for(passed.logits.shape[1]),
             subjects,
             size_of(batch),
             suffix=suffix,
+            scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
         )
 
 

@@ -87,7 +87,7 @@ class Forward:
                 return compiled.run(batch)
             structure = self._structures.at(shape)
             path = structure.path if with_head else None
-            watched = Watched(path, layers)
+            watched = Watched(path, layers, structure.ending)
             module = self._network.module
             with evaluating(module):
                 return self._network.guarded(
@@ -104,7 +104,8 @@ class Forward:
         available = (*self.frozen.layers, *structure.layers_of_best_local())
         if not set(layers) <= set(available):
             return None
-        watched = Watched(structure.path, tuple(dict.fromkeys(available)))
+        given = tuple(dict.fromkeys(available))
+        watched = Watched(structure.path, given, structure.ending)
         module, like = self._network.module, self._network.like
 
         def compile_() -> Compiled:

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitscope.errors import ModelError, NonFiniteError, UnitscopeError
+from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import captured, evaluating, layers_of
-from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.taps import CallCounter
 from unitscope.tracing.trace import Trace, trace
 
 Result = TypeVar("Result")
@@ -66,16 +67,23 @@ class Network:
             raise self._explained(error, shape) from error
 
     def logits(
-        self, batch: Float[Tensor, "batch channel row col"]
+        self,
+        batch: Float[Tensor, "batch channel row col"],
+        ending: Ending,
+        counter: CallCounter | None = None,
     ) -> Float[Tensor, "batch class"]:
         """Logits of a forward pass as the network is, float32.
 
-        Give it a copy: some networks normalise their input in place.
+        `ending` says where they are, and `counter` watches the pass. Give it a copy: some
+        networks normalise their input in place.
         """
-        output = self.guarded(
-            lambda: self.module(batch), tuple(batch.shape[1:])
-        )
-        return logits_of(output, len(batch)).to(torch.float32).clone()
+
+        def forward() -> Any:
+            return self.guarded(
+                lambda: self.module(batch), tuple(batch.shape[1:])
+            )
+
+        return ending.logits(forward, len(batch), counter)
 
     def traced(self, shape: tuple[int, ...]) -> tuple[Tensor, Trace]:
         """A traced forward pass on noise of a shape: the noise, and the trace."""

@@ -36,18 +36,20 @@ def load(
     progress: bool | None = None,
     seed: int | None = None,
     base_url: str | None = None,
+    scores: str | None = None,
 ) -> Classifier:
     """Load a classifier by its specification: scheme and name ("torchvision:resnet50").
 
     Without one, load the bundled network. `weights` is a weights file, or the name of
     torchvision's or timm's own ("DEFAULT"); without it torchvision's, timm's and your
     own networks, and transformers' bare types, keep their random weights, drawn with
-    `seed` (0). `labels` is a list or a file; `arch` is the specification of the network
+    `seed` (0). `labels` is a list, a dict or a file; `arch` is the specification of the network
     that a checkpoint belongs to; `num_classes` is read off the weights where it is not
     given; `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
     `Preprocessing`, any callable from PIL image to tensor, or the name of one of
-    Places365's; `base_url` is a mirror of the Places365 files. `progress` False shows
-    no bar while downloading.
+    Places365's; `base_url` is a mirror of the Places365 files; `scores` are "softmax",
+    "sigmoid", "none" or "probabilities", and are known or guessed where they are not
+    given (see `wrap`). `progress` False shows no bar while downloading.
 
     Raises ModelError, or its WeightsError, LabelsError and DownloadError,
     MissingExtraError, or NonFiniteError.
@@ -71,6 +73,7 @@ def load(
         progress=progress,
         seed=seed,
         base_url=base_url,
+        scores=scores,
     )
     request.check_numbers()
     return load_specified(request)

@@ -58,6 +58,7 @@ class ScanPlan:
             "head": exact_head(model) is not None,
             "parameters": parameters.plain(),
             "engine": engine,
+            "scores": str(model.scores),
         }
         return cls(
             model=model,
@@ -132,7 +133,8 @@ class ScanPlan:
             "spec": provenance.spec,
             "weights": provenance.weights,
             "sha256": provenance.sha256,
-            "notes": list(provenance.notes),
+            "notes": list(facts.notes),
+            "scores": str(facts.scores),
             "architecture": facts.architecture,
             "parameters": facts.parameters,
             "labels": list(self.model.labels),
