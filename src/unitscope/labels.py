@@ -80,7 +80,8 @@ def read_labels(source: LabelsSource) -> tuple[str, ...]:
         return _read_file(source)
     if isinstance(source, Mapping):
         return _from_dict(source, "the dict of labels")
-    if not isinstance(source, Sequence) or isinstance(source, bytes):
+    given: object = source
+    if isinstance(given, bytes) or not isinstance(given, Sequence):
         raise LabelsError(
             f"labels are a list of names, a dict or a file, not {type(source).__name__}: "
             "pass a list, or the path of a file"

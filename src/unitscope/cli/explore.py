@@ -124,7 +124,8 @@ def _load(
     if atlas is None or options["spec"]:
         return load_model(options)
     if any(options.values()):
-        return load_model(options | {"spec": _spec(atlas)})
+        scores = options["scores"] or str(atlas.scores)
+        return load_model(options | {"spec": _spec(atlas), "scores": scores})
     return _model_of(atlas)
 
 
@@ -136,7 +137,7 @@ def _model_of(atlas: Atlas) -> Classifier | None:
     identity = atlas.manifest["identity"]
     preprocessing = identity["preprocessing"]
     try:
-        model = load(_spec(atlas))
+        model = load(_spec(atlas), scores=atlas.scores)
         if fingerprint(model) != identity["model"]:
             reason = f"'{_spec(atlas)}' alone has other weights"
         elif model.preprocessing.describe() != preprocessing:
