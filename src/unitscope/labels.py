@@ -116,8 +116,7 @@ def _background_remedy(labels: Sequence[str], classes: int) -> str:
     if classes == len(labels) + 1:
         return (
             "one class is probably the background; put a label for it in front "
-            "('background', as TensorFlow's networks have it), or behind where that is "
-            "the network's order, or "
+            "('background', as TensorFlow's networks have it) or behind, or "
         )
     if classes == len(labels) - 1:
         return (

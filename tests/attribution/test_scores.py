@@ -170,6 +170,22 @@ def test_probabilities_without_logits_stay_as_they_are(net: nn.Module) -> None:
     assert best.probability == best.logit
 
 
+def test_logarithms_of_mean_probabilities_keep_their_shares() -> None:
+    net = Last(Mean(lambda t: t.softmax(1), 4), torch.log)
+    explanation = small(net).explain(X)
+    told = explanation.probabilities
+    assert told is not None and explanation.scores == "softmax"
+    torch.testing.assert_close(told.float(), real(net, X).exp())
+
+
+def test_bounded_features_are_no_probabilities() -> None:
+    """Small activations lie between 0 and 1 as well."""
+    net = nn.Sequential(seeded(Gap), nn.ReLU(), nn.Dropout())
+    with torch.no_grad():
+        net[0].fc.weight.mul_(1e-3)  # type: ignore[operator, union-attr]
+    assert small(net, labels=list("abcde")).scores == "softmax"
+
+
 def test_a_temperature_belongs_to_the_logits() -> None:
     net = Last(loud(), lambda t: (t / 7).softmax(1))
     explanation = small(net).explain(X)

@@ -688,3 +688,21 @@ def test_an_atlas_of_before_there_were_engines_is_torchs(
     assert old != text
     (atlas.path / "atlas.json").write_text(old)
     assert scan(model, photos, atlas.path).complete
+
+
+@pytest.mark.parametrize(("labels", "classes"), [(None, 5), (["no", "yes"], 1)])
+def test_a_last_sigmoid_is_looked_through_when_compiled(
+    labels: list[str] | None, classes: int
+) -> None:
+    net = nn.Sequential(seeded(lambda: Gap(classes=classes)), nn.Sigmoid())
+    small = Preprocessing(resize=36, crop=32)
+    model = wrap(net.eval(), labels, small)
+    x = torch.randn(3, *SHAPE)
+    plain = model.explain(x)
+    with model.frozen(required=True):
+        compiled = model.explain(x)
+        assert model.engine() == "onnxruntime"
+    assert compiled.scores == "sigmoid" and compiled.exact
+    torch.testing.assert_close(compiled.logits, plain.logits)
+    rounded = model.explain(x, precision="bfloat16")
+    assert rounded.logits.shape == plain.logits.shape

@@ -45,6 +45,22 @@ _FEWEST_FEATURES = 8
 # The last calls that are looked at.
 _MOST_CALLS = 32
 
+# Pass numbers without bounds on as such.
+_BOUNDED = {
+    "sigmoid",
+    "sigmoid_",
+    "hardsigmoid",
+    "hardsigmoid_",
+    "tanh",
+    "tanh_",
+}
+_UNBOUNDED = (
+    (ACTIVATIONS - _BOUNDED)
+    | SUM_SIGNS.keys()
+    | ELEMENTWISE_PRODUCTS
+    | QUOTIENTS
+)
+
 
 class Guess(NamedTuple):
     """A kind of scores, and why.
@@ -88,7 +104,7 @@ def guessed(
     """
     assert traced.logits is not None and traced.output is not None
     logits = traced.logits
-    if _are_probabilities(logits, traced.output, example, run):
+    if _are_probabilities(traced, example, run):
         return Guess(
             Scores.PROBABILITIES,
             "The network gives probabilities that are no softmax or sigmoid of one "
@@ -109,6 +125,14 @@ def guessed(
             "(there is no layer of class scores at its end), so there are no "
             "probabilities. Give labels, or scores=, if they are classes.",
             is_doubtful=True,
+        )
+    if _adds_up_to_one(logits.exp()) and _are_shares(
+        [run(x).exp() for x in probes(example)]
+    ):
+        return Guess(
+            Scores.SOFTMAX,
+            "The network gives the logarithms of probabilities, whose softmax are the "
+            "probabilities.",
         )
     if _is_rectified(traced):
         return _SOFTMAX
@@ -160,36 +184,36 @@ def _are_several(logits: Float[Tensor, "batch class"]) -> bool:
 
 
 def _are_probabilities(
-    output: Tensor,
-    last: Call,
-    example: Tensor,
-    run: Callable[[Tensor], Tensor],
+    traced: Trace, example: Tensor, run: Callable[[Tensor], Tensor]
 ) -> bool:
-    """Whether outputs are between 0 and 1 on all noise, and add up to 1 or are no sums."""
+    """Whether outputs are between 0 and 1 on all noise, and add up to 1 or have bounds."""
+    output = traced.logits
+    assert output is not None
     if not _within_bounds(output):
         return False
-    is_affine = _is_affine(last)
-    if is_affine and not _adds_up_to_one(output):
+    is_unbounded = _is_unbounded(traced)
+    if is_unbounded and not _adds_up_to_one(output):
         return False
     loud = [_LOUD * x for x in probes(example)]
     outputs = [output, *map(run, [*probes(example), *loud])]
     if not all(map(_within_bounds, outputs)):
         return False
-    return all(map(_adds_up_to_one, outputs)) or not is_affine
+    return _are_shares(outputs) or not is_unbounded
 
 
-def _is_affine(call: Call) -> bool:
-    """Whether what makes the outputs has no bounds: a linear layer, or sums of such."""
-    waiting, seen = [call], 0
+def _is_unbounded(traced: Trace) -> bool:
+    """Whether the outputs have no bounds: linear layers, feature maps, sums of such."""
+    assert traced.output is not None
+    waiting, seen = [traced.output], 0
     while waiting and seen < _MOST_CALLS:
         call = carried_from(waiting.pop())
         seen += 1
-        if is_linear(call) or call.name in ("conv2d", "batch_norm"):
+        if is_linear(call) or call.name in NORMALISATIONS | {"conv2d"}:
             return True
-        if (
-            call.name in SUM_SIGNS
-            or call.name in ELEMENTWISE_PRODUCTS | QUOTIENTS
-        ):
+        pool = pool_at(call, traced.input_size)
+        if pool is not None:
+            waiting.append(pool.source)
+        elif call.name in _UNBOUNDED:
             waiting += call.inputs
     return False
 
@@ -197,6 +221,10 @@ def _is_affine(call: Call) -> bool:
 def _within_bounds(output: Tensor) -> bool:
     slack = 1e-3
     return float(output.min()) >= -slack and float(output.max()) <= 1 + slack
+
+
+def _are_shares(outputs: list[Tensor]) -> bool:
+    return all(map(_adds_up_to_one, outputs))
 
 
 def _adds_up_to_one(output: Tensor) -> bool:

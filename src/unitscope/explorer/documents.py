@@ -298,3 +298,8 @@ def _check_same_model(model: Classifier, atlas: Atlas) -> None:
             f"{scanned[:8]}, not {loaded[:8]}): open it with that one, or scan again "
             "with this one"
         )
+    if atlas.scores is not model.scores:
+        raise AtlasError(
+            f"the atlas in '{atlas.path}' was scanned with scores '{atlas.scores}', and "
+            f"the model has '{model.scores}': load it with scores '{atlas.scores}'"
+        )

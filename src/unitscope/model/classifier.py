@@ -100,10 +100,7 @@ class Classifier:
 
     @property
     def scores(self) -> Scores:
-        """What its numbers are: "softmax", "sigmoid", "none" or "probabilities".
-
-        What was asked for, or else a guess by numbers; `scores_note` says why.
-        """
+        """What its numbers are, as asked or else guessed; `scores_note` says why."""
         return self._structures.scores_at(self.input_shape).scores
 
     @property

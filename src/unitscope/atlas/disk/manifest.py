@@ -90,7 +90,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 def identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The properties that two scans must share to be the same scan."""
     # The first atlases did not name their engine, nor their scores.
-    return {"engine": "torch", "scores": "softmax", **manifest["identity"]}
+    first = {"engine": "torch", "kind of scores": "softmax"}
+    return {**first, **manifest["identity"]}
 
 
 def same_answers(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

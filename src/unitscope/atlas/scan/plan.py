@@ -58,7 +58,7 @@ class ScanPlan:
             "head": exact_head(model) is not None,
             "parameters": parameters.plain(),
             "engine": engine,
-            "scores": str(model.scores),
+            "kind of scores": str(model.scores),
         }
         return cls(
             model=model,
