@@ -62,8 +62,6 @@ _INDEX_COLUMNS = (
 def read_labels(source: LabelsSource) -> tuple[str, ...]:
     """Read the labels of the classes, in their order, from a list, a dict or a file.
 
-    A dict is of index to name, or of name to index (`class_to_idx`).
-
     A file is plain text with one label a line; lines of "name index" (`/a/airfield 0`,
     as Places365 and MiniPlaces publish them) or "index name"; WordNet's "n01440764
     tench"; a JSON list; a JSON object, or a Python dict as text, of index to name, to
@@ -98,7 +96,6 @@ def check_label_count(
     remedy for the message.
     """
     count = len(labels)
-    # One number for two classes: how sure the network is of the second.
     if count == classes or (count == 2 and classes == 1):
         return
     otherwise = f", or {remedy}" if remedy else ""
@@ -120,9 +117,8 @@ def _background_remedy(labels: Sequence[str], classes: int) -> str:
         )
     if classes == len(labels) - 1:
         return (
-            "one label is probably the background, which this network does not have; "
-            f"leave it out (the first is {_shown(labels[0])}, the last "
-            f"{_shown(labels[-1])}), or "
+            "one label is probably the background, which is no class here; leave it out "
+            f"(the first is {_shown(labels[0])}, the last {_shown(labels[-1])}), or "
         )
     return ""
 
@@ -230,8 +226,7 @@ def _from_dict(value: Mapping[Any, Any], where: str) -> tuple[str, ...]:
     has_indices = bool(value) and all(map(_is_number, value.values()))
     if has_indices and any(map(_is_number, value)):
         raise LabelsError(
-            f"{where} has numbers on both sides, so that either may be the index: give "
-            "the names as text, or a list in the order of the classes"
+            f"{where} has numbers on both sides: give the names as text, or a list"
         )
     pairs: list[tuple[int, Any]] = []
     for key, entry in value.items():

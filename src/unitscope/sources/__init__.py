@@ -47,12 +47,10 @@ def load(
     that a checkpoint belongs to; `num_classes` is read off the weights where it is not
     given; `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
     `Preprocessing`, any callable from PIL image to tensor, or the name of one of
-    Places365's; `base_url` is a mirror of the Places365 files; `scores` are "softmax",
-    "sigmoid", "none" or "probabilities", and are known or guessed where they are not
-    given (see `wrap`). `progress` False shows no bar while downloading.
+    Places365's; `base_url` is a mirror of the Places365 files; `scores` are as in `wrap`.
+    `progress` False shows no bar while downloading.
 
-    Raises ModelError, or its WeightsError, LabelsError and DownloadError,
-    MissingExtraError, or NonFiniteError.
+    Raises ModelError or a kind of it, MissingExtraError, or NonFiniteError.
     """
     from unitscope.sources.request import Request
     from unitscope.sources.specification import load_specified
