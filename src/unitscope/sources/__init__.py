@@ -43,12 +43,11 @@ def load(
     Without one, load the bundled network. `weights` is a weights file, or the name of
     torchvision's or timm's own ("DEFAULT"); without it torchvision's, timm's and your
     own networks, and transformers' bare types, keep their random weights, drawn with
-    `seed` (0). `labels` is a list, a dict or a file; `arch` is the specification of the network
-    that a checkpoint belongs to; `num_classes` is read off the weights where it is not
-    given; `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
-    `Preprocessing`, any callable from PIL image to tensor, or the name of one of
-    Places365's; `base_url` is a mirror of the Places365 files; `scores` are as in `wrap`.
-    `progress` False shows no bar while downloading.
+    `seed` (0). `labels` is a list, a dict or a file; `arch` is the specification of a
+    checkpoint's network; `num_classes` is read off the weights where it is not given;
+    `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
+    `Preprocessing`, any callable from PIL image to tensor, or a name of Places365's;
+    `base_url` mirrors its files; `scores` are as in `wrap`; `progress` False hides bars.
 
     Raises ModelError or a kind of it, MissingExtraError, or NonFiniteError.
     """
