@@ -37,7 +37,6 @@ from unitscope.accounts.verification import verify
 from unitscope.attribution.probes import probes
 from unitscope.errors import UnitscopeError
 from unitscope.tracing.layers import evaluating
-from unitscope.tracing.outputs import logits_of
 
 TIME_LIMIT = 300
 
@@ -185,7 +184,7 @@ def torchcam_says(model: unitscope.Classifier) -> str | None:
             evaluating(model.network),
             CAM(model.network, input_shape=model.input_shape) as extractor,
         ):
-            logits = logits_of(model.network(x), 1)
+            logits = _logits(model.network(x))
             index = int(logits[0].argmax())
             (cam,) = extractor(index, logits, normalized=False)
             bias = _bias_beside(extractor._fc_weights, model.network, index)
@@ -194,6 +193,12 @@ def torchcam_says(model: unitscope.Classifier) -> str | None:
 
     error = abs(float(cam.mean()) + bias - float(logits[0, index]))
     return "right" if error <= 1e-4 * float(logits.abs().max()) else "wrong"
+
+
+def _logits(result: Any) -> Tensor:
+    """The logits in a network's result: the result itself, or what it calls so."""
+    logits = result if isinstance(result, Tensor) else result.logits
+    return logits.reshape(1, -1)
 
 
 def _bias_beside(weight: Any, network: nn.Module, index: int) -> float:

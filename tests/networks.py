@@ -250,8 +250,8 @@ class Returning(Gap):
         hidden = self.pooled(x)
         logits = self.fc(hidden)
         return {
-            "tuple": (logits, hidden),
-            "list": [logits, hidden],
+            "tuple": (logits.softmax(1), logits, hidden),
+            "list": [hidden, [logits.sigmoid(), logits]],
             "dict": OrderedDict(hidden=hidden, logits=logits),
             "namedtuple": Output(logits, hidden),
             "object": ModelOutput(logits, hidden),

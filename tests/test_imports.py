@@ -22,15 +22,19 @@ ROOT = Path(unitscope.__file__).parent
 ROOMS = {
     "errors": "",
     "files": "",
+    "interrupts": "",
     "drawable": "",
     "geometry": "",
     "labels": "",
     "inputs": """
-        jpegs photos resizing pictures ramps measured preprocessing batches subjects
+        pngs jpegs depths bands decoding photos resizing pictures bars boards measured
+        raw mean_images grammar preprocessing processors keyword_transforms adapting
+        batches subjects
         """,
     "tracing": """
         functions arguments outputs taps ending roles axes function_call reordering reshaping
-        selecting windows combining joining axis_rules calls trace layers stages
+        selecting windows combining joining axis_rules calls output_choice trace layers
+        stages
         """,
     "attribution": """
         arrays scores readout rounding classes unit_maps activations methods probes head
@@ -40,7 +44,7 @@ ROOMS = {
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance network checks reading scoring structure forward explaining inner_layers
+        provenance wrapping network checks reading scoring structure forward explaining inner_layers
         classifier
         """,
     "network_facts": "",
@@ -53,7 +57,7 @@ ROOMS = {
     "scenes": "network",
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
-        python torchvision places365 timm specification checkpoint image_processor
+        user_code python torchvision places365 timm specification checkpoint image_processor
         transformers_library transformers_folder transformers
         """,
     "atlas": """

@@ -23,6 +23,7 @@ _HOMES = {
     "Layer": "tracing.layers",
     "Prediction": "attribution.classes",
     "Preprocessing": "inputs.preprocessing",
+    "RawPictures": "inputs.raw",
     "UnitMaps": "attribution.unit_maps",
     "UnitscopeError": "errors",
     "explore": "explorer.server",
@@ -47,6 +48,7 @@ __all__ = [
     "Layer",
     "Prediction",
     "Preprocessing",
+    "RawPictures",
     "UnitMaps",
     "UnitscopeError",
     "__version__",
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from unitscope.errors import UnitscopeError
     from unitscope.explorer.server import explore
     from unitscope.inputs.preprocessing import Preprocessing
+    from unitscope.inputs.raw import RawPictures
     from unitscope.kernels import Filters, filters
     from unitscope.model import Classifier, wrap
     from unitscope.render.reporting import report

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Collection
+from typing import Any
 
 _LONGEST_TEXT = 200
 # The least likeness of a near match, from 0 to 1.
@@ -96,6 +97,11 @@ class MissingExtraError(UnitscopeError, ImportError):
             f"{purpose} needs {package}, which is not installed: pip install "
             f"'unitscope[{extra}]'"
         )
+        self._parts = package, extra, purpose
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process sends its errors to the main one.
+        return MissingExtraError, self._parts
 
 
 class UnitscopeWarning(UserWarning):

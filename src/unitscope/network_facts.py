@@ -20,8 +20,9 @@ class NetworkFacts:
     """What a reader needs to know about a network to reproduce its numbers.
 
     Without an exact head, `refusal` says why. `head` is then the local answer, or None
-    where no local answer exists. `notes` are those of the provenance, and why its scores
-    are what they are.
+    where no local answer exists. `output` is the one of several outputs that is read as
+    logits, None where the network gives one. `notes` are those of the provenance, and why
+    its scores are what they are.
     """
 
     provenance: Provenance
@@ -39,6 +40,7 @@ class NetworkFacts:
     versions: dict[str, str]
     scores: Scores
     notes: tuple[str, ...]
+    output: str | None = None
 
     @classmethod
     def of(cls, model: Classifier) -> NetworkFacts:
@@ -66,6 +68,7 @@ class NetworkFacts:
             notes=tuple(
                 filter(None, (*model.provenance.notes, model.scores_note))
             ),
+            output=model.output,
         )
 
     @property

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from unitscope.atlas.intervals import ratio_interval
+from unitscope.atlas.summaries.active_pixels import active_pixels
 from unitscope.atlas.summaries.concepts import (
     Annotation,
     ConceptCounts,
-    active_pixels,
 )
 from unitscope.geometry import (
     Axis,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,21 @@ from scans import (
     contents,
     stopping_at,
 )
+from unitscope.atlas.atlas import Atlas
+from unitscope.atlas.disk.manifest import read_manifest, write_manifest
+from unitscope.atlas.intervals import Estimate
 from unitscope.atlas.scan.options import Progress
 from unitscope.atlas.scanning import scan
+from unitscope.atlas.shards.concept_task import ConceptTask
+from unitscope.atlas.shards.observing import Observer
+from unitscope.atlas.summaries.concepts import (
+    DETECTOR_THRESHOLD,
+    ConceptCounts,
+)
+from unitscope.datasets import open_masks
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
+from unitscope.sources import load
 
 
 class Reds(nn.Module):
@@ -145,6 +158,25 @@ def test_concepts_can_be_added_later_interrupted_and_resumed(
     assert not reported
 
 
+def test_an_atlas_with_other_intervals_gets_new_ones_without_counting_again(
+    reds: Classifier, masked: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    scan(reds, masked / "images", out, concepts=masked, **CONCEPTS)
+    new = contents(out)
+    manifest = read_manifest(out)
+    older = manifest["concepts"] | {"identity": "of an older version"}
+    del older["intervals"]
+    write_manifest(out, manifest | {"concepts": older})
+    assert Atlas.open(out).units()[0]["iou"] > 0.5
+
+    reported: list[Progress] = []
+    scan(
+        reds, masked / "images", out, concepts=masked, progress=reported.append
+    )
+    assert not reported and contents(out) == new
+
+
 @pytest.mark.slow
 def test_concepts_in_workers(
     reds: Classifier, masked: Path, tmp_path: Path
@@ -252,3 +284,66 @@ def test_the_documented_columns_are_the_written_ones(
             assert documented or column.startswith("quantile_"), (
                 f"docs/atlas.md does not describe {table.stem}.{column}"
             )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("unchecked")
+def test_intervals_of_the_best_concepts_hold_on_held_out_photos(
+    annotated: Path, tmp_path: Path
+) -> None:
+    """Concepts chosen and measured on one half of real photos, tried on the other."""
+    model = load()
+    scanned = scan(model, annotated / "images", tmp_path / "out", part=(1, 4))
+    (layer,) = scanned.layers
+    share = scanned.manifest["parameters"]["quantile"]
+    histogram = scanned.summary(layer.name).histogram
+
+    masked = open_masks(annotated)
+    photos = np.random.default_rng(0).permutation(len(masked.dataset))
+    parts = np.array_split(photos[:1600], 16)
+    task = ConceptTask(
+        Observer(model, masked.dataset, scanned.layers, 64),
+        masked,
+        {layer.name: histogram.thresholds(share)[0]},
+        parts,
+    )
+    task.draws = 0
+    counts = [task(part).counts[layer.name] for part in range(len(parts))]
+
+    holds: list[np.ndarray] = []
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(len(counts))
+        half, other = (
+            functools.reduce(merged, (counts[part] for part in chosen))
+            for chosen in np.split(order, 2)
+        )
+        best = half.iou().argmax(axis=1)[:, None]
+        here = half.chosen_interval(best)
+        there = Estimate(
+            *(np.take_along_axis(e, best, axis=1) for e in other.interval())
+        )
+        detects = here.value > DETECTOR_THRESHOLD
+        below = np.hypot(here.value - here.low, there.high - there.value)
+        above = np.hypot(here.high - here.value, there.value - there.low)
+        difference = there.value - here.value
+        both = (-below <= difference) & (difference <= above)
+        holds.append(both[detects])
+    # docs/atlas.md has the figures of all photos: 98 %, and 93 % without the correction.
+    assert 0.95 <= np.concatenate(holds).mean()
+
+
+def merged(one: ConceptCounts, other: ConceptCounts) -> ConceptCounts:
+    both = ConceptCounts.from_arrays(one.arrays())
+    both.merge(other)
+    return both
+
+
+@pytest.fixture(scope="module")
+def annotated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photos of MiniPlaces that carry object annotations."""
+    root = tmp_path_factory.mktemp("annotated")
+    with tarfile.open(data / "miniplaces" / "annotated-train.tar.xz") as tar:
+        tar.extractall(root, filter="data")
+    shutil.copy(data / "miniplaces" / "object_categories.txt", root)
+    return root

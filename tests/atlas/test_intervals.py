@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,8 +16,10 @@ from unitscope.atlas.intervals import (
     Estimate,
     balanced_accuracy_drop,
     balanced_accuracy_interval,
+    chosen_interval,
     mean_interval,
     proportion,
+    ratio_and_error,
     ratio_interval,
     selectivity,
     wilson,
@@ -273,3 +278,84 @@ def test_a_ratio_is_inside_and_of_its_sums(
     )
     assert high == pytest.approx(min(1.0, value + Z95 * spread), abs=1e-6)
     assert np.isnan(ratio_interval(1, 2, 1, 2, 4, 1).low)
+
+
+def photos_of_candidates(
+    random: np.random.Generator, items: int, shares: np.ndarray, photos: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection and union (photo, item, candidate); a photo's pixels go together."""
+    shape = (photos, items, len(shares))
+    union = random.integers(20, 60, shape)
+    of_photo = random.beta(2 * shares, 2 * (1 - shares), shape)
+    return random.binomial(union, of_photo), union
+
+
+def sums_of(i: np.ndarray, u: np.ndarray) -> tuple[Any, ...]:
+    terms = (i, u, i * i, i * u, u * u)
+    return *(term.sum(axis=0) for term in terms), len(i)
+
+
+@pytest.mark.parametrize("rival", [0.3, 0.01])
+def test_the_best_of_many_lies_in_its_interval(rival: float) -> None:
+    """Chosen and measured on the same photos, and compared with the truth."""
+    random = np.random.default_rng(0)
+    shares = np.array([0.3, *[rival] * 39])
+    holds: list[np.ndarray] = []
+    naive_holds: list[np.ndarray] = []
+    ordinary: list[np.ndarray] = []
+    for _ in range(8):
+        i, u = photos_of_candidates(random, 40, shares, photos=50)
+        sums = sums_of(i, u)
+        values, errors = ratio_and_error(*sums)
+        best = values.argmax(axis=1)[:, None]
+        interval = chosen_interval(values, errors, best)
+        naive = Estimate(
+            *(
+                np.take_along_axis(ends, best, axis=1)
+                for ends in ratio_interval(*sums)
+            )
+        )
+
+        truth = shares[best]
+        for estimate, into in ((interval, holds), (naive, naive_holds)):
+            inside = (estimate.low <= truth) & (truth <= estimate.high)
+            into.append(np.asarray(inside))
+        same = np.isclose(interval.low, naive.low)
+        ordinary.append(np.asarray(same))
+    assert 0.92 < np.mean(holds)
+    if rival == 0.3:
+        assert np.mean(naive_holds) < 0.7 and not np.mean(ordinary)
+    else:
+        # Nothing comes near: the ordinary interval.
+        assert np.mean(holds) < 0.99 and np.mean(ordinary) > 0.9
+
+
+def test_contenders_are_counted_one_by_one() -> None:
+    random = np.random.default_rng(1)
+    values = random.random((6, 9)) * (random.random((6, 9)) < 0.8)
+    values[0, 0] = np.nan
+    errors = random.random((6, 9)) / 10
+    chosen = np.argsort(-np.nan_to_num(values), axis=1)[:, :3]
+    interval = chosen_interval(values, errors, chosen)
+    normal = NormalDist()
+
+    def quantile(count: int) -> float:
+        return -normal.inv_cdf(0.025 / count)
+
+    for item, candidates in enumerate(chosen):
+        known = [index for index in range(9) if values[item, index] > 0]
+        z = quantile(len(known))
+        for rank, index in enumerate(candidates):
+            value, error = values[item, index], errors[item, index]
+            contenders = sum(
+                values[item, other] + z * errors[item, other]
+                >= value - z * error
+                for other in known
+            )
+            low = max(0, value - quantile(contenders) * error)
+            high = min(1, value + quantile(1) * error)
+            np.testing.assert_allclose(
+                [ends[item, rank] for ends in interval],
+                [value, low, high],
+                rtol=1e-6,
+            )

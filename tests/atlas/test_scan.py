@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from networks import Dense, Flattened, Gap, seeded
 from scans import (
@@ -20,7 +21,7 @@ from unitscope.atlas.ablation.unit_sets import confusion_without
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.findings.ablation_tables import pooled_features
 from unitscope.atlas.scanning import scan
-from unitscope.errors import AtlasError
+from unitscope.errors import AtlasError, UnitscopeWarning
 from unitscope.explorer.documents import Documents
 from unitscope.explorer.tiles import Tiles
 from unitscope.inputs.preprocessing import Preprocessing
@@ -209,3 +210,20 @@ def test_an_atlas_without_probabilities_has_no_column_of_them(
     assert Tiles(atlas, None, tmp_path).row(0)[3] is None
     with pytest.raises(AtlasError, match="load it with scores 'none'"):
         Documents(make(small), atlas, folder=tmp_path)
+
+
+def test_how_photos_were_read_is_noted_with_their_number(
+    small: Preprocessing, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, top in enumerate((4095, 4000, 250)):
+        samples = np.linspace(0, top, 900).astype(np.uint16).reshape(30, 30)
+        Image.fromarray(samples).save(photos / f"{number}.png")
+    with pytest.warns(UnitscopeWarning) as caught:
+        scanned = scan(make(small), photos, tmp_path / "out", **OPTIONS)
+    several, one = scanned.manifest["scanned"]["notes"]
+    told = [str(each.message) for each in caught]
+    assert {several, one} <= set(told)
+    assert several.startswith("2 photos: samples of 16 bits that fit 12 bits")
+    assert one.startswith("1 photos: samples of 16 bits that fit 8 bits")

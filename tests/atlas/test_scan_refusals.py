@@ -75,6 +75,30 @@ def test_an_atlas_is_never_resumed_with_other_inputs(
     assert contents(out) == before
 
 
+class Two(Gap):
+    """A network with two outputs of as many columns."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        logits = super().forward(x)
+        return logits, 2 * logits
+
+
+def test_a_scan_of_another_output_is_another_scan(
+    folder: Path, small: Preprocessing, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    model = make(small, seeded(Two))
+    model.output = "1"
+    atlas = scan(model, folder, out, **OPTIONS)
+    assert atlas.manifest["identity"]["output"] == "1"
+    assert atlas.manifest["model"]["output"] == "1"
+
+    model.output = "0"
+    assert "another output (1, not 0)" in refused(
+        AtlasError, model, folder, out
+    )
+
+
 def test_a_changed_photo_is_noticed_and_a_touched_one_is_not(
     folder: Path, model: Classifier, tmp_path: Path
 ) -> None:

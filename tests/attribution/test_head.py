@@ -354,7 +354,8 @@ def test_a_replaced_classifier_is_seen() -> None:
 def test_a_segmentation_network_is_not_a_classifier() -> None:
     with pytest.raises(
         ModelError,
-        match=r"tensor of shape \(1, 4, 32, 32\) for a batch of 1, not logits \(batch, class\)",
+        match=r"tensor of shape \(2, 4, 32, 32\) for a batch of 2, not logits "
+        r"\(batch, class\): it has numbers for each cell or pixel, as a segmenter",
     ):
         _ = small(nn.Conv2d(3, 4, 1)).head
 

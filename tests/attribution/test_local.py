@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -185,7 +186,8 @@ def test_after_the_last_attention_only_the_class_token_counts_so_the_layer_befor
     assert explanation.feature_map.shape == (3, 6, 4, 4)
     with pytest.raises(
         HeadError,
-        match="no cell of layer 'norm' counts for the logits: choose a layer before it",
+        match="no cell of layer 'norm' counts for the logits of input 0 and 2 more: choose a "
+        "layer before it",
     ):
         model.explain(X, layer="norm")
 
@@ -476,7 +478,7 @@ class InADict(Mlp):
 class InATuple(Mlp):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         logits = super().forward(x)
-        return logits, logits * 2
+        return logits, logits.softmax(1)
 
 
 def compiled() -> nn.Module:
@@ -624,3 +626,114 @@ def test_a_network_that_mixes_its_batch_gets_one_copy_at_a_time() -> None:
             rtol=1e-5,
             atol=1e-6,
         )
+
+
+class Shy(nn.Module):
+    """A hidden unit that noise does not reach, only a bright input.
+
+    Noise has the mean 0, and the hidden layer sees the mean of the map alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.Conv2d(3, 4, 3, padding=1)
+        self.features = nn.Conv2d(4, 6, 3, padding=1)
+        self.hidden = nn.Linear(6, 8)
+        self.fc = nn.Linear(8, 5)
+        with torch.no_grad():
+            for weights in (self.early, self.features, self.hidden):
+                weights.weight.abs_()
+            self.hidden.bias.fill_(-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.features(self.early(x)).mean((2, 3))
+        logits: Tensor = self.fc(self.hidden(pooled).relu())
+        return logits
+
+
+BRIGHT = noise(3, 3, 32, 32, seed=1) + 9
+
+
+def test_a_layer_that_counts_on_the_photo_and_not_on_noise_is_answered() -> (
+    None
+):
+    net = seeded(Shy)
+    model = small(net)
+    with pytest.raises(HeadError, match="are the same for any noise"):
+        assert model.head
+    with pytest.raises(
+        HeadError,
+        match="the logits are the same for noise and input 0 and 2 more",
+    ):
+        model.explain(X)
+
+    with pytest.warns(
+        UnitscopeWarning,
+        match="no layer counts for the logits of random inputs; layer 'features' does "
+        "on input 0 and 2 more, and all photos are explained there",
+    ):
+        explanation = local(model.explain(BRIGHT))
+    assert explanation.layer == "features"
+    assert explanation.head.found_on == "input 0 and 2 more"
+    assert explanation.head.as_json()["found_on"] == "input 0 and 2 more"
+    assert model.head.describe().endswith("found on input 0 and 2 more")
+    for index in range(5):
+        activation, gradient = by_autograd(net, "features", BRIGHT, index)
+        cams = (gradient * activation).sum(1) * 32 * 32
+        torch.testing.assert_close(explanation.cams[:, index], cams)
+
+
+def test_the_photos_of_a_batch_choose_together_whatever_their_order() -> None:
+    mixed = torch.cat([X[:1], BRIGHT[:1]])
+    layers = []
+    for batch in (mixed, mixed.flip(0)):
+        model = small(seeded(Shy))
+        with pytest.warns(UnitscopeWarning, match="does on input 0 and 1 more"):
+            explanation = local(model.explain(batch))
+        layers.append(explanation.layer)
+        bright = int(batch.mean((1, 2, 3)).argmax())
+        with pytest.warns(
+            UnitscopeWarning,
+            match=f"on input {1 - bright} no cell of layer 'features' counts",
+        ):
+            cams = explanation.cams
+        assert cams[bright].any() and not cams[1 - bright].any()
+    assert layers[0] == layers[1]
+
+
+def test_the_layer_that_photos_showed_is_that_of_other_shapes_too() -> None:
+    model = small(seeded(Shy))
+    with pytest.warns(UnitscopeWarning, match="no layer counts"):
+        model.explain(BRIGHT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.explain(BRIGHT[..., :24]).layer == "features"
+        assert model.explain(X).layer == "features"
+
+
+@pytest.mark.filterwarnings("ignore:no layer counts")
+def test_a_named_layer_is_tried_on_the_photo_too() -> None:
+    model = small(seeded(Shy))
+    with pytest.raises(
+        HeadError,
+        match="no cell of layer 'early' counts for the logits of input 0 and 2 more: "
+        "choose a layer before it",
+    ):
+        model.explain(X, layer="early")
+    with pytest.warns(
+        UnitscopeWarning,
+        match="layer 'early' does not count for the logits of random inputs, but does "
+        "on input 0 and 2 more",
+    ):
+        assert model.explain(BRIGHT, layer="early").layer == "early"
+
+
+@pytest.mark.filterwarnings("ignore:no layer counts")
+def test_a_frozen_network_gives_the_layer_that_a_photo_showed() -> None:
+    pytest.importorskip("onnxruntime")
+    net = seeded(Shy)
+    model = small(net).freeze()
+    assert model.engine() == "onnxruntime"
+    explanation = model.explain(BRIGHT)
+    expected = small(net).explain(BRIGHT)
+    torch.testing.assert_close(explanation.cams, expected.cams)

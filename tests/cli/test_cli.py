@@ -90,6 +90,36 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return err
 
 
+def test_one_of_several_outputs_is_named_on_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+    photo: Path,
+    model: list[str],
+    tmp_path: Path,
+) -> None:
+    pooled = "x.mean((2, 3))"
+    (tmp_path / "net.py").write_text(
+        NETWORK.replace(
+            f"return self.fc({pooled})",
+            f"return {pooled}, self.fc({pooled})",
+        )
+    )
+    message = refused(capsys, "explain", photo, *model, "--json")
+    assert "'0' (batch, 12), '1' (batch, 7): which" in message
+    assert "(command line: --output 1)" in message
+
+    _, printed, _ = run(capsys, "info", *model, "--output", "1")
+    assert "\nlogits         output '1', of several\n" in printed
+
+    out = tmp_path / "report"
+    run(capsys, "explain", photo, *model, "--output", "1", "--out", out)
+    record = json.loads((out / "explanation.json").read_text())
+    SCHEMA.validate(record)
+    assert record["network"]["output"] == "1"
+    assert record["network"]["classes"] == 7
+    report = (out / "report.html").read_text()
+    assert "“1” was read as logits" in report
+
+
 def test_explain_writes_a_report_its_pieces_and_json_and_says_what_it_found(
     capsys: pytest.CaptureFixture[str],
     photo: Path,

@@ -27,6 +27,7 @@ from unitscope.errors import (
     LabelsError,
     MissingExtraError,
     PhotoError,
+    UnitscopeWarning,
 )
 
 
@@ -159,22 +160,34 @@ def test_names_of_classes_number_the_folders(tmp_path: Path) -> None:
     refused(tmp_path, LabelsError, classes=tmp_path / "none.txt")
 
 
-def test_numbered_folders_are_indices_not_sorted_as_text(
+def test_numbered_folders_are_names_in_the_order_of_the_numbers(
     tmp_path: Path,
 ) -> None:
     dataset = open_dataset(
         folder_of(tmp_path, ["10/a.jpg", "2/a.jpg", "0/a.jpg"])
     )
-    assert dataset.classes is None and [
-        entry.label for entry in dataset.entries
-    ] == [
-        0,
-        10,
-        2,
-    ]
+    assert dataset.classes == ("0", "2", "10")
+    assert classes_of(dataset) == ["0", "10", "2"]
     assert "has label 10, and there are 3 classes" in refused(
         tmp_path, classes=["a", "b", "c"]
     )
+
+
+def test_numbers_are_looked_up_as_names_before_they_are_indices(
+    tmp_path: Path,
+) -> None:
+    folder_of(tmp_path, ["1/a.jpg", "2/a.jpg"])
+    with pytest.warns(
+        UnitscopeWarning, match="as an index it would be the class '2'"
+    ):
+        dataset = open_dataset(tmp_path, classes=["1", "2", "3"])
+    assert classes_of(dataset) == ["1", "2"]
+    assert "'1' is class 0" in dataset.notes[-1]
+    # No doubt: as indices they are the same, or do not exist.
+    for classes in (["0", "1", "2"], ["1", "2"]):
+        assert classes_of(open_dataset(tmp_path, classes=classes)) == ["1", "2"]
+    indices = open_dataset(tmp_path, classes=["a", "b", "c"])
+    assert classes_of(indices) == ["b", "c"]
 
 
 def test_loose_photos_beside_class_folders_have_no_label(
@@ -395,9 +408,9 @@ def test_a_text_file_lists_photos_in_its_order(tmp_path: Path) -> None:
     [
         ("l.txt", "a.jpg 0\nb c.jpg 1\n", [0, 1]),
         ("l.txt", "a.jpg\tdog\nb c.jpg\tcat\n", ["dog", "cat"]),
-        ("l.txt", "a.jpg\t1\nb c.jpg\t0\n", [1, 0]),
+        ("l.txt", "a.jpg\t1\nb c.jpg\t0\n", ["1", "0"]),
         ("l.csv", "path,label\na.jpg,dog\nb c.jpg,\n", ["dog", None]),
-        ("l.csv", "id;Class;Filename\n7;3;a.jpg\n8;1;b c.jpg\n", [3, 1]),
+        ("l.csv", "id;Class;Filename\n7;3;a.jpg\n8;1;b c.jpg\n", ["3", "1"]),
         (
             "l.tsv",
             "category\timage\ndog\ta.jpg\ncat\tb c.jpg\n",

@@ -486,7 +486,7 @@ def test_it_is_compiled_inside_the_users_contexts_too(x: Tensor) -> None:
 
 def test_the_command_line_freezes_where_many_photos_are_to_come() -> None:
     source = dict.fromkeys(
-        ("spec", "weights", "arch", "labels", "preprocessing")
+        ("spec", "weights", "arch", "labels", "preprocessing", "output")
     )
     assert load_model(source, 255)._forward.frozen is None
     frozen = load_model(source, 256, "layer4")._forward.frozen

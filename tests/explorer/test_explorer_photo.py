@@ -551,6 +551,18 @@ def test_an_atlas_of_another_model_is_refused(
         Documents(other, atlas, folder=tmp_path)
 
 
+def test_an_atlas_of_another_output_is_refused(
+    atlas: Atlas, tmp_path: Path
+) -> None:
+    other = Atlas.open(atlas.path)
+    other.manifest["identity"]["output"] = "out"
+    model = wrap(seeded(Gap), labels=LABELS, preprocessing=CROPPED)
+    with pytest.raises(
+        AtlasError, match=r"another output .* with --output out"
+    ):
+        Documents(model, other, folder=tmp_path)
+
+
 def test_kept_photos_say_so(browser: Any, atlas: Atlas, tmp_path: Path) -> None:
     documents = Documents(None, atlas, dataset=atlas.photos(), folder=tmp_path)
     id = documents.index()["photos"][0]["id"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_only_what_is_needed_next_is_read(
 ) -> None:
     begun = []
 
-    def opened(path: Path) -> Callable[[], Photo]:
+    def opened(path: Path, **_reading: Any) -> Callable[[], Photo]:
         begun.append(path)
         return lambda: open_photo(path)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,7 +174,7 @@ def test_floating_point_grey_is_read_on_the_scale_it_seems_to_have(
     [
         ([0, np.nan], "holds NaN or infinite pixels"),
         ([0, np.inf], "holds NaN or infinite pixels"),
-        ([-3, 1], "has pixel values from -3 to 1, outside 0–65535"),
+        ([-3, 1], "has pixel values from -3 to 1, outside 0–65535: say which"),
         ([0, 1e6], "has pixel values from 0 to 1e.06, outside 0–65535"),
     ],
 )
@@ -336,14 +338,82 @@ def test_a_closed_image_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
-    "junk", [3, None, b"photo.jpg", np.zeros((4, 4, 3), np.uint8), object()]
+    "junk", [3, None, np.zeros((4, 4, 3), np.uint8), object()]
 )
 def test_what_is_neither_a_path_nor_an_image_is_refused(junk: object) -> None:
     with pytest.raises(
         PhotoError,
-        match=f"a photo is a path or a PIL image, not {type(junk).__name__}",
+        match=f"file open in binary mode, not {type(junk).__name__}: make an array",
     ):
         open_photo(junk)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
+def test_the_bytes_of_a_file_are_a_photo(kind: Callable[[bytes], Any]) -> None:
+    buffer = io.BytesIO()
+    CORNERS.save(buffer, "png")
+    found = open_photo(kind(buffer.getvalue()))
+    assert found.name == "photo"
+    np.testing.assert_array_equal(pixels(found.image), pixels(CORNERS))
+    # The photo can be opened again to be drawn.
+    assert open_photo(found.source).size == (3, 2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_open_file_is_read_whole_and_left_where_it_stands(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "photo.png"
+    CORNERS.save(path)
+    with path.open("rb") as file:
+        file.seek(5)
+        found = open_photo(file)
+        assert found.name == "photo.png" and found.size == (3, 2)
+        assert file.tell() == 5 and not file.closed
+    with (
+        path.open(encoding="latin-1") as text,
+        pytest.raises(
+            PhotoError,
+            match=r"'photo\.png' gives str, not bytes: open it in binary",
+        ),
+    ):
+        open_photo(text)  # type: ignore[arg-type]
+    with pytest.raises(PhotoError, match=r"'photo\.png' cannot be read"):
+        open_photo(file)
+
+
+def test_bytes_that_are_no_picture_are_refused() -> None:
+    with pytest.raises(
+        PhotoError, match="'photo' is not a picture that Pillow"
+    ):
+        open_photo(b"photo.jpg")
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("https://example.org/a.jpg", "download it first"),
+        ("HTTP://example.org/a.jpg", "download it first"),
+        (Path("s3://bucket/a.jpg"), "download it first"),
+        ("file:///photos/a.jpg", "give the path behind file://"),
+        ("data:image/png;base64,iVBORw0KGgo=", "decode it, and give"),
+    ],
+)
+def test_addresses_are_refused_with_what_to_do(
+    address: str | Path, remedy: str
+) -> None:
+    with pytest.raises(PhotoError, match=r"is an address.*" + remedy):
+        open_photo(address)
+
+
+def test_a_file_that_is_called_like_an_address_is_a_file(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "http:"
+    folder.mkdir()
+    CORNERS.save(folder / "a.png")
+    with contextlib.chdir(tmp_path):
+        assert open_photo("http:/a.png").size == (3, 2)
 
 
 def flat_png(path: Path, width: int, height: int) -> None:

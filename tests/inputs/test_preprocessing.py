@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
-from unitscope.errors import PreprocessingError
+from unitscope.errors import PhotoError, PreprocessingError
 from unitscope.geometry import Placement
+from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.measured import MeasuredPreprocessing
 from unitscope.inputs.pictures import picture_of
 from unitscope.inputs.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
-    as_preprocessing,
 )
-from unitscope.inputs.ramps import ramp
 
 T = pytest.importorskip(
     "torchvision.transforms", reason="torchvision is not installed"
@@ -317,6 +317,151 @@ def test_a_large_photo_that_is_not_resized_is_not_refused() -> None:
     assert Preprocessing(None, 8, (0.5,), (0.5,))(wide).shape == (1, 8, 8)
 
 
+# Other scales, orders and channels. -------------------------------------------------
+
+sixteen = st.integers(1, 16)
+
+
+@given(
+    pairs, sixteen, st.sampled_from([1, 255]), st.sampled_from(["rgb", "bgr"])
+)
+def test_scale_and_order_are_what_people_write_by_hand(
+    size: Size, crop: int, scale: int, order: str
+) -> None:
+    mean = tuple(part * scale for part in (0.41, 0.46, 0.48))
+    std = tuple(part * scale for part in (0.2, 0.3, 0.25))
+    ours = Preprocessing(None, crop, mean, std, scale=scale, order=order)
+    image = photo(*size)
+    made = ours(image)
+
+    # Caffe's way: crop, levels as they are, channels turned round, mean off.
+    cropped = T.CenterCrop(crop)(image)
+    levels = np.asarray(cropped, np.float64) * scale / 255
+    if order == "bgr":
+        levels = levels[..., ::-1]
+    expected = ((levels - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(made.numpy(), expected, atol=1e-5)
+    assert (
+        np.abs(
+            np.asarray(ours.undo(made)).astype(int) - np.asarray(cropped)
+        ).max()
+        == 0
+    )
+
+
+def test_minus_one_to_one_by_127_and_a_half() -> None:
+    text = (
+        "resize=none,crop=none,scale=255,mean=127.5/127.5/127.5,"
+        "std=127.5/127.5/127.5"
+    )
+    image = photo(9, 7)
+    expected = np.asarray(image, np.float32).transpose(2, 0, 1) / 127.5 - 1
+    made = Preprocessing.parse(text)(image)
+    np.testing.assert_allclose(made.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("sides_of_mean", [(20, 24), (16, 16)])
+def test_a_mean_image_is_cropped_as_the_photo_is(
+    channels_last: bool, sides_of_mean: Size, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    mean = random.uniform(0, 255, (3, *sides_of_mean)).astype(np.float32)
+    stored = mean.transpose(1, 2, 0) if channels_last else mean
+    np.save(tmp_path / "mean.npy", stored)
+    ours = Preprocessing.parse(
+        f"resize=20x24,crop=16,scale=255,order=bgr,std=1/1/1,"
+        f"mean={tmp_path / 'mean.npy'}"
+    )
+    image = photo(24, 20)
+    pixels = np.asarray(image, np.float32)[..., ::-1].transpose(2, 0, 1)
+    if sides_of_mean == (16, 16):
+        expected = pixels[:, 2:18, 4:20] - mean
+    else:
+        expected = (pixels - mean)[:, 2:18, 4:20]
+    made = ours(image)
+    np.testing.assert_allclose(made.numpy(), expected, atol=1e-4)
+    np.testing.assert_array_equal(
+        np.asarray(ours.undo(made)), np.asarray(image)[2:18, 4:20]
+    )
+    assert "mean of mean.npy (3×" in ours.describe()
+    # Another mean is another preprocessing; the same numbers are the same one.
+    again = Preprocessing(
+        (20, 24), 16, stored, (1, 1, 1), scale=255, order="bgr"
+    )
+    assert again == ours and hash(again) == hash(ours)
+    other = Preprocessing(
+        (20, 24), 16, stored + 1, (1, 1, 1), scale=255, order="bgr"
+    )
+    assert other != ours and other.describe() != ours.describe()
+
+
+def test_mean_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PreprocessingError, match="there is no mean image"):
+        Preprocessing.parse(f"mean={tmp_path / 'none.npy'}")
+    (tmp_path / "text.npy").write_text("mean")
+    with pytest.raises(
+        PreprocessingError, match=r"save the array with numpy\.save"
+    ):
+        Preprocessing.parse(f"mean={tmp_path / 'text.npy'},std=1/1/1")
+    with pytest.raises(PreprocessingError, match=r"shape \(4, 4\): expected"):
+        Preprocessing(mean=np.zeros((4, 4), np.float32), std=(1, 1, 1))
+    small = Preprocessing(None, 16, np.zeros((3, 4, 4), np.float32), (1, 1, 1))
+    with pytest.raises(
+        PreprocessingError, match="smaller than the input of 16×16"
+    ):
+        small(photo(20, 20))
+
+
+@given(st.sampled_from([2, 4]), sixteen, sixteen)
+def test_bands_are_resized_one_by_one(
+    channels: int, rows: int, cols: int
+) -> None:
+    random = np.random.default_rng(0)
+    array = random.integers(0, 256, (9, 7, channels), dtype=np.uint8)
+    ours = Preprocessing(
+        (rows, cols), None, (0.1,) * channels, (0.3,) * channels
+    )
+    image = Image.fromarray(array)
+    made = ours(image)
+    for band, plane in zip(made, image.split(), strict=True):
+        small = np.asarray(
+            plane.resize((cols, rows), Image.Resampling.BILINEAR)
+        )
+        np.testing.assert_allclose(band, (small / 255 - 0.1) / 0.3, atol=1e-5)
+    assert torch.equal(ours.together([image, image])[1], made)
+    with pytest.raises(
+        PhotoError, match=r"a photo has 3 bands \(RGB\), and the"
+    ):
+        ours(photo(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "scale=127.5",
+            "scale is 1 or 255, not 127.5: for a range from -1 to 1",
+        ),
+        ("scale=255", "give mean and std on that scale and in that order"),
+        ("order=bgr", "give mean and std on that scale and in that order"),
+        (
+            "order=grb,mean=0/0/0,std=1/1/1",
+            "order is 'rgb' or 'bgr', not 'grb'",
+        ),
+        ("order=bgr,mean=0,std=1", "order 'bgr' is for three channels, not 1"),
+        ("white=0", "white is the positive value of white pixels"),
+        ("white=much", "cannot be read: write for instance"),
+    ],
+)
+def test_scales_and_orders_that_would_be_wrong_are_refused(
+    text: str, message: str
+) -> None:
+    with pytest.raises(PreprocessingError) as refusal:
+        Preprocessing.parse(text)
+    assert message in str(refusal.value)
+
+
 # Measured. ---------------------------------------------------------------------------
 
 NORMAL = [T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
@@ -356,6 +501,136 @@ def test_measuring_recovers_the_geometry(
     assert levels_apart(measured(image), ours(image)) < 1.001
 
 
+# Changes of brightness that keep the order of levels, or reverse it.
+TONES: dict[str, Callable[[Tensor], Tensor]] = {
+    "clipped": lambda t: (1.5 * t).clamp(0, 1),
+    "contrast": lambda t: (3 * (t - t.mean()) + t.mean()).clamp(0, 1),
+    "gamma": lambda t: t**2.2,
+    "logarithm": lambda t: (t + 0.01).log(),
+    "negative": lambda t: 1 - t,
+    "two levels": lambda t: (t > 0.4).float(),
+    "by the largest": lambda t: t / (t.max() + 1e-6),
+    "by the mean": lambda t: t / (t.mean() + 1e-6),
+    "by the deviation": lambda t: t / (t.std() + 1e-6),
+    "standardised": lambda t: (t - t.mean()) / (t.std() + 1e-8),
+    "from least to most": lambda t: (t - t.min()) / (t.max() - t.min()),
+    "blue first": lambda t: t.flip(0) * 255 - 110,
+    "grey": lambda t: t.mean(0, keepdim=True).half(),
+    "five channels": lambda t: torch.cat([torch.zeros_like(t[:2]), t]),
+}
+BRIGHTNESSES: list[Callable[[Image.Image], Image.Image]] = [
+    lambda image: image,
+    lambda image: ImageEnhance.Brightness(image).enhance(1.5),
+    lambda image: ImageEnhance.Contrast(image).enhance(1.5),
+    lambda image: ImageOps.autocontrast(image, cutoff=5),
+    ImageOps.equalize,
+    ImageOps.grayscale,
+]
+filters = st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"])
+
+
+def assert_placed(found: Placement, expected: Placement) -> None:
+    """Compare placements where the photo is, to half a pixel of the input or photo."""
+    assert found.input_size == expected.input_size
+    width, height = expected.photo_size
+    rows, cols = expected.input_size
+    for first, last, extent, count in (
+        (0, 2, width, cols),
+        (1, 3, height, rows),
+    ):
+        true = (expected.box[first], expected.box[last])
+        told = (found.box[first], found.box[last])
+        shown = np.clip(true, 0, extent)
+        pixel = max(1.0, (true[1] - true[0]) / count)
+        assert np.interp(shown, true, told) == pytest.approx(
+            shown, abs=0.5 * pixel
+        )
+
+
+@given(
+    st.tuples(st.integers(24, 300), st.integers(24, 300)),
+    st.none() | st.integers(28, 150) | st.tuples(*[st.integers(28, 150)] * 2),
+    st.tuples(*[st.integers(24, 150)] * 2),
+    st.tuples(*[st.integers(0, 12)] * 2),
+    filters,
+    st.sampled_from(sorted(TONES)),
+    st.sampled_from(BRIGHTNESSES),
+)
+@settings(max_examples=25, derandomize=True)
+def test_no_change_of_brightness_changes_the_placement(
+    size: Size,
+    resize: int | Size | None,
+    crop: Size,
+    pad: Size,
+    interpolation: str,
+    tone: str,
+    brightness: Callable[[Image.Image], Image.Image],
+) -> None:
+    plain = Preprocessing(resize, crop, interpolation=interpolation)
+    width, height = plain._resized_size(size)
+    assume(max(width, height) < 900)
+    resizing = T.Resize(
+        (height, width), getattr(T.InterpolationMode, interpolation.upper())
+    )
+    measured = MeasuredPreprocessing(
+        T.Compose(
+            [
+                brightness,
+                resizing,
+                T.CenterCrop(crop),
+                T.Pad(pad, fill=114),
+                T.ToTensor(),
+                TONES[tone],
+            ]
+        )
+    )
+
+    box = plain.placement(size)
+    across = (box.right - box.left) / crop[1] * pad[0]
+    down = (box.bottom - box.top) / crop[0] * pad[1]
+    expected = Placement(
+        photo_size=size,
+        input_size=(crop[0] + 2 * pad[1], crop[1] + 2 * pad[0]),
+        left=box.left - across,
+        top=box.top - down,
+        right=box.right + across,
+        bottom=box.bottom + down,
+    )
+    assert_placed(measured.placement(size), expected)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (3000, 2000), (1000, 10), (28, 28)])
+def test_photos_of_extreme_sizes_can_be_measured(size: Size) -> None:
+    ours = Preprocessing(36, 32)
+    measured = MeasuredPreprocessing(torchvisions(ours))
+    assert_placed(measured.placement(size), ours.placement(size))
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect"])
+@pytest.mark.parametrize("before", [1, 56, 111])
+def test_a_letterbox_can_be_measured(mode: str, before: int) -> None:
+    steps = [
+        T.Resize((112, 224)),
+        T.Pad((0, before, 0, 112 - before), 0, mode),
+        T.ToTensor(),
+    ]
+    found = MeasuredPreprocessing(T.Compose(steps)).placement((600, 300))
+    top = -before / 112 * 300
+    expected = Placement((600, 300), (224, 224), 0, top, 600, top + 600)
+    assert_placed(found, expected)
+
+
+def test_what_hides_a_part_of_the_photo_can_be_measured() -> None:
+    def masked(image: Image.Image) -> Image.Image:
+        disc = Image.new("L", image.size)
+        ImageDraw.Draw(disc).ellipse((0, 0, *image.size), fill=255)
+        return Image.composite(image, Image.new("RGB", image.size), disc)
+
+    steps = [masked, T.Resize((64, 64)), T.ToTensor()]
+    found = MeasuredPreprocessing(T.Compose(steps)).placement((200, 300))
+    assert found.box == pytest.approx((0, 0, 200, 300), abs=1)
+
+
 def test_measuring_needs_neither_rgb_nor_the_cpus_dtype_nor_three_axes() -> (
     None
 ):
@@ -385,7 +660,15 @@ def test_measuring_is_done_once_a_size() -> None:
     measured.placement((30, 20))
     assert len(sizes) == before
     measured.placement((31, 20))
-    assert len(sizes) <= before + 4
+    # Two boards and their negatives; one picture more where the size of the input
+    # depends on that of the photo.
+    assert len(sizes) <= before + 5
+
+
+@pytest.mark.parametrize("size", [(8, 224), (28, 28), (9, 8), (300, 5)])
+def test_narrow_photos_that_are_not_resized_can_be_measured(size: Size) -> None:
+    found = MeasuredPreprocessing(T.ToTensor()).placement(size)
+    assert found.box == pytest.approx((0, 0, *size), abs=0.01)
 
 
 @pytest.mark.parametrize("size", [(2, 2), (1, 1), (5, 3), (1, 40)])
@@ -418,43 +701,118 @@ def test_random_transforms_are_refused(
     )
     with pytest.raises(
         PreprocessingError,
-        match="gives another result each time: use the one for evaluation, without",
+        match="gives another result each time: use the one for evaluation, without "
+        "random crops, flips, colours or noise",
     ):
         measured.placement((320, 240))
 
 
+ORDER = "the photo's rows and columns are not kept in order and proportion"
+LEAVE_OUT = "leave that out, or"
+PASS = "if it only resizes and crops, pass unitscope.Preprocessing(resize="
+
+
 @pytest.mark.parametrize(
-    "step",
+    ("step", "reason", "remedy"),
     [
-        ImageOps.mirror,
-        ImageOps.flip,
-        functools.partial(
-            Image.Image.transpose, method=Image.Transpose.TRANSPOSE
+        (ImageOps.mirror, "it mirrors the photo left to right", LEAVE_OUT),
+        (ImageOps.flip, "it mirrors the photo top to bottom", LEAVE_OUT),
+        (
+            functools.partial(Image.Image.rotate, angle=180),
+            "it mirrors the photo left to right and top to bottom",
+            LEAVE_OUT,
         ),
-        functools.partial(Image.Image.rotate, angle=90),
-        functools.partial(Image.Image.rotate, angle=10),
-        functools.partial(
-            Image.Image.transform,
-            size=(320, 240),
-            method=Image.Transform.AFFINE,
-            data=(1, 0.3, 0, 0, 1, 0),
+        (
+            functools.partial(
+                Image.Image.transpose, method=Image.Transpose.TRANSPOSE
+            ),
+            "it turns the photo by 90 degrees",
+            LEAVE_OUT,
         ),
-        lambda image: Image.new("RGB", image.size, "red"),
-        lambda image: Image.fromarray(
-            np.asarray(image)[
-                :, np.random.default_rng(0).permutation(image.width)
-            ]
+        (
+            functools.partial(Image.Image.rotate, angle=90, expand=True),
+            "it turns the photo by 90 degrees",
+            LEAVE_OUT,
+        ),
+        (functools.partial(Image.Image.rotate, angle=10), ORDER, PASS),
+        (
+            functools.partial(
+                Image.Image.transform,
+                size=(320, 240),
+                method=Image.Transform.AFFINE,
+                data=(1, 0.05, 0, 0, 1, 0),
+            ),
+            ORDER,
+            PASS,
+        ),
+        (
+            lambda image: Image.new("RGB", image.size, "red"),
+            "a picture and its negative give the same input",
+            PASS,
+        ),
+        (
+            ImageOps.solarize,
+            "a picture and its negative give the same input",
+            PASS,
+        ),
+        (
+            lambda image: Image.fromarray(
+                np.asarray(image)[
+                    :, np.random.default_rng(0).permutation(image.width)
+                ]
+            ),
+            ORDER,
+            PASS,
+        ),
+        (
+            lambda image: image.resize((2, 200)).resize((200, 200)),
+            "the input shows too few of the photo's columns to tell which",
+            "crop the photo to a less extreme shape, or explain the tensor",
+        ),
+        (
+            lambda image: image.crop((7, 9, 8, 200)),
+            "the input shows too few of the photo's columns to tell which",
+            "crop the photo to a less extreme shape, or explain the tensor",
+        ),
+        (
+            lambda image: image.crop(
+                (0, 0, 99 + image.getpixel((2, 2))[0], 99)
+            ),
+            "the size of its result depends on what a photo shows",
+            PASS,
         ),
     ],
 )
 def test_what_is_not_a_resize_and_a_crop_is_refused(
-    step: Callable[[Image.Image], Image.Image],
+    step: Callable[[Image.Image], Image.Image], reason: str, remedy: str
 ) -> None:
     measured = MeasuredPreprocessing(lambda image: T.ToTensor()(step(image)))
-    with pytest.raises(
-        PreprocessingError, match="puts the photo cannot be measured"
-    ):
+    with pytest.raises(PreprocessingError) as refusal:
         measured.placement((320, 240))
+    message = str(refusal.value)
+    assert f"puts the photo cannot be measured ({reason}" in message
+    assert f"): {remedy}" in message and "\n" not in message
+
+
+def test_what_is_random_for_some_photos_only_is_refused() -> None:
+    def sometimes(image: Image.Image) -> Tensor:
+        crop = T.RandomCrop(64) if image.width == 320 else T.CenterCrop(64)
+        made: Tensor = T.ToTensor()(crop(image))
+        return made
+
+    torch.manual_seed(0)
+    measured = MeasuredPreprocessing(sometimes)
+    assert measured.placement((100, 84)).box == pytest.approx((18, 10, 82, 74))
+    with pytest.raises(PreprocessingError, match="another result each time"):
+        measured.placement((320, 240))
+
+
+@pytest.mark.parametrize("tone", [lambda t: (t - 0.5).sqrt(), torch.log])
+def test_numbers_that_are_not_finite_are_not_random(
+    tone: Callable[[Tensor], Tensor],
+) -> None:
+    measured = MeasuredPreprocessing(T.Compose([T.ToTensor(), tone]))
+    assert measured.placement((40, 30)).is_whole
 
 
 @pytest.mark.parametrize(
@@ -534,12 +892,3 @@ def test_a_picture_of_any_tensor() -> None:
     assert picture_of(torch.randn(7, 4, 5, dtype=torch.float16)).mode == "RGB"
     stretched = np.asarray(picture_of(torch.tensor([[[-3.0, 1.0]]])))
     assert stretched.min() == 0 and stretched.max() == 255
-
-
-@given(st.integers(1, 1200))
-def test_a_ramp_tells_positions_to_half_a_level(length: int) -> None:
-    positions = (ramp(length).astype(float) + 0.5) / 256 * length
-    assert (
-        np.abs(positions - (np.arange(length) + 0.5)).max()
-        <= length / 512 + 1e-9
-    )

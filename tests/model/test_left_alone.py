@@ -240,6 +240,7 @@ def test_spectral_norm_is_not_iterated_by_looking_at_filters() -> None:
     np.testing.assert_allclose(shown.weights, weight.detach().numpy())
 
 
+@pytest.mark.filterwarnings("ignore:the input requires gradients")
 def test_a_users_gradients_still_flow_afterwards() -> None:
     net = seeded(Gap)
     model = wrap(net, preprocessing=PREPROCESSING)

@@ -3,7 +3,9 @@ all sizes, and junk."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 
 from narrowed import exact_head, exactly
 from networks import Dense, Gap, ResNet20, SimpleNet, seeded
+from unitscope.accounts.account import Account
+from unitscope.accounts.record import of_account
 from unitscope.errors import (
     HeadError,
     InputError,
@@ -23,10 +27,12 @@ from unitscope.errors import (
     ModelError,
     NonFiniteError,
     PhotoError,
+    UnitscopeWarning,
 )
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
 from unitscope.model.reading import Input
+from unitscope.model.wrapping import check_module
 from unitscope.tracing.layers import evaluating
 
 SMALL = Preprocessing(resize=36, crop=32)
@@ -260,7 +266,8 @@ class Changed(nn.Module):
 def test_a_dict_of_several_tensors_says_which_are_the_logits() -> None:
     with pytest.raises(
         ModelError,
-        match="a dict of tensors 'features', 'out', and none is called 'logits'",
+        match=r"gives 2 outputs, 'features' \(batch, 6, 16, 16\), 'out' \(batch, 5\): "
+        'which .* not clear; choose one with output="out"',
     ):
         wrap(
             Changed(
@@ -309,7 +316,7 @@ def test_a_network_whose_last_layer_is_zero_is_refused_at_once() -> None:
     net(X)
     nn.init.zeros_(net.get_parameter("3.weight"))
     with pytest.raises(
-        HeadError, match="the logits are the same whatever the photo shows"
+        HeadError, match="the logits are the same for noise and input 0"
     ):
         wrap(net, preprocessing=SMALL).explain(X)
 
@@ -449,9 +456,9 @@ def test_the_same_numbers_whatever_the_batch_size(gap: Classifier) -> None:
         ),
         (3, InputError, "a int cannot be explained: give a path, a PIL image"),
         (None, InputError, "a NoneType cannot be explained"),
-        ([3], PhotoError, "a photo is a path or a PIL image, not int"),
+        ([3], PhotoError, "open in binary mode, not int"),
         (np.zeros((4, 4, 3)), InputError, "a ndarray cannot be explained"),
-        (b"photo.jpg", InputError, "a bytes cannot be explained"),
+        (b"photo.jpg", PhotoError, "'photo' is not a picture that Pillow"),
         ({"photo": "a.jpg"}, InputError, "a dict cannot be explained"),
         (
             [X[0]],
@@ -529,13 +536,87 @@ def test_a_classifier_says_what_it_is() -> None:
     assert model.labels == tuple(f"class {index}" for index in range(5))
 
 
+def exported() -> Any:
+    return torch.export.export(seeded(Gap), (torch.zeros(2, 3, 32, 32),))
+
+
+class Learner:
+    """Holds a network, as trainers do."""
+
+    def __init__(self) -> None:
+        self.model = nn.Linear(2, 2)
+
+
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_module_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: "resnet50", "not from str: use unitscope.load"),
+        (
+            lambda: Gap,
+            r"not from the class Gap: wrap an object of it, Gap\(…\)",
+        ),
+        (
+            lambda: Gap().state_dict(),
+            r"not from OrderedDict: load .*load_state_dict",
+        ),
+        (Learner, r"not from Learner: wrap its \.model"),
+        (lambda: sum, "wrap a module whose forward calls it"),
+        (
+            lambda: None,
+            "not from NoneType: wrap the network that gives the logits",
+        ),
+    ],
+)
+def test_what_is_no_module_is_refused_with_the_remedy(
+    given: Callable[[], Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        wrap(given())
+
+
+def test_an_exported_program_says_what_to_wrap_instead() -> None:
+    message = (
+        "exported program, which cannot be watched: wrap the Python module"
+    )
+    with pytest.raises(ModelError, match="wrap the Python module that it was"):
+        check_module(exported())
+    module = exported().module()
+    for rows in (32, 48):
+        with pytest.raises((HeadError, ModelError), match=message) as caught:
+            wrap(module).explain(torch.zeros(2, 3, rows, rows))
+        assert "preprocessing" not in str(caught.value)
+
+
+def hidden() -> nn.Module:
+    """A network whose head is not exact, so that the answer needs gradients."""
+    layers = (nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5), nn.ReLU())
+    return nn.Sequential(*layers, nn.Linear(5, 2)).eval()
+
+
+def test_weights_made_in_inference_mode_are_named_where_gradients_are_needed() -> (
+    None
+):
+    with torch.inference_mode():
+        network, exact = hidden(), seeded(Gap)
+    x = torch.ones(1, 3, 8, 8)
     with pytest.raises(
-        ModelError,
-        match=r"a classifier is made from a torch\.nn\.Module, not from str",
+        HeadError, match=r"inference_mode.*: wrap copy\.deepcopy"
     ):
-        wrap("resnet50")  # type: ignore[arg-type]
+        wrap(network).explain(x)
+    assert wrap(copy.deepcopy(network)).explain(x).logits.shape == (1, 2)
+    assert wrap(exact).explain(torch.ones(1, 3, 32, 32)).head.exact
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantized_network_is_named_where_gradients_are_needed() -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    network = quantize_dynamic(hidden(), {nn.Linear})  # type: ignore[no-untyped-call]
+    with pytest.raises(
+        HeadError, match=r"quantized, and gradients .*: wrap the float network"
+    ):
+        wrap(network).explain(torch.ones(1, 3, 8, 8))
 
 
 def test_own_preprocessing_callables_are_measured(tmp_path: Path) -> None:
@@ -618,3 +699,29 @@ def test_without_a_preprocessing_the_tensors_say_what_shape_is_usual() -> None:
     assert model.explain(x).feature_map.shape == (2, 6, 32, 32)
     assert model.head.map_shape == (6, 32, 32)
     assert model.layers()[0].shape == (6, 32, 32)
+
+
+def test_how_photos_were_read_is_told_once_and_kept(
+    small: Preprocessing, tmp_path: Path
+) -> None:
+    for number in range(3):
+        samples = np.linspace(0, 4095, 900).astype(np.uint16).reshape(30, 30)
+        Image.fromarray(samples).save(tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.iterdir())
+    model = wrap(seeded(Gap), preprocessing=small)
+    with pytest.warns(UnitscopeWarning) as caught:
+        explanation = model.explain(paths, batch_size=2)
+    told = [str(each.message) for each in caught]
+    assert len(told) == 1
+    assert told[0].startswith("photos: samples of 16 bits that fit 12 bits")
+    for subject in explanation.subjects:
+        assert f"photos: {subject.notes[0]}" == told[0]
+
+    with pytest.warns(UnitscopeWarning):
+        account = Account.of(model, explanation)
+    assert of_account(account)["photo"]["notes"] == list(
+        explanation.subjects[0].notes
+    )
+    # Whoever says what is white is told nothing.
+    said = wrap(seeded(Gap), preprocessing=replace(small, white=4095))
+    assert said.explain(paths).subjects[0].notes == ()

@@ -5,7 +5,9 @@ import gzip
 import io
 import os
 import pickle
+import re
 import tarfile
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,9 +19,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
 from legacy_checkpoint import save_as_python2
-from unitscope.errors import NonFiniteError, WeightsError
+from unitscope.errors import NonFiniteError, UnitscopeWarning, WeightsError
 from unitscope.sources.weights import (
     Weights,
     fit_weights,
@@ -247,23 +250,176 @@ def test_a_python_2_checkpoint_from_a_gpu_is_read(
     ]
 
 
-def test_the_training_weights_are_preferred_to_averaged_ones_and_both_are_told(
+PLAIN = Small().state_dict()
+AVERAGES: dict[str, Callable[..., Any]] = {
+    "timm": lambda raw, mean: {"state_dict": raw, "state_dict_ema": mean},
+    "nested": lambda raw, mean: {"model": raw, "model_ema": {"module": mean}},
+    "AveragedModel": lambda raw, mean: {
+        "model": raw,
+        "swa": {**prefixed(mean, "module."), "n_averaged": torch.tensor(4)},
+    },
+    "lightning": lambda raw, mean: {
+        "state_dict": {**prefixed(mean, "ema."), **prefixed(raw, "model.")}
+    },
+    "ema-pytorch": lambda raw, mean: {
+        **prefixed(mean, "ema_model."),
+        **prefixed(raw, "online_model."),
+        "step": torch.tensor([3]),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", AVERAGES)
+def test_of_raw_and_averaged_weights_both_are_told(
+    kind: str, trained: Small, tmp_path: Path
+) -> None:
+    raw = trained.state_dict()
+    file = saved(AVERAGES[kind](raw, PLAIN), tmp_path)
+    with pytest.warns(UnitscopeWarning) as warned:
+        network = fitted(file)[0]
+    assert agree(network, trained)
+    (message,) = [str(warning.message) for warning in warned]
+    assert re.search(
+        r"holds two sets of weights.* were used, not .*(ema|swa).* \(averages\); to use "
+        r"the others, save them alone",
+        message,
+    )
+    # Two that are the same are one.
+    assert agree(fitted(saved(AVERAGES[kind](raw, raw), tmp_path))[0], trained)
+
+
+def test_averaged_weights_alone_are_used_with_a_note(
     trained: Small, tmp_path: Path
 ) -> None:
-    other = Small().state_dict()
-    network, notes = fitted(
-        saved({"model": trained.state_dict(), "model_ema": other}, tmp_path)
-    )
-    assert (
-        agree(network, trained)
-        and "also holds averaged weights ('model_ema')" in notes[0]
-    )
     network, notes = fitted(
         saved({"ema": {"module": trained.state_dict()}, "epoch": 3}, tmp_path)
     )
     assert (
         agree(network, trained)
         and "the averaged weights 'ema.module' were used" in notes[0]
+    )
+
+
+def test_another_set_beside_lightnings_average_is_told(
+    trained: Small, tmp_path: Path
+) -> None:
+    content = {
+        "state_dict": prefixed(trained.state_dict(), "net."),
+        "current_model_state": prefixed(PLAIN, "net."),
+        "averaging_state": {"n_averaged": torch.tensor(3)},
+    }
+    with pytest.warns(UnitscopeWarning, match="not 'current_model_state'"):
+        assert agree(fitted(saved(content, tmp_path))[0], trained)
+
+
+def test_what_training_adds_is_left_aside_and_named(
+    trained: Small, tmp_path: Path
+) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(trained)
+    averaged.update_parameters(trained)
+    network, notes = fitted(saved(averaged.state_dict(), tmp_path))
+    assert agree(network, trained)
+    assert "1 tensor that Small does not have (n_averaged) left aside" in notes
+    state = {**trained.state_dict(), "criterion.weight": torch.ones(5)}
+    assert (
+        "(criterion.weight) left aside" in fitted(saved(state, tmp_path))[1][0]
+    )
+
+
+def test_tensors_that_may_matter_are_left_aside_with_a_warning(
+    trained: Small, tmp_path: Path
+) -> None:
+    state = {**trained.state_dict(), "pre_logits.weight": torch.ones(6, 6)}
+    with pytest.warns(
+        UnitscopeWarning, match=r"\(pre_logits.weight\), and they were"
+    ):
+        assert agree(fitted(saved(state, tmp_path))[0], trained)
+    # A part of a layer that the network has would change what that computes.
+    inside = {**trained.state_dict(), "block.3.weight": torch.ones(6)}
+    assert "1 unknown to the network (block.3.weight)" in refusal(
+        saved(inside, tmp_path)
+    )
+
+
+def pruned(network: Small) -> None:
+    for module in (network.fc, network.conv1):
+        prune.l1_unstructured(module, "weight", 0.5)  # type: ignore[no-untyped-call]
+
+
+def old_weight_norm(network: Small) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It is deprecated, its files are not.
+        nn.utils.weight_norm(network.fc)
+        nn.utils.weight_norm(network.conv1, dim=1)
+        nn.utils.weight_norm(network.block[0], dim=None)  # type: ignore[arg-type]
+
+
+def weight_norm(network: Small) -> None:
+    parametrizations.weight_norm(network.fc, dim=1)
+    parametrizations.weight_norm(network.conv1)
+    parametrizations.weight_norm(network.block[0], dim=None)  # type: ignore[arg-type]
+
+
+def spectral_norm(network: Small) -> None:
+    parametrizations.spectral_norm(network.fc)
+    parametrizations.spectral_norm(network.conv1, dim=1)
+
+
+def old_spectral_norm(network: Small) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.spectral_norm(network.fc)
+        nn.utils.spectral_norm(network.conv1)
+    network.train()(torch.ones(2, 3, 8, 8))
+    network.eval()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [pruned, old_weight_norm, weight_norm, spectral_norm, old_spectral_norm],
+)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_weights_in_parts_are_computed_as_torch_does(
+    change: Callable[[Any], None], prefix: str, trained: Small, tmp_path: Path
+) -> None:
+    change(trained)
+    file = saved(prefixed(trained.state_dict(), prefix), tmp_path)
+    network, notes = fitted(file)
+    assert agree(network, trained, 1e-6)
+    assert "weights computed from their parts" in notes[0]
+    assert infer_class_count(Small, read_weights(file)) == 5
+
+    # A network that has the same parts keeps them.
+    same = Small()
+    change(same)
+    file = saved(trained.state_dict(), tmp_path)
+    assert fitted(file, same)[1] == () and agree(same.eval(), trained)
+
+
+def test_parts_of_an_unknown_kind_are_refused_with_the_remedy(
+    trained: Small, tmp_path: Path
+) -> None:
+    class Symmetric(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.abs()
+
+    nn.utils.parametrize.register_parametrization(
+        trained.fc, "weight", Symmetric()
+    )
+    message = refusal(saved(trained.state_dict(), tmp_path))
+    assert "parametrize.remove_parametrizations before you save" in message
+
+
+def test_adapters_and_quantized_weights_are_refused_with_the_remedy(
+    trained: Small, tmp_path: Path
+) -> None:
+    state = trained.state_dict()
+    adapter = {**state, "fc.lora_A.default.weight": torch.ones(2, 6)}
+    assert "PEFT's merge_and_unload" in refusal(saved(adapter, tmp_path))
+    eight_bit = {**state, "fc.weight": state["fc.weight"].to(torch.int8)}
+    message = refusal(saved(eight_bit, tmp_path))
+    assert (
+        "1 of whole numbers (int8); 14 of 15 tensors fit: they are" in message
     )
 
 
@@ -490,11 +646,104 @@ def test_a_file_without_weights_says_what_it_holds(
     assert message in refusal(saved(content, tmp_path))
 
 
+def zipped(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(
+                name.replace("__", "/").replace("_dot_", "."), text
+            )
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "m.onnx",
+            b"\x08\x0a\x12\x07pytorch",
+            "an ONNX graph, which has no layers",
+        ),
+        ("saved_model.pb", b"\x08\x01\x12\xff", "a saved model of TensorFlow"),
+        ("m.tflite", b"\x1c\0\0\0TFL3", "a Lite model of TensorFlow"),
+        (
+            "model.ckpt.index",
+            b"\0\0\1",
+            "is a file of TensorFlow: unitscope explains",
+        ),
+        (
+            "model.ckpt.data-00000-of-00001",
+            b"\x9c\1",
+            "is a file of TensorFlow",
+        ),
+        (
+            "index.json",
+            b'{"weight_map": {}}',
+            "is a JSON file, not weights: name the",
+        ),
+        (
+            "m.keras",
+            zipped(config_dot_json="{}", model_dot_weights_dot_h5=""),
+            "is a Keras model of TensorFlow",
+        ),
+        ("w.npz", zipped(a_dot_npy=""), "is an archive of NumPy arrays"),
+        (
+            "m.pt2",
+            zipped(m__archive_format="pt2", m__models__model_dot_json="{}"),
+            "is a program that torch.export saved, which is code: where you trust it",
+        ),
+        (
+            "m.pkl",
+            b"\x80\x04\x95\x10\0\0\0\0\0\0\0\x8c\x1esklearn.linear_model",
+            "is a pickled model of sklearn, not a network's weights",
+        ),
+        (
+            "w.pkl",
+            pickle.dumps({"weight": np.ones(3)}, protocol=4),
+            "is a pickle that torch.save did not write",
+        ),
+    ],
+)
+def test_files_of_other_libraries_are_told_apart(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert message in refusal(tmp_path / name)
+
+
+def test_an_exported_program_is_told_by_its_real_archive(
+    trained: Small, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.pt2"
+    program = torch.export.export(trained, (torch.zeros(1, 3, 8, 8),))
+    torch.export.save(program, file)
+    assert "torch.export.load(FILE).state_dict" in refusal(file)
+    # As the remedy says.
+    torch.save(torch.export.load(file).state_dict, tmp_path / "w.pth")
+    assert agree(fitted(tmp_path / "w.pth")[0], trained)
+
+
+def test_folders_and_checkpoints_of_others_are_told_apart(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model.ckpt.index").write_bytes(b"\0")
+    assert "a checkpoint of TensorFlow" in refusal(tmp_path / "model.ckpt")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "is a LoRA adapter, not a network: merge it" in refusal(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_weights_are_refused(trained: Small, tmp_path: Path) -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    network = quantize_dynamic(trained, {nn.Linear})  # type: ignore[no-untyped-call]
+    message = refusal(saved(network.state_dict(), tmp_path))
+    assert "holds quantized weights (fc._packed_params" in message
+
+
 def test_a_torchscript_archive_is_refused(
     trained: Small, tmp_path: Path
 ) -> None:
-    import warnings
-
     file = tmp_path / "scripted.pt"
     with warnings.catch_warnings():
         warnings.simplefilter(

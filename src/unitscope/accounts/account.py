@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from unitscope.accounts.checks import Check, checks_of
@@ -20,7 +18,7 @@ from unitscope.attribution.explanation import Explanation, UnitContribution
 from unitscope.attribution.scores import Scores
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError
-from unitscope.inputs.photos import Encoded, Photo
+from unitscope.inputs.photos import is_photo
 from unitscope.inputs.subjects import Subject
 from unitscope.kernels import Filters, convolutions, filters
 from unitscope.model import Classifier, OnePhoto
@@ -198,10 +196,8 @@ def accounts_of(
 
     The options are those of `explain` and `accounts`.
     """
-    if isinstance(photos, (str, os.PathLike, Image.Image, Encoded, Photo)):
-        photos = [photos]
-
-    waiting = iter(photos)
+    several: Any = [photos] if is_photo(photos) else photos
+    waiting = iter(several)
     while batch := list(islice(waiting, batch_size)):
         explanation = model.explain(
             batch,

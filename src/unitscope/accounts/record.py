@@ -65,6 +65,7 @@ def of_network(facts: NetworkFacts) -> dict[str, Any]:
         "scores": str(facts.scores),
         "preprocessing": facts.preprocessing,
         "input_shape": list(facts.input_shape),
+        "output": facts.output,
         "dtype": facts.dtype,
         "device": facts.device,
         "head": None if facts.head is None else facts.head.as_json(),
@@ -145,6 +146,7 @@ def _photo(explanation: Explanation) -> dict[str, Any]:
         "size": list(subject.size),
         "input_size": list(explanation.input_size),
         "input_box": list(placement.box),
+        "notes": list(subject.notes),
     }
 
 

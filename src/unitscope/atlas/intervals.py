@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Float, Int64, Num, Shaped
 
 # Half the width of a 95 % interval of a normal distribution, in standard deviations.
 Z95 = 1.959963984540054
@@ -235,12 +236,28 @@ def ratio_interval(
 ) -> Estimate:
     """Σi / Σu over photos, such as an IoU, with its interval (Cochran 1977, §2.11).
 
+    The arguments are those of `ratio_and_error`. The interval is clipped to [0, 1]. It is
+    nan where the value is, and for fewer than two photos. Where no photo has any
+    intersection the interval is [0, 0] and says nothing.
+    """
+    value, error = ratio_and_error(i, u, ii, iu, uu, count)
+    return _clipped(value, z * error, z * error)
+
+
+def ratio_and_error(
+    i: Numbers,
+    u: Numbers,
+    ii: Numbers,
+    iu: Numbers,
+    uu: Numbers,
+    count: Numbers,
+) -> tuple[Floats, Floats]:
+    """Σi / Σu over photos and its standard error, linearised (Cochran 1977, §2.11).
+
     `i` and `u` are the sums over `count` photos of each photo's intersection and union,
     `ii`, `iu` and `uu` the sums of their products. All are broadcast against each
-    other. The interval is the linearised one and treats photos, not pixels, as
-    independent. It is clipped to [0, 1]. The value is nan where `u` is 0, the interval
-    also for fewer than two photos. Where no photo has any intersection the interval is
-    [0, 0] and says nothing.
+    other. Photos, not pixels, count as independent. Both are nan where `u` is 0, the
+    error also for fewer than two photos.
     """
     i, u, ii, iu, uu, count = _float64(i, u, ii, iu, uu, count)
     value = _ratio(i, u)
@@ -249,8 +266,46 @@ def ratio_interval(
     residual = np.maximum(residual, 0.0)
     variance = _ratio(residual, u**2)
     correction = _ratio(count, count - 1)
-    error = z * np.sqrt(variance * correction)
-    return _clipped(value, error, error)
+    return value, np.sqrt(variance * correction)
+
+
+def chosen_interval(
+    values: Float[np.ndarray, "item candidate"],
+    errors: Float[np.ndarray, "item candidate"],
+    chosen: Int64[np.ndarray, "item rank"],
+) -> Estimate:
+    """95 % intervals, (item, rank), of candidates chosen because their value is large.
+
+    The best of many is too large on the numbers that it was chosen by. So the low end
+    allows for all contenders: the candidates whose value may be as large, at a level that
+    holds for all candidates together (locally simultaneous intervals, Zrnic & Fithian
+    2024, with the bounds of Dunn 1961). Where nothing comes near the chosen one, the
+    interval is the ordinary one. `values` from 0 to 1 and their standard `errors` are nan
+    where nothing is known.
+    """
+    known = values > 0
+    quantiles = _simultaneous(values.shape[1])
+    of_all = quantiles[known.sum(axis=1)]
+
+    value = np.take_along_axis(values, chosen, axis=1)
+    error = np.take_along_axis(errors, chosen, axis=1)
+    farthest_down = value - of_all[:, None] * error
+    farthest_up = np.where(known, values + of_all[:, None] * errors, -np.inf)
+
+    # Candidates whose farthest end reaches that of the chosen one, itself among them.
+    in_order = np.sort(farthest_up, axis=1)
+    contenders = np.ones(chosen.shape, dtype=np.int64)
+    for item, ends in enumerate(in_order):
+        below = np.searchsorted(ends, farthest_down[item])
+        contenders[item] = np.maximum(1, len(ends) - below)
+    return _clipped(value, quantiles[contenders] * error, Z95 * error)
+
+
+def _simultaneous(most: int) -> Float[np.ndarray, " count"]:
+    """For 0 to `most` intervals the z with which they hold together at 95 %."""
+    normal = NormalDist()
+    tail = (1 - normal.cdf(Z95)) / np.arange(1, most + 1)
+    return np.array([Z95, *(-normal.inv_cdf(share) for share in tail)])
 
 
 def _float64(*numbers: Numbers) -> tuple[_Array, ...]:

@@ -142,11 +142,11 @@ def _merge(
     _write_summaries(atlases, owners, folder)
 
     merged = Atlas.open(folder)
-    images, skipped = write_findings(merged)
+    scanned = write_findings(merged)
     complete = len(owners) == manifest["parameters"]["shards"]
     manifest |= {
         "status": "complete" if complete else "part",
-        "scanned": {"images": images, "skipped": skipped},
+        "scanned": scanned,
         "ablation": write_ablation_tables(merged),
     }
     write_manifest(folder, manifest)

@@ -37,7 +37,7 @@ from unitscope.datasets import (
     MaskedDataset,
     open_dataset,
 )
-from unitscope.errors import AtlasError
+from unitscope.errors import AtlasError, warn_user
 from unitscope.labels import LabelsSource
 from unitscope.model import Classifier
 
@@ -182,14 +182,17 @@ def _scan_locked(
 
 def _finish(folder: Path, plan: ScanPlan) -> None:
     """Write the tables, and then the manifest that says the scan is finished."""
-    head = plan.model.head
+    head, _ = plan.model.head_or_refusal()
     if isinstance(head, ExactHead):
         write_head(folder, head.readout)
 
     atlas = Atlas.open(folder)
-    images, skipped = write_findings(atlas)
+    scanned = write_findings(atlas)
+    for note in scanned["notes"]:
+        warn_user(note)
     ablation = write_ablation_tables(atlas)
     complete = len(shards_in(folder)) == plan.shard_count
     status = "complete" if complete else "part"
-    manifest = plan.manifest(status, images, skipped)
-    write_manifest(folder, manifest | {"ablation": ablation})
+    manifest = plan.manifest(status)
+    findings = {"scanned": scanned, "ablation": ablation}
+    write_manifest(folder, manifest | findings)

@@ -15,8 +15,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def recorded(values: Tensor) -> Tensor:
+    """The values with their gradients where gradients are recorded, else without."""
+    return values if torch.is_grad_enabled() else values.detach()
+
+
 def in_float64(values: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     """The values in float64, on the processor, since not every device has float64."""
+    if values.requires_grad:
+        return values.cpu().to(torch.float64)
     # Through numpy: a tensor subclass that stands for a device keeps its restrictions,
     # also when it is copied.
     return torch.from_numpy(values.detach().cpu().numpy()).to(torch.float64)
@@ -55,7 +62,7 @@ def cell_means(
     feature_map: Float[Tensor, "batch unit row col"],
 ) -> Float[Tensor, "batch unit"]:
     """The mean of every unit's map over its cells: what a global average pool gives."""
-    if not _is_numpys(feature_map):
+    if feature_map.requires_grad or not _is_numpys(feature_map):
         return feature_map.mean(dim=(2, 3))
     with np.errstate(over="ignore", invalid="ignore"):
         return torch.from_numpy(feature_map.detach().numpy().mean(axis=(2, 3)))

@@ -121,9 +121,20 @@ class ExactExplanation(Explanation):
     def rounding_error(self, dtype: torch.dtype) -> float:
         """What rounding may do to sums of contributions, relative to the largest logit."""
         readout = self.head.readout
-        return float(
-            rounding_error(self.logits, self.feature_map, readout, dtype).max()
+        error = rounding_error(self.logits, self.feature_map, readout, dtype)
+        return float(error.detach().max())
+
+    def detach(self) -> ExactExplanation:
+        """The same explanation without gradients."""
+        detached = super().detach()
+        assert isinstance(detached, ExactExplanation)
+        readout = dataclasses.replace(
+            self.head.readout,
+            weight=self.head.weight.detach(),
+            bias=self.head.bias.detach(),
         )
+        head = dataclasses.replace(self.head, readout=readout)
+        return dataclasses.replace(detached, head=head)
 
     def _bias(self) -> Float[Tensor, "batch class"]:
         return self.left_out

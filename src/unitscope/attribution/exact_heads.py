@@ -90,6 +90,8 @@ class ExactHead(Head):
         divisor = self.readout.divisor(pooled)
         shares = pooled / divisor
         shares = shares[:, None, :]
+        if shares.requires_grad or weight.requires_grad:
+            return shares * weight
         out = blank((len(pooled), *weight.shape), shares)
         return torch.mul(shares, weight, out=out)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -31,7 +34,7 @@ from unitscope.errors import InputError
 from unitscope.geometry import Grid, lay_on_photo
 from unitscope.inputs.photos import PhotoSource
 from unitscope.inputs.subjects import Subject
-from unitscope.tracing.layers import check_units
+from unitscope.tracing.layers import check_units, recording
 
 # Units per chunk where each ablation is a real forward pass.
 _UNITS_AT_ONCE = 16
@@ -67,8 +70,8 @@ class Explanation(Drawable, ABC):
     cols) of the network's input. `rounded` is how far logits and feature map are from
     those in float32 where they were computed in bfloat16, relative to the largest of
     each, measured on the first photos; 0 where nothing was rounded. `scores` says how
-    logits become probabilities; where only probabilities can be had, they stand in the
-    place of the logits.
+    logits become probabilities, or that they are such. What is `differentiable` carries
+    gradients; all others are detached, and a loss made from them trains nothing.
     """
 
     logits: Float[Tensor, "batch class"]
@@ -79,6 +82,7 @@ class Explanation(Drawable, ABC):
     input_size: tuple[int, int]
     off: tuple[int, ...] = ()
     rounded: float = 0.0
+    differentiable: bool = False
     scores: Scores = dataclasses.field(kw_only=True)
 
     def __repr__(self) -> str:
@@ -217,7 +221,8 @@ class Explanation(Drawable, ABC):
     @cached_property
     def pooled(self) -> Float[Tensor, "batch unit"]:
         """The mean of every unit's feature map over its cells."""
-        return cell_means(self.feature_map)
+        with self._recording():
+            return cell_means(self.feature_map)
 
     @cached_property
     def cams(self) -> Float[Tensor, "batch class row col"]:
@@ -225,7 +230,8 @@ class Explanation(Drawable, ABC):
 
         mean(cam[c]) + left_out[c] = logit[c].
         """
-        return self.cams_of(None)
+        with self._recording():
+            return self.cams_of(None)
 
     @property
     def contributions(self) -> Float[Tensor, "batch class unit"]:
@@ -251,6 +257,36 @@ class Explanation(Drawable, ABC):
         rebuilt = self.cams.mean(dim=(2, 3)) + self._bias()
         return relative_difference(rebuilt, self.logits)
 
+    def detach(self) -> Explanation:
+        """The same explanation without gradients."""
+        return dataclasses.replace(
+            self,
+            logits=self.logits.detach(),
+            feature_map=self.feature_map.detach(),
+            differentiable=False,
+        )
+
+    def figure(self, **options: Any) -> Any:
+        """See Drawable."""
+        if self.differentiable:
+            return self.detach().figure(**options)
+        return super().figure(**options)
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """See Drawable."""
+        if self.differentiable:
+            return self.detach().save(path, **options)
+        return super().save(path, **options)
+
+    def _repr_html_(self) -> str:
+        if self.differentiable:
+            return self.detach()._repr_html_()
+        return super()._repr_html_()
+
+    def _recording(self) -> contextlib.AbstractContextManager[None]:
+        """Numbers that are kept carry gradients, in whatever context they are first read."""
+        return recording() if self.differentiable else contextlib.nullcontext()
+
     def inputs(self) -> list[PhotoSource] | Tensor:
         """What was explained: the photos' sources, or the tensor of inputs.
 
@@ -267,14 +303,14 @@ class Explanation(Drawable, ABC):
 
     @property
     def probabilities(self) -> Float[Tensor, "batch class"] | None:
-        """The probabilities (0–1) of all classes, in float64; None where there are none."""
+        """Of all classes (0–1), in float64; None where there are none."""
         return self.scores.probabilities(self.logits)
 
     def top(self, count: int = 5) -> list[list[Prediction]]:
         """For every photo its `count` best classes: label, index, logit, probability."""
         return [
             ranked(logits, self.labels, count, self.scores)
-            for logits in self.logits.cpu()
+            for logits in self.logits.detach().cpu()
         ]
 
     def class_index(self, which: int | str) -> int:
@@ -296,7 +332,7 @@ class Explanation(Drawable, ABC):
         `size` is (width, height).
         """
         photo = self[image]
-        maps = photo.cams_of(classes)[0].cpu().numpy()
+        maps = photo.cams_of(classes)[0].detach().cpu().numpy()
         placement = photo.subjects[0].placement(self.input_size)
         return lay_on_photo(maps, self.grid, placement, size, interpolation)
 
@@ -326,9 +362,9 @@ class Explanation(Drawable, ABC):
     ) -> list[UnitContribution]:
         """The units that add most to a class on one photo, largest contribution first."""
         photo = self[image]
-        contributions = photo.contributions_of(which)[0, 0].cpu()
-        weights = photo.weights_of(which)[0].cpu()
-        pooled = photo.pooled[0].cpu()
+        contributions = photo.contributions_of(which)[0, 0].detach().cpu()
+        weights = photo.weights_of(which)[0].detach().cpu()
+        pooled = photo.pooled[0].detach().cpu()
         order = torch.argsort(contributions, descending=True, stable=True)
         return [
             UnitContribution(
@@ -346,7 +382,7 @@ class Explanation(Drawable, ABC):
         return UnitMaps(
             self.layer,
             tuple(chosen),
-            self.feature_map[:, chosen],
+            self.feature_map[:, chosen].detach(),
             self.grid,
             self.input_size,
             self.subjects,
@@ -397,7 +433,7 @@ def largest_first(
     values: Float[Tensor, " item"], names: Sequence[str], count: int
 ) -> list[tuple[str, float]]:
     """The names with the `count` largest values, and those values."""
-    values = values.cpu()
+    values = values.detach().cpu()
     order = torch.argsort(values, descending=True, stable=True)[:count].tolist()
     return [(names[index], float(values[index])) for index in order]
 

@@ -40,6 +40,10 @@ class Head(ABC):
     def describe(self) -> str:
         """One line in words."""
 
+    def tried_on(self) -> str:
+        """The inputs on which the head was found and `error` was measured."""
+        return f"{self.probes} random inputs"
+
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
         return {
@@ -48,6 +52,7 @@ class Head(ABC):
             "norm": None,
             "method": None,
             "reason": None,
+            "found_on": None,
             "layer": self.layer,
             "layer_is_map": self.layer_is_map,
             "map_shape": list(self.map_shape),

@@ -39,7 +39,8 @@ from unitscope.tracing.functions import (
     UNIT_QUOTIENTS,
 )
 from unitscope.tracing.layers import captured, nesting
-from unitscope.tracing.trace import Trace, trace
+from unitscope.tracing.outputs import THE_RESULT
+from unitscope.tracing.trace import Trace, trace, unwatchable
 
 
 def find_head(
@@ -56,12 +57,10 @@ def find_head(
     does not end in a global average pool and one linear layer, or where the identity does
     not hold on every probe.
     """
-    if isinstance(module, torch.jit.ScriptModule):
-        raise HeadError(
-            "the network is TorchScript, which cannot be watched: wrap the Python "
-            "module that it was made from"
-        )
-    traced = traced or trace(module, example[:1])
+    reason = unwatchable(module)
+    if reason:
+        raise HeadError(reason)
+    traced = traced or trace(module, example[:1]).read(THE_RESULT)
     kind, path, source = _walk_back(traced, ending)
     layer, is_map = _layer_of(traced, source)
 

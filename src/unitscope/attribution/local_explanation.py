@@ -17,6 +17,7 @@ from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import Attribution
 from unitscope.attribution.rounding import rounding_allowance
 from unitscope.attribution.suffix import Suffix
+from unitscope.errors import warn_user
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,7 +117,7 @@ class LocalExplanation(Explanation):
         """What rounding in a network of this dtype may do, relative to the largest logit."""
         largest = self.logits.abs().amax(dim=1)
         allowed = rounding_allowance(16 * largest, self.logits, dtype)
-        return float(allowed.max())
+        return float(allowed.detach().max())
 
     def joined(self, others: Sequence[Explanation]) -> LocalExplanation:
         """One explanation of these photos and, behind them, of those of others."""
@@ -127,6 +128,12 @@ class LocalExplanation(Explanation):
         joined = super().joined(local)
         assert isinstance(joined, LocalExplanation)
         return dataclasses.replace(joined, suffix=suffix)
+
+    def detach(self) -> LocalExplanation:
+        """The same explanation without gradients."""
+        detached = super().detach()
+        assert isinstance(detached, LocalExplanation)
+        return dataclasses.replace(detached, suffix=self.suffix.detach())
 
     @cached_property
     def _attributions(self) -> dict[int, Attribution]:
@@ -146,9 +153,23 @@ class LocalExplanation(Explanation):
                 known[index] = method.attribute(
                     gradient, self.feature_map, self.pooled
                 )
+                self._warn_of_no_gradient(index, gradient)
 
             self.suffix.gradients(self.feature_map, self.logits, missing, take)
         return [known[index] for index in chosen]
+
+    def _warn_of_no_gradient(self, index: int, gradient: Tensor) -> None:
+        """Warn of photos whose first class depends on no cell of the map."""
+        if self.off:
+            return
+        is_first = self.logits.argmax(dim=1) == index
+        counts = gradient.flatten(1).any(dim=1)
+        for image in (is_first & ~counts).nonzero().flatten().tolist():
+            warn_user(
+                f"on {self.subjects[image].name} no cell of layer '{self.layer}' counts "
+                f"for the first class, '{self.labels[index]}': its map is 0 everywhere; "
+                "a layer before it may count"
+            )
 
     def _bias(self) -> float:
         return 0.0

@@ -15,12 +15,13 @@ class LocalHead(Head):
 
     `method` names one of `METHODS`. `reason` says why there is no exact head at this
     layer. `error` is the largest |logit − mean of its map|, over the first class of each
-    probe. `start` is the layer from which the rest of the network is run: this one where
-    everything that the logits depend on passes through it, else the last such layer
-    before it; None where the whole network must run. `silent` says that a normalisation
-    reads every cell of the map by itself, so that gradient · activation is 0 in each of
-    them whatever the photo: what ignores a vector's length has a gradient at right angles
-    to it.
+    probe. `found_on` names the photos on which the layer was found, where it does not
+    count on random inputs; else it is empty. `start` is the layer from which the rest of
+    the network is run: this one where everything that the logits depend on passes through
+    it, else the last such layer before it; None where the whole network must run.
+    `silent` says that a normalisation reads every cell of the map by itself, so that
+    gradient · activation is 0 in each of them whatever the photo: what ignores a vector's
+    length has a gradient at right angles to it.
     """
 
     kind = "local"
@@ -30,6 +31,7 @@ class LocalHead(Head):
     reason: str
     start: str | None
     silent: bool = False
+    found_on: str = ""
 
     @property
     def attributes_by(self) -> Method:
@@ -40,10 +42,15 @@ class LocalHead(Head):
         """One line in words."""
         units, rows, cols = self.map_shape
         title = self.attributes_by.title
+        found = f", found on {self.found_on}" if self.found_on else ""
         return (
             f"local: gradient × activation ({title}) at '{self.layer}', "
-            f"feature map {units}×{rows}×{cols}"
+            f"feature map {units}×{rows}×{cols}{found}"
         )
+
+    def tried_on(self) -> str:
+        """See Head."""
+        return self.found_on or super().tried_on()
 
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
@@ -51,4 +58,5 @@ class LocalHead(Head):
             **super().as_json(),
             "method": self.method,
             "reason": self.reason,
+            "found_on": self.found_on or None,
         }

@@ -24,6 +24,21 @@ from unitscope.tracing.trace import Trace
 _SILENT = 1e-3
 
 
+class NothingCountsError(HeadError):
+    """At most one cell of a layer counts for the logits, on the inputs that were tried."""
+
+
+class Photos(NamedTuple):
+    """A user's own inputs (batch, channel, row, col), and their names."""
+
+    batch: Tensor
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        others = len(self.names) - 1
+        return self.names[0] + (f" and {others} more" if others else "")
+
+
 def find_local(
     module: nn.Module,
     example: Tensor,
@@ -32,6 +47,7 @@ def find_local(
     reason: str,
     layer: Layer | None = None,
     method: str = DEFAULT_METHOD,
+    photos: Photos | None = None,
     ending: Ending = IN_OUTPUT,
 ) -> LocalHead:
     """Find where a local answer is best given, or try the `layer` that is named.
@@ -40,32 +56,45 @@ def find_local(
     any), and of whose cells more than one counts: after the last attention block of a ViT
     only the class token counts, so there it is the block before. Where a normalisation
     then reads every cell by itself (in a ViT's next block), it is that normalisation's
-    output. Everything is measured on probe inputs. `reason` says why no head is exact.
+    output. `reason` says why no head is exact.
 
-    Raises HeadError where there is no such layer.
+    Everything is measured on three random inputs, on each of which the layer must count;
+    or else on `photos`, on one of which it must.
+
+    Raises HeadError where there is no such layer; it is NothingCountsError where other
+    inputs may find one.
     """
-    search = _Search(module, example, traced, layers, reason, method, ending)
+    search = _Search(
+        module, example, traced, layers, reason, method, ending, photos
+    )
     if layer is not None:
         return search.measured(layer)
 
     first_refusal: HeadError | ModelError | None = None
+    may_count = False
     for candidate in search.candidates():
         try:
             head = search.measured(candidate)
         except (HeadError, ModelError) as error:
             if first_refusal is None and search.is_constant():
-                raise HeadError(
-                    f"{reason}; nor can a local answer be given: the logits "
-                    "are the same whatever the photo shows (a last layer of "
-                    "zeros, or a network that was not trained): load its "
-                    "weights"
-                ) from None
+                raise _constant(reason, photos) from None
             first_refusal = first_refusal or error
+            may_count = may_count or isinstance(error, NothingCountsError)
             continue
         if head.silent:
             return search.after_normalisation(candidate) or head
         return head
-    raise HeadError(reason + _why_none(traced, first_refusal)) from None
+    kind = NothingCountsError if may_count else HeadError
+    raise kind(reason + _why_none(traced, first_refusal)) from None
+
+
+def _constant(reason: str, photos: Photos | None) -> NothingCountsError:
+    """The refusal of a network whose logits are the same on all inputs tried."""
+    where = "for any noise" if photos is None else f"for noise and {photos}"
+    return NothingCountsError(
+        f"{reason}; nor can a local answer be given: the logits are the same {where} "
+        "(a last layer of zeros, or a network that was not trained): load its weights"
+    )
 
 
 def _why_none(traced: Trace, first_refusal: Exception | None) -> str:
@@ -81,7 +110,7 @@ def _why_none(traced: Trace, first_refusal: Exception | None) -> str:
 
 
 class _Measurement(NamedTuple):
-    """What one probe shows: the gap of the map, and how silent gradient · activation is."""
+    """What one input shows: the gap of the map, and how silent gradient · activation is."""
 
     gap: float
     silence: float
@@ -99,10 +128,13 @@ class _Search:
         reason: str,
         method: str,
         ending: Ending,
+        photos: Photos | None,
     ) -> None:
         self._module, self._reason, self._method = module, reason, method
-        self._ending = ending
-        self._inputs = probes(example)
+        self._ending, self._photos = ending, photos
+        self._inputs = (
+            probes(example) if photos is None else list(photos.batch[:, None])
+        )
         self._traced = traced
         self._calls = {
             layer.name: run.call
@@ -111,13 +143,11 @@ class _Search:
         self._maps = self._outermost_maps(layers)
 
     def is_constant(self) -> bool:
-        """Whether the logits are the same on inputs as different as two kinds of noise."""
-        first, *_, last = map(self._logits, self._inputs)
-        return torch.equal(first, last)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        fresh = x.clone()
-        return self._ending.logits(lambda: self._module(fresh), len(x))
+        """Whether the logits are those of the traced noise on every input tried."""
+        traced = self._traced.logits
+        if traced is None:
+            return False
+        return all(torch.equal(self._logits(x), traced) for x in self._inputs)
 
     def _suffix(
         self,
@@ -156,21 +186,37 @@ class _Search:
         """The local answer at a layer; raises HeadError where its map does not count."""
         start = self._start_for(layer)
         measurements = []
+        nothing_counts: NothingCountsError | None = None
         for x in self._inputs:
-            measurement, start = self._measure(layer, start, x)
+            try:
+                measurement, start = self._measure(layer, start, x)
+            except NothingCountsError as refusal:
+                if self._photos is None:
+                    raise
+                nothing_counts = nothing_counts or refusal
+                continue
             measurements.append(measurement)
+        if nothing_counts is not None and not measurements:
+            raise nothing_counts
+
         silence = max(each.silence for each in measurements)
         return LocalHead(
             layer=layer.name,
             method=self._method,
             reason=self._reason,
             error=max(each.gap for each in measurements),
-            probes=len(self._inputs),
+            probes=len(measurements),
             grid=layer.grid,
             map_shape=(layer.shape[0], layer.shape[1], layer.shape[2]),
             start=start.name if start else None,
             silent=0 < silence < _SILENT,
+            found_on="" if self._photos is None else str(self._photos),
         )
+
+    def _logits(self, x: Tensor) -> Tensor:
+        # A copy, since some networks normalise their input in place.
+        fresh = x.clone()
+        return self._ending.logits(lambda: self._module(fresh), len(x))
 
     def _outermost_maps(self, layers: Sequence[Layer]) -> list[Layer]:
         """The layers with a map, in order; of several with one output the outermost."""
@@ -200,7 +246,7 @@ class _Search:
     def _measure(
         self, layer: Layer, start: Layer | None, x: Tensor
     ) -> tuple[_Measurement, Layer | None]:
-        """Measure one probe; gives the start as well, which is None if it cannot be used."""
+        """Measure one input; gives the start as well, which is None if it cannot be used."""
         names = [layer.name, *([start.name] if start else [])]
         with captured(self._module, names) as outputs:
             logits = self._logits(x)
@@ -219,8 +265,9 @@ class _Search:
         reached = int((gradient != 0).any(dim=1).sum())
         if reached <= 1:
             which = "only one cell" if reached else "no cell"
-            raise HeadError(
-                f"{which} of layer '{layer.name}' counts for the logits: "
+            where = "" if self._photos is None else f" of {self._photos}"
+            raise NothingCountsError(
+                f"{which} of layer '{layer.name}' counts for the logits{where}: "
                 "choose a layer before it"
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from unitscope.attribution.scores import Scores
 from unitscope.tracing.calls import Call
-from unitscope.tracing.ending import IN_OUTPUT, Ending
+from unitscope.tracing.ending import Ending
+from unitscope.tracing.outputs import OutputChoice
 from unitscope.tracing.taps import Substitute
 from unitscope.tracing.trace import Trace
 
@@ -75,7 +77,7 @@ def look_through(
 
     found: tuple[Call, LastFunction] | None = None
     for call in _last_calls(traced.output, traced.logits.numel()):
-        outputs = _substituted(module, example, call, traced.logits)
+        outputs = _substituted(module, example, call, traced)
         for function in functions:
             if outputs and _all_equal(outputs, function, example.dtype):
                 found = call, function
@@ -83,10 +85,10 @@ def look_through(
         return None
 
     call, function = found
-    ending = Ending(call=(call.index, call.name))
+    ending = Ending((call.index, call.name), traced.choice)
     fresh = example.clone()  # before the pass, whose calls are counted
     logits = ending.logits(lambda: module(fresh), len(fresh))
-    inner = Trace(traced.input_size, traced.calls, traced.runs, call, logits)
+    inner = replace(traced, output=call, logits=logits)
     return LookedThrough(function, ending, inner)
 
 
@@ -122,12 +124,14 @@ def _last_calls(output: Call, numbers: int) -> Iterator[Call]:
 
 
 def _substituted(
-    module: nn.Module, example: Tensor, call: Call, like: Tensor
+    module: nn.Module, example: Tensor, call: Call, traced: Trace
 ) -> list[tuple[Tensor, Tensor]]:
     """Random numbers in the place of a call's result, and what the network then gives.
 
     Empty where it fails on them.
     """
+    like = traced.logits
+    assert like is not None
     generator = torch.Generator().manual_seed(3)
     pairs = []
     for scale in (1.0, 3.0):
@@ -137,15 +141,18 @@ def _substituted(
         numbers = numbers.to(example.dtype).to(like.device, torch.float32)
         substitute = Substitute(call.index, call.name, numbers)
         try:
-            output = _output(module, example.clone(), substitute)
+            output = _output(module, example.clone(), substitute, traced.choice)
         except Exception:  # it is the user's code, and may raise anything
             return []
         pairs.append((numbers, output))
     return pairs
 
 
-def _output(module: nn.Module, x: Tensor, substitute: Substitute) -> Tensor:
-    return IN_OUTPUT.logits(lambda: module(x), len(x), substitute)
+def _output(
+    module: nn.Module, x: Tensor, substitute: Substitute, choice: OutputChoice
+) -> Tensor:
+    ending = Ending(output=choice)
+    return ending.logits(lambda: module(x), len(x), substitute)
 
 
 def _all_equal(

@@ -12,7 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitscope.attribution.arrays import blank, in_float64, without_autocast
+from unitscope.attribution.arrays import (
+    blank,
+    in_float64,
+    recorded,
+    without_autocast,
+)
 from unitscope.errors import HeadError
 
 # Numbers computed at once when units are switched off in turn: they fit in the cache.
@@ -226,7 +231,7 @@ def _slice_of(units: list[int]) -> slice | list[int]:
 
 
 def _per_class(values: Tensor, readout: Readout) -> Float[Tensor, "class"]:
-    values = values.detach().to(readout.bias)
+    values = recorded(values).to(readout.bias)
     if values.ndim >= 2 and len(values) > 1:
         same_for_all_photos = bool((values == values[:1]).all())
         values = values[0] if same_for_all_photos else values

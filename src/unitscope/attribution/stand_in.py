@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from unitscope.interrupts import undone
 from unitscope.tracing.functions import SHAPE_KEEPERS
 
 _CONVERSIONS = ("to", "cpu", "cuda", "type_as")
@@ -51,11 +52,13 @@ def keeping_numbers(network: nn.Module) -> Iterator[None]:
         for module in network.modules()
         for attributes in (vars(module), module._buffers)
     ]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for attributes, original in before:
             _restore(attributes, original)
+
+    with undone(lambda: restore):
+        yield
 
 
 def _restore(attributes: dict[str, Any], original: dict[str, Any]) -> None:

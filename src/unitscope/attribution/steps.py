@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unitscope.attribution.arrays import recorded
 from unitscope.attribution.readout import (
     Normalisation,
     Readout,
@@ -101,8 +102,8 @@ def affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
         if weight.ndim == 4:
             weight = weight[:, :, 0, 0]  # a 1×1 convolution
     if bias is not None:
-        bias = bias.detach().to(torch.float32)
-    return weight.detach().to(torch.float32), bias
+        bias = recorded(bias).to(torch.float32)
+    return recorded(weight).to(torch.float32), bias
 
 
 def _identity(feature_map: Tensor) -> Readout:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,6 +39,8 @@ class Suffix:
     network runs on the photos (`inputs`). What bypasses the layer stays as it was.
 
     `others` are the tokens that stand before those of the map, (batch, token, unit).
+    `output` says which of the network's results holds the logits. What is
+    `differentiable` gives logits and gradients that carry gradients themselves.
     """
 
     network: nn.Module = field(repr=False)
@@ -47,6 +50,7 @@ class Suffix:
     others: Tensor | None = field(repr=False, default=None)
     start: Layer | None = None
     held: Tensor | None = field(repr=False, default=None)
+    differentiable: bool = False
     inputs: Tensor | None = field(repr=False, default=None)
     ending: Ending = IN_OUTPUT
 
@@ -68,6 +72,20 @@ class Suffix:
             inputs=together("inputs"),
         )
 
+    def detach(self) -> Suffix:
+        """The same without gradients."""
+
+        def alone(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.detach()
+
+        return dataclasses.replace(
+            self,
+            others=alone(self.others),
+            held=alone(self.held),
+            inputs=alone(self.inputs),
+            differentiable=False,
+        )
+
     def without(self, units: Sequence[int]) -> Suffix:
         """The same with units off in the tokens before the map as well."""
         if self.others is None:
@@ -80,7 +98,7 @@ class Suffix:
         self, feature_map: Float[Tensor, "batch unit row col"]
     ) -> Float[Tensor, "batch class"]:
         """A real forward pass of the rest, for feature maps of these photos; float32."""
-        with evaluating(self.network):
+        with evaluating(self.network, self.differentiable):
             return self._run(feature_map)
 
     def logits_without_each(
@@ -111,12 +129,8 @@ class Suffix:
 
         One forward pass of the rest for all classes, and one backward pass for each.
         """
-        # Gradients flow whatever the user's contexts say; none reaches a parameter.
-        with (
-            evaluating(self.network),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
+        # Gradients flow whatever the user's contexts say; none is left on a parameter.
+        with evaluating(self.network, differentiable=True):
             leaf = feature_map.clone().requires_grad_()
             rerun = self._run(leaf)
             if not rerun.requires_grad:
@@ -131,7 +145,8 @@ class Suffix:
                 (gradient,) = torch.autograd.grad(
                     rerun[:, index].sum(),
                     leaf,
-                    retain_graph=not is_last,
+                    retain_graph=self.differentiable or not is_last,
+                    create_graph=self.differentiable,
                     allow_unused=True,
                 )
                 take(index, _zeros_if_none(gradient, feature_map))
@@ -141,7 +156,9 @@ class Suffix:
         self._check_same(self.logits(feature_map), logits)
 
     def _check_same(self, rerun: Tensor, logits: Tensor) -> None:
-        difference = float(relative_difference(rerun.detach(), logits).max())
+        difference = float(
+            relative_difference(rerun.detach(), logits.detach()).max()
+        )
         if not difference <= same_enough(self.like.dtype):
             raise ModelError(
                 "the network no longer gives the logits that were explained (off by "
@@ -173,7 +190,7 @@ class Suffix:
         difference = relative_difference(
             together, torch.cat([logits[None], alone])
         )
-        return float(difference.max()) > same_enough(self.like.dtype)
+        return float(difference.detach().max()) > same_enough(self.like.dtype)
 
     def _without_in_turn(
         self, feature_map: Tensor, units: Sequence[int]
@@ -212,6 +229,8 @@ class Suffix:
         """The logits when the layer's output is replaced by this one."""
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(keeping_numbers(self.network))
+            if self.differentiable:
+                contexts.enter_context(_plain_attention())
             if self.inputs is not None:
                 x = (
                     self.inputs.clone()
@@ -226,9 +245,7 @@ class Suffix:
                     replacing(self.network, self.start, held)
                 )
             contexts.enter_context(replacing(self.network, self.layer, output))
-            return self.ending.logits(
-                lambda: self.network(x), len(output), detach=False
-            )
+            return self.ending.logits(lambda: self.network(x), len(output))
 
 
 def suffix_after(
@@ -238,37 +255,49 @@ def suffix_after(
     x: Tensor,
     start: Layer | None,
     ending: Ending,
+    differentiable: bool = False,
 ) -> tuple[Float[Tensor, "batch unit row col"], Suffix]:
     """The feature map of a layer, float32, and the rest of the network for these photos.
 
     `outputs` holds the captured outputs of the layer and of `start`, from which the rest
     is run; without a `start` the whole network is run. `ending` says where its logits are.
     """
-    axes, output = layer.axes, outputs[layer.name]
+    axes, numbers = layer.axes, outputs[layer.name]
     if axes is None or not layer.is_map:
         raise LayerError(
             f"layer '{layer.name}' gives no feature map with several cells: choose a "
             "layer before it"
         )
-    feature_map = axes.units_first(output).to(torch.float32).contiguous()
+    feature_map = axes.units_first(numbers).to(torch.float32).contiguous()
     earlier = start if start is not None and start.name != layer.name else None
     suffix = Suffix(
         network=module,
         layer=layer,
         input_shape=(int(x.shape[1]), int(x.shape[2]), int(x.shape[3])),
-        like=x[:0].to(output.dtype),
-        others=axes.other_tokens(output),
+        like=x[:0].to(numbers.dtype),
+        others=axes.other_tokens(numbers),
         start=earlier,
         held=outputs[earlier.name] if earlier else None,
         inputs=x.clone() if start is None else None,
         ending=ending,
+        differentiable=differentiable,
     )
     return feature_map, suffix
 
 
 def _zeros_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:
     """The gradient; zeros where the logit does not depend on the map at all."""
-    return torch.zeros_like(like) if gradient is None else gradient.detach()
+    return torch.zeros_like(like) if gradient is None else gradient
+
+
+def _plain_attention() -> contextlib.AbstractContextManager[Any]:
+    """Attention step by step: fused attention has no second derivatives."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:  # torch 2.2, which chooses by itself
+        return contextlib.nullcontext()
+    plain: contextlib.AbstractContextManager[Any] = sdpa_kernel(SDPBackend.MATH)
+    return plain
 
 
 def same_enough(dtype: torch.dtype) -> float:

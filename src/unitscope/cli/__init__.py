@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UnitscopeWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _show_each_once()
         result = cli.main(
             args=None if arguments is None else list(arguments),
             prog_name="unitscope",
@@ -104,9 +104,16 @@ def _replace_unknown_characters() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], *_where: Any, **_more: Any
-) -> None:
-    """Print a UnitscopeWarning as one line; warnings of other libraries are hidden."""
-    if issubclass(category, UnitscopeWarning):
-        complain(UnitscopeWarning(f"warning: {message}"))
+def _show_each_once() -> Callable[..., None]:
+    """What prints each UnitscopeWarning as one line, and hides those of other libraries."""
+    shown: set[str] = set()
+
+    def show(
+        message: Warning | str, category: type[Warning], *_: Any, **_more: Any
+    ) -> None:
+        text = str(message)
+        if issubclass(category, UnitscopeWarning) and text not in shown:
+            shown.add(text)
+            complain(UnitscopeWarning(f"warning: {text}"))
+
+    return show

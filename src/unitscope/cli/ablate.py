@@ -73,7 +73,7 @@ def ablate(
     out = folder_for(out)
     model = load_model(source, len(photos), layer)
 
-    reader = Reader(photos)
+    reader = Reader(photos, model.preprocessing)
     records = []
     with reader.bar() as progress:
         for photo in reader:

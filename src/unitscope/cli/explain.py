@@ -110,7 +110,7 @@ def explain(
     for name in ("classes", "units"):
         options[name] = list(options[name]) or None
 
-    reader = Reader(photos)
+    reader = Reader(photos, model.preprocessing)
     summaries = _Summaries(as_json)
     reports: list[Path] = []
     with reader.bar() as progress:

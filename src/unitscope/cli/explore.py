@@ -124,8 +124,14 @@ def _load(
     if atlas is None or options["spec"]:
         return load_model(options)
     if any(options.values()):
-        scores = options["scores"] or str(atlas.scores)
-        return load_model(options | {"spec": _spec(atlas), "scores": scores})
+        return load_model(
+            options
+            | {
+                "spec": _spec(atlas),
+                "output": options["output"] or _output(atlas),
+                "scores": options["scores"] or str(atlas.scores),
+            }
+        )
     return _model_of(atlas)
 
 
@@ -137,7 +143,7 @@ def _model_of(atlas: Atlas) -> Classifier | None:
     identity = atlas.manifest["identity"]
     preprocessing = identity["preprocessing"]
     try:
-        model = load(_spec(atlas), scores=atlas.scores)
+        model = load(_spec(atlas), output=_output(atlas), scores=atlas.scores)
         if fingerprint(model) != identity["model"]:
             reason = f"'{_spec(atlas)}' alone has other weights"
         elif model.preprocessing.describe() != preprocessing:
@@ -156,6 +162,12 @@ def _model_of(atlas: Atlas) -> Classifier | None:
         )
     )
     return None
+
+
+def _output(atlas: Atlas) -> str | None:
+    """The output that was read as logits; None where the network gives one."""
+    output: str | None = atlas.manifest["identity"].get("output")
+    return output
 
 
 def _spec(atlas: Atlas) -> str:

@@ -61,6 +61,8 @@ def _facts(
 
     yield "preprocessing", facts.preprocessing
     yield "scores", facts.scores.describe()
+    if facts.output is not None:
+        yield "logits", f"output '{facts.output}', of several"
     yield from _head_facts(facts.head, verification)
     for note in facts.notes:
         yield "note", note
@@ -75,7 +77,7 @@ def _head_facts(
         return
 
     yield "head", head.describe()
-    on = f"on {head.probes} random inputs"
+    on = f"on {head.tried_on()}"
     if head.exact:
         accuracy = _accuracy(head.error)
         yield (

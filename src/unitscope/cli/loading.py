@@ -28,6 +28,7 @@ def load_model(
         arch=options["arch"],
         labels=options["labels"],
         preprocessing=options["preprocessing"],
+        output=options["output"],
         scores=options["scores"],
     )
     # Without a fixed input size every size of photo would be compiled for itself.

@@ -13,7 +13,15 @@ from unitscope.sources import DEFAULT_SPEC, usages
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-MODEL_OPTIONS = ("spec", "weights", "arch", "labels", "preprocessing", "scores")
+MODEL_OPTIONS = (
+    "spec",
+    "weights",
+    "arch",
+    "labels",
+    "preprocessing",
+    "output",
+    "scores",
+)
 
 
 def model_options(function: _F) -> _F:
@@ -44,8 +52,14 @@ def model_options(function: _F) -> _F:
         click.option(
             "--preprocessing",
             metavar="TEXT",
-            help="E.g. 'resize=256,crop=224' or 'resize=227x227', or the name of a "
-            "convention for Places365.",
+            help="E.g. 'resize=256,crop=224' or 'resize=227x227,order=bgr,scale=255,"
+            "mean=104/117/123,std=1/1/1'; also interpolation, white, and "
+            "mean=FILE.npy. Or the name of a convention for Places365.",
+        ),
+        click.option(
+            "--output",
+            metavar="NAME",
+            help="The name or index of the logits, for a network that gives several tensors.",
         ),
         click.option(
             "--scores",

@@ -139,7 +139,7 @@ def units_command(
     out = folder_for(out, None if as_json else "unitscope-units")
     model = load_model(source, len(photos), layer)
 
-    reader = Reader(photos)
+    reader = Reader(photos, model.preprocessing)
     records = []
     with reader.bar() as progress:
         for photo in reader:

@@ -16,22 +16,28 @@ from unitscope.errors import PhotoError
 
 if TYPE_CHECKING:
     from unitscope.inputs.photos import Photo
+    from unitscope.inputs.preprocessing import AnyPreprocessing
 
 
 class Reader:
     """Opens photos; of several, unreadable ones are reported and left out."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(
+        self, paths: Sequence[str], preprocessing: AnyPreprocessing
+    ) -> None:
         self._paths = paths
+        self._preprocessing = preprocessing
         self._failed = 0
         self._stems: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Photo]:
         from unitscope.inputs.photos import open_photo
+        from unitscope.inputs.preprocessing import reading_of
 
+        reading = reading_of(self._preprocessing)
         for path in self._paths:
             try:
-                yield open_photo(path)
+                yield open_photo(path, reading=reading)
             except PhotoError as error:
                 if len(self._paths) == 1:
                     raise

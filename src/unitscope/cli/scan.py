@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -140,7 +141,7 @@ def scan(
     dataset = source[0] if len(source) == 1 else list(source)
     options["layers"] = list(layers) or None
     options["part"] = _part(part)
-    with _progress_bars() as progress:
+    with _progress_bars() as progress, _ending_in_order():
         atlas = run(model, dataset, out, progress=progress, **options)
     print_atlas(atlas, as_json)
 
@@ -165,6 +166,20 @@ def _part(text: str | None) -> tuple[int, int] | None:
             param_hint="--part",
         )
     return int(part), int(parts)
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """End by SIGTERM as by Ctrl-C: workers stop, and nothing is left half written."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from unitscope.errors import DatasetError, LabelsError, near_matches
+from unitscope.errors import (
+    DatasetError,
+    LabelsError,
+    near_matches,
+    warn_user,
+)
 from unitscope.labels import read_labels
 
 FoundLabel: TypeAlias = int | str | None
@@ -53,11 +58,11 @@ def labelled(
 ) -> LabelledClasses:
     """Turn labels as they are written into indices.
 
-    Numbers, also those written as text, are indices, and negative ones no labels. Names
-    are looked up in `classes`, or numbered in sorted order where there are none.
-    `names_file`, which lies there without being asked for, gives the classes only where
-    it fits. `where` begins the messages, e.g. "the list 'val.txt'". Raises
-    DatasetError.
+    Names are looked up in `classes`, or numbered in sorted order where there are none.
+    Text that is a number is a name too: it is an index only where `classes` have no
+    such names. Numbers are indices, and negative ones no labels. `names_file`, which
+    lies there without being asked for, gives the classes only where it fits. `where`
+    begins the messages, e.g. "the list 'val.txt'". Raises DatasetError.
     """
     values = [_stripped(value) for value in written]
     present = set(values) - {None}
@@ -74,8 +79,13 @@ def labelled(
     if classes is None and names_file is not None:
         classes, notes = _classes_in(names_file, names, numbers)
 
-    if classes is None and not numbers:
-        classes = sorted(names)
+    unlabelled = {name for name in names if numbers and name.startswith("-")}
+    names -= unlabelled
+    if classes is not None and numbers:
+        notes += _either_way(names, classes, where)
+    elif classes is None and _are_names(present, numbers):
+        classes = sorted(names, key=_by_value if numbers else None)
+
     if classes is not None and names <= set(classes):
         _check_distinct(names, classes, where)
         index_of = {name: index for index, name in enumerate(classes)}
@@ -85,10 +95,20 @@ def labelled(
     else:
         raise _unknown_class(names, classes or (), where)
 
+    index_of |= dict.fromkeys(unlabelled, -1)
     labels = [_index(value, index_of) for value in values]
     if classes is not None:
         classes = tuple(classes)
     return LabelledClasses(labels, classes, notes)
+
+
+def _are_names(values: Iterable[FoundLabel], numbers: bool) -> bool:
+    """Whether labels are names: other text than numbers, or numbers that are all text."""
+    return not numbers or all(isinstance(value, str) for value in values)
+
+
+def _by_value(number: str) -> tuple[int, str]:
+    return int(number), number
 
 
 def _stripped(value: FoundLabel) -> FoundLabel:
@@ -137,10 +157,28 @@ def _classes_in(
     return classes, (note,)
 
 
+def _either_way(
+    numbers: set[str], classes: Sequence[str], where: str
+) -> tuple[str, ...]:
+    """A warning and a note where numbers may be both names and indices of classes."""
+    if not numbers <= set(classes):
+        return ()
+    for number in sorted(numbers, key=int):
+        place = list(classes).index(number)
+        if int(number) != place and max(map(int, numbers)) < len(classes):
+            note = (
+                f"the labels are numbers, taken for names of classes: {number!r} is "
+                f"class {place}; as an index it would be the class {classes[int(number)]!r}"
+            )
+            warn_user(f"{where}: {note}")
+            return (note,)
+    return ()
+
+
 def _check_indices(
     indices: Iterable[int], classes: Sequence[str] | None, where: str
 ) -> None:
-    highest = max(indices)
+    highest = max(indices, default=-1)
     if classes is not None and highest >= len(classes):
         raise DatasetError(
             f"{where} has label {highest}, and there are {len(classes)} classes: "

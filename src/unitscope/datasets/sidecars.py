@@ -116,6 +116,9 @@ def _label(photo: Member, kind: str) -> FoundLabel:
         return None
     where = f"'{member}' in '{photo.tar.path}'"
     text = decoded(photo.tar.read(member), where).strip()
+    if kind == "cls" and text.removeprefix("-").isdecimal():
+        # WebDataset's convention: an index, where other texts may be names.
+        return int(text)
     if kind != "json":
         return text or None
 

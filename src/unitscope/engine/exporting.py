@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unitscope.errors import one_line
+from unitscope.interrupts import undone
 from unitscope.tracing.layers import parts_of
 
 
@@ -121,9 +122,8 @@ def _unchanged(module: nn.Module) -> Iterator[None]:
         if isinstance(value, (list, dict))
     ]
     contents = [(value, value.copy()) for value in containers]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for now, before in attributes:
             _restore_dict(now, before)
         for container, before in contents:  # buffers among them
@@ -131,6 +131,9 @@ def _unchanged(module: nn.Module) -> Iterator[None]:
                 container[:] = before
             else:
                 _restore_dict(container, before)
+
+    with undone(lambda: restore):
+        yield
 
 
 def _without_inference_tensors(module: nn.Module) -> None:

@@ -42,6 +42,7 @@ def about(atlas: Atlas) -> list[list[Any]]:
         ("versions", _versions(manifest["versions"])),
         ("notes on the model", list(model["notes"])),
         ("notes on the data set", list(data["notes"])),
+        ("notes on photos", list(manifest["scanned"].get("notes", ()))),
     ]
     return [[term, _public(text)] for term, text in entries if text]
 
@@ -57,6 +58,8 @@ def _model_entries(model: dict[str, Any]) -> Iterator[Entry]:
     yield "model", f"{model['architecture']} ({model['spec']}), {parameters}"
     yield "weights", model["weights"]
     yield "SHA-256 of the weights", model["sha256"] or "not known"
+    if model.get("output") is not None:
+        yield "logits", f"output '{model['output']}', of several"
     yield "head", _head_text(model["head"])
     yield "preprocessing", model["preprocessing"]
 

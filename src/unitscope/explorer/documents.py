@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unitscope.atlas.atlas import Atlas
+from unitscope.atlas.disk.manifest import identity_of
 from unitscope.atlas.identity import fingerprint
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.readout import Readout
@@ -35,7 +36,9 @@ from unitscope.explorer.photo_contents import (
 )
 from unitscope.explorer.photo_sources import PhotoSources, image_number
 from unitscope.explorer.recent import Recent
+from unitscope.inputs.decoding import Reading
 from unitscope.inputs.photos import Encoded, open_photo
+from unitscope.inputs.preprocessing import reading_of
 from unitscope.model import Classifier
 from unitscope.render.words import shorten
 from unitscope.tracing.layers import check_units
@@ -161,7 +164,11 @@ class Documents:
         )
 
     def _draw(self, id: str, source: Encoded) -> bytes:
-        drawn = picture(open_photo(source, longest=_DECODED_SIDE).image)
+        reading = Reading()
+        if self.model is not None:
+            reading = reading_of(self.model.preprocessing)
+        photo = open_photo(source, _DECODED_SIDE, reading)
+        drawn = picture(photo.image)
         self._pictures.put(id, drawn)
         return drawn
 
@@ -297,6 +304,15 @@ def _check_same_model(model: Classifier, atlas: Atlas) -> None:
             f"the atlas in '{atlas.path}' is of another model ({spec}, fingerprint "
             f"{scanned[:8]}, not {loaded[:8]}): open it with that one, or scan again "
             "with this one"
+        )
+    output = identity_of(atlas.manifest)["output"]
+    if output != model.output:
+        remedy = (
+            "without --output" if output is None else f"with --output {output}"
+        )
+        raise AtlasError(
+            f"the atlas in '{atlas.path}' is of another output of the network ({output}, "
+            f"not {model.output}): open it {remedy}"
         )
     if atlas.scores is not model.scores:
         raise AtlasError(

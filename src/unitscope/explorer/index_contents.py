@@ -103,12 +103,18 @@ def _network(
 def _model(model: Classifier) -> Plain:
     facts = NetworkFacts.of(model)
     provenance = facts.provenance
+    notes = [shorten(note, 400) for note in facts.notes]
+    if facts.output is not None:
+        output = shorten(facts.output, 60)
+        notes.append(
+            f"Of several outputs of the network, '{output}' is read as logits."
+        )
     return {
         "spec": shorten(provenance.spec, 200),
         "weights": shorten(provenance.weights, 200),
         "preprocessing": facts.preprocessing,
         "layers": [layer.name for layer in facts.layers if layer.is_map],
-        "notes": [shorten(note, 400) for note in facts.notes],
+        "notes": notes,
     }
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from unitscope.model import Classifier
 from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram
-from unitscope.render.words import percent, plural, power
+from unitscope.render.words import percent, power
 from unitscope.tracing.layers import Layer
 from unitscope.tracing.stages import Stage
 
@@ -71,7 +71,7 @@ def _head(facts: NetworkFacts) -> Plain:
             "reason": facts.refusal,
         }
 
-    on = f"on {plural(head.probes, 'random input')}"
+    on = f"on {head.tried_on()}"
     if not head.exact:
         remainder = f"up to {percent(head.error)} of the largest logit"
         checked = f"its maps leave out {remainder}, {on}"

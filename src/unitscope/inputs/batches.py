@@ -17,8 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from unitscope.errors import UnitscopeError
-from unitscope.inputs.photos import Encoded, Photo, PhotoSource, opened
-from unitscope.inputs.preprocessing import AnyPreprocessing, Preprocessing
+from unitscope.inputs.decoding import Reading
+from unitscope.inputs.photos import AnyPhoto, Encoded, Photo, image_of, opened
+from unitscope.inputs.preprocessing import (
+    AnyPreprocessing,
+    Preprocessing,
+    reading_of,
+)
+from unitscope.inputs.raw import RawPictures
 
 # Decoding and resizing release Python's lock, so threads share the processors. More
 # threads would only take memory.
@@ -37,7 +43,7 @@ _Skip: TypeAlias = Callable[[int, UnitscopeError], None]
 
 
 def batches(
-    sources: Sequence[PhotoSource | Photo],
+    sources: Sequence[AnyPhoto | Photo],
     preprocessing: AnyPreprocessing,
     size: int,
     skip: _Skip | None = None,
@@ -55,7 +61,7 @@ def batches(
     reader = _Reader(preprocessing, skip)
     if len(sources) == 1:
         (source,) = sources
-        photo = _decoded(_opener(source))
+        photo = _decoded(_opener(source, reader.reading))
         yield list(reader.read(0, [photo]))
         return
 
@@ -80,7 +86,7 @@ def batches(
 
 
 def _schedule(
-    first_batch: Sequence[PhotoSource | Photo], size: int
+    first_batch: Sequence[AnyPhoto | Photo], size: int
 ) -> tuple[int, int]:
     """How many threads read photos, and how many photos a thread takes at once."""
     threads, at_once = _MOST_THREADS, 1
@@ -90,7 +96,7 @@ def _schedule(
     return min(threads, processors), at_once
 
 
-def _are_small(sources: Sequence[PhotoSource | Photo]) -> bool:
+def _are_small(sources: Sequence[AnyPhoto | Photo]) -> bool:
     sizes = []
     for source in sources:
         if isinstance(source, Encoded):
@@ -114,14 +120,20 @@ class _Reader:
     preprocessing: AnyPreprocessing
     skip: _Skip | None
 
+    @property
+    def reading(self) -> Reading:
+        """How photos are read for the preprocessing."""
+        return reading_of(self.preprocessing)
+
     def begin(
         self,
         pool: ThreadPoolExecutor,
-        sources: Sequence[PhotoSource | Photo],
+        sources: Sequence[AnyPhoto | Photo],
         at_once: int,
     ) -> list[Future[list[_Outcome]]]:
         """Start to read photos in threads, so many in each task."""
-        openers = [_opener(source) for source in sources]
+        reading = self.reading
+        openers = [_opener(source, reading) for source in sources]
         own = None
         if isinstance(self.preprocessing, Preprocessing):
             own = self.preprocessing
@@ -150,23 +162,30 @@ class _Reader:
 
         photo = outcome.without_pixels()
         if isinstance(self.preprocessing, Preprocessing):
-            return photo, self.preprocessing(outcome.held)
+            return photo, self.preprocessing(outcome.given)
+
         # A user's callable may take PIL images only.
-        return photo, self.preprocessing(outcome.image)
+        picture = image_of(outcome.given)
+        if isinstance(self.preprocessing.transform, RawPictures):
+            self.preprocessing.transform.expect(picture)
+        return photo, self.preprocessing(picture)
 
 
-def _opener(source: PhotoSource | Photo) -> _Opener:
+def _opener(source: AnyPhoto | Photo, reading: Reading) -> _Opener:
     """What decodes a photo whose header was read, or what went wrong with it."""
     if isinstance(source, Photo):
-        return lambda: source
+        photo = source
+        if photo.reading == reading:
+            return lambda: photo
+        source = photo.source
     try:
-        decode = opened(source)
+        decode = opened(source, reading=reading)
         if not isinstance(source, Image.Image):
             return decode
         # Decoded at once: the list may hold one image twice, and two threads must not
         # load it.
-        photo = decode()
-        return lambda: photo
+        made = decode()
+        return lambda: made
     except Exception as error:
         return error
 
@@ -206,7 +225,7 @@ def _preprocessed(
     photos: dict[int, Photo], own: Preprocessing
 ) -> dict[int, Read]:
     """Photos of one size, by their places, preprocessed together."""
-    pixels = [photo.held for photo in photos.values()]
+    pixels = [photo.given for photo in photos.values()]
     inputs = own.together(pixels)
     read: dict[int, Read] = {}
     for place, tensor in zip(photos, inputs, strict=True):

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from unitscope.errors import PhotoError, PreprocessingError, one_line
 from unitscope.geometry import Placement
+from unitscope.inputs.boards import NotMeasurableError, measured_placement
 from unitscope.inputs.pictures import picture_of
-from unitscope.inputs.ramps import NotMeasurableError, measured_placement
 
 # Photos of two shapes, (width, height): an input size that both get does not depend on
 # the photo.
@@ -32,7 +32,8 @@ class MeasuredPreprocessing:
 
     The callable is any function, torchvision pipeline or albumentation that maps an RGB
     PIL image to a (channel, row, col) tensor. Where it puts the photo is measured by
-    sending ramps through it.
+    sending checkerboards through it. A crop that depends on what the photo shows is not
+    noticed.
     """
 
     transform: Callable[[Image.Image], Any]
@@ -40,14 +41,16 @@ class MeasuredPreprocessing:
     _placements: dict[tuple[int, int], Placement] = field(
         default_factory=dict, repr=False, compare=False
     )
+    _steady_sizes: set[tuple[int, int]] = field(
+        default_factory=set, repr=False, compare=False
+    )
 
     @functools.cached_property
     def input_size(self) -> tuple[int, int] | None:
         """(rows, cols) of the network's input, or None when it depends on the photo."""
         sizes = set()
         for shape in _SHAPES:
-            photo = Image.new("RGB", shape)
-            _, rows, cols = self(photo).shape
+            _, rows, cols = self(_noise(shape)).shape
             sizes.add((rows, cols))
         if len(sizes) > 1:
             return None
@@ -56,8 +59,7 @@ class MeasuredPreprocessing:
     @functools.cached_property
     def channels(self) -> int:
         """How many channels the network's input has."""
-        photo = Image.new("RGB", (64, 64))
-        channels, _, _ = self(photo).shape
+        channels, _, _ = self(_noise((64, 64))).shape
         return channels
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "channel row col"]:
@@ -89,7 +91,7 @@ class MeasuredPreprocessing:
         """Measure where the network's input lies on a photo of (width, height).
 
         Raises PreprocessingError where the callable is random, or is not a resize and a
-        crop.
+        crop (with padding), in any brightness.
         """
         if photo_size not in self._placements:
             self._placements[photo_size] = self._measure(photo_size)
@@ -130,31 +132,55 @@ class MeasuredPreprocessing:
             ) from error
 
     def _measure(self, photo_size: tuple[int, int]) -> Placement:
-        if not self._is_steady:
-            raise PreprocessingError(
-                f"the preprocessing {self._name} gives another result each time: use "
-                "the one for evaluation, without random crops or flips"
-            )
+        self._check_steady(_SHAPES[0])
         try:
-            return measured_placement(self._on_processor, photo_size)
+            return measured_placement(
+                self._on_processor, photo_size, self._expected_size(photo_size)
+            )
         except NotMeasurableError as error:
+            # It may be random for some sizes only.
+            self._check_steady(photo_size)
             raise PreprocessingError(
                 f"where the preprocessing {self._name} puts the photo cannot be "
-                f"measured ({error}): pass unitscope.Preprocessing(resize=…, crop=…, "
-                "mean=…, std=…) instead"
+                f"measured ({error}): {error.remedy}"
             ) from None
+
+    def _expected_size(self, photo_size: tuple[int, int]) -> tuple[int, int]:
+        if self.input_size is not None:
+            return self.input_size
+        _, rows, cols = self(_noise(photo_size)).shape
+        return rows, cols
 
     def _on_processor(self, image: Image.Image) -> Tensor:
         return self(image).cpu()
 
-    @functools.cached_property
-    def _is_steady(self) -> bool:
-        """Whether the same photo always gives the same input."""
-        generator = np.random.default_rng(0)
-        noise = generator.integers(0, 256, (480, 640, 3), dtype=np.uint8)
-        first = self(Image.fromarray(noise))
+    def _check_steady(self, photo_size: tuple[int, int]) -> None:
+        """Raise PreprocessingError where a photo does not always give the same input."""
+        if photo_size in self._steady_sizes:
+            return
+        photo = _noise(photo_size)
+        first = self(photo.copy())
         for _ in range(_REPEATS - 1):
-            again = self(Image.fromarray(noise))
-            if not torch.equal(first, again):
-                return False
-        return True
+            again = self(photo.copy())
+            if not _are_same(first, again):
+                raise PreprocessingError(
+                    f"the preprocessing {self._name} gives another result each time: "
+                    "use the one for evaluation, without random crops, flips, colours "
+                    "or noise"
+                )
+        self._steady_sizes.add(photo_size)
+
+
+def _noise(size: tuple[int, int]) -> Image.Image:
+    """A photo of (width, height) that no brightness, range or deviation of 0 upsets."""
+    width, height = size
+    generator = np.random.default_rng(0)
+    levels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(levels)
+
+
+def _are_same(one: Tensor, other: Tensor) -> bool:
+    """Whether tensors hold the same numbers; NaN is the same as NaN."""
+    if one.shape != other.shape:
+        return False
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from unitscope.errors import PhotoError, one_line
+from unitscope.inputs.decoding import Decoded, Reading, decode, too_large
 from unitscope.inputs.jpegs import decoded
+from unitscope.inputs.pngs import significant_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,19 +38,31 @@ class Encoded:
     formats: tuple[str, ...] | None = None
 
 
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file that is open in binary mode, or whatever reads like one."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The bytes from where it stands."""
+
+
 PhotoSource: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded
+
+_BYTES = (bytes, bytearray, memoryview)
+
+# Also encoded bytes, and files that are open in binary mode.
+AnyPhoto: TypeAlias = PhotoSource | bytes | bytearray | memoryview | OpenFile
+
+_PLAIN = Reading()
 
 _LARGE_FILE = 64 << 20
 
 # All threads share the warning filters: two threads at once would restore each other's.
 _WARNINGS = threading.Lock()
 
-# Pillow's modes of grey with more than 8 bits.
-_DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-
-_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa")
-_WHITE = (255, 255, 255, 255)
-
+# Addresses, also as a path: pathlib makes one slash of two. One letter before a colon
+# is a drive on Windows.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}|data:", re.IGNORECASE)
 
 # A photo's pixels, upright and RGB, as the decoder returned them: a PIL image or an
 # array (row, col, channel).
@@ -61,29 +75,39 @@ class Photo:
 
     `name` is the file's name, or "photo" for an image from memory. `source` is what the
     photo was opened from. `size` is (width, height) in pixels, after EXIF rotation.
-    `pixels` are None where they were dropped to save memory.
+    `pixels` are None where they were dropped to save memory. `reading` is how it was
+    read; `original` the upright picture that was to be kept beside the RGB one; `notes`
+    say what was guessed and what was left out.
     """
 
     name: str
     source: PhotoSource
     size: tuple[int, int]
     pixels: Pixels | None = field(default=None, repr=False)
+    reading: Reading = _PLAIN
+    original: Image.Image | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def held(self) -> Pixels:
         """The pixels, decoded again where they were dropped."""
         if self.pixels is not None:
             return self.pixels
-        return open_photo(self.source).held
+        return open_photo(self.source, reading=self.reading).held
 
     @property
     def image(self) -> Image.Image:
         """The photo as a PIL image of mode RGB."""
         return image_of(self.held)
 
+    @property
+    def given(self) -> Pixels:
+        """What a preprocessing takes: the original where one was kept, else RGB."""
+        return self.held if self.original is None else self.original
+
     def without_pixels(self) -> Photo:
         """The same photo without pixels, which take memory."""
-        return replace(self, pixels=None)
+        return replace(self, pixels=None, original=None)
 
 
 def image_of(pixels: Pixels) -> Image.Image:
@@ -93,36 +117,54 @@ def image_of(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def open_photo(source: PhotoSource, longest: int | None = None) -> Photo:
-    """Decode a photo from a path, a PIL image or encoded bytes to upright 8-bit RGB.
+def is_photo(value: object) -> bool:
+    """Whether a value is one photo: a path, a picture, encoded bytes, an open file."""
+    kinds = (str, os.PathLike, Image.Image, Encoded, Photo, *_BYTES)
+    return isinstance(value, kinds) or _is_open_file(value)
 
-    EXIF orientation is applied. Transparent pixels are laid on white. 16-bit samples
-    are scaled by 1/257. CMYK and palettes are converted. An animated file gives its
-    first frame, a PIL image its current frame. Colour profiles are ignored, as in the
-    usual training pipelines. `longest` is for drawing: a JPEG file may be decoded
-    smaller, with at least so many pixels on its shorter side, which is several times
-    faster for large photos.
+
+def open_photo(
+    source: AnyPhoto, longest: int | None = None, reading: Reading = _PLAIN
+) -> Photo:
+    """Decode a photo to upright 8-bit RGB.
+
+    `source` is a path, a PIL image, the encoded bytes of a file, or a file that is open
+    in binary mode. EXIF orientation is applied. Transparent pixels are laid on white;
+    the last band of a TIFF file is transparency only where the file says so. Of grey
+    and colour with more than 8 bits white is what the file or `reading` says, or else
+    guessed (see `inputs.depths`). CMYK and palettes are converted. An animated file or
+    a stack gives its first page, a PIL image its current one. Colour profiles are
+    ignored, as in the usual training pipelines. The photo's `notes` say what was
+    guessed or left out.
+
+    `longest` is for drawing: a JPEG file may be decoded smaller, with at least so many
+    pixels on its shorter side, which is several times faster for large photos.
 
     Raises PhotoError where the file is missing, not a picture, damaged, or larger than
     Pillow's decompression limit (about 179 megapixels).
     """
-    return opened(source, longest)()
+    return opened(source, longest, reading)()
 
 
 def opened(
-    source: PhotoSource, longest: int | None = None
+    source: AnyPhoto, longest: int | None = None, reading: Reading = _PLAIN
 ) -> Callable[[], Photo]:
     """Open a photo and read its header, as `open_photo` does.
 
     The function that is returned decodes the rest, in any thread.
     """
     if isinstance(source, Image.Image):
-        return partial(_from_image, source)
+        return partial(_from_image, source, reading)
+    if isinstance(source, _BYTES):
+        source = Encoded("photo", partial(bytes, source), len(source))
+    elif _is_open_file(source):
+        source = _of_open_file(source)
+
     if isinstance(source, Encoded):
         file = _open_encoded(source)
     else:
         file = _open_path(_checked_path(source))
-    return partial(_from_file, file, longest)
+    return partial(_from_file, file, longest, reading)
 
 
 @dataclass(frozen=True)
@@ -136,13 +178,20 @@ class _File:
     source: PhotoSource
     contents: bytes | Path
     image: Image.Image
+    formats: tuple[str, ...] | None = None
+
+    def header(self) -> Image.Image:
+        """The picture opened anew."""
+        if isinstance(self.contents, bytes):
+            return open_header(io.BytesIO(self.contents), self.formats)
+        return open_header(self.contents, self.formats)
 
 
 def _open_encoded(source: Encoded) -> _File:
     with _as_photo_errors(source.name):
         data = source.read()
         image = open_header(io.BytesIO(data), source.formats)
-        return _File(source.name, source, data, image)
+        return _File(source.name, source, data, image, source.formats)
 
 
 def _open_path(path: Path) -> _File:
@@ -158,15 +207,71 @@ def _open_path(path: Path) -> _File:
         return _File(path, source, contents, image)
 
 
+def _is_open_file(value: object) -> bool:
+    if isinstance(value, (str, os.PathLike, Encoded)):
+        return False
+    return isinstance(value, OpenFile)
+
+
+def _of_open_file(file: Any) -> Encoded:
+    """The whole contents of an open file, which is left where it stands."""
+    name = getattr(file, "name", "photo")
+    name = shown_name(name) if isinstance(name, str) else "photo"
+    try:
+        place = file.tell() if file.seekable() else None
+        if place:
+            file.seek(0)
+        data = file.read()
+        if place is not None:
+            file.seek(place)
+    except Exception as error:
+        raise PhotoError(
+            f"the open file '{name}' cannot be read ({one_line(error)}): open it again"
+        ) from None
+    if not isinstance(data, bytes):
+        raise PhotoError(
+            f"the open file '{name}' gives {type(data).__name__}, not bytes: open it in "
+            "binary mode, 'rb'"
+        )
+    return Encoded(name, lambda: data, len(data))
+
+
 def _checked_path(source: object) -> Path:
     if not isinstance(source, (str, os.PathLike)):
         raise PhotoError(
-            f"a photo is a path or a PIL image, not {type(source).__name__}: open it "
-            "with PIL.Image first"
+            "a photo is a path, a PIL image, the bytes of a file, or a file open in "
+            f"binary mode, not {type(source).__name__}: make an array a picture with "
+            "PIL.Image.fromarray"
         )
-    if not os.fspath(source):
+    text = os.fspath(source)
+    if not text:
         raise PhotoError("a photo's path is empty: name a file")
-    return Path(source)
+    path = Path(source)
+    address = _ADDRESS.match(text)
+    if address and not _exists(path):
+        raise PhotoError(_address_refused(text, address[1] or "data"))
+    return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _address_refused(text: str, kind: str) -> str:
+    shown = text if len(text) <= 80 else f"{text[:77]}…"
+    if kind.lower() == "file":
+        return f"'{shown}' is an address: give the path behind file://"
+    if kind.lower() == "data":
+        return (
+            f"'{shown}' is an address: decode it, and give the picture's bytes"
+        )
+    return (
+        f"'{shown}' is an address, and photos are read from files: download it first, "
+        "and give the path or the bytes"
+    )
 
 
 def open_header(
@@ -183,28 +288,58 @@ def open_header(
         return Image.open(contents, formats=formats)
 
 
-def _from_file(file: _File, longest: int | None) -> Photo:
+def _from_file(file: _File, longest: int | None, reading: Reading) -> Photo:
     with _as_photo_errors(file.path), file.image as image:
         name = shown_name(file.path)
         if longest is not None:
             # A JPEG file is decoded at an eighth, a quarter or a half of its size, as
             # far as that is enough.
             image.draft(None, (longest, longest))
-        elif isinstance(file.contents, bytes):
+        elif isinstance(file.contents, bytes) and reading.original is None:
             pixels = decoded(image, file.contents)
             if pixels is not None:
-                return Photo(name, file.source, image.size, pixels)
-        upright = _decode(image, str(file.path))
-        return Photo(name, file.source, upright.size, upright)
+                return Photo(name, file.source, image.size, pixels, reading)
+
+        bits = None
+        if isinstance(file.contents, bytes):
+            bits = significant_bits(file.contents)
+        made = decode(image, str(file.path), reading, file.header, bits)
+        return _photo(name, file.source, made, reading)
 
 
-def _from_image(source: Image.Image) -> Photo:
+def _from_image(source: Image.Image, reading: Reading) -> Photo:
     file_name = getattr(source, "filename", "")
     name = shown_name(str(file_name or "photo"))
+    path = Path(str(file_name))
+    again = None
+    if file_name and path.is_file():
+        again = partial(_page, path, getattr(source, "tell", int)())
+    made = decode(source, name, reading, again)
     # The photo's source is a copy: the user may close the image, or turn to another
     # frame, before the photo is drawn.
-    image = _decode(source, name)
-    return Photo(name, image, image.size, image)
+    kept = made.rgb if made.original is None else made.original
+    return _photo(name, kept, made, reading)
+
+
+def _page(path: Path, page: int) -> Image.Image:
+    image = open_header(path)
+    if page:
+        image.seek(page)
+    return image
+
+
+def _photo(
+    name: str, source: PhotoSource, made: Decoded, reading: Reading
+) -> Photo:
+    return Photo(
+        name=name,
+        source=source,
+        size=made.rgb.size,
+        pixels=made.rgb,
+        reading=reading,
+        original=made.original,
+        notes=made.notes,
+    )
 
 
 @contextlib.contextmanager
@@ -223,7 +358,7 @@ def _as_photo_errors(path: Path | str) -> Iterator[None]:
             f"'{path}' is not a picture that Pillow can read: convert it to JPEG or PNG"
         ) from None
     except Image.DecompressionBombError as error:
-        raise _too_large(str(path), error) from None
+        raise too_large(str(path), error) from None
     except PermissionError:
         raise PhotoError(
             f"'{path}' may not be read: check its permissions"
@@ -260,79 +395,3 @@ def _contents(path: Path) -> bytes | Path:
                 f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg"
             ) from None
         raise
-
-
-def _decode(image: Image.Image, name: str) -> Image.Image:
-    """The picture as an upright RGB image of its own."""
-    try:
-        image.load()
-    except Image.DecompressionBombError as error:
-        raise _too_large(name, error) from None
-    except Exception as error:
-        # Pillow's plug-ins raise many kinds of errors, also for closed images.
-        raise PhotoError(
-            f"'{name}' is damaged or cut short ({one_line(error)}): get a whole copy "
-            "of it"
-        ) from None
-    if 0 in image.size:
-        raise PhotoError(
-            f"'{name}' is empty ({image.width}×{image.height} pixels): a photo needs "
-            "at least one pixel"
-        )
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception:
-        # Broken EXIF raises many kinds of errors. The photo itself is sound.
-        image = image.copy()
-    return _to_rgb(image, name)
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode in _DEEP_GREY:
-        return _from_deep_grey(image, name)
-    try:
-        if image.mode == "La":
-            image = image.convert("LA")
-        if image.mode in _TRANSPARENT or "transparency" in image.info:
-            rgba = image.convert("RGBA")
-            paper = Image.new("RGBA", rgba.size, _WHITE)
-            return Image.alpha_composite(paper, rgba).convert("RGB")
-        if image.mode == "RGB":
-            return image
-        return image.convert("RGB")
-    except ValueError as error:
-        raise PhotoError(
-            f"'{name}' has pixels of mode {image.mode}, not RGB ({one_line(error)}): "
-            "save it as RGB"
-        ) from None
-
-
-def _from_deep_grey(image: Image.Image, name: str) -> Image.Image:
-    """The RGB image of grey with more than 8 bits.
-
-    Pillow's own conversion clips at 255, which turns most such photos white.
-    """
-    grey = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(grey).all():
-        raise PhotoError(
-            f"'{name}' holds NaN or infinite pixels: save it as an 8-bit or 16-bit "
-            "picture"
-        )
-    low, high = float(grey.min()), float(grey.max())
-    if low < 0 or high > 65535:
-        raise PhotoError(
-            f"'{name}' has pixel values from {low:g} to {high:g}, outside 0–65535: "
-            "save it as 8-bit or 16-bit"
-        )
-    if image.mode == "F" and high <= 1:
-        grey = grey * 255
-    elif image.mode != "F" or high > 255:
-        grey = grey / 257
-    levels = np.round(grey).astype(np.uint8)
-    return Image.fromarray(levels, mode=None).convert("RGB")
-
-
-def _too_large(name: str, error: Exception) -> PhotoError:
-    return PhotoError(
-        f"'{name}' is too large to decode safely ({one_line(error)}): shrink it first"
-    )

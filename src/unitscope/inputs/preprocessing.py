@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,9 +14,13 @@ from torch import Tensor
 
 from unitscope.errors import PhotoError, PreprocessingError
 from unitscope.geometry import Placement
+from unitscope.inputs.decoding import Reading
+from unitscope.inputs.grammar import settings_in
+from unitscope.inputs.mean_images import MeanImage, MeanSource, read_mean
 from unitscope.inputs.measured import MeasuredPreprocessing
 from unitscope.inputs.photos import Pixels, image_of
 from unitscope.inputs.pictures import picture_of_shares
+from unitscope.inputs.raw import RawPictures
 from unitscope.inputs.resizing import FILTERS, resized
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -42,38 +46,44 @@ class Preprocessing:
 
     The result is that of torchvision's transforms on PIL images, to 1 of 255 levels.
     `resize` is the shorter side in pixels, or (rows, cols) to squash the photo to, or
-    None. `crop` is the side of the centre crop, or (rows, cols), or None. `mean` and
-    `std` are per channel, on the 0–1 scale; one value of each makes a grey input.
+    None. `crop` is the side of the centre crop, or (rows, cols), or None.
     `interpolation` is Pillow's (antialiased) filter. `note` says where the convention
     comes from.
+
+    The input is (photo − mean) / std. `mean` and `std` have one number a channel, in
+    the order of the network's channels, on the scale from 0 to `scale`: 1, or 255 to
+    leave levels as they are. `mean` may also be a mean image: an array, or the path of
+    a .npy file. `order` is "rgb" or "bgr". One number makes a grey input; for two, and
+    for more than three, photos must have as many bands, which are taken as they are.
+    `white` is the value of white in photos of more than 8 bits, e.g. 4095 for 12 bits;
+    without it that is guessed.
     """
 
     resize: int | tuple[int, int] | None = 256
     crop: int | tuple[int, int] | None = 224
-    mean: tuple[float, ...] = IMAGENET_MEAN
+    mean: MeanSource = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bilinear"
     note: str = ""
+    scale: float = 1
+    order: str = "rgb"
+    white: float | None = None
 
     def __post_init__(self) -> None:
         """Check the values before a photo meets them."""
-        for name in ("resize", "crop", "mean", "std"):
+        for name in ("resize", "crop", "std"):
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
+        if not isinstance(self.mean, (tuple, MeanImage)):
+            mean = read_mean(self.mean, len(self.std))
+            object.__setattr__(self, "mean", mean)
 
         if self.interpolation not in FILTERS:
             raise PreprocessingError(
                 f"interpolation {self.interpolation!r} is unknown: use one of "
                 f"{', '.join(FILTERS)}"
             )
-        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
-            raise PreprocessingError(
-                "mean and std need one value a channel (3 for RGB, 1 for grey), "
-                f"not {len(self.mean)} and {len(self.std)}"
-            )
-        if not all(value > 0 for value in self.std):
-            raise PreprocessingError(f"std must be positive, not {self.std}")
         for name in ("resize", "crop"):
             value = getattr(self, name)
             if value is not None and not _are_pixels(value):
@@ -81,30 +91,60 @@ class Preprocessing:
                     f"{name} is a positive number of pixels, or (rows, cols), not "
                     f"{value!r}"
                 )
+        self._check_numbers()
+        self._check_scale()
+
+    def _check_numbers(self) -> None:
+        """Raise unless mean, std and white fit each other and can be computed with."""
+        means = len(self.std)
+        if isinstance(self.mean, tuple):
+            means = len(self.mean)
+        if not self.std or means != len(self.std):
+            raise PreprocessingError(
+                "mean and std need one value a channel (3 for RGB, 1 for grey), "
+                f"not {means} and {len(self.std)}"
+            )
+        if not all(value > 0 for value in self.std):
+            raise PreprocessingError(f"std must be positive, not {self.std}")
+        if self.white is not None and not self.white > 0:
+            raise PreprocessingError(
+                f"white is the positive value of white pixels, e.g. 4095, not {self.white}"
+            )
+
+    def _check_scale(self) -> None:
+        """Raise where the numbers are of another scale or order than the input's."""
+        if self.scale not in (1, 255):
+            raise PreprocessingError(
+                f"scale is 1 or 255, not {self.scale}: for a range from -1 to 1 write "
+                "mean=0.5/0.5/0.5,std=0.5/0.5/0.5, or "
+                "scale=255,mean=127.5/127.5/127.5,std=127.5/127.5/127.5"
+            )
+        if self.order not in ("rgb", "bgr"):
+            raise PreprocessingError(
+                f"order is 'rgb' or 'bgr', not {self.order!r}"
+            )
+        if self.order == "bgr" and self.channels != 3:
+            raise PreprocessingError(
+                f"order 'bgr' is for three channels, not {self.channels}: leave it out"
+            )
+        are_imagenets = IMAGENET_MEAN == self.mean or IMAGENET_STD == self.std
+        if are_imagenets and (self.scale, self.order) != (1, "rgb"):
+            raise PreprocessingError(
+                f"with scale {self.scale} and order '{self.order}' give mean and std on "
+                "that scale and in that order (ImageNet's are on the scale 0–1, in the "
+                "order R, G, B), e.g. mean=0/0/0,std=1/1/1"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
         """Read a preprocessing from text such as "resize=144,crop=128".
 
         Keys are resize and crop (pixels, ROWSxCOLS, or none), mean and std (numbers
-        joined by /), and interpolation. What is left out is ImageNet's, except that a
+        joined by /; mean also the path of a .npy file), scale (1 or 255), order (rgb or
+        bgr), interpolation, and white. What is left out is ImageNet's, except that a
         resize alone means no crop.
         """
-        values: dict[str, Any] = {}
-        if "resize" in text and "crop" not in text:
-            values["crop"] = None
-        for item in text.split(","):
-            key, _, value = item.partition("=")
-            key = key.strip()
-            try:
-                values[key] = _parsed(key, value.strip())
-            except ValueError:
-                raise PreprocessingError(
-                    f"preprocessing {item.strip()!r} cannot be read: write for "
-                    "instance 'resize=256,crop=224' or 'resize=227x227,"
-                    "mean=0.5/0.5/0.5,std=0.5/0.5/0.5,interpolation=bicubic'"
-                ) from None
-        return cls(**values)
+        return cls(**settings_in(text))
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -116,10 +156,18 @@ class Preprocessing:
     @property
     def channels(self) -> int:
         """How many channels the network's input has."""
-        return len(self.mean)
+        return len(self.std)
+
+    @property
+    def takes_bands(self) -> bool:
+        """Whether photos must have as many bands as the input has channels."""
+        return self.channels not in (1, 3)
 
     def __call__(self, photo: Pixels) -> Float[Tensor, "channel row col"]:
-        """Turn an upright RGB photo into the network's input, float32."""
+        """Turn an upright photo into the network's input, float32.
+
+        The photo is RGB, or has a band for each channel (see `takes_bands`).
+        """
         return self.together([photo])[0]
 
     def together(
@@ -159,11 +207,13 @@ class Preprocessing:
     def undo(self, tensor: Float[Tensor, "channel row col"]) -> Image.Image:
         """Turn a network's input back into a picture to look at (8 bits, clipped)."""
         values = tensor.detach().to("cpu", torch.float32)
-        mean = _by_channel(self.mean)
+        mean = self._mean(values.shape[1], values.shape[2])
         std = _by_channel(self.std)
-        shares = values * torch.from_numpy(std) + torch.from_numpy(mean)
-        shares = shares.clamp(0, 1)
-        return picture_of_shares(shares)
+        photo = values * torch.from_numpy(std) + torch.from_numpy(mean)
+        shares = (photo / self.scale).clamp(0, 1)
+        if self.order == "bgr":
+            shares = shares.flip(0)
+        return picture_of_shares(shares[: 3 if self.channels >= 3 else 1])
 
     def describe(self) -> str:
         """One line in words: sizes in pixels, the filter, mean and std."""
@@ -176,29 +226,44 @@ class Preprocessing:
         if self.crop is not None:
             size = _sides(_pair(self.crop))
             steps.append(f"centre crop {size}")
-        mean = _numbers(self.mean)
-        std = _numbers(self.std)
-        steps.append(f"mean {mean}, std {std}")
-
-        text = ", ".join(steps)
+        text = ", ".join([*steps, *self._scale_in_words()])
         if self.note:
             text += f" — {self.note}"
         return text
+
+    def _scale_in_words(self) -> list[str]:
+        words = []
+        if self.order == "bgr":
+            words.append("channels in the order B, G, R")
+        if self.scale != 1:
+            words.append(f"scale 0–{self.scale}")
+        mean = str(self.mean)
+        if isinstance(self.mean, tuple):
+            mean = _numbers(self.mean)
+        words.append(f"mean {mean}, std {_numbers(self.std)}")
+        if self.white is not None:
+            words.append(f"white {self.white:g}")
+        return words
 
     def _levels(
         self, photos: Sequence[Pixels], size: _Size
     ) -> UInt8[np.ndarray, "photo row col channel"]:
         """The photos in the size (width, height) that they are resized to."""
-        old_size = _size_of(photos[0])
         width, height = size
-        if self.channels == 1:
-            photos = [image_of(photo).convert("L") for photo in photos]
-
-        if size == old_size:
-            arrays = [np.asarray(photo) for photo in photos]
-            pixels = np.stack(arrays)
+        if self.takes_bands:
+            planes = _planes(photos, self.channels)
+        elif self.channels == 1:
+            planes = [image_of(photo).convert("L") for photo in photos]
         else:
-            pixels = resized(photos, width, height, self.interpolation)
+            planes = list(photos)
+
+        if size == _size_of(photos[0]):
+            pixels = np.stack([np.asarray(plane) for plane in planes])
+        else:
+            pixels = resized(planes, width, height, self.interpolation)
+        if self.takes_bands:
+            by_band = pixels.reshape(len(photos), self.channels, height, width)
+            return np.moveaxis(by_band, 1, 3)
         return pixels.reshape(len(photos), height, width, self.channels)
 
     def _normalised(
@@ -207,15 +272,26 @@ class Preprocessing:
         # By numpy: torch would start threads of its own in every thread that reads
         # photos.
         channels_first = np.moveaxis(pixels, 3, 1)
+        if self.order == "bgr":
+            channels_first = channels_first[:, ::-1]
         scaled = np.divide(
             channels_first,
-            np.float32(255),
+            np.float32(255 / self.scale),
             dtype=np.float32,
             order="C",
         )
-        scaled -= _by_channel(self.mean)
+        scaled -= self._mean(scaled.shape[2], scaled.shape[3])
         scaled /= _by_channel(self.std)
         return torch.from_numpy(scaled)
+
+    def _mean(
+        self, rows: int, cols: int
+    ) -> Float32[np.ndarray, "channel mean_row mean_col"]:
+        """The mean that is subtracted from an input of so many rows and columns."""
+        if isinstance(self.mean, MeanImage):
+            return np.ascontiguousarray(self.mean.within(rows, cols))
+        assert isinstance(self.mean, tuple)
+        return _by_channel(self.mean)
 
     def _checked_size(self, size: _Size) -> _Size:
         """The size that a photo is resized to; raises PhotoError where it is absurd."""
@@ -261,71 +337,34 @@ class Preprocessing:
 AnyPreprocessing: TypeAlias = Preprocessing | MeasuredPreprocessing
 
 
-def as_preprocessing(
-    value: AnyPreprocessing | Callable[[Image.Image], Any] | None,
-) -> AnyPreprocessing:
-    """Make a preprocessing of a user's value.
+def reading_of(preprocessing: AnyPreprocessing) -> Reading:
+    """How photos must be read for a preprocessing."""
+    if isinstance(preprocessing, Preprocessing):
+        if preprocessing.takes_bands:
+            return Reading(preprocessing.white, "bands")
+        return Reading(preprocessing.white)
+    if isinstance(preprocessing.transform, RawPictures):
+        return Reading(original="file")
+    return Reading()
 
-    That may be a preprocessing, a preset of torchvision, any callable from PIL image to
-    tensor, or None for ImageNet's convention.
+
+def _planes(photos: Sequence[Pixels], channels: int) -> list[Pixels]:
+    """The bands of photos one by one, as grey pictures; raises PhotoError.
+
+    Pillow would multiply the others by a fourth band when it resizes them together.
     """
-    if value is None:
-        note = "assumed: ImageNet's convention, since none was given"
-        return Preprocessing(note=note)
-    if isinstance(value, (Preprocessing, MeasuredPreprocessing)):
-        return value
-    if _is_torchvision_preset(value):
-        return _from_torchvision_preset(value)
-    if not callable(value):
-        raise PreprocessingError(
-            "a preprocessing is unitscope.Preprocessing or a callable from PIL image "
-            f"to tensor, not {type(value).__name__}"
-        )
-    return MeasuredPreprocessing(value)
-
-
-def _is_torchvision_preset(value: object) -> bool:
-    if type(value).__name__ != "ImageClassification":
-        return False
-    attributes = ("resize_size", "crop_size", "mean", "std", "interpolation")
-    return all(hasattr(value, name) for name in attributes)
-
-
-def _from_torchvision_preset(preset: Any) -> Preprocessing:
-    """A preprocessing like torchvision.transforms._presets.ImageClassification."""
-    return Preprocessing(
-        resize=_size_from_list(preset.resize_size),
-        crop=_size_from_list(preset.crop_size),
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        interpolation=str(preset.interpolation.value),
-        note="torchvision's evaluation preset",
-    )
-
-
-def _size_from_list(sides: Sequence[int]) -> int | tuple[int, int]:
-    if len(sides) == 1:
-        return sides[0]
-    return sides[0], sides[1]
-
-
-def _parsed(key: str, value: str) -> Any:
-    """The value of one setting in text; raises ValueError where it cannot be read."""
-    if key in ("resize", "crop"):
-        return _parsed_size(value)
-    if key in ("mean", "std"):
-        return tuple(float(number) for number in value.split("/"))
-    if key == "interpolation":
-        return value
-    raise ValueError(key)
-
-
-def _parsed_size(value: str) -> int | tuple[int, int] | None:
-    value = value.lower()
-    if value == "none":
-        return None
-    rows, *others = (int(side) for side in value.split("x"))
-    return (rows, others[0]) if others else rows
+    planes: list[Pixels] = []
+    for photo in photos:
+        bands = image_of(photo).split()
+        if len(bands) != channels:
+            raise PhotoError(
+                f"a photo has {len(bands)} bands ({image_of(photo).mode}), and the "
+                f"preprocessing has numbers for {channels} channels: give photos of as "
+                "many bands, a (batch, channel, row, col) tensor, or a preprocessing "
+                "unitscope.RawPictures(your_function)"
+            )
+        planes += bands
+    return planes
 
 
 def _by_channel(

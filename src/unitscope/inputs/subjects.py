@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from unitscope.geometry import Placement
+from unitscope.inputs.decoding import Reading
 from unitscope.inputs.photos import Photo, PhotoSource, open_photo
 from unitscope.inputs.pictures import picture_of
-from unitscope.inputs.preprocessing import AnyPreprocessing
+from unitscope.inputs.preprocessing import AnyPreprocessing, reading_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,8 @@ class Subject:
     network's input for a tensor. `preprocessing` is None for a tensor. A photo from a
     file is opened again when it is drawn: explaining thousands of photos keeps none in
     memory. `placed` says where the network's input lies on the photo, where that was
-    recorded instead of the preprocessing.
+    recorded instead of the preprocessing. `notes` say what was guessed of the photo,
+    and what was left out.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Subject:
     )
     undo: AnyPreprocessing | None = field(default=None, repr=False)
     placed: Placement | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of_photo(cls, photo: Photo, preprocessing: AnyPreprocessing) -> Subject:
@@ -43,6 +46,7 @@ class Subject:
             size=photo.size,
             preprocessing=preprocessing,
             source=photo.source,
+            notes=photo.notes,
         )
 
     @classmethod
@@ -77,7 +81,10 @@ class Subject:
         side.
         """
         if self.source is not None:
-            photo = open_photo(self.source, longest)
+            reading = Reading()
+            if self.preprocessing is not None:
+                reading = reading_of(self.preprocessing)
+            photo = open_photo(self.source, longest, reading)
             return photo.image
 
         assert self.tensor is not None

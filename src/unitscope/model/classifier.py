@@ -17,19 +17,31 @@ from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.errors import HeadError, ModelError
-from unitscope.inputs.preprocessing import AnyPreprocessing, as_preprocessing
+from unitscope.errors import HeadError
+from unitscope.inputs.adapting import as_preprocessing
+from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.labels import LabelsSource, read_labels
 from unitscope.model import inner_layers
-from unitscope.model.checks import check_same_size
 from unitscope.model.explaining import Explainer, Question
 from unitscope.model.forward import Forward
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
-from unitscope.model.reading import Batch, Input, read_batches
+from unitscope.model.reading import (
+    Batch,
+    Input,
+    read_batches,
+    warn_of_detached,
+)
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
-from unitscope.tracing.layers import Layer, check_units, find_map_layer
+from unitscope.model.wrapping import check_module
+from unitscope.tracing.layers import (
+    Layer,
+    check_units,
+    find_map_layer,
+    recording,
+)
+from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
 
 _USUAL_INPUT = (224, 224)
@@ -51,18 +63,16 @@ class Classifier:
         | Callable[[Image.Image], Any]
         | None = None,
         provenance: Provenance | None = None,
+        output: OutputName | None = None,
         scores: Scores | str | None = None,
     ) -> None:
-        if not isinstance(module, nn.Module):
-            raise ModelError(
-                "a classifier is made from a torch.nn.Module, not from "
-                f"{type(module).__name__}"
-            )
+        check_module(module)
         self.preprocessing = as_preprocessing(preprocessing)
         self.provenance = provenance or Provenance(
             "wrapped", f"as in the {type(module).__name__} that was wrapped"
         )
-        self._network = Network(module)
+        count = None if labels is None else len(labels)
+        self._network = Network(module, output, count)
         wanted = None if scores is None else Scores.read(scores)
         self._scoring = Scoring(self._network, labels, wanted)
         self._structures = Structures(self._network, self._scoring)
@@ -107,6 +117,19 @@ class Classifier:
     def scores_note(self) -> str:
         """Why `scores` are what they are; "" where they were asked for."""
         return self._structures.scores_at(self.input_shape).note
+
+    @property
+    def output(self) -> str | None:
+        """The output that is read as logits ("1"), settable; None where there is one only."""
+        self._structures.at(self.input_shape)
+        choice = self._network.output
+        return None if choice.is_alone else choice.path
+
+    @output.setter
+    def output(self, output: OutputName | None) -> None:
+        self._network.read_as_logits(output)
+        self._scoring.forget()
+        self._forward.forget_all()
 
     @property
     def head(self) -> Head:
@@ -156,6 +179,7 @@ class Classifier:
         layer: str | None = None,
         method: str | None = None,
         precision: str | None = None,
+        differentiable: bool = False,
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
     ) -> Explanation:
@@ -174,17 +198,19 @@ class Classifier:
         where the processor has it; `rounded` says how far they are off. A frozen network
         (see `freeze`) runs compiled.
 
+        Answers are detached, unless they are asked to be `differentiable`: logits, maps
+        and contributions then carry gradients to `x` and to the parameters, for a map in
+        a loss (docs/answers.md).
+
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not
         exist or has no map; HeadError where there is neither an exact nor a local answer.
         """
-        question = Question.of(layer, method, precision)
-        parts: list[Explanation] = []
-        for batch, subjects in self._batches(x, batch_size):
-            parts.append(self._explainer().explain(batch, subjects, question))
-            if progress is not None:
-                progress(len(subjects))
-        check_same_size(part.input_size for part in parts)
-        return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
+        question = Question(layer, method, precision, differentiable)
+        with recording() if differentiable else contextlib.nullcontext():
+            batches = self._batches(x, batch_size)
+            if not differentiable:
+                warn_of_detached(x)
+            return self._explainer().all(batches, question, progress)
 
     def units(
         self,
@@ -218,25 +244,18 @@ class Classifier:
         answer from one forward pass. At any other layer a second forward pass runs with
         the units' maps set to zero.
         """
-        if layer is None or self._is_head_layer(layer, x):
+        shape: tuple[int, ...] = self.input_shape
+        if isinstance(x, Tensor) and x.ndim == 4:
+            shape = tuple(x.shape[1:])
+        if layer is None or self._structures.is_head_layer(layer, shape):
             explanation = self.explain(x, batch_size=batch_size)
             count = explanation.feature_map.shape[1]
             chosen = check_units(units, count, "the last feature map")
             return Ablation.of(explanation, chosen)
 
         batches = self._batches(x, batch_size)
-        before, after, maps = inner_layers.measured_ablation(
+        return inner_layers.measured_ablation(
             self._explainer(), batches, layer, units
-        )
-        return Ablation(
-            layer,
-            maps.units,
-            before,
-            after,
-            maps,
-            self._scoring.labels_for(before.shape[1]),
-            exact=False,
-            scores=self.scores,
         )
 
     def forward_without(
@@ -325,12 +344,6 @@ class Classifier:
             self._seen_shape = channels, rows, cols
         return batches
 
-    def _is_head_layer(self, layer: str, x: Input) -> bool:
-        shape: tuple[int, ...] = self.input_shape
-        if isinstance(x, Tensor) and x.ndim == 4:
-            shape = tuple(x.shape[1:])
-        return self._structures.at(shape).has_head_at(layer)
-
     def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
         names = dict.fromkeys([layers] if isinstance(layers, str) else layers)
         return tuple(find_map_layer(self.layers(), name).name for name in names)
@@ -342,6 +355,7 @@ def wrap(
     preprocessing: AnyPreprocessing
     | Callable[[Image.Image], Any]
     | None = None,
+    output: OutputName | None = None,
     *,
     scores: Scores | str | None = None,
 ) -> Classifier:
@@ -350,9 +364,13 @@ def wrap(
     `labels` are the class names in order, a dict of index to name or of name to index, or
     a file of them. `preprocessing` is a unitscope.Preprocessing, a torchvision pipeline, or
     any callable from PIL image to tensor. Without one, ImageNet's convention is assumed,
-    and reports say so. `scores` are "softmax" (one class is right), "sigmoid" (each class
-    for itself), "none" (regression, embeddings) or "probabilities" (the outputs are such,
-    and stay as they are); without them they are guessed from numbers.
+    and reports say so. `output` names the logits ("out"), or gives their index, where the
+    module returns several tensors and numbers do not say which they are. `scores` are
+    "softmax" (one class is right), "sigmoid" (each class for itself), "none" (regression,
+    embeddings) or "probabilities" (the outputs are such, and stay as they are); without
+    them they are guessed from numbers.
     """
     names = None if labels is None else read_labels(labels)
-    return Classifier(module, names, preprocessing, scores=scores)
+    return Classifier(
+        module, names, preprocessing, output=output, scores=scores
+    )

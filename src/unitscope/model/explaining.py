@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,15 +14,24 @@ from unitscope.attribution.arrays import cell_means, is_finite
 from unitscope.attribution.exact_explanation import ExactExplanation
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.head import Head
 from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.local_search import Photos
 from unitscope.attribution.methods import METHODS
 from unitscope.attribution.suffix import suffix_after
+from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError, InputError, warn_user
 from unitscope.inputs.subjects import Subject
-from unitscope.model.checks import check_adds_up, check_ran, warn_of_nothing
+from unitscope.model.checks import (
+    check_adds_up,
+    check_ran,
+    check_same_size,
+    warn_of_nothing,
+)
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
+from unitscope.model.reading import Batch
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
 from unitscope.tracing.ending import Ending
@@ -29,25 +40,40 @@ from unitscope.tracing.layers import Layer, find_map_layer
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: the best answer, or a local one at a `layer`, or by a `method`."""
+    """What is asked: the best answer, or a local one at a `layer`, or by a `method`.
+
+    What is `differentiable` carries gradients.
+
+    Raises InputError for a method or a precision that does not exist, or that carries no
+    gradients.
+    """
 
     layer: str | None = None
     method: str | None = None
-    bfloat16: bool = False
+    precision: str | None = None
+    differentiable: bool = False
 
-    @classmethod
-    def of(
-        cls, layer: str | None, method: str | None, precision: str | None
-    ) -> Question:
-        """The question of a user; raises InputError for an unknown method or precision."""
-        if precision not in (None, "float32", "bfloat16"):
+    def __post_init__(self) -> None:
+        if self.precision not in (None, "float32", "bfloat16"):
             raise InputError(
-                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
+                f"there is no precision '{self.precision}': choose 'float32' or "
+                "'bfloat16'"
             )
-        if method is not None and method not in METHODS:
+        if self.method is not None and self.method not in METHODS:
             choices = " or ".join(map(repr, METHODS))
-            raise InputError(f"there is no method '{method}': choose {choices}")
-        return cls(layer, method, precision == "bfloat16")
+            raise InputError(
+                f"there is no method '{self.method}': choose {choices}"
+            )
+        if self.differentiable and self.bfloat16:
+            raise InputError(
+                "bfloat16 answers carry no gradients: leave out precision or "
+                "differentiable"
+            )
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether exact answers are computed in bfloat16."""
+        return self.precision == "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,21 @@ class Explainer:
     forward: Forward
     scoring: Scoring
 
+    def all(
+        self,
+        batches: Iterable[Batch],
+        question: Question,
+        progress: Callable[[int], None] | None,
+    ) -> Explanation:
+        """One explanation of several batches; `progress` is told the photos done."""
+        parts: list[Explanation] = []
+        for batch, subjects in batches:
+            parts.append(self.explain(batch, subjects, question))
+            if progress is not None:
+                progress(len(subjects))
+        check_same_size(part.input_size for part in parts)
+        return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
+
     def explain(
         self,
         batch: Float[Tensor, "batch channel row col"],
@@ -66,22 +107,40 @@ class Explainer:
         question: Question,
     ) -> Explanation:
         """The explanation of a batch. Raises as `Classifier.explain` does."""
-        shape = tuple(batch.shape[1:])
-        head = self.structures.head(shape, question.layer, question.method)
+        if question.differentiable:
+            self._check_differentiable(batch)
+        head = self._head(batch, subjects, question)
         if isinstance(head, ExactHead):
             try:
-                return self._exactly(batch, subjects, head, question.bfloat16)
+                return self._exactly(batch, subjects, head, question)
             except HeadError:
                 # The network may have changed since its head was found: find it anew.
-                self.forward.forget(shape)
-            head = self.structures.head(shape, question.layer, question.method)
+                self.forward.forget(tuple(batch.shape[1:]))
+            head = self._head(batch, subjects, question)
             if isinstance(head, ExactHead):
-                return self._exactly(batch, subjects, head, question.bfloat16)
+                return self._exactly(batch, subjects, head, question)
 
         assert isinstance(head, LocalHead)
         if question.bfloat16:
             warn_of_precision("local answers are computed in that")
-        return self._locally(batch, subjects, head)
+        return self._locally(batch, subjects, head, question.differentiable)
+
+    def _head(
+        self, batch: Tensor, subjects: tuple[Subject, ...], question: Question
+    ) -> Head:
+        """The head for a batch, which may itself show where a local answer can be given."""
+        shape = tuple(batch.shape[1:])
+        structure = self.structures.at(shape)
+        compiled = structure.layers_of_best_local()
+        photos = Photos(
+            batch.detach(), tuple(subject.name for subject in subjects)
+        )
+        head = self.structures.head(
+            shape, question.layer, question.method, photos
+        )
+        if structure.layers_of_best_local() != compiled:
+            self.forward.recompile(shape)
+        return head
 
     def ending_at(self, batch: Tensor) -> Ending:
         """Where the logits are in a forward pass of a batch."""
@@ -92,22 +151,31 @@ class Explainer:
         batch: Tensor,
         subjects: tuple[Subject, ...],
         head: ExactHead,
-        bfloat16: bool,
+        question: Question,
     ) -> ExactExplanation:
         rounded = 0.0
-        if bfloat16:
+        if question.bfloat16:
             passed, rounded = self.forward.run_bfloat16(batch)
         else:
-            passed = self.forward.run(batch)
+            passed = self.forward.run(
+                batch, differentiable=question.differentiable
+            )
+        self._check_recorded(passed, question.differentiable)
         assert passed.feature_map is not None and passed.readout is not None
 
-        units = cell_means(passed.feature_map)
-        # Rounded logits are the algebra's own, computed from these very units.
-        if not rounded or not is_finite(passed.logits):
-            check_adds_up(self.network, passed, batch, units)
-        warn_of_nothing(
-            self.network, passed, units, passed.feature_map, batch, subjects
-        )
+        with torch.no_grad():
+            units = cell_means(passed.feature_map)
+            # Rounded logits are the algebra's own, computed from these very units.
+            if not rounded or not is_finite(passed.logits):
+                check_adds_up(self.network, passed, batch, units)
+            warn_of_nothing(
+                self.network,
+                passed,
+                units,
+                passed.feature_map,
+                batch,
+                subjects,
+            )
         return ExactExplanation(
             passed.logits,
             passed.feature_map,
@@ -118,10 +186,41 @@ class Explainer:
             size_of(batch),
             rounded=rounded,
             scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
+            differentiable=question.differentiable,
         )
 
+    def _check_differentiable(self, batch: Tensor) -> None:
+        """Raise where nothing requires gradients; say where a pass is not compiled."""
+        parameters = self.network.module.parameters()
+        if not batch.requires_grad and not any(
+            parameter.requires_grad for parameter in parameters
+        ):
+            raise InputError(
+                "differentiable=True, but neither the inputs nor any parameter of the "
+                "network requires gradients: call x.requires_grad_() first"
+            )
+        if self.forward.frozen is not None:
+            warn_user(
+                "compiled passes carry no gradients: the frozen network runs as it is "
+                "for differentiable=True"
+            )
+
+    def _check_recorded(
+        self, passed: ForwardPass, differentiable: bool
+    ) -> None:
+        if differentiable and not passed.logits.requires_grad:
+            raise HeadError(
+                "the network computes its logits outside autograd (no_grad, detach or "
+                "numpy in its forward), so that they carry no gradients: leave out "
+                "differentiable"
+            )
+
     def _locally(
-        self, batch: Tensor, subjects: tuple[Subject, ...], head: LocalHead
+        self,
+        batch: Tensor,
+        subjects: tuple[Subject, ...],
+        head: LocalHead,
+        differentiable: bool,
     ) -> LocalExplanation:
         layers = self.structures.at(tuple(batch.shape[1:])).layers
         layer = find_map_layer(layers, head.layer)
@@ -129,23 +228,32 @@ class Explainer:
         needed = [layer] if start in (None, layer) else [layer, start]
 
         names = tuple(each.name for each in needed)
-        passed = self.forward.run(batch, names, with_head=False)
+        passed = self.forward.run(
+            batch, names, with_head=False, differentiable=differentiable
+        )
+        self._check_recorded(passed, differentiable)
         self.network.check_finite(passed.logits, batch, "the logits")
         for each in needed:
             check_ran(each, passed)
 
-        module = self.network.module
         feature_map, suffix = suffix_after(
-            module, layer, passed.outputs, batch, start, self.ending_at(batch)
+            self.network.module,
+            layer,
+            passed.outputs,
+            batch,
+            start,
+            self.ending_at(batch),
+            differentiable,
         )
         if head.silent and head.attributes_by.needs_direction:
             _warn_of_silence(layer)
         what = f"the feature maps of layer '{layer.name}'"
         self.network.check_finite(feature_map, batch, what)
-        units = cell_means(feature_map)
-        warn_of_nothing(
-            self.network, passed, units, feature_map, batch, subjects
-        )
+        with torch.no_grad():
+            units = cell_means(feature_map)
+            warn_of_nothing(
+                self.network, passed, units, feature_map, batch, subjects
+            )
         return LocalExplanation(
             passed.logits,
             feature_map,
@@ -155,6 +263,7 @@ class Explainer:
             size_of(batch),
             suffix=suffix,
             scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
+            differentiable=differentiable,
         )
 
 

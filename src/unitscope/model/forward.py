@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Iterator
 
 import torch
@@ -23,11 +22,7 @@ from unitscope.engine.passes import (
 from unitscope.errors import warn_user
 from unitscope.model.network import Network
 from unitscope.model.structure import Structure, Structures
-from unitscope.tracing.layers import evaluating
-
-# While a module is compiled it is not itself, and the hooks of one thread are changes to
-# another: frozen networks run one pass at a time.
-_FROZEN_RUNS = threading.RLock()
+from unitscope.tracing.layers import ONE_THREAD, evaluating
 
 
 class Forward:
@@ -67,32 +62,55 @@ class Forward:
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew, and compile anew, when a shape comes again."""
         self._structures.forget(shape)
+        self.recompile(shape)
+
+    def recompile(self, shape: tuple[int, ...]) -> None:
+        """Compile anew when a shape comes again."""
         if self.frozen is not None:
             self.frozen.forget(shape)
+
+    def forget_all(self) -> None:
+        """Find every structure anew, and compile anew."""
+        for shape in self._structures.shapes():
+            self.forget(shape)
 
     def run(
         self,
         batch: Float[Tensor, "batch channel row col"],
         layers: tuple[str, ...] = (),
         with_head: bool = True,
+        differentiable: bool = False,
     ) -> ForwardPass:
         """One forward pass with the outputs of `layers`, and the head's input.
 
-        Compiled while the network is frozen, else of the network as it is.
+        Compiled while the network is frozen, else of the network as it is. What is
+        `differentiable` carries gradients, and is never compiled.
         """
         shape = tuple(batch.shape[1:])
-        with contextlib.nullcontext() if self.frozen is None else _FROZEN_RUNS:
+        if differentiable:
+            return self._run_plain(batch, layers, with_head, True)
+        with contextlib.nullcontext() if self.frozen is None else ONE_THREAD:
             compiled = self.compiled(shape, layers)
             if compiled is not None:
                 return compiled.run(batch)
-            structure = self._structures.at(shape)
-            path = structure.path if with_head else None
-            watched = Watched(path, layers, structure.ending)
-            module = self._network.module
-            with evaluating(module):
-                return self._network.guarded(
-                    lambda: run_plain(module, batch, watched), shape
-                )
+            return self._run_plain(batch, layers, with_head, False)
+
+    def _run_plain(
+        self,
+        batch: Tensor,
+        layers: tuple[str, ...],
+        with_head: bool,
+        differentiable: bool,
+    ) -> ForwardPass:
+        shape = tuple(batch.shape[1:])
+        structure = self._structures.at(shape)
+        path = structure.path if with_head else None
+        watched = Watched(path, layers, structure.ending)
+        module = self._network.module
+        with evaluating(module, differentiable):
+            return self._network.guarded(
+                lambda: run_plain(module, batch, watched), shape
+            )
 
     def compiled(
         self, shape: tuple[int, ...], layers: tuple[str, ...] = ()
@@ -104,8 +122,8 @@ class Forward:
         available = (*self.frozen.layers, *structure.layers_of_best_local())
         if not set(layers) <= set(available):
             return None
-        given = tuple(dict.fromkeys(available))
-        watched = Watched(structure.path, given, structure.ending)
+        names = tuple(dict.fromkeys(available))
+        watched = Watched(structure.path, names, structure.ending)
         module, like = self._network.module, self._network.like
 
         def compile_() -> Compiled:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.arrays import cell_means
 from unitscope.attribution.exact_heads import ExactHead
@@ -56,9 +57,7 @@ def measured_ablation(
     batches: Iterable[Batch],
     layer: str,
     units: ChosenUnits,
-) -> tuple[
-    Float[Tensor, "batch class"], Float[Tensor, "batch class"], UnitMaps
-]:
+) -> Ablation:
     """Logits before and after, by a second forward pass, and the units' maps before."""
     network = explainer.network
     before, after, parts = [], [], []
@@ -80,8 +79,19 @@ def measured_ablation(
         maps = map_of(found, passed)
         maps = maps[:, chosen].contiguous()
         parts.append(_unit_maps(found, chosen, maps, batch, subjects))
+
     maps_before = _joined(parts)
-    return torch.cat(before), torch.cat(after), maps_before
+    logits = torch.cat(before)
+    return Ablation(
+        layer,
+        maps_before.units,
+        logits,
+        torch.cat(after),
+        maps_before,
+        explainer.scoring.labels_for(logits.shape[1]),
+        exact=False,
+        scores=explainer.structures.scores_at(tuple(batch.shape[1:])).scores,
+    )
 
 
 def logits_without(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, TypeVar
@@ -10,20 +11,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitscope.errors import ModelError, NonFiniteError, UnitscopeError
+from unitscope.errors import (
+    HeadError,
+    ModelError,
+    NonFiniteError,
+    UnitscopeError,
+)
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import captured, evaluating, layers_of
+from unitscope.tracing.output_choice import Given, OutputName, choose_output
+from unitscope.tracing.outputs import OutputChoice
 from unitscope.tracing.taps import CallCounter
-from unitscope.tracing.trace import Trace, trace
+from unitscope.tracing.trace import Trace, trace, unwatchable
 
 Result = TypeVar("Result")
 
 
 class Network:
-    """The module that is run: inside DataParallel and torch.compile, which hide layers."""
+    """The module that is run: inside DataParallel and torch.compile, which hide layers.
 
-    def __init__(self, wrapped: nn.Module) -> None:
+    `wanted` is the output that the user wants read as logits, None where the numbers
+    shall say it; `labels` is how many labels there are, where there are any.
+    """
+
+    def __init__(
+        self,
+        wrapped: nn.Module,
+        wanted: OutputName | None = None,
+        labels: int | None = None,
+    ) -> None:
         self.wrapped = wrapped
+        self.wanted, self._labels = wanted, labels
+        self._output: OutputChoice | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -85,14 +104,51 @@ class Network:
 
         return ending.logits(forward, len(batch), counter)
 
+    @property
+    def output(self) -> OutputChoice:
+        """Which of the network's results holds the logits; known after the first trace."""
+        assert self._output is not None
+        return self._output
+
+    def read_as_logits(self, wanted: OutputName | None) -> None:
+        """Read another output from the next trace on; None: the numbers shall say which."""
+        self.wanted, self._output = wanted, None
+
     def traced(self, shape: tuple[int, ...]) -> tuple[Tensor, Trace]:
-        """A traced forward pass on noise of a shape: the noise, and the trace."""
+        """A traced forward pass on noise of a shape: the noise, and the trace.
+
+        The first one says which output holds the logits. Raises ModelError where none can
+        be told to.
+        """
+        example = self._noise(1, shape)
+        traced = self.guarded(lambda: trace(self.module, example), shape)
+        if self._output is not None:
+            # It is chosen anew where the network gives others since.
+            with contextlib.suppress(HeadError):
+                return example, traced.read(self._output)
+
+        given = Given(traced.result, self._result_for_two(shape), traced.makers)
+        self._output = choose_output(given, self.wanted, self._labels)
+        return example, traced.read(self._output)
+
+    def _result_for_two(self, shape: tuple[int, ...]) -> Any:
+        """What the network gives for two photos of noise; None where it takes no two."""
+        try:
+            return self.module(self._noise(2, shape))
+        except (
+            Exception
+        ):  # the user's code may take one photo at a time, and raise anything
+            return None
+
+    def _noise(self, photos: int, shape: tuple[int, ...]) -> Tensor:
         generator = torch.Generator().manual_seed(1)
         noise = torch.randn(
-            (1, *shape), generator=generator, dtype=torch.float32, device="cpu"
+            (photos, *shape),
+            generator=generator,
+            dtype=torch.float32,
+            device="cpu",
         )
-        example = noise.to(self.like.device, self.like.dtype)
-        return example, self.guarded(lambda: trace(self.module, example), shape)
+        return noise.to(self.like.device, self.like.dtype)
 
     def check_finite(self, values: Tensor, batch: Tensor, what: str) -> None:
         """Raise NonFiniteError where `values` are not finite, naming what broke them."""
@@ -138,6 +194,8 @@ class Network:
                 "the network has lazy modules without weights yet: run one "
                 "forward pass of it first, or load its weights"
             )
+        if unwatchable(self.module):
+            return ModelError(unwatchable(self.module))
         reason = " ".join(str(error).split())[:300] or repr(error)
         return ModelError(
             f"the network failed on an input of {'×'.join(map(str, shape))} (channel × "

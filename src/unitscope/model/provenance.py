@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -12,10 +14,14 @@ class Provenance:
     `spec` is what `load` was given ("torchvision:resnet50"), or "wrapped". `weights` says
     in words what the weights are ("IMAGENET1K_V2", "random initialisation, seed 0", the
     name of a file). `sha256` is the weights file's, where there is one. `notes` are lines
-    that a reader should see: assumptions, repairs of the file, licences.
+    that a reader should see: assumptions, repairs of the file, licences. `reload` loads
+    the classifier once more, for another process; None where it was wrapped.
     """
 
     spec: str
     weights: str
     sha256: str | None = None
     notes: tuple[str, ...] = ()
+    reload: Callable[[], Any] | None = field(
+        default=None, repr=False, compare=False
+    )

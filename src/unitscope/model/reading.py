@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from unitscope.attribution.arrays import copied, is_finite
-from unitscope.errors import InputError, NonFiniteError
+from unitscope.attribution.arrays import copied, is_finite, recorded
+from unitscope.errors import InputError, NonFiniteError, warn_user
 from unitscope.inputs.batches import batches, stacked
-from unitscope.inputs.photos import Encoded, Photo
+from unitscope.inputs.photos import AnyPhoto, Photo, is_photo
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_same_size
 
-OnePhoto: TypeAlias = str | os.PathLike[str] | Image.Image | Encoded | Photo
+OnePhoto: TypeAlias = AnyPhoto | Photo
 Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
 Batch: TypeAlias = tuple[Tensor, tuple[Subject, ...]]
-
-_ONE_PHOTO = (str, os.PathLike, Image.Image, Encoded, Photo)
 
 
 def read_batches(
     x: Input, preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
 ) -> Iterator[Batch]:
     """Inputs (batch, channel, row, col) of the dtype and device of `like`, with subjects.
+
+    They are linked to a tensor's gradients where gradients are recorded while they are
+    read.
 
     Raises InputError, PhotoError and NonFiniteError for what cannot be explained.
     """
@@ -38,6 +37,15 @@ def read_batches(
         check_tensor(x)
         return _tensor_batches(x, preprocessing, batch_size, like)
     return _photo_batches(_photos_of(x), preprocessing, batch_size, like)
+
+
+def warn_of_detached(x: Input) -> None:
+    """Warn of an input that wants gradients, where the answer will carry none."""
+    if isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled():
+        warn_user(
+            "the input requires gradients, but this explanation is detached and carries "
+            "none: explain(x, differentiable=True) gives maps for a loss"
+        )
 
 
 def check_tensor(x: Tensor) -> None:
@@ -61,13 +69,13 @@ def check_tensor(x: Tensor) -> None:
 
 
 def _photos_of(x: Any) -> list[Any]:
-    if isinstance(x, _ONE_PHOTO):
+    if is_photo(x):
         return [x]
-    is_list = isinstance(x, Iterable) and not isinstance(x, (bytes, Mapping))
+    is_list = isinstance(x, Iterable) and not isinstance(x, Mapping)
     if not is_list or hasattr(x, "__array__"):
         raise InputError(
             f"a {type(x).__name__} cannot be explained: give a path, a PIL "
-            "image, a list of them, or a (batch, channel, row, col) tensor"
+            "image, the bytes of a file, a list of them, or a (batch, channel, row, col) tensor"
         )
     items = list(x)
     if not items:
@@ -88,6 +96,7 @@ def _photo_batches(
     batch_size: int,
     like: Tensor,
 ) -> Iterator[Batch]:
+    told: set[str] = set()
     for read in batches(items, preprocessing, batch_size):
         tensors = [tensor for _, tensor in read]
         check_same_size(
@@ -96,14 +105,25 @@ def _photo_batches(
         subjects = tuple(
             Subject.of_photo(photo, preprocessing) for photo, _ in read
         )
+        _tell(subjects, told)
         yield stacked(tensors).to(like.device, like.dtype), subjects
+
+
+def _tell(subjects: Iterable[Subject], told: set[str]) -> None:
+    """Warn of what was guessed of photos and left out, once of each kind."""
+    for subject in subjects:
+        for note in subject.notes:
+            if note not in told:
+                told.add(note)
+                # Without the photo's name: Python shows a text once for each line.
+                warn_user(f"photos: {note}")
 
 
 def _tensor_batches(
     x: Tensor, preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
 ) -> Iterator[Batch]:
     for start in range(0, len(x), batch_size):
-        batch = x[start : start + batch_size].detach()
+        batch = recorded(x[start : start + batch_size])
         subjects = tuple(
             # A copy: the user may write over the tensor, and a view would keep the whole
             # batch alive.

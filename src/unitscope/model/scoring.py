@@ -14,7 +14,7 @@ from unitscope.attribution.scores import Scores
 from unitscope.errors import ModelError, warn_user
 from unitscope.labels import check_label_count
 from unitscope.model.network import Network
-from unitscope.tracing.ending import IN_OUTPUT, Ending
+from unitscope.tracing.ending import Ending
 from unitscope.tracing.trace import Trace
 
 
@@ -34,12 +34,17 @@ class Scoring:
         self._network = network
         self.names = None if labels is None else tuple(labels)
         self.wanted = wanted
-        self._guess: Guess | None = None if wanted is None else Guess(wanted)
+        self._guess: Guess | None = None
+        self.forget()
 
     @property
     def guess(self) -> Guess | None:
         """The kind of scores, and why; None before the first pass."""
         return self._guess
+
+    def forget(self) -> None:
+        """Find the kind of scores anew with the next pass."""
+        self._guess = None if self.wanted is None else Guess(self.wanted)
 
     def labels_for(self, classes: int) -> tuple[str, ...]:
         """The labels of so many classes; "class 0", "class 1" … without any.
@@ -59,7 +64,7 @@ class Scoring:
         Finds the kind of scores at the first pass. The network must be in evaluation mode,
         without gradients.
         """
-        ending = IN_OUTPUT
+        ending = Ending(output=traced.choice)
         if self.wanted in (None, Scores.SOFTMAX, Scores.SIGMOID):
             looked = look_through(self._network.module, example, traced)
             if looked is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -13,11 +14,16 @@ from unitscope.attribution.head import Head
 from unitscope.attribution.head_path import HeadPath
 from unitscope.attribution.head_search import find_head
 from unitscope.attribution.local_head import LocalHead
-from unitscope.attribution.local_search import find_local
+from unitscope.attribution.local_search import (
+    NothingCountsError,
+    Photos,
+    find_local,
+)
 from unitscope.attribution.methods import DEFAULT_METHOD
-from unitscope.errors import HeadError, ModelError
+from unitscope.errors import HeadError, LayerError, warn_user
 from unitscope.model.network import Network
 from unitscope.model.scoring import Scoring
+from unitscope.model.wrapping import gradient_obstacle
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import (
     Layer,
@@ -25,7 +31,7 @@ from unitscope.tracing.layers import (
     find_map_layer,
     layers_of,
 )
-from unitscope.tracing.trace import Trace
+from unitscope.tracing.trace import Trace, unwatchable
 
 # Photos that go through uncropped come in any number of sizes. The oldest is traced again
 # when it comes back.
@@ -41,8 +47,9 @@ class Structure:
 
     `head` and `path` are its exact head, and where that passes; without one, `refusal`
     says why. `ending` says where the logits are in its passes. `local` has the local
-    heads found so far, and `local_refusals` why others cannot be had. `rounded` is how far
-    bfloat16 is off, measured on the first photos.
+    heads found so far, and `local_refusals` why others cannot be had; a
+    NothingCountsError there was met on random inputs, and photos may do better. `rounded`
+    is how far bfloat16 is off, measured on the first photos.
     """
 
     layers: list[Layer]
@@ -52,7 +59,7 @@ class Structure:
     refusal: str = ""
     ending: Ending = IN_OUTPUT
     local: dict[_LocalKey, LocalHead] = field(default_factory=dict)
-    local_refusals: dict[_LocalKey, str] = field(default_factory=dict)
+    local_refusals: dict[_LocalKey, HeadError] = field(default_factory=dict)
     rounded: float | None = None
 
     def has_head_at(self, layer: str) -> bool:
@@ -80,6 +87,9 @@ class Structures:
     def __init__(self, network: Network, scoring: Scoring) -> None:
         self._network, self._scoring = network, scoring
         self._known: dict[tuple[int, ...], Structure] = {}
+        # The best layers that photos showed, by method: inputs of every shape are then
+        # explained at the same one.
+        self._found_on_photos: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -92,6 +102,14 @@ class Structures:
                 del self._known[next(iter(self._known))]
             self._known[shape] = structure
         return self._known[shape]
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The input shapes whose structures are known."""
+        return list(self._known)
+
+    def is_head_layer(self, layer: str, shape: tuple[int, ...]) -> bool:
+        """Whether a layer's output is the feature map of the exact head."""
+        return self.at(shape).has_head_at(layer)
 
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew when the shape comes again."""
@@ -108,8 +126,12 @@ class Structures:
         shape: tuple[int, ...],
         layer: str | None = None,
         method: str | None = None,
+        photos: Photos | None = None,
     ) -> Head:
         """The exact head; or the local one, at the `layer` or by the `method` asked for.
+
+        Where no layer counts on random inputs, `photos` are tried. What they show holds
+        for all later photos, and a warning says so.
 
         Raises HeadError, saying why, where there is neither.
         """
@@ -120,7 +142,13 @@ class Structures:
                 return exact
         if layer is None and exact is not None:
             layer = exact.layer
-        return self._local(structure, shape, layer, method or DEFAULT_METHOD)
+        key = (layer, method or DEFAULT_METHOD)
+        try:
+            return self._local(structure, shape, *key)
+        except NothingCountsError:
+            if photos is None:
+                raise
+        return self._found_on(photos, structure, shape, *key)
 
     def _find(self, shape: tuple[int, ...]) -> Structure:
         network = self._network
@@ -149,11 +177,7 @@ class Structures:
 
     def _find_exact(self, example: Tensor, traced: Trace) -> Structure:
         """The structure with the exact head, or the reason why there is none."""
-        if traced.logits is None:
-            raise ModelError(
-                "the network gave no tensor, not logits (batch, class): wrap a module "
-                "that classifies images"
-            )
+        assert traced.logits is not None
         self._network.check_finite(traced.logits, example, "the logits")
         ending, traced = self._scoring.ending_of(example, traced)
         assert traced.logits is not None
@@ -180,17 +204,51 @@ class Structures:
     ) -> LocalHead:
         """The local head at a layer, or the best one; found once for each and method."""
         key = (layer, method)
-        if key in structure.local_refusals:
-            raise HeadError(structure.local_refusals[key])
-        if key not in structure.local:
+        if key in structure.local:
+            return structure.local[key]
+        if key not in structure.local_refusals:
             try:
                 structure.local[key] = self._find_local(
                     structure, shape, layer, method, traced
                 )
+                return structure.local[key]
             except HeadError as refusal:
-                structure.local_refusals[key] = str(refusal)
-                raise HeadError(str(refusal)) from None
-        return structure.local[key]
+                # A traceback would keep the traced activations alive.
+                structure.local_refusals[key] = type(refusal)(str(refusal))
+        known = structure.local_refusals[key]
+        raise type(known)(str(known))
+
+    def _found_on(
+        self,
+        photos: Photos,
+        structure: Structure,
+        shape: tuple[int, ...],
+        layer: str | None,
+        method: str,
+    ) -> LocalHead:
+        """The local head where no layer counts on random inputs; kept and warned of."""
+        head: LocalHead | None = None
+        known = self._found_on_photos.get(method)
+        if layer is None and known is not None:
+            with contextlib.suppress(HeadError, LayerError):
+                head = self._find_local(
+                    structure, shape, known, method, None, photos
+                )
+        if head is None:
+            head = self._find_local(
+                structure, shape, layer, method, None, photos
+            )
+            if layer is None:
+                self._found_on_photos[method] = head.layer
+            warn_user(
+                f"no layer counts for the logits of random inputs; layer '{head.layer}' "
+                f"does on {photos}, and all photos are explained there"
+                if layer is None
+                else f"layer '{layer}' does not count for the logits of random inputs, "
+                f"but does on {photos}"
+            )
+        structure.local[(layer, method)] = head
+        return head
 
     def _find_local(
         self,
@@ -199,29 +257,53 @@ class Structures:
         layer: str | None,
         method: str,
         traced: tuple[Tensor, Trace] | None,
+        photos: Photos | None = None,
     ) -> LocalHead:
         chosen = (
             None if layer is None else find_map_layer(structure.layers, layer)
         )
         reason = structure.refusal or "a local answer was asked for"
         network = self._network
+        if unwatchable(network.module):
+            raise HeadError(reason)
+        obstacle = gradient_obstacle(network.module)
+        if obstacle:
+            raise HeadError(
+                f"{reason}; nor can a local answer be given: {obstacle}"
+            )
         with evaluating(network.module):
             example, trace = traced or network.traced(shape)
+            trace = self._up_to_logits(example, trace, structure.ending)
 
             def find() -> LocalHead:
-                layers = structure.layers
                 return find_local(
                     network.module,
                     example,
                     trace,
-                    layers,
+                    structure.layers,
                     reason,
                     chosen,
                     method,
-                    structure.ending,
+                    photos=photos,
+                    ending=structure.ending,
                 )
 
             return network.guarded(find, shape)
+
+    def _up_to_logits(
+        self, example: Tensor, traced: Trace, ending: Ending
+    ) -> Trace:
+        """The trace of a pass that ends where its logits are."""
+        if ending.call is None and ending.complement is None:
+            return traced
+        made = [
+            call
+            for call in traced.calls
+            if (call.index, call.name) == ending.call
+        ]
+        output = made[0] if made else traced.output
+        logits = self._network.logits(example.clone(), ending)
+        return dataclasses.replace(traced, output=output, logits=logits)
 
 
 def _call_names(traced: Trace) -> list[str]:

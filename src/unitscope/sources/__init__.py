@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         PreprocessingSource,
         WeightsSource,
     )
+    from unitscope.tracing.output_choice import OutputName
 
 # torch is imported inside `load`: the command line's help reads the schemes without it.
 
@@ -33,6 +34,7 @@ def load(
     num_classes: int | None = None,
     input_size: InputSize | None = None,
     preprocessing: PreprocessingSource | None = None,
+    output: OutputName | None = None,
     progress: bool | None = None,
     seed: int | None = None,
     base_url: str | None = None,
@@ -47,12 +49,10 @@ def load(
     checkpoint's network; `num_classes` is read off the weights where it is not given;
     `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
     `Preprocessing`, any callable from PIL image to tensor, or a name of Places365's;
-    `base_url` mirrors its files; `scores` are as in `wrap`; `progress` False hides bars.
-
-    Raises ModelError or a kind of it, MissingExtraError, or NonFiniteError.
+    `base_url` mirrors its files; `output` and `scores` are as in `wrap`.
     """
     from unitscope.sources.request import Request
-    from unitscope.sources.specification import load_specified
+    from unitscope.sources.specification import load_reloadable
 
     if spec is not None and not isinstance(spec, str):
         raise ModelError(
@@ -67,10 +67,11 @@ def load(
         num_classes=num_classes,
         input_size=input_size,
         preprocessing=preprocessing,
+        output=output,
         progress=progress,
         seed=seed,
         base_url=base_url,
         scores=scores,
     )
     request.check_numbers()
-    return load_specified(request)
+    return load_reloadable(request)

@@ -6,27 +6,30 @@ It stands in a Python file, or in a module that can be imported.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from unitscope.errors import ModelError, UnitscopeError, near_matches, one_line
 from unitscope.model import Classifier, Provenance
 from unitscope.sources.request import Request, seeded
+from unitscope.sources.user_code import UserCode
 from unitscope.sources.weights import (
     fit_weights,
     infer_class_count,
     read_weights,
 )
+
+# A `with` in which the user's code may run.
+_Running: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 
 # How many names an error lists.
 _MOST_NAMES = 8
@@ -47,8 +50,8 @@ def load(request: Request) -> Classifier:
     # A file may draw numbers while it is imported, which must change neither the named
     # network's nor the user's.
     with seeded(request.seed):
-        module = _imported(where, request.spec)
-    builder = _Builder(_attribute(module, name, where), request)
+        module, running = _imported(where, request.spec)
+    builder = _Builder(_attribute(module, name, where), request, running)
 
     preprocessing = request.chosen_preprocessing(None)
     labels = request.own_labels()
@@ -111,6 +114,7 @@ class _Builder:
 
     make: Callable[..., Any]
     request: Request
+    running: _Running
 
     @property
     def name(self) -> str:
@@ -163,7 +167,7 @@ class _Builder:
             )
         arguments = {} if classes is None else {"num_classes": classes}
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), self.running():
                 network = self.make(**arguments)
         except UnitscopeError:
             raise
@@ -204,68 +208,82 @@ class _Builder:
         ]
 
 
-def _imported(where: str, spec: str) -> ModuleType:
-    """Import a Python file, or a module by its name; raises ModelError."""
+def _imported(where: str, spec: str) -> tuple[ModuleType, _Running]:
+    """Import a Python file, or a module by its name; and how to run what is in it.
+
+    Raises ModelError.
+    """
     path = Path(where)
-    is_file = path.suffix == ".py" or "/" in where or "\\" in where
-    if is_file and not path.is_file():
-        raise ModelError(
-            f"there is no Python file '{where}' for '{spec}': check the path (looked "
-            f"in {Path.cwd()})"
-        )
-    folder = path.resolve().parent if is_file else Path.cwd()
-    try:
-        with _importing_from(folder), contextlib.redirect_stdout(sys.stderr):
-            return (
-                _module_of_file(path)
-                if is_file
-                else importlib.import_module(where)
-            )
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if not is_file and missing and f"{where}.".startswith(f"{missing}."):
+    if path.suffix == ".py" or "/" in where or "\\" in where:
+        return _imported_file(path, spec)
+    with _failing(where), _running_from(Path.cwd()):
+        try:
+            module = importlib.import_module(where)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if not missing or not f"{where}.".startswith(f"{missing}."):
+                raise
             raise ModelError(
                 f"there is no module '{where}' for '{spec}': install it, run from the "
                 "folder that holds it, or name the file, as in python:net.py:Net"
             ) from None
+        _check_place(where, spec)
+    return module, contextlib.nullcontext
+
+
+def _imported_file(path: Path, spec: str) -> tuple[ModuleType, _Running]:
+    if not path.is_file():
         raise ModelError(
-            f"'{where}' needs the module '{missing}', which is not installed: install "
-            "it and try again"
-        ) from error
-    except SystemExit as error:
-        remedy = "put what it does as a program under if __name__ == '__main__'"
-        raise _import_error(where, error, remedy) from error
-    except Exception as error:
-        raise _import_error(where, error, "correct it first") from error
-
-
-def _import_error(where: str, error: BaseException, remedy: str) -> ModelError:
-    return ModelError(
-        f"'{where}' cannot be imported ({_kind_and_text(error)}): {remedy}"
-    )
-
-
-def _module_of_file(path: Path) -> ModuleType:
-    path = path.resolve()
-    # A name of its own, so that a net.py here and a net.py there stay two modules.
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    if specification is None or specification.loader is None:
-        raise ImportError("not a file of Python code; its name must end in .py")
-    module = importlib.util.module_from_spec(specification)
-    # Dataclasses and torch look a class's module up by its name.
-    sys.modules[name] = module
-    try:
-        specification.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+            f"there is no Python file '{path}' for '{spec}': check the path (looked "
+            f"in {Path.cwd()})"
+        )
+    if path.suffix != ".py":
+        raise ModelError(
+            f"'{path}' is not a file of Python code, whose name ends in .py: name the "
+            "file that builds the network"
+        )
+    code = UserCode.of(path)
+    with _failing(str(path), code), code.running():
+        return code.module(), code.running
 
 
 @contextlib.contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
-    """Let the user's code import its neighbours, and put `sys.path` back afterwards."""
+def _failing(where: str, code: UserCode | None = None) -> Iterator[None]:
+    """Turn what goes wrong while code is imported into a ModelError."""
+    shown = str if code is None else code.shown
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except UnitscopeError:
+        raise
+    except ModuleNotFoundError as error:
+        missing = shown(error.name or one_line(error))
+        raise ModelError(
+            f"'{where}' needs the module '{missing}', which is not installed, "
+            "nor beside it: install it, or add its folder to PYTHONPATH"
+        ) from error
+    except SystemExit as error:
+        remedy = "put what it does as a program under if __name__ == '__main__'"
+        text = _kind_and_text(error)
+        raise _import_error(where, text, remedy) from error
+    except Exception as error:
+        remedy = "correct it first"
+        if "relative import" in str(error):
+            remedy = (
+                "name it as a part of its package, as in python:package.module:Net, "
+                "from the folder that holds the package"
+            )
+        text = shown(_kind_and_text(error))
+        raise _import_error(where, text, remedy) from error
+
+
+def _import_error(where: str, reason: str, remedy: str) -> ModelError:
+    return ModelError(f"'{where}' cannot be imported ({reason}): {remedy}")
+
+
+@contextlib.contextmanager
+def _running_from(folder: Path) -> Iterator[None]:
+    """Let modules be imported from a folder, and put `sys.path` back afterwards."""
     before = list(sys.path)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
@@ -273,6 +291,20 @@ def _importing_from(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _check_place(where: str, spec: str) -> None:
+    """Raise ModelError where a module of that name from another folder came first."""
+    top = where.partition(".")[0]
+    here = PathFinder.find_spec(top, [str(Path.cwd())])
+    loaded = getattr(sys.modules[top], "__spec__", None)
+    if here is None or loaded is None or not here.has_location:
+        return
+    if loaded.has_location and here.origin != loaded.origin:
+        raise ModelError(
+            f"'{spec}' is '{here.origin}' from here, but this program has imported "
+            f"'{loaded.origin}' under that name: name the file, as in python:net.py:Net"
+        )
 
 
 def _attribute(module: ModuleType, name: str, where: str) -> Callable[..., Any]:

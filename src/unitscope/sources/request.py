@@ -16,13 +16,14 @@ from PIL import Image
 
 from unitscope.attribution.scores import Scores
 from unitscope.errors import ModelError, WeightsError
+from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.preprocessing import (
     AnyPreprocessing,
     Preprocessing,
-    as_preprocessing,
 )
 from unitscope.labels import LabelsSource, check_label_count, read_labels
 from unitscope.model import Provenance
+from unitscope.tracing.output_choice import OutputName
 
 WeightsSource: TypeAlias = str | os.PathLike[str] | enum.Enum
 PreprocessingSource: TypeAlias = (
@@ -53,6 +54,7 @@ class Request:
     num_classes: int | None = None
     input_size: InputSize | None = None
     preprocessing: PreprocessingSource | None = None
+    output: OutputName | None = None
     progress: bool | None = None
     seed: int | None = None
     base_url: str | None = None

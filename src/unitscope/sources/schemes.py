@@ -45,7 +45,15 @@ class Scheme:
 
 # The options of a network that is built anew, with weights from a file or at random.
 _NETWORK_OPTIONS = frozenset(
-    {"weights", "labels", "num_classes", "input_size", "preprocessing", "seed"}
+    {
+        "weights",
+        "labels",
+        "num_classes",
+        "input_size",
+        "preprocessing",
+        "output",
+        "seed",
+    }
 )
 
 _BUNDLED = Scheme(
@@ -87,6 +95,7 @@ SCHEMES: Mapping[str, Scheme] = {
                 "num_classes",
                 "input_size",
                 "preprocessing",
+                "output",
                 "base_url",
             }
         ),

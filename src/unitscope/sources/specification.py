@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,9 +32,26 @@ _OPTIONS = (
     "num_classes",
     "input_size",
     "preprocessing",
+    "output",
     "seed",
     "base_url",
 )
+
+
+def load_reloadable(request: Request) -> Classifier:
+    """Load a model whose provenance knows how to load it once more."""
+    classifier = load_specified(request)
+    reload = functools.partial(_load_again, request, Path.cwd())
+    classifier.provenance = dataclasses.replace(
+        classifier.provenance, reload=reload
+    )
+    return classifier
+
+
+def _load_again(request: Request, folder: Path) -> Classifier:
+    """Load a model as it was loaded before, with paths that begin in `folder`."""
+    with contextlib.chdir(folder):
+        return load_specified(request)
 
 
 def load_specified(request: Request) -> Classifier:
@@ -40,7 +59,10 @@ def load_specified(request: Request) -> Classifier:
     scheme, name = _split(request.spec)
     _refuse_foreign_options(request, scheme)
     load = scheme.loader()
-    return load(dataclasses.replace(request, name=name))
+    model = load(dataclasses.replace(request, name=name))
+    if request.output is not None:
+        model.output = request.output
+    return model
 
 
 def _split(spec: str) -> tuple[Scheme, str]:

@@ -17,10 +17,10 @@ from unitscope.errors import (
     WeightsError,
     near_matches,
 )
+from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.preprocessing import (
     AnyPreprocessing,
     Preprocessing,
-    as_preprocessing,
 )
 from unitscope.model import Classifier
 from unitscope.sources.checksums import sha256_of

@@ -20,11 +20,13 @@ from unitscope.sources.transformers_library import (
     quiet,
     transformers_library,
 )
-from unitscope.sources.weights import Weights, read_weights
+from unitscope.sources.weights import ADAPTER, MERGE, Weights, read_weights
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 CONFIG_FILE = "config.json"
+
+_FOREIGN_WEIGHTS = ("tf_model.h5", "flax_model.msgpack", "model.onnx")
 
 _SETTINGS = (CONFIG_FILE, *PROCESSOR_FILES)
 # What each of the two kinds of weights consists of on the hub, shards included.
@@ -140,6 +142,10 @@ def _settings(file: Path, remedy: str) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if (folder / ADAPTER).is_file():
+            raise ModelError(
+                f"'{folder}' is a LoRA adapter, not a network: {MERGE}"
+            ) from None
         deeper = sorted(
             entry.parent.name for entry in folder.glob("*/config.json")
         )
@@ -163,6 +169,7 @@ def weights_in(folder: Path) -> Weights | None:
     """Read the weights of a folder, from one file or from shards; None without any."""
     file = next(_weights_files(folder), None)
     if file is None:
+        _refuse_foreign_weights(folder)
         return None
     if file.suffix != ".json":
         return read_weights(file)
@@ -177,6 +184,20 @@ def weights_in(folder: Path) -> Weights | None:
     return Weights(
         f"{len(parts)} files listed in {file.name}", state, "", tuple(notes)
     )
+
+
+def _refuse_foreign_weights(folder: Path) -> None:
+    """Raise WeightsError for weights that are not PyTorch's, or not a whole network's."""
+    if (folder / ADAPTER).is_file():
+        raise WeightsError(
+            f"'{folder}' is a LoRA adapter, not a network: {MERGE}"
+        )
+    for name in _FOREIGN_WEIGHTS:
+        if (folder / name).is_file():
+            raise WeightsError(
+                f"'{folder}' holds weights of another library ({name}), and none of "
+                f"PyTorch's: save it with PyTorch, or give a weights file"
+            )
 
 
 def _weights_files(folder: Path) -> Iterator[Path]:

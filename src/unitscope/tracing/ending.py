@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.errors import HeadError
-from unitscope.tracing.outputs import logits_of
+from unitscope.tracing.outputs import THE_RESULT, OutputChoice
 from unitscope.tracing.taps import CallCounter
 
 
@@ -20,13 +20,15 @@ class Ending:
     """How a network ends, and so where its logits are.
 
     `call` (index and name) makes the logits of a network that ends in a softmax or a
-    sigmoid; None where the network gives its logits. `complement` is set for a network
+    sigmoid; None where the network gives its logits, and `output` says which of its
+    results they are. `complement` is set for a network
     that gives one number for two classes: the number is the second class's, and the first
     class has `complement` − the number. That is −z for a logit, and 1 − p for a
     probability.
     """
 
     call: tuple[int, str] | None = None
+    output: OutputChoice = THE_RESULT
     complement: float | None = None
 
     def logits(
@@ -34,12 +36,11 @@ class Ending:
         forward: Callable[[], Any],
         photos: int,
         counter: CallCounter | None = None,
-        *,
-        detach: bool = True,
     ) -> Float[Tensor, "batch class"]:
         """Run one forward pass of so many photos, and read its logits, float32.
 
-        `counter` watches the calls of the pass. Raises ModelError where the network gives
+        `counter` watches the calls of the pass. They carry gradients where these are
+        recorded. Raises ModelError where the network gives
         no logits, HeadError where it takes another path than before.
         """
         if self.call is None and counter is None:
@@ -55,7 +56,10 @@ class Ending:
             output = counter.kept
             if output is None:
                 raise another_path()
-        logits = logits_of(output, photos, detach=detach).to(torch.float32)
+            logits = THE_RESULT.logits(output, photos)
+        else:
+            logits = self.output.logits(output, photos)
+        logits = logits.to(torch.float32)
         return self.with_both_sides(logits.clone())
 
     def with_both_sides(

@@ -124,6 +124,18 @@ SOFTMAXES = _names("softmax log_softmax softmin")
 # Activations that turn logits into probabilities or their logarithms.
 PROBABILITIES = _names("softmax log_softmax sigmoid")
 
+# Order numbers by size: then a column is a rank, not a class.
+SORTS = _names("topk sort msort")
+
+# Give the places of ordered numbers.
+INDEX_SORTS = _names("argsort")
+
+# Take numbers from the places that indices name.
+TAKINGS = _names("gather take_along_dim take index_select __getitem__")
+
+# Take the largest or the least of several numbers.
+EXTREMES = _names("max min amax amin")
+
 NORMALISATIONS = _names("""
     layer_norm group_norm batch_norm instance_norm rms_norm normalize
     local_response_norm

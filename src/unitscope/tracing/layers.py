@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,14 @@ from torch import Tensor, nn
 
 from unitscope.errors import LayerError, UnitError, near_matches
 from unitscope.geometry import Grid
+from unitscope.interrupts import undone
 from unitscope.tracing.axes import Axes
 from unitscope.tracing.outputs import first_tensor, with_tensor
 from unitscope.tracing.trace import ModuleRun, Trace
+
+# Held while a module is not as its user left it: its flags, hooks and weights, and the
+# random number generators, belong to all threads.
+ONE_THREAD = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -188,32 +194,49 @@ def check_units(
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients.
+def evaluating(
+    module: nn.Module, differentiable: bool = False
+) -> Iterator[None]:
+    """Evaluation mode, for one thread at a time, without gradients or recording them.
 
     Every module gets its own training flag back, also after an exception or Ctrl-C.
     Compiled parts run as the Python that they were made from, where calls can be
     watched. The caller's random number generators stay as they were.
     """
-    training = [
-        submodule for submodule in parts_of(module) if submodule.training
-    ]
-    generators = _generators(module)
-    has_cuda = torch.cuda.is_available()
-    try:
-        for submodule in training:
-            submodule.training = False
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(_eagerly())
-            stack.enter_context(torch.random.fork_rng(devices=generators))
-            # Autocasting would round numbers that must add up.
-            for device in ("cpu", "cuda") if has_cuda else ("cpu",):
-                stack.enter_context(torch.autocast(device, enabled=False))
-            yield
-    finally:
-        for submodule in training:
-            submodule.training = True
+    with ONE_THREAD, undone(lambda: _evaluate(module, differentiable)):
+        yield
+
+
+def _evaluate(module: nn.Module, differentiable: bool) -> Callable[[], object]:
+    """Begin what `evaluating` says; returns the function that ends it."""
+    with contextlib.ExitStack() as stack:
+        training = [part for part in parts_of(module) if part.training]
+        stack.callback(_train, training)
+        for part in training:
+            part.training = False
+
+        stack.enter_context(recording() if differentiable else torch.no_grad())
+        stack.enter_context(_eagerly())
+        generators = _generators(module)
+        stack.enter_context(torch.random.fork_rng(devices=generators))
+        # Autocasting would round numbers that must add up.
+        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        return stack.pop_all().close
+    raise AssertionError("an exit stack hides no exception")
+
+
+def _train(modules: Sequence[nn.Module]) -> None:
+    for module in modules:
+        module.training = True
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """Gradients are recorded, also inside the caller's no_grad and inference_mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def parts_of(module: nn.Module) -> list[nn.Module]:
@@ -267,8 +290,11 @@ def captured(
             tensor = first_tensor(output)
             if tensor is None:
                 return
+            # A mode that counts the network's calls must not count these.
             with _uncounted():
-                outputs[name] = tensor.detach().clone()
+                if not torch.is_grad_enabled():
+                    tensor = tensor.detach()
+                outputs[name] = tensor.clone()
 
         return function
 
@@ -354,8 +380,5 @@ def _on_output(
             return None
         return function(output)
 
-    handle = modules[path].register_forward_hook(hook)
-    try:
+    with undone(lambda: modules[path].register_forward_hook(hook).remove):
         yield
-    finally:
-        handle.remove()

@@ -1,23 +1,31 @@
-"""Outputs: the tensor in a module's output, and the logits in a network's."""
+"""Outputs: the tensors in a module's output, and the one that holds the logits."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from unitscope.errors import ModelError
+from unitscope.errors import HeadError, ModelError
+
+# Objects may hold each other in circles.
+_DEEPEST = 8
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The tensor that a forward's result stands for; None where it holds none.
+    """The tensor that a layer's result stands for; None where it holds none.
 
     That is the result itself, the `logits` of a model output, or the first tensor of a
-    tuple, a list or a mapping.
+    tuple, a list or a mapping: layers return their map first, and what belongs to it
+    (attention weights, states) after it. For a network's logits see `OutputChoice`.
     """
     if isinstance(value, Tensor):
         return value
@@ -49,56 +57,145 @@ def _items(value: Any) -> Iterable[Any]:
     return ()
 
 
-def logits_of(
-    output: Any, batch: int, *, detach: bool = True
-) -> Float[Tensor, "batch class"]:
-    """The logits in a forward's result for `batch` inputs.
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """A tensor in a forward's result, and the keys that lead to it from the outside in."""
 
-    Raises ModelError where there are none.
+    keys: tuple[str | int, ...]
+    tensor: Tensor
+
+    @property
+    def path(self) -> str:
+        """Its name: "logits", "0", "features[0]", "0.out"; "" for the result itself."""
+        path = ""
+        for key in self.keys:
+            if not path:
+                path = str(key)
+            elif isinstance(key, int):
+                path += f"[{key}]"
+            else:
+                path += f".{key}"
+        return path
+
+
+def leaves_of(result: Any) -> list[Leaf]:
+    """All tensors of floating-point numbers in a forward's result, in its order."""
+    return [
+        leaf for leaf in tensors_of(result) if leaf.tensor.is_floating_point()
+    ]
+
+
+def tensors_of(result: Any) -> list[Leaf]:
+    """All tensors in a forward's result, in its order.
+
+    It may hold them in tuples, lists, mappings, dataclasses and other plain objects.
     """
-    tensor = first_tensor(output)
-    if tensor is None:
-        raise ModelError(
-            "the network gave no tensor, not logits (batch, class): wrap a module that "
-            "classifies images"
+    return list(_tensors_in(result, ()))
+
+
+def _tensors_in(value: Any, keys: tuple[str | int, ...]) -> Iterator[Leaf]:
+    if isinstance(value, Tensor):
+        yield Leaf(keys, value)
+    elif len(keys) < _DEEPEST:
+        for key, item in _named_items(value):
+            yield from _tensors_in(item, (*keys, key))
+
+
+def _named_items(value: Any) -> list[tuple[str | int, Any]]:
+    """What a container holds, by name or number; nothing where it is none."""
+    if isinstance(value, Mapping):
+        return [(str(key), item) for key, item in value.items()]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return list(zip(value._fields, value, strict=True))
+    if isinstance(value, (tuple, list)):
+        return list(enumerate(value))
+    if isinstance(value, (str, bytes, type, nn.Module, ModuleType)):
+        return []
+    return list(_attributes(value).items())
+
+
+def _attributes(value: Any) -> dict[str | int, Any]:
+    """The public attributes of a plain object; also `logits` where it is computed."""
+    attributes: dict[str | int, Any] = {}
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            attributes[field.name] = getattr(value, field.name, None)
+    for name, item in getattr(value, "__dict__", {}).items():
+        if not name.startswith("_"):
+            attributes.setdefault(name, item)
+
+    logits = _logits_entry(value)
+    if logits is not None:
+        attributes["logits"] = logits
+    return attributes
+
+
+@dataclass(frozen=True)
+class OutputChoice:
+    """Which tensor of a network's result holds the logits.
+
+    `path` is the tensor's, "" where it is the result itself. `among` are the paths of all
+    tensors that it was chosen from; where they change it is to be chosen anew, unless the
+    user chose it (`is_wanted`) or their number depends on the number of photos (then it
+    is empty).
+    """
+
+    path: str = ""
+    among: tuple[str, ...] = ()
+    is_wanted: bool = False
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the network gives nothing else that could have been meant."""
+        return len(self.among) == 1 or self.path == ""
+
+    def tensor(self, result: Any) -> Tensor:
+        """The tensor in a result; HeadError where the network gives other ones now."""
+        if self.path == "" and isinstance(result, Tensor):
+            return result
+
+        leaves = {leaf.path: leaf.tensor for leaf in leaves_of(result)}
+        is_same = self.is_wanted or self.among in ((), tuple(leaves))
+        if self.path in leaves and is_same:
+            return leaves[self.path]
+        given = ", ".join(map(repr, leaves)) or "no tensor"
+        raise HeadError(
+            f"the network gave {given}, and not {self.path!r} as when its logits were "
+            "found: wrap it again, or choose with output= (--output)"
         )
-    _check_one_tensor(output)
-    if not _are_logits(tensor, batch):
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise ModelError(
-            f"the network gave a {kind} tensor of shape {tuple(tensor.shape)} "
-            f"for a batch of {batch}, not logits (batch, class): wrap a module that "
-            "classifies images"
-        )
 
-    if detach:
-        tensor = tensor.detach()
-    return tensor.reshape(batch, -1)
+    def logits(self, result: Any, batch: int) -> Float[Tensor, "batch class"]:
+        """The logits in a forward's result for `batch` inputs.
 
-
-def _check_one_tensor(output: Any) -> None:
-    """Raise ModelError for a mapping of several tensors of which none is `logits`."""
-    if not isinstance(output, Mapping) or _logits_entry(output) is not None:
-        return
-    names = []
-    for name, value in output.items():
-        if isinstance(value, Tensor):
-            names.append(repr(str(name)))
-    if len(names) > 1:
-        raise ModelError(
-            f"the network gave a dict of tensors {', '.join(names)}, and none is "
-            "called 'logits': wrap a module that gives the logits alone"
-        )
+        They carry gradients where gradients are recorded.
+        Raises ModelError where the tensor has another shape, HeadError where it is missing.
+        """
+        tensor = self.tensor(result)
+        if not is_table(tensor, batch):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"the network gave a {kind} tensor of shape {tuple(tensor.shape)} "
+                f"for a batch of {batch}, not logits (batch, class): wrap a module that "
+                "classifies images"
+            )
+        if not torch.is_grad_enabled():
+            tensor = tensor.detach()
+        return tensor.reshape(batch, -1)
 
 
-def _are_logits(tensor: Tensor, batch: int) -> bool:
-    if not tensor.ndim or not tensor.numel():
+THE_RESULT = OutputChoice()
+"""The result itself, which is a tensor."""
+
+
+def is_table(tensor: Tensor, batch: int) -> bool:
+    """Whether a tensor has one row of numbers for each of `batch` inputs."""
+    if not tensor.is_floating_point() or not tensor.numel():
         return False
-    if not tensor.is_floating_point():
-        return False
-    # A network that squeezes too much gives (class) for a batch of one.
-    if batch == 1 and tensor.ndim == 1:
+    # A network that squeezes gives (class), or a lone logit, for a batch of one.
+    if batch == 1 and tensor.ndim <= 1:
         return True
+    if not tensor.ndim:
+        return False
     rows = tensor.shape[0]
     further = tensor.shape[2:]
     return rows == batch and math.prod(further) == 1

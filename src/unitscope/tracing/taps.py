@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -100,7 +101,9 @@ class Tap(CallCounter):
 
         first = args[0] if args else kwargs["input"]
         # Cloned at once: a later in-place operation may overwrite it.
-        copy = first.detach().clone()
+        if not torch.is_grad_enabled():
+            first = first.detach()
+        copy = first.clone()
         self.caught[index] = Caught(copy, args, kwargs)
         return args
 

@@ -18,7 +18,12 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from unitscope.errors import ModelError
 from unitscope.tracing.calls import Call, Recorder
-from unitscope.tracing.outputs import first_tensor, logits_of
+from unitscope.tracing.outputs import (
+    THE_RESULT,
+    OutputChoice,
+    first_tensor,
+    leaves_of,
+)
 
 # The child in which torch.nn.utils.parametrize keeps what makes a module's weights. It
 # is no layer.
@@ -40,15 +45,31 @@ class ModuleRun:
 class Trace:
     """What one forward pass did.
 
-    `runs` are the runs of modules in the order in which they ended; `output` is the
-    call that made the logits.
+    `runs` are the runs of modules in the order in which they ended; `result` is what the
+    network gave, and `makers` are the calls that made the tensors in it, by path. `choice`
+    says which of them holds the logits, once that is known; `output` is the call that
+    made them.
     """
 
     input_size: tuple[int, int]
     calls: list[Call] = field(default_factory=list)
     runs: list[ModuleRun] = field(default_factory=list)
+    result: Any = None
+    makers: dict[str, Call] = field(default_factory=dict)
+    choice: OutputChoice = THE_RESULT
     output: Call | None = None
     logits: Tensor | None = None
+
+    def read(self, choice: OutputChoice, batch: int = 1) -> Trace:
+        """Take the chosen output for the logits.
+
+        Raises ModelError where it is none, HeadError where it is not there.
+        """
+        logits = choice.logits(self.result, batch)
+        self.logits = logits.to(torch.float32).clone()
+        self.output = self.makers[choice.path]
+        self.choice = choice
+        return self
 
     def names(self) -> list[str]:
         """The names of the runs: `module`, or `module:2` for the second of several."""
@@ -70,7 +91,7 @@ def kind_of(module: nn.Module) -> str:
 
 
 def trace(module: nn.Module, x: Tensor) -> Trace:
-    """Run one forward pass and record it.
+    """Run one forward pass and record it; `Trace.read` then says what the logits are.
 
     The module must already be in evaluation mode, without gradients.
     """
@@ -80,15 +101,11 @@ def trace(module: nn.Module, x: Tensor) -> Trace:
     recorder = Recorder(x)
 
     with _run_hooks(module, recorder, result.runs), recorder:
-        output = module(x)
+        result.result = module(x)
 
+    for leaf in leaves_of(result.result):
+        result.makers[leaf.path] = recorder.call_of(leaf.tensor)
     result.calls = recorder.calls
-    logits = first_tensor(output)
-    if logits is not None:
-        result.output = recorder.call_of(logits)
-        logits = logits_of(output, batch=len(x))
-        logits = logits.to(torch.float32)
-        result.logits = logits.clone()
     return result
 
 
@@ -140,3 +157,20 @@ def _run_hook(
 def _is_leaf(module: nn.Module) -> bool:
     names = dict(module.named_children()).keys()
     return names <= {_PARAMETRIZATIONS}
+
+
+def unwatchable(module: nn.Module) -> str:
+    """Why the calls of a network cannot be watched, and the remedy; empty where they can."""
+    kind = ""
+    if isinstance(module, torch.jit.ScriptModule):
+        kind = "TorchScript"
+    elif isinstance(module, torch.fx.GraphModule):
+        targets = (str(node.target) for node in module.graph.nodes)
+        if any(target.startswith("aten.") for target in targets):
+            kind = "an exported program"
+    if not kind:
+        return ""
+    return (
+        f"the network is {kind}, which cannot be watched: wrap the Python module that "
+        "it was made from"
+    )

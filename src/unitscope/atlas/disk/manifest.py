@@ -89,8 +89,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The properties that two scans must share to be the same scan."""
-    # The first atlases did not name their engine, nor their scores.
-    first = {"engine": "torch", "kind of scores": "softmax"}
+    # The first atlases named neither engine, scores, nor one of several outputs.
+    first = {"engine": "torch", "kind of scores": "softmax", "output": None}
     return {**first, **manifest["identity"]}
 
 

@@ -74,10 +74,10 @@ def _unit_concepts(
     layer: AtlasLayer, counts: ConceptCounts, concepts: Sequence[Concept]
 ) -> dict[str, Any]:
     iou = counts.iou()
-    interval = counts.interval()
     chance, chance_high = counts.chance()
 
     order = np.argsort(-iou, axis=1, kind="stable")[:, :LISTED]
+    interval = counts.chosen_interval(order)
     units, ranks = np.nonzero(np.take_along_axis(iou, order, 1) > 0)
     chosen = order[units, ranks]
     return {
@@ -88,8 +88,8 @@ def _unit_concepts(
         "name": [concepts[index].name for index in chosen],
         "category": [concepts[index].category for index in chosen],
         "iou": iou[units, chosen],
-        "iou_low": interval.low[units, chosen],
-        "iou_high": interval.high[units, chosen],
+        "iou_low": interval.low[units, ranks],
+        "iou_high": interval.high[units, ranks],
         "chance": chance[units, chosen],
         "chance_high": chance_high[units, chosen],
     }
@@ -100,8 +100,7 @@ def _best_concepts(
 ) -> dict[str, Any]:
     """The columns of the table `units` about each unit's best concept."""
     best = counts.best()
-    interval = counts.interval()
-    units = np.arange(len(best.concept))
+    interval = counts.chosen_interval(best.concept[:, None])
     detector = (best.iou > DETECTOR_THRESHOLD) & (best.p <= SIGNIFICANCE)
     chosen = [
         index if iou > 0 else None
@@ -113,8 +112,8 @@ def _best_concepts(
             None if index is None else concepts[index].name for index in chosen
         ],
         "iou": best.iou,
-        "iou_low": interval.low[units, best.concept],
-        "iou_high": interval.high[units, best.concept],
+        "iou_low": interval.low[:, 0],
+        "iou_high": interval.high[:, 0],
         "p_value": best.p,
         "detector": detector,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,18 @@ _IMAGES = {
 def rows_of(folder: Path) -> Iterator[Any]:
     """The rows of all scanned images in order, as one pyarrow.Table a shard."""
     return (read_table(rows_file(folder, shard)) for shard in shards_in(folder))
+
+
+def photo_notes(folder: Path) -> list[str]:
+    """What was guessed of photos and left out, with the number of photos of each kind."""
+    counts: Counter[str] = Counter()
+    for rows in rows_of(folder):
+        # Scans of earlier versions have no notes.
+        if "notes" in rows.column_names:
+            for notes in rows.column("notes").to_pylist():
+                counts.update((notes or "").splitlines())
+    ordered = sorted(counts, key=lambda note: (-counts[note], note))
+    return [f"{counts[note]} photos: {note}" for note in ordered]
 
 
 def write_image_tables(atlas: StoredAtlas) -> tuple[int, int]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from unitscope.atlas.disk.layout import table_file
-from unitscope.atlas.findings.image_tables import write_image_tables
+from unitscope.atlas.findings.image_tables import (
+    photo_notes,
+    write_image_tables,
+)
 from unitscope.atlas.findings.unit_tables import write_unit_tables
 from unitscope.atlas.storage import StoredAtlas
 
@@ -17,13 +22,15 @@ _OUTDATED = (
 )
 
 
-def write_findings(atlas: StoredAtlas) -> tuple[int, int]:
+def write_findings(atlas: StoredAtlas) -> dict[str, Any]:
     """Write the tables of images, classes and units again, and remove outdated ones.
 
-    Returns the numbers of images seen and skipped.
+    Returns the numbers of images seen and skipped, and notes on photos, as they stand
+    in the manifest.
     """
-    counts = write_image_tables(atlas)
+    images, skipped = write_image_tables(atlas)
     write_unit_tables(atlas)
     for table in _OUTDATED:
         table_file(atlas.path, table).unlink(missing_ok=True)
-    return counts
+    notes = photo_notes(atlas.path)
+    return {"images": images, "skipped": skipped, "notes": notes}

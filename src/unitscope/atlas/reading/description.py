@@ -42,7 +42,7 @@ def _scan_facts(atlas: StoredAtlas) -> Iterator[tuple[str, str]]:
         f"{scanned['skipped']:,} skipped",
     )
     yield "labels", f"{data['labels']}, {len(atlas.classes)} classes"
-    for note in data["notes"]:
+    for note in (*data["notes"], *scanned.get("notes", ())):
         yield "note", note
 
 

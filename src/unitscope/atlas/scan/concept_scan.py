@@ -21,6 +21,9 @@ from unitscope.errors import InputError
 from unitscope.labels import LabelsSource
 from unitscope.model import Classifier
 
+# What the intervals of IoUs are; atlases without it have others.
+_INTERVALS = "corrected for the choice among concepts"
+
 
 def opened_masks(
     concepts: str | os.PathLike[str] | MaskedDataset | None,
@@ -48,8 +51,10 @@ def add_concepts(
     run = Run.start("concepts", options.workers)
     summaries = digest_of((folder / SUMMARIES).read_bytes())
     key = sha256_of(f"{masked.fingerprint()} {summaries}")
+    # Tables of other intervals are written anew, from the counts that are kept.
+    identity = sha256_of(f"{key} {_INTERVALS}")
     existing = atlas.manifest["concepts"] or {}
-    if existing.get("identity") == key:
+    if existing.get("identity") == identity:
         return
 
     def report(done: int, skipped: int, total: int) -> None:
@@ -58,11 +63,12 @@ def add_concepts(
     counts, facts = dissect(atlas, model, masked, options.pool, key, report)
     detectors = write_concept_tables(atlas, counts, masked.concepts)
     concepts = {
-        "identity": key,
+        "identity": identity,
         "source": absolute(masked.source),
         "kind": masked.kind,
         "notes": list(masked.notes),
         "threshold": DETECTOR_THRESHOLD,
+        "intervals": _INTERVALS,
         **facts,
         "detectors": detectors,
     }

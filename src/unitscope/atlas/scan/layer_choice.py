@@ -57,10 +57,11 @@ def chosen_layers(
 
 def _default_names(model: Classifier) -> list[str]:
     """The layers to scan where none is named, except that of an exact head."""
-    head = model.head_or_refusal()[0]
+    head, reason = model.head_or_refusal()
     if head is None:
         raise InputError(
-            "the network has no layer that a scan could choose by itself: name layers"
+            "the network has no layer that a scan could choose by itself "
+            f"({reason}): name layers"
         )
     return [] if isinstance(head, ExactHead) else [head.layer]
 

@@ -53,6 +53,7 @@ class ScanPlan:
             "model": fingerprint(model),
             "labels": sha256_of("\n".join(model.labels)),
             "preprocessing": model.preprocessing.describe(),
+            "output": model.output,
             "data set": dataset.fingerprint(),
             "layers": [layer.name for layer in layers],
             "head": exact_head(model) is not None,
@@ -102,10 +103,8 @@ class ScanPlan:
         end = number * self.shard_count // parts
         return list(range(first, end))
 
-    def manifest(
-        self, status: str, images: int = 0, skipped: int = 0
-    ) -> dict[str, Any]:
-        """The atlas's manifest; documented in docs/atlas.md."""
+    def manifest(self, status: str) -> dict[str, Any]:
+        """The atlas's manifest before the scan; documented in docs/atlas.md."""
         facts = NetworkFacts.of(self.model)
         return {
             "schema": SCHEMA,
@@ -119,7 +118,7 @@ class ScanPlan:
                 **self.parameters.plain(),
                 "shards": self.shard_count,
             },
-            "scanned": {"images": images, "skipped": skipped},
+            "scanned": {"images": 0, "skipped": 0, "notes": []},
             "concepts": None,
             "ablation": None,
             "engine": {"name": self.engine, "version": version(self.engine)},
@@ -128,7 +127,7 @@ class ScanPlan:
 
     def _model_facts(self, facts: NetworkFacts) -> dict[str, Any]:
         provenance = facts.provenance
-        head = self.model.head
+        head, _ = self.model.head_or_refusal()
         return {
             "spec": provenance.spec,
             "weights": provenance.weights,
@@ -140,6 +139,7 @@ class ScanPlan:
             "labels": list(self.model.labels),
             "input_shape": list(facts.input_shape),
             "preprocessing": facts.preprocessing,
+            "output": facts.output,
             "head": _head_facts(head) if isinstance(head, ExactHead) else None,
         }
 

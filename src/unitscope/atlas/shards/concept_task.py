@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int64
 
 from unitscope.atlas.shards.observing import ImageBatch, Observer, OnSkip
 from unitscope.atlas.shards.pool import ShardTask
+from unitscope.atlas.summaries.active_pixels import active_pixels
 from unitscope.atlas.summaries.concepts import (
     Annotation,
     ConceptCounts,
-    active_pixels,
 )
 from unitscope.datasets import MaskedDataset, Masks, shown_id
 from unitscope.errors import UnitscopeError

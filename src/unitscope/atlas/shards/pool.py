@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import pickle
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
-import torch
-
-from unitscope.errors import InputError, RunnerError, one_line
+from unitscope.atlas.shards import worker
+from unitscope.atlas.shards.sending import packed
+from unitscope.errors import InputError, RunnerError
 
 _Result = TypeVar("_Result")
 
@@ -88,25 +87,22 @@ class LocalPool(ShardPool):
             yield from map(task, shards)
             return
 
-        payload = _pickled(task)
         threads = max(1, (os.cpu_count() or 1) // self._workers)
-        # A fork would copy a process whose threads hold locks.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            self._workers,
-            context,
-            _start_worker,
-            (payload, threads),
-        ) as executor:
-            try:
-                yield from self._results(executor, shards)
-            except BrokenProcessPool:
-                raise RunnerError(
-                    "a worker process died, perhaps for lack of memory: run the same "
-                    "command again with fewer workers; it resumes where it stopped"
-                ) from None
-            finally:
-                executor.shutdown(wait=True, cancel_futures=True)
+        context = _Context()
+        executor = ProcessPoolExecutor(
+            self._workers, context, worker.start, (packed(task), threads)
+        )
+        try:
+            yield from self._results(executor, shards)
+        except BrokenProcessPool:
+            executor.shutdown(wait=True)
+            raise RunnerError(_cause_of_death(context.exit_codes())) from None
+        except BaseException:
+            # A shard is committed whole or not at all: the next scan begins it anew.
+            context.terminate()
+            raise
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
 
     def _results(
         self, executor: ProcessPoolExecutor, shards: Sequence[int]
@@ -114,38 +110,74 @@ class LocalPool(ShardPool):
         # Submit few at a time: a result stays in memory until it is taken.
         waiting = iter(shards)
         first = islice(waiting, 2 * self._workers)
-        running = {executor.submit(_run_task, shard) for shard in first}
+        running = {executor.submit(worker.run, shard) for shard in first}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             following = islice(waiting, len(done))
             running |= {
-                executor.submit(_run_task, shard) for shard in following
+                executor.submit(worker.run, shard) for shard in following
             }
             yield from (future.result() for future in done)
 
 
-def _pickled(task: Callable[[int], Any]) -> bytes:
+class _Context(SpawnContext):
+    """Spawns processes and remembers them: an executor does not tell how one died.
+
+    A fork would copy a process whose threads hold locks.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._processes: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> SpawnProcess:  # type: ignore[override]
+        """A new process."""
+        process = SpawnProcess(*args, **options)
+        self._processes.append(process)
+        return process
+
+    def exit_codes(self) -> list[int]:
+        """How the processes ended; negative for the signal that ended one."""
+        codes = (process.exitcode for process in self._processes)
+        return [code for code in codes if code is not None]
+
+    def terminate(self) -> None:
+        """End the processes, which remove what they have half written."""
+        for process in self._processes:
+            # One may be about to start.
+            if process.is_alive():
+                process.terminate()
+
+
+def _cause_of_death(codes: Sequence[int]) -> str:
+    """Why a worker died, and the remedy. The executor itself ends all the others."""
+    again = "run the same command again; it resumes where it stopped"
+    ended_by_executor = (0, -signal.SIGTERM, worker.TERMINATED)
+    own = [code for code in codes if code not in ended_by_executor]
+    if not own:
+        return f"a worker process was stopped (SIGTERM): {again}"
+    code = own[0]
+    if code > 0:
+        return (
+            f"a worker process ended by itself (exit status {code}; what it said is "
+            "above): a script that scans with workers must do so under if __name__ == "
+            "'__main__', since every worker imports it; else use one worker"
+        )
+    name = _signal_name(-code)
+    if name == "SIGKILL":
+        return (
+            "a worker process was killed (SIGKILL), as the system does when memory "
+            "runs out: run the same command again with fewer workers; it resumes where "
+            "it stopped"
+        )
+    return (
+        f"a worker process crashed ({name}) in a library that the network uses: {again}, "
+        "with one worker if it crashes again"
+    )
+
+
+def _signal_name(number: int) -> str:
     try:
-        return pickle.dumps(task)
-    except Exception as error:  # the user's module may raise anything
-        raise RunnerError(
-            f"the model cannot be sent to other processes ({one_line(error)}): use "
-            "one worker"
-        ) from None
-
-
-# The task of a worker process.
-_task: Any = None
-
-
-def _start_worker(payload: bytes, threads: int) -> None:
-    global _task
-    # A terminal sends Ctrl-C to all of its processes. The main process handles it and
-    # stops the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    _task = pickle.loads(payload)
-
-
-def _run_task(shard: int) -> Any:
-    return _task(shard)
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

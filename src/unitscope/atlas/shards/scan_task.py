@@ -32,6 +32,7 @@ _MEASURED = (
     "right",
     "bottom",
     "reason",
+    "notes",
 )
 
 
@@ -72,7 +73,8 @@ class ScanTask(ShardTask):
             content.add(batch)
             self.report(len(batch.images), 0)
 
-        if self.observer.model.head.exact:
+        head, _ = self.observer.model.head_or_refusal()
+        if head is not None and head.exact:
             write_arrays(pooled_file(self.folder, shard), content.pooled())
         write_table(stamps_file(self.folder, shard), content.stamps())
         write_table(rows_file(self.folder, shard), content.rows())
@@ -158,6 +160,7 @@ class _ShardContent:
                 "top": top,
                 "right": right,
                 "bottom": bottom,
+                "notes": "\n".join(photo.notes) or None,
             }
 
     def _add_to_summaries(

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Int64
 
-from unitscope.atlas.intervals import Estimate, ratio_interval
+from unitscope.atlas.intervals import (
+    Estimate,
+    chosen_interval,
+    ratio_and_error,
+    ratio_interval,
+)
 
 # A unit detects a concept where their IoU is above this (Bau et al. 2017) …
 DETECTOR_THRESHOLD = 0.04
 # … and where its p-value is at most this.
 SIGNIFICANCE = 0.05
+
+_Sum: TypeAlias = Int64[np.ndarray, "concept _"]
 
 
 class Annotation(NamedTuple):
@@ -289,17 +296,29 @@ class ConceptCounts:
     def interval(self) -> Estimate:
         """The IoU with its 95 % interval over photos, arrays (unit, concept).
 
-        It is nan where neither has any pixel.
+        It is nan where neither has any pixel. It is that of a concept that was named
+        beforehand: see `chosen_interval` for the best of several.
         """
-        estimate = ratio_interval(
-            i=self.i,
-            u=self.a[self.category_of] + self.l[:, None] - self.i,
-            ii=self.ii,
-            iu=self.iu,
-            uu=self.uu + self.aa[self.category_of] + self.ll[:, None],
-            count=self.photos_of[self.category_of][:, None],
-        )
+        estimate = ratio_interval(*self._sums())
         return Estimate(*(array.T for array in estimate))
+
+    def chosen_interval(
+        self, chosen: Int64[np.ndarray, "unit rank"]
+    ) -> Estimate:
+        """The IoU of concepts chosen because it is large, arrays (unit, rank).
+
+        The 95 % interval allows for the choice among all concepts on these very photos.
+        """
+        values, errors = ratio_and_error(*self._sums())
+        return chosen_interval(values.T, errors.T, chosen)
+
+    def _sums(self) -> tuple[_Sum, _Sum, _Sum, _Sum, _Sum, _Sum]:
+        """The sums i, u, ii, iu and uu of which an IoU is made, and the photos."""
+        unit_areas = self.a[self.category_of]
+        squares = self.aa[self.category_of] + self.ll[:, None]
+        union = unit_areas + self.l[:, None] - self.i
+        photos = self.photos_of[self.category_of][:, None]
+        return self.i, union, self.ii, self.iu, self.uu + squares, photos
 
     def null_iou(self) -> Float[np.ndarray, "draw unit concept"]:
         """The IoU under the null, of every draw."""
@@ -332,7 +351,8 @@ class ConceptCounts:
     def best(self) -> Best:
         """The concept of each unit's largest IoU, with its p-value.
 
-        The p-value is corrected for the choice among concepts.
+        On other photos it is smaller: `chosen_interval` says by how much. The p-value is
+        corrected for the choice among concepts.
         """
         iou = self.iou()
         ranks = self._ranks()
@@ -420,23 +440,3 @@ def _detectors(
 
 def _mean_and_range(draws: Float[np.ndarray, " draw"]) -> Estimate:
     return Estimate(draws.mean(), draws.min(), draws.max())
-
-
-def active_pixels(
-    maps: Float32[np.ndarray, "unit row col"],
-    thresholds: Float32[np.ndarray, " unit"],
-    down: Float[np.ndarray, "height row"],
-    across: Float[np.ndarray, "width col"],
-) -> Bool[np.ndarray, "unit pixel"]:
-    """Where each unit's map, interpolated to the input, reaches its threshold.
-
-    `down` and `across` are the weights of every cell in every pixel
-    (`geometry.interpolation_weights`). Pixels are in the order of rows. A value equal
-    to the threshold is active, since thresholds are lower edges of histogram buckets.
-    """
-    rows = torch.from_numpy(down.astype(np.float32))
-    cols = torch.from_numpy(across.astype(np.float32))
-    on_input = rows @ (torch.from_numpy(maps) @ cols.T)
-    limits = torch.from_numpy(thresholds)[:, None]
-    active: np.ndarray = on_input.flatten(1).ge(limits).numpy()
-    return active

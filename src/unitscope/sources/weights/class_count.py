@@ -9,6 +9,7 @@ from torch import nn
 
 from unitscope.sources.weights.file import Weights
 from unitscope.sources.weights.names import match_names
+from unitscope.sources.weights.reparametrised import plain_weights
 
 _Shapes = dict[str, tuple[int, ...]]
 
@@ -22,14 +23,15 @@ def infer_class_count(
     without memory for the weights. None when the network does not tell.
     """
     shapes_of_two, shapes_of_three = _shapes_for_two_and_three(build)
-    names, _ = match_names(shapes_of_two, weights.state)
+    state, _ = plain_weights(shapes_of_two, weights.state)
+    names, _ = match_names(shapes_of_two, state)
 
     counts: set[int | None] = set()
     for name, shape in shapes_of_two.items():
         axis = _class_axis(shape, shapes_of_three.get(name, ()))
         if axis is None or name not in names:
             continue
-        trained = weights.state[names[name]]
+        trained = state[names[name]]
         count = None
         if trained.ndim == len(shape):
             count = trained.shape[axis]

@@ -16,7 +16,11 @@ from typing import Any
 from torch import Tensor
 
 from unitscope.errors import WeightsError, one_line
-from unitscope.sources.transfers import looks_like_html
+from unitscope.sources.weights.foreign import (
+    refuse_folder,
+    refuse_foreign,
+    refuse_missing,
+)
 from unitscope.sources.weights.pickles import read_pickle
 from unitscope.sources.weights.state import (
     architecture_of,
@@ -26,32 +30,9 @@ from unitscope.sources.weights.state import (
     value_at,
 )
 
-_SUFFIXES = (".pth", ".pt", ".safetensors", ".tar")
-
 # How much of a file tells its kind, in bytes.
 _BEGINNING = 1024
 _LARGEST_HEADER = 100_000_000
-
-# Files of other kinds: how they begin, what they are, and the remedy.
-_FOREIGN = (
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the weights themselves: run 'git lfs pull' where it "
-        "came from",
-    ),
-    (
-        b"\x89HDF",
-        "an HDF5 file (Keras?): convert it to a PyTorch state_dict first",
-    ),
-    (b"\x1f\x8b", "compressed with gzip: unpack it first"),
-    (b"BZh", "compressed with bzip2: unpack it first"),
-    (b"\xfd7zXZ", "compressed with xz: unpack it first"),
-    (
-        b"\x93NUMPY",
-        "a NumPy array: save a state_dict with torch.save or safetensors instead",
-    ),
-    (b"GGUF", "a GGUF file: convert it to safetensors first"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +66,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     metadata: Mapping[str, str] = {}
     with _opened(file) as handle:
         begin = handle.read(_BEGINNING)
-        _refuse_foreign(begin, file)
+        refuse_foreign(begin, file)
 
         handle.seek(0)
         sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -114,17 +95,12 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
 def _opened(file: Path) -> Iterator[BufferedReader]:
     try:
         if file.is_dir():
-            raise WeightsError(
-                f"'{file}' is a folder: name the weights file in it{_example_in(file)}"
-            )
+            refuse_folder(file)
+        if not file.exists():
+            refuse_missing(file)
         handle = file.open("rb")
     except WeightsError:
         raise
-    except FileNotFoundError:
-        raise WeightsError(
-            f"there is no weights file '{file}': check the path (looked in "
-            f"{Path.cwd()})"
-        ) from None
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"the weights file '{file}' cannot be read ({error}): check the path and "
@@ -132,33 +108,6 @@ def _opened(file: Path) -> Iterator[BufferedReader]:
         ) from None
     with handle:
         yield handle
-
-
-def _example_in(folder: Path) -> str:
-    names = sorted(
-        entry.name for entry in folder.iterdir() if entry.suffix in _SUFFIXES
-    )
-    return f", e.g. {folder.name}/{names[0]}" if names else ""
-
-
-def _refuse_foreign(begin: bytes, file: Path) -> None:
-    """Raise WeightsError for a file whose beginning is that of another kind."""
-    if not begin:
-        raise WeightsError(f"the weights file '{file}' is empty: get it again")
-    if looks_like_html(begin):
-        raise WeightsError(
-            f"'{file}' is a web page, not weights: open the link in a browser and "
-            "download the file itself"
-        )
-    for magic, kind_and_remedy in _FOREIGN:
-        if begin.startswith(magic):
-            raise WeightsError(f"'{file}' is {kind_and_remedy}")
-    if begin[257:262] == b"ustar":
-        raise WeightsError(
-            f"'{file}' is a tar archive: unpack it and name the weights in it (PyTorch "
-            "before 0.1.10 saved weights as tar, which cannot be read safely: save "
-            "them again with a newer PyTorch)"
-        )
 
 
 def _is_safetensors(begin: bytes) -> bool:

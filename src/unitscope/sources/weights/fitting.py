@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from unitscope.errors import NonFiniteError, WeightsError, one_line
+from unitscope.errors import (
+    NonFiniteError,
+    WeightsError,
+    one_line,
+    warn_user,
+)
 from unitscope.sources.weights.file import Weights
-from unitscope.sources.weights.names import match_names
+from unitscope.sources.weights.names import (
+    AVERAGED,
+    COUNTS,
+    match_names,
+    other_sets,
+    shown,
+)
+from unitscope.sources.weights.reparametrised import plain_weights
 
-_BATCH_COUNT = "num_batches_tracked"
-_MOST_SHOWN = 3
+# Names of what training adds to the network: its loss, and that loss's weights.
+_LOSS = re.compile(r"loss|criterion|metric|accuracy", re.IGNORECASE)
+
+# Remedies for weights that are not plain numbers.
+_MERGE = (
+    "merge the adapter into its network first (PEFT's merge_and_unload), and save that "
+    "one's state_dict()"
+)
+_REMOVE = (
+    "call torch.nn.utils.parametrize.remove_parametrizations before you save the "
+    "weights, or name a network that has the same parametrizations"
+)
+_FLOAT = "they are quantized: give the float weights that they were made from"
 
 
 def fit_weights(
@@ -23,41 +48,101 @@ def fit_weights(
 
     The names are repaired only where that makes more of them fit: wrappers' segments
     (`module.`) and prefixes are taken off, DenseNet's old spelling is renewed, absent
-    `num_batches_tracked` are filled in. Names that begin with one of `spare` are left
-    out where the network has no such part. Raises WeightsError, with the names that
+    `num_batches_tracked` are filled in. Pruned and normalised weights are computed from
+    their parts. Names that begin with one of `spare` are left out where the network has
+    no such part; so are tensors that belong to no part of it, with a warning where they
+    may matter, and another whole set of weights. Raises WeightsError, with the names that
     differ, when the weights do not fit, and NonFiniteError when they hold NaN or
     infinite numbers.
     """
     own = module.state_dict()
-    names, notes = match_names(own, weights.state)
+    plain, computed = plain_weights(own, weights.state)
+    names, repairs = match_names(own, plain)
+    notes = [*computed, *repairs]
     names = {
         name: old
         for name, old in names.items()
         if name in own or not name.startswith(tuple(spare))
     }
-    state = {name: weights.state[old] for name, old in names.items()}
+    state = {name: plain[old] for name, old in names.items()}
 
     absent_counts = [
-        name
-        for name in own
-        if name not in state and name.endswith(_BATCH_COUNT)
+        name for name in own if name not in state and name.endswith(COUNTS)
     ]
     if absent_counts and len(absent_counts) < len(own):
         state.update({name: own[name] for name in absent_counts})
-        notes = (
-            *notes,
+        notes.append(
             f"{weights.name} has no num_batches_tracked (PyTorch before 0.4.1), which "
-            "inference does not use",
+            "inference does not use"
         )
 
+    network = type(module).__name__
     misfit = _Misfit.between(own, state, filled=len(absent_counts))
+    if misfit is not None and misfit.is_foreign_only:
+        notes.append(_left_aside(misfit.unexpected, state, weights, network))
+        state = {name: state[name] for name in own}
+        misfit = None
     if misfit is None:
         renamed = any(name != old for name, old in names.items())
-        _load(module, own, state, weights, renamed)
-    elif not _fits_by_itself(module, weights):
-        raise WeightsError(misfit.message(weights, type(module).__name__))
+        changed = renamed or bool(computed)
+        _load(module, own, state, weights, changed)
+        _warn_of_other_sets(own, names, plain, weights)
+    elif misfit.whole or not _fits_by_itself(module, weights):
+        raise WeightsError(misfit.message(weights, network))
     _refuse_non_finite(module, weights.name)
-    return notes
+    return tuple(notes)
+
+
+def _left_aside(
+    names: Sequence[str],
+    state: Mapping[str, Tensor],
+    weights: Weights,
+    network: str,
+) -> str:
+    """A note on tensors that the network lacks; a warning where they may matter."""
+    tensors = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+    what = f"{tensors} that {network} does not have ({shown(names)})"
+    unexplained = [
+        name
+        for name in names
+        if state[name].is_floating_point() and not _LOSS.search(name)
+    ]
+    if unexplained:
+        warn_user(
+            f"'{weights.name}' holds {what}, and they were left aside: name the "
+            "architecture that they were trained with, if they are a part of it"
+        )
+    return f"{what} left aside"
+
+
+def _warn_of_other_sets(
+    own: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    state: Mapping[str, Tensor],
+    weights: Weights,
+) -> None:
+    """Warn of another whole set of weights in the file, with other numbers."""
+    if not own:
+        return
+    first = next(iter(own))
+    used = names.get(first, first).removesuffix(first)
+    for prefix in other_sets(own, names, state):
+        if all(
+            torch.equal(state[prefix + name], state[old])
+            for name, old in names.items()
+            if name in own and prefix + name in state
+        ):
+            continue
+        warn_user(
+            f"'{weights.name}' holds two sets of weights for this network: those with "
+            f"{_in_words(used)} were used, not those with {_in_words(prefix)}; to use "
+            "the others, save them alone"
+        )
+
+
+def _in_words(prefix: str) -> str:
+    words = f"the prefix '{prefix}'" if prefix else "no prefix"
+    return f"{words} (averages)" if AVERAGED.search(prefix) else words
 
 
 @dataclass(frozen=True)
@@ -65,7 +150,8 @@ class _Misfit:
     """The names of a network (`own`) and a file (`state`) that differ.
 
     `missing` are absent from the file, `unexpected` unknown to the network, `misshapen`
-    of another shape; `filled` counts tensors that the file need not have.
+    of another shape, `whole` of whole numbers instead of fractions; `filled` counts
+    tensors that the file need not have.
     """
 
     own: Mapping[str, Tensor]
@@ -73,6 +159,7 @@ class _Misfit:
     missing: Sequence[str]
     unexpected: Sequence[str]
     misshapen: Sequence[str]
+    whole: Sequence[str]
     filled: int
 
     @classmethod
@@ -87,15 +174,38 @@ class _Misfit:
             for name, tensor in state.items()
             if name in own and tensor.shape != own[name].shape
         ]
-        if not (missing or unexpected or misshapen):
+        whole = [
+            name
+            for name, tensor in state.items()
+            if name in own
+            and own[name].is_floating_point()
+            and not tensor.is_floating_point()
+        ]
+        if not (missing or unexpected or misshapen or whole):
             return None
-        return cls(own, state, missing, unexpected, misshapen, filled)
+        return cls(own, state, missing, unexpected, misshapen, whole, filled)
+
+    @property
+    def is_foreign_only(self) -> bool:
+        """Whether all differences are tensors of which the network has no part.
+
+        What belongs to one of its parts would change what that computes.
+        """
+        if self.missing or self.misshapen or self.whole:
+            return False
+        parts = {name.partition(".")[0] for name in self.own}
+        return all(
+            name.partition(".")[0] not in parts
+            or not self.state[name].is_floating_point()
+            for name in self.unexpected
+        )
 
     def message(self, weights: Weights, network: str) -> str:
         """One line on what does not fit, and the remedy."""
         differences = ", ".join(self._differences())
         expected = len(self.own) - self.filled
-        fitting = expected - len(self.missing) - len(self.misshapen)
+        unfit = {*self.missing, *self.misshapen, *self.whole}
+        fitting = expected - len(unfit)
         return (
             f"'{weights.name}' does not fit {network}: {differences}; {fitting} of "
             f"{expected} tensors fit: {self._remedy(weights.architecture)}"
@@ -104,21 +214,24 @@ class _Misfit:
     def _differences(self) -> list[str]:
         differences = []
         if self.missing:
-            shown = _shown(self.missing)
+            names = shown(self.missing)
             differences.append(
-                f"{len(self.missing)} missing from the file ({shown})"
+                f"{len(self.missing)} missing from the file ({names})"
             )
         if self.unexpected:
-            shown = _shown(self.unexpected)
+            names = shown(self.unexpected)
             differences.append(
-                f"{len(self.unexpected)} unknown to the network ({shown})"
+                f"{len(self.unexpected)} unknown to the network ({names})"
             )
         if self.misshapen:
-            shown = _shown(
-                [self._shapes(name) for name in self.misshapen], "; "
-            )
+            shapes = [self._shapes(name) for name in self.misshapen]
             differences.append(
-                f"{len(self.misshapen)} of another shape ({shown})"
+                f"{len(self.misshapen)} of another shape ({shown(shapes, '; ')})"
+            )
+        if self.whole:
+            kinds = {str(self.state[name].dtype)[6:] for name in self.whole}
+            differences.append(
+                f"{len(self.whole)} of whole numbers ({shown(sorted(kinds))})"
             )
         return differences
 
@@ -133,6 +246,13 @@ class _Misfit:
                 f"the file looks like one for {classes} classes, so pass that as "
                 "num_classes"
             )
+        for names, mark, remedy in (
+            (self.unexpected, "lora_", _MERGE),
+            (self.unexpected, "parametrizations.", _REMOVE),
+            (self.whole, "", _FLOAT),
+        ):
+            if any(mark in name for name in names):
+                return remedy
         remedy = "name the architecture that these weights were trained with"
         if architecture:
             remedy += f" (the file says '{architecture}')"
@@ -140,7 +260,7 @@ class _Misfit:
 
     def _class_count(self) -> int | None:
         """The length of the first axis where all shapes differ in that alone."""
-        if self.missing or self.unexpected:
+        if self.missing or self.unexpected or self.whole:
             return None
         lengths: set[int] = set()
         for name in self.misshapen:
@@ -149,11 +269,6 @@ class _Misfit:
                 return None
             lengths.update(in_file[:1])
         return lengths.pop() if len(lengths) == 1 else None
-
-
-def _shown(items: Sequence[str], separator: str = ", ") -> str:
-    more = " …" if len(items) > _MOST_SHOWN else ""
-    return separator.join(items[:_MOST_SHOWN]) + more
 
 
 def _sides(tensor: Tensor) -> str:
@@ -211,6 +326,6 @@ def _refuse_non_finite(module: nn.Module, file: str) -> None:
     if bad:
         raise NonFiniteError(
             f"'{file}' holds NaN or infinite numbers in {len(bad)} of {checked} "
-            f"tensors ({_shown(bad)}): training diverged or the file is damaged; use "
+            f"tensors ({shown(bad)}): training diverged or the file is damaged; use "
             "an earlier checkpoint"
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 
 # Segments that wrappers put into the names: DataParallel, torch.compile, Opacus, FSDP,
 # activation checkpointing.
@@ -22,11 +23,17 @@ _WRAPPERS = frozenset(
 _OLD_DENSENET = re.compile(
     r"(.*\bdenselayer\d+\.(?:norm|relu|conv))\.([12]\..+)"
 )
+AVERAGED = re.compile(r"(^|[._])(ema|averag|swa|shadow|teacher)", re.IGNORECASE)
+"""Where a key or prefix says that the weights are averages over the training."""
+COUNTS = "num_batches_tracked"
+"""The ending of batch normalisations' counters, which inference does not use."""
+
 # What the FLOP counter thop leaves in a state dict.
 _COUNTERS = ("total_ops", "total_params")
 
 # How many names are looked for in a file to find its prefixes.
 _PROBES = 8
+_MOST_SHOWN = 3
 
 
 def match_names(
@@ -44,6 +51,31 @@ def match_names(
     renaming.remove_prefixes()
     renaming.add_prefix()
     return renaming.without_counters(), tuple(renaming.notes)
+
+
+def other_sets(
+    own: Iterable[str], names: Mapping[str, str], state: Iterable[str]
+) -> list[str]:
+    """The prefixes of whole sets of weights in a file that `names` did not choose.
+
+    `names` are {network's name: file's name}, `state` all names in the file.
+    """
+    wanted = {name for name in own if not name.endswith(COUNTS)}
+    file_names = set(state)
+    chosen = {names.get(name) for name in wanted}
+    others = []
+    for prefix in ["", *_prefixes(wanted, file_names)]:
+        whole = {prefix + name for name in wanted}
+        if whole <= file_names and whole.isdisjoint(chosen):
+            others.append(prefix)
+    return others
+
+
+def shown(names: Collection[str], separator: str = ", ") -> str:
+    """The first names of some, for a message."""
+    first = list(islice(names, _MOST_SHOWN))
+    more = " …" if len(names) > _MOST_SHOWN else ""
+    return separator.join(first) + more
 
 
 class _Renaming:
@@ -68,10 +100,10 @@ class _Renaming:
 
     def unwrap(self) -> None:
         """Take the segments of wrappers off the names."""
-        unwrapped = self._renamed(_unwrapped)
-        if len(unwrapped) == len(self.names):
+        bare = self._renamed(unwrapped)
+        if len(bare) == len(self.names):
             self._adopt(
-                unwrapped, "wrappers' segments ('module.') taken off the names"
+                bare, "wrappers' segments ('module.') taken off the names"
             )
 
     def remove_prefixes(self) -> None:
@@ -124,7 +156,11 @@ class _Renaming:
 
         left_out = len(self.names) - len(renamed)
         if left_out:
-            note += f", {left_out} tensors outside it left aside"
+            kept = set(renamed.values())
+            outside = [old for old in self.names.values() if old not in kept]
+            note += (
+                f", {left_out} tensors outside it left aside ({shown(outside)})"
+            )
         self.names = dict(renamed)
         self.notes.append(note)
 
@@ -137,7 +173,8 @@ def _renewed(name: str) -> str:
     return _OLD_DENSENET.sub(r"\1\2", name)
 
 
-def _unwrapped(name: str) -> str:
+def unwrapped(name: str) -> str:
+    """A name without the segments that wrappers put into it."""
     parts = name.split(".")
     return ".".join(part for part in parts if part not in _WRAPPERS)
 
@@ -155,8 +192,9 @@ def _prefixes(wanted: Iterable[str], names: Iterable[str]) -> list[str]:
                 prefix = name.removesuffix(probe)
                 counts[prefix] += 1
 
-    def rank(prefix: str) -> tuple[int, int, str]:
-        return -counts[prefix], len(prefix), prefix
+    def rank(prefix: str) -> tuple[int, bool, int, str]:
+        averaged = bool(AVERAGED.search(prefix))
+        return -counts[prefix], averaged, len(prefix), prefix
 
     return sorted(counts, key=rank)
 

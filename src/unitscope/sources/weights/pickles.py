@@ -77,6 +77,13 @@ def read_pickle(handle: BufferedReader, begin: bytes, file: Path) -> Any:
     try:
         return _unpickled(handle)
     except pickle.UnpicklingError as error:
+        # torch.save writes pickles of protocol 2.
+        if (
+            begin.startswith(b"\x80")
+            and begin[1] > 2
+            and "GLOBAL" not in str(error)
+        ):
+            raise _not_of_torch(file) from None
         raise _refused(file, error) from None
     except (
         Exception
@@ -146,6 +153,12 @@ def _refused_global(file: Path, name: str) -> WeightsError:
             "with weights_only=True): delete it, and get the weights from a source you "
             "trust"
         )
+    if name.startswith("fastai."):
+        return WeightsError(
+            f"'{file}' is refused: it is a learner that fastai exported, whose code "
+            "would have to be run: where you trust it, wrap its network, "
+            "unitscope.wrap(fastai.vision.all.load_learner(FILE).model)"
+        )
     return WeightsError(
         f"'{file}' is refused: it holds a pickled {name}, a whole network or other "
         "object whose code would have to be run (pickles are only read with "
@@ -167,13 +180,17 @@ def _unreadable(file: Path, error: Exception) -> WeightsError:
             "safely: save it again"
         )
     if "Invalid magic number" in text:
-        return WeightsError(
-            f"'{file}' is a pickle that torch.save did not write: load it yourself and "
-            "save its weights with torch.save"
-        )
+        return _not_of_torch(file)
     return WeightsError(
         f"'{file}' is damaged or cut short ({_reason(text) or type(error).__name__}): "
         "get a whole copy of it"
+    )
+
+
+def _not_of_torch(file: Path) -> WeightsError:
+    return WeightsError(
+        f"'{file}' is a pickle that torch.save did not write: load it yourself and "
+        "save its weights with torch.save"
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unitscope.errors import WeightsError
+from unitscope.errors import WeightsError, warn_user
+from unitscope.sources.weights.names import AVERAGED, COUNTS, unwrapped
 
 # The keys under which training scripts save the weights, most explicit first.
 _STATE_KEYS = (
@@ -102,9 +103,13 @@ def find_state(
             f"'{file}' holds {_contents(loaded)} and no weights: save the network's "
             "state_dict()"
         )
+    found = value_at(loaded, path)
+    packed = [name for name in found if "_packed_params" in str(name)]
+    if packed:
+        raise _quantized(file, packed[0])
     state = {
         name: value
-        for name, value in value_at(loaded, path).items()
+        for name, value in found.items()
         if isinstance(value, Tensor)
     }
     return state, _notes_on_averages(loaded, path, file)
@@ -163,35 +168,89 @@ def _path_through(
 def _notes_on_averages(
     loaded: Any, path: Sequence[str], file: Path
 ) -> tuple[str, ...]:
-    if any(key in _AVERAGED_KEYS for key in path):
-        return (
-            f"the averaged weights '{'.'.join(path)}' were used: {file.name} holds no "
-            "others",
+    """Notes on averaged weights; a warning where the file holds two sets of weights."""
+    used = ".".join(path)
+    others = [".".join(other) for other in _other_sets(loaded, path)]
+    for other in others:
+        warn_user(
+            f"'{file.name}' holds two sets of weights: {_in_words(used)} were used, "
+            f"not {_in_words(other)}; to use the others, save them alone"
         )
-    if not isinstance(loaded, Mapping):
-        return ()
-
-    for key in _AVERAGED_KEYS:
-        if path_to_state(loaded.get(key)) is not None:
-            return (
-                f"{file.name} also holds averaged weights ('{key}'), which were not "
-                "used",
-            )
+    if others:
+        return (
+            f"{file.name} also holds the weights {_in_words(others[0])}, which were not "
+            "used",
+        )
+    if any(AVERAGED.search(key) for key in path):
+        return (
+            f"the averaged weights '{used}' were used: {file.name} holds no others",
+        )
     return ()
+
+
+def _in_words(path: str) -> str:
+    words = f"'{path}'" if path else "at its top"
+    return f"{words} (averages)" if AVERAGED.search(path) else words
+
+
+def _other_sets(loaded: Any, path: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Where else a file holds tensors of the same names, with other numbers."""
+    used = _tensors(value_at(loaded, path))
+    for other, state in _mappings(loaded):
+        tensors = _tensors(state)
+        if other == tuple(path) or not used.keys() <= tensors.keys():
+            continue
+        if any(not _equal(used[name], tensors[name]) for name in used):
+            yield other
+
+
+def _mappings(
+    loaded: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """All dictionaries in a file that may hold weights, with the keys to them."""
+    if not isinstance(loaded, Mapping) or len(path) > _DEEPEST_NESTING:
+        return
+    yield path, loaded
+    for key, value in loaded.items():
+        if isinstance(key, str) and not _NOT_WEIGHTS.search(key):
+            yield from _mappings(value, (*path, key))
+
+
+def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict by their names without wrappers' segments.
+
+    AveragedModel's own counter is none of them.
+    """
+    return {
+        unwrapped(name): value
+        for name, value in state.items()
+        if isinstance(name, str)
+        and isinstance(value, Tensor)
+        and name != "n_averaged"
+        and not name.endswith(COUNTS)
+    }
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.is_meta or other.is_meta or torch.equal(one, other)
 
 
 def _dense(value: Tensor, name: str, file: Path) -> Tensor:
     if value.is_quantized:
-        raise WeightsError(
-            f"'{file}' holds quantized weights ({name}): dequantize them, or use the "
-            "float checkpoint"
-        )
+        raise _quantized(file, name)
     if value.is_meta:
         raise WeightsError(
             f"'{file}' holds names and shapes without values ({name}): save the "
             "weights themselves"
         )
     return value if value.layout == torch.strided else value.to_dense()
+
+
+def _quantized(file: Path, name: str) -> WeightsError:
+    return WeightsError(
+        f"'{file}' holds quantized weights ({name}): give the float weights that they "
+        "were made from"
+    )
 
 
 def _contents(loaded: Any) -> str:
