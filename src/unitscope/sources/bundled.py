@@ -59,7 +59,9 @@ def load(request: Request) -> Classifier:
         f"bundled {weights.name}", weights.sha256, notes
     )
     scores = request.scores or Scores.SOFTMAX
-    return Classifier(module.eval(), labels, preprocessing, provenance, scores)
+    return Classifier(
+        module.eval(), labels, preprocessing, provenance, scores=scores
+    )
 
 
 def _accuracy(card: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ def load(request: Request) -> Classifier:
         labels or _published_labels(request),
         preprocessing,
         request.provenance(weights.name, weights.sha256, notes),
-        request.scores or Scores.SOFTMAX,
+        scores=request.scores or Scores.SOFTMAX,
     )
 
 

@@ -72,7 +72,7 @@ def load(request: Request) -> Classifier:
     if labels is not None and classes is not None:
         request.check_labels(labels, classes)
     return Classifier(
-        network, labels, preprocessing, provenance, request.scores
+        network, labels, preprocessing, provenance, scores=request.scores
     )
 
 

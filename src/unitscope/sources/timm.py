@@ -215,7 +215,7 @@ def _official(
     provenance = request.provenance(name, weights.sha256, notes)
     # Such weights were trained to tell which one class is right.
     scores = request.scores or Scores.SOFTMAX
-    return Classifier(module, labels, preprocessing, provenance, scores)
+    return Classifier(module, labels, preprocessing, provenance, scores=scores)
 
 
 def _no_classifier(

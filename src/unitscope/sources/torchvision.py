@@ -167,7 +167,7 @@ def _official(request: Request, entry: Any) -> Classifier:
     provenance = request.provenance(entry.name, weights.sha256, notes)
     # Such weights were trained to tell which one class is right.
     scores = request.scores or Scores.SOFTMAX
-    return Classifier(module, labels, preprocessing, provenance, scores)
+    return Classifier(module, labels, preprocessing, provenance, scores=scores)
 
 
 def _local(

@@ -80,7 +80,7 @@ def load(request: Request) -> Classifier:
     scores, note = _scores(config, classes, request)
     notes += note
     provenance = request.provenance(weights.name, weights.sha256 or None, notes)
-    return Classifier(module, labels, preprocessing, provenance, scores)
+    return Classifier(module, labels, preprocessing, provenance, scores=scores)
 
 
 def _weights(config: Any, origin: Origin, request: Request) -> Weights | None:
@@ -150,7 +150,7 @@ def _random(
     scores, note = _scores(config, classes, request)
     notes += note
     provenance = request.provenance(how, None, notes)
-    return Classifier(module, labels, preprocessing, provenance, scores)
+    return Classifier(module, labels, preprocessing, provenance, scores=scores)
 
 
 def _default_config(request: Request) -> Any:
