@@ -173,7 +173,9 @@ def _random(
     provenance = request.provenance(
         f"random initialisation, seed {seed}", None, notes
     )
-    return Classifier(module, labels, preprocessing, provenance, request.scores)
+    return Classifier(
+        module, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _official(
@@ -272,7 +274,9 @@ def _local(
             f"{_weights_name(configuration, request.name)} weights."
         )
     provenance = request.provenance(weights.name, weights.sha256, notes)
-    return Classifier(module, labels, preprocessing, provenance, request.scores)
+    return Classifier(
+        module, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _published(configuration: Any, request: Request) -> tuple[Weights, str]:

@@ -134,7 +134,9 @@ def _random(request: Request, preprocessing: AnyPreprocessing) -> Classifier:
         module = build(request.name, classes, size)
     how = f"random initialisation, seed {seed}"
     provenance = request.provenance(how, None, [RANDOM_NOTE])
-    return Classifier(module, labels, preprocessing, provenance, request.scores)
+    return Classifier(
+        module, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _official(request: Request, entry: Any) -> Classifier:
@@ -203,7 +205,9 @@ def _local(
             "(transform_input), as torchvision's trained one does."
         )
     provenance = request.provenance(weights.name, weights.sha256, notes)
-    return Classifier(module, labels, preprocessing, provenance, request.scores)
+    return Classifier(
+        module, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _built_size(
