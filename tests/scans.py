@@ -43,9 +43,13 @@ def make(
     preprocessing: Preprocessing,
     module: nn.Module | None = None,
     labels: Any = CLASSES,
+    scores: str | None = None,
 ) -> Classifier:
     return wrap(
-        module or seeded(Gap), labels=labels, preprocessing=preprocessing
+        module or seeded(Gap),
+        labels=labels,
+        preprocessing=preprocessing,
+        scores=scores,
     )
 
 

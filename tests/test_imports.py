@@ -32,19 +32,20 @@ ROOMS = {
         batches subjects
         """,
     "tracing": """
-        functions arguments outputs taps roles axes function_call reordering reshaping
+        functions arguments outputs taps ending roles axes function_call reordering reshaping
         selecting windows combining joining axis_rules calls output_choice trace layers
         stages
         """,
     "attribution": """
-        arrays readings readout rounding classes unit_maps activations methods probes places head
-        steps head_path pooling refusal head_walk exact_heads head_search
+        arrays scores readings readout rounding classes unit_maps activations methods probes
+        places head steps head_path pooling refusal head_walk exact_heads head_search
+        look_through guess
         stand_in suffix local_head local_search
         explanation exact_explanation local_explanation ablation
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance wrapping network checks reading structure forward explaining inner_layers
+        provenance wrapping network checks reading scoring structure forward explaining inner_layers
         classifier
         """,
     "network_facts": "",

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,61 @@ def test_a_wrong_number_of_labels_names_both_numbers_and_the_remedy() -> None:
         match=r"2 labels were given for 3 classes.*, or num_classes=2",
     ):
         check_label_count(["a", "b"], 3, "num_classes=2")
+
+
+def test_one_number_may_have_two_labels() -> None:
+    check_label_count(["cat", "dog"], 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "remedy"),
+    [
+        (
+            1000,
+            1001,
+            "put a label for it in front ('background', as TensorFlow's",
+        ),
+        (1000, 999, "leave it out (the first is 'c0', the last 'c999')"),
+        (1001, 1000, "leave it out (the first is 'c0', the last 'c1000')"),
+    ],
+)
+def test_a_background_class_is_suggested(
+    labels: int, classes: int, remedy: str
+) -> None:
+    names = [f"c{index}" for index in range(labels)]
+    with pytest.raises(LabelsError, match=re.escape(remedy)):
+        check_label_count(names, classes)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {0: "cat", 1: "dog"},
+        {"1": "dog", "0": "cat"},
+        {1: "cat", 2: "dog"},
+        {"dog": 1, "cat": 0},
+        {"id2label": {"0": "cat", "1": "dog"}, "num_labels": 2},
+    ],
+)
+def test_a_dict_of_labels(labels: dict[object, object]) -> None:
+    assert read_labels(labels) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ({0: 1, 1: 0}, "the dict of labels has numbers on both sides"),
+        ({}, "the dict of labels is empty"),
+        ({0: "cat", 2: "dog"}, "indices up to 2, and none for 1"),
+        ({"cat": "felis"}, "'cat' where a class's index should be"),
+        ({"cat": 0, "dog": 0}, "gives index 0 more than once"),
+    ],
+)
+def test_an_ambiguous_dict_of_labels_is_refused(
+    labels: dict[object, object], reason: str
+) -> None:
+    with pytest.raises(LabelsError, match=reason):
+        read_labels(labels)
 
 
 def test_hostile_labels_are_data() -> None:

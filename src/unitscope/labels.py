@@ -9,16 +9,22 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from unitscope.errors import LabelsError
 
-LabelsSource: TypeAlias = str | os.PathLike[str] | Sequence[str]
+LabelsSource: TypeAlias = (
+    str | os.PathLike[str] | Sequence[str] | Mapping[Any, Any]
+)
 
 # A label file of a million classes stays below this; anything larger is some other
 # file.
 _LARGEST_FILE = 64 * 2**20  # bytes
+
+# Networks of fewer classes have no background class that labels leave out.
+_FEWEST_WITH_BACKGROUND = 4
 
 _LONGEST_SHOWN = 40
 _MOST_SHOWN = 3
@@ -54,7 +60,7 @@ _INDEX_COLUMNS = (
 
 
 def read_labels(source: LabelsSource) -> tuple[str, ...]:
-    """Read the labels of the classes, in their order, from a list or a file.
+    """Read the labels of the classes, in their order, from a list, a dict or a file.
 
     A file is plain text with one label a line; lines of "name index" (`/a/airfield 0`,
     as Places365 and MiniPlaces publish them) or "index name"; WordNet's "n01440764
@@ -70,10 +76,13 @@ def read_labels(source: LabelsSource) -> tuple[str, ...]:
     """
     if isinstance(source, (str, os.PathLike)):
         return _read_file(source)
-    if isinstance(source, (bytes, Mapping)) or not isinstance(source, Sequence):
+    if isinstance(source, Mapping):
+        return _from_dict(source, "the dict of labels")
+    given: object = source
+    if isinstance(given, bytes) or not isinstance(given, Sequence):
         raise LabelsError(
-            f"labels are a list of names or a file, not {type(source).__name__}: pass "
-            "a list, or the path of a file"
+            f"labels are a list of names, a dict or a file, not {type(source).__name__}: "
+            "pass a list, or the path of a file"
         )
     return _clean(source, "the list of labels")
 
@@ -83,15 +92,35 @@ def check_label_count(
 ) -> None:
     """Raise LabelsError unless there is one label for each of `classes`.
 
-    `remedy` is one more remedy for the message.
+    One class, of yes or no, may have two labels: of no, and of yes. `remedy` is one more
+    remedy for the message.
     """
-    if len(labels) == classes:
+    count = len(labels)
+    if count == classes or (count == 2 and classes == 1):
         return
     otherwise = f", or {remedy}" if remedy else ""
     raise LabelsError(
-        f"{len(labels)} labels were given for {classes} classes: give one label for "
+        f"{count} labels were given for {classes} classes: "
+        f"{_background_remedy(labels, classes)}give one label for "
         f"each class, in the order of the classes{otherwise}"
     )
+
+
+def _background_remedy(labels: Sequence[str], classes: int) -> str:
+    """What to do where the counts differ by a background class; "" where they do not."""
+    if classes < _FEWEST_WITH_BACKGROUND:
+        return ""
+    if classes == len(labels) + 1:
+        return (
+            "one class is probably the background; put a label for it in front "
+            "('background', as TensorFlow's networks have it) or behind, or "
+        )
+    if classes == len(labels) - 1:
+        return (
+            "one label is probably the background, which is no class here; leave it out "
+            f"(the first is {_shown(labels[0])}, the last {_shown(labels[-1])}), or "
+        )
+    return ""
 
 
 def _read_file(source: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -185,17 +214,31 @@ def _from_structure(value: Any, where: str) -> tuple[str, ...]:
             f"{where} holds a {type(value).__name__}: give {_FORMATS}"
         )
 
+    return _from_dict(value, where)
+
+
+def _from_dict(value: Mapping[Any, Any], where: str) -> tuple[str, ...]:
+    """The labels of a dict of index to name, or of name to index."""
     # A configuration of transformers.
     if isinstance(value.get("id2label"), Mapping):
         value = value["id2label"]
+
+    has_indices = bool(value) and all(map(_is_number, value.values()))
+    if has_indices and any(map(_is_number, value)):
+        raise LabelsError(
+            f"{where} has numbers on both sides: give the names as text, or a list"
+        )
     pairs: list[tuple[int, Any]] = []
-    if value and all(type(index) is int for index in value.values()):
-        for name, index in value.items():
-            pairs.append((index, str(name)))
-    else:
-        for index, entry in value.items():
-            pairs.append((_as_index(index, where), _name_in(entry)))
+    for key, entry in value.items():
+        if has_indices:
+            pairs.append((int(entry), str(key)))
+        else:
+            pairs.append((_as_index(key, where), _name_in(entry)))
     return _ordered(pairs, where)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _as_index(key: Any, where: str) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from unitscope.attribution.head import Head
+from unitscope.attribution.scores import Scores
 from unitscope.model import Classifier, Provenance
 from unitscope.tracing.layers import Layer
 from unitscope.tracing.stages import Stage
@@ -20,7 +21,8 @@ class NetworkFacts:
 
     Without an exact head, `refusal` says why. `head` is then the local answer, or None
     where no local answer exists. `output` is the one of several outputs that is read as
-    logits, None where the network gives one.
+    logits, None where the network gives one. `notes` are those of the provenance, and why
+    its scores are what they are.
     """
 
     provenance: Provenance
@@ -36,6 +38,8 @@ class NetworkFacts:
     dtype: str
     device: str
     versions: dict[str, str]
+    scores: Scores
+    notes: tuple[str, ...]
     output: str | None = None
 
     @classmethod
@@ -60,6 +64,10 @@ class NetworkFacts:
             dtype=str(like.dtype).removeprefix("torch."),
             device=str(like.device),
             versions=_versions(),
+            scores=model.scores,
+            notes=tuple(
+                filter(None, (*model.provenance.notes, model.scores_note))
+            ),
             output=model.output,
         )
 

@@ -21,7 +21,9 @@ from unitscope.atlas.ablation.unit_sets import confusion_without
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.findings.ablation_tables import pooled_features
 from unitscope.atlas.scanning import scan
-from unitscope.errors import UnitscopeWarning
+from unitscope.errors import AtlasError, UnitscopeWarning
+from unitscope.explorer.documents import Documents
+from unitscope.explorer.tiles import Tiles
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier
 
@@ -195,6 +197,19 @@ def test_the_users_network_is_left_alone(folder: Path, tmp_path: Path) -> None:
         for name, value in module.state_dict().items()
     )
     assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_an_atlas_without_probabilities_has_no_column_of_them(
+    folder: Path, small: Preprocessing, tmp_path: Path
+) -> None:
+    model = make(small, scores="none")
+    atlas = scan(model, folder, tmp_path / "out", **OPTIONS)
+    assert "probability" not in atlas.table("images").column_names
+    assert atlas.scores == atlas.manifest["model"]["scores"] == "none"
+    assert atlas.manifest["identity"]["kind of scores"] == "none"
+    assert Tiles(atlas, None, tmp_path).row(0)[3] is None
+    with pytest.raises(AtlasError, match="load it with scores 'none'"):
+        Documents(make(small), atlas, folder=tmp_path)
 
 
 def test_how_photos_were_read_is_noted_with_their_number(

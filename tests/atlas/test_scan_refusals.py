@@ -62,6 +62,10 @@ def test_an_atlas_is_never_resumed_with_other_inputs(
     assert "other parameters (top was 4, not 9)" in refused(
         AtlasError, model, folder, out, top=9
     )
+    asked = make(small, scores="sigmoid")
+    assert "another kind of scores (softmax, not sigmoid)" in refused(
+        AtlasError, asked, folder, out
+    )
     assert "another layers" in refused(
         AtlasError, model, folder, out, layers="features.2"
     )

@@ -19,6 +19,7 @@ from narrowed import exactly
 from networks import HEADED, Gap, seeded
 from unitscope.attribution.classes import class_index, class_indices, ranked
 from unitscope.attribution.exact_explanation import ExactExplanation
+from unitscope.attribution.scores import Scores
 from unitscope.errors import ClassError, InputError, UnitError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
@@ -321,6 +322,9 @@ def test_batch_and_single_forward_passes_agree_for_photos(
 # --- rankings and classes -----------------------------------------------------
 
 
+SOFTMAX = Scores.SOFTMAX
+
+
 def labelled(labels: list[str] | None = None) -> ExactExplanation:
     model = wrap(seeded(Gap), labels, Preprocessing(resize=32, crop=32))
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -328,13 +332,16 @@ def labelled(labels: list[str] | None = None) -> ExactExplanation:
 
 
 def test_equal_logits_are_ranked_by_index() -> None:
-    top = ranked(torch.tensor([1.0, 3.0, 3.0, -2.0, 3.0]), list("abcde"), 4)
+    top = ranked(
+        torch.tensor([1.0, 3.0, 3.0, -2.0, 3.0]), list("abcde"), 4, SOFTMAX
+    )
     assert [prediction.index for prediction in top] == [1, 2, 4, 0]
     assert top[0].label == "b" and top[0].logit == 3 and top[0][1] == 1
-    assert sum(
-        prediction.probability
-        for prediction in ranked(torch.randn(9), list("abcdefghi"), 9)
-    ) == pytest.approx(1)
+    shares = [
+        prediction.probability or 0
+        for prediction in ranked(torch.randn(9), list("abcdefghi"), 9, SOFTMAX)
+    ]
+    assert sum(shares) == pytest.approx(1)
 
 
 def test_the_top_of_every_photo() -> None:
@@ -362,7 +369,7 @@ def test_a_top_of_nothing_is_refused(count: int) -> None:
 
 
 def test_huge_logits_have_probabilities() -> None:
-    top = ranked(torch.tensor([1e30, -1e30, 1e30]), list("abc"), 3)
+    top = ranked(torch.tensor([1e30, -1e30, 1e30]), list("abc"), 3, SOFTMAX)
     assert [prediction.probability for prediction in top] == [0.5, 0.5, 0.0]
 
 

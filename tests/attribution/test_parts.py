@@ -184,7 +184,8 @@ def test_parts_add_up_and_are_switched_off_as_in_a_real_pass(name: str) -> None:
 def test_what_does_not_add_up_is_not_called_exact(
     inputs: int, head: Callable[[Parts, Tensor, Tensor], Tensor]
 ) -> None:
-    model = wrap(seeded(lambda: Parts(inputs, head)).eval())
+    net = seeded(lambda: Parts(inputs, head)).eval()
+    model = wrap(net, scores="none")
     head_or_none, _ = model.head_or_refusal()
     assert head_or_none is None or not head_or_none.exact
 

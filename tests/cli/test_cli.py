@@ -424,7 +424,7 @@ def test_a_local_answer_may_be_asked_of_a_network_with_an_exact_head(
         assert "The maps are gradient × activation" in page
 
 
-def test_a_network_that_gives_probabilities_is_refused_with_the_remedy(
+def test_a_last_softmax_is_looked_through_and_scores_can_be_chosen(
     capsys: pytest.CaptureFixture[str], photo: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "soft.py"
@@ -440,10 +440,21 @@ def test_a_network_that_gives_probabilities_is_refused_with_the_remedy(
         "resize=40,crop=32",
     ]
     status, printed, _ = run(capsys, "info", *model)
-    assert status == 0 and "none: the network ends in a softmax" in printed
-    assert "wrap it without that, so that it gives logits" in refused(
-        capsys, "explain", photo, *model
-    )
+    assert status == 0 and "scores         softmax, so that" in printed
+    assert "The network ends in a softmax, which is looked through" in printed
+    assert "gap-linear: mean of every map + bias = logit" in printed
+
+    chosen = [*model, "--scores", "none"]
+    status, printed, _ = run(capsys, "explain", photo, *chosen, "--json")
+    record = json.loads(printed)
+    assert status == 0 and record["network"]["scores"] == "none"
+    assert "probability" not in record["photos"][0]["predictions"][0]
+    status, printed, _ = run(capsys, "explain", photo, *chosen)
+    assert status == 0 and "output" in printed and "%" not in printed
+    assert (
+        "there are no scores 'sofmax' (did you mean 'softmax'?): choose softmax, "
+        "sigmoid, none or probabilities"
+    ) in refused(capsys, "info", *model, "--scores", "sofmax")
 
 
 def test_warnings_are_told_on_one_line(

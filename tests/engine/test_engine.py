@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import json
 import pickle
 import warnings
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scanning import scan
 from unitscope.cli.loading import load_model
+from unitscope.cli.options import MODEL_OPTIONS
 from unitscope.engine import compiled as compiled_module
 from unitscope.engine.compiled import ALLOWED, Compiled
 from unitscope.engine.frozen import Frozen
@@ -485,9 +487,7 @@ def test_it_is_compiled_inside_the_users_contexts_too(x: Tensor) -> None:
 
 
 def test_the_command_line_freezes_where_many_photos_are_to_come() -> None:
-    source = dict.fromkeys(
-        ("spec", "weights", "arch", "labels", "preprocessing", "output")
-    )
+    source = dict.fromkeys(MODEL_OPTIONS)
     assert load_model(source, 255)._forward.frozen is None
     frozen = load_model(source, 256, "layer4")._forward.frozen
     assert frozen is not None and frozen.layers == ("layer4",)
@@ -681,10 +681,26 @@ def test_an_atlas_of_before_there_were_engines_is_torchs(
         engine="torch",
         **{**OPTIONS, "layers": None},
     )
-    text = (atlas.path / "atlas.json").read_text()
-    old = text.replace('  "engine": "torch"\n', "").replace(
-        '"shard_size": 5\n  },\n', '"shard_size": 5\n  }\n'
-    )
-    assert old != text
-    (atlas.path / "atlas.json").write_text(old)
+    manifest = json.loads((atlas.path / "atlas.json").read_text())
+    for newer in ("engine", "kind of scores"):
+        del manifest["identity"][newer]
+    (atlas.path / "atlas.json").write_text(json.dumps(manifest))
     assert scan(model, photos, atlas.path).complete
+
+
+@pytest.mark.parametrize(("labels", "classes"), [(None, 5), (["no", "yes"], 1)])
+def test_a_last_sigmoid_is_looked_through_when_compiled(
+    labels: list[str] | None, classes: int
+) -> None:
+    net = nn.Sequential(seeded(lambda: Gap(classes=classes)), nn.Sigmoid())
+    small = Preprocessing(resize=36, crop=32)
+    model = wrap(net.eval(), labels, small)
+    x = torch.randn(3, *SHAPE)
+    plain = model.explain(x)
+    with model.frozen(required=True):
+        compiled = model.explain(x)
+        assert model.engine() == "onnxruntime"
+    assert compiled.scores == "sigmoid" and compiled.exact
+    torch.testing.assert_close(compiled.logits, plain.logits)
+    rounded = model.explain(x, precision="bfloat16")
+    assert rounded.logits.shape == plain.logits.shape

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,14 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
 from networks import BETWEEN, Between, Gap, Mlp, seeded
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.scanning import scan
+from unitscope.attribution.scores import Scores
 from unitscope.explorer.documents import Documents
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
@@ -361,3 +365,28 @@ def test_pages_ask_for_documents_by_the_names_of_the_schema() -> None:
         plain = re.sub(r"\$\{.*?\}+", "0", name)
         patterns = SCHEMA["patternProperties"]
         assert any(re.search(pattern, plain) for pattern in patterns), name
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None, reason="node is not installed"
+)
+@pytest.mark.parametrize("scores", list(Scores))
+def test_pages_compute_the_same_probabilities(scores: Scores) -> None:
+    numbers = [0.25, -3.0, 700.0, 699.0, -800.0]
+    algebra = (EXPLORER / "static" / "algebra.js").as_uri()
+    script = (
+        f"import {{ probabilities }} from '{algebra}';"
+        f"const shares = probabilities(Float32Array.from({numbers}), '{scores}');"
+        "console.log(JSON.stringify(shares && [...shares]));"
+    )
+    ran = subprocess.run(
+        ["node", "--input-type=module", "-e", script],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    expected = scores.probabilities(torch.tensor(numbers))
+    told = json.loads(ran.stdout)
+    assert told == (
+        None if expected is None else pytest.approx(expected.tolist())
+    )

@@ -511,7 +511,7 @@ def test_labels_must_be_as_many_as_the_classes() -> None:
     ):
         with pytest.raises(
             LabelsError,
-            match="there are 2 labels, but the network has 5 classes: give one label a class",
+            match="2 labels were given for 5 classes: give one label for each class",
         ):
             act()
 

@@ -15,6 +15,7 @@ from unitscope.accounts.checks import Check, checks_of
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
 from unitscope.attribution.explanation import Explanation, UnitContribution
+from unitscope.attribution.scores import Scores
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError
 from unitscope.inputs.photos import is_photo
@@ -100,13 +101,12 @@ class Account(Drawable):
 
     def _prediction_words(self) -> str:
         first, *others = self.predictions
-        words = (
-            f"{first.label} ({first.probability:.0%}, logit {first.logit:.2f})"
-        )
+        scores = self.explanation.scores
+        words = f"{first.label} ({', '.join(_shown(scores, first))})"
         if not others:
             return words
         second = others[0]
-        return f"{words}, ahead of {second.label} ({second.probability:.0%})"
+        return f"{words}, ahead of {second.label} ({_shown(scores, second)[0]})"
 
     def _ablation_words(self) -> str:
         noun = "unit" if len(self.ablation.units) == 1 else "units"
@@ -117,8 +117,16 @@ class Account(Drawable):
         changes = self.ablation.changes(1)
         after = min(changes, key=lambda change: change.rank_after)
         same = after.index == self.predictions[0].index
+        what = self.explanation.scores.number
         verb = "it is still" if same else "it would be"
-        return f"Without {units} {verb} {after.label} (logit {after.logit_after:.2f})"
+        return f"Without {units} {verb} {after.label} ({what} {after.logit_after:.2f})"
+
+
+def _shown(scores: Scores, entry: Prediction) -> list[str]:
+    """A prediction's probability and logit in words, where it has them."""
+    share = entry.probability
+    probability = "" if share is None else f"{share:.0%}"
+    return scores.shown(probability, f"{entry.logit:.2f}")
 
 
 def _few(units: Sequence[int]) -> str:

@@ -58,10 +58,11 @@ def of_network(facts: NetworkFacts) -> dict[str, Any]:
         "model": facts.provenance.spec,
         "weights": facts.provenance.weights,
         "sha256": facts.provenance.sha256,
-        "notes": list(facts.provenance.notes),
+        "notes": list(facts.notes),
         "architecture": facts.architecture,
         "parameters": facts.parameters,
         "classes": facts.classes,
+        "scores": str(facts.scores),
         "preprocessing": facts.preprocessing,
         "input_shape": list(facts.input_shape),
         "output": facts.output,
@@ -90,8 +91,10 @@ def of_ablation(ablation: Ablation, image: int, top: int) -> dict[str, Any]:
         "layer": ablation.layer,
         "units": list(ablation.units),
         "exact": ablation.exact,
+        "scores": str(ablation.scores),
         "changes": [
-            change._asdict() for change in ablation.changes(top, image)
+            _without_none(change._asdict())
+            for change in ablation.changes(top, image)
         ],
     }
 
@@ -149,9 +152,14 @@ def _photo(explanation: Explanation) -> dict[str, Any]:
 
 def _predictions(explanation: Explanation, count: int) -> list[dict[str, Any]]:
     return [
-        {"rank": rank, **prediction._asdict()}
+        {"rank": rank, **_without_none(prediction._asdict())}
         for rank, prediction in enumerate(explanation.top(count)[0], 1)
     ]
+
+
+def _without_none(entries: dict[str, Any]) -> dict[str, Any]:
+    """The entries that there are: without probabilities where the scores have none."""
+    return {name: value for name, value in entries.items() if value is not None}
 
 
 def _cam(explanation: Explanation, index: int) -> dict[str, Any]:

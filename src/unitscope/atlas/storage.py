@@ -26,6 +26,7 @@ from unitscope.atlas.disk.manifest import read_manifest
 from unitscope.atlas.disk.tables import read_table
 from unitscope.atlas.summaries.layer import LayerShape, LayerSummary
 from unitscope.attribution.readout import Normalisation, Readout
+from unitscope.attribution.scores import Scores
 from unitscope.errors import AtlasError, near_matches
 from unitscope.geometry import Axis, Grid
 
@@ -144,6 +145,11 @@ class StoredAtlas:
     def labels(self) -> tuple[str, ...]:
         """The names of the model's classes."""
         return tuple(self.manifest["model"]["labels"])
+
+    @property
+    def scores(self) -> Scores:
+        """What the model's numbers are; the first atlases held softmax only."""
+        return Scores.read(self.manifest["model"].get("scores", "softmax"))
 
     @property
     def classes(self) -> tuple[str, ...]:

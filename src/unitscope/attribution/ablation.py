@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unitscope.attribution.classes import ranked
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.drawable import Drawable
 from unitscope.inputs.subjects import Subject
@@ -19,7 +20,7 @@ from unitscope.inputs.subjects import Subject
 class Change(NamedTuple):
     """What an ablation did to one class.
 
-    Ranks count from 1; probabilities are softmax (0–1).
+    Ranks count from 1; probabilities (0–1) are None where the scores have none.
     """
 
     label: str
@@ -28,8 +29,8 @@ class Change(NamedTuple):
     rank_after: int
     logit_before: float
     logit_after: float
-    probability_before: float
-    probability_after: float
+    probability_before: float | None
+    probability_after: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,7 @@ class Ablation(Drawable):
     maps: UnitMaps
     labels: tuple[str, ...]
     exact: bool
+    scores: Scores
 
     def __repr__(self) -> str:
         how = "exact" if self.exact else "measured"
@@ -67,6 +69,7 @@ class Ablation(Drawable):
             maps=maps,
             labels=explanation.labels,
             exact=explanation.exact,
+            scores=explanation.scores,
         )
 
     @property
@@ -77,8 +80,10 @@ class Ablation(Drawable):
     def changes(self, count: int = 5, image: int = 0) -> list[Change]:
         """The classes among the top `count` before or after, in their original order."""
         classes = len(self.labels)
-        before = ranked(self.before[image].cpu(), self.labels, classes)
-        after = ranked(self.after[image].cpu(), self.labels, classes)
+        before, after = (
+            ranked(logits[image].cpu(), self.labels, classes, self.scores)
+            for logits in (self.before, self.after)
+        )
         rank_after = {
             new.index: (rank, new) for rank, new in enumerate(after, 1)
         }

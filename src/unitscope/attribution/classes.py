@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitscope.attribution.arrays import in_float64
+from unitscope.attribution.scores import Scores
 from unitscope.errors import ClassError, near_matches
 
 # Classes to choose: one, or several in the order given, each by label or by index.
@@ -18,12 +18,15 @@ Classes: TypeAlias = int | str | Sequence[int | str] | Tensor
 
 
 class Prediction(NamedTuple):
-    """One class of a ranking: label, index, logit and softmax probability (0–1)."""
+    """One class of a ranking: label, index, logit and probability (0–1).
+
+    The probability is None where the scores have none (see `Scores`).
+    """
 
     label: str
     index: int  # type: ignore[assignment]  # the class's; it replaces tuple.index
     logit: float
-    probability: float
+    probability: float | None
 
 
 def class_index(labels: Sequence[str], which: int | str) -> int:
@@ -73,7 +76,10 @@ def class_indices(labels: Sequence[str], which: Classes) -> list[int]:
 
 
 def ranked(
-    logits: Float[Tensor, "class"], labels: Sequence[str], count: int
+    logits: Float[Tensor, "class"],
+    labels: Sequence[str],
+    count: int,
+    scores: Scores,
 ) -> list[Prediction]:
     """The `count` classes with the largest logits, best first; ties in order of index."""
     if count < 1:
@@ -81,20 +87,13 @@ def ranked(
             f"the number of classes to list is at least 1, not {count}"
         )
     order = torch.argsort(logits, descending=True, stable=True)[:count].tolist()
-    probabilities = probabilities_of(logits)
+    probabilities = scores.probabilities(logits)
     return [
         Prediction(
             labels[index],
             index,
             float(logits[index]),
-            float(probabilities[index]),
+            None if probabilities is None else float(probabilities[index]),
         )
         for index in order
     ]
-
-
-def probabilities_of(
-    logits: Float[Tensor, "*batch class"],
-) -> Float[Tensor, "*batch class"]:
-    """The softmax probabilities (0–1) of logits, in float64, on the processor."""
-    return in_float64(logits).softmax(dim=-1)

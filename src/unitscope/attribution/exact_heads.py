@@ -271,7 +271,7 @@ class Gap(ExactHead):
 
     def _shape(self) -> str:
         units, rows, cols = self.map_shape
-        return f"one map a class, {units}×{rows}×{cols} → global average pool"
+        return f"one map an output, {units}×{rows}×{cols} → global average pool"
 
 
 class PoolsLinear(ExactHead):

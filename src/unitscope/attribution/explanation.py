@@ -27,6 +27,7 @@ from unitscope.attribution.classes import (
 )
 from unitscope.attribution.head import Head
 from unitscope.attribution.rounding import relative_difference
+from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.drawable import Drawable
 from unitscope.errors import InputError
@@ -68,10 +69,9 @@ class Explanation(Drawable, ABC):
     `logits` (batch, class); `feature_map` (batch, unit, row, col); `input_size` (rows,
     cols) of the network's input. `rounded` is how far logits and feature map are from
     those in float32 where they were computed in bfloat16, relative to the largest of
-    each, measured on the first photos; 0 where nothing was rounded.
-
-    What is `differentiable` carries gradients to the inputs and the parameters; all others
-    are detached, and a loss made from them trains nothing.
+    each, measured on the first photos; 0 where nothing was rounded. `scores` says how
+    logits become probabilities, or that they are such. What is `differentiable` carries
+    gradients; all others are detached, and a loss made from them trains nothing.
     """
 
     logits: Float[Tensor, "batch class"]
@@ -83,6 +83,7 @@ class Explanation(Drawable, ABC):
     off: tuple[int, ...] = ()
     rounded: float = 0.0
     differentiable: bool = False
+    scores: Scores = dataclasses.field(kw_only=True)
 
     def __repr__(self) -> str:
         units, rows, cols = self.feature_map.shape[1:]
@@ -310,10 +311,15 @@ class Explanation(Drawable, ABC):
             each.source for each in self.subjects if each.source is not None
         ]
 
+    @property
+    def probabilities(self) -> Float[Tensor, "batch class"] | None:
+        """Of all classes (0–1), in float64; None where there are none."""
+        return self.scores.probabilities(self.logits)
+
     def top(self, count: int = 5) -> list[list[Prediction]]:
         """For every photo its `count` best classes: label, index, logit, probability."""
         return [
-            ranked(logits, self.labels, count)
+            ranked(logits, self.labels, count, self.scores)
             for logits in self.logits.detach().cpu()
         ]
 

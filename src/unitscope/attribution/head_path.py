@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from unitscope.attribution.readings import Reading, Without, slices_of
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import Reader, Step
-from unitscope.errors import HeadError
-from unitscope.tracing.outputs import THE_RESULT, OutputChoice
+from unitscope.tracing.ending import IN_OUTPUT, Ending, another_path
 from unitscope.tracing.taps import Switch, Tap
 
 
@@ -24,13 +23,12 @@ class HeadPath:
 
     Calls are known by (index, name): none of the traced tensors is kept. `readings` are
     how pools read feature maps, whose units stand one behind the other; `last` is the
-    step that makes the logits. `output` says which of the network's results holds the
-    logits.
+    step that makes the logits. `ending` says where the logits are.
     """
 
     readings: tuple[Reading, ...]
     last: Step
-    output: OutputChoice = THE_RESULT
+    ending: Ending = IN_OUTPUT
 
     def tap(self) -> Tap:
         """A fresh tap for one forward pass."""
@@ -42,7 +40,7 @@ class HeadPath:
         return dict([*read, *self.last.calls()])
 
     def without_units(self, units: Sequence[int]) -> Switch:
-        """A context whose forward pass runs with the feature maps of `units` at zero.
+        """What watches a forward pass to run it with the feature maps of `units` at zero.
 
         Whatever function makes the map, it is changed where the pool reads it.
         """
@@ -72,15 +70,6 @@ class HeadPath:
         return reader.readout_of(self.last)
 
 
-def another_path() -> HeadError:
-    """The error for a forward pass that makes other calls than the traced one."""
-    return HeadError(
-        "the network took another path on this input than on the one its head was "
-        "found with: wrap a network whose forward does not depend on the values of its "
-        "input"
-    )
-
-
 class TappedPass(NamedTuple):
     """One forward pass, float32: logits, feature map, and the readout of this very pass."""
 
@@ -98,12 +87,12 @@ def run_with_tap(
     # Some networks normalise their input in place. The copy comes before the tap, which
     # counts calls.
     x = x.clone()
-    with path.tap() as tap:
-        logits = path.output.logits(module(x), photos)
+    tap = path.tap()
+    logits = path.ending.logits(lambda: module(x), photos, tap)
     feature_map = path.feature_map(tap)
     if feature_map.shape[0] != photos:
         raise another_path()
-    return logits.to(torch.float32).clone(), feature_map, tap
+    return logits, feature_map, tap
 
 
 def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> TappedPass:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from unitscope.attribution.head_walk import HeadWalk
 from unitscope.attribution.places import lie_in_place
 from unitscope.attribution.pooling import (
     Pool,
-    carried_from,
 )
 from unitscope.attribution.probes import probes
 from unitscope.attribution.readings import Reading
@@ -35,23 +34,26 @@ from unitscope.attribution.rounding import (
     completeness_error,
     rounding_error,
 )
+from unitscope.attribution.steps import Step
 from unitscope.errors import HeadError
 from unitscope.tracing.calls import Call
-from unitscope.tracing.functions import (
-    PROBABILITIES,
-)
+from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import captured, nesting
 from unitscope.tracing.outputs import THE_RESULT
 from unitscope.tracing.trace import Trace, trace, unwatchable
 
 
 def find_head(
-    module: nn.Module, example: Tensor, traced: Trace | None = None
+    module: nn.Module,
+    example: Tensor,
+    traced: Trace | None = None,
+    ending: Ending = IN_OUTPUT,
 ) -> tuple[ExactHead, HeadPath]:
     """Find the exact head and prove it on probe inputs.
 
     `example` (batch, channel, row, col) gives shape, dtype and device. The module must be
-    in evaluation mode, without gradients. Raises HeadError, saying why, where the network
+    in evaluation mode, without gradients; `ending` says where its logits are, and `traced`
+    ends there. Raises HeadError, saying why, where the network
     does not end in a global average pool and one linear layer, or where the identity does
     not hold on every probe.
     """
@@ -59,8 +61,7 @@ def find_head(
     if reason:
         raise HeadError(reason)
     traced = traced or trace(module, example[:1]).read(THE_RESULT)
-    kind, path, pools = _walk_back(traced)
-    path = dataclasses.replace(path, output=traced.choice)
+    kind, path, pools = _walk_back(traced, ending)
     layer, is_map = _layer_of(traced, finest_of(pools).source)
     is_map = is_map and all(reading.is_plain for reading in path.readings)
     is_map = is_map and len(path.readings) == 1
@@ -112,23 +113,20 @@ def _sources(traced: Trace, pools: Sequence[Pool]) -> tuple[Source, ...]:
     return tuple(sources)
 
 
-def ends_in_probabilities(traced: Trace) -> bool:
-    """Whether the network ends in a softmax or a sigmoid, so that it gives no logits."""
-    assert traced.output is not None
-    return carried_from(traced.output).name in PROBABILITIES
-
-
 def _walk_back(
-    traced: Trace,
+    traced: Trace, ending: Ending
 ) -> tuple[type[ExactHead], HeadPath, tuple[Pool, ...]]:
     """The kind of head, its path, and the pools of the feature maps."""
     assert traced.output is not None
     walk = HeadWalk(traced)
     last = walk.step_of(traced.output, linear=None)
+    if ending.complement is not None:
+        last = Step("sides", before=(last,), complement=ending.complement)
     for kind in EXACT_KINDS:
         found = kind.path_to(last, walk.pools)
         if found is not None:
-            return kind, *found
+            path, pools = found
+            return kind, replace(path, ending=ending), pools
     raise HeadError(f"no kind of exact head fits: {WANTED}")
 
 
@@ -157,8 +155,8 @@ def _prove_ablation(
     logits, feature_map, readout = tapped
     off = list(range(0, feature_map.shape[1], 2))
     fresh = x.clone()
-    with path.without_units(off):
-        real = path.output.logits(module(fresh), len(x)).to(torch.float32)
+    switch = path.without_units(off)
+    real = path.ending.logits(lambda: module(fresh), len(x), switch)
 
     ablated = feature_map.clone()
     ablated[:, off] = 0

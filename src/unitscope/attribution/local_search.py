@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
 from unitscope.errors import HeadError, ModelError
 from unitscope.tracing.calls import Call
+from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import Layer, captured, nesting
 from unitscope.tracing.trace import Trace
 
@@ -48,6 +49,7 @@ def find_local(
     layer: Layer | None = None,
     method: str = DEFAULT_METHOD,
     photos: Photos | None = None,
+    ending: Ending = IN_OUTPUT,
 ) -> LocalHead:
     """Find where a local answer is best given, or try the `layer` that is named.
 
@@ -63,7 +65,9 @@ def find_local(
     Raises HeadError where there is no such layer; it is NothingCountsError where other
     inputs may find one.
     """
-    search = _Search(module, example, traced, layers, reason, method, photos)
+    search = _Search(
+        module, example, traced, layers, reason, method, ending, photos
+    )
     if layer is not None:
         return search.measured(layer)
 
@@ -124,10 +128,11 @@ class _Search:
         layers: Sequence[Layer],
         reason: str,
         method: str,
+        ending: Ending,
         photos: Photos | None,
     ) -> None:
         self._module, self._reason, self._method = module, reason, method
-        self._photos = photos
+        self._ending, self._photos = ending, photos
         self._inputs = (
             probes(example) if photos is None else list(photos.batch[:, None])
         )
@@ -144,6 +149,17 @@ class _Search:
         if traced is None:
             return False
         return all(torch.equal(self._logits(x), traced) for x in self._inputs)
+
+    def _suffix(
+        self,
+        layer: Layer,
+        outputs: Mapping[str, Tensor],
+        x: Tensor,
+        start: Layer | None,
+    ) -> tuple[Tensor, Suffix]:
+        return suffix_after(
+            self._module, layer, outputs, x, start, self._ending
+        )
 
     def candidates(self) -> Iterator[Layer]:
         """Layers with a map, the last first; those that something bypasses come after."""
@@ -202,8 +218,8 @@ class _Search:
 
     def _logits(self, x: Tensor) -> Tensor:
         # A copy, since some networks normalise their input in place.
-        result = self._module(x.clone())
-        return self._traced.choice.logits(result, len(x)).to(torch.float32)
+        fresh = x.clone()
+        return self._ending.logits(lambda: self._module(fresh), len(x))
 
     def _check_places(self, layer: Layer) -> None:
         """Raise HeadError where a layer's cells do not lie as they are assumed to lie."""
@@ -254,14 +270,10 @@ class _Search:
         if any(name not in outputs for name in names):
             raise HeadError(f"layer '{layer.name}' does not run on every input")
 
-        feature_map, suffix = suffix_after(
-            self._module, layer, outputs, x, start, self._traced.choice
-        )
+        feature_map, suffix = self._suffix(layer, outputs, x, start)
         if start is not None and not _runs_alone(suffix, feature_map, logits):
             start = None
-            feature_map, suffix = suffix_after(
-                self._module, layer, outputs, x, None, self._traced.choice
-            )
+            feature_map, suffix = self._suffix(layer, outputs, x, None)
 
         first = int(logits[0].argmax())
         gradients: dict[int, Tensor] = {}

@@ -37,9 +37,11 @@ class Step:
     `kind`: "pooled" (the units themselves), "total" (pooled by a sum: the number of cells
     times the mean), "linear", "norm", "cosine", "batch norm", "shift", "scale", "divide"
     (by constants), "sum" (of two steps), "stacked sum" or "stacked mean" (of any number),
-    "cat" (of steps one behind the other, each behind a step "part"). `position` says
-    which of the call's tensor arguments comes from the photo; of pooled units, which of
-    the head's readings they are. A call is known by its `index` and `name`.
+    "cat" (of steps one behind the other, each behind a step "part") or "sides" (the logits
+    of two classes from one number, of which the first is `complement` − the number).
+    `position` says which of the call's tensor arguments comes from the photo; of pooled
+    units, which of the head's readings they are. A call is known by its `index` and
+    `name`.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Step:
     name: str = ""
     before: tuple[Step, ...] = ()
     position: int = 0
+    complement: float = 0.0
 
     def calls(self) -> Iterator[tuple[int, str]]:
         """The calls whose arguments must be caught to compute this step."""
@@ -89,6 +92,8 @@ class Reader:
         if step.kind == "total":
             cells = self.readings[step.before[0].position].cells
             return scaled(before, torch.tensor(float(cells)))
+        if step.kind == "sides":
+            return _both_sides(before, step.complement)
         if step.kind in ("stacked sum", "stacked mean"):
             return self._stacked(step, before)
 
@@ -181,6 +186,13 @@ def affine(name: str, call: Caught) -> tuple[Tensor, Tensor | None]:
     if bias is not None:
         bias = recorded(bias).to(torch.float32)
     return recorded(weight).to(torch.float32), bias
+
+
+def _both_sides(before: Readout, complement: float) -> Readout:
+    """The readout of two classes: `complement` − the one number, and the number."""
+    signs = before.bias.new_tensor([[-1.0], [1.0]])
+    constants = before.bias.new_tensor([complement, 0.0])
+    return composed(before, signs, constants)
 
 
 def _with_constant(step: Step, call: Caught, before: Readout) -> Readout:

@@ -21,8 +21,8 @@ from unitscope.errors import (
     UnitscopeError,
     one_line,
 )
+from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import Layer, evaluating, replacing
-from unitscope.tracing.outputs import THE_RESULT, OutputChoice
 
 # Copies of a map that go through the rest of the network at a time.
 _COPIES = 32
@@ -52,7 +52,7 @@ class Suffix:
     held: Tensor | None = field(repr=False, default=None)
     differentiable: bool = False
     inputs: Tensor | None = field(repr=False, default=None)
-    output: OutputChoice = THE_RESULT
+    ending: Ending = IN_OUTPUT
 
     def __getitem__(self, image: int) -> Suffix:
         """The rest of the network for one photo, as a batch of one."""
@@ -210,7 +210,7 @@ class Suffix:
         # A copy, since what follows may write into it.
         output = self.layer.axes.laid_back(feature_map, self.others).clone()
         try:
-            answer = self._run_from(output)
+            logits = self._run_from(output)
         except UnitscopeError:
             raise
         except (
@@ -219,16 +219,14 @@ class Suffix:
             raise ModelError(
                 f"what follows layer '{self.layer.name}' failed: {one_line(error)}"
             ) from error
-        logits = self.output.logits(answer, len(feature_map))
-        logits = logits.to(torch.float32)
         if logits.is_meta:
             raise ModelError(
                 f"something bypasses layer '{self.layer.name}' on the way to the logits"
             )
         return logits
 
-    def _run_from(self, output: Tensor) -> Any:
-        """What the network gives when the layer's output is replaced by this one."""
+    def _run_from(self, output: Tensor) -> Tensor:
+        """The logits when the layer's output is replaced by this one."""
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(keeping_numbers(self.network))
             if self.differentiable:
@@ -247,7 +245,7 @@ class Suffix:
                     replacing(self.network, self.start, held)
                 )
             contexts.enter_context(replacing(self.network, self.layer, output))
-            return self.network(x)
+            return self.ending.logits(lambda: self.network(x), len(output))
 
 
 def suffix_after(
@@ -256,13 +254,13 @@ def suffix_after(
     outputs: Mapping[str, Tensor],
     x: Tensor,
     start: Layer | None,
-    output: OutputChoice,
+    ending: Ending,
     differentiable: bool = False,
 ) -> tuple[Float[Tensor, "batch unit row col"], Suffix]:
     """The feature map of a layer, float32, and the rest of the network for these photos.
 
     `outputs` holds the captured outputs of the layer and of `start`, from which the rest
-    is run; without a `start` the whole network is run. `output` says where its logits are.
+    is run; without a `start` the whole network is run. `ending` says where its logits are.
     """
     axes, numbers = layer.axes, outputs[layer.name]
     if axes is None or not layer.is_map:
@@ -281,7 +279,7 @@ def suffix_after(
         start=earlier,
         held=outputs[earlier.name] if earlier else None,
         inputs=x.clone() if start is None else None,
-        output=output,
+        ending=ending,
         differentiable=differentiable,
     )
     return feature_map, suffix

@@ -134,17 +134,22 @@ def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
     changes = ablation.changes(top)
     width = max(len(change.label) for change in changes)
 
+    scores = ablation.scores
+    headings = f"  {'class':<{width}}  rank        {scores.number:<17}"
+    has_two = scores.has_probabilities and scores.has_logits
+    if has_two:
+        headings += "   probability"
     lines = [
         f"{name}: {len(ablation.units)} of the units of '{ablation.layer}' off "
         f"({units}); {source}",
-        f"  {'class':<{width}}  rank        logit               probability",
+        headings.rstrip(),
     ]
     for change in changes:
         ranks = f"{change.rank_before:>3} → {change.rank_after:<3}"
         logits = f"{change.logit_before:>7.3f} → {change.logit_after:>7.3f}"
-        before, after = change.probability_before, change.probability_after
-        probabilities = f"{before:>6.1%} → {after:>6.1%}"
-        lines.append(
-            f"  {change.label:<{width}}  {ranks}   {logits}   {probabilities}"
-        )
+        line = f"  {change.label:<{width}}  {ranks}   {logits}"
+        if has_two:
+            before, after = change.probability_before, change.probability_after
+            line += f"   {before:>6.1%} → {after:>6.1%}"
+        lines.append(line)
     return "\n".join(lines)

@@ -173,10 +173,12 @@ def _account_text(account: Account) -> str:
     predictions = account.predictions
     width = max(len(prediction.label) for prediction in predictions)
 
+    scores = account.explanation.scores
     lines = [f"{account.subject.name}: {account.sentence()}"]
     for rank, prediction in enumerate(predictions, 1):
-        lines.append(
-            f"  {rank:>2}  {prediction.label:<{width}}  "
-            f"{prediction.probability:>6.1%}  logit {prediction.logit:>7.3f}"
-        )
+        share = prediction.probability
+        probability = "" if share is None else f"{share:>6.1%}"
+        shown = scores.shown(probability, f"{prediction.logit:>7.3f}")
+        numbers = "  ".join(shown)
+        lines.append(f"  {rank:>2}  {prediction.label:<{width}}  {numbers}")
     return "\n".join(lines)

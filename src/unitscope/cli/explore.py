@@ -129,6 +129,7 @@ def _load(
             | {
                 "spec": _spec(atlas),
                 "output": options["output"] or _output(atlas),
+                "scores": options["scores"] or str(atlas.scores),
             }
         )
     return _model_of(atlas)
@@ -142,7 +143,7 @@ def _model_of(atlas: Atlas) -> Classifier | None:
     identity = atlas.manifest["identity"]
     preprocessing = identity["preprocessing"]
     try:
-        model = load(_spec(atlas), output=_output(atlas))
+        model = load(_spec(atlas), output=_output(atlas), scores=atlas.scores)
         if fingerprint(model) != identity["model"]:
             reason = f"'{_spec(atlas)}' alone has other weights"
         elif model.preprocessing.describe() != preprocessing:

@@ -60,10 +60,11 @@ def _facts(
     yield "input", f"{shape} (channel × row × col), {place}"
 
     yield "preprocessing", facts.preprocessing
+    yield "scores", facts.scores.describe()
     if facts.output is not None:
         yield "logits", f"output '{facts.output}', of several"
     yield from _head_facts(facts.head, verification)
-    for note in provenance.notes:
+    for note in facts.notes:
         yield "note", note
 
 

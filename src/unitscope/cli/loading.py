@@ -29,6 +29,7 @@ def load_model(
         labels=options["labels"],
         preprocessing=options["preprocessing"],
         output=options["output"],
+        scores=options["scores"],
     )
     # Without a fixed input size every size of photo would be compiled for itself.
     has_fixed_size = model.preprocessing.input_size is not None

@@ -20,6 +20,7 @@ MODEL_OPTIONS = (
     "labels",
     "preprocessing",
     "output",
+    "scores",
 )
 
 
@@ -59,6 +60,13 @@ def model_options(function: _F) -> _F:
             "--output",
             metavar="NAME",
             help="The name or index of the logits, for a network that gives several tensors.",
+        ),
+        click.option(
+            "--scores",
+            metavar="KIND",
+            help="How outputs become probabilities: softmax (one class is right), sigmoid "
+            "(each class for itself), none (regression, embeddings), or probabilities "
+            "(they are such already); guessed by default.",
         ),
     ]
     for option in reversed(options):

@@ -13,8 +13,8 @@ from unitscope.attribution.arrays import cell_means
 from unitscope.attribution.head_path import HeadPath, run_tapped, run_with_tap
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.rounding import relative_difference
+from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import captured
-from unitscope.tracing.outputs import THE_RESULT, OutputChoice
 
 # What bfloat16, with its eight binary digits, may do to a sound network: relative to the
 # largest logit and activation.
@@ -25,12 +25,12 @@ ROUNDED = 0.05
 class Watched:
     """What a pass gives beside logits: the input of the head on `path`, and `layers`.
 
-    `output` says which of the network's results holds the logits.
+    `ending` says where the logits are.
     """
 
     path: HeadPath | None = None
     layers: tuple[str, ...] = ()
-    output: OutputChoice = THE_RESULT
+    ending: Ending = IN_OUTPUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +85,10 @@ def run_plain(
     with captured(network, watched.layers) as outputs:
         if watched.path is None:
             # A copy, since some networks normalise their input in place.
-            result = network(batch.clone())
-            logits = watched.output.logits(result, batch.shape[0])
-            logits = logits.to(torch.float32).clone()
+            fresh = batch.clone()
+            logits = watched.ending.logits(
+                lambda: network(fresh), batch.shape[0]
+            )
         elif with_readout:
             logits, feature_map, readout = run_tapped(
                 network, batch, watched.path

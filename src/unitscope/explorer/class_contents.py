@@ -155,14 +155,17 @@ def _images_by_class(
     Both are ordered by confidence, highest first. Where labels are predictions, or the
     model lacks the class, no image is right or wrong, and all count as correct.
     """
-    columns = ["image", "class", "probability", "correct"]
+    columns = ["image", "class", "correct"]
+    if atlas.scores.has_probabilities:
+        columns.append("probability")
     table = atlas.table("images", columns).to_pydict()
     rows = list(zip(*table.values(), strict=True))
-    rows.sort(key=lambda row: (-row[2], row[0]))
+    # By probability where there is one, and then by image.
+    rows.sort(key=lambda row: (*(-share for share in row[3:]), row[0]))
 
     correct: dict[int, list[int]] = defaultdict(list)
     missed: dict[int, list[int]] = defaultdict(list)
-    for image, index, _, is_correct in rows:
+    for image, index, is_correct, *_ in rows:
         if index is None:
             continue
         images = missed if is_correct is False else correct

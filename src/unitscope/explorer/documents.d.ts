@@ -11,6 +11,7 @@ declare namespace Documents {
     input: Sides;
     /** Whether the weights are random. */
     random: boolean;
+    scores: Scores;
     /** Null without a model. */
     model: Model | null;
     head: Head | null;
@@ -22,6 +23,15 @@ declare namespace Documents {
     photos: PhotoChoice[];
     /** Null without an atlas. */
     atlas: Atlas | null;
+  };
+
+  /** How the network's numbers become probabilities, and what they are called. */
+  type Scores = {
+    kind: "softmax" | "sigmoid" | "none" | "probabilities";
+    /** What one number is called: logit, output or probability. */
+    number: string;
+    /** The kind in words. */
+    words: string;
   };
 
   /** The model that a live server runs. */
@@ -188,8 +198,8 @@ declare namespace Documents {
     predicted: Places;
   };
 
-  /** File name, class, predicted class of the model, its probability, and the state of the tile. */
-  type ImageRow = [string, number | null, number, number, number];
+  /** File name, class, predicted class of the model, its probability (null where scores have none), and the state of the tile. */
+  type ImageRow = [string, number | null, number, number | null, number];
 
   /** By the number of the image. */
   type ImageRows = {

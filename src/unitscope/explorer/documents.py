@@ -317,3 +317,8 @@ def _check_same_model(model: Classifier, atlas: Atlas) -> None:
             f"the atlas in '{atlas.path}' is of another output of the network ({output}, "
             f"not {model.output}): open it {remedy}"
         )
+    if atlas.scores is not model.scores:
+        raise AtlasError(
+            f"the atlas in '{atlas.path}' was scanned with scores '{atlas.scores}', and "
+            f"the model has '{model.scores}': load it with scores '{atlas.scores}'"
+        )

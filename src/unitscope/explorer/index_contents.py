@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unitscope.atlas.atlas import Atlas
+from unitscope.attribution.scores import Scores
 from unitscope.model import Classifier
 from unitscope.network_facts import NetworkFacts
 from unitscope.render.colours import HEAT, SIGNED, table
@@ -26,6 +27,7 @@ def network_of_model(model: Classifier) -> Plain:
             model.labels,
             model.input_shape,
             model.provenance.weights,
+            model.scores,
         ),
         "model": _model(model),
         "head": {
@@ -47,6 +49,7 @@ def network_of_atlas(atlas: Atlas) -> Plain:
             atlas.labels,
             notes["input_shape"],
             notes["weights"],
+            atlas.scores,
         ),
         "model": None,
         "head": None if head is None else _noted_head(head),
@@ -78,20 +81,29 @@ def distinct_labels(labels: Sequence[str]) -> list[str]:
 
 
 def _network(
-    architecture: str, labels: Sequence[str], shape: Sequence[int], weights: str
+    architecture: str,
+    labels: Sequence[str],
+    shape: Sequence[int],
+    weights: str,
+    scores: Scores,
 ) -> Plain:
     return {
         "architecture": shorten(architecture, 60),
         "labels": distinct_labels(labels),
         "input": [int(side) for side in shape[-2:]],
         "random": "random" in weights.lower(),
+        "scores": {
+            "kind": str(scores),
+            "number": scores.number,
+            "words": scores.describe(),
+        },
     }
 
 
 def _model(model: Classifier) -> Plain:
     facts = NetworkFacts.of(model)
     provenance = facts.provenance
-    notes = [shorten(note, 400) for note in provenance.notes]
+    notes = [shorten(note, 400) for note in facts.notes]
     if facts.output is not None:
         output = shorten(facts.output, 60)
         notes.append(

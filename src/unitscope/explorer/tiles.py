@@ -73,7 +73,13 @@ class Tiles:
         input_shape = atlas.manifest["model"]["input_shape"]
         *_, self._rows, self._cols = map(int, input_shape)
 
-        table = atlas.table("images", list(_COLUMNS))
+        # Probabilities are missing where the model's scores have none.
+        columns = [
+            name
+            for name in _COLUMNS
+            if name != "probability" or atlas.scores.has_probabilities
+        ]
+        table = atlas.table("images", columns)
         self._columns: dict[str, list[Any]] = table.to_pydict()
         images = self._columns["image"]
         self._places = {image: place for place, image in enumerate(images)}
@@ -147,11 +153,12 @@ class Tiles:
         """
         entry = self._entry(image)
         unknown = _NOT_FOUND if self._dataset is None else DRAWN
+        probability = entry.get("probability")
         return [
             shorten(entry["id"], 200),
             entry["class"],
             entry["prediction"],
-            round(entry["probability"], 4),
+            None if probability is None else round(probability, 4),
             self._states.get(image, unknown),
         ]
 

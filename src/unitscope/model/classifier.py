@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,11 +15,12 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
+from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.errors import HeadError, LabelsError
+from unitscope.errors import HeadError
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.preprocessing import AnyPreprocessing
-from unitscope.labels import read_labels
+from unitscope.labels import LabelsSource, read_labels
 from unitscope.model import inner_layers
 from unitscope.model.explaining import Explainer, Question
 from unitscope.model.forward import Forward
@@ -33,6 +32,7 @@ from unitscope.model.reading import (
     read_batches,
     warn_of_detached,
 )
+from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
 from unitscope.model.wrapping import check_module
 from unitscope.tracing.layers import (
@@ -64,16 +64,18 @@ class Classifier:
         | None = None,
         provenance: Provenance | None = None,
         output: OutputName | None = None,
+        scores: Scores | str | None = None,
     ) -> None:
         check_module(module)
         self.preprocessing = as_preprocessing(preprocessing)
         self.provenance = provenance or Provenance(
             "wrapped", f"as in the {type(module).__name__} that was wrapped"
         )
-        self._labels = None if labels is None else tuple(labels)
-        count = None if self._labels is None else len(self._labels)
+        count = None if labels is None else len(labels)
         self._network = Network(module, output, count)
-        self._structures = Structures(self._network, self._labels_for)
+        wanted = None if scores is None else Scores.read(scores)
+        self._scoring = Scoring(self._network, labels, wanted)
+        self._structures = Structures(self._network, self._scoring)
         self._forward = Forward(self._network, self._structures)
         # Without a preprocessing, the inputs themselves show what shape is usual.
         self._shape_from_inputs = preprocessing is None
@@ -101,16 +103,24 @@ class Classifier:
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes by index; "class 0", "class 1" … without labels."""
-        if self._labels is not None:
-            return self._labels
-        return self._labels_for(self._structures.at(self.input_shape).classes)
+        if self._scoring.names is not None:
+            return self._scoring.names
+        classes = self._structures.at(self.input_shape).classes
+        return self._scoring.labels_for(classes)
+
+    @property
+    def scores(self) -> Scores:
+        """What its numbers are, as asked or else guessed; `scores_note` says why."""
+        return self._structures.scores_at(self.input_shape).scores
+
+    @property
+    def scores_note(self) -> str:
+        """Why `scores` are what they are; "" where they were asked for."""
+        return self._structures.scores_at(self.input_shape).note
 
     @property
     def output(self) -> str | None:
-        """The output that is read as logits ("1", "out"); None where it is the only one.
-
-        Set a name or an index to read another; None lets the numbers say which.
-        """
+        """The output that is read as logits ("1"), settable; None where there is one only."""
         self._structures.at(self.input_shape)
         choice = self._network.output
         return None if choice.is_alone else choice.path
@@ -118,6 +128,7 @@ class Classifier:
     @output.setter
     def output(self, output: OutputName | None) -> None:
         self._network.read_as_logits(output)
+        self._scoring.forget()
         self._forward.forget_all()
 
     @property
@@ -323,7 +334,7 @@ class Classifier:
 
     def _explainer(self) -> Explainer:
         return Explainer(
-            self._network, self._structures, self._forward, self._labels_for
+            self._network, self._structures, self._forward, self._scoring
         )
 
     def _batches(self, x: Input, batch_size: int) -> Iterator[Batch]:
@@ -337,37 +348,29 @@ class Classifier:
         names = dict.fromkeys([layers] if isinstance(layers, str) else layers)
         return tuple(find_map_layer(self.layers(), name).name for name in names)
 
-    def _labels_for(self, classes: int) -> tuple[str, ...]:
-        if self._labels is None:
-            return _unnamed(classes)
-        if len(self._labels) != classes:
-            raise LabelsError(
-                f"there are {len(self._labels)} labels, but the network has {classes} "
-                "classes: give one label a class, in order"
-            )
-        return self._labels
-
 
 def wrap(
     module: nn.Module,
-    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    labels: LabelsSource | None = None,
     preprocessing: AnyPreprocessing
     | Callable[[Image.Image], Any]
     | None = None,
     output: OutputName | None = None,
+    *,
+    scores: Scores | str | None = None,
 ) -> Classifier:
     """Make a module that maps (batch, channel, row, col) to logits into a classifier.
 
-    `labels` are the class names in order, or a file of them. `preprocessing` is a
-    unitscope.Preprocessing, a torchvision pipeline, or any callable from PIL image to
-    tensor. Without one, ImageNet's convention is assumed, and reports say so. `output`
-    names the logits ("out"), or gives their index, where the module returns several
-    tensors and numbers do not say which they are.
+    `labels` are the class names in order, a dict of index to name or of name to index, or
+    a file of them. `preprocessing` is a unitscope.Preprocessing, a torchvision pipeline, or
+    any callable from PIL image to tensor. Without one, ImageNet's convention is assumed,
+    and reports say so. `output` names the logits ("out"), or gives their index, where the
+    module returns several tensors and numbers do not say which they are. `scores` are
+    "softmax" (one class is right), "sigmoid" (each class for itself), "none" (regression,
+    embeddings) or "probabilities" (the outputs are such, and stay as they are); without
+    them they are guessed from numbers.
     """
     names = None if labels is None else read_labels(labels)
-    return Classifier(module, names, preprocessing, output=output)
-
-
-@cache
-def _unnamed(classes: int) -> tuple[str, ...]:
-    return tuple(f"class {index}" for index in range(classes))
+    return Classifier(
+        module, names, preprocessing, output=output, scores=scores
+    )

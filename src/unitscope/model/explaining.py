@@ -32,7 +32,9 @@ from unitscope.model.checks import (
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
 from unitscope.model.reading import Batch
+from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
+from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import Layer, find_map_layer
 
 
@@ -76,12 +78,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Explainer:
-    """Explains batches with a network; `labels_for` gives the labels of so many classes."""
+    """Explains batches with a network."""
 
     network: Network
     structures: Structures
     forward: Forward
-    labels_for: Callable[[int], tuple[str, ...]]
+    scoring: Scoring
 
     def all(
         self,
@@ -140,6 +142,10 @@ class Explainer:
             self.forward.recompile(shape)
         return head
 
+    def ending_at(self, batch: Tensor) -> Ending:
+        """Where the logits are in a forward pass of a batch."""
+        return self.structures.at(tuple(batch.shape[1:])).ending
+
     def _exactly(
         self,
         batch: Tensor,
@@ -175,10 +181,11 @@ class Explainer:
             passed.feature_map,
             # The weights of this very pass: a network in training is explained as it is.
             dataclasses.replace(head, readout=passed.readout),
-            self.labels_for(passed.logits.shape[1]),
+            self.scoring.labels_for(passed.logits.shape[1]),
             subjects,
             size_of(batch),
             rounded=rounded,
+            scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
             differentiable=question.differentiable,
         )
 
@@ -229,14 +236,13 @@ class Explainer:
         for each in needed:
             check_ran(each, passed)
 
-        module = self.network.module
         feature_map, suffix = suffix_after(
-            module,
+            self.network.module,
             layer,
             passed.outputs,
             batch,
             start,
-            self.network.output,
+            self.ending_at(batch),
             differentiable,
         )
         if head.silent and head.attributes_by.needs_direction:
@@ -252,10 +258,11 @@ class Explainer:
             passed.logits,
             feature_map,
             head,
-            self.labels_for(passed.logits.shape[1]),
+            self.scoring.labels_for(passed.logits.shape[1]),
             subjects,
             size_of(batch),
             suffix=suffix,
+            scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
             differentiable=differentiable,
         )
 

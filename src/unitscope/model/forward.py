@@ -105,7 +105,7 @@ class Forward:
         shape = tuple(batch.shape[1:])
         structure = self._structures.at(shape)
         path = structure.path if with_head else None
-        watched = Watched(path, layers, self._network.output)
+        watched = Watched(path, layers, structure.ending)
         module = self._network.module
         with evaluating(module, differentiable):
             return self._network.guarded(
@@ -123,7 +123,7 @@ class Forward:
         if not set(layers) <= set(available):
             return None
         names = tuple(dict.fromkeys(available))
-        watched = Watched(structure.path, names, self._network.output)
+        watched = Watched(structure.path, names, structure.ending)
         module, like = self._network.module, self._network.like
 
         def compile_() -> Compiled:

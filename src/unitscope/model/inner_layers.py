@@ -15,12 +15,12 @@ from unitscope.attribution.activations import Activations
 from unitscope.attribution.arrays import cell_means
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.head import Head
-from unitscope.attribution.head_path import another_path
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_adds_up, check_same_size, map_of
 from unitscope.model.explaining import Explainer, size_of
 from unitscope.model.reading import Batch
+from unitscope.tracing.ending import another_path
 from unitscope.tracing.layers import (
     Layer,
     check_units,
@@ -68,7 +68,8 @@ def measured_ablation(
             evaluating(network.module),
             without_units(network.module, found, chosen),
         ):
-            ablated = network.logits(batch.clone())
+            ending = explainer.ending_at(batch)
+            ablated = network.logits(batch.clone(), ending)
         what = f"the logits with units of '{layer}' off"
         network.check_finite(passed.logits, batch, "the logits")
         network.check_finite(ablated, batch, what)
@@ -87,8 +88,9 @@ def measured_ablation(
         logits,
         torch.cat(after),
         maps_before,
-        explainer.labels_for(logits.shape[1]),
+        explainer.scoring.labels_for(logits.shape[1]),
         exact=False,
+        scores=explainer.structures.scores_at(tuple(batch.shape[1:])).scores,
     )
 
 
@@ -108,14 +110,12 @@ def logits_without(
             evaluating(network.module),
             without_units(network.module, found, chosen),
         ):
-            return network.logits(batch.clone())
+            return network.logits(batch.clone(), structure.ending)
 
     fresh = batch.clone()  # before the switch, which counts calls
-    with (
-        evaluating(network.module),
-        structure.path.without_units(chosen) as switch,
-    ):
-        logits = network.logits(fresh)
+    switch = structure.path.without_units(chosen)
+    with evaluating(network.module):
+        logits = network.logits(fresh, structure.ending, switch)
     if not switch.fired:
         raise another_path()
     return logits

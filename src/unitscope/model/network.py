@@ -17,9 +17,11 @@ from unitscope.errors import (
     NonFiniteError,
     UnitscopeError,
 )
+from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import captured, evaluating, layers_of
 from unitscope.tracing.output_choice import Given, OutputName, choose_output
 from unitscope.tracing.outputs import OutputChoice
+from unitscope.tracing.taps import CallCounter
 from unitscope.tracing.trace import Trace, trace, unwatchable
 
 Result = TypeVar("Result")
@@ -84,16 +86,23 @@ class Network:
             raise self._explained(error, shape) from error
 
     def logits(
-        self, batch: Float[Tensor, "batch channel row col"]
+        self,
+        batch: Float[Tensor, "batch channel row col"],
+        ending: Ending,
+        counter: CallCounter | None = None,
     ) -> Float[Tensor, "batch class"]:
         """Logits of a forward pass as the network is, float32.
 
-        Give it a copy: some networks normalise their input in place.
+        `ending` says where they are, and `counter` watches the pass. Give it a copy: some
+        networks normalise their input in place.
         """
-        result = self.guarded(
-            lambda: self.module(batch), tuple(batch.shape[1:])
-        )
-        return self.output.logits(result, len(batch)).to(torch.float32).clone()
+
+        def forward() -> Any:
+            return self.guarded(
+                lambda: self.module(batch), tuple(batch.shape[1:])
+            )
+
+        return ending.logits(forward, len(batch), counter)
 
     @property
     def output(self) -> OutputChoice:

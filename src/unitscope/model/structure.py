@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import dataclasses
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from unitscope.attribution.exact_heads import ExactHead
+from unitscope.attribution.guess import Guess
 from unitscope.attribution.head import Head
 from unitscope.attribution.head_path import HeadPath
-from unitscope.attribution.head_search import ends_in_probabilities, find_head
+from unitscope.attribution.head_search import find_head
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.local_search import (
     NothingCountsError,
@@ -21,7 +22,9 @@ from unitscope.attribution.local_search import (
 from unitscope.attribution.methods import DEFAULT_METHOD
 from unitscope.errors import HeadError, LayerError, warn_user
 from unitscope.model.network import Network
+from unitscope.model.scoring import Scoring
 from unitscope.model.wrapping import gradient_obstacle
+from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import (
     Layer,
     evaluating,
@@ -43,10 +46,10 @@ class Structure:
     """What is known of a network at one input shape.
 
     `head` and `path` are its exact head, and where that passes; without one, `refusal`
-    says why, and `gives_probabilities` that the network ends in a softmax or sigmoid.
-    `local` has the local heads found so far, and `local_refusals` why others cannot be
-    had; a NothingCountsError there was met on random inputs, and photos may do better.
-    `rounded` is how far bfloat16 is off, measured on the first photos.
+    says why. `ending` says where the logits are in its passes. `local` has the local
+    heads found so far, and `local_refusals` why others cannot be had; a
+    NothingCountsError there was met on random inputs, and photos may do better. `rounded`
+    is how far bfloat16 is off, measured on the first photos.
     """
 
     layers: list[Layer]
@@ -54,10 +57,15 @@ class Structure:
     head: ExactHead | None = None
     path: HeadPath | None = None
     refusal: str = ""
-    gives_probabilities: bool = False
+    ending: Ending = IN_OUTPUT
     local: dict[_LocalKey, LocalHead] = field(default_factory=dict)
     local_refusals: dict[_LocalKey, HeadError] = field(default_factory=dict)
     rounded: float | None = None
+
+    def has_head_at(self, layer: str) -> bool:
+        """Whether a layer's output is the feature map of the exact head."""
+        head = self.head
+        return head is not None and head.layer_is_map and head.layer == layer
 
     def layers_of_best_local(self) -> tuple[str, ...]:
         """The layers that the best local answer reads, where no head is exact."""
@@ -72,14 +80,12 @@ class Structure:
 class Structures:
     """The structures of a network by input shape (channel, row, col), as they come.
 
-    `check_classes` is called with the number of classes that the network gives.
+    `scoring` has the labels of the classes, which must be as many as the network gives,
+    and finds where the logits are.
     """
 
-    def __init__(
-        self, network: Network, check_classes: Callable[[int], object]
-    ) -> None:
-        self._network = network
-        self._check_classes = check_classes
+    def __init__(self, network: Network, scoring: Scoring) -> None:
+        self._network, self._scoring = network, scoring
         self._known: dict[tuple[int, ...], Structure] = {}
         # The best layers that photos showed, by method: inputs of every shape are then
         # explained at the same one.
@@ -103,12 +109,17 @@ class Structures:
 
     def is_head_layer(self, layer: str, shape: tuple[int, ...]) -> bool:
         """Whether a layer's output is the feature map of the exact head."""
-        head = self.at(shape).head
-        return head is not None and head.layer_is_map and head.layer == layer
+        return self.at(shape).has_head_at(layer)
 
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew when the shape comes again."""
         self._known.pop(shape, None)
+
+    def scores_at(self, shape: tuple[int, ...]) -> Guess:
+        """The kind of scores, and why; found at this shape where none came before."""
+        self.at(shape)
+        assert self._scoring.guess is not None
+        return self._scoring.guess
 
     def head(
         self,
@@ -127,7 +138,7 @@ class Structures:
         structure = self.at(shape)
         exact = structure.head
         if exact is not None and method is None:
-            if layer is None or (exact.layer_is_map and exact.layer == layer):
+            if layer is None or structure.has_head_at(layer):
                 return exact
         if layer is None and exact is not None:
             layer = exact.layer
@@ -168,15 +179,19 @@ class Structures:
         """The structure with the exact head, or the reason why there is none."""
         assert traced.logits is not None
         self._network.check_finite(traced.logits, example, "the logits")
-        structure = Structure(layers_of(traced), traced.logits.shape[1])
-        self._check_classes(structure.classes)
+        ending, traced = self._scoring.ending_of(example, traced)
+        assert traced.logits is not None
+        classes = traced.logits.shape[1]
+        structure = Structure(layers_of(traced), classes, ending=ending)
+        self._scoring.labels_for(classes)
         module = self._network.module
         try:
-            structure.head, structure.path = find_head(module, example, traced)
+            structure.head, structure.path = find_head(
+                module, example, traced, ending
+            )
         except HeadError as refusal:
             # Only its text: the exception would keep the traced activations alive.
             structure.refusal = str(refusal)
-            structure.gives_probabilities = ends_in_probabilities(traced)
         return structure
 
     def _local(
@@ -188,8 +203,6 @@ class Structures:
         traced: tuple[Tensor, Trace] | None = None,
     ) -> LocalHead:
         """The local head at a layer, or the best one; found once for each and method."""
-        if structure.gives_probabilities:
-            raise HeadError(structure.refusal)
         key = (layer, method)
         if key in structure.local:
             return structure.local[key]
@@ -260,21 +273,37 @@ class Structures:
             )
         with evaluating(network.module):
             example, trace = traced or network.traced(shape)
+            trace = self._up_to_logits(example, trace, structure.ending)
 
             def find() -> LocalHead:
-                layers = structure.layers
                 return find_local(
                     network.module,
                     example,
                     trace,
-                    layers,
+                    structure.layers,
                     reason,
                     chosen,
                     method,
-                    photos,
+                    photos=photos,
+                    ending=structure.ending,
                 )
 
             return network.guarded(find, shape)
+
+    def _up_to_logits(
+        self, example: Tensor, traced: Trace, ending: Ending
+    ) -> Trace:
+        """The trace of a pass that ends where its logits are."""
+        if ending.call is None and ending.complement is None:
+            return traced
+        made = [
+            call
+            for call in traced.calls
+            if (call.index, call.name) == ending.call
+        ]
+        output = made[0] if made else traced.output
+        logits = self._network.logits(example.clone(), ending)
+        return dataclasses.replace(traced, output=output, logits=logits)
 
 
 def _call_names(traced: Trace) -> list[str]:

@@ -17,6 +17,7 @@ from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation, Change
 from unitscope.attribution.classes import Prediction
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
 from unitscope.network_facts import NetworkFacts
@@ -173,7 +174,7 @@ def _explanation_parts(
     predictions = explanation.top(5)[0]
     shown = classes or [entry.index for entry in predictions]
     return [
-        _predictions_part(predictions, heading),
+        _predictions_part(predictions, heading, explanation.scores),
         _maps_part(explanation, shown),
         _strongest_units_part(explanation, shown[0]),
     ]
@@ -187,15 +188,19 @@ def _name_and_units_off(explanation: Explanation) -> str:
     return f"{name}, without units {units}{' …' if len(off) > 5 else ''}"
 
 
-def _predictions_part(predictions: Sequence[Prediction], heading: str) -> Part:
-    return Part(
-        heading,
-        columns=("class", "logit", "probability"),
-        rows=[
-            (entry.label, number(entry.logit), percent(entry.probability))
-            for entry in predictions
-        ],
-    )
+def _predictions_part(
+    predictions: Sequence[Prediction], heading: str, scores: Scores
+) -> Part:
+    rows = []
+    for entry in predictions:
+        row = [entry.label]
+        if scores.has_logits:
+            row.append(number(entry.logit))
+        if scores.has_probabilities:
+            row.append(percent(entry.probability))
+        rows.append(row)
+    columns = ["class", *reversed(scores.columns())]
+    return Part(heading, columns=columns, rows=rows)
 
 
 def _maps_part(explanation: Explanation, classes: Sequence[int]) -> Part:
@@ -222,7 +227,8 @@ def _maps_part(explanation: Explanation, classes: Sequence[int]) -> Part:
         adding_up(explanation, classes),
         pictures=[photo, *_pictures(panels, f"Class activation map on {name}")],
         scale=_scale_view(
-            scale, "logits; orange for the class, violet against it"
+            scale,
+            f"{explanation.scores.numbers}; orange for the class, violet against it",
         ),
     )
 
@@ -257,22 +263,34 @@ def _units_part(maps: UnitMaps, photo: int, heading: str) -> Part:
 def _ablation_parts(ablation: Ablation, photo: int) -> list[Part]:
     table = Part(
         f"{switched_off(ablation)}: {ablation.subjects[photo].name}",
-        columns=("class", "rank", "logit", "change", "probability"),
-        rows=[_change_row(change) for change in ablation.changes(5, photo)],
+        columns=_change_columns(ablation.scores),
+        rows=[
+            _change_row(change, ablation.scores)
+            for change in ablation.changes(5, photo)
+        ],
     )
     return [table, _units_part(ablation.maps, photo, "")]
 
 
-def _change_row(change: Change) -> tuple[str, ...]:
+def _change_columns(scores: Scores) -> list[str]:
+    columns = ["class", "rank", scores.number, "change"]
+    if scores.has_probabilities and scores.has_logits:
+        columns.append("probability")
+    return columns
+
+
+def _change_row(change: Change, scores: Scores) -> list[str]:
     before, after = change.logit_before, change.logit_after
-    probability = percent(change.probability_before)
-    return (
+    row = [
         change.label,
         f"{change.rank_before} → {change.rank_after}",
         f"{number(before)} → {number(after)}",
         difference(before, after),
-        f"{probability} → {percent(change.probability_after)}",
-    )
+    ]
+    if scores.has_probabilities and scores.has_logits:
+        shares = (change.probability_before, change.probability_after)
+        row.append(" → ".join(map(percent, shares)))
+    return row
 
 
 def _filters_part(filters: Filters) -> Part:

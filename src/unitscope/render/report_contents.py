@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from unitscope.accounts.account import Account, UnitStory
 from unitscope.attribution.ablation import Change
-from unitscope.attribution.classes import probabilities_of
+from unitscope.attribution.explanation import Explanation
 from unitscope.kernels import Filters
 from unitscope.render import diagram
 from unitscope.render.colours import Scale
@@ -87,7 +87,7 @@ class ClassRow:
 
     label: str
     logit: float
-    probability: float
+    shown: str
     mean: float
     bias: float
     map: MapView
@@ -160,10 +160,12 @@ def _photo_alt(account: Account, view: View) -> str:
         if view.whole
         else "only the outlined part; the rest is greyed"
     )
+    shown = account.explanation.scores.shown(
+        percent(first.probability), number(first.logit)
+    )
     return (
         f"{clean(account.subject.name)}, {size} pixels; the network saw {crop}. "
-        f"The top prediction is {clean(first.label)} with "
-        f"{percent(first.probability)}."
+        f"The top prediction is {clean(first.label)} with {shown[0]}."
     )
 
 
@@ -171,7 +173,12 @@ def _predictions(account: Account) -> dict[str, Any]:
     first = account.classes[0]
     return {
         "predictions": [
-            (entry, bar(entry.probability, 0, 1))
+            (
+                entry,
+                ""
+                if entry.probability is None
+                else bar(entry.probability, 0, 1),
+            )
             for entry in account.predictions
         ],
         "first": account.label(first),
@@ -199,9 +206,20 @@ def _classes(account: Account, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "maps": _class_rows(account, scale, size),
         "map_scale": scale,
-        "map_bar": _bar_of(scale, "scale-classes", "logits"),
+        "map_bar": _bar_of(scale, "scale-classes", explanation.scores.numbers),
         "completeness": error,
     }
+
+
+def _class_shown(explanation: Explanation, index: int) -> str:
+    """A class's logit and probability, "logit 7.31, 31.2%"."""
+    logits = explanation.logits[0]
+    shares = explanation.scores.probabilities(logits)
+    probability = None if shares is None else float(shares[index])
+    shown = explanation.scores.shown(
+        percent(probability), number(float(logits[index]))
+    )
+    return ", ".join(reversed(shown))
 
 
 def _class_rows(
@@ -210,7 +228,6 @@ def _class_rows(
     explanation, classes = account.explanation, list(account.classes)
     laid = explanation.cams_on_photo(0, classes, size)
     maps = explanation.cams_of(classes)[0]
-    probabilities = probabilities_of(explanation.logits[0])
 
     rows = []
     for index, on_photo, cells in zip(
@@ -225,13 +242,18 @@ def _class_rows(
             ClassRow(
                 label=label,
                 logit=float(explanation.logits[0, index]),
-                probability=float(probabilities[index]),
+                shown=_class_shown(explanation, index),
                 mean=float(cells.mean()),
                 bias=float(explanation.left_out_of(index)[0, 0]),
                 map=MapView.of(
                     on_photo,
                     scale,
-                    alt=_class_alt(clean(label), on_photo, is_zero=is_zero),
+                    alt=_class_alt(
+                        clean(label),
+                        on_photo,
+                        explanation.scores.numbers,
+                        is_zero=is_zero,
+                    ),
                     blank="no evidence (all 0)" if is_zero else "",
                 ),
             )
@@ -240,7 +262,11 @@ def _class_rows(
 
 
 def _class_alt(
-    label: str, laid: Float[np.ndarray, "height width"], *, is_zero: bool
+    label: str,
+    laid: Float[np.ndarray, "height width"],
+    unit: str,
+    *,
+    is_zero: bool,
 ) -> str:
     if is_zero:
         return (
@@ -250,7 +276,7 @@ def _class_alt(
     least, elsewhere = place(laid, -1)
     return (
         f"Evidence for {label}: greatest {there} ({number(greatest, sign=True)} "
-        f"logits), least {elsewhere} ({number(least, sign=True)} logits)."
+        f"{unit}), least {elsewhere} ({number(least, sign=True)} {unit})."
     )
 
 

@@ -70,8 +70,13 @@ def power(value: float, digits: int = 2) -> str:
     return f"{mantissa} × 10{raised}"
 
 
-def percent(value: float) -> str:
-    """A probability in percent, "31.2%"; 0% and 100% only where it is exactly that."""
+def percent(value: float | None) -> str:
+    """A probability in percent, "31.2%"; 0% and 100% only where it is exactly that.
+
+    "" where there is no probability.
+    """
+    if value is None:
+        return ""
     if 0 < value < 0.0005:
         return "<0.1%"
     if 0.9995 <= value < 1:

@@ -38,22 +38,18 @@ def load(
     progress: bool | None = None,
     seed: int | None = None,
     base_url: str | None = None,
+    scores: str | None = None,
 ) -> Classifier:
     """Load a classifier by its specification: scheme and name ("torchvision:resnet50").
 
     Without one, load the bundled network. `weights` is a weights file, or the name of
     torchvision's or timm's own ("DEFAULT"); without it torchvision's, timm's and your
     own networks, and transformers' bare types, keep their random weights, drawn with
-    `seed` (0). `labels` is a list or a file; `arch` is the specification of the network
-    that a checkpoint belongs to; `num_classes` is read off the weights where it is not
-    given; `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
-    `Preprocessing`, any callable from PIL image to tensor, or the name of one of
-    Places365's; `output` names the logits, or gives their index, where a network gives
-    several tensors; `base_url` is a mirror of the Places365 files. `progress` False shows
-    no bar while downloading.
-
-    Raises ModelError, or its WeightsError, LabelsError and DownloadError,
-    MissingExtraError, or NonFiniteError.
+    `seed` (0). `labels` is a list, a dict or a file; `arch` is the specification of a
+    checkpoint's network; `num_classes` is read off the weights where it is not given;
+    `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
+    `Preprocessing`, any callable from PIL image to tensor, or a name of Places365's;
+    `base_url` mirrors its files; `output` and `scores` are as in `wrap`.
     """
     from unitscope.sources.request import Request
     from unitscope.sources.specification import load_reloadable
@@ -75,6 +71,7 @@ def load(
         progress=progress,
         seed=seed,
         base_url=base_url,
+        scores=scores,
     )
     request.check_numbers()
     return load_reloadable(request)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from unitscope.attribution.scores import Scores
 from unitscope.errors import ModelError, PreprocessingError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.labels import check_label_count
@@ -57,7 +58,10 @@ def load(request: Request) -> Classifier:
     provenance = request.provenance(
         f"bundled {weights.name}", weights.sha256, notes
     )
-    return Classifier(module.eval(), labels, preprocessing, provenance)
+    scores = request.scores or Scores.SOFTMAX
+    return Classifier(
+        module.eval(), labels, preprocessing, provenance, scores=scores
+    )
 
 
 def _accuracy(card: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from unitscope.attribution.scores import Scores
 from unitscope.errors import LabelsError, ModelError, WeightsError, near_matches
 from unitscope.inputs.preprocessing import AnyPreprocessing, Preprocessing
 from unitscope.labels import check_label_count, read_labels
@@ -89,6 +90,7 @@ def load(request: Request) -> Classifier:
         labels or _published_labels(request),
         preprocessing,
         request.provenance(weights.name, weights.sha256, notes),
+        scores=request.scores or Scores.SOFTMAX,
     )
 
 

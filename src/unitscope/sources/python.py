@@ -71,7 +71,9 @@ def load(request: Request) -> Classifier:
     # labels with the logits.
     if labels is not None and classes is not None:
         request.check_labels(labels, classes)
-    return Classifier(network, labels, preprocessing, provenance)
+    return Classifier(
+        network, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _random(

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from PIL import Image
 
+from unitscope.attribution.scores import Scores
 from unitscope.errors import ModelError, WeightsError
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.preprocessing import (
@@ -58,6 +59,7 @@ class Request:
     seed: int | None = None
     base_url: str | None = None
     origin: str | None = None
+    scores: str | None = None
 
     def provenance(
         self, weights: str, sha256: str | None, notes: Sequence[str]
@@ -142,7 +144,9 @@ class Request:
         )
 
     def check_numbers(self) -> None:
-        """Raise ModelError for a number of classes or a size below 1."""
+        """Raise ModelError for a number of classes or a size below 1, or unknown scores."""
+        if self.scores is not None:
+            Scores.read(self.scores)
         if self.num_classes is not None and self.num_classes < 1:
             raise ModelError(
                 f"num_classes must be at least 1, not {self.num_classes}"

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
+from unitscope.attribution.scores import Scores
 from unitscope.errors import (
     MissingExtraError,
     ModelError,
@@ -172,7 +173,9 @@ def _random(
     provenance = request.provenance(
         f"random initialisation, seed {seed}", None, notes
     )
-    return Classifier(module, labels, preprocessing, provenance)
+    return Classifier(
+        module, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _official(
@@ -212,7 +215,9 @@ def _official(
     if configuration.license:
         notes.append(f"licence: {configuration.license}")
     provenance = request.provenance(name, weights.sha256, notes)
-    return Classifier(module, labels, preprocessing, provenance)
+    # Such weights were trained to tell which one class is right.
+    scores = request.scores or Scores.SOFTMAX
+    return Classifier(module, labels, preprocessing, provenance, scores=scores)
 
 
 def _no_classifier(
@@ -269,7 +274,9 @@ def _local(
             f"{_weights_name(configuration, request.name)} weights."
         )
     provenance = request.provenance(weights.name, weights.sha256, notes)
-    return Classifier(module, labels, preprocessing, provenance)
+    return Classifier(
+        module, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _published(configuration: Any, request: Request) -> tuple[Weights, str]:

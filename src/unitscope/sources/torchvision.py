@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unitscope.attribution.scores import Scores
 from unitscope.errors import (
     MissingExtraError,
     ModelError,
@@ -133,7 +134,9 @@ def _random(request: Request, preprocessing: AnyPreprocessing) -> Classifier:
         module = build(request.name, classes, size)
     how = f"random initialisation, seed {seed}"
     provenance = request.provenance(how, None, [RANDOM_NOTE])
-    return Classifier(module, labels, preprocessing, provenance)
+    return Classifier(
+        module, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _official(request: Request, entry: Any) -> Classifier:
@@ -164,7 +167,9 @@ def _official(request: Request, entry: Any) -> Classifier:
             notes.append(f"{word}: {entry.meta[key]}")
 
     provenance = request.provenance(entry.name, weights.sha256, notes)
-    return Classifier(module, labels, preprocessing, provenance)
+    # Such weights were trained to tell which one class is right.
+    scores = request.scores or Scores.SOFTMAX
+    return Classifier(module, labels, preprocessing, provenance, scores=scores)
 
 
 def _local(
@@ -200,7 +205,9 @@ def _local(
             "(transform_input), as torchvision's trained one does."
         )
     provenance = request.provenance(weights.name, weights.sha256, notes)
-    return Classifier(module, labels, preprocessing, provenance)
+    return Classifier(
+        module, labels, preprocessing, provenance, scores=request.scores
+    )
 
 
 def _built_size(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unitscope.attribution.scores import Scores
 from unitscope.errors import ModelError, WeightsError, one_line
 from unitscope.inputs.measured import MeasuredPreprocessing
 from unitscope.inputs.preprocessing import AnyPreprocessing, Preprocessing
@@ -40,6 +41,15 @@ from unitscope.sources.weights import (
 )
 
 _NUMBERED = re.compile(r"LABEL_\d+")
+
+_IMAGENET_CLASSES = 1000
+
+# What transformers trains a network for, by the problem_type of its configuration.
+_SCORES = {
+    "single_label_classification": Scores.SOFTMAX,
+    "multi_label_classification": Scores.SIGMOID,
+    "regression": Scores.NONE,
+}
 
 
 def load(request: Request) -> Classifier:
@@ -67,8 +77,10 @@ def load(request: Request) -> Classifier:
 
     labels = request.labels_for(classes) or _own_labels(config, classes)
     notes = [*origin.notes, *weights.notes, *repairs, *assumptions]
+    scores, note = _scores(config, classes, request)
+    notes += note
     provenance = request.provenance(weights.name, weights.sha256 or None, notes)
-    return Classifier(module, labels, preprocessing, provenance)
+    return Classifier(module, labels, preprocessing, provenance, scores=scores)
 
 
 def _weights(config: Any, origin: Origin, request: Request) -> Weights | None:
@@ -101,6 +113,19 @@ def _class_count(config: Any, weights: Weights, request: Request) -> int:
     )
 
 
+def _scores(
+    config: Any, classes: int, request: Request
+) -> tuple[str | None, list[str]]:
+    """The user's scores, or those of the configuration, and a note on these."""
+    if request.scores is not None:
+        return request.scores, []
+    problem = getattr(config, "problem_type", None)
+    if problem in _SCORES:
+        scores = _SCORES[problem]
+        return scores, [f"Scores: {scores}, by its problem_type, {problem}."]
+    return (Scores.SOFTMAX if classes == _IMAGENET_CLASSES else None), []
+
+
 def _random(
     request: Request,
     config: Any,
@@ -122,8 +147,10 @@ def _random(
     reason = [f"'{origin.folder}' holds no {files}."] if origin.folder else []
     notes = [*reason, RANDOM_NOTE, *assumptions]
     how = f"random initialisation, seed {seed}"
+    scores, note = _scores(config, classes, request)
+    notes += note
     provenance = request.provenance(how, None, notes)
-    return Classifier(module, labels, preprocessing, provenance)
+    return Classifier(module, labels, preprocessing, provenance, scores=scores)
 
 
 def _default_config(request: Request) -> Any:

@@ -291,7 +291,7 @@ def captured(
             if tensor is None:
                 return
             # A mode that counts the network's calls must not count these.
-            with torch._C.DisableTorchFunction():
+            with _uncounted():
                 if not torch.is_grad_enabled():
                     tensor = tensor.detach()
                 outputs[name] = tensor.clone()
@@ -314,7 +314,8 @@ def without_units(
     def replace(output: Any) -> Any:
         tensor = first_tensor(output)
         assert tensor is not None
-        changed = axes.without(tensor, units)
+        with _uncounted():
+            changed = axes.without(tensor, units)
         return _rebuilt(output, tensor, changed, layer)
 
     with _on_output(module, layer.name, replace):
@@ -330,11 +331,19 @@ def replacing(
     def replace(output: Any) -> Any:
         old = first_tensor(output)
         assert old is not None
-        new = tensor.to(old.dtype)
+        with _uncounted():
+            new = tensor.to(old.dtype)
         return _rebuilt(output, old, new, layer)
 
     with _on_output(module, layer.name, replace):
         yield
+
+
+def _uncounted() -> contextlib.AbstractContextManager[Any]:
+    """Calls made inside are not counted with the network's own."""
+    hidden: contextlib.AbstractContextManager[Any]
+    hidden = torch._C.DisableTorchFunction()
+    return hidden
 
 
 def _rebuilt(output: Any, old: Tensor, new: Tensor, layer: Layer) -> Any:

@@ -1,4 +1,4 @@
-"""Taps: catch or change the arguments of chosen calls of a forward pass.
+"""Taps: catch or change the arguments and results of chosen calls of a forward pass.
 
 A call is known by its index and name, as they were when the pass was traced.
 """
@@ -28,12 +28,19 @@ class Caught(WithArguments):
     kwargs: dict[str, Any]
 
 
-class _CallCounter(TorchFunctionMode):
-    """Numbers the calls of a forward pass as a trace does, and shows each to `meet`."""
+class CallCounter(TorchFunctionMode):
+    """Numbers the calls of a forward pass as a trace does, and shows each to `meet`.
+
+    One of them watches a pass at a time: the work of a second one would be counted. So
+    each can also keep a copy of what one call gave: `keep` names the call by index and
+    name, and `kept` is the copy.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._count = 0
+        self.keep: tuple[int, str] | None = None
+        self.kept: Tensor | None = None
 
     def meet(
         self,
@@ -46,7 +53,14 @@ class _CallCounter(TorchFunctionMode):
 
         Keyword arguments may be changed in place.
         """
-        raise NotImplementedError
+        return args
+
+    def made(self, index: int, name: str, result: Any) -> Any:
+        """Look at what a call gave; return it."""
+        if (index, name) == self.keep and isinstance(result, Tensor):
+            # Cloned at once: a later in-place operation may overwrite it.
+            self.kept = result.clone()
+        return result
 
     def __torch_function__(
         self,
@@ -61,11 +75,12 @@ class _CallCounter(TorchFunctionMode):
             return func(*args, **kwargs)
 
         self._count += 1
-        args = self.meet(self._count, name, args, kwargs)
-        return func(*args, **kwargs)
+        index = self._count
+        args = self.meet(index, name, args, kwargs)
+        return self.made(index, name, func(*args, **kwargs))
 
 
-class Tap(_CallCounter):
+class Tap(CallCounter):
     """Catches the arguments of the `wanted` calls: their names by index."""
 
     def __init__(self, wanted: Mapping[int, str]) -> None:
@@ -95,7 +110,7 @@ class Tap(_CallCounter):
         return args
 
 
-class Switch(_CallCounter):
+class Switch(CallCounter):
     """Replaces the first argument of chosen calls: a real pass with changed feature maps.
 
     `changes` are what is done to it, by the index and name of the call. `fired` says
@@ -132,3 +147,24 @@ class Switch(_CallCounter):
             return args
         first, *others = args
         return change(first), *others
+
+
+class Substitute(CallCounter):
+    """Replaces what one call gives by other `numbers`, as many as there are."""
+
+    def __init__(self, index: int, name: str, numbers: Tensor) -> None:
+        super().__init__()
+        self._chosen = (index, name)
+        self._numbers = numbers
+
+    def made(self, index: int, name: str, result: Any) -> Any:
+        """Replace the result where the call is the chosen one."""
+        if (index, name) != self._chosen or not isinstance(result, Tensor):
+            return result
+        numbers = self._numbers.to(result.device, result.dtype)
+        # A copy, since what follows may write into it.
+        numbers = numbers.reshape(result.shape).clone()
+        if name.endswith("_") and not name.startswith("__"):
+            # It was written in place, and what it gives may not be read.
+            return result.copy_(numbers)
+        return numbers

@@ -89,8 +89,9 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The properties that two scans must share to be the same scan."""
-    # The first atlases named neither their engine nor one of several outputs.
-    return {"engine": "torch", "output": None, **manifest["identity"]}
+    # The first atlases named neither engine, scores, nor one of several outputs.
+    first = {"engine": "torch", "kind of scores": "softmax", "output": None}
+    return {**first, **manifest["identity"]}
 
 
 def same_answers(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

@@ -65,7 +65,7 @@ def write_image_tables(atlas: StoredAtlas) -> tuple[int, int]:
     counts = _ClassCounts(atlas)
     with (
         streamed_table(
-            table_file(atlas.path, "images"), _IMAGES
+            table_file(atlas.path, "images"), _image_types(atlas)
         ) as write_images,
         streamed_table(
             table_file(atlas.path, "skipped"), _SKIPPED
@@ -103,7 +103,7 @@ def _image_columns(atlas: StoredAtlas, rows: Any) -> dict[str, Any]:
         classes = predictions
         targets = [None] * len(predictions)
 
-    return {
+    columns = {
         "image": rows.column("image"),
         "id": rows.column("id"),
         "class": classes,
@@ -118,6 +118,15 @@ def _image_columns(atlas: StoredAtlas, rows: Any) -> dict[str, Any]:
         ],
         **{name: rows.column(name) for name in (*_PLACE, "digest")},
     }
+    return {name: columns[name] for name in _image_types(atlas)}
+
+
+def _image_types(atlas: StoredAtlas) -> dict[str, str]:
+    """The columns of the table `images`: probabilities only where there are any."""
+    types = dict(_IMAGES)
+    if not atlas.scores.has_probabilities:
+        del types["probability"]
+    return types
 
 
 def _looked_up(

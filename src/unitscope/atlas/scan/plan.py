@@ -59,6 +59,7 @@ class ScanPlan:
             "head": exact_head(model) is not None,
             "parameters": parameters.plain(),
             "engine": engine,
+            "kind of scores": str(model.scores),
         }
         return cls(
             model=model,
@@ -131,7 +132,8 @@ class ScanPlan:
             "spec": provenance.spec,
             "weights": provenance.weights,
             "sha256": provenance.sha256,
-            "notes": list(provenance.notes),
+            "notes": list(facts.notes),
+            "scores": str(facts.scores),
             "architecture": facts.architecture,
             "parameters": facts.parameters,
             "labels": list(self.model.labels),

@@ -19,7 +19,6 @@ from unitscope.atlas.shards.observing import ImageBatch, Observer
 from unitscope.atlas.shards.pool import ShardTask
 from unitscope.atlas.summaries.base import Observed
 from unitscope.atlas.summaries.layer import LayerSummary
-from unitscope.attribution.classes import probabilities_of
 from unitscope.datasets import shown_id
 from unitscope.errors import UnitscopeError
 
@@ -141,13 +140,13 @@ class _ShardContent:
 
     def _add_rows(self, batch: ImageBatch, predictions: list[int]) -> None:
         preprocessing = self._observer.model.preprocessing
-        probabilities = probabilities_of(batch.activations.logits)
+        logits = batch.activations.logits
+        probabilities = self._observer.model.scores.probabilities(logits)
+        best: list[float | None] = [None] * len(predictions)
+        if probabilities is not None:
+            best = probabilities.amax(dim=1).tolist()
         columns = zip(
-            batch.images,
-            batch.photos,
-            predictions,
-            probabilities.amax(dim=1).tolist(),
-            strict=True,
+            batch.images, batch.photos, predictions, best, strict=True
         )
         for image, photo, prediction, probability in columns:
             left, top, right, bottom = preprocessing.placement(photo.size).box

@@ -191,10 +191,14 @@ export class ExactPhoto {
 }
 
 /**
- * Softmax.
+ * The probabilities of logits, as Scores computes them in Python; null where there are none.
  * @param {Float32Array | Float64Array} logits
+ * @param {Documents.Scores["kind"]} kind
  */
-export const probabilities = (logits) => {
+export const probabilities = (logits, kind) => {
+  if (kind === "none") return null;
+  if (kind === "probabilities") return Float64Array.from(logits);
+  if (kind === "sigmoid") return Float64Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
   let highest = -Infinity;
   for (const logit of logits) highest = Math.max(highest, logit);
   const shares = Float64Array.from(logits, (logit) => Math.exp(logit - highest));

@@ -39,18 +39,19 @@ const galleries = (index, detail, images) => {
   const { classes, given } = theAtlas();
   const judged = classes.accuracy[index] !== null;
   /** @param {Documents.ImageRow} row */
-  const share = (row) => h("strong", {}, percent(row[3]));
+  const share = (row) => row[3] !== null && h("strong", {}, percent(row[3]));
+  const has = site.scores.kind !== "none";
   return [
     pictures(
       given && judged ? "Classified correctly, most confident first" : "Its images",
-      "With the probability of the model’s prediction.",
+      has ? "With the probability of the model’s prediction." : "",
       detail.found,
       images,
       (row) => [share(row), !judged && given ? ` ${site.labels[row[2]]}` : ""],
     ),
     pictures(
       "Misclassified, most confident first",
-      "What the model predicts instead, with its probability.",
+      `What the model predicts instead${has ? ", with its probability" : ""}.`,
       detail.missed,
       images,
       (row) => [share(row), " ", h("span", { class: "label" }, breakable(site.labels[row[2]]))],

@@ -98,7 +98,7 @@ class PhotoPage {
     // Counts updates: a later one overtakes an earlier one that still waits.
     this.run = 0;
     /** @type {Prediction} */
-    this.on = { logits: answers.logits, shares: probabilities(answers.logits) };
+    this.on = { logits: answers.logits, shares: this.shares(answers.logits) };
     this.without = this.on;
     this.first = largest(answers.logits, Math.min(TOP_CLASSES, this.labels.length));
     /** @type {PhotoState} */
@@ -117,6 +117,11 @@ class PhotoPage {
     });
     this.map = new PhotoMap(this.view, this.layout, answers, this.first, () => this.state);
     this.units = new UnitList(answers, this.view.picture, (unit) => this.toggle(unit));
+  }
+
+  /** @param {Float32Array | Float64Array} logits */
+  shares(logits) {
+    return probabilities(logits, site.scores.kind);
   }
 
   async open() {
@@ -295,7 +300,7 @@ class PhotoPage {
       const answer = this.answers.logitsWithout(this.state.off);
       const logits = answer instanceof Promise ? await this.awaited(run, answer) : answer;
       if (logits === null) return;
-      this.without = { logits, shares: probabilities(logits) };
+      this.without = { logits, shares: this.shares(logits) };
       this.drawPredictions();
       this.drawSummary();
       await this.drawClass(run);

@@ -2,11 +2,12 @@
 import { largest } from "./algebra.js";
 import { breakable, h, small } from "./dom.js";
 import { count, number, percent } from "./numbers.js";
+import { site } from "./site.js";
 /** @import { Values } from "./maps.js" */
 
 /**
- * A prediction: logits and probabilities of all classes.
- * @typedef {{ logits: Values, shares: Values }} Prediction
+ * A prediction: logits and probabilities of all classes; null where there are none.
+ * @typedef {{ logits: Values, shares: Values | null }} Prediction
  */
 /**
  * What the rows of predictions do.
@@ -27,11 +28,14 @@ const UNCHANGED = 5e-4;
  * @param {PredictionActions} actions
  */
 const predictionRow = (index, label, prediction, before, { chosen, choose, preview }) => {
-  const share = prediction.shares[index];
+  const share = prediction.shares?.[index] ?? 0;
   const amount = h("span", { class: "amount" });
   amount.style.width = `${100 * share}%`;
   const change = before ? share - before[index] : 0;
   const changed = Math.abs(change) < UNCHANGED ? "±0" : `${number(100 * change, 1, true)} points`;
+  const { kind, number: noun } = site.scores;
+  const logit = `${noun} ${number(prediction.logits[index], 2)}`;
+  const below = [kind === "probabilities" ? "" : logit, before ? changed : ""];
   const properties = {
     type: "button",
     class: "prediction",
@@ -50,15 +54,10 @@ const predictionRow = (index, label, prediction, before, { chosen, choose, previ
         "span",
         { class: "named" },
         h("span", { class: "label" }, breakable(label)),
-        h("span", { class: "share" }, percent(share)),
+        prediction.shares && h("span", { class: "share" }, percent(share)),
       ),
-      h("span", { class: "amounts", "aria-hidden": "true" }, amount),
-      h(
-        "span",
-        { class: "logit" },
-        `logit ${number(prediction.logits[index], 2)}`,
-        before ? ` · ${changed}` : "",
-      ),
+      prediction.shares && h("span", { class: "amounts", "aria-hidden": "true" }, amount),
+      h("span", { class: "logit" }, below.filter(Boolean).join(" · ")),
     ),
   );
 };
@@ -101,6 +100,14 @@ export const predictionLists = (labels, first, on, without, off, actions) => {
 };
 
 /**
+ * The probability of a class, or its number where it has none.
+ * @param {Prediction} prediction
+ * @param {number} index
+ */
+const shown = ({ logits, shares }, index) =>
+  shares ? percent(shares[index]) : `${site.scores.number} ${number(logits[index], 2)}`;
+
+/**
  * The same in a line, where there is no room for lists.
  * @param {string[]} labels
  * @param {Prediction} without
@@ -108,7 +115,7 @@ export const predictionLists = (labels, first, on, without, off, actions) => {
  */
 export const inShort = (labels, without, classes) =>
   largest(without.logits, classes)
-    .map((index) => `${labels[index]} ${percent(without.shares[index])}`)
+    .map((index) => `${labels[index]} ${shown(without, index)}`)
     .join(" · ");
 
 /**
@@ -122,8 +129,8 @@ export const whatBecame = (labels, on, without, off) => {
   if (!off) return "All units are on.";
   const [before] = largest(on.logits, 1);
   const [after] = largest(without.logits, 1);
-  const share = percent(without.shares[after]);
+  const share = shown(without, after);
   return before === after
-    ? `Still ${labels[before]}: ${percent(on.shares[before])} → ${share}.`
+    ? `Still ${labels[before]}: ${shown(on, before)} → ${share}.`
     : `${labels[before]} becomes ${labels[after]} (${share}).`;
 };

@@ -8,6 +8,7 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from unitscope.attribution.ablation import Ablation, Change
+from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.render.colours import Scale
 from unitscope.render.figures.bars import NAMES, ValueAxis
@@ -76,18 +77,18 @@ def ablation_blocks(
     return [
         heading(f"{switched_off(ablation)}: {name}"),
         _bars_and_maps(ablation, panels, changes),
-        note(_words(turned=turned, exact=ablation.exact)),
+        note(_words(ablation.scores, turned=turned, exact=ablation.exact)),
     ]
 
 
-def _words(*, turned: bool, exact: bool) -> str:
+def _words(scores: Scores, *, turned: bool, exact: bool) -> str:
     verdict = "changes" if turned else "stays the same"
     how = "a second forward pass with their maps set to zero"
     if exact:
         how = "exact algebra on one forward pass"
     return (
         f"The top prediction {verdict}. After: {how}. Rows are in original order; the "
-        "numbers beside the bars are logits."
+        f"numbers beside the bars are {scores.numbers}."
     )
 
 

@@ -67,8 +67,9 @@ def _units(account: Account, style: str) -> list[Block]:
         [story.unit for story in account.units]
     )
     scale = account_unit_scale(account)
+    unit = account.explanation.scores.numbers
     lines = [
-        f"{number(story.contribution.contribution, sign=True)} logits"
+        f"{number(story.contribution.contribution, sign=True)} {unit}"
         for story in account.units
     ]
     return [

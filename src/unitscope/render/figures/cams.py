@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from unitscope.attribution.classes import class_indices, probabilities_of
+from unitscope.attribution.classes import class_indices
 from unitscope.attribution.explanation import Explanation
 from unitscope.render.colours import THIS_MAP, Scale, shared_over
 from unitscope.render.figures.blocks import (
@@ -140,7 +140,7 @@ def _photo_blocks(
     panels = cam_panels(explanation, photo, classes, common, look)
     blocks = [title, *grid(panels, columns)]
     if common is not None:
-        quantity = "evidence at every place, in logits"
+        quantity = f"evidence at every place, in {explanation.scores.numbers}"
         blocks.append(colour_bar(common, quantity, look))
 
     over = common.over if common else "each map alone"
@@ -172,11 +172,12 @@ def cam_scale(
 
 def adding_up(explanation: Explanation, classes: Sequence[int]) -> str:
     """How the maps of one photo add up to the logits, or by how much they do not."""
+    what = explanation.scores.number
     if explanation.exact:
         error = power(float(explanation.completeness_error[0]))
         return (
-            "The mean of each map + its bias = its logit; largest error over all "
-            f"{plural(len(explanation.labels), 'class')}: {error} of the largest logit."
+            f"The mean of each map + its bias = its {what}; largest error over all "
+            f"{plural(len(explanation.labels), 'class')}: {error} of the largest {what}."
         )
 
     first = classes[0]
@@ -184,7 +185,7 @@ def adding_up(explanation: Explanation, classes: Sequence[int]) -> str:
     logit = number(float(explanation.logits[0, first]))
     return (
         f"A local answer: gradient × activation at {clean(explanation.layer)}. The "
-        f"mean of the map leaves out {left_out} of the logit of "
+        f"mean of the map leaves out {left_out} of the {what} of "
         f"{clean(explanation.labels[first])}, {logit}."
     )
 
@@ -224,7 +225,8 @@ def _panel(
         explanation, [photo], [[index]], THIS_MAP, signed=signed
     )
     logit = number(float(explanation.logits[photo, index]))
-    probability = probabilities_of(explanation.logits[photo])[index]
+    shares = explanation.scores.probabilities(explanation.logits[photo])
+    probability = "" if shares is None else percent(float(shares[index]))
 
     if not bool(explanation[photo].cams_of([index]).any()):
         words = "no evidence (all 0)"
@@ -233,7 +235,7 @@ def _panel(
     return Panel(
         pixels=look.overlay(view, laid, scale),
         title=explanation.labels[index],
-        line=f"logit {logit} · {percent(float(probability))}",
+        line=" · ".join(reversed(explanation.scores.shown(probability, logit))),
         bar=look.bar(scale) if common is None else None,
         note=words,
     )

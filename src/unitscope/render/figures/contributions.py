@@ -19,12 +19,12 @@ from unitscope.render.sheets import Sheet
 from unitscope.render.words import number, plural
 
 _EXACT = (
-    "Contribution in logits = weight × mean activation; all contributions + the bias = "
-    "the logit."
+    "Contribution in {numbers} = weight × mean activation; all contributions + the bias = "
+    "the {number}."
 )
 _LOCAL = (
-    "Contribution in logits = gradient × activation, summed over the cells. This is a "
-    "local answer, which leaves out the rest of the logit."
+    "Contribution in {numbers} = gradient × activation, summed over the cells. This is a "
+    "local answer, which leaves out the rest of the {number}."
 )
 
 
@@ -66,12 +66,13 @@ def contribution_blocks(
     def draw(sheet: Sheet, y: float) -> None:
         chart.draw(sheet, MARGIN, y, INNER)
 
+    words, scores = _EXACT if explanation.exact else _LOCAL, explanation.scores
     label = explanation.labels[index]
     name = explanation.subjects[photo].name
     return [
         heading(f"What the units add to {label}: {name}"),
         Block(chart.height + 0.15, draw),
-        note(_EXACT if explanation.exact else _LOCAL),
+        note(words.format(number=scores.number, numbers=scores.numbers)),
     ]
 
 
@@ -94,7 +95,7 @@ def _bars(
         bars.append(_signed_bar(plural(others, "other unit"), rest))
     name = "bias" if explanation.exact else "left out"
     bars.append(_signed_bar(name, left_out))
-    bars.append(Bar("logit", logit, f"= {number(logit)}"))
+    bars.append(Bar(explanation.scores.number, logit, f"= {number(logit)}"))
     return bars
 
 

@@ -35,29 +35,36 @@ def prediction_block(explanation: Explanation, photo: int, top: int) -> Block:
     )
     (cell,) = cells_of([Panel(view.veiled(), subject.name, crop)], _PHOTO)
 
+    scores, entries = explanation.scores, explanation.top(top)[photo]
     bars = []
-    for entry in explanation.top(top)[photo]:
-        text = f"{percent(entry.probability)} · logit {number(entry.logit)}"
-        bars.append(Bar(entry.label, entry.probability, text))
+    for entry in entries:
+        shown = scores.shown(percent(entry.probability), number(entry.logit))
+        share = entry.probability
+        length = entry.logit if share is None else share
+        bars.append(Bar(entry.label, length, " · ".join(shown)))
+    low, high = 0.0, 1.0
+    if not scores.has_probabilities:
+        low = min(0.0, *(entry.logit for entry in entries))
+        high = max(0.0, *(entry.logit for entry in entries)) or 1.0
     chart = BarChart(
         bars,
-        low=0.0,
-        high=1.0,
+        low=low,
+        high=high,
         names=NAMES,
         values=1.55,
         step=0.36,
     )
-    return _beside(cell, chart)
+    return _beside(cell, chart, " · ".join(scores.columns()))
 
 
-def _beside(cell: Cell, chart: BarChart) -> Block:
+def _beside(cell: Cell, chart: BarChart, heading: str) -> Block:
     def draw(sheet: Sheet, y: float) -> None:
         cell.draw_at(sheet, MARGIN, y)
         x = MARGIN + _PHOTO + 0.35
         sheet.text(
             x,
             y + 0.16,
-            "probability · logit",
+            heading,
             size=8,
             colour=SOFT,
         )
