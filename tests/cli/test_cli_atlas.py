@@ -108,6 +108,7 @@ def test_what_is_read_out_of_an_atlas(
     assert rows(capsys, "info", atlas)["manifest"]["scanned"] == {
         "images": 24,
         "skipped": 1,
+        "notes": [],
     }
     units = rows(capsys, "units", atlas)
     assert [row["unit"] for row in units] == list(range(12))
