@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.readings import Reading, Without, slices_of
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import Reader, Step
@@ -67,7 +68,8 @@ class HeadPath:
     ) -> Readout:
         """The readout, from a tapped forward pass that gave this feature map."""
         reader = Reader(tap.caught, self.readings, feature_map)
-        return reader.readout_of(self.last)
+        with without_autocast(feature_map):
+            return reader.readout_of(self.last)
 
 
 class TappedPass(NamedTuple):

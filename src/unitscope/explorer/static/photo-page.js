@@ -1,7 +1,7 @@
 // One photo: what the network predicts, where the evidence lies, which units carry it, and what is
 // left without them.
 import { choose, parsed } from "./addresses.js";
-import { largest, probabilities } from "./algebra.js";
+import { largest } from "./algebra.js";
 import { breakable, h, messageOf } from "./dom.js";
 import { count } from "./numbers.js";
 import { SAME_PAGE, main, page, show } from "./page.js";
@@ -9,7 +9,7 @@ import { answersOf } from "./photo-answers.js";
 import { evidenceTable, exactRows, measuredRow } from "./photo-evidence.js";
 import { MANY, PhotoLayout } from "./photo-layout.js";
 import { PhotoMap } from "./photo-map.js";
-import { inShort, predictionLists, whatBecame } from "./photo-predictions.js";
+import { inShort, predictionLists, predictionOf, whatBecame } from "./photo-predictions.js";
 import { startPage } from "./photo-start.js";
 import { addressed, stateOf } from "./photo-state.js";
 import { UnitList } from "./photo-units.js";
@@ -97,8 +97,7 @@ class PhotoPage {
     this.labels = site.labels;
     // Counts updates: a later one overtakes an earlier one that still waits.
     this.run = 0;
-    /** @type {Prediction} */
-    this.on = { logits: answers.logits, shares: this.shares(answers.logits) };
+    this.on = predictionOf(answers.logits);
     this.without = this.on;
     this.first = largest(answers.logits, Math.min(TOP_CLASSES, this.labels.length));
     /** @type {PhotoState} */
@@ -117,11 +116,6 @@ class PhotoPage {
     });
     this.map = new PhotoMap(this.view, this.layout, answers, this.first, () => this.state);
     this.units = new UnitList(answers, this.view.picture, (unit) => this.toggle(unit));
-  }
-
-  /** @param {Float32Array | Float64Array} logits */
-  shares(logits) {
-    return probabilities(logits, site.scores.kind);
   }
 
   async open() {
@@ -300,7 +294,7 @@ class PhotoPage {
       const answer = this.answers.logitsWithout(this.state.off);
       const logits = answer instanceof Promise ? await this.awaited(run, answer) : answer;
       if (logits === null) return;
-      this.without = { logits, shares: this.shares(logits) };
+      this.without = predictionOf(logits);
       this.drawPredictions();
       this.drawSummary();
       await this.drawClass(run);

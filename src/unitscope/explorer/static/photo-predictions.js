@@ -1,5 +1,5 @@
 // What the network predicts with all units on and without some, side by side.
-import { largest } from "./algebra.js";
+import { largest, probabilities } from "./algebra.js";
 import { breakable, h, small } from "./dom.js";
 import { count, number, percent } from "./numbers.js";
 import { site } from "./site.js";
@@ -100,11 +100,21 @@ export const predictionLists = (labels, first, on, without, off, actions) => {
 };
 
 /**
+ * The prediction of some logits.
+ * @param {Float32Array | Float64Array} logits
+ * @returns {Prediction}
+ */
+export const predictionOf = (logits) => ({
+  logits,
+  shares: probabilities(logits, site.scores.kind),
+});
+
+/**
  * The probability of a class, or its number where it has none.
  * @param {Prediction} prediction
  * @param {number} index
  */
-const shown = ({ logits, shares }, index) =>
+const shareOf = ({ logits, shares }, index) =>
   shares ? percent(shares[index]) : `${site.scores.number} ${number(logits[index], 2)}`;
 
 /**
@@ -115,7 +125,7 @@ const shown = ({ logits, shares }, index) =>
  */
 export const inShort = (labels, without, classes) =>
   largest(without.logits, classes)
-    .map((index) => `${labels[index]} ${shown(without, index)}`)
+    .map((index) => `${labels[index]} ${shareOf(without, index)}`)
     .join(" · ");
 
 /**
@@ -129,8 +139,8 @@ export const whatBecame = (labels, on, without, off) => {
   if (!off) return "All units are on.";
   const [before] = largest(on.logits, 1);
   const [after] = largest(without.logits, 1);
-  const share = shown(without, after);
+  const share = shareOf(without, after);
   return before === after
-    ? `Still ${labels[before]}: ${shown(on, before)} → ${share}.`
+    ? `Still ${labels[before]}: ${shareOf(on, before)} → ${share}.`
     : `${labels[before]} becomes ${labels[after]} (${share}).`;
 };
