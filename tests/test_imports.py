@@ -26,11 +26,13 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        jpegs photos resizing pictures ramps measured preprocessing batches subjects
+        jpegs photos resizing pictures ramps measured preprocessing batches further
+        subjects
         """,
     "tracing": """
         functions arguments outputs taps roles axes function_call reordering reshaping
-        selecting windows combining joining axis_rules calls trace layers stages
+        selecting windows combining joining axis_rules calls calling trace layers
+        stages
         """,
     "attribution": """
         arrays readout rounding classes unit_maps activations methods probes head
@@ -40,8 +42,8 @@ ROOMS = {
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance network checks reading structure forward explaining inner_layers
-        classifier
+        provenance network checks reading tensors taking structure forward pixels
+        explaining inner_layers classifier
         """,
     "network_facts": "",
     "kernels": "",

@@ -21,6 +21,7 @@ from unitscope.errors import (
     UnitscopeError,
     one_line,
 )
+from unitscope.tracing.calling import Calling
 from unitscope.tracing.layers import Layer, evaluating, replacing
 from unitscope.tracing.outputs import logits_of
 
@@ -39,6 +40,7 @@ class Suffix:
     network runs on the photos (`inputs`). What bypasses the layer stays as it was.
 
     `others` are the tokens that stand before those of the map, (batch, token, unit).
+    `calling` says what the network is given beside the photos.
     """
 
     network: nn.Module = field(repr=False)
@@ -49,6 +51,7 @@ class Suffix:
     start: Layer | None = None
     held: Tensor | None = field(repr=False, default=None)
     inputs: Tensor | None = field(repr=False, default=None)
+    calling: Calling = field(repr=False, default_factory=Calling)
 
     def __getitem__(self, image: int) -> Suffix:
         """The rest of the network for one photo, as a batch of one."""
@@ -66,6 +69,7 @@ class Suffix:
             others=together("others"),
             held=together("held"),
             inputs=together("inputs"),
+            calling=self.calling.joined([each.calling for each in rest]),
         )
 
     def without(self, units: Sequence[int]) -> Suffix:
@@ -80,7 +84,7 @@ class Suffix:
         self, feature_map: Float[Tensor, "batch unit row col"]
     ) -> Float[Tensor, "batch class"]:
         """A real forward pass of the rest, for feature maps of these photos; float32."""
-        with evaluating(self.network):
+        with evaluating(self.network), self._called():
             return self._run(feature_map)
 
     def logits_without_each(
@@ -114,6 +118,7 @@ class Suffix:
         # Gradients flow whatever the user's contexts say; none reaches a parameter.
         with (
             evaluating(self.network),
+            self._called(),
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
@@ -149,6 +154,9 @@ class Suffix:
                 "another result each time; explain again"
             )
 
+    def _called(self) -> contextlib.AbstractContextManager[None]:
+        return self.calling.installed(self.network)
+
     def _for_photos(self, images: Tensor) -> Suffix:
         def rows(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[images.to(values.device)]
@@ -158,6 +166,7 @@ class Suffix:
             others=rows(self.others),
             held=rows(self.held),
             inputs=rows(self.inputs),
+            calling=self.calling.rows(images.tolist()),
         )
 
     def _mixes_batch(self, feature_map: Tensor, logits: Tensor) -> bool:

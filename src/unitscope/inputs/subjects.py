@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from unitscope.geometry import Placement
+from unitscope.inputs.further import Further
 from unitscope.inputs.photos import Photo, PhotoSource, open_photo
 from unitscope.inputs.pictures import picture_of
 from unitscope.inputs.preprocessing import AnyPreprocessing
@@ -22,7 +23,8 @@ class Subject:
     network's input for a tensor. `preprocessing` is None for a tensor. A photo from a
     file is opened again when it is drawn: explaining thousands of photos keeps none in
     memory. `placed` says where the network's input lies on the photo, where that was
-    recorded instead of the preprocessing.
+    recorded instead of the preprocessing. `further` is what the network was given beside
+    it.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Subject:
     )
     undo: AnyPreprocessing | None = field(default=None, repr=False)
     placed: Placement | None = field(default=None, repr=False)
+    further: Further = field(default_factory=Further, repr=False)
 
     @classmethod
     def of_photo(cls, photo: Photo, preprocessing: AnyPreprocessing) -> Subject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,19 +17,19 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
-from unitscope.attribution.methods import METHODS
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.errors import HeadError, InputError, LabelsError, ModelError
+from unitscope.errors import HeadError, LabelsError, ModelError
+from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing, as_preprocessing
 from unitscope.labels import read_labels
 from unitscope.model import inner_layers
-from unitscope.model.checks import check_same_size
-from unitscope.model.explaining import Explainer, Question
+from unitscope.model.explaining import Asked, Explainer, Question, explained
 from unitscope.model.forward import Forward
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
-from unitscope.model.reading import Batch, Input, read_batches
+from unitscope.model.reading import Input, read_batches
 from unitscope.model.structure import Structures
+from unitscope.model.taking import taken
 from unitscope.tracing.layers import Layer, check_units, find_map_layer
 from unitscope.tracing.stages import Stage, stages_of
 
@@ -52,6 +52,7 @@ class Classifier:
         | Callable[[Image.Image], Any]
         | None = None,
         provenance: Provenance | None = None,
+        also: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ModelError(
@@ -63,7 +64,7 @@ class Classifier:
             "wrapped", f"as in the {type(module).__name__} that was wrapped"
         )
         self._labels = None if labels is None else tuple(labels)
-        self._network = Network(module)
+        self._network = Network(module, Further.fixed(also or {}))
         self._structures = Structures(self._network, self._labels_for)
         self._forward = Forward(self._network, self._structures)
         # Without a preprocessing, the inputs themselves show what shape is usual.
@@ -82,7 +83,7 @@ class Classifier:
 
     @module.setter
     def module(self, module: nn.Module) -> None:
-        self._network.wrapped = module
+        self._network.wrap(module)
 
     @property
     def network(self) -> nn.Module:
@@ -122,12 +123,15 @@ class Classifier:
         """(channel, row, col) of the network's usual input.
 
         The preprocessing's; the last tensor's where no preprocessing was given; else
-        224×224.
+        224×224 of as many channels as the first convolution takes.
         """
         if self._seen_shape is not None:
             return self._seen_shape
         rows, cols = self.preprocessing.input_size or _USUAL_INPUT
-        return self.preprocessing.channels, rows, cols
+        channels = self.preprocessing.channels
+        if self._shape_from_inputs:
+            channels = self._network.usual_channels(channels, (rows, cols))
+        return channels, rows, cols
 
     def layers(self) -> list[Layer]:
         """The layers of a forward pass in order: name, kind, output shape, place."""
@@ -141,6 +145,7 @@ class Classifier:
         self,
         x: Input,
         *,
+        also: Mapping[str, Any] | None = None,
         layer: str | None = None,
         method: str | None = None,
         precision: str | None = None,
@@ -149,9 +154,10 @@ class Classifier:
     ) -> Explanation:
         """Explain photos or tensors: logits, class activation maps, contributions, ablations.
 
-        `x` is a path, a PIL image, a list of them, or a (batch, channel, row, col) tensor
-        of inputs already preprocessed. `batch_size` photos go through the network at a
-        time; `progress` is called with the number of photos done.
+        `x` is a path, a PIL image, a list of them, a (batch, channel, row, col) tensor of
+        inputs already preprocessed, or a loader's batch that holds one. `also` are further
+        inputs of the network by name, with one row a photo. `batch_size` photos go through
+        the network at a time; `progress` is called with the number of photos done.
 
         The answer is exact where the network's head is. Otherwise it is local, at the last
         layer with a useful map. A `layer` other than the head's is always answered
@@ -165,22 +171,9 @@ class Classifier:
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not
         exist or has no map; HeadError where there is neither an exact nor a local answer.
         """
-        if precision not in (None, "float32", "bfloat16"):
-            raise InputError(
-                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
-            )
-        if method is not None and method not in METHODS:
-            choices = " or ".join(map(repr, METHODS))
-            raise InputError(f"there is no method '{method}': choose {choices}")
-
-        question = Question(layer, method, precision == "bfloat16")
-        parts: list[Explanation] = []
-        for batch, subjects in self._batches(x, batch_size):
-            parts.append(self._explainer().explain(batch, subjects, question))
-            if progress is not None:
-                progress(len(subjects))
-        check_same_size(part.input_size for part in parts)
-        return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
+        question = Question.of(layer, method, precision)
+        batches = self._batches(x, batch_size, also)
+        return explained(batches, question, progress)
 
     def units(
         self,
@@ -188,6 +181,7 @@ class Classifier:
         layer: str | None = None,
         units: int | Sequence[int] = 0,
         *,
+        also: Mapping[str, Any] | None = None,
         batch_size: int = 16,
     ) -> UnitMaps:
         """The feature maps of chosen units of a layer; the explained layer's when None.
@@ -196,9 +190,10 @@ class Classifier:
         for a unit that it does not have.
         """
         if layer is None:
-            return self.explain(x, batch_size=batch_size).unit_maps(units)
-        batches = self._batches(x, batch_size)
-        return inner_layers.unit_maps(self._explainer(), batches, layer, units)
+            explanation = self.explain(x, also=also, batch_size=batch_size)
+            return explanation.unit_maps(units)
+        batches = self._batches(x, batch_size, also)
+        return inner_layers.unit_maps(batches, layer, units)
 
     def ablate(
         self,
@@ -206,6 +201,7 @@ class Classifier:
         layer: str | None = None,
         units: int | Sequence[int] = (),
         *,
+        also: Mapping[str, Any] | None = None,
         batch_size: int = 16,
     ) -> Ablation:
         """Switch units of a layer off and classify again: logits `.before` and `.after`.
@@ -214,33 +210,32 @@ class Classifier:
         answer from one forward pass. At any other layer a second forward pass runs with
         the units' maps set to zero.
         """
-        if layer is None or self._is_head_layer(layer, x):
-            explanation = self.explain(x, batch_size=batch_size)
+        photos, also = taken(x, also, self._network)
+        if layer is None or self._is_head_layer(layer, photos, also):
+            explanation = self.explain(photos, also=also, batch_size=batch_size)
             count = explanation.feature_map.shape[1]
             chosen = check_units(units, count, "the last feature map")
             return Ablation.of(explanation, chosen)
 
-        batches = self._batches(x, batch_size)
-        before, after, maps = inner_layers.measured_ablation(
-            self._explainer(), batches, layer, units
-        )
-        labels = self._labels_for(before.shape[1])
-        return Ablation(
-            layer, maps.units, before, after, maps, labels, exact=False
-        )
+        batches = self._batches(photos, batch_size, also)
+        return inner_layers.measured_ablation(batches, layer, units)
 
     def forward_without(
-        self, x: Input, units: int | Sequence[int], layer: str | None = None
+        self,
+        x: Input,
+        units: int | Sequence[int],
+        layer: str | None = None,
+        *,
+        also: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Logits (batch, class) of a real forward pass with units at zero.
 
         What `explain(x).ablate(units).logits` must equal: the slow way, to prove the fast
         one on the network at hand.
         """
-        explainer = self._explainer()
         parts = [
-            inner_layers.logits_without(explainer, batch, units, layer)
-            for batch, _ in self._batches(x, 16)
+            inner_layers.logits_without(asked, units, layer)
+            for asked in self._batches(x, 16, also)
         ]
         return torch.cat(parts)
 
@@ -248,13 +243,18 @@ class Classifier:
         self,
         batch: Float[Tensor, "batch channel row col"],
         layers: Sequence[str] = (),
+        *,
+        also: Mapping[str, Any] | None = None,
     ) -> Activations:
         """What layers did on preprocessed inputs, with logits, from one forward pass.
 
         Raises LayerError for a layer that does not exist or has no map, NonFiniteError, and
         HeadError where the maps do not add up to the logits.
         """
-        return inner_layers.activations(self._explainer(), batch, layers)
+        inputs, also = taken(batch, also, self._network)
+        further = Further.of_photos(also, len(inputs))
+        asked = self._explainer().given(inputs, further)
+        return inner_layers.activations(asked, layers)
 
     def freeze(self, layers: str | Sequence[str] = ()) -> Classifier:
         """Promise that weights, code and mode stay as they are: passes then run compiled.
@@ -305,21 +305,40 @@ class Classifier:
 
     def _explainer(self) -> Explainer:
         return Explainer(
-            self._network, self._structures, self._forward, self._labels_for
+            self._network,
+            self._structures,
+            self._forward,
+            self._labels_for,
+            self.preprocessing,
         )
 
-    def _batches(self, x: Input, batch_size: int) -> Iterator[Batch]:
-        batches = read_batches(x, self.preprocessing, batch_size, self.like)
-        if isinstance(x, Tensor) and self._shape_from_inputs:
-            channels, rows, cols = (int(side) for side in x.shape[1:])
+    def _batches(
+        self, x: Input, batch_size: int, also: Mapping[str, Any] | None
+    ) -> Iterator[Asked]:
+        photos, also = taken(x, also, self._network)
+        batches = read_batches(
+            photos, self.preprocessing, batch_size, self.like, also
+        )
+        if isinstance(photos, Tensor) and self._shape_from_inputs:
+            channels, rows, cols = (int(side) for side in photos.shape[1:])
             self._seen_shape = channels, rows, cols
-        return batches
+        explainer = self._explainer()
+        return (
+            explainer.given(
+                inputs, Further.of_each([s.further for s in subjects]), subjects
+            )
+            for inputs, subjects in batches
+        )
 
-    def _is_head_layer(self, layer: str, x: Input) -> bool:
-        shape: tuple[int, ...] = self.input_shape
-        if isinstance(x, Tensor) and x.ndim == 4:
-            shape = tuple(x.shape[1:])
-        head = self._structures.at(shape).head
+    def _is_head_layer(
+        self, layer: str, photos: Tensor | list[Any], also: Mapping[str, Any]
+    ) -> bool:
+        if not also and not isinstance(photos, Tensor):
+            structure = self._structures.at(self.input_shape)
+        else:
+            explainer, inputs, _ = next(self._batches(photos, 1, also))
+            structure = explainer.structures.at(tuple(inputs.shape[1:]))
+        head = structure.head
         return head is not None and head.layer_is_map and head.layer == layer
 
     def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
@@ -343,15 +362,18 @@ def wrap(
     preprocessing: AnyPreprocessing
     | Callable[[Image.Image], Any]
     | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """Make a module that maps (batch, channel, row, col) to logits into a classifier.
 
     `labels` are the class names in order, or a file of them. `preprocessing` is a
     unitscope.Preprocessing, a torchvision pipeline, or any callable from PIL image to
-    tensor. Without one, ImageNet's convention is assumed, and reports say so.
+    tensor. Without one, ImageNet's convention is assumed, and reports say so. `also` are
+    further inputs of the module by the names of its forward's parameters, the same for all
+    photos; a tensor whose first axis is 1 is repeated for every photo.
     """
     names = None if labels is None else read_labels(labels)
-    return Classifier(module, names, preprocessing)
+    return Classifier(module, names, preprocessing, also=also)
 
 
 @cache

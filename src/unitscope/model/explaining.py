@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,11 +19,19 @@ from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import METHODS
 from unitscope.attribution.suffix import suffix_after
-from unitscope.errors import HeadError, warn_user
+from unitscope.errors import HeadError, InputError, warn_user
+from unitscope.inputs.further import Further
+from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
-from unitscope.model.checks import check_adds_up, check_ran, warn_of_nothing
+from unitscope.model.checks import (
+    check_adds_up,
+    check_ran,
+    check_same_size,
+    warn_of_nothing,
+)
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
+from unitscope.model.pixels import check_pixels
 from unitscope.model.structure import Structures
 from unitscope.tracing.layers import Layer, find_map_layer
 
@@ -34,6 +44,20 @@ class Question:
     method: str | None = None
     bfloat16: bool = False
 
+    @classmethod
+    def of(
+        cls, layer: str | None, method: str | None, precision: str | None
+    ) -> Question:
+        """The question of these options; raises InputError for one that does not exist."""
+        if precision not in (None, "float32", "bfloat16"):
+            raise InputError(
+                f"there is no precision '{precision}': choose 'float32' or 'bfloat16'"
+            )
+        if method is not None and method not in METHODS:
+            choices = " or ".join(map(repr, METHODS))
+            raise InputError(f"there is no method '{method}': choose {choices}")
+        return cls(layer, method, precision == "bfloat16")
+
 
 @dataclass(frozen=True)
 class Explainer:
@@ -43,6 +67,26 @@ class Explainer:
     structures: Structures
     forward: Forward
     labels_for: Callable[[int], tuple[str, ...]]
+    preprocessing: AnyPreprocessing
+
+    def given(
+        self,
+        inputs: Tensor,
+        further: Further,
+        subjects: tuple[Subject, ...] = (),
+    ) -> Asked:
+        """A batch with the explainer for it, of the network with its further inputs."""
+        pixels = inputs.dtype is torch.uint8
+        network = self.network.given(further, pixels)
+        check_pixels(network, inputs, self.preprocessing)
+        if not further and not pixels:
+            return Asked(self, inputs, subjects)
+        structures = self.structures.of(network)
+        forward = self.forward.of(network, structures)
+        explainer = dataclasses.replace(
+            self, network=network, structures=structures, forward=forward
+        )
+        return Asked(explainer, inputs.to(network.like.dtype), subjects)
 
     def explain(
         self,
@@ -133,8 +177,31 @@ class Explainer:
             self.labels_for(passed.logits.shape[1]),
             subjects,
             size_of(batch),
-            suffix=suffix,
+            suffix=dataclasses.replace(suffix, calling=self.network.calling),
         )
+
+
+class Asked(NamedTuple):
+    """A batch of inputs (batch, channel, row, col), and what explains it."""
+
+    explainer: Explainer
+    inputs: Tensor
+    subjects: tuple[Subject, ...]
+
+
+def explained(
+    batches: Iterable[Asked],
+    question: Question,
+    progress: Callable[[int], None] | None,
+) -> Explanation:
+    """The explanation of all batches; `progress` is called with the photos done."""
+    parts: list[Explanation] = []
+    for explainer, inputs, subjects in batches:
+        parts.append(explainer.explain(inputs, subjects, question))
+        if progress is not None:
+            progress(len(subjects))
+    check_same_size(part.input_size for part in parts)
+    return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
 
 
 def _warn_of_silence(layer: Layer) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -10,7 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitscope.attribution.probes import as_pixels
 from unitscope.errors import ModelError, NonFiniteError, UnitscopeError
+from unitscope.inputs.further import Further
+from unitscope.tracing.calling import Calling
 from unitscope.tracing.layers import captured, evaluating, layers_of
 from unitscope.tracing.outputs import logits_of
 from unitscope.tracing.trace import Trace, trace
@@ -18,11 +24,51 @@ from unitscope.tracing.trace import Trace, trace
 Result = TypeVar("Result")
 
 
+@dataclass
+class _Learned:
+    """What running a network has shown of it."""
+
+    needs_pixels: bool = False
+    channels: int | None = None
+
+
 class Network:
     """The module that is run: inside DataParallel and torch.compile, which hide layers."""
 
-    def __init__(self, wrapped: nn.Module) -> None:
-        self.wrapped = wrapped
+    def __init__(
+        self, wrapped: nn.Module, fixed: Further | None = None
+    ) -> None:
+        self.fixed = fixed or Further()
+        self.further = Further()
+        self._given_pixels = False
+        self.wrap(wrapped)
+
+    def wrap(self, module: nn.Module) -> None:
+        """Run another module from now on."""
+        self.wrapped = module
+        # Shared with all that `given` makes.
+        self._learned = _Learned()
+
+    def given(self, further: Further, pixels: bool) -> Network:
+        """The same network, given the further inputs of a batch, and uint8 pixels or not."""
+        given = copy.copy(self)
+        given.further = further
+        given._given_pixels = pixels
+        return given
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the network is given uint8 pixels."""
+        return self._given_pixels or self._learned.needs_pixels
+
+    def learn_pixels(self, shape: tuple[int, ...]) -> bool:
+        """Whether the network runs on uint8 inputs alone; it is then always given those."""
+        as_pixels = self.given(self.further, pixels=True)
+        floating = self.noise(shape)
+        if self.runs(floating) or not as_pixels.runs(as_pixels.noise(shape)):
+            return False
+        self._learned.needs_pixels = True
+        return True
 
     @property
     def module(self) -> nn.Module:
@@ -44,6 +90,60 @@ class Network:
         numbers = chain(self.module.parameters(), self.module.buffers())
         floating = (tensor for tensor in numbers if tensor.is_floating_point())
         return next(floating, torch.empty(0))
+
+    @property
+    def calling(self) -> Calling:
+        """How the network is called; raises ModelError where an input is missing."""
+        like = self.like
+        fixed, further = self.fixed.like(like), self.further.like(like)
+        return Calling.of(self.module, fixed, further, self.pixels)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """A `with` inside which the module may be run, with photos alone.
+
+        It is in evaluation mode, without gradients, and is given its other inputs.
+        """
+        with evaluating(self.module), self.calling.installed(self.module):
+            yield
+
+    def key(self, shape: tuple[int, ...]) -> tuple[Any, ...]:
+        """What a structure is known by: the shape of inputs, and what goes with them."""
+        if not (self.further or self.pixels):
+            return shape
+        return (*shape, self.further.kind, self.pixels)
+
+    @property
+    def channels(self) -> int | None:
+        """How many channels the first convolution takes; None where there is none."""
+        for module in self.module.modules():
+            weight = getattr(module, "weight", None)
+            is_lazy = isinstance(weight, nn.parameter.UninitializedParameter)
+            if isinstance(module, nn.Conv2d) and not is_lazy:
+                return int(module.weight.shape[1]) * module.groups
+        return None
+
+    def usual_channels(self, assumed: int, size: tuple[int, int]) -> int:
+        """How many channels the network takes, proved by a forward pass on noise.
+
+        That is as many as the first convolution takes, or else those `assumed`.
+        """
+        wanted = self.channels
+        if wanted is None or wanted == assumed:
+            return assumed
+        if self._learned.channels is None:
+            takes = self.runs(self.noise((wanted, *size)))
+            self._learned.channels = wanted if takes else assumed
+        return self._learned.channels
+
+    def runs(self, batch: Tensor) -> bool:
+        """Whether a forward pass succeeds."""
+        try:
+            with self.running():
+                self.module(batch.clone())
+        except Exception:  # it is the user's code, and may raise anything
+            return False
+        return True
 
     def guarded(
         self, run: Callable[[], Result], shape: tuple[int, ...]
@@ -79,12 +179,22 @@ class Network:
 
     def traced(self, shape: tuple[int, ...]) -> tuple[Tensor, Trace]:
         """A traced forward pass on noise of a shape: the noise, and the trace."""
+        example = self.noise(shape)
+        return example, self.guarded(lambda: trace(self.module, example), shape)
+
+    def noise(self, shape: tuple[int, ...]) -> Tensor:
+        """One input of noise, always the same for a shape; of pixels if they are taken."""
         generator = torch.Generator().manual_seed(1)
         noise = torch.randn(
             (1, *shape), generator=generator, dtype=torch.float32, device="cpu"
         )
-        example = noise.to(self.like.device, self.like.dtype)
-        return example, self.guarded(lambda: trace(self.module, example), shape)
+        return self.as_input(noise)
+
+    def as_input(self, noise: Tensor) -> Tensor:
+        """Noise of deviation 1 as the network takes inputs: its dtype and device, range."""
+        if self.pixels:
+            noise = as_pixels(noise)
+        return noise.to(self.like.device, self.like.dtype)
 
     def check_finite(self, values: Tensor, batch: Tensor, what: str) -> None:
         """Raise NonFiniteError where `values` are not finite, naming what broke them."""
@@ -108,7 +218,7 @@ class Network:
 
         Only layers that have no layers inside are looked at.
         """
-        with evaluating(self.module):
+        with self.running():
             layers = layers_of(trace(self.module, batch[:1]))
             names = [layer.name for layer in layers if layer.leaf]
             with captured(self.module, names) as outputs:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -19,7 +21,6 @@ from unitscope.errors import HeadError, ModelError
 from unitscope.model.network import Network
 from unitscope.tracing.layers import (
     Layer,
-    evaluating,
     find_map_layer,
     layers_of,
 )
@@ -74,23 +75,33 @@ class Structures:
     ) -> None:
         self._network = network
         self._check_classes = check_classes
-        self._known: dict[tuple[int, ...], Structure] = {}
+        self._known: dict[tuple[Any, ...], Structure] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
     def at(self, shape: tuple[int, ...]) -> Structure:
         """The structure at an input shape, found when that shape first comes."""
-        if shape not in self._known:
-            structure = self._find(shape)
+        key = self._network.key(shape)
+        if key not in self._known:
+            structure = self._find_by_dtype(shape)
             if len(self._known) >= _MOST_SHAPES:
                 del self._known[next(iter(self._known))]
-            self._known[shape] = structure
-        return self._known[shape]
+            key = self._network.key(
+                shape
+            )  # it may have learnt that it takes pixels
+            self._known[key] = structure
+        return self._known[key]
+
+    def of(self, network: Network) -> Structures:
+        """The same structures, for the network when it is given further inputs."""
+        structures = copy.copy(self)
+        structures._network = network
+        return structures
 
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew when the shape comes again."""
-        self._known.pop(shape, None)
+        self._known.pop(self._network.key(shape), None)
 
     def head(
         self,
@@ -111,9 +122,19 @@ class Structures:
             layer = exact.layer
         return self._local(structure, shape, layer, method or DEFAULT_METHOD)
 
+    def _find_by_dtype(self, shape: tuple[int, ...]) -> Structure:
+        """The structure, found on floating-point inputs, or on pixels where those fail."""
+        network = self._network
+        try:
+            return self._find(shape)
+        except ModelError:
+            if network.pixels or not network.learn_pixels(shape):
+                raise
+        return self._find(shape)
+
     def _find(self, shape: tuple[int, ...]) -> Structure:
         network = self._network
-        with evaluating(network.module):
+        with network.running():
             example, traced = network.traced(shape)
             structure = self._find_exact(example, traced)
             if structure.head is not None:
@@ -192,7 +213,7 @@ class Structures:
         )
         reason = structure.refusal or "a local answer was asked for"
         network = self._network
-        with evaluating(network.module):
+        with network.running():
             example, trace = traced or network.traced(shape)
 
             def find() -> LocalHead:
