@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Num
 from PIL import Image
 from torch import Tensor
 
 from unitscope.geometry import Placement
 from unitscope.inputs.further import Further
 from unitscope.inputs.photos import Photo, PhotoSource, open_photo
-from unitscope.inputs.pictures import picture_of
+from unitscope.inputs.pictures import picture_of, picture_of_shares
 from unitscope.inputs.preprocessing import AnyPreprocessing
 
 
@@ -31,7 +32,7 @@ class Subject:
     size: tuple[int, int]
     preprocessing: AnyPreprocessing | None
     source: PhotoSource | None = field(default=None, repr=False)
-    tensor: Float[Tensor, "channel row col"] | None = field(
+    tensor: Num[Tensor, "channel row col"] | None = field(
         default=None, repr=False
     )
     undo: AnyPreprocessing | None = field(default=None, repr=False)
@@ -51,7 +52,7 @@ class Subject:
     @classmethod
     def of_tensor(
         cls,
-        tensor: Float[Tensor, "channel row col"],
+        tensor: Num[Tensor, "channel row col"],
         name: str,
         undo: AnyPreprocessing | None,
     ) -> Subject:
@@ -85,6 +86,8 @@ class Subject:
 
         assert self.tensor is not None
         channels = self.tensor.shape[0]
+        if self.tensor.dtype is torch.uint8 and channels in (1, 3):
+            return picture_of_shares(self.tensor / 255)
         if self.undo is not None and self.undo.channels == channels:
             return self.undo.undo(self.tensor)
         return picture_of(self.tensor)

@@ -26,8 +26,8 @@ from unitscope.model import inner_layers
 from unitscope.model.explaining import Asked, Explainer, Question, explained
 from unitscope.model.forward import Forward
 from unitscope.model.network import Network
-from unitscope.model.provenance import Provenance
-from unitscope.model.reading import Input, read_batches
+from unitscope.model.provenance import Provenance, notes_of
+from unitscope.model.reading import Input
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
 from unitscope.tracing.layers import Layer, check_units, find_map_layer
@@ -61,12 +61,17 @@ class Classifier:
             )
         self.preprocessing = as_preprocessing(preprocessing)
         self.provenance = provenance or Provenance(
-            "wrapped", f"as in the {type(module).__name__} that was wrapped"
+            "wrapped",
+            f"as in the {type(module).__name__} that was wrapped",
+            notes=notes_of(also or {}),
         )
         self._labels = None if labels is None else tuple(labels)
         self._network = Network(module, Further.fixed(also or {}))
         self._structures = Structures(self._network, self._labels_for)
         self._forward = Forward(self._network, self._structures)
+        self._explainer = Explainer(
+            self._network, self._structures, self._forward, self._labels_for
+        )
         # Without a preprocessing, the inputs themselves show what shape is usual.
         self._shape_from_inputs = preprocessing is None
         self._seen_shape: tuple[int, int, int] | None = None
@@ -114,6 +119,11 @@ class Classifier:
             return None, str(refusal)
 
     @property
+    def also(self) -> Mapping[str, Any]:
+        """The further inputs that are the same for all photos, by name."""
+        return self._network.fixed.values
+
+    @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device of the network's parameters."""
         return self._network.like
@@ -155,14 +165,13 @@ class Classifier:
         """Explain photos or tensors: logits, class activation maps, contributions, ablations.
 
         `x` is a path, a PIL image, a list of them, a (batch, channel, row, col) tensor of
-        inputs already preprocessed, or a loader's batch that holds one. `also` are further
-        inputs of the network by name, with one row a photo. `batch_size` photos go through
-        the network at a time; `progress` is called with the number of photos done.
+        preprocessed inputs, or a loader's batch with one. `also` are further inputs of the
+        network by name, one row a photo. `batch_size` photos go through the network at a
+        time; `progress` is called with the number of photos done.
 
         The answer is exact where the network's head is. Otherwise it is local, at the last
-        layer with a useful map. A `layer` other than the head's is always answered
-        locally. `method` asks for a local answer by "hirescam" (the default), or by another
-        of `unitscope.attribution.methods.METHODS`.
+        layer with a useful map, and so it is at any `layer` other than the head's. `method`
+        asks for a local answer by one of `unitscope.attribution.methods.METHODS`.
 
         With `precision` "bfloat16" exact answers are computed in that, which is faster
         where the processor has it; `rounded` says how far they are off. A frozen network
@@ -211,14 +220,16 @@ class Classifier:
         the units' maps set to zero.
         """
         photos, also = taken(x, also, self._network)
-        if layer is None or self._is_head_layer(layer, photos, also):
-            explanation = self.explain(photos, also=also, batch_size=batch_size)
-            count = explanation.feature_map.shape[1]
-            chosen = check_units(units, count, "the last feature map")
-            return Ablation.of(explanation, chosen)
-
         batches = self._batches(photos, batch_size, also)
-        return inner_layers.measured_ablation(batches, layer, units)
+        if layer is not None:
+            first = next(self._batches(photos, 1, also))
+            if not inner_layers.is_of_head(first, layer):
+                return inner_layers.measured_ablation(batches, layer, units)
+
+        explanation = explained(batches, Question())
+        count = explanation.feature_map.shape[1]
+        chosen = check_units(units, count, "the last feature map")
+        return Ablation.of(explanation, chosen)
 
     def forward_without(
         self,
@@ -230,8 +241,7 @@ class Classifier:
     ) -> Tensor:
         """Logits (batch, class) of a real forward pass with units at zero.
 
-        What `explain(x).ablate(units).logits` must equal: the slow way, to prove the fast
-        one on the network at hand.
+        What `explain(x).ablate(units).logits` must equal: the slow way proves the fast one.
         """
         parts = [
             inner_layers.logits_without(asked, units, layer)
@@ -251,9 +261,7 @@ class Classifier:
         Raises LayerError for a layer that does not exist or has no map, NonFiniteError, and
         HeadError where the maps do not add up to the logits.
         """
-        inputs, also = taken(batch, also, self._network)
-        further = Further.of_photos(also, len(inputs))
-        asked = self._explainer().given(inputs, further)
+        asked = self._explainer.whole(batch, also, self.preprocessing)
         return inner_layers.activations(asked, layers)
 
     def freeze(self, layers: str | Sequence[str] = ()) -> Classifier:
@@ -295,51 +303,27 @@ class Classifier:
             yield self
 
     def engine(self) -> str:
-        """What runs the network on its usual inputs: "onnxruntime" or "torch".
+        """What runs the network on its usual inputs: "onnxruntime" (compiled) or "torch".
 
-        "onnxruntime" where it is frozen and can be compiled. Compiles a frozen network that
-        has not run yet.
+        Compiles a frozen network that has not run yet.
         """
-        compiled = self._forward.compiled(self.input_shape)
-        return "torch" if compiled is None else "onnxruntime"
+        is_compiled = self._forward.compiled(self.input_shape) is not None
+        return "onnxruntime" if is_compiled else "torch"
 
-    def _explainer(self) -> Explainer:
-        return Explainer(
-            self._network,
-            self._structures,
-            self._forward,
-            self._labels_for,
-            self.preprocessing,
-        )
+    def as_input(self, noise: Float[Tensor, "*axes"]) -> Tensor:
+        """Noise of deviation 1 as the network takes inputs: dtype, device, and range."""
+        return self._network.as_input(noise)
 
     def _batches(
         self, x: Input, batch_size: int, also: Mapping[str, Any] | None
     ) -> Iterator[Asked]:
         photos, also = taken(x, also, self._network)
-        batches = read_batches(
-            photos, self.preprocessing, batch_size, self.like, also
-        )
         if isinstance(photos, Tensor) and self._shape_from_inputs:
             channels, rows, cols = (int(side) for side in photos.shape[1:])
             self._seen_shape = channels, rows, cols
-        explainer = self._explainer()
-        return (
-            explainer.given(
-                inputs, Further.of_each([s.further for s in subjects]), subjects
-            )
-            for inputs, subjects in batches
+        return self._explainer.asked(
+            photos, also, self.preprocessing, batch_size
         )
-
-    def _is_head_layer(
-        self, layer: str, photos: Tensor | list[Any], also: Mapping[str, Any]
-    ) -> bool:
-        if not also and not isinstance(photos, Tensor):
-            structure = self._structures.at(self.input_shape)
-        else:
-            explainer, inputs, _ = next(self._batches(photos, 1, also))
-            structure = explainer.structures.at(tuple(inputs.shape[1:]))
-        head = structure.head
-        return head is not None and head.layer_is_map and head.layer == layer
 
     def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
         names = dict.fromkeys([layers] if isinstance(layers, str) else layers)

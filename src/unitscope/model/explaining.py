@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
-from unitscope.attribution.methods import METHODS
+from unitscope.attribution.methods import DEFAULT_METHOD, METHODS
 from unitscope.attribution.suffix import suffix_after
 from unitscope.errors import HeadError, InputError, warn_user
 from unitscope.inputs.further import Further
@@ -32,7 +32,9 @@ from unitscope.model.checks import (
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
 from unitscope.model.pixels import check_pixels
+from unitscope.model.reading import read_batches
 from unitscope.model.structure import Structures
+from unitscope.model.taking import taken
 from unitscope.tracing.layers import Layer, find_map_layer
 
 
@@ -67,7 +69,47 @@ class Explainer:
     structures: Structures
     forward: Forward
     labels_for: Callable[[int], tuple[str, ...]]
-    preprocessing: AnyPreprocessing
+
+    def asked(
+        self,
+        photos: Tensor | list[Any],
+        also: Mapping[str, Any],
+        preprocessing: AnyPreprocessing,
+        batch_size: int,
+    ) -> Iterator[Asked]:
+        """Photos in batches, with the explainer for each."""
+        like = self.network.like
+        for inputs, subjects in read_batches(
+            photos, preprocessing, batch_size, like, also
+        ):
+            further = Further.of_each([each.further for each in subjects])
+            asked = self.given(inputs, further, subjects)
+            if isinstance(photos, Tensor):
+                check_pixels(asked.explainer.network, inputs, preprocessing)
+            yield asked
+
+    def whole(
+        self,
+        batch: Tensor,
+        also: Mapping[str, Any] | None,
+        preprocessing: AnyPreprocessing,
+    ) -> Asked:
+        """A whole batch of preprocessed inputs, without subjects."""
+        is_usual = isinstance(batch, Tensor) and batch.is_floating_point()
+        if is_usual:
+            # As a scan makes it: nothing is checked twice.
+            further = Further.of_photos(also or {}, len(batch))
+            return self.given(batch, further)
+
+        inputs, also = taken(batch, also, self.network)
+        if not isinstance(inputs, Tensor):
+            raise InputError(
+                "activations are those of a (batch, channel, row, col) tensor, not of a "
+                f"{type(batch).__name__}"
+            )
+        asked = self.given(inputs, Further.of_photos(also, len(inputs)))
+        check_pixels(asked.explainer.network, inputs, preprocessing)
+        return asked
 
     def given(
         self,
@@ -77,16 +119,17 @@ class Explainer:
     ) -> Asked:
         """A batch with the explainer for it, of the network with its further inputs."""
         pixels = inputs.dtype is torch.uint8
-        network = self.network.given(further, pixels)
-        check_pixels(network, inputs, self.preprocessing)
         if not further and not pixels:
             return Asked(self, inputs, subjects)
+
+        network = self.network.given(further, pixels)
         structures = self.structures.of(network)
         forward = self.forward.of(network, structures)
         explainer = dataclasses.replace(
             self, network=network, structures=structures, forward=forward
         )
-        return Asked(explainer, inputs.to(network.like.dtype), subjects)
+        like = network.like
+        return Asked(explainer, inputs.to(like.device, like.dtype), subjects)
 
     def explain(
         self,
@@ -105,11 +148,32 @@ class Explainer:
                 self.forward.forget(shape)
             head = self.structures.head(shape, question.layer, question.method)
             if isinstance(head, ExactHead):
-                return self._exactly(batch, subjects, head, question.bfloat16)
+                try:
+                    return self._exactly(
+                        batch, subjects, head, question.bfloat16
+                    )
+                except HeadError:
+                    if not self.network.further:
+                        raise
+                    return self.explain_locally(batch, subjects)
 
         assert isinstance(head, LocalHead)
         if question.bfloat16:
             warn_of_precision("local answers are computed in that")
+        return self._locally(batch, subjects, head)
+
+    def explain_locally(
+        self,
+        batch: Float[Tensor, "batch channel row col"],
+        subjects: tuple[Subject, ...],
+    ) -> LocalExplanation:
+        """The local answer at the exact head's layer, for a head that photos do not share."""
+        shape = tuple(batch.shape[1:])
+        head = self.structures.head(shape, method=DEFAULT_METHOD)
+        assert isinstance(head, LocalHead)
+        names = " and ".join(map(repr, self.network.further.values))
+        reason = f"the head depends on {names}, and differs from photo to photo"
+        head = dataclasses.replace(head, reason=reason)
         return self._locally(batch, subjects, head)
 
     def _exactly(
@@ -192,16 +256,43 @@ class Asked(NamedTuple):
 def explained(
     batches: Iterable[Asked],
     question: Question,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], None] | None = None,
 ) -> Explanation:
     """The explanation of all batches; `progress` is called with the photos done."""
     parts: list[Explanation] = []
-    for explainer, inputs, subjects in batches:
+    kept: list[Asked] = []
+    for asked in batches:
+        explainer, inputs, subjects = asked
         parts.append(explainer.explain(inputs, subjects, question))
+        if explainer.network.further:
+            kept.append(asked)
         if progress is not None:
             progress(len(subjects))
     check_same_size(part.input_size for part in parts)
+
+    if kept and not _share_head(parts):
+        parts = [
+            explainer.explain_locally(inputs, subjects)
+            for explainer, inputs, subjects in kept
+        ]
     return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
+
+
+def _share_head(parts: Sequence[Explanation]) -> bool:
+    """Whether the heads of several explanations are the same, to rounding."""
+    readouts = [
+        part.head.readout for part in parts if isinstance(part.head, ExactHead)
+    ]
+    if not readouts:
+        return True
+    if len(readouts) < len(parts):
+        return False
+    first, *rest = readouts
+    return all(
+        torch.allclose(first.weight, other.weight)
+        and torch.allclose(first.bias, other.bias)
+        for other in rest
+    )
 
 
 def _warn_of_silence(layer: Layer) -> None:

@@ -17,6 +17,7 @@ from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.head import Head
 from unitscope.attribution.head_path import another_path
 from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.errors import HeadError
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_adds_up, check_same_size, map_of
 from unitscope.model.explaining import Asked, Explainer, size_of
@@ -88,6 +89,13 @@ def measured_ablation(
     )
 
 
+def is_of_head(asked: Asked, layer: str) -> bool:
+    """Whether a layer's output is the feature map that an exact head reads."""
+    explainer, inputs, _ = asked
+    head = explainer.structures.at(tuple(inputs.shape[1:])).head
+    return head is not None and head.layer_is_map and head.layer == layer
+
+
 def logits_without(
     asked: Asked, units: ChosenUnits, layer: str | None
 ) -> Float[Tensor, "batch class"]:
@@ -126,7 +134,13 @@ def activations(asked: Asked, layers: Sequence[str]) -> Activations:
     structure = explainer.structures.at(shape)
     names = tuple(dict.fromkeys(layers))
     chosen = [find_map_layer(structure.layers, name) for name in names]
-    passed = explainer.forward.run(batch, names)
+    try:
+        passed = explainer.forward.run(batch, names)
+    except HeadError:
+        if not network.further:
+            raise
+        # Further inputs make another head for each photo.
+        passed = explainer.forward.run(batch, names, with_head=False)
 
     maps = {layer.name: map_of(layer, passed).contiguous() for layer in chosen}
     pooled = {name: cell_means(map_) for name, map_ in maps.items()}

@@ -56,6 +56,12 @@ class Network:
         given._given_pixels = pixels
         return given
 
+    def for_photo(self, image: int) -> Network:
+        """The same network, given the further inputs of one photo of the batch."""
+        if not self.further:
+            return self
+        return self.given(self.further.rows([image]), self._given_pixels)
+
     @property
     def pixels(self) -> bool:
         """Whether the network is given uint8 pixels."""
@@ -241,7 +247,18 @@ class Network:
                 "forward pass of it first, or load its weights"
             )
         reason = " ".join(str(error).split())[:300] or repr(error)
+        remedy = "give its own preprocessing or input size"
+        if self.channels not in (None, shape[0]):
+            remedy = (
+                f"its first convolution takes {self.channels} channels: give "
+                f"(batch, {self.channels}, row, col) tensors, or a preprocessing that "
+                "makes such inputs"
+            )
+        names = {**self.fixed.values, **self.further.values}
+        if names:
+            listed = " and ".join(map(repr, names))
+            remedy = f"check {listed}, or give its own input size"
         return ModelError(
             f"the network failed on an input of {'×'.join(map(str, shape))} (channel × "
-            f"row × col): {reason} — give its own preprocessing or input size"
+            f"row × col): {reason} — {remedy}"
         )

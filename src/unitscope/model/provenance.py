@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,3 +21,15 @@ class Provenance:
     weights: str
     sha256: str | None = None
     notes: tuple[str, ...] = ()
+
+
+def notes_of(also: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line for each further input that is the same for all photos."""
+    notes = []
+    for name, value in also.items():
+        shape = getattr(value, "shape", None)
+        words = (
+            f"{value!r:.80}" if shape is None else f"of shape {tuple(shape)}"
+        )
+        notes.append(f"every photo is given the same '{name}', {words}")
+    return tuple(notes)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unitscope.errors import InputError
 from unitscope.model.network import Network
 from unitscope.model.reading import Input, photos_of
 from unitscope.model.tensors import check_tensor, tensor_in
@@ -25,6 +26,11 @@ def taken(
     The entries of a loader's dict that the network's forward takes are further inputs.
     Raises InputError and NonFiniteError for what cannot be explained.
     """
+    if also is not None and not isinstance(also, Mapping):
+        raise InputError(
+            "also holds further inputs by name, as in also={'meta': …}, not a "
+            f"{type(also).__name__}"
+        )
     parameters = parameters_of(network.module)
     given = {**network.fixed.values, **(also or {})}
     names = [name for name in parameters if name not in given]

@@ -34,7 +34,7 @@ def tensor_in(
             "a DataLoader gives many batches: explain one of them, "
             "next(iter(loader)), or scan a folder of photos"
         )
-    if isinstance(x, Mapping):
+    if isinstance(x, Mapping) and any(map(_has_numbers, x.values())):
         return _photos_among(x, x, channels, names)
     if isinstance(x, (tuple, list)) and any(map(_has_numbers, x)):
         return _photos_among(dict(enumerate(x)), x, channels, ())
@@ -98,6 +98,8 @@ def _remedy_for_axes(x: Tensor, channels: int | None) -> str:
         )
     if x.ndim == 3:
         if _is_channels_last(shape, channels):
+            if x.dtype is torch.uint8:
+                return "give a picture as a PIL image, Image.fromarray(x)"
             return "put the channels first, x.permute(2, 0, 1)[None]"
         if channels == 1 and shape[0] != 1:
             return "add an axis for the one channel, x[:, None]"
@@ -174,6 +176,12 @@ def _why_none(
 
     ranks = {tensor.ndim for tensor in tensors.values()}
     if not isinstance(x, Mapping) and len(tensors) == len(x) and ranks == {3}:
+        first = next(iter(tensors.values()))
+        if first.dtype is torch.uint8 and _is_channels_last(first.shape, None):
+            return (
+                f"a {kind} of arrays cannot be explained: give pictures as PIL images, "
+                "[Image.fromarray(each) for each in x]"
+            )
         return f"a {kind} of tensors cannot be explained: stack them, torch.stack(x)"
     singles = [key for key, tensor in tensors.items() if tensor.ndim == 3]
     if len(singles) == 1:

@@ -15,10 +15,6 @@ from torch import Tensor, nn
 from unitscope.errors import InputError, ModelError, near_matches
 from unitscope.inputs.further import Further
 
-_POSITIONAL = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-)
 _NAMED = (
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
     inspect.Parameter.KEYWORD_ONLY,
@@ -77,6 +73,11 @@ class Calling:
         if self.is_plain:
             yield
             return
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                "TorchScript can be called with the photos alone: wrap the Python module "
+                "that it was made from"
+            )
         handle = module.register_forward_pre_hook(
             Completion(self), prepend=True, with_kwargs=True
         )
@@ -165,7 +166,7 @@ def photo_name(module: nn.Module, given: Collection[str]) -> str | None:
             "also names every parameter of the network's forward "
             f"({', '.join(parameters)}): leave out the one that the photos go to"
         )
-    is_first = chosen is first and first.kind in _POSITIONAL
+    is_first = chosen is first and first.kind is not first.KEYWORD_ONLY
     return None if is_first else chosen.name
 
 
