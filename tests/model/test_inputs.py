@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import unitscope
-from networks import Gap, seeded
+from networks import Gap, features, seeded
 from unitscope.attribution.explanation import Explanation
 from unitscope.errors import InputError, ModelError, UnitscopeWarning
 

@@ -225,7 +225,6 @@ class Classifier:
             first = next(self._batches(photos, 1, also))
             if not inner_layers.is_of_head(first, layer):
                 return inner_layers.measured_ablation(batches, layer, units)
-
         explanation = explained(batches, Question())
         count = explanation.feature_map.shape[1]
         chosen = check_units(units, count, "the last feature map")
@@ -275,8 +274,7 @@ class Classifier:
         other layers run as they are.
 
         A change that torch counts is seen before every pass: the network is then compiled
-        anew, with a warning. A write through `.data` or numpy, or by a fused optimizer, is
-        not seen.
+        anew, with a warning. Writes through `.data`, numpy or fused optimizers are not seen.
         """
         self._forward.freeze(self._layer_names(layers))
         return self
