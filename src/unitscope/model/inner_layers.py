@@ -17,14 +17,13 @@ from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.head import Head
 from unitscope.attribution.head_path import another_path
 from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.errors import HeadError
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_adds_up, check_same_size, map_of
-from unitscope.model.explaining import Explainer, size_of
-from unitscope.model.reading import Batch
+from unitscope.model.explaining import Asked, Explainer, size_of
 from unitscope.tracing.layers import (
     Layer,
     check_units,
-    evaluating,
     find_map_layer,
     without_units,
 )
@@ -33,14 +32,13 @@ ChosenUnits: TypeAlias = int | Sequence[int]
 
 
 def unit_maps(
-    explainer: Explainer,
-    batches: Iterable[Batch],
+    batches: Iterable[Asked],
     layer: str,
     units: ChosenUnits,
 ) -> UnitMaps:
     """The maps of chosen units of a layer, one forward pass a batch."""
     parts = []
-    for batch, subjects in batches:
+    for explainer, batch, subjects in batches:
         found, chosen = _layer_and_units(explainer, batch, layer, units)
         passed = explainer.forward.run(batch, (layer,), with_head=False)
 
@@ -53,19 +51,18 @@ def unit_maps(
 
 
 def measured_ablation(
-    explainer: Explainer,
-    batches: Iterable[Batch],
+    batches: Iterable[Asked],
     layer: str,
     units: ChosenUnits,
 ) -> Ablation:
-    """Logits before and after, by a second forward pass, and the units' maps before."""
-    network = explainer.network
+    """The ablation of units of a layer, measured by a second forward pass."""
     before, after, parts = [], [], []
-    for batch, subjects in batches:
+    for explainer, batch, subjects in batches:
+        network = explainer.network
         found, chosen = _layer_and_units(explainer, batch, layer, units)
         passed = explainer.forward.run(batch, (layer,), with_head=False)
         with (
-            evaluating(network.module),
+            network.running(),
             without_units(network.module, found, chosen),
         ):
             ablated = network.logits(batch.clone())
@@ -93,9 +90,10 @@ def measured_ablation(
 
 
 def logits_without(
-    explainer: Explainer, batch: Tensor, units: ChosenUnits, layer: str | None
+    asked: Asked, units: ChosenUnits, layer: str | None
 ) -> Float[Tensor, "batch class"]:
     """Logits of a real forward pass with units of the explained map at zero."""
+    explainer, batch, _ = asked
     shape = tuple(batch.shape[1:])
     network = explainer.network
     structure = explainer.structures.at(shape)
@@ -105,14 +103,14 @@ def logits_without(
     if not isinstance(head, ExactHead) or structure.path is None:
         found = find_map_layer(structure.layers, head.layer)
         with (
-            evaluating(network.module),
+            network.running(),
             without_units(network.module, found, chosen),
         ):
             return network.logits(batch.clone())
 
     fresh = batch.clone()  # before the switch, which counts calls
     with (
-        evaluating(network.module),
+        network.running(),
         structure.path.without_units(chosen) as switch,
     ):
         logits = network.logits(fresh)
@@ -121,16 +119,21 @@ def logits_without(
     return logits
 
 
-def activations(
-    explainer: Explainer, batch: Tensor, layers: Sequence[str]
-) -> Activations:
+def activations(asked: Asked, layers: Sequence[str]) -> Activations:
     """Maps of layers with logits and the head's feature map, from one forward pass."""
+    explainer, batch, _ = asked
     network = explainer.network
     shape = tuple(batch.shape[1:])
     structure = explainer.structures.at(shape)
     names = tuple(dict.fromkeys(layers))
     chosen = [find_map_layer(structure.layers, name) for name in names]
-    passed = explainer.forward.run(batch, names)
+    try:
+        passed = explainer.forward.run(batch, names)
+    except HeadError:
+        if not network.further:
+            raise
+        # Further inputs make another head for each photo.
+        passed = explainer.forward.run(batch, names, with_head=False)
 
     maps = {layer.name: map_of(layer, passed).contiguous() for layer in chosen}
     pooled = {name: cell_means(map_) for name, map_ in maps.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,3 +25,15 @@ class Provenance:
     reload: Callable[[], Any] | None = field(
         default=None, repr=False, compare=False
     )
+
+
+def notes_of(also: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line for each further input that is the same for all photos."""
+    notes = []
+    for name, value in also.items():
+        shape = getattr(value, "shape", None)
+        words = (
+            f"{value!r:.80}" if shape is None else f"of shape {tuple(shape)}"
+        )
+        notes.append(f"every photo is given the same '{name}', {words}")
+    return tuple(notes)

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from unitscope.attribution.arrays import copied, is_finite, recorded
-from unitscope.errors import InputError, NonFiniteError, warn_user
+from unitscope.attribution.arrays import copied, recorded
+from unitscope.errors import InputError, warn_user
 from unitscope.inputs.batches import batches, stacked
+from unitscope.inputs.further import Further
 from unitscope.inputs.photos import AnyPhoto, Photo, is_photo
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_same_size
 
 OnePhoto: TypeAlias = AnyPhoto | Photo
-Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
+Input: TypeAlias = (
+    OnePhoto | Tensor | Mapping[str, Any] | Iterable[OnePhoto | Any]
+)
 Batch: TypeAlias = tuple[Tensor, tuple[Subject, ...]]
 
 
 def read_batches(
-    x: Input, preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
+    x: Tensor | list[Any],
+    preprocessing: AnyPreprocessing,
+    batch_size: int,
+    like: Tensor,
+    also: Mapping[str, Any] | None = None,
 ) -> Iterator[Batch]:
-    """Inputs (batch, channel, row, col) of the dtype and device of `like`, with subjects.
+    """Inputs (batch, channel, row, col) with subjects.
 
-    They are linked to a tensor's gradients where gradients are recorded while they are
-    read.
+    `x` is a checked tensor, or a list from `photos_of`; `also` are further inputs of all
+    photos. The inputs have the dtype and device of `like`; uint8 pixels stay uint8. They
+    are linked to a tensor's gradients where gradients are recorded while they are read.
 
-    Raises InputError, PhotoError and NonFiniteError for what cannot be explained.
+    Raises InputError and PhotoError for what cannot be explained.
     """
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
+    further = Further.of_photos(also or {}, len(x))
     if isinstance(x, Tensor):
-        check_tensor(x)
-        return _tensor_batches(x, preprocessing, batch_size, like)
-    return _photo_batches(_photos_of(x), preprocessing, batch_size, like)
+        read = _tensor_batches(x, preprocessing, batch_size, like)
+    else:
+        read = _photo_batches(x, preprocessing, batch_size, like)
+    return _with_further(read, further) if further else read
 
 
 def warn_of_detached(x: Input) -> None:
@@ -48,31 +59,15 @@ def warn_of_detached(x: Input) -> None:
         )
 
 
-def check_tensor(x: Tensor) -> None:
-    """Raise unless a tensor holds finite preprocessed inputs (batch, channel, row, col)."""
-    if x.ndim != 4 or 0 in x.shape:
-        raise InputError(
-            "a tensor of inputs has the shape (batch, channel, row, col), not "
-            f"{tuple(x.shape)}: add a batch axis with x[None]"
-        )
-    if not x.is_floating_point():
-        raise InputError(
-            "a tensor of inputs holds preprocessed floating-point numbers, not "
-            f"{x.dtype}: scale it first"
-        )
-    if not is_finite(x):
-        broken = ~torch.isfinite(x).flatten(1).all(dim=1)
-        raise NonFiniteError(
-            f"input {int(broken.nonzero()[0])} of the batch holds NaN or "
-            "infinite numbers: check what made it"
-        )
+def photos_of(x: Any) -> list[Any]:
+    """The photos of an input that holds no numbers, as a list.
 
-
-def _photos_of(x: Any) -> list[Any]:
+    Raises InputError for anything that is no photo, and no list of them.
+    """
     if is_photo(x):
         return [x]
     is_list = isinstance(x, Iterable) and not isinstance(x, Mapping)
-    if not is_list or hasattr(x, "__array__"):
+    if not is_list:
         raise InputError(
             f"a {type(x).__name__} cannot be explained: give a path, a PIL "
             "image, the bytes of a file, a list of them, or a (batch, channel, row, col) tensor"
@@ -82,12 +77,26 @@ def _photos_of(x: Any) -> list[Any]:
         raise InputError(
             "there is nothing to explain: the list of photos is empty"
         )
-    if isinstance(items[0], Tensor):
+    if isinstance(items[0], (Tensor, tuple, list, Mapping)):
         raise InputError(
-            f"a {type(x).__name__} of tensors cannot be explained: stack them, "
-            "torch.stack(x)"
+            f"a {type(x).__name__} of {type(items[0]).__name__}s cannot be explained: "
+            "give one batch of it, or a list of photos"
         )
     return items
+
+
+def _with_further(read: Iterator[Batch], further: Further) -> Iterator[Batch]:
+    """The batches, with each photo's own further inputs."""
+    start = 0
+    for inputs, subjects in read:
+        yield (
+            inputs,
+            tuple(
+                dataclasses.replace(subject, further=further.rows([number]))
+                for number, subject in enumerate(subjects, start)
+            ),
+        )
+        start += len(subjects)
 
 
 def _photo_batches(
@@ -132,4 +141,5 @@ def _tensor_batches(
             )
             for number, item in enumerate(batch, start)
         )
-        yield batch.to(like.device, like.dtype), subjects
+        dtype = batch.dtype if batch.dtype is torch.uint8 else like.dtype
+        yield batch.to(like.device, dtype), subjects
