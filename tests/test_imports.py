@@ -45,8 +45,8 @@ ROOMS = {
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance wrapping network checks reading tensors taking structure forward pixels
-        explaining inner_layers classifier
+        provenance wrapping network usual_input checks reading tensors taking structure
+        forward pixels explaining inner_layers classifier
         """,
     "network_facts": "",
     "kernels": "",

@@ -48,11 +48,14 @@ def test_floating_numbers_follow_the_dtype_and_arrays_become_tensors() -> None:
 
 def test_the_users_tensor_may_be_written_over() -> None:
     mine = ROWS.clone().requires_grad_()
-    further = Further.of_photos({"meta": mine}, 3)
+    linked = Further.of_photos({"meta": mine}, 3)
     with torch.no_grad():
+        plain = Further.of_photos({"meta": mine}, 3)
         mine.zero_()
-    values = further.values["meta"]
-    assert torch.equal(values, ROWS) and not values.requires_grad
+    for further in (linked, plain, linked.detach()):
+        values = further.values["meta"]
+        assert torch.equal(values, ROWS)
+        assert values.requires_grad == (further is linked)
 
 
 def test_the_kind_forgets_numbers_but_not_constants() -> None:

@@ -87,6 +87,7 @@ class Suffix:
             others=alone(self.others),
             held=alone(self.held),
             inputs=alone(self.inputs),
+            calling=self.calling.detach(),
             differentiable=False,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,10 @@ class Further:
     def of_photos(cls, also: Mapping[str, Any], photos: int) -> Further:
         """Inputs for so many photos: tensors with one row a photo, or one for all.
 
+        They are linked to the tensors' gradients where gradients are recorded.
         Raises InputError for a tensor of another length.
         """
-        values = _as_tensors(_checked(also))
+        values = _as_tensors(_checked(also), linked=torch.is_grad_enabled())
         for name, value in values.items():
             values[name] = mapped(
                 lambda tensor, name=name: _one_row_a_photo(
@@ -88,6 +89,10 @@ class Further:
             return tensor.to(example.device)
 
         return Further(mapped(moved, dict(self.values)), self.photos)
+
+    def detach(self) -> Further:
+        """The same without gradients."""
+        return replace(self, values=mapped(Tensor.detach, dict(self.values)))
 
     def for_batch(self, size: int) -> dict[str, Any]:
         """The inputs for a batch.
@@ -154,17 +159,20 @@ def _checked(also: Any) -> dict[str, Any]:
     return dict(also)
 
 
-def _as_tensors(value: Any) -> Any:
-    """The same with copies of tensors, and tensors for NumPy's arrays of numbers."""
+def _as_tensors(value: Any, linked: bool = False) -> Any:
+    """The same with copies of tensors, and tensors for NumPy's arrays of numbers.
+
+    What is `linked` carries its gradients.
+    """
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return torch.tensor(value)
     if isinstance(value, Tensor):
         # The user may write over it.
-        return value.detach().clone()
+        return value.clone() if linked else value.detach().clone()
     if type(value) in (list, tuple):
-        return type(value)(map(_as_tensors, value))
+        return type(value)(_as_tensors(item, linked) for item in value)
     if type(value) is dict:
-        return {key: _as_tensors(item) for key, item in value.items()}
+        return {key: _as_tensors(item, linked) for key, item in value.items()}
     return value
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain
 from typing import Any
 
 import torch
@@ -28,21 +27,15 @@ from unitscope.model import inner_layers
 from unitscope.model.explaining import Asked, Explainer, Question, explained
 from unitscope.model.forward import Forward
 from unitscope.model.network import Network
-from unitscope.model.provenance import Provenance, notes_of
+from unitscope.model.provenance import Provenance
 from unitscope.model.reading import Input, warn_of_detached
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
+from unitscope.model.usual_input import UsualInput
 from unitscope.model.wrapping import check_module
-from unitscope.tracing.layers import (
-    Layer,
-    check_units,
-    find_map_layer,
-    recording,
-)
+from unitscope.tracing.layers import Layer, find_map_layer, recording
 from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
-
-_USUAL_INPUT = (224, 224)
 
 
 class Classifier:
@@ -66,11 +59,7 @@ class Classifier:
     ) -> None:
         check_module(module)
         self.preprocessing = as_preprocessing(preprocessing)
-        self.provenance = provenance or Provenance(
-            "wrapped",
-            f"as in the {type(module).__name__} that was wrapped",
-            notes=notes_of(also or {}),
-        )
+        self.provenance = provenance or Provenance.of_module(module, also or {})
         self._labels = None if labels is None else tuple(labels)
         fixed = Further.fixed(also or {})
         count = None if self._labels is None else len(self._labels)
@@ -80,9 +69,7 @@ class Classifier:
         self._explainer = Explainer(
             self._network, self._structures, self._forward, self._labels_for
         )
-        # Without a preprocessing, the inputs themselves show what shape is usual.
-        self._shape_from_inputs = preprocessing is None
-        self._seen_shape: tuple[int, int, int] | None = None
+        self._usual = UsualInput(self._network, preprocessing is None)
 
     def __repr__(self) -> str:
         module = type(self.module).__name__
@@ -116,7 +103,8 @@ class Classifier:
 
         Set a name or an index to read another; None lets the numbers say which.
         """
-        self._structures.at(self.input_shape)
+        if not self._network.has_output:
+            self._structures.at(self.input_shape)
         choice = self._network.output
         return None if choice.is_alone else choice.path
 
@@ -153,18 +141,11 @@ class Classifier:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(channel, row, col) of the network's usual input.
+        """(channel, row, col) of the network's usual input: the preprocessing's.
 
-        The preprocessing's; the last tensor's where no preprocessing was given; else
-        224×224 of as many channels as the first convolution takes.
+        Without one the last tensor's; else 224×224, of the first convolution's channels.
         """
-        if self._seen_shape is not None:
-            return self._seen_shape
-        rows, cols = self.preprocessing.input_size or _USUAL_INPUT
-        channels = self.preprocessing.channels
-        if self._shape_from_inputs:
-            channels = self._network.usual_channels(channels, (rows, cols))
-        return channels, rows, cols
+        return self._usual.shape(self.preprocessing)
 
     def layers(self) -> list[Layer]:
         """The layers of a forward pass in order: name, kind, output shape, place."""
@@ -197,22 +178,22 @@ class Classifier:
         layer with a useful map, and so it is at any `layer` other than the head's. `method`
         asks for a local answer by one of `unitscope.attribution.methods.METHODS`.
 
-        With `precision` "bfloat16" exact answers are computed in that, which is faster
-        where the processor has it; `rounded` says how far they are off. A frozen network
-        (see `freeze`) runs compiled.
+        With `precision` "bfloat16" exact answers are computed in that, faster where the
+        processor has it; `rounded` says how far they are off. A frozen network (see
+        `freeze`) runs compiled.
 
         Answers are detached, unless they are asked to be `differentiable`: logits, maps
-        and contributions then carry gradients to `x` and to the parameters, for a map in
-        a loss (docs/answers.md).
+        and contributions then carry gradients to `x`, `also` and the parameters, for a map
+        in a loss (docs/answers.md).
 
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not
         exist or has no map; HeadError where there is neither an exact nor a local answer.
         """
         question = Question(layer, method, precision, differentiable)
-        with recording() if differentiable else contextlib.nullcontext():
+        if not differentiable:
+            warn_of_detached(x, also)
+        with recording() if differentiable else torch.no_grad():
             batches = self._batches(x, batch_size, also)
-            if not differentiable:
-                warn_of_detached(x)
             return explained(batches, question, progress)
 
     def units(
@@ -251,15 +232,7 @@ class Classifier:
         the units' maps set to zero.
         """
         batches = self._batches(x, batch_size, also)
-        if layer is not None:
-            first = next(batches)
-            batches = chain([first], batches)
-            if not first.is_head_layer(layer):
-                return inner_layers.measured_ablation(batches, layer, units)
-        explanation = explained(batches, Question())
-        count = explanation.feature_map.shape[1]
-        chosen = check_units(units, count, "the last feature map")
-        return Ablation.of(explanation, chosen)
+        return inner_layers.ablation(batches, layer, units)
 
     def forward_without(
         self,
@@ -347,9 +320,7 @@ class Classifier:
         self, x: Input, batch_size: int, also: Mapping[str, Any] | None
     ) -> Iterator[Asked]:
         photos, also = taken(x, also, self._network)
-        if isinstance(photos, Tensor) and self._shape_from_inputs:
-            channels, rows, cols = (int(side) for side in photos.shape[1:])
-            self._seen_shape = channels, rows, cols
+        self._usual.see(photos)
         return self._explainer.asked(
             photos, also, self.preprocessing, batch_size
         )

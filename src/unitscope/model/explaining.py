@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +39,7 @@ from unitscope.model.pixels import check_pixels
 from unitscope.model.reading import read_batches
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
+from unitscope.tracing.arguments import tensors_in
 from unitscope.tracing.layers import Layer, find_map_layer
 
 
@@ -97,11 +99,14 @@ class Explainer:
     ) -> Iterator[Asked]:
         """Photos in batches, with the explainer for each."""
         like = self.network.like
+        further = Further.of_photos(also, len(photos))
+        done = 0
         for inputs, subjects in read_batches(
-            photos, preprocessing, batch_size, like, also
+            photos, preprocessing, batch_size, like
         ):
-            further = Further.of_each([each.further for each in subjects])
-            asked = self.given(inputs, further, subjects)
+            rows = range(done, done + len(subjects))
+            done += len(subjects)
+            asked = self.given(inputs, further.rows(rows), subjects)
             if isinstance(photos, Tensor):
                 check_pixels(asked.explainer.network, inputs, preprocessing)
             yield asked
@@ -147,7 +152,8 @@ class Explainer:
             self, network=network, structures=structures, forward=forward
         )
         like = network.like
-        return Asked(explainer, inputs.to(like.device, like.dtype), subjects)
+        inputs = inputs.to(like.device, like.dtype)
+        return Asked(explainer, inputs, _with_further(subjects, further))
 
     def explain(
         self,
@@ -156,9 +162,9 @@ class Explainer:
         question: Question,
     ) -> Explanation:
         """The explanation of a batch. Raises as `Classifier.explain` does."""
+        head = self._head(batch, subjects, question)
         if question.differentiable:
             self._check_differentiable(batch)
-        head = self._head(batch, subjects, question)
         if isinstance(head, ExactHead):
             try:
                 return self._exactly(batch, subjects, head, question)
@@ -254,10 +260,14 @@ class Explainer:
 
     def _check_differentiable(self, batch: Tensor) -> None:
         """Raise where nothing requires gradients; say where a pass is not compiled."""
+        if batch.requires_grad and self.network.pixels:
+            raise InputError(
+                "the network takes uint8 pixels, and no gradient passes whole numbers: "
+                "leave out x.requires_grad_(), or wrap the network behind the conversion"
+            )
         parameters = self.network.module.parameters()
-        if not batch.requires_grad and not any(
-            parameter.requires_grad for parameter in parameters
-        ):
+        given = (batch, *tensors_in(dict(self.network.further.values)))
+        if not any(each.requires_grad for each in chain(given, parameters)):
             raise InputError(
                 "differentiable=True, but neither the inputs nor any parameter of the "
                 "network requires gradients: call x.requires_grad_() first"
@@ -344,6 +354,17 @@ class Asked(NamedTuple):
         """Whether a layer's output is the feature map of the exact head."""
         shape = tuple(self.inputs.shape[1:])
         return self.explainer.structures.is_head_layer(layer, shape)
+
+
+def _with_further(
+    subjects: tuple[Subject, ...], further: Further
+) -> tuple[Subject, ...]:
+    """The subjects, each with what the network was given beside it."""
+    further = further.detach()
+    return tuple(
+        dataclasses.replace(subject, further=further.rows([row]))
+        for row, subject in enumerate(subjects)
+    )
 
 
 def explained(

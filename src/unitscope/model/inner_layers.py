@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 import torch
@@ -20,7 +21,13 @@ from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import HeadError
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_adds_up, check_same_size, map_of
-from unitscope.model.explaining import Asked, Explainer, size_of
+from unitscope.model.explaining import (
+    Asked,
+    Explainer,
+    Question,
+    explained,
+    size_of,
+)
 from unitscope.tracing.layers import (
     Layer,
     check_units,
@@ -50,7 +57,22 @@ def unit_maps(
     return _joined(parts)
 
 
-def measured_ablation(
+def ablation(
+    batches: Iterator[Asked], layer: str | None, units: ChosenUnits
+) -> Ablation:
+    """The ablation of units of a layer, or of the explained map where it is None."""
+    if layer is not None:
+        first = next(batches)
+        batches = chain([first], batches)
+        if not first.is_head_layer(layer):
+            return _measured_ablation(batches, layer, units)
+    explanation = explained(batches, Question())
+    count = explanation.feature_map.shape[1]
+    chosen = check_units(units, count, "the last feature map")
+    return Ablation.of(explanation, chosen)
+
+
+def _measured_ablation(
     batches: Iterable[Asked],
     layer: str,
     units: ChosenUnits,

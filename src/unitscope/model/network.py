@@ -205,6 +205,11 @@ class Network:
         return self.output.logits(result, len(batch)).to(torch.float32).clone()
 
     @property
+    def has_output(self) -> bool:
+        """Whether a trace has shown which of the network's results holds the logits."""
+        return self._learned.output is not None
+
+    @property
     def output(self) -> OutputChoice:
         """Which of the network's results holds the logits; known after the first trace."""
         assert self._learned.output is not None

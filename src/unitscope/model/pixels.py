@@ -38,8 +38,7 @@ def check_pixels(
         _check_taken(network, inputs)
     elif _makes_pixels(preprocessing):
         return
-    read = _read_by_convolution(network, inputs[:1])
-    if read is not None and read <= _LARGEST_SCALED:
+    if not _reads_pixels(network, inputs[:1]):
         return
     warn_user(
         "the inputs are whole numbers from 0 to 255, like pixels that were not "
@@ -67,8 +66,11 @@ def _makes_pixels(preprocessing: AnyPreprocessing) -> bool:
     return float(white.max()) > _LARGEST_SCALED
 
 
-def _read_by_convolution(network: Network, x: Tensor) -> float | None:
-    """The largest number that the first convolution reads; None where none runs."""
+def _reads_pixels(network: Network, x: Tensor) -> bool:
+    """Whether the first convolution reads numbers as large as pixels, or none runs.
+
+    A network that does not run on them is another matter.
+    """
     read: list[float] = []
 
     def look(_module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -80,5 +82,6 @@ def _read_by_convolution(network: Network, x: Tensor) -> float | None:
             if isinstance(module, nn.Conv2d):
                 handle = module.register_forward_pre_hook(look)
                 stack.callback(handle.remove)
-        network.runs(x)
-    return read[0] if read else None
+        if not network.runs(x):
+            return False
+    return not read or read[0] > _LARGEST_SCALED

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -26,8 +28,16 @@ class Provenance:
         default=None, repr=False, compare=False
     )
 
+    @classmethod
+    def of_module(
+        cls, module: nn.Module, also: Mapping[str, Any]
+    ) -> Provenance:
+        """That of a user's own module, which is always given `also` beside the photos."""
+        weights = f"as in the {type(module).__name__} that was wrapped"
+        return cls("wrapped", weights, notes=_notes_of(also))
 
-def notes_of(also: Mapping[str, Any]) -> tuple[str, ...]:
+
+def _notes_of(also: Mapping[str, Any]) -> tuple[str, ...]:
     """A line for each further input that is the same for all photos."""
     notes = []
     for name, value in also.items():

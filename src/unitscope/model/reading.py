@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -12,11 +11,11 @@ from torch import Tensor
 from unitscope.attribution.arrays import copied, recorded
 from unitscope.errors import InputError, warn_user
 from unitscope.inputs.batches import batches, stacked
-from unitscope.inputs.further import Further
 from unitscope.inputs.photos import AnyPhoto, Photo, is_photo
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_same_size
+from unitscope.tracing.arguments import tensors_in
 
 OnePhoto: TypeAlias = AnyPhoto | Photo
 Input: TypeAlias = (
@@ -30,29 +29,26 @@ def read_batches(
     preprocessing: AnyPreprocessing,
     batch_size: int,
     like: Tensor,
-    also: Mapping[str, Any] | None = None,
 ) -> Iterator[Batch]:
     """Inputs (batch, channel, row, col) with subjects.
 
-    `x` is a checked tensor, or a list from `photos_of`; `also` are further inputs of all
-    photos. The inputs have the dtype and device of `like`; uint8 pixels stay uint8. They
-    are linked to a tensor's gradients where gradients are recorded while they are read.
+    `x` is a checked tensor, or a list from `photos_of`. The inputs have the dtype and
+    device of `like`; uint8 pixels stay uint8. They are linked to a tensor's gradients where
+    gradients are recorded while they are read.
 
     Raises InputError and PhotoError for what cannot be explained.
     """
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
-    further = Further.of_photos(also or {}, len(x))
     if isinstance(x, Tensor):
-        read = _tensor_batches(x, preprocessing, batch_size, like)
-    else:
-        read = _photo_batches(x, preprocessing, batch_size, like)
-    return _with_further(read, further) if further else read
+        return _tensor_batches(x, preprocessing, batch_size, like)
+    return _photo_batches(x, preprocessing, batch_size, like)
 
 
-def warn_of_detached(x: Input) -> None:
-    """Warn of an input that wants gradients, where the answer will carry none."""
-    if isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled():
+def warn_of_detached(x: Input, also: Mapping[str, Any] | None) -> None:
+    """Warn of inputs that want gradients, where the answer will carry none."""
+    wants = any(tensor.requires_grad for tensor in tensors_in((x, also)))
+    if wants and torch.is_grad_enabled():
         warn_user(
             "the input requires gradients, but this explanation is detached and carries "
             "none: explain(x, differentiable=True) gives maps for a loss"
@@ -83,20 +79,6 @@ def photos_of(x: Any) -> list[Any]:
             "give one batch of it, or a list of photos"
         )
     return items
-
-
-def _with_further(read: Iterator[Batch], further: Further) -> Iterator[Batch]:
-    """The batches, with each photo's own further inputs."""
-    start = 0
-    for inputs, subjects in read:
-        yield (
-            inputs,
-            tuple(
-                dataclasses.replace(subject, further=further.rows([number]))
-                for number, subject in enumerate(subjects, start)
-            ),
-        )
-        start += len(subjects)
 
 
 def _photo_batches(

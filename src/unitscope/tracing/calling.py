@@ -68,6 +68,10 @@ class Calling:
         others = [each.further for each in rest]
         return replace(self, further=self.further.joined(others))
 
+    def detach(self) -> Calling:
+        """The same without gradients."""
+        return replace(self, further=self.further.detach())
+
     @contextlib.contextmanager
     def installed(self, module: nn.Module) -> Iterator[None]:
         """Inside, a call of the module with the photos alone gets everything else."""
