@@ -29,11 +29,12 @@ ROOMS = {
     "inputs": """
         pngs jpegs depths bands decoding photos resizing pictures bars boards measured
         raw mean_images grammar preprocessing processors keyword_transforms adapting
-        batches subjects
+        batches further subjects
         """,
     "tracing": """
-        functions arguments outputs taps ending roles axes function_call reordering reshaping
-        selecting windows combining joining axis_rules calls output_choice trace layers
+        functions arguments outputs taps ending roles axes function_call reordering
+        reshaping selecting windows combining joining axis_rules calls output_choice calling
+        trace layers
         stages
         """,
     "attribution": """
@@ -45,8 +46,8 @@ ROOMS = {
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance wrapping network checks reading scoring structure forward explaining inner_layers
-        classifier
+        provenance wrapping network usual_input checks reading tensors taking scoring
+        structure forward pixels explaining inner_layers classifier
         """,
     "network_facts": "",
     "kernels": "",

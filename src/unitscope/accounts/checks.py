@@ -78,7 +78,9 @@ def _ablation_check(
 ) -> Check:
     units = list(ablation.units)
     layer = None if explanation.exact else explanation.layer
-    real = model.forward_without(explanation.inputs(), units, layer)
+    real = model.forward_without(
+        explanation.inputs(), units, layer, also=explanation.also
+    )
     error = ablation_difference(ablation.after, real, explanation.logits)
 
     logits = "logits"

@@ -103,10 +103,8 @@ def _refused(reason: str, seconds: float) -> Verification:
 
 
 def _random_input(model: Classifier) -> Tensor:
-    like = model.like
-    shape = (1, *model.input_shape)
-    example = torch.empty(shape, dtype=like.dtype, device=like.device)
-    return probes(example)[1]
+    noise = torch.ones((1, *model.input_shape), device="cpu")
+    return probes(model.as_input(noise))[1]
 
 
 def ablation_error(

@@ -11,12 +11,13 @@ import torch
 
 from unitscope.atlas.disk.manifest import identity_of
 from unitscope.model import Classifier
+from unitscope.tracing.arguments import tensors_in
 
 _SHA256_DIGITS = 64
 
 
 def fingerprint(model: Classifier) -> str:
-    """A SHA-256 over the network's structure and all its weights."""
+    """A SHA-256 over the network's structure, all its weights, and its fixed inputs."""
     # A function in the structure is shown with its address, which changes in each run.
     structure = re.sub(r" at 0x[0-9a-fA-F]+", "", str(model.network))
     digest = hashlib.sha256(structure.encode())
@@ -28,6 +29,11 @@ def fingerprint(model: Classifier) -> str:
         header = f"\n{name} {shape} {tensor.dtype}\n"
         digest.update(header.encode())
         digest.update(_bytes_of(tensor))
+    for name, value in model.also.items():
+        digest.update(f"\nalso {name} {value}\n".encode())
+        # The text of a large tensor leaves numbers out.
+        for tensor in tensors_in(value):
+            digest.update(_bytes_of(tensor))
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 
@@ -40,7 +40,7 @@ def blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
-def copied(numbers: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+def copied(numbers: Num[Tensor, "*axes"]) -> Num[Tensor, "*axes"]:
     """A copy of a tensor on the processor, without its gradient."""
     if numbers.dtype is not torch.float32:
         return numbers.detach().clone()

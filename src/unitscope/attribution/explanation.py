@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.drawable import Drawable
 from unitscope.errors import InputError
 from unitscope.geometry import Grid, lay_on_photo
+from unitscope.inputs.further import Further
 from unitscope.inputs.photos import PhotoSource
 from unitscope.inputs.subjects import Subject
 from unitscope.tracing.layers import check_units, recording
@@ -315,6 +316,11 @@ class Explanation(Drawable, ABC):
     def probabilities(self) -> Float[Tensor, "batch class"] | None:
         """Of all classes (0–1), in float64; None where there are none."""
         return self.scores.probabilities(self.logits)
+
+    @property
+    def also(self) -> Mapping[str, Any]:
+        """The further inputs that were explained, as `explain(also=…)` takes them."""
+        return Further.of_each([each.further for each in self.subjects]).values
 
     def top(self, count: int = 5) -> list[list[Prediction]]:
         """For every photo its `count` best classes: label, index, logit, probability."""

@@ -194,7 +194,7 @@ def _are_probabilities(
     is_unbounded = _is_unbounded(traced)
     if is_unbounded and not _adds_up_to_one(output):
         return False
-    loud = [_LOUD * x for x in probes(example)]
+    loud = [_LOUD * x for x in probes(example) if x.is_floating_point()]
     outputs = [output, *map(run, [*probes(example), *loud])]
     if not all(map(_within_bounds, outputs)):
         return False

@@ -16,6 +16,7 @@ from unitscope.attribution.probes import probes
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
 from unitscope.errors import HeadError, ModelError
+from unitscope.tracing.calling import Calling
 from unitscope.tracing.calls import Call
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import Layer, captured, nesting
@@ -30,10 +31,14 @@ class NothingCountsError(HeadError):
 
 
 class Photos(NamedTuple):
-    """A user's own inputs (batch, channel, row, col), and their names."""
+    """A user's own inputs (batch, channel, row, col), and their names.
+
+    `calling` says what the network is given beside them.
+    """
 
     batch: Tensor
     names: tuple[str, ...]
+    calling: Calling = Calling()
 
     def __str__(self) -> str:
         others = len(self.names) - 1
@@ -148,7 +153,11 @@ class _Search:
         traced = self._traced.logits
         if traced is None:
             return False
-        return all(torch.equal(self._logits(x), traced) for x in self._inputs)
+        for number, x in enumerate(self._inputs):
+            with self._called(number):
+                if not torch.equal(self._logits(x), traced):
+                    return False
+        return True
 
     def _suffix(
         self,
@@ -188,9 +197,10 @@ class _Search:
         start = self._start_for(layer)
         measurements = []
         nothing_counts: NothingCountsError | None = None
-        for x in self._inputs:
+        for number, x in enumerate(self._inputs):
             try:
-                measurement, start = self._measure(layer, start, x)
+                with self._called(number):
+                    measurement, start = self._measure(layer, start, x)
             except NothingCountsError as refusal:
                 if self._photos is None:
                     raise
@@ -215,6 +225,13 @@ class _Search:
             silent=0 < silence < _SILENT,
             found_on="" if self._photos is None else str(self._photos),
         )
+
+    def _called(self, number: int) -> contextlib.AbstractContextManager[None]:
+        """Inside, the network is given what belongs to one of the photos."""
+        if self._photos is None:
+            return contextlib.nullcontext()
+        calling = self._photos.calling.rows([number])
+        return calling.installed(self._module)
 
     def _logits(self, x: Tensor) -> Tensor:
         # A copy, since some networks normalise their input in place.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from unitscope.errors import (
     UnitscopeError,
     one_line,
 )
+from unitscope.tracing.calling import Calling
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import Layer, evaluating, replacing
 
@@ -39,8 +40,9 @@ class Suffix:
     network runs on the photos (`inputs`). What bypasses the layer stays as it was.
 
     `others` are the tokens that stand before those of the map, (batch, token, unit).
-    `output` says which of the network's results holds the logits. What is
-    `differentiable` gives logits and gradients that carry gradients themselves.
+    `output` says which of the network's results holds the logits, `calling` what the
+    network is given beside the photos. What is `differentiable` gives logits and
+    gradients that carry gradients themselves.
     """
 
     network: nn.Module = field(repr=False)
@@ -53,6 +55,7 @@ class Suffix:
     differentiable: bool = False
     inputs: Tensor | None = field(repr=False, default=None)
     ending: Ending = IN_OUTPUT
+    calling: Calling = field(repr=False, default_factory=Calling)
 
     def __getitem__(self, image: int) -> Suffix:
         """The rest of the network for one photo, as a batch of one."""
@@ -70,6 +73,7 @@ class Suffix:
             others=together("others"),
             held=together("held"),
             inputs=together("inputs"),
+            calling=self.calling.joined([each.calling for each in rest]),
         )
 
     def detach(self) -> Suffix:
@@ -83,6 +87,7 @@ class Suffix:
             others=alone(self.others),
             held=alone(self.held),
             inputs=alone(self.inputs),
+            calling=self.calling.detach(),
             differentiable=False,
         )
 
@@ -98,7 +103,7 @@ class Suffix:
         self, feature_map: Float[Tensor, "batch unit row col"]
     ) -> Float[Tensor, "batch class"]:
         """A real forward pass of the rest, for feature maps of these photos; float32."""
-        with evaluating(self.network, self.differentiable):
+        with self._running(self.differentiable):
             return self._run(feature_map)
 
     def logits_without_each(
@@ -130,7 +135,7 @@ class Suffix:
         One forward pass of the rest for all classes, and one backward pass for each.
         """
         # Gradients flow whatever the user's contexts say; none is left on a parameter.
-        with evaluating(self.network, differentiable=True):
+        with self._running(differentiable=True):
             leaf = feature_map.clone().requires_grad_()
             rerun = self._run(leaf)
             if not rerun.requires_grad:
@@ -166,6 +171,14 @@ class Suffix:
                 "another result each time; explain again"
             )
 
+    @contextlib.contextmanager
+    def _running(self, differentiable: bool) -> Iterator[None]:
+        with (
+            evaluating(self.network, differentiable),
+            self.calling.installed(self.network),
+        ):
+            yield
+
     def _for_photos(self, images: Tensor) -> Suffix:
         def rows(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[images.to(values.device)]
@@ -175,6 +188,7 @@ class Suffix:
             others=rows(self.others),
             held=rows(self.held),
             inputs=rows(self.inputs),
+            calling=self.calling.rows(images.tolist()),
         )
 
     def _mixes_batch(self, feature_map: Tensor, logits: Tensor) -> bool:

@@ -16,6 +16,7 @@ from unitscope.attribution.readout import Readout
 from unitscope.engine.exporting import NotCompiledError, exported, session_of
 from unitscope.engine.passes import ForwardPass, Watched, run_plain
 from unitscope.errors import one_line
+from unitscope.tracing.calling import Completion
 from unitscope.tracing.layers import parts_of
 
 # What compiling may change, relative to the largest number of each output.
@@ -137,10 +138,14 @@ def _has_hooks(network: nn.Module) -> bool:
     everywhere = torch.nn.modules.module
     if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
         return True
-    return any(
-        module._forward_hooks or module._forward_pre_hooks
+    hooks = [
+        hook
         for module in parts_of(network)
-    )
+        for each in (module._forward_hooks, module._forward_pre_hooks)
+        for hook in each.values()
+    ]
+    # What completes the calls of the network is compiled with it.
+    return not all(isinstance(hook, Completion) for hook in hooks)
 
 
 def _noise_like(example: Tensor) -> Tensor:

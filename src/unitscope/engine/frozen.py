@@ -36,7 +36,7 @@ class Frozen:
     ) -> None:
         self.layers, self.required = layers, required
         self._network = network
-        self._compiled: dict[tuple[int, ...], Compiled | None] = {}
+        self._compiled: dict[tuple[Any, ...], Compiled | None] = {}
         self._snapshot: Snapshot | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -46,10 +46,12 @@ class Frozen:
     def compiled(
         self,
         network: nn.Module,
-        shape: tuple[int, ...],
+        shape: tuple[Any, ...],
         compile_: Callable[[], Compiled],
     ) -> Compiled | None:
         """The network compiled for inputs of a shape; None where it cannot be compiled.
+
+        `shape` is followed by the kinds of further inputs, where a call gives some.
 
         `compile_` compiles it when the shape first comes. A network that has changed is
         compiled anew, with a warning; one that cannot be compiled is not tried again.
@@ -70,9 +72,13 @@ class Frozen:
             self._snapshot = Snapshot(network)
         return self._compiled[shape]
 
-    def forget(self, shape: tuple[int, ...]) -> None:
+    def forget(self, shape: tuple[Any, ...]) -> None:
         """Compile anew when inputs of a shape come again."""
         self._compiled.pop(shape, None)
+
+    def forget_all(self) -> None:
+        """Compile anew whatever comes."""
+        self._compiled.clear()
 
     def _has_changed(self, network: nn.Module) -> bool:
         if network is not self._network:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Num
 from PIL import Image
 from torch import Tensor
 
 from unitscope.geometry import Placement
 from unitscope.inputs.decoding import Reading
+from unitscope.inputs.further import Further
 from unitscope.inputs.photos import Photo, PhotoSource, open_photo
-from unitscope.inputs.pictures import picture_of
+from unitscope.inputs.pictures import picture_of, picture_of_shares
 from unitscope.inputs.preprocessing import AnyPreprocessing, reading_of
 
 
@@ -24,19 +26,20 @@ class Subject:
     file is opened again when it is drawn: explaining thousands of photos keeps none in
     memory. `placed` says where the network's input lies on the photo, where that was
     recorded instead of the preprocessing. `notes` say what was guessed of the photo,
-    and what was left out.
+    and what was left out. `further` is what the network was given beside it.
     """
 
     name: str
     size: tuple[int, int]
     preprocessing: AnyPreprocessing | None
     source: PhotoSource | None = field(default=None, repr=False)
-    tensor: Float[Tensor, "channel row col"] | None = field(
+    tensor: Num[Tensor, "channel row col"] | None = field(
         default=None, repr=False
     )
     undo: AnyPreprocessing | None = field(default=None, repr=False)
     placed: Placement | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+    further: Further = field(default_factory=Further, repr=False)
 
     @classmethod
     def of_photo(cls, photo: Photo, preprocessing: AnyPreprocessing) -> Subject:
@@ -52,7 +55,7 @@ class Subject:
     @classmethod
     def of_tensor(
         cls,
-        tensor: Float[Tensor, "channel row col"],
+        tensor: Num[Tensor, "channel row col"],
         name: str,
         undo: AnyPreprocessing | None,
     ) -> Subject:
@@ -89,6 +92,8 @@ class Subject:
 
         assert self.tensor is not None
         channels = self.tensor.shape[0]
+        if self.tensor.dtype is torch.uint8 and channels in (1, 3):
+            return picture_of_shares(self.tensor / 255)
         if self.undo is not None and self.undo.channels == channels:
             return self.undo.undo(self.tensor)
         return picture_of(self.tensor)

@@ -98,7 +98,7 @@ def warn_of_nothing(
     for image, subject in enumerate(subjects):
         if not bool(feature_map[image].any()):
             photo = batch[image : image + 1]
-            where = network.first_layer(
+            where = network.for_photo(image).first_layer(
                 photo, lambda output: not bool(output.any())
             )
             warn_user(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,32 +19,23 @@ from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import HeadError
 from unitscope.inputs.adapting import as_preprocessing
+from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.labels import LabelsSource, read_labels
 from unitscope.model import inner_layers
-from unitscope.model.explaining import Explainer, Question
+from unitscope.model.explaining import Asked, Explainer, Question, explained
 from unitscope.model.forward import Forward
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
-from unitscope.model.reading import (
-    Batch,
-    Input,
-    read_batches,
-    warn_of_detached,
-)
+from unitscope.model.reading import Input, warn_of_detached
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
+from unitscope.model.taking import taken
+from unitscope.model.usual_input import UsualInput
 from unitscope.model.wrapping import check_module
-from unitscope.tracing.layers import (
-    Layer,
-    check_units,
-    find_map_layer,
-    recording,
-)
+from unitscope.tracing.layers import Layer, find_map_layer, recording
 from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
-
-_USUAL_INPUT = (224, 224)
 
 
 class Classifier:
@@ -65,21 +56,22 @@ class Classifier:
         provenance: Provenance | None = None,
         output: OutputName | None = None,
         scores: Scores | str | None = None,
+        also: Mapping[str, Any] | None = None,
     ) -> None:
         check_module(module)
         self.preprocessing = as_preprocessing(preprocessing)
-        self.provenance = provenance or Provenance(
-            "wrapped", f"as in the {type(module).__name__} that was wrapped"
-        )
+        self.provenance = provenance or Provenance.of_module(module, also or {})
+        fixed = Further.fixed(also or {})
         count = None if labels is None else len(labels)
-        self._network = Network(module, output, count)
+        self._network = Network(module, fixed, output, count)
         wanted = None if scores is None else Scores.read(scores)
         self._scoring = Scoring(self._network, labels, wanted)
         self._structures = Structures(self._network, self._scoring)
         self._forward = Forward(self._network, self._structures)
-        # Without a preprocessing, the inputs themselves show what shape is usual.
-        self._shape_from_inputs = preprocessing is None
-        self._seen_shape: tuple[int, int, int] | None = None
+        self._explainer = Explainer(
+            self._network, self._structures, self._forward, self._scoring
+        )
+        self._usual = UsualInput(self._network, preprocessing is None)
 
     def __repr__(self) -> str:
         module = type(self.module).__name__
@@ -93,7 +85,7 @@ class Classifier:
 
     @module.setter
     def module(self, module: nn.Module) -> None:
-        self._network.wrapped = module
+        self._network.wrap(module)
 
     @property
     def network(self) -> nn.Module:
@@ -121,7 +113,8 @@ class Classifier:
     @property
     def output(self) -> str | None:
         """The output that is read as logits ("1"), settable; None where there is one only."""
-        self._structures.at(self.input_shape)
+        if not self._network.has_output:
+            self._structures.at(self.input_shape)
         choice = self._network.output
         return None if choice.is_alone else choice.path
 
@@ -148,21 +141,22 @@ class Classifier:
             return None, str(refusal)
 
     @property
+    def also(self) -> Mapping[str, Any]:
+        """The further inputs that are the same for all photos, by name."""
+        return self._network.fixed.values
+
+    @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device of the network's parameters."""
         return self._network.like
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(channel, row, col) of the network's usual input.
+        """(channel, row, col) of the network's usual input: the preprocessing's.
 
-        The preprocessing's; the last tensor's where no preprocessing was given; else
-        224×224.
+        Without one the last tensor's; else 224×224, of the first convolution's channels.
         """
-        if self._seen_shape is not None:
-            return self._seen_shape
-        rows, cols = self.preprocessing.input_size or _USUAL_INPUT
-        return self.preprocessing.channels, rows, cols
+        return self._usual.shape(self.preprocessing)
 
     def layers(self) -> list[Layer]:
         """The layers of a forward pass in order: name, kind, output shape, place."""
@@ -176,6 +170,7 @@ class Classifier:
         self,
         x: Input,
         *,
+        also: Mapping[str, Any] | None = None,
         layer: str | None = None,
         method: str | None = None,
         precision: str | None = None,
@@ -185,32 +180,32 @@ class Classifier:
     ) -> Explanation:
         """Explain photos or tensors: logits, class activation maps, contributions, ablations.
 
-        `x` is a path, a PIL image, a list of them, or a (batch, channel, row, col) tensor
-        of inputs already preprocessed. `batch_size` photos go through the network at a
+        `x` is a path, a PIL image, a list of them, a (batch, channel, row, col) tensor of
+        preprocessed inputs, or a loader's batch with one. `also` are further inputs of the
+        network by name, one row a photo. `batch_size` photos go through the network at a
         time; `progress` is called with the number of photos done.
 
         The answer is exact where the network's head is. Otherwise it is local, at the last
-        layer with a useful map. A `layer` other than the head's is always answered
-        locally. `method` asks for a local answer by "hirescam" (the default), or by another
-        of `unitscope.attribution.methods.METHODS`.
+        layer with a useful map, and so it is at any `layer` other than the head's. `method`
+        asks for a local answer by one of `unitscope.attribution.methods.METHODS`.
 
-        With `precision` "bfloat16" exact answers are computed in that, which is faster
-        where the processor has it; `rounded` says how far they are off. A frozen network
-        (see `freeze`) runs compiled.
+        With `precision` "bfloat16" exact answers are computed in that, faster where the
+        processor has it; `rounded` says how far they are off. A frozen network (see
+        `freeze`) runs compiled.
 
         Answers are detached, unless they are asked to be `differentiable`: logits, maps
-        and contributions then carry gradients to `x` and to the parameters, for a map in
-        a loss (docs/answers.md).
+        and contributions then carry gradients to `x`, `also` and the parameters, for a map
+        in a loss (docs/answers.md).
 
         Raises PhotoError, InputError, NonFiniteError; LayerError for a layer that does not
         exist or has no map; HeadError where there is neither an exact nor a local answer.
         """
         question = Question(layer, method, precision, differentiable)
-        with recording() if differentiable else contextlib.nullcontext():
-            batches = self._batches(x, batch_size)
-            if not differentiable:
-                warn_of_detached(x)
-            return self._explainer().all(batches, question, progress)
+        if not differentiable:
+            warn_of_detached(x, also)
+        with recording() if differentiable else torch.no_grad():
+            batches = self._batches(x, batch_size, also)
+            return explained(batches, question, progress)
 
     def units(
         self,
@@ -218,6 +213,7 @@ class Classifier:
         layer: str | None = None,
         units: int | Sequence[int] = 0,
         *,
+        also: Mapping[str, Any] | None = None,
         batch_size: int = 16,
     ) -> UnitMaps:
         """The feature maps of chosen units of a layer; the explained layer's when None.
@@ -226,9 +222,10 @@ class Classifier:
         for a unit that it does not have.
         """
         if layer is None:
-            return self.explain(x, batch_size=batch_size).unit_maps(units)
-        batches = self._batches(x, batch_size)
-        return inner_layers.unit_maps(self._explainer(), batches, layer, units)
+            explanation = self.explain(x, also=also, batch_size=batch_size)
+            return explanation.unit_maps(units)
+        batches = self._batches(x, batch_size, also)
+        return inner_layers.unit_maps(batches, layer, units)
 
     def ablate(
         self,
@@ -236,6 +233,7 @@ class Classifier:
         layer: str | None = None,
         units: int | Sequence[int] = (),
         *,
+        also: Mapping[str, Any] | None = None,
         batch_size: int = 16,
     ) -> Ablation:
         """Switch units of a layer off and classify again: logits `.before` and `.after`.
@@ -244,32 +242,24 @@ class Classifier:
         answer from one forward pass. At any other layer a second forward pass runs with
         the units' maps set to zero.
         """
-        shape: tuple[int, ...] = self.input_shape
-        if isinstance(x, Tensor) and x.ndim == 4:
-            shape = tuple(x.shape[1:])
-        if layer is None or self._structures.is_head_layer(layer, shape):
-            explanation = self.explain(x, batch_size=batch_size)
-            count = explanation.feature_map.shape[1]
-            chosen = check_units(units, count, "the last feature map")
-            return Ablation.of(explanation, chosen)
-
-        batches = self._batches(x, batch_size)
-        return inner_layers.measured_ablation(
-            self._explainer(), batches, layer, units
-        )
+        batches = self._batches(x, batch_size, also)
+        return inner_layers.ablation(batches, layer, units)
 
     def forward_without(
-        self, x: Input, units: int | Sequence[int], layer: str | None = None
+        self,
+        x: Input,
+        units: int | Sequence[int],
+        layer: str | None = None,
+        *,
+        also: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Logits (batch, class) of a real forward pass with units at zero.
 
-        What `explain(x).ablate(units).logits` must equal: the slow way, to prove the fast
-        one on the network at hand.
+        What `explain(x).ablate(units).logits` must equal: the slow way proves the fast one.
         """
-        explainer = self._explainer()
         parts = [
-            inner_layers.logits_without(explainer, batch, units, layer)
-            for batch, _ in self._batches(x, 16)
+            inner_layers.logits_without(asked, units, layer)
+            for asked in self._batches(x, 16, also)
         ]
         return torch.cat(parts)
 
@@ -277,13 +267,16 @@ class Classifier:
         self,
         batch: Float[Tensor, "batch channel row col"],
         layers: Sequence[str] = (),
+        *,
+        also: Mapping[str, Any] | None = None,
     ) -> Activations:
         """What layers did on preprocessed inputs, with logits, from one forward pass.
 
         Raises LayerError for a layer that does not exist or has no map, NonFiniteError, and
         HeadError where the maps do not add up to the logits.
         """
-        return inner_layers.activations(self._explainer(), batch, layers)
+        asked = self._explainer.whole(batch, also, self.preprocessing)
+        return inner_layers.activations(asked, layers)
 
     def freeze(self, layers: str | Sequence[str] = ()) -> Classifier:
         """Promise that weights, code and mode stay as they are: passes then run compiled.
@@ -296,8 +289,7 @@ class Classifier:
         other layers run as they are.
 
         A change that torch counts is seen before every pass: the network is then compiled
-        anew, with a warning. A write through `.data` or numpy, or by a fused optimizer, is
-        not seen.
+        anew, with a warning. Writes through `.data`, numpy or fused optimizers are not seen.
         """
         self._forward.freeze(self._layer_names(layers))
         return self
@@ -324,25 +316,25 @@ class Classifier:
             yield self
 
     def engine(self) -> str:
-        """What runs the network on its usual inputs: "onnxruntime" or "torch".
+        """What runs the network on its usual inputs: "onnxruntime" (compiled) or "torch".
 
-        "onnxruntime" where it is frozen and can be compiled. Compiles a frozen network that
-        has not run yet.
+        Compiles a frozen network that has not run yet.
         """
-        compiled = self._forward.compiled(self.input_shape)
-        return "torch" if compiled is None else "onnxruntime"
+        is_compiled = self._forward.compiled(self.input_shape) is not None
+        return "onnxruntime" if is_compiled else "torch"
 
-    def _explainer(self) -> Explainer:
-        return Explainer(
-            self._network, self._structures, self._forward, self._scoring
+    def as_input(self, noise: Float[Tensor, "*axes"]) -> Tensor:
+        """Noise of deviation 1 as the network takes inputs: dtype, device, and range."""
+        return self._network.as_input(noise)
+
+    def _batches(
+        self, x: Input, batch_size: int, also: Mapping[str, Any] | None
+    ) -> Iterator[Asked]:
+        photos, also = taken(x, also, self._network)
+        self._usual.see(photos)
+        return self._explainer.asked(
+            photos, also, self.preprocessing, batch_size
         )
-
-    def _batches(self, x: Input, batch_size: int) -> Iterator[Batch]:
-        batches = read_batches(x, self.preprocessing, batch_size, self.like)
-        if isinstance(x, Tensor) and self._shape_from_inputs:
-            channels, rows, cols = (int(side) for side in x.shape[1:])
-            self._seen_shape = channels, rows, cols
-        return batches
 
     def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
         names = dict.fromkeys([layers] if isinstance(layers, str) else layers)
@@ -358,6 +350,7 @@ def wrap(
     output: OutputName | None = None,
     *,
     scores: Scores | str | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """Make a module that maps (batch, channel, row, col) to logits into a classifier.
 
@@ -368,9 +361,11 @@ def wrap(
     module returns several tensors and numbers do not say which they are. `scores` are
     "softmax" (one class is right), "sigmoid" (each class for itself), "none" (regression,
     embeddings) or "probabilities" (the outputs are such, and stay as they are); without
-    them they are guessed from numbers.
+    them they are guessed from numbers. `also` are further inputs of the module by the names
+    of its forward's parameters, the same for all photos; a tensor whose first axis is 1 is
+    repeated for every photo.
     """
     names = None if labels is None else read_labels(labels)
     return Classifier(
-        module, names, preprocessing, output=output, scores=scores
+        module, names, preprocessing, output=output, scores=scores, also=also
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,10 +20,12 @@ from unitscope.attribution.head import Head
 from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.local_search import Photos
-from unitscope.attribution.methods import METHODS
+from unitscope.attribution.methods import DEFAULT_METHOD, METHODS
 from unitscope.attribution.suffix import suffix_after
 from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError, InputError, warn_user
+from unitscope.inputs.further import Further
+from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import (
     check_adds_up,
@@ -31,9 +35,12 @@ from unitscope.model.checks import (
 )
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
-from unitscope.model.reading import Batch
+from unitscope.model.pixels import check_pixels
+from unitscope.model.reading import read_batches
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
+from unitscope.model.taking import taken
+from unitscope.tracing.arguments import tensors_in
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import Layer, find_map_layer
 
@@ -85,20 +92,70 @@ class Explainer:
     forward: Forward
     scoring: Scoring
 
-    def all(
+    def asked(
         self,
-        batches: Iterable[Batch],
-        question: Question,
-        progress: Callable[[int], None] | None,
-    ) -> Explanation:
-        """One explanation of several batches; `progress` is told the photos done."""
-        parts: list[Explanation] = []
-        for batch, subjects in batches:
-            parts.append(self.explain(batch, subjects, question))
-            if progress is not None:
-                progress(len(subjects))
-        check_same_size(part.input_size for part in parts)
-        return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
+        photos: Tensor | list[Any],
+        also: Mapping[str, Any],
+        preprocessing: AnyPreprocessing,
+        batch_size: int,
+    ) -> Iterator[Asked]:
+        """Photos in batches, with the explainer for each."""
+        like = self.network.like
+        further = Further.of_photos(also, len(photos))
+        done = 0
+        for inputs, subjects in read_batches(
+            photos, preprocessing, batch_size, like
+        ):
+            rows = range(done, done + len(subjects))
+            done += len(subjects)
+            asked = self.given(inputs, further.rows(rows), subjects)
+            if isinstance(photos, Tensor):
+                check_pixels(asked.explainer.network, inputs, preprocessing)
+            yield asked
+
+    def whole(
+        self,
+        batch: Tensor,
+        also: Mapping[str, Any] | None,
+        preprocessing: AnyPreprocessing,
+    ) -> Asked:
+        """A whole batch of preprocessed inputs, without subjects."""
+        is_usual = isinstance(batch, Tensor) and batch.is_floating_point()
+        if is_usual:
+            # As a scan makes it: nothing is checked twice.
+            further = Further.of_photos(also or {}, len(batch))
+            return self.given(batch, further)
+
+        inputs, also = taken(batch, also, self.network)
+        if not isinstance(inputs, Tensor):
+            raise InputError(
+                "activations are those of a (batch, channel, row, col) tensor, not of a "
+                f"{type(batch).__name__}"
+            )
+        asked = self.given(inputs, Further.of_photos(also, len(inputs)))
+        check_pixels(asked.explainer.network, inputs, preprocessing)
+        return asked
+
+    def given(
+        self,
+        inputs: Tensor,
+        further: Further,
+        subjects: tuple[Subject, ...] = (),
+    ) -> Asked:
+        """A batch with the explainer for it, of the network with its further inputs."""
+        pixels = inputs.dtype is torch.uint8
+        if not further and not pixels:
+            return Asked(self, inputs, subjects)
+
+        network = self.network.given(further, pixels)
+        structures = self.structures.of(network)
+        forward = self.forward.of(network, structures)
+        explainer = dataclasses.replace(
+            self, network=network, structures=structures, forward=forward
+        )
+        like = network.like
+        inputs = inputs.to(like.device, like.dtype)
+        return Asked(explainer, inputs, _with_further(subjects, further))
 
     def explain(
         self,
@@ -107,9 +164,9 @@ class Explainer:
         question: Question,
     ) -> Explanation:
         """The explanation of a batch. Raises as `Classifier.explain` does."""
+        head = self._head(batch, subjects, question)
         if question.differentiable:
             self._check_differentiable(batch)
-        head = self._head(batch, subjects, question)
         if isinstance(head, ExactHead):
             try:
                 return self._exactly(batch, subjects, head, question)
@@ -118,12 +175,15 @@ class Explainer:
                 self.forward.forget(tuple(batch.shape[1:]))
             head = self._head(batch, subjects, question)
             if isinstance(head, ExactHead):
-                return self._exactly(batch, subjects, head, question)
+                try:
+                    return self._exactly(batch, subjects, head, question)
+                except HeadError:
+                    if not self.network.further:
+                        raise
+                    return self.explain_locally(batch, subjects, question)
 
         assert isinstance(head, LocalHead)
-        if question.bfloat16:
-            warn_of_precision("local answers are computed in that")
-        return self._locally(batch, subjects, head, question.differentiable)
+        return self._locally(batch, subjects, head, question)
 
     def _head(
         self, batch: Tensor, subjects: tuple[Subject, ...], question: Question
@@ -132,9 +192,8 @@ class Explainer:
         shape = tuple(batch.shape[1:])
         structure = self.structures.at(shape)
         compiled = structure.layers_of_best_local()
-        photos = Photos(
-            batch.detach(), tuple(subject.name for subject in subjects)
-        )
+        names = tuple(subject.name for subject in subjects)
+        photos = Photos(batch.detach(), names, self.network.calling)
         head = self.structures.head(
             shape, question.layer, question.method, photos
         )
@@ -145,6 +204,23 @@ class Explainer:
     def ending_at(self, batch: Tensor) -> Ending:
         """Where the logits are in a forward pass of a batch."""
         return self.structures.at(tuple(batch.shape[1:])).ending
+
+    def explain_locally(
+        self,
+        batch: Float[Tensor, "batch channel row col"],
+        subjects: tuple[Subject, ...],
+        question: Question,
+    ) -> LocalExplanation:
+        """The local answer at the exact head's layer, for a head that photos do not share."""
+        at_head = dataclasses.replace(
+            question, layer=None, method=DEFAULT_METHOD
+        )
+        head = self._head(batch, subjects, at_head)
+        assert isinstance(head, LocalHead)
+        names = " and ".join(map(repr, self.network.further.values))
+        reason = f"the head depends on {names}, and differs from photo to photo"
+        head = dataclasses.replace(head, reason=reason)
+        return self._locally(batch, subjects, head, question)
 
     def _exactly(
         self,
@@ -191,10 +267,14 @@ class Explainer:
 
     def _check_differentiable(self, batch: Tensor) -> None:
         """Raise where nothing requires gradients; say where a pass is not compiled."""
+        if batch.requires_grad and self.network.pixels:
+            raise InputError(
+                "the network takes uint8 pixels, and no gradient passes whole numbers: "
+                "leave out x.requires_grad_(), or wrap the network behind the conversion"
+            )
         parameters = self.network.module.parameters()
-        if not batch.requires_grad and not any(
-            parameter.requires_grad for parameter in parameters
-        ):
+        given = (batch, *tensors_in(dict(self.network.further.values)))
+        if not any(each.requires_grad for each in chain(given, parameters)):
             raise InputError(
                 "differentiable=True, but neither the inputs nor any parameter of the "
                 "network requires gradients: call x.requires_grad_() first"
@@ -220,14 +300,17 @@ class Explainer:
         batch: Tensor,
         subjects: tuple[Subject, ...],
         head: LocalHead,
-        differentiable: bool,
+        question: Question,
     ) -> LocalExplanation:
+        if question.bfloat16:
+            warn_of_precision("local answers are computed in that")
         layers = self.structures.at(tuple(batch.shape[1:])).layers
         layer = find_map_layer(layers, head.layer)
         start = find_map_layer(layers, head.start) if head.start else None
         needed = [layer] if start in (None, layer) else [layer, start]
 
         names = tuple(each.name for each in needed)
+        differentiable = question.differentiable
         passed = self.forward.run(
             batch, names, with_head=False, differentiable=differentiable
         )
@@ -261,10 +344,76 @@ class Explainer:
             self.scoring.labels_for(passed.logits.shape[1]),
             subjects,
             size_of(batch),
-            suffix=suffix,
+            suffix=dataclasses.replace(suffix, calling=self.network.calling),
             scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
             differentiable=differentiable,
         )
+
+
+class Asked(NamedTuple):
+    """A batch of inputs (batch, channel, row, col), and what explains it."""
+
+    explainer: Explainer
+    inputs: Tensor
+    subjects: tuple[Subject, ...]
+
+    def is_head_layer(self, layer: str) -> bool:
+        """Whether a layer's output is the feature map of the exact head."""
+        shape = tuple(self.inputs.shape[1:])
+        return self.explainer.structures.is_head_layer(layer, shape)
+
+
+def _with_further(
+    subjects: tuple[Subject, ...], further: Further
+) -> tuple[Subject, ...]:
+    """The subjects, each with what the network was given beside it."""
+    further = further.detach()
+    return tuple(
+        dataclasses.replace(subject, further=further.rows([row]))
+        for row, subject in enumerate(subjects)
+    )
+
+
+def explained(
+    batches: Iterable[Asked],
+    question: Question,
+    progress: Callable[[int], None] | None = None,
+) -> Explanation:
+    """The explanation of all batches; `progress` is called with the photos done."""
+    parts: list[Explanation] = []
+    kept: list[Asked] = []
+    for asked in batches:
+        explainer, inputs, subjects = asked
+        parts.append(explainer.explain(inputs, subjects, question))
+        if explainer.network.further:
+            kept.append(asked)
+        if progress is not None:
+            progress(len(subjects))
+    check_same_size(part.input_size for part in parts)
+
+    if kept and not _share_head(parts):
+        parts = [
+            explainer.explain_locally(inputs, subjects, question)
+            for explainer, inputs, subjects in kept
+        ]
+    return parts[0] if len(parts) == 1 else parts[0].joined(parts[1:])
+
+
+def _share_head(parts: Sequence[Explanation]) -> bool:
+    """Whether the heads of several explanations are the same, to rounding."""
+    readouts = [
+        part.head.readout for part in parts if isinstance(part.head, ExactHead)
+    ]
+    if not readouts:
+        return True
+    if len(readouts) < len(parts):
+        return False
+    first, *rest = readouts
+    return all(
+        torch.allclose(first.weight, other.weight)
+        and torch.allclose(first.bias, other.bias)
+        for other in rest
+    )
 
 
 def _warn_of_silence(layer: Layer) -> None:

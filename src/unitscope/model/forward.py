@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.engine.compiled import Compiled, compile_network
+from unitscope.engine.exporting import NotCompiledError
 from unitscope.engine.frozen import Frozen
 from unitscope.engine.passes import (
     ROUNDED,
@@ -22,7 +24,7 @@ from unitscope.engine.passes import (
 from unitscope.errors import warn_user
 from unitscope.model.network import Network
 from unitscope.model.structure import Structure, Structures
-from unitscope.tracing.layers import ONE_THREAD, evaluating
+from unitscope.tracing.layers import ONE_THREAD
 
 
 class Forward:
@@ -31,6 +33,12 @@ class Forward:
     def __init__(self, network: Network, structures: Structures) -> None:
         self._network, self._structures = network, structures
         self.frozen: Frozen | None = None
+
+    def of(self, network: Network, structures: Structures) -> Forward:
+        """The same, for the network when it is given further inputs."""
+        forward = copy.copy(self)
+        forward._network, forward._structures = network, structures
+        return forward
 
     def freeze(self, layers: tuple[str, ...], required: bool = False) -> None:
         """Run compiled from now on, with the outputs of `layers` beside the head's input."""
@@ -67,12 +75,13 @@ class Forward:
     def recompile(self, shape: tuple[int, ...]) -> None:
         """Compile anew when a shape comes again."""
         if self.frozen is not None:
-            self.frozen.forget(shape)
+            self.frozen.forget(self._network.key(shape))
 
     def forget_all(self) -> None:
         """Find every structure anew, and compile anew."""
-        for shape in self._structures.shapes():
-            self.forget(shape)
+        self._structures.forget_all()
+        if self.frozen is not None:
+            self.frozen.forget_all()
 
     def run(
         self,
@@ -107,7 +116,7 @@ class Forward:
         path = structure.path if with_head else None
         watched = Watched(path, layers, structure.ending)
         module = self._network.module
-        with evaluating(module, differentiable):
+        with self._network.running(differentiable):
             return self._network.guarded(
                 lambda: run_plain(module, batch, watched), shape
             )
@@ -127,17 +136,29 @@ class Forward:
         module, like = self._network.module, self._network.like
 
         def compile_() -> Compiled:
+            self._check_can_compile()
             example = torch.zeros(
                 (1, *shape), dtype=like.dtype, device=like.device
             )
             with (
-                evaluating(module),
+                self._network.running(),
                 torch.inference_mode(False),
                 torch.no_grad(),
             ):
                 return compile_network(module, example, watched)
 
-        return self.frozen.compiled(module, shape, compile_)
+        key = self._network.key(shape)
+        return self.frozen.compiled(module, key, compile_)
+
+    def _check_can_compile(self) -> None:
+        if self._network.pixels:
+            raise NotCompiledError("it takes uint8 pixels")
+        if self._network.further:
+            names = ", ".join(map(repr, self._network.further.values))
+            raise NotCompiledError(
+                f"it is given {names} with every call: what stays the same can be given "
+                "to wrap(module, also=…)"
+            )
 
     def run_bfloat16(
         self, batch: Float[Tensor, "batch channel row col"]
@@ -174,7 +195,7 @@ class Forward:
 
     def _run_bfloat16(self, batch: Tensor, structure: Structure) -> ForwardPass:
         watched, module = Watched(structure.path), self._network.module
-        with evaluating(module):
+        with self._network.running():
             return self._network.guarded(
                 lambda: run_bfloat16(module, batch, watched),
                 tuple(batch.shape[1:]),

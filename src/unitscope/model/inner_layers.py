@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 import torch
@@ -16,15 +17,20 @@ from unitscope.attribution.arrays import cell_means
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.head import Head
 from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.errors import HeadError
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_adds_up, check_same_size, map_of
-from unitscope.model.explaining import Explainer, size_of
-from unitscope.model.reading import Batch
+from unitscope.model.explaining import (
+    Asked,
+    Explainer,
+    Question,
+    explained,
+    size_of,
+)
 from unitscope.tracing.ending import another_path
 from unitscope.tracing.layers import (
     Layer,
     check_units,
-    evaluating,
     find_map_layer,
     without_units,
 )
@@ -33,14 +39,13 @@ ChosenUnits: TypeAlias = int | Sequence[int]
 
 
 def unit_maps(
-    explainer: Explainer,
-    batches: Iterable[Batch],
+    batches: Iterable[Asked],
     layer: str,
     units: ChosenUnits,
 ) -> UnitMaps:
     """The maps of chosen units of a layer, one forward pass a batch."""
     parts = []
-    for batch, subjects in batches:
+    for explainer, batch, subjects in batches:
         found, chosen = _layer_and_units(explainer, batch, layer, units)
         passed = explainer.forward.run(batch, (layer,), with_head=False)
 
@@ -52,20 +57,34 @@ def unit_maps(
     return _joined(parts)
 
 
-def measured_ablation(
-    explainer: Explainer,
-    batches: Iterable[Batch],
+def ablation(
+    batches: Iterator[Asked], layer: str | None, units: ChosenUnits
+) -> Ablation:
+    """The ablation of units of a layer, or of the explained map where it is None."""
+    if layer is not None:
+        first = next(batches)
+        batches = chain([first], batches)
+        if not first.is_head_layer(layer):
+            return _measured_ablation(batches, layer, units)
+    explanation = explained(batches, Question())
+    count = explanation.feature_map.shape[1]
+    chosen = check_units(units, count, "the last feature map")
+    return Ablation.of(explanation, chosen)
+
+
+def _measured_ablation(
+    batches: Iterable[Asked],
     layer: str,
     units: ChosenUnits,
 ) -> Ablation:
-    """Logits before and after, by a second forward pass, and the units' maps before."""
-    network = explainer.network
+    """The ablation of units of a layer, measured by a second forward pass."""
     before, after, parts = [], [], []
-    for batch, subjects in batches:
+    for explainer, batch, subjects in batches:
+        network = explainer.network
         found, chosen = _layer_and_units(explainer, batch, layer, units)
         passed = explainer.forward.run(batch, (layer,), with_head=False)
         with (
-            evaluating(network.module),
+            network.running(),
             without_units(network.module, found, chosen),
         ):
             ending = explainer.ending_at(batch)
@@ -95,9 +114,10 @@ def measured_ablation(
 
 
 def logits_without(
-    explainer: Explainer, batch: Tensor, units: ChosenUnits, layer: str | None
+    asked: Asked, units: ChosenUnits, layer: str | None
 ) -> Float[Tensor, "batch class"]:
     """Logits of a real forward pass with units of the explained map at zero."""
+    explainer, batch, _ = asked
     shape = tuple(batch.shape[1:])
     network = explainer.network
     structure = explainer.structures.at(shape)
@@ -107,30 +127,35 @@ def logits_without(
     if not isinstance(head, ExactHead) or structure.path is None:
         found = find_map_layer(structure.layers, head.layer)
         with (
-            evaluating(network.module),
+            network.running(),
             without_units(network.module, found, chosen),
         ):
             return network.logits(batch.clone(), structure.ending)
 
     fresh = batch.clone()  # before the switch, which counts calls
     switch = structure.path.without_units(chosen)
-    with evaluating(network.module):
+    with network.running():
         logits = network.logits(fresh, structure.ending, switch)
     if not switch.fired:
         raise another_path()
     return logits
 
 
-def activations(
-    explainer: Explainer, batch: Tensor, layers: Sequence[str]
-) -> Activations:
+def activations(asked: Asked, layers: Sequence[str]) -> Activations:
     """Maps of layers with logits and the head's feature map, from one forward pass."""
+    explainer, batch, _ = asked
     network = explainer.network
     shape = tuple(batch.shape[1:])
     structure = explainer.structures.at(shape)
     names = tuple(dict.fromkeys(layers))
     chosen = [find_map_layer(structure.layers, name) for name in names]
-    passed = explainer.forward.run(batch, names)
+    try:
+        passed = explainer.forward.run(batch, names)
+    except HeadError:
+        if not network.further:
+            raise
+        # Further inputs make another head for each photo.
+        passed = explainer.forward.run(batch, names, with_head=False)
 
     maps = {layer.name: map_of(layer, passed).contiguous() for layer in chosen}
     pooled = {name: cell_means(map_) for name, map_ in maps.items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -11,12 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitscope.attribution.probes import as_pixels
 from unitscope.errors import (
     HeadError,
     ModelError,
     NonFiniteError,
     UnitscopeError,
 )
+from unitscope.inputs.further import Further
+from unitscope.tracing.calling import Calling
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import captured, evaluating, layers_of
 from unitscope.tracing.output_choice import Given, OutputName, choose_output
@@ -27,22 +32,69 @@ from unitscope.tracing.trace import Trace, trace, unwatchable
 Result = TypeVar("Result")
 
 
+@dataclass
+class _Learned:
+    """What running a network has shown of it."""
+
+    needs_pixels: bool = False
+    channels: int | None = None
+    output: OutputChoice | None = None
+
+
 class Network:
     """The module that is run: inside DataParallel and torch.compile, which hide layers.
 
-    `wanted` is the output that the user wants read as logits, None where the numbers
-    shall say it; `labels` is how many labels there are, where there are any.
+    `fixed` are further inputs that are the same for all photos. `wanted` is the output
+    that the user wants read as logits, None where the numbers shall say it; `labels` is
+    how many labels there are, where there are any.
     """
 
     def __init__(
         self,
         wrapped: nn.Module,
+        fixed: Further | None = None,
         wanted: OutputName | None = None,
         labels: int | None = None,
     ) -> None:
         self.wrapped = wrapped
-        self.wanted, self._labels = wanted, labels
-        self._output: OutputChoice | None = None
+        self.fixed = fixed or Further()
+        self.further = Further()
+        self._given_pixels = False
+        self._wanted, self._labels = wanted, labels
+        # Shared with all that `given` makes.
+        self._learned = _Learned()
+
+    def wrap(self, module: nn.Module) -> None:
+        """Run another module from now on."""
+        self.wrapped = module
+        self._learned = _Learned(output=self._learned.output)
+
+    def given(self, further: Further, pixels: bool) -> Network:
+        """The same network, given the further inputs of a batch, and uint8 pixels or not."""
+        given = copy.copy(self)
+        given.further = further
+        given._given_pixels = pixels
+        return given
+
+    def for_photo(self, image: int) -> Network:
+        """The same network, given the further inputs of one photo of the batch."""
+        if not self.further:
+            return self
+        return self.given(self.further.rows([image]), self._given_pixels)
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the network is given uint8 pixels."""
+        return self._given_pixels or self._learned.needs_pixels
+
+    def learn_pixels(self, shape: tuple[int, ...]) -> bool:
+        """Whether the network runs on uint8 inputs alone; it is then always given those."""
+        as_pixels = self.given(self.further, pixels=True)
+        floating = self.noise(shape)
+        if self.runs(floating) or not as_pixels.runs(as_pixels.noise(shape)):
+            return False
+        self._learned.needs_pixels = True
+        return True
 
     @property
     def module(self) -> nn.Module:
@@ -64,6 +116,63 @@ class Network:
         numbers = chain(self.module.parameters(), self.module.buffers())
         floating = (tensor for tensor in numbers if tensor.is_floating_point())
         return next(floating, torch.empty(0))
+
+    @property
+    def calling(self) -> Calling:
+        """How the network is called; raises ModelError where an input is missing."""
+        like = self.like
+        fixed, further = self.fixed.like(like), self.further.like(like)
+        return Calling.of(self.module, fixed, further, self.pixels)
+
+    @contextlib.contextmanager
+    def running(self, differentiable: bool = False) -> Iterator[None]:
+        """A `with` inside which the module may be run, with photos alone.
+
+        It is in evaluation mode, records gradients or not, and is given its other inputs.
+        """
+        with (
+            evaluating(self.module, differentiable),
+            self.calling.installed(self.module),
+        ):
+            yield
+
+    def key(self, shape: tuple[int, ...]) -> tuple[Any, ...]:
+        """What a structure is known by: the shape of inputs, and what goes with them."""
+        if not (self.further or self.pixels):
+            return shape
+        return (*shape, self.further.kind, self.pixels)
+
+    @property
+    def channels(self) -> int | None:
+        """How many channels the first convolution takes; None where there is none."""
+        for module in self.module.modules():
+            weight = getattr(module, "weight", None)
+            is_lazy = isinstance(weight, nn.parameter.UninitializedParameter)
+            if isinstance(module, nn.Conv2d) and not is_lazy:
+                return int(module.weight.shape[1]) * module.groups
+        return None
+
+    def usual_channels(self, assumed: int, size: tuple[int, int]) -> int:
+        """How many channels the network takes, proved by a forward pass on noise.
+
+        That is as many as the first convolution takes, or else those `assumed`.
+        """
+        wanted = self.channels
+        if wanted is None or wanted == assumed:
+            return assumed
+        if self._learned.channels is None:
+            takes = self.runs(self.noise((wanted, *size)))
+            self._learned.channels = wanted if takes else assumed
+        return self._learned.channels
+
+    def runs(self, batch: Tensor) -> bool:
+        """Whether a forward pass succeeds."""
+        try:
+            with self.running():
+                self.module(batch.clone())
+        except Exception:  # it is the user's code, and may raise anything
+            return False
+        return True
 
     def guarded(
         self, run: Callable[[], Result], shape: tuple[int, ...]
@@ -105,14 +214,19 @@ class Network:
         return ending.logits(forward, len(batch), counter)
 
     @property
+    def has_output(self) -> bool:
+        """Whether a trace has shown which of the network's results holds the logits."""
+        return self._learned.output is not None
+
+    @property
     def output(self) -> OutputChoice:
         """Which of the network's results holds the logits; known after the first trace."""
-        assert self._output is not None
-        return self._output
+        assert self._learned.output is not None
+        return self._learned.output
 
     def read_as_logits(self, wanted: OutputName | None) -> None:
         """Read another output from the next trace on; None: the numbers shall say which."""
-        self.wanted, self._output = wanted, None
+        self._wanted, self._learned.output = wanted, None
 
     def traced(self, shape: tuple[int, ...]) -> tuple[Tensor, Trace]:
         """A traced forward pass on noise of a shape: the noise, and the trace.
@@ -120,27 +234,29 @@ class Network:
         The first one says which output holds the logits. Raises ModelError where none can
         be told to.
         """
-        example = self._noise(1, shape)
+        example = self.noise(shape)
         traced = self.guarded(lambda: trace(self.module, example), shape)
-        if self._output is not None:
+        if self._learned.output is not None:
             # It is chosen anew where the network gives others since.
             with contextlib.suppress(HeadError):
-                return example, traced.read(self._output)
+                return example, traced.read(self._learned.output)
 
         given = Given(traced.result, self._result_for_two(shape), traced.makers)
-        self._output = choose_output(given, self.wanted, self._labels)
-        return example, traced.read(self._output)
+        output = choose_output(given, self._wanted, self._labels)
+        self._learned.output = output
+        return example, traced.read(output)
 
     def _result_for_two(self, shape: tuple[int, ...]) -> Any:
         """What the network gives for two photos of noise; None where it takes no two."""
         try:
-            return self.module(self._noise(2, shape))
+            return self.module(self.noise(shape, photos=2))
         except (
             Exception
         ):  # the user's code may take one photo at a time, and raise anything
             return None
 
-    def _noise(self, photos: int, shape: tuple[int, ...]) -> Tensor:
+    def noise(self, shape: tuple[int, ...], photos: int = 1) -> Tensor:
+        """Inputs of noise, always the same for a shape; of pixels if they are taken."""
         generator = torch.Generator().manual_seed(1)
         noise = torch.randn(
             (photos, *shape),
@@ -148,6 +264,12 @@ class Network:
             dtype=torch.float32,
             device="cpu",
         )
+        return self.as_input(noise)
+
+    def as_input(self, noise: Tensor) -> Tensor:
+        """Noise of deviation 1 as the network takes inputs: its dtype and device, range."""
+        if self.pixels:
+            noise = as_pixels(noise)
         return noise.to(self.like.device, self.like.dtype)
 
     def check_finite(self, values: Tensor, batch: Tensor, what: str) -> None:
@@ -172,7 +294,7 @@ class Network:
 
         Only layers that have no layers inside are looked at.
         """
-        with evaluating(self.module):
+        with self.running():
             layers = layers_of(trace(self.module, batch[:1]))
             names = [layer.name for layer in layers if layer.leaf]
             with captured(self.module, names) as outputs:
@@ -197,7 +319,18 @@ class Network:
         if unwatchable(self.module):
             return ModelError(unwatchable(self.module))
         reason = " ".join(str(error).split())[:300] or repr(error)
+        remedy = "give its own preprocessing or input size"
+        if self.channels not in (None, shape[0]):
+            remedy = (
+                f"its first convolution takes {self.channels} channels: give "
+                f"(batch, {self.channels}, row, col) tensors, or a preprocessing that "
+                "makes such inputs"
+            )
+        names = {**self.fixed.values, **self.further.values}
+        if names:
+            listed = " and ".join(map(repr, names))
+            remedy = f"check {listed}, or give its own input size"
         return ModelError(
             f"the network failed on an input of {'×'.join(map(str, shape))} (channel × "
-            f"row × col): {reason} — give its own preprocessing or input size"
+            f"row × col): {reason} — {remedy}"
         )

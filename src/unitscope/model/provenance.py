@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,23 @@ class Provenance:
     reload: Callable[[], Any] | None = field(
         default=None, repr=False, compare=False
     )
+
+    @classmethod
+    def of_module(
+        cls, module: nn.Module, also: Mapping[str, Any]
+    ) -> Provenance:
+        """That of a user's own module, which is always given `also` beside the photos."""
+        weights = f"as in the {type(module).__name__} that was wrapped"
+        return cls("wrapped", weights, notes=_notes_of(also))
+
+
+def _notes_of(also: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line for each further input that is the same for all photos."""
+    notes = []
+    for name, value in also.items():
+        shape = getattr(value, "shape", None)
+        words = (
+            f"{value!r:.80}" if shape is None else f"of shape {tuple(shape)}"
+        )
+        notes.append(f"every photo is given the same '{name}', {words}")
+    return tuple(notes)

@@ -8,71 +8,62 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from unitscope.attribution.arrays import copied, is_finite, recorded
-from unitscope.errors import InputError, NonFiniteError, warn_user
+from unitscope.attribution.arrays import copied, recorded
+from unitscope.errors import InputError, warn_user
 from unitscope.inputs.batches import batches, stacked
 from unitscope.inputs.photos import AnyPhoto, Photo, is_photo
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_same_size
+from unitscope.tracing.arguments import tensors_in
 
 OnePhoto: TypeAlias = AnyPhoto | Photo
-Input: TypeAlias = OnePhoto | Tensor | Iterable[OnePhoto]
+Input: TypeAlias = (
+    OnePhoto | Tensor | Mapping[str, Any] | Iterable[OnePhoto | Any]
+)
 Batch: TypeAlias = tuple[Tensor, tuple[Subject, ...]]
 
 
 def read_batches(
-    x: Input, preprocessing: AnyPreprocessing, batch_size: int, like: Tensor
+    x: Tensor | list[Any],
+    preprocessing: AnyPreprocessing,
+    batch_size: int,
+    like: Tensor,
 ) -> Iterator[Batch]:
-    """Inputs (batch, channel, row, col) of the dtype and device of `like`, with subjects.
+    """Inputs (batch, channel, row, col) with subjects.
 
-    They are linked to a tensor's gradients where gradients are recorded while they are
-    read.
+    `x` is a checked tensor, or a list from `photos_of`. The inputs have the dtype and
+    device of `like`; uint8 pixels stay uint8. They are linked to a tensor's gradients where
+    gradients are recorded while they are read.
 
-    Raises InputError, PhotoError and NonFiniteError for what cannot be explained.
+    Raises InputError and PhotoError for what cannot be explained.
     """
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
     if isinstance(x, Tensor):
-        check_tensor(x)
         return _tensor_batches(x, preprocessing, batch_size, like)
-    return _photo_batches(_photos_of(x), preprocessing, batch_size, like)
+    return _photo_batches(x, preprocessing, batch_size, like)
 
 
-def warn_of_detached(x: Input) -> None:
-    """Warn of an input that wants gradients, where the answer will carry none."""
-    if isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled():
+def warn_of_detached(x: Input, also: Mapping[str, Any] | None) -> None:
+    """Warn of inputs that want gradients, where the answer will carry none."""
+    wants = any(tensor.requires_grad for tensor in tensors_in((x, also)))
+    if wants and torch.is_grad_enabled():
         warn_user(
             "the input requires gradients, but this explanation is detached and carries "
             "none: explain(x, differentiable=True) gives maps for a loss"
         )
 
 
-def check_tensor(x: Tensor) -> None:
-    """Raise unless a tensor holds finite preprocessed inputs (batch, channel, row, col)."""
-    if x.ndim != 4 or 0 in x.shape:
-        raise InputError(
-            "a tensor of inputs has the shape (batch, channel, row, col), not "
-            f"{tuple(x.shape)}: add a batch axis with x[None]"
-        )
-    if not x.is_floating_point():
-        raise InputError(
-            "a tensor of inputs holds preprocessed floating-point numbers, not "
-            f"{x.dtype}: scale it first"
-        )
-    if not is_finite(x):
-        broken = ~torch.isfinite(x).flatten(1).all(dim=1)
-        raise NonFiniteError(
-            f"input {int(broken.nonzero()[0])} of the batch holds NaN or "
-            "infinite numbers: check what made it"
-        )
+def photos_of(x: Any) -> list[Any]:
+    """The photos of an input that holds no numbers, as a list.
 
-
-def _photos_of(x: Any) -> list[Any]:
+    Raises InputError for anything that is no photo, and no list of them.
+    """
     if is_photo(x):
         return [x]
     is_list = isinstance(x, Iterable) and not isinstance(x, Mapping)
-    if not is_list or hasattr(x, "__array__"):
+    if not is_list:
         raise InputError(
             f"a {type(x).__name__} cannot be explained: give a path, a PIL "
             "image, the bytes of a file, a list of them, or a (batch, channel, row, col) tensor"
@@ -82,10 +73,10 @@ def _photos_of(x: Any) -> list[Any]:
         raise InputError(
             "there is nothing to explain: the list of photos is empty"
         )
-    if isinstance(items[0], Tensor):
+    if isinstance(items[0], (Tensor, tuple, list, Mapping)):
         raise InputError(
-            f"a {type(x).__name__} of tensors cannot be explained: stack them, "
-            "torch.stack(x)"
+            f"a {type(x).__name__} of {type(items[0]).__name__}s cannot be explained: "
+            "give one batch of it, or a list of photos"
         )
     return items
 
@@ -132,4 +123,5 @@ def _tensor_batches(
             )
             for number, item in enumerate(batch, start)
         )
-        yield batch.to(like.device, like.dtype), subjects
+        dtype = batch.dtype if batch.dtype is torch.uint8 else like.dtype
+        yield batch.to(like.device, dtype), subjects

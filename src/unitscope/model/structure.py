@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -20,14 +22,13 @@ from unitscope.attribution.local_search import (
     find_local,
 )
 from unitscope.attribution.methods import DEFAULT_METHOD
-from unitscope.errors import HeadError, LayerError, warn_user
+from unitscope.errors import HeadError, LayerError, ModelError, warn_user
 from unitscope.model.network import Network
 from unitscope.model.scoring import Scoring
 from unitscope.model.wrapping import gradient_obstacle
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import (
     Layer,
-    evaluating,
     find_map_layer,
     layers_of,
 )
@@ -86,7 +87,7 @@ class Structures:
 
     def __init__(self, network: Network, scoring: Scoring) -> None:
         self._network, self._scoring = network, scoring
-        self._known: dict[tuple[int, ...], Structure] = {}
+        self._known: dict[tuple[Any, ...], Structure] = {}
         # The best layers that photos showed, by method: inputs of every shape are then
         # explained at the same one.
         self._found_on_photos: dict[str, str] = {}
@@ -96,16 +97,22 @@ class Structures:
 
     def at(self, shape: tuple[int, ...]) -> Structure:
         """The structure at an input shape, found when that shape first comes."""
-        if shape not in self._known:
-            structure = self._find(shape)
+        key = self._network.key(shape)
+        if key not in self._known:
+            structure = self._find_by_dtype(shape)
             if len(self._known) >= _MOST_SHAPES:
                 del self._known[next(iter(self._known))]
-            self._known[shape] = structure
-        return self._known[shape]
+            key = self._network.key(
+                shape
+            )  # it may have learnt that it takes pixels
+            self._known[key] = structure
+        return self._known[key]
 
-    def shapes(self) -> list[tuple[int, ...]]:
-        """The input shapes whose structures are known."""
-        return list(self._known)
+    def of(self, network: Network) -> Structures:
+        """The same structures, for the network when it is given further inputs."""
+        structures = copy.copy(self)
+        structures._network = network
+        return structures
 
     def is_head_layer(self, layer: str, shape: tuple[int, ...]) -> bool:
         """Whether a layer's output is the feature map of the exact head."""
@@ -113,7 +120,11 @@ class Structures:
 
     def forget(self, shape: tuple[int, ...]) -> None:
         """Find the structure anew when the shape comes again."""
-        self._known.pop(shape, None)
+        self._known.pop(self._network.key(shape), None)
+
+    def forget_all(self) -> None:
+        """Find every structure anew."""
+        self._known.clear()
 
     def scores_at(self, shape: tuple[int, ...]) -> Guess:
         """The kind of scores, and why; found at this shape where none came before."""
@@ -150,9 +161,19 @@ class Structures:
                 raise
         return self._found_on(photos, structure, shape, *key)
 
+    def _find_by_dtype(self, shape: tuple[int, ...]) -> Structure:
+        """The structure, found on floating-point inputs, or on pixels where those fail."""
+        network = self._network
+        try:
+            return self._find(shape)
+        except ModelError:
+            if network.pixels or not network.learn_pixels(shape):
+                raise
+        return self._find(shape)
+
     def _find(self, shape: tuple[int, ...]) -> Structure:
         network = self._network
-        with evaluating(network.module):
+        with network.running():
             example, traced = network.traced(shape)
             structure = self._find_exact(example, traced)
             if structure.head is not None:
@@ -271,7 +292,7 @@ class Structures:
             raise HeadError(
                 f"{reason}; nor can a local answer be given: {obstacle}"
             )
-        with evaluating(network.module):
+        with network.running():
             example, trace = traced or network.traced(shape)
             trace = self._up_to_logits(example, trace, structure.ending)
 

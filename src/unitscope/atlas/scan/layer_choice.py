@@ -110,8 +110,7 @@ def with_scales(
         generator=torch.Generator().manual_seed(_SEED),
         device="cpu",
     )
-    inputs = noise.to(model.like.device, model.like.dtype)
-    activations = model.activations(inputs, names)
+    activations = model.activations(model.as_input(noise), names)
 
     scaled = []
     for layer in layers:

@@ -19,7 +19,6 @@ import { site } from "./site.js";
 /** @import { Answers, ClassEvidence } from "./photo-answers.js" */
 /** @import { RegionRow } from "./photo-evidence.js" */
 /** @import { UnitChoice } from "./photo-layout.js" */
-/** @import { Prediction } from "./photo-predictions.js" */
 /** @import { PhotoState } from "./photo-state.js" */
 
 // So many classes are listed.
