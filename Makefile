@@ -10,11 +10,11 @@ demo: setup
 	$(BIN)/python examples/demo.py $(OUT)
 
 test: setup
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto -m "not slow"
 
 # The same tests, and which lines of the package none of them runs.
 coverage: setup
-	$(BIN)/python -m pytest -n auto -m "not slow" --cov --cov-report=term-missing:skip-covered
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

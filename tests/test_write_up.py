@@ -106,6 +106,7 @@ def test_labels_without_the_write_ups_classes_are_refused(
         write_up.reproduce(other, photo)
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_checkpoint_of_the_authors_make_and_draws_the_figures(
     network: torch.nn.Module,
     photo: Path,

@@ -556,7 +556,13 @@ def test_an_error_of_the_network_is_told_on_one_line() -> None:
         pytest.param(
             "vgg11", "avgpool", (512, 7, 7), "avgpool", marks=pytest.mark.slow
         ),
-        ("mobilenet_v3_small", "features", (576, 3, 3), "features"),
+        pytest.param(
+            "mobilenet_v3_small",
+            "features",
+            (576, 3, 3),
+            "features",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "vit_b_16",
             "encoder.layers.encoder_layer_11.ln_1",

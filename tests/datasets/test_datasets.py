@@ -968,6 +968,7 @@ def test_other_data_sets_do_not_load_pyarrow() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_shared_training_photos(data: Path) -> None:
     dataset = open_dataset(f"{data}/miniplaces/train-96px-*-of-4.parquet")
     assert (

@@ -172,6 +172,7 @@ def test_a_temple_is_recognised_at_full_size(
     not VALIDATION.exists(),
     reason=f"no MiniPlaces validation photos at {VALIDATION}",
 )
+@pytest.mark.slow
 def test_accuracy_on_validation_photos(
     network: SceneNetwork, metadata: dict[str, str]
 ) -> None:

@@ -326,7 +326,9 @@ def test_the_stages_of_simplenet() -> None:
                 (1000,),
             ],
         ),
-        ("vit_b_16", [(768, 14, 14), (1000,)]),
+        pytest.param(
+            "vit_b_16", [(768, 14, 14), (1000,)], marks=pytest.mark.slow
+        ),
         (
             "swin_t",
             [
