@@ -278,3 +278,8 @@ def test_the_published_files_are_read() -> None:
         len(read_labels(miniplaces)) == 100
         and read_labels(miniplaces)[0] == "abbey"
     )
+
+
+def test_what_never_ends_is_refused() -> None:
+    with pytest.raises(LabelsError, match=r"'/dev/zero' is larger than 64 MiB"):
+        read_labels("/dev/zero")

@@ -141,6 +141,13 @@ def _move_files(staging: Path, folder: Path) -> None:
         path.replace(target)
 
 
+def read_at_most(path: Path, most: int) -> bytes | None:
+    """The contents of a file, None where it holds more bytes; a device never ends."""
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    return data if len(data) <= most else None
+
+
 def make_folder(folder: Path) -> Path:
     """Make a folder with its parents unless it is there; raises OutputError."""
     _made(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from unitscope.errors import LabelsError
+from unitscope.files import read_at_most
 
 LabelsSource: TypeAlias = (
     str | os.PathLike[str] | Sequence[str] | Mapping[Any, Any]
@@ -87,6 +88,11 @@ def read_labels(source: LabelsSource) -> tuple[str, ...]:
     return _clean(source, "the list of labels")
 
 
+def is_index(text: str) -> bool:
+    """Whether a text is a whole number that may be an index: at most nine digits."""
+    return re.fullmatch(r"\d{1,9}", text) is not None
+
+
 def check_label_count(
     labels: Sequence[str], classes: int, remedy: str = ""
 ) -> None:
@@ -158,12 +164,13 @@ def _contents(path: Path, where: str) -> bytes:
     try:
         if path.is_dir():
             raise LabelsError(f"{where} is a folder: name the file in it")
-        if path.stat().st_size > _LARGEST_FILE:
+        data = read_at_most(path, _LARGEST_FILE)
+        if data is None:
             raise LabelsError(
                 f"{where} is larger than {_LARGEST_FILE >> 20} MiB and cannot be one: "
                 f"give {_FORMATS}"
             )
-        return path.read_bytes()
+        return data
     except LabelsError:
         raise
     except FileNotFoundError:

@@ -1000,3 +1000,11 @@ def test_the_fingerprint_tells_what_matters(tmp_path: Path) -> None:
         first
         != open_dataset(tmp_path / "one", classes=["dog", "cat"]).fingerprint()
     )
+
+
+def test_a_number_of_thousands_of_digits_is_a_name(tmp_path: Path) -> None:
+    digits = "9" * 5000
+    tar = tar_of(
+        tmp_path / "a.tar", {"a.jpg": photo("a"), "a.cls": digits.encode()}
+    )
+    assert open_dataset(tar).classes == (digits,)

@@ -778,3 +778,8 @@ def test_the_files_of_others_are_read() -> None:
             isinstance(weights, Weights) and weights.state[first].dtype == dtype
         )
         assert count in (None, len(weights.state))
+
+
+def test_a_device_is_no_weights_file() -> None:
+    with pytest.raises(WeightsError, match="'/dev/zero' is a device or a pipe"):
+        read_weights("/dev/zero")

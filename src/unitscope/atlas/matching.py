@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from unitscope.datasets import Dataset, shown_id
 from unitscope.errors import DatasetError, warn_user
+from unitscope.labels import is_index
 
 # The model's class of each class of a data set, None where it has none.
 Targets: TypeAlias = tuple[int | None, ...]
@@ -56,7 +57,7 @@ def matched(dataset: Dataset, labels: Sequence[str]) -> Matching:
     classes = tuple(map(shown_id, dataset.classes))
     targets = _targets(dataset.classes, labels)
     notes: tuple[str, ...] = ()
-    if all(name.isdecimal() for name in dataset.classes):
+    if all(is_index(name) for name in dataset.classes):
         targets, notes = _of_numbers(dataset, labels, targets)
     if notes and notes[0].startswith(_AS_INDICES):
         classes = tuple(
@@ -217,7 +218,7 @@ def _check_unique(
 
 def _key(name: str) -> str:
     """A name without case, letter folder, zeros before it, and differences in spaces."""
-    if name.isdecimal():
+    if is_index(name):
         return str(int(name))
     lower = name.strip().casefold()
     without_folder = re.sub(r"^/?[a-z]/(?=.)", "", lower)

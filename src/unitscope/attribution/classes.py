@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unitscope.attribution.scores import Scores
 from unitscope.errors import ClassError, near_matches
+from unitscope.labels import is_index
 
 # Classes to choose: one, or several in the order given, each by label or by index.
 Classes: TypeAlias = int | str | Sequence[int | str] | Tensor
@@ -45,7 +46,7 @@ def class_index(labels: Sequence[str], which: int | str) -> int:
             )
         if same:
             return same[0]
-        if not which.isdecimal():
+        if not is_index(which):
             raise ClassError(
                 f"there is no class {which!r} among the {len(labels)} labels"
                 f"{near_matches(which, labels)}: name a label or an index"

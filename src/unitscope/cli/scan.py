@@ -14,6 +14,7 @@ import click
 from unitscope.cli.loading import load_model
 from unitscope.cli.options import JSON, model_options, take_model_options
 from unitscope.cli.output import print_document
+from unitscope.labels import is_index
 
 if TYPE_CHECKING:
     from unitscope.atlas.atlas import Atlas
@@ -160,7 +161,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal()):
+    if not (is_index(part) and is_index(parts)):
         raise click.BadParameter(
             f"'{text}' is not a part: write for instance 1/4",
             param_hint="--part",

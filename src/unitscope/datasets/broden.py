@@ -18,6 +18,7 @@ from unitscope.datasets.layout import choose_split
 from unitscope.datasets.masks import Concept, MaskedDataset, Masks, gathered
 from unitscope.datasets.texts import read_text
 from unitscope.errors import DatasetError, PhotoError
+from unitscope.labels import is_index
 
 _NOT_CATEGORIES = ("image", "split", "ih", "iw", "sh", "sw")
 
@@ -78,7 +79,7 @@ class BrodenMasks(MaskedDataset):
         files = []
         for cell in cells:
             for item in _items(cell):
-                if not item.isdecimal():
+                if not is_index(item):
                     files.append(self._images / item)
         return (*cells, *files)
 
@@ -122,7 +123,7 @@ class BrodenMasks(MaskedDataset):
         self, item: str, shape: tuple[int, int]
     ) -> UInt[np.ndarray, "row col"]:
         """The numbers of concepts in one item of a cell."""
-        if item.isdecimal():
+        if is_index(item):
             return np.full(shape, int(item), dtype=np.uint32)
         path = self._images / item
         pixels = read_pixels(path)
@@ -168,7 +169,7 @@ def _concepts(
     index_of: dict[tuple[int, str], int] = {}
     for row in rows:
         number = row["number"]
-        if not number.isdecimal():
+        if not is_index(number):
             raise DatasetError(
                 f"'{file}' has {number[:40]!r} where a number should be: get a whole "
                 "copy of it"
@@ -185,7 +186,7 @@ def _shape(row: dict[str, str], root: Path) -> tuple[int, int]:
     """(rows, columns) of a photo's annotations; raises DatasetError."""
     sh = row["sh"]
     sw = row["sw"]
-    if sh.isdecimal() and sw.isdecimal():
+    if is_index(sh) and is_index(sw):
         shape = (int(sh), int(sw))
         if min(shape) > 0:
             return shape

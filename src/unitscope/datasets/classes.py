@@ -14,7 +14,7 @@ from unitscope.errors import (
     near_matches,
     warn_user,
 )
-from unitscope.labels import read_labels
+from unitscope.labels import is_index, read_labels
 
 FoundLabel: TypeAlias = int | str | None
 """The label of one image as it is written: an index, a name, an index as text, or None
@@ -111,15 +111,16 @@ def _by_value(number: str) -> tuple[int, str]:
     return int(number), number
 
 
+def _is_number(name: str) -> bool:
+    """Whether a name is a number; −1 stands for no class."""
+    return is_index(name.removeprefix("-"))
+
+
 def _stripped(value: FoundLabel) -> FoundLabel:
     """A label without spaces around it; None for one of spaces alone."""
     if isinstance(value, str):
         return value.strip() or None
     return value
-
-
-def _is_number(name: str) -> bool:
-    return name.removeprefix("-").isdecimal()
 
 
 def _index(value: FoundLabel, index_of: Mapping[str, int]) -> int | None:

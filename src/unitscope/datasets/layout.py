@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from unitscope.datasets.classes import FoundLabel, class_of
 from unitscope.errors import DatasetError
+from unitscope.labels import is_index
 
 PHOTO_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .avif".split()
@@ -171,7 +172,7 @@ def read_split_list(text: str, split: str, where: str) -> dict[str, int]:
     for number, line in enumerate(text.splitlines(), start=1):
         content = line.strip()
         path, _, label = content.rpartition(" ")
-        if path and label.isdecimal():
+        if path and is_index(label):
             inner = _within_split(path.strip(), split)
             labels[inner] = int(label)
         elif content and not is_photo(content):

@@ -12,6 +12,7 @@ from unitscope.datasets.lists import LABEL_COLUMNS
 from unitscope.datasets.tar_file import TarFile
 from unitscope.datasets.texts import decoded
 from unitscope.errors import DatasetError
+from unitscope.labels import is_index
 
 _KINDS = ("cls", "json", "txt")
 
@@ -116,7 +117,7 @@ def _label(photo: Member, kind: str) -> FoundLabel:
         return None
     where = f"'{member}' in '{photo.tar.path}'"
     text = decoded(photo.tar.read(member), where).strip()
-    if kind == "cls" and text.removeprefix("-").isdecimal():
+    if kind == "cls" and is_index(text.removeprefix("-")):
         # WebDataset's convention: an index, where other texts may be names.
         return int(text)
     if kind != "json":
@@ -150,4 +151,4 @@ def _are_captions(
     if len(texts) <= few:
         return False
     unknown = texts.difference(classes or ())
-    return not all(str(text).isdecimal() for text in unknown)
+    return not all(is_index(str(text)) for text in unknown)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from unitscope.datasets.base import EXPECTED
 from unitscope.errors import DatasetError, one_line
+from unitscope.files import read_at_most
+
+_LARGEST = 1 << 30
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -13,12 +16,17 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 def read_text(path: Path) -> str:
     """The contents of a text file; raises DatasetError."""
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, _LARGEST)
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"'{path}' cannot be read ({one_line(error)}): check the path and its "
             "permissions"
         ) from None
+    if data is None:
+        raise DatasetError(
+            f"'{path}' is larger than {_LARGEST >> 20} MiB, too large for a text file: "
+            "give a folder, or tables in Parquet"
+        )
     return decoded(data, f"'{path}'")
 
 

@@ -98,6 +98,11 @@ def _opened(file: Path) -> Iterator[BufferedReader]:
             refuse_folder(file)
         if not file.exists():
             refuse_missing(file)
+        if not file.is_file():
+            raise WeightsError(
+                f"'{file}' is a device or a pipe: weights are read from a regular file, "
+                "so save them to one"
+            )
         handle = file.open("rb")
     except WeightsError:
         raise
