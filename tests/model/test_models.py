@@ -729,3 +729,8 @@ def test_how_photos_were_read_is_told_once_and_kept(
     # Whoever says what is white is told nothing.
     said = wrap(seeded(Gap), preprocessing=replace(small, white=4095))
     assert said.explain(paths).subjects[0].notes == ()
+
+
+def test_weights_without_numbers_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"'features\.0\.weight' .* 'meta'"):
+        wrap(seeded(Gap).to("meta"))

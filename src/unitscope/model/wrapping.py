@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import chain
 
 import torch
 from torch import nn
@@ -21,6 +22,14 @@ def check_module(module: object) -> None:
             "a classifier is made from a torch.nn.Module, not from "
             f"{_named(module)}: {_remedy(module)}"
         )
+    for name, tensor in chain(
+        module.named_parameters(), module.named_buffers()
+    ):
+        if tensor.is_meta:
+            raise ModelError(
+                f"the weights '{name}' are on the device 'meta', which holds no numbers: "
+                "make the network on a real device, and load its weights"
+            )
 
 
 def _named(given: object) -> str:
