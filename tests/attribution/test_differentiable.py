@@ -133,7 +133,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if place % 4 == 0 else pytest.mark.slow)
+        for place, name in enumerate(NETWORKS)
+    ],
+)
 def test_every_number_carries_gradients_and_is_the_detached_one(
     name: str,
 ) -> None:
