@@ -27,7 +27,7 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        pngs jpegs depths bands decoding photos resizing pictures bars boards measured
+        pngs jpegs depths bands decoding photos resizing pictures bars boards transformed measured
         raw mean_images grammar preprocessing processors keyword_transforms adapting
         batches further subjects
         """,

@@ -820,7 +820,24 @@ def test_numbers_that_are_not_finite_are_not_random(
     [
         (
             lambda image: np.asarray(image),
-            "gave ndarray, not a (channel, row, col) tensor: end it with a conversion",
+            "gave ndarray, not a (channel, row, col) tensor: end it with a conversion "
+            "to a tensor, torchvision.transforms.ToTensor()",
+        ),
+        (
+            lambda image: np.zeros((3, 8, 8), np.float32),
+            "end it with a conversion to a tensor, torch.from_numpy",
+        ),
+        (
+            lambda image: image,
+            "end it with a conversion to a tensor, torchvision.transforms.ToTensor()",
+        ),
+        (
+            lambda image: {"pixel_values": torch.zeros(3, 8, 8)},
+            "return one (channel, row, col) tensor alone, e.g. its 'pixel_values'",
+        ),
+        (
+            lambda image: torch.zeros(8, 8, 3),
+            "put the channels first, .permute(2, 0, 1)",
         ),
         (lambda image: None, "gave NoneType, not a (channel, row, col) tensor"),
         (
@@ -833,11 +850,20 @@ def test_numbers_that_are_not_finite_are_not_random(
         ),
         (
             lambda image: torch.zeros(3, 8, 8, dtype=torch.uint8),
-            "gave a torch.uint8 tensor of shape (3, 8, 8)",
+            "gave a torch.uint8 tensor of shape (3, 8, 8), not floating-point (channel, "
+            "row, col): end it with a scaling to floating point",
         ),
         (
             lambda image: 1 / 0,
             "failed on a PIL image of 9×9 pixels (ZeroDivisionError: division by zero)",
+        ),
+        (
+            lambda array: torch.zeros(*array.shape).sum(),
+            "it takes arrays (row, col, channel): begin it with numpy.asarray",
+        ),
+        (
+            lambda tensor: tensor.clamp(0, 1),
+            "it takes tensors: begin it with torchvision.transforms.ToTensor()",
         ),
         (
             lambda image: torch.zeros(3, 0, 8),
@@ -851,6 +877,14 @@ def test_a_wrong_result_is_refused(
     with pytest.raises(PreprocessingError) as refusal:
         MeasuredPreprocessing(transform)(photo(9, 9))
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_gradients_of_a_preprocessing_are_left_behind() -> None:
+    measured = MeasuredPreprocessing(
+        lambda image: T.ToTensor()(image).requires_grad_()
+    )
+    assert not measured(photo(9, 9)).requires_grad
+    assert measured.placement((40, 30)).is_whole
 
 
 def test_what_people_pass_becomes_a_preprocessing() -> None:

@@ -17,6 +17,7 @@ from unitscope.errors import PhotoError, PreprocessingError, one_line
 from unitscope.geometry import Placement
 from unitscope.inputs.boards import NotMeasurableError, measured_placement
 from unitscope.inputs.pictures import picture_of
+from unitscope.inputs.transformed import as_input, fitting_argument
 
 # Photos of two shapes, (width, height): an input size that both get does not depend on
 # the photo.
@@ -67,25 +68,7 @@ class MeasuredPreprocessing:
 
         Raises PreprocessingError where it does not return (channel, row, col).
         """
-        tensor = self._applied(image)
-        if not isinstance(tensor, Tensor):
-            raise PreprocessingError(
-                f"the preprocessing {self._name} gave {type(tensor).__name__}, not a "
-                "(channel, row, col) tensor: end it with a conversion to a tensor"
-            )
-        if tensor.ndim == 4 and tensor.shape[0] == 1:
-            tensor = tensor[0]
-        if (
-            tensor.ndim != 3
-            or not tensor.is_floating_point()
-            or not tensor.numel()
-        ):
-            kind = f"a {tensor.dtype}" if tensor.numel() else "an empty"
-            raise PreprocessingError(
-                f"the preprocessing {self._name} gave {kind} tensor of shape "
-                f"{tuple(tensor.shape)}, not floating-point (channel, row, col)"
-            )
-        return tensor
+        return as_input(self._applied(image), self._name)
 
     def placement(self, photo_size: tuple[int, int]) -> Placement:
         """Measure where the network's input lies on a photo of (width, height).
@@ -127,8 +110,8 @@ class MeasuredPreprocessing:
             raise PreprocessingError(
                 f"the preprocessing {self._name} failed on a PIL image of "
                 f"{image.width}×{image.height} pixels "
-                f"({type(error).__name__}: {one_line(error)}): it must map a PIL image "
-                "to a (channel, row, col) tensor"
+                f"({type(error).__name__}: {one_line(error)}): "
+                f"{fitting_argument(self.transform, image)}"
             ) from error
 
     def _measure(self, photo_size: tuple[int, int]) -> Placement:
