@@ -660,9 +660,9 @@ def test_measuring_is_done_once_a_size() -> None:
     measured.placement((30, 20))
     assert len(sizes) == before
     measured.placement((31, 20))
-    # Two boards and their negatives; one picture more where the size of the input
-    # depends on that of the photo.
-    assert len(sizes) <= before + 5
+    # Two boards to read, one to prove, and their negatives; one picture more where the
+    # size of the input depends on that of the photo.
+    assert len(sizes) <= before + 7
 
 
 @pytest.mark.parametrize("size", [(8, 224), (28, 28), (9, 8), (300, 5)])
@@ -877,6 +877,41 @@ def test_a_wrong_result_is_refused(
     with pytest.raises(PreprocessingError) as refusal:
         MeasuredPreprocessing(transform)(photo(9, 9))
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def without_border(image: Image.Image) -> Image.Image:
+    """As fundus photographs are cropped before a network sees them."""
+    box = image.convert("L").point(lambda level: 255 * (level > 9)).getbbox()
+    return image.crop(box or (0, 0, *image.size))
+
+
+def test_a_crop_of_what_the_photo_shows_is_refused() -> None:
+    measured = MeasuredPreprocessing(
+        T.Compose([without_border, T.Resize((48, 48)), T.ToTensor()])
+    )
+    with pytest.raises(
+        PreprocessingError, match="depends on what the photo shows"
+    ):
+        measured.placement((120, 90))
+
+
+def test_a_few_edges_that_fit_by_chance_are_no_proof() -> None:
+    shown = (torch.arange(224) >= 168) & (torch.arange(224) < 228)
+    measured = MeasuredPreprocessing(
+        T.Compose(
+            [
+                T.Resize(256),
+                T.CenterCrop(224),
+                T.ToTensor(),
+                lambda tensor: tensor * shown[:, None],
+            ]
+        )
+    )
+    # It was placed 147 pixels too high.
+    with pytest.raises(
+        PreprocessingError, match="the best resize and crop explains"
+    ):
+        measured.placement((817, 204))
 
 
 def test_gradients_of_a_preprocessing_are_left_behind() -> None:

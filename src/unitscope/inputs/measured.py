@@ -33,8 +33,8 @@ class MeasuredPreprocessing:
 
     The callable is any function, torchvision pipeline or albumentation that maps an RGB
     PIL image to a (channel, row, col) tensor. Where it puts the photo is measured by
-    sending checkerboards through it. A crop that depends on what the photo shows is not
-    noticed.
+    sending checkerboards through it. One that crops off borders of one colour is
+    refused; other crops that depend on what the photo shows are not noticed.
     """
 
     transform: Callable[[Image.Image], Any]
@@ -118,7 +118,10 @@ class MeasuredPreprocessing:
         self._check_steady(_SHAPES[0])
         try:
             return measured_placement(
-                self._on_processor, photo_size, self._expected_size(photo_size)
+                self._on_processor,
+                photo_size,
+                self._expected_size(photo_size),
+                check_borders=not self._placements,
             )
         except NotMeasurableError as error:
             # It may be random for some sizes only.
