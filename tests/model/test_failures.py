@@ -67,12 +67,12 @@ def wrong(x: Tensor) -> None:
         (
             sized(1, 28),
             X,
-            "it takes 1×28×28 (channel × row × col): give its own",
+            "takes 1 channels: give",
         ),
         (
             sized(5, 32),
             X,
-            "it takes 5×32×32 (channel × row × col): give its own",
+            "takes 5 channels: give",
         ),
         (
             Calling(wrong),

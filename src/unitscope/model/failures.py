@@ -15,8 +15,8 @@ from unitscope.tracing.layers import evaluating
 # (channel, row, col)
 _Shape = tuple[int, ...]
 
-# Noise for a number of photos of a shape.
-_Noise = Callable[[int, _Shape], Tensor]
+# Noise of a shape, for a number of photos.
+_Noise = Callable[[_Shape, int], Tensor]
 
 # The sides of usual inputs, the most usual one first.
 _USUAL_SIDES = (224, 256, 384, 299, 336, 448, 512, 128, 96, 64, 32, 28)
@@ -46,7 +46,7 @@ def failure(
     def runs(photos: int, shape: _Shape) -> bool:
         # Noise may break the network's own conditions for its input, and 0 may not.
         return any(
-            _runs(module, scale * noise(photos, shape)) for scale in (1, 0)
+            _runs(module, scale * noise(shape, photos)) for scale in (1, 0)
         )
 
     if not runs(1, shape):

@@ -332,7 +332,7 @@ class Network:
             listed = " and ".join(map(repr, names))
             remedy = f"check {listed}, or give its own input size"
         if not remedy:
-            return failure(self.module, error, shape, self._noise)
+            return failure(self.module, error, shape, self.noise)
         return ModelError(
             f"the network failed on an input of {'×'.join(map(str, shape))} (channel × "
             f"row × col): {reason} — {remedy}"
