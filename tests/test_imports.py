@@ -27,7 +27,7 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        pngs jpegs depths bands decoding photos resizing pictures bars boards measured
+        pngs jpegs depths bands decoding photos resizing pictures bars boards transformed measured
         raw mean_images grammar preprocessing processors keyword_transforms adapting
         batches further subjects
         """,
@@ -46,8 +46,8 @@ ROOMS = {
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance wrapping network usual_input checks reading tensors taking scoring
-        structure forward pixels explaining inner_layers classifier
+        provenance wrapping failures network usual_input checks reading tensors taking
+        scoring structure forward pixels explaining inner_layers classifier
         """,
     "network_facts": "",
     "kernels": "",

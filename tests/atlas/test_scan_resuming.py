@@ -21,6 +21,11 @@ from scans import (
     stopping_at,
 )
 from unitscope.atlas.atlas import Atlas
+from unitscope.atlas.disk.manifest import (
+    MERGING,
+    read_manifest,
+    write_manifest,
+)
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scan.options import Progress
 from unitscope.atlas.scanning import scan
@@ -124,6 +129,42 @@ def test_parts_in_any_order_are_the_whole(
     assert (
         not (tmp_path / "twice").exists() and not (tmp_path / "mixed").exists()
     )
+
+
+def test_tables_of_a_part_are_gone_while_the_rest_is_scanned(
+    folder: Path, model: Classifier, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    layers = ["features.4"]
+    part = scan(model, folder, out, layers=layers, part=(1, 3), **OPTIONS)
+    assert part.has("units")
+    with pytest.raises(Stop):
+        scan(
+            model,
+            folder,
+            out,
+            layers=layers,
+            progress=stopping_at(15),
+            **OPTIONS,
+        )
+    with pytest.raises(
+        AtlasError, match="none yet, as the scan is not finished"
+    ):
+        Atlas.open(out).table("units")
+
+
+def test_an_interrupted_merge_is_not_read_as_an_atlas(
+    folder: Path, model: Classifier, tmp_path: Path
+) -> None:
+    part = scan(model, folder, tmp_path / "part", part=(1, 3), **OPTIONS).path
+    merged = merge([part], tmp_path / "merged").path
+    manifest = read_manifest(merged)
+    write_manifest(merged, manifest | {"status": MERGING})
+    with pytest.raises(AtlasError, match="run the same merge again"):
+        Atlas.open(merged)
+    with pytest.raises(AtlasError, match="run the same merge again"):
+        merge([merged], tmp_path / "other")
+    assert contents(merge([part], merged).path) == contents(part)
 
 
 def test_a_killed_scan_resumes_to_the_same_atlas(

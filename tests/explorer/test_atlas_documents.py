@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from networks import Gap, seeded
@@ -18,6 +19,7 @@ from unitscope.errors import InputError, MissingError
 from unitscope.explorer.atlas_documents import AtlasDocuments
 from unitscope.explorer.tiles import STATES
 from unitscope.inputs.preprocessing import Preprocessing
+from unitscope.inputs.raw import RawPictures
 from unitscope.model import wrap
 
 
@@ -161,3 +163,47 @@ def test_what_is_not_there(atlas: Atlas, tmp_path: Path) -> None:
             asked()
     with pytest.raises(InputError, match="at least 1 image, not 0"):
         AtlasDocuments(atlas, None, tmp_path, 0)
+
+
+def raw(picture: Image.Image) -> torch.Tensor:
+    """Samples from -1000 to 3000 as a network for them may want them."""
+    samples = torch.from_numpy(np.array(picture, np.float32))
+    return samples[8:40, 14:46].expand(3, 32, 32) / 4000
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "levels"),
+    [
+        # Dark photos of 16 bits: they would be guessed to have 12.
+        (Preprocessing(resize=None, crop=32, white=65535), (4, 16)),
+        # No photo without its own reader: no guess holds numbers below 0.
+        (RawPictures(raw, mode="F"), (0, 255)),
+    ],
+)
+def test_tiles_and_images_are_read_as_the_scan_read_them(
+    preprocessing: Preprocessing | RawPictures,
+    levels: tuple[int, int],
+    tmp_path: Path,
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    samples = np.repeat([1000, 4000], 24)[:, None].repeat(60, axis=1)
+    if isinstance(preprocessing, RawPictures):
+        Image.fromarray((samples - 1999).astype(np.float32)).save(
+            photos / "a.tif"
+        )
+    else:
+        Image.fromarray(samples.astype(np.uint16)).save(photos / "a.png")
+
+    model = wrap(
+        seeded(lambda: Gap(units=3, classes=3)), preprocessing=preprocessing
+    )
+    scanned = scan(model, photos, tmp_path / "atlas", engine="torch", sample=1)
+    with Image.open(contents(scanned, tmp_path / "tiles").tile(0)) as tile:
+        pixels = np.asarray(tile.convert("L"), int)
+    assert np.abs(pixels[0] - levels[0]).max() <= 2
+    assert np.abs(pixels[-1] - levels[1]).max() <= 2
+
+    [subject] = scanned.subjects([0], open_dataset(photos))
+    drawn = np.asarray(subject.picture().convert("L"), int)
+    assert (drawn[0, 0], drawn[-1, 0]) == levels

@@ -660,9 +660,9 @@ def test_measuring_is_done_once_a_size() -> None:
     measured.placement((30, 20))
     assert len(sizes) == before
     measured.placement((31, 20))
-    # Two boards and their negatives; one picture more where the size of the input
-    # depends on that of the photo.
-    assert len(sizes) <= before + 5
+    # Two boards to read, one to prove, and their negatives; one picture more where the
+    # size of the input depends on that of the photo.
+    assert len(sizes) <= before + 7
 
 
 @pytest.mark.parametrize("size", [(8, 224), (28, 28), (9, 8), (300, 5)])
@@ -820,7 +820,24 @@ def test_numbers_that_are_not_finite_are_not_random(
     [
         (
             lambda image: np.asarray(image),
-            "gave ndarray, not a (channel, row, col) tensor: end it with a conversion",
+            "gave ndarray, not a (channel, row, col) tensor: end it with a conversion "
+            "to a tensor, torchvision.transforms.ToTensor()",
+        ),
+        (
+            lambda image: np.zeros((3, 8, 8), np.float32),
+            "end it with a conversion to a tensor, torch.from_numpy",
+        ),
+        (
+            lambda image: image,
+            "end it with a conversion to a tensor, torchvision.transforms.ToTensor()",
+        ),
+        (
+            lambda image: {"pixel_values": torch.zeros(3, 8, 8)},
+            "return one (channel, row, col) tensor alone, e.g. its 'pixel_values'",
+        ),
+        (
+            lambda image: torch.zeros(8, 8, 3),
+            "put the channels first, .permute(2, 0, 1)",
         ),
         (lambda image: None, "gave NoneType, not a (channel, row, col) tensor"),
         (
@@ -833,11 +850,20 @@ def test_numbers_that_are_not_finite_are_not_random(
         ),
         (
             lambda image: torch.zeros(3, 8, 8, dtype=torch.uint8),
-            "gave a torch.uint8 tensor of shape (3, 8, 8)",
+            "gave a torch.uint8 tensor of shape (3, 8, 8), not floating-point (channel, "
+            "row, col): end it with a scaling to floating point",
         ),
         (
             lambda image: 1 / 0,
             "failed on a PIL image of 9×9 pixels (ZeroDivisionError: division by zero)",
+        ),
+        (
+            lambda array: torch.zeros(*array.shape).sum(),
+            "it takes arrays (row, col, channel): begin it with numpy.asarray",
+        ),
+        (
+            lambda tensor: tensor.clamp(0, 1),
+            "it takes tensors: begin it with torchvision.transforms.ToTensor()",
         ),
         (
             lambda image: torch.zeros(3, 0, 8),
@@ -851,6 +877,49 @@ def test_a_wrong_result_is_refused(
     with pytest.raises(PreprocessingError) as refusal:
         MeasuredPreprocessing(transform)(photo(9, 9))
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def without_border(image: Image.Image) -> Image.Image:
+    """As fundus photographs are cropped before a network sees them."""
+    box = image.convert("L").point(lambda level: 255 * (level > 9)).getbbox()
+    return image.crop(box or (0, 0, *image.size))
+
+
+def test_a_crop_of_what_the_photo_shows_is_refused() -> None:
+    measured = MeasuredPreprocessing(
+        T.Compose([without_border, T.Resize((48, 48)), T.ToTensor()])
+    )
+    with pytest.raises(
+        PreprocessingError, match="depends on what the photo shows"
+    ):
+        measured.placement((120, 90))
+
+
+def test_a_few_edges_that_fit_by_chance_are_no_proof() -> None:
+    shown = (torch.arange(224) >= 168) & (torch.arange(224) < 228)
+    measured = MeasuredPreprocessing(
+        T.Compose(
+            [
+                T.Resize(256),
+                T.CenterCrop(224),
+                T.ToTensor(),
+                lambda tensor: tensor * shown[:, None],
+            ]
+        )
+    )
+    # It was placed 147 pixels too high.
+    with pytest.raises(
+        PreprocessingError, match="the best resize and crop explains"
+    ):
+        measured.placement((817, 204))
+
+
+def test_gradients_of_a_preprocessing_are_left_behind() -> None:
+    measured = MeasuredPreprocessing(
+        lambda image: T.ToTensor()(image).requires_grad_()
+    )
+    assert not measured(photo(9, 9)).requires_grad
+    assert measured.placement((40, 30)).is_whole
 
 
 def test_what_people_pass_becomes_a_preprocessing() -> None:

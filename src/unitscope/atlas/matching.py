@@ -147,8 +147,8 @@ def _doubt(indices: Sequence[int], labels: Sequence[str], ordered: bool) -> str:
             "there is no 0: if they count from 1, each is taken for the class behind "
             "its own"
         )
-    as_text = sorted(map(str, indices))
-    if ordered and count == len(labels) and as_text != list(map(str, indices)):
+    as_text = sorted(map(str, range(len(labels))))
+    if ordered and any(as_text[index] != str(index) for index in indices):
         return (
             "a model trained on torchvision's ImageFolder has its classes in the order "
             f"of the text, {', '.join(as_text[:3])} …"

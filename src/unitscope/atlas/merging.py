@@ -141,7 +141,7 @@ def _merge(
     _copy_files(atlases[0], owners, folder)
     _write_summaries(atlases, owners, folder)
 
-    merged = Atlas.open(folder)
+    merged = Atlas(folder, manifest)
     scanned = write_findings(merged)
     complete = len(owners) == manifest["parameters"]["shards"]
     manifest |= {

@@ -22,6 +22,7 @@ from unitscope.atlas.scan.folder import (
     locked,
     nothing_read,
     remove_scan,
+    remove_tables,
 )
 from unitscope.atlas.scan.layer_choice import chosen_layers, exact_head
 from unitscope.atlas.scan.options import ParameterChoice, Progress, ScanOptions
@@ -168,6 +169,8 @@ def _scan_locked(
     if todo:
         run = Run.start("scan", options.workers)
         write_manifest(folder, plan.manifest("scanning"))
+        # Those of an earlier part know nothing of the shards that come now.
+        remove_tables(folder)
         images, skipped = scan_shards(folder, plan, todo, options)
         run.log(folder, images, skipped)
 

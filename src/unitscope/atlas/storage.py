@@ -22,7 +22,11 @@ from unitscope.atlas.disk.layout import (
     pooled_file,
     table_file,
 )
-from unitscope.atlas.disk.manifest import read_manifest
+from unitscope.atlas.disk.manifest import (
+    MERGING,
+    read_manifest,
+    unfinished_merge,
+)
 from unitscope.atlas.disk.tables import read_table
 from unitscope.atlas.summaries.layer import LayerShape, LayerSummary
 from unitscope.attribution.readout import Normalisation, Readout
@@ -103,10 +107,14 @@ class StoredAtlas:
     def open(cls: type[_Atlas], path: str | os.PathLike[str]) -> _Atlas:
         """Open an atlas.
 
-        Raises AtlasError where there is none, or one of another schema.
+        Raises AtlasError where there is none, one of another schema, or one whose merge
+        was interrupted.
         """
         folder = Path(path)
-        return cls(folder, read_manifest(folder))
+        manifest = read_manifest(folder)
+        if manifest["status"] == MERGING:
+            raise unfinished_merge(folder)
+        return cls(folder, manifest)
 
     def __repr__(self) -> str:
         layers = ", ".join(

@@ -9,6 +9,7 @@ from pathlib import Path
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.disk.manifest import identity_of
 from unitscope.atlas.identity import fingerprint
+from unitscope.atlas.reading.images import reading_in
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.readout import Readout
@@ -165,13 +166,17 @@ class Documents:
         )
 
     def _draw(self, id: str, source: Encoded) -> bytes:
-        reading = Reading()
-        if self.model is not None:
-            reading = reading_of(self.model.preprocessing)
-        photo = open_photo(source, _DECODED_SIDE, reading)
+        photo = open_photo(source, _DECODED_SIDE, self._reading)
         drawn = picture(photo.image)
         self._pictures.put(id, drawn)
         return drawn
+
+    @property
+    def _reading(self) -> Reading:
+        if self.model is not None:
+            return reading_of(self.model.preprocessing)
+        assert self.atlas is not None
+        return reading_in(self.atlas)
 
     # For the thread that runs the network
 

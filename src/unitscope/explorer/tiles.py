@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, features
 
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.image_hashes import digest_of
+from unitscope.atlas.reading.images import reading_in
 from unitscope.datasets import Dataset
 from unitscope.errors import MissingError, UnitscopeError
 from unitscope.inputs.photos import Encoded, open_photo
@@ -68,6 +69,7 @@ class Tiles:
         self.suffix = "webp" if features.check("webp") else "jpg"
         self._dataset = dataset
         self._folder = folder
+        self._reading = reading_in(atlas)
         self._states: dict[int, int] = {}
 
         input_shape = atlas.manifest["model"]["input_shape"]
@@ -230,7 +232,7 @@ class Tiles:
         shorter = min(entry["width"], entry["height"])
         longest = math.ceil(shorter * scale)
         source = Encoded(entry["id"], lambda: data, len(data))
-        photo = open_photo(source, longest).image
+        photo = open_photo(source, longest, self._reading).image
 
         across = photo.width / entry["width"]
         down = photo.height / entry["height"]

@@ -17,6 +17,7 @@ from unitscope.errors import PhotoError, PreprocessingError, one_line
 from unitscope.geometry import Placement
 from unitscope.inputs.boards import NotMeasurableError, measured_placement
 from unitscope.inputs.pictures import picture_of
+from unitscope.inputs.transformed import as_input, fitting_argument
 
 # Photos of two shapes, (width, height): an input size that both get does not depend on
 # the photo.
@@ -32,8 +33,8 @@ class MeasuredPreprocessing:
 
     The callable is any function, torchvision pipeline or albumentation that maps an RGB
     PIL image to a (channel, row, col) tensor. Where it puts the photo is measured by
-    sending checkerboards through it. A crop that depends on what the photo shows is not
-    noticed.
+    sending checkerboards through it. One that crops off borders of one colour is
+    refused; other crops that depend on what the photo shows are not noticed.
     """
 
     transform: Callable[[Image.Image], Any]
@@ -67,25 +68,7 @@ class MeasuredPreprocessing:
 
         Raises PreprocessingError where it does not return (channel, row, col).
         """
-        tensor = self._applied(image)
-        if not isinstance(tensor, Tensor):
-            raise PreprocessingError(
-                f"the preprocessing {self._name} gave {type(tensor).__name__}, not a "
-                "(channel, row, col) tensor: end it with a conversion to a tensor"
-            )
-        if tensor.ndim == 4 and tensor.shape[0] == 1:
-            tensor = tensor[0]
-        if (
-            tensor.ndim != 3
-            or not tensor.is_floating_point()
-            or not tensor.numel()
-        ):
-            kind = f"a {tensor.dtype}" if tensor.numel() else "an empty"
-            raise PreprocessingError(
-                f"the preprocessing {self._name} gave {kind} tensor of shape "
-                f"{tuple(tensor.shape)}, not floating-point (channel, row, col)"
-            )
-        return tensor
+        return as_input(self._applied(image), self._name)
 
     def placement(self, photo_size: tuple[int, int]) -> Placement:
         """Measure where the network's input lies on a photo of (width, height).
@@ -127,15 +110,18 @@ class MeasuredPreprocessing:
             raise PreprocessingError(
                 f"the preprocessing {self._name} failed on a PIL image of "
                 f"{image.width}×{image.height} pixels "
-                f"({type(error).__name__}: {one_line(error)}): it must map a PIL image "
-                "to a (channel, row, col) tensor"
+                f"({type(error).__name__}: {one_line(error)}): "
+                f"{fitting_argument(self.transform, image)}"
             ) from error
 
     def _measure(self, photo_size: tuple[int, int]) -> Placement:
         self._check_steady(_SHAPES[0])
         try:
             return measured_placement(
-                self._on_processor, photo_size, self._expected_size(photo_size)
+                self._on_processor,
+                photo_size,
+                self._expected_size(photo_size),
+                check_borders=not self._placements,
             )
         except NotMeasurableError as error:
             # It may be random for some sizes only.

@@ -14,7 +14,7 @@ from unitscope.inputs.decoding import Reading
 from unitscope.inputs.further import Further
 from unitscope.inputs.photos import Photo, PhotoSource, open_photo
 from unitscope.inputs.pictures import picture_of, picture_of_shares
-from unitscope.inputs.preprocessing import AnyPreprocessing, reading_of
+from unitscope.inputs.preprocessing import AnyPreprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,9 @@ class Subject:
     network's input for a tensor. `preprocessing` is None for a tensor. A photo from a
     file is opened again when it is drawn: explaining thousands of photos keeps none in
     memory. `placed` says where the network's input lies on the photo, where that was
-    recorded instead of the preprocessing. `notes` say what was guessed of the photo,
-    and what was left out. `further` is what the network was given beside it.
+    recorded instead of the preprocessing. `reading` is how the photo was read. `notes`
+    say what was guessed of it, and what was left out. `further` is what the network was
+    given beside it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Subject:
     )
     undo: AnyPreprocessing | None = field(default=None, repr=False)
     placed: Placement | None = field(default=None, repr=False)
+    reading: Reading = field(default=Reading(), repr=False)
     notes: tuple[str, ...] = ()
     further: Further = field(default_factory=Further, repr=False)
 
@@ -49,6 +51,7 @@ class Subject:
             size=photo.size,
             preprocessing=preprocessing,
             source=photo.source,
+            reading=photo.reading,
             notes=photo.notes,
         )
 
@@ -84,11 +87,7 @@ class Subject:
         side.
         """
         if self.source is not None:
-            reading = Reading()
-            if self.preprocessing is not None:
-                reading = reading_of(self.preprocessing)
-            photo = open_photo(self.source, longest, reading)
-            return photo.image
+            return open_photo(self.source, longest, self.reading).image
 
         assert self.tensor is not None
         channels = self.tensor.shape[0]

@@ -21,6 +21,7 @@ from unitscope.errors import (
     UnitscopeError,
 )
 from unitscope.inputs.further import Further
+from unitscope.model.failures import failure
 from unitscope.tracing.calling import Calling
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import captured, evaluating, layers_of
@@ -319,7 +320,7 @@ class Network:
         if unwatchable(self.module):
             return ModelError(unwatchable(self.module))
         reason = " ".join(str(error).split())[:300] or repr(error)
-        remedy = "give its own preprocessing or input size"
+        remedy = ""
         if self.channels not in (None, shape[0]):
             remedy = (
                 f"its first convolution takes {self.channels} channels: give "
@@ -330,6 +331,8 @@ class Network:
         if names:
             listed = " and ".join(map(repr, names))
             remedy = f"check {listed}, or give its own input size"
+        if not remedy:
+            return failure(self.module, error, shape, self.noise)
         return ModelError(
             f"the network failed on an input of {'×'.join(map(str, shape))} (channel × "
             f"row × col): {reason} — {remedy}"

@@ -207,8 +207,9 @@ class Structures:
         self._scoring.labels_for(classes)
         module = self._network.module
         try:
-            structure.head, structure.path = find_head(
-                module, example, traced, ending
+            structure.head, structure.path = self._network.guarded(
+                lambda: find_head(module, example, traced, ending),
+                tuple(example.shape[1:]),
             )
         except HeadError as refusal:
             # Only its text: the exception would keep the traced activations alive.

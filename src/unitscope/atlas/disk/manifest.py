@@ -69,6 +69,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def unfinished_merge(folder: Path) -> AtlasError:
+    """The error for a folder whose merge has not come to its end."""
+    return AtlasError(
+        f"'{folder}' holds a merge that was interrupted: run the same merge again, or "
+        "remove the folder"
+    )
+
+
 def existing_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of the atlas in a folder, None where there is no atlas."""
     if not (folder / MANIFEST).exists():

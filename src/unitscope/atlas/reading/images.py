@@ -14,6 +14,7 @@ from unitscope.atlas.summaries.top_images import CRITERIA
 from unitscope.datasets import Dataset
 from unitscope.errors import InputError, MissingError, PhotoError
 from unitscope.geometry import Placement
+from unitscope.inputs.decoding import Reading
 from unitscope.inputs.photos import Encoded, shown_name
 from unitscope.inputs.subjects import Subject
 
@@ -68,7 +69,10 @@ def subjects_of(
                 f"in '{atlas.path}'"
             )
     input_size = input_size_of(atlas)
-    return tuple(_subject(rows[image], dataset, input_size) for image in images)
+    reading = reading_in(atlas)
+    return tuple(
+        _subject(rows[image], dataset, input_size, reading) for image in images
+    )
 
 
 def input_size_of(atlas: StoredAtlas) -> tuple[int, int]:
@@ -77,8 +81,17 @@ def input_size_of(atlas: StoredAtlas) -> tuple[int, int]:
     return int(rows), int(cols)
 
 
+def reading_in(atlas: StoredAtlas) -> Reading:
+    """How the scan read photos of more than 8 bits, and of other bands."""
+    # The first atlases did not say.
+    return Reading(**atlas.manifest["model"].get("reading", {}))
+
+
 def _subject(
-    row: dict[str, Any], dataset: Dataset, input_size: tuple[int, int]
+    row: dict[str, Any],
+    dataset: Dataset,
+    input_size: tuple[int, int],
+    reading: Reading,
 ) -> Subject:
     """An image of the data set, which is read when it is drawn."""
     place = dataset.places.get(row["id"])
@@ -112,4 +125,5 @@ def _subject(
         None,
         source=Encoded(row["id"], read, dataset.entries[place].size),
         placed=placement,
+        reading=reading,
     )

@@ -27,6 +27,7 @@ from unitscope.atlas.disk.manifest import (
     MERGING,
     existing_manifest,
     same_answers,
+    unfinished_merge,
 )
 from unitscope.atlas.disk.tables import parquet, read_table
 from unitscope.atlas.findings.image_tables import rows_of
@@ -51,10 +52,7 @@ def check_same(folder: Path, plan: ScanPlan) -> None:
     if manifest is None:
         return
     if manifest["status"] == MERGING:
-        raise AtlasError(
-            f"'{folder}' holds a merge that was interrupted: run the same merge "
-            "again, or remove the folder"
-        )
+        raise unfinished_merge(folder)
 
     change = difference(manifest, plan.identity)
     if change:
@@ -171,9 +169,14 @@ def remove_scan(folder: Path, with_folder: bool) -> None:
 
 def remove_files(folder: Path) -> None:
     """Remove the files of an atlas, but not its lock. The manifest goes last."""
-    tables = [table_file(folder, table) for table in TABLES]
-    others = [folder / name for name in (SUMMARIES, HEAD, RUNS, MANIFEST)]
+    remove_tables(folder)
     for name in (POOLED, ROWS):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for path in (*tables, *others):
-        path.unlink(missing_ok=True)
+    for name in (SUMMARIES, HEAD, RUNS, MANIFEST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_tables(folder: Path) -> None:
+    """Remove the tables of an atlas, which the end of a scan writes."""
+    for table in TABLES:
+        table_file(folder, table).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from unitscope.atlas.storage import AtlasLayer
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.datasets import Dataset
 from unitscope.errors import InputError
+from unitscope.inputs.preprocessing import reading_of
 from unitscope.model import Classifier
 from unitscope.network_facts import NetworkFacts
 
@@ -139,6 +140,7 @@ class ScanPlan:
             "labels": list(self.model.labels),
             "input_shape": list(facts.input_shape),
             "preprocessing": facts.preprocessing,
+            "reading": asdict(reading_of(self.model.preprocessing)),
             "output": facts.output,
             "head": None if head is None else _head_facts(head),
         }
