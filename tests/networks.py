@@ -163,6 +163,30 @@ class WithDropout(Gap):
         return logits
 
 
+class MaximumBesideAverage(Gap):
+    """As fastai: the maximum and the average of every unit, one behind the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(12, 5)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        x = self.features(x)
+        return torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1)
+
+
+class ProjectedCosine(Gap):
+    """As CLIP: a projection, a unit length, vectors of classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes = nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedded = F.normalize(self.fc(self.pooled(x)))
+        return embedded @ F.normalize(self.classes).T
+
+
 class Matmul(Gap):
     """x @ W, without a bias."""
 

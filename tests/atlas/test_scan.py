@@ -9,7 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from networks import Dense, Flattened, Gap, seeded
+from networks import (
+    Dense,
+    Flattened,
+    Gap,
+    MaximumBesideAverage,
+    ProjectedCosine,
+    seeded,
+)
 from scans import (
     CLASSES,
     OPTIONS,
@@ -167,6 +174,38 @@ def test_a_head_behind_a_function_has_a_map_of_its_own(
         if name == f"{layer}+"
     ]
     assert own == pytest.approx(explained.max((0, 2, 3)), rel=1e-5)
+
+
+def test_a_head_of_several_maps_is_named_by_all_of_them(
+    folder: Path, small: Preprocessing, tmp_path: Path
+) -> None:
+    several = make(small, seeded(MaximumBesideAverage), labels=None)
+    scanned = scan(several, folder, tmp_path / "out", **OPTIONS)
+    (layer,) = scanned.layers
+    assert layer.name == "features, maximum + features, average"
+    assert layer.is_head and layer.units == 12
+
+    off = [0, 7]
+    assert scanned.readout is not None
+    pooled = torch.cat([torch.from_numpy(part) for part, _ in scanned.pooled()])
+    pooled[:, off] = 0
+    torch.testing.assert_close(
+        scanned.readout.logits(pooled),
+        several.forward_without(paths(folder), off),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_a_head_that_tables_cannot_hold_leaves_no_pooled_units(
+    folder: Path, small: Preprocessing, tmp_path: Path
+) -> None:
+    cosine = make(small, seeded(ProjectedCosine), labels=None)
+    assert cosine.head.exact and not cosine.head.has_table
+    scanned = scan(cosine, folder, tmp_path / "out", **OPTIONS)
+    assert not list((tmp_path / "out" / "pooled").glob("*"))
+    with pytest.raises(AtlasError, match="a projection before a normal"):
+        scanned.without([0])
 
 
 def test_without_an_exact_head_there_is_no_ablation(

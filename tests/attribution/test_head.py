@@ -385,7 +385,7 @@ def test_a_network_that_gives_no_tensor_is_refused() -> None:
             return "dog"
 
     with pytest.raises(
-        ModelError, match="the network gave no tensor, not logits"
+        ModelError, match="gave a str, and no tensor by name or number, not"
     ):
         _ = small(Silent()).labels
 

@@ -116,6 +116,12 @@ HEADS: dict[str, tuple[int, Callable[[Parts, Tensor, Tensor], Tensor]]] = {
             torch.cat([average(a), net.meta.expand(len(x), -1)], 1)
         ),
     ),
+    "classes of two heads, one behind the other": (
+        UNITS,
+        lambda net, a, x: torch.cat(
+            [net.linear(average(a)), other_logits(net, x)], 1
+        ),
+    ),
     "a photo and its mirror image": (
         UNITS,
         lambda net, a, x: (

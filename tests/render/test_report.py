@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from networks import ConvClassifier, Gap, seeded
+from networks import ConvClassifier, Gap, MaximumBesideAverage, seeded
 from unitscope.accounts.account import Account
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.errors import InputError, OutputError, UnitscopeWarning
@@ -537,3 +537,24 @@ def umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def test_maps_that_hold_no_activations_are_not_called_so(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    model = wrap(seeded(MaximumBesideAverage), preprocessing=SMALL)
+    explanation = model.explain(photos[0])
+    assert explanation.unit_maps([0, 7]).are_shares
+    assert not explanation.unit_maps([7]).are_shares
+    words = explanation.unit_maps([0])._repr_html_()
+    assert "What every cell gives of the pooled unit" in words
+    assert "Activations as the network" not in words
+
+    (page,) = write_report([Account.of(model, explanation)], tmp_path)
+    text = check(page.read_text(encoding="utf-8")).text
+    assert (
+        "reads 12 units: 0–5 from the maximum pool of 'features' (6×16×16) and 6–11 from "
+        "the average pool" in text
+    )
+    assert "share × cells; shared over" in text
+    assert "pooled activation" in text and "mean activation" not in text

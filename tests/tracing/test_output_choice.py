@@ -27,6 +27,13 @@ class Result:
     out: Tensor
 
 
+class Slotted:
+    __slots__ = ("features", "out")
+
+    def __init__(self, features: Tensor, out: Tensor) -> None:
+        self.features, self.out = features, out
+
+
 def table(columns: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn((2, columns), generator=generator)
@@ -57,6 +64,7 @@ def choose(
         (OrderedDict(a={"b": [(P,)]}), ["a.b[0][0]"]),
         (Pair(P, L), ["features", "out"]),
         (Result(P, L), ["features", "out"]),
+        (Slotted(P, L), ["features", "out"]),
         (SimpleNamespace(out=L, _hidden=P, name="x"), ["out"]),
         (torch.distributions.Bernoulli(L.sigmoid()), ["probs", "logits"]),
         (L.topk(2), ["0"]),
@@ -189,7 +197,12 @@ def test_a_name_that_two_have_is_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p, z: [], "the network gave no tensor, not logits"),
+        (lambda p, z: [], "gave a list, and no tensor by name or number"),
+        (lambda p, z: {z}, "gave a set, and no tensor by name or number"),
+        (
+            lambda p, z: z[:, None],
+            "an axis of length 1 between photos and numbers; .* squeeze",
+        ),
         (
             lambda p, z: z.argmax(1),
             "only numbers of type int64, as argmax gives, not logits",
@@ -220,6 +233,17 @@ def test_what_is_no_logits_is_refused_in_fitting_words(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         choose(make)
+
+
+def test_logits_further_in_do_not_hide_what_lies_further_out() -> None:
+    def with_teacher(p: Tensor, z: Tensor) -> Any:
+        return {"out": z, "teacher": {"logits": z.flip(1)}}
+
+    with pytest.raises(ModelError, match=r"'out' .* 'teacher.logits' .* clear"):
+        choose(with_teacher)
+    assert choose(with_teacher, "out").path == "out"
+    inside = choose(lambda p, z: {"loss": p.mean(), "student": {"logits": z}})
+    assert inside.path == "student.logits"
 
 
 def test_a_chosen_output_that_is_no_logits_lists_the_others() -> None:

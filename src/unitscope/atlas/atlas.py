@@ -197,8 +197,9 @@ class Atlas(StoredAtlas):
         readout = self.readout
         if readout is None:
             raise AtlasError(
-                "units can only be switched off where the head is exact: this atlas "
-                "has no pooled features"
+                "this atlas cannot switch units off: its network has no exact head, or one "
+                "that is not kept in tables (a projection before a normalisation); "
+                "model.ablate and `unitscope ablate` answer for single photos"
             )
         off = check_units(
             units, readout.weight.shape[1], "the head's feature map"

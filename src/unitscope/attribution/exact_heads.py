@@ -24,6 +24,9 @@ from unitscope.tracing.axes import Axes
 # Indices of classes. None stands for all of them, and needs no copy of the weights.
 ClassIndices: TypeAlias = list[int] | None
 
+# So many maps are named where a head reads several.
+_MOST_NAMES = 3
+
 
 class Found(NamedTuple):
     """Where a kind of head applies: its path, and the pools of the maps that it reads."""
@@ -33,11 +36,15 @@ class Found(NamedTuple):
 
 
 class Source(NamedTuple):
-    """One pool of a feature map: the name of this part of the head, the units, in words."""
+    """One pool of a feature map: the name of this part of the head, the units, in words.
+
+    `is_plain` says whether its map holds activations, or else shares of pooled units.
+    """
 
     name: str
     units: int
     words: str
+    is_plain: bool = True
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,6 +93,13 @@ class ExactHead(Head):
     def has_table(self) -> bool:
         """See Head: not with a projection before the norm."""
         return self.readout.embedding is None
+
+    def gives_activations(self, units: Sequence[int]) -> bool:
+        """See Head."""
+        of_units = [
+            source for source in self.sources for _ in range(source.units)
+        ]
+        return all(of_units[unit].is_plain for unit in units)
 
     def cams(
         self,
@@ -185,7 +199,19 @@ class ExactHead(Head):
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
         norm = self.readout.norm
-        return {**super().as_json(), "norm": norm.kind if norm else None}
+        sources = [
+            {
+                "name": source.name,
+                "units": source.units,
+                "activations": source.is_plain,
+            }
+            for source in self.sources
+        ]
+        return {
+            **super().as_json(),
+            "norm": norm.kind if norm else None,
+            "sources": sources,
+        }
 
     @abstractmethod
     def _shape(self) -> str:
@@ -297,8 +323,12 @@ class PoolsLinear(ExactHead):
 
     @property
     def map_name(self) -> str:
-        """See Head: of several maps, all of their names."""
-        return " + ".join(source.name for source in self.sources)
+        """See Head: of several maps, the names of the first ones."""
+        names = [source.name for source in self.sources]
+        more = len(names) - _MOST_NAMES
+        if more > 0:
+            names[_MOST_NAMES:] = [f"{more} more"]
+        return " + ".join(names)
 
     def describe(self) -> str:
         """One line in words."""

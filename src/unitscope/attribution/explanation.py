@@ -402,6 +402,7 @@ class Explanation(Drawable, ABC):
             self.grid,
             self.input_size,
             self.subjects,
+            are_shares=not self.head.gives_activations(chosen),
         )
 
     @abstractmethod

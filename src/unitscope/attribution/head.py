@@ -7,6 +7,7 @@ stands in for one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -41,6 +42,13 @@ class Head(ABC):
         """What the feature map is called."""
         return self.layer
 
+    def gives_activations(self, units: Sequence[int]) -> bool:
+        """Whether the maps of these units hold activations, as the network computed them.
+
+        Not those of a maximum pool, say: their cells hold shares of the pooled unit.
+        """
+        return True
+
     @property
     def has_table(self) -> bool:
         """Whether weights, a bias and a norm are all that makes logits of pooled units.
@@ -63,6 +71,7 @@ class Head(ABC):
             "kind": self.kind,
             "exact": self.exact,
             "norm": None,
+            "sources": [],
             "method": None,
             "reason": None,
             "found_on": None,

@@ -89,17 +89,19 @@ def find_head(
         probes=sum(len(x) for x in inputs),
         grid=finest_of(pools).grid,
         map_shape=(units, rows, cols),
-        sources=_sources(traced, pools),
+        sources=_sources(traced, pools, path.readings),
     )
     return head, path
 
 
-def _sources(traced: Trace, pools: Sequence[Pool]) -> tuple[Source, ...]:
+def _sources(
+    traced: Trace, pools: Sequence[Pool], readings: Sequence[Reading]
+) -> tuple[Source, ...]:
     """The parts of the head: named by their layers, and by their pools where these differ."""
     layers = [_layer_of(traced, pool.source)[0] for pool in pools]
     sources = []
     taken: set[str] = set()
-    for layer, pool in zip(layers, pools, strict=True):
+    for layer, pool, reading in zip(layers, pools, readings, strict=True):
         kind = " + ".join(pool.kinds)
         name = layer if layers.count(layer) == 1 else f"{layer}, {kind}"
         again = 2
@@ -109,7 +111,8 @@ def _sources(traced: Trace, pools: Sequence[Pool]) -> tuple[Source, ...]:
         taken.add(name)
         shape = "×".join(map(str, pool.map_shape))
         words = f"{kind} pool of '{layer}' ({shape})"
-        sources.append(Source(name, pool.map_shape[0], words))
+        units = pool.map_shape[0]
+        sources.append(Source(name, units, words, reading.is_plain))
     return tuple(sources)
 
 

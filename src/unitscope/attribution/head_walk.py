@@ -142,7 +142,7 @@ class HeadWalk:
         if call.name in CONCATENATIONS:
             units = sum(math.prod(each.shape) for each in call.inputs)
             axis = call.argument(1, "dim", call.kwargs.get("axis", 0))
-            if linear is None or axis % len(call.shape) != 1:
+            if axis % len(call.shape) != 1:
                 return None
             if units != call.shape[1]:
                 return None

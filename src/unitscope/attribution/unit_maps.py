@@ -18,8 +18,9 @@ class UnitMaps(Drawable):
     """What chosen units of a layer did on some photos.
 
     `maps` (batch, unit, row, col) are the activations as the network computed them,
-    signed, in the order of `units`. `grid` says where their cells lie on the network's
-    input, which has `input_size` (rows, cols).
+    signed, in the order of `units`. Where `are_shares`, as of a maximum pool, they are what
+    every cell gives of the pooled unit, times the number of cells. `grid` says where their
+    cells lie on the network's input, which has `input_size` (rows, cols).
     """
 
     layer: str
@@ -28,6 +29,7 @@ class UnitMaps(Drawable):
     grid: Grid
     input_size: tuple[int, int]
     subjects: tuple[Subject, ...]
+    are_shares: bool = False
 
     def __repr__(self) -> str:
         rows, cols = self.maps.shape[2:]

@@ -39,6 +39,7 @@ from unitscope.render.words import (
     difference,
     number,
     percent,
+    quantity_in_full,
     tick,
 )
 
@@ -249,9 +250,8 @@ def _units_part(maps: UnitMaps, photo: int, heading: str) -> Part:
         None,
         pixels=_PIXELS,
     )
-    words = (
-        "Activations as the network computed them; each map has its own scale."
-    )
+    held = quantity_in_full(are_shares=maps.are_shares)
+    words = f"{held}; each map has its own scale."
     more = len(maps.units) - len(shown.units)
     if more:
         words += f" {more} more units are not shown here."

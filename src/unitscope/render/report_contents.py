@@ -11,7 +11,9 @@ from markupsafe import Markup
 
 from unitscope.accounts.account import Account, UnitStory
 from unitscope.attribution.ablation import Change
+from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.head import Head
 from unitscope.kernels import Filters
 from unitscope.render import diagram
 from unitscope.render.colours import Scale
@@ -28,9 +30,11 @@ from unitscope.render.words import (
     clean,
     difference,
     listing,
+    mean_of,
     number,
     percent,
     place,
+    quantity,
 )
 
 # Pixels of the longer side.
@@ -286,14 +290,35 @@ def _class_alt(
 def _units(account: Account, size: tuple[int, int]) -> dict[str, Any]:
     contributions = [story.contribution.contribution for story in account.units]
     scale = account_unit_scale(account)
+    shown = [story.unit for story in account.units]
+    shown += account.ablation.units
+    head = account.explanation.head
+    are_shares = not head.gives_activations(shown)
+    held = quantity(are_shares=are_shares)
     return {
         "units": _unit_rows(account, scale, size),
         "units_together": sum(contributions),
         "unit_count": account.explanation.feature_map.shape[1],
+        "unit_sources": _unit_sources(head),
+        "unit_quantity": held,
+        "unit_mean": mean_of(are_shares=are_shares),
         "unit_scale": scale,
-        "unit_bar": _bar_of(scale, "scale-units", "activation"),
+        "unit_bar": _bar_of(scale, "scale-units", held),
         "ablation": _ablation(account, scale, size),
     }
+
+
+def _unit_sources(head: Head) -> str:
+    """Which units come from which pool, in words; empty where all come from one."""
+    if not isinstance(head, ExactHead) or len(head.sources) == 1:
+        return ""
+    words = []
+    begin = 0
+    for source in head.sources:
+        end = begin + source.units
+        words.append(f"{begin}–{end - 1} from the {clean(source.words)}")
+        begin = end
+    return listing(words, 8)
 
 
 def _unit_rows(
@@ -337,8 +362,9 @@ def _unit_view(
 
     greatest, there = place(laid)
     mean = number(float(maps.maps.mean()))
+    held = quantity(are_shares=maps.are_shares)
     alt = (
-        f"Unit {unit}: strongest {there} (activation {number(greatest)}), {mean} on "
+        f"Unit {unit}: strongest {there} ({held} {number(greatest)}), {mean} on "
         "average."
     )
     return MapView.of(laid, scale, alt)

@@ -84,6 +84,26 @@ def percent(value: float | None) -> str:
     return f"{value:.1%}"
 
 
+def quantity(*, are_shares: bool) -> str:
+    """What the cells of a unit's map hold, for a colour bar."""
+    return "share × cells" if are_shares else "activation"
+
+
+def mean_of(*, are_shares: bool) -> str:
+    """What the mean of a unit's map is called."""
+    return "pooled activation" if are_shares else "mean activation"
+
+
+def quantity_in_full(*, are_shares: bool) -> str:
+    """The same for a legend."""
+    if are_shares:
+        return (
+            "What every cell gives of the pooled unit, times the number of cells, so that "
+            "the mean of the map is the pooled unit"
+        )
+    return "Activations as the network computed them"
+
+
 def tick(value: float) -> str:
     """A number on a colour bar, as short as possible."""
     size = abs(value)

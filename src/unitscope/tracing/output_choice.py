@@ -153,14 +153,26 @@ class _Outputs:
         called = [
             leaf for leaf in self._leaves if leaf.keys[-1:] == ("logits",)
         ]
-        outermost = [leaf for leaf in called if len(leaf.keys) == 1]
-        for choice in (outermost, called):
-            if len(choice) == 1:
-                return choice[0].path
+        depth = min((len(leaf.keys) for leaf in called), default=0)
+        outermost = [leaf for leaf in called if len(leaf.keys) == depth]
+        if len(outermost) == 1 and not self._has_rival(outermost[0]):
+            return outermost[0].path
         # The same numbers under several names.
         if len(self.tables) == len(self._leaves):
             return _one_of(self.tables)
         return None
+
+    def _has_rival(self, logits: Leaf) -> bool:
+        """Whether a table further out has as many columns as logits further in.
+
+        Those may be of a teacher or an auxiliary network.
+        """
+        return any(
+            len(leaf.keys) < len(logits.keys)
+            and leaf.path in self.tables
+            and leaf.tensor.shape == logits.tensor.shape
+            for leaf in self._leaves
+        )
 
     def by_labels(self, labels: int | None) -> str | None:
         """The only table with a column for each label."""
@@ -417,6 +429,11 @@ def _words(shape: Sequence[int], batch: int) -> tuple[str, str]:
             "wrap a module that gives one number a class, such as their mean over "
             "the cells",
         )
+    if len(shape) == 3 and shape[1] == 1:
+        return (
+            "it has an axis of length 1 between photos and numbers",
+            "wrap a module that leaves that axis out, such as by squeeze(1)",
+        )
     if len(shape) == 3:
         return (
             f"it has {shape[1]} rows for each photo, as a detector's boxes or tokens "
@@ -426,12 +443,17 @@ def _words(shape: Sequence[int], batch: int) -> tuple[str, str]:
     return "it has another number of columns for one photo than for two", remedy
 
 
+def _with_article(noun: str) -> str:
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
+
+
 def _nothing(result: Any) -> ModelError:
     """The error for a result without floating-point numbers."""
-    what = "no tensor"
+    what = f"{_with_article(type(result).__name__)}, and no tensor by name or number"
     for leaf in tensors_of(result):
         kind = str(leaf.tensor.dtype).removeprefix("torch.")
-        what = f"only numbers of type {kind}, as argmax gives"
+        example = "argmax" if kind.startswith("int") else "no classifier"
+        what = f"only numbers of type {kind}, as {example} gives"
     return ModelError(
         f"the network gave {what}, not logits (batch, class): wrap a module that "
         "classifies images"

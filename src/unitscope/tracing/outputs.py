@@ -120,14 +120,25 @@ def _attributes(value: Any) -> dict[str | int, Any]:
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             attributes[field.name] = getattr(value, field.name, None)
-    for name, item in getattr(value, "__dict__", {}).items():
+    slots = [
+        name
+        for each in type(value).__mro__
+        for name in _slots_of(each)
+        if hasattr(value, name)
+    ]
+    for name in [*slots, *getattr(value, "__dict__", {})]:
         if not name.startswith("_"):
-            attributes.setdefault(name, item)
+            attributes.setdefault(name, getattr(value, name))
 
     logits = _logits_entry(value)
     if logits is not None:
         attributes["logits"] = logits
     return attributes
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = kind.__dict__.get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 @dataclass(frozen=True)

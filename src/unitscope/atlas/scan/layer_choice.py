@@ -83,7 +83,9 @@ def _layer_of(head: ExactHead, layers: Sequence[Layer]) -> AtlasLayer:
     """The feature map of an exact head."""
     # Where a function follows the layer, the head reads another map than the layer's
     # own.
-    name = head.layer if head.layer_is_map else f"{head.layer}+"
+    name = head.layer if head.layer_is_map else f"{head.map_name}+"
+    if len(head.sources) > 1:
+        name = head.map_name
     kinds = (layer.kind for layer in layers if layer.name == head.layer)
     units, rows, cols = head.map_shape
     return AtlasLayer(

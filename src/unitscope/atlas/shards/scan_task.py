@@ -74,7 +74,7 @@ class ScanTask(ShardTask):
             self.report(len(batch.images), 0)
 
         head, _ = self.observer.model.head_or_refusal()
-        if head is not None and head.exact:
+        if head is not None and head.has_table:
             write_arrays(pooled_file(self.folder, shard), content.pooled())
         write_table(stamps_file(self.folder, shard), content.stamps())
         write_table(rows_file(self.folder, shard), content.rows())

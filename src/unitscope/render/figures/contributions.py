@@ -16,11 +16,11 @@ from unitscope.render.figures.blocks import (
 )
 from unitscope.render.figures.panels import photos_shown
 from unitscope.render.sheets import Sheet
-from unitscope.render.words import number, plural
+from unitscope.render.words import mean_of, number, plural
 
 _EXACT = (
-    "Contribution in {numbers} = weight × mean activation; all contributions + the bias = "
-    "the {number}."
+    "Contribution in {numbers} = weight × {mean}; all contributions + the bias = the "
+    "{number}."
 )
 _LOCAL = (
     "Contribution in {numbers} = gradient × activation, summed over the cells. This is a "
@@ -67,12 +67,19 @@ def contribution_blocks(
         chart.draw(sheet, MARGIN, y, INNER)
 
     words, scores = _EXACT if explanation.exact else _LOCAL, explanation.scores
+    count_of_units = explanation.feature_map.shape[1]
+    is_plain = explanation.head.gives_activations(range(count_of_units))
+    mean = mean_of(are_shares=not is_plain)
     label = explanation.labels[index]
     name = explanation.subjects[photo].name
     return [
         heading(f"What the units add to {label}: {name}"),
         Block(chart.height + 0.15, draw),
-        note(words.format(number=scores.number, numbers=scores.numbers)),
+        note(
+            words.format(
+                number=scores.number, numbers=scores.numbers, mean=mean
+            )
+        ),
     ]
 
 

@@ -27,7 +27,7 @@ from unitscope.render.figures.panels import (
     photos_shown,
 )
 from unitscope.render.views import View
-from unitscope.render.words import number
+from unitscope.render.words import number, quantity, quantity_in_full
 
 UnitScale = Literal["map", "unit", "photo", "shared"]
 
@@ -109,14 +109,16 @@ def unit_blocks(
 def _legend(
     maps: UnitMaps, photo: int, common: Scale | None, over: str, look: Look
 ) -> list[Block]:
-    words = f"Activations as the network computed them; scale: {over}"
+    held = quantity_in_full(are_shares=maps.are_shares)
+    words = f"{held}; scale: {over}"
     negative = maps.maps[photo] < 0
     if look.positive_only and bool(negative.any()):
         words += "; values below 0 are left out"
 
     blocks = [note(f"{words}.")]
     if common is not None:
-        blocks.insert(0, colour_bar(common, "activation", look))
+        name = quantity(are_shares=maps.are_shares)
+        blocks.insert(0, colour_bar(common, name, look))
     return blocks
 
 
