@@ -22,6 +22,7 @@ from networks import (
     Tokens,
     seeded,
 )
+from unitscope.accounts.account import Account
 from unitscope.attribution.exact_explanation import ExactExplanation
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.local_explanation import LocalExplanation
@@ -687,6 +688,19 @@ def test_a_layer_that_counts_on_the_photo_and_not_on_noise_is_answered() -> (
         activation, gradient = by_autograd(net, "features", BRIGHT, index)
         cams = (gradient * activation).sum(1) * 32 * 32
         torch.testing.assert_close(explanation.cams[:, index], cams)
+
+
+@pytest.mark.filterwarnings("ignore:no layer counts")
+def test_a_layer_that_photos_showed_is_proved_by_real_passes() -> None:
+    model = small(seeded(Shy))
+    explanation = model.explain(BRIGHT)
+    (check,) = Account.of(model, explanation).checks
+    assert check.holds
+    for layer in (None, "features"):
+        torch.testing.assert_close(
+            model.forward_without(BRIGHT, [0, 4], layer),
+            explanation.ablate([0, 4]).logits,
+        )
 
 
 def test_the_photos_of_a_batch_choose_together_whatever_their_order() -> None:

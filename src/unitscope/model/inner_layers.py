@@ -15,7 +15,6 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.arrays import cell_means
 from unitscope.attribution.exact_heads import ExactHead
-from unitscope.attribution.head import Head
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import HeadError
 from unitscope.inputs.subjects import Subject
@@ -119,19 +118,27 @@ def logits_without(
     """Logits of a real forward pass with units of the explained map at zero."""
     explainer, batch, _ = asked
     shape = tuple(batch.shape[1:])
-    network = explainer.network
-    structure = explainer.structures.at(shape)
-    head: Head = explainer.structures.head(shape, layer)
+    network, structures = explainer.network, explainer.structures
+    if layer is None or structures.is_head_layer(layer, shape):
+        head = structures.head(shape)
+        if isinstance(head, ExactHead):
+            return _logits_without_head_units(explainer, head, batch, units)
+        layer = head.layer
+
+    ending = structures.at(shape).ending
+    found, chosen = _layer_and_units(explainer, batch, layer, units)
+    with network.running(), without_units(network.module, found, chosen):
+        return network.logits(batch.clone(), ending)
+
+
+def _logits_without_head_units(
+    explainer: Explainer, head: ExactHead, batch: Tensor, units: ChosenUnits
+) -> Float[Tensor, "batch class"]:
+    """The same at the maps that an exact head reads, where its pools read them."""
+    structure = explainer.structures.at(tuple(batch.shape[1:]))
+    assert structure.path is not None
     chosen = check_units(units, head.map_shape[0], "the feature map")
-
-    if not isinstance(head, ExactHead) or structure.path is None:
-        found = find_map_layer(structure.layers, head.layer)
-        with (
-            network.running(),
-            without_units(network.module, found, chosen),
-        ):
-            return network.logits(batch.clone(), structure.ending)
-
+    network = explainer.network
     fresh = batch.clone()  # before the switch, which counts calls
     switch = structure.path.without_units(chosen)
     with network.running():
