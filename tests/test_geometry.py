@@ -179,3 +179,18 @@ def test_windows_move_centres_as_the_formula_of_receptive_fields_says() -> None:
     assert PIXELS.windowed(11, 4, 2) == Axis(3.5, 4.0)  # AlexNet's first layer
     assert PIXELS.windowed(3, 1, 0, dilation=4) == Axis(4.5, 1.0)
     assert PIXELS.resampled(3, 5, corners=True) == Axis(0.5, 0.5)
+
+
+@pytest.mark.parametrize("step", [2.0, -2.0])
+def test_an_axis_grows_until_cells_lie_under_all_centres(step: float) -> None:
+    axis = Axis(10.0, step)
+    assert axis.covering(4, axis.centres(4)) == (axis, 4)
+    # Half a cell beside the outermost centres still belongs to them.
+    assert axis.covering(4, axis.centres(4) + 1) == (axis, 4)
+
+    centres = np.array([3.0, 21.5])
+    longer, cells = axis.covering(4, centres)
+    assert longer.step == step and (longer.start - 10) % 2 == 0
+    distance = np.abs(longer.centres(cells)[:, None] - centres)
+    assert (distance.min(axis=0) <= 1).all()
+    assert cells == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 Array = np.ndarray
+
+# Of a cell: what rounding may add to a place.
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,23 @@ class Axis:
         start = self.start + self.step * shift
         return Axis(start, self.step * stride)
 
+    def centres(self, cells: int) -> Float[Array, " cell"]:
+        """Where the centres of so many cells lie."""
+        centres: Array = self.start + self.step * np.arange(cells)
+        return centres
+
+    def covering(
+        self, cells: int, centres: Float[Array, " point"]
+    ) -> tuple[Axis, int]:
+        """The axis, and its number of cells, made so long that cells lie under all centres."""
+        places = (centres - self.start) / self.step
+        # Half a cell before the first one still belongs to it.
+        before = max(0, math.ceil(-0.5 - _TOLERANCE - float(places.min())))
+        last = math.ceil(float(places.max()) - 0.5 - _TOLERANCE)
+        after = max(0, last - (cells - 1))
+        start = self.start - before * self.step
+        return Axis(start, self.step), before + cells + after
+
     def resampled(self, before: int, after: int, corners: bool = False) -> Axis:
         """The axis when `before` cells are divided evenly into `after`.
 
@@ -140,8 +161,7 @@ def spread_weights(
     What it gives away adds up to target_cells / cells, so that the mean over all cells
     stays the same; what would fall beside the target goes to the cells that are there.
     """
-    centres = source.start + source.step * np.arange(cells)
-    targets = target.start + target.step * np.arange(target_cells)
+    centres, targets = source.centres(cells), target.centres(target_cells)
     half, target_half = abs(source.step) / 2, abs(target.step) / 2
     distance = np.abs(targets[:, None] - centres)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +20,7 @@ from unitscope.attribution.pooling import Pool, is_pointwise
 from unitscope.attribution.readings import AVERAGE, Spread
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import POOLED, Step
+from unitscope.geometry import Grid
 from unitscope.tracing.axes import Axes
 
 # Indices of classes. None stands for all of them, and needs no copy of the weights.
@@ -311,13 +313,11 @@ class PoolsLinear(ExactHead):
 
     @classmethod
     def path_to(cls, last: Step, pools: Sequence[Pool]) -> Found | None:
-        """See ExactHead. Maps are laid on the grid of the finest one."""
-        finest = finest_of(pools)
+        """See ExactHead. Maps are laid on one grid: see `common_grid`."""
+        grid, cells = common_grid(pools)
         readings = []
         for pool in pools:
-            spread = Spread.between(
-                pool.grid, pool.cells, finest.grid, finest.cells
-            )
+            spread = Spread.between(pool.grid, pool.cells, grid, cells)
             readings.append(pool.reading(spread))
         return Found(HeadPath(tuple(readings), last), tuple(pools))
 
@@ -362,8 +362,24 @@ def _norms_of(readout: Readout) -> list[str]:
 
 
 def finest_of(pools: Sequence[Pool]) -> Pool:
-    """The pool of the map with the most cells, on whose grid all maps are laid."""
+    """The pool of the map with the most cells."""
     return max(pools, key=lambda pool: math.prod(pool.cells))
+
+
+def common_grid(pools: Sequence[Pool]) -> tuple[Grid, tuple[int, int]]:
+    """The grid on which the maps of all pools are laid, and its cells (rows, cols).
+
+    It is that of the finest map, made so large that it covers the maps of all: they may
+    be of several crops of the photo.
+    """
+    finest = finest_of(pools)
+    grid, (rows, cols) = finest.grid, finest.cells
+    in_rows = [pool.grid.rows.centres(pool.cells[0]) for pool in pools]
+    in_cols = [pool.grid.cols.centres(pool.cells[1]) for pool in pools]
+    down, rows = grid.rows.covering(rows, np.concatenate(in_rows))
+    across, cols = grid.cols.covering(cols, np.concatenate(in_cols))
+    traced = all(pool.grid.traced for pool in pools)
+    return Grid(down, across, traced), (rows, cols)
 
 
 def _path(last: Step, pools: Sequence[Pool]) -> Found | None:

@@ -13,6 +13,7 @@ from unitscope.attribution.exact_heads import (
     EXACT_KINDS,
     ExactHead,
     Source,
+    common_grid,
     finest_of,
 )
 from unitscope.attribution.head_path import (
@@ -87,7 +88,7 @@ def find_head(
         readout=tapped.readout,
         error=max(errors),
         probes=sum(len(x) for x in inputs),
-        grid=finest_of(pools).grid,
+        grid=common_grid(pools)[0],
         map_shape=(units, rows, cols),
         sources=_sources(traced, pools, path.readings),
     )
