@@ -33,8 +33,8 @@ ROOMS = {
         """,
     "tracing": """
         functions arguments outputs taps ending roles axes function_call reordering
-        reshaping selecting windows combining joining axis_rules calls output_choice calling
-        trace layers
+        reshaping selecting windows combining joining axis_rules calls output_words
+        output_choice calling trace layers
         stages
         """,
     "attribution": """

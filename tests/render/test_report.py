@@ -553,7 +553,7 @@ def test_maps_that_hold_no_activations_are_not_called_so(
     (page,) = write_report([Account.of(model, explanation)], tmp_path)
     text = check(page.read_text(encoding="utf-8")).text
     assert (
-        "reads 12 units: 0–5 from the maximum pool of 'features' (6×16×16) and 6–11 from "
+        "reads 12 units: 0–5 from the maximum pool of 'features' (6×16×16), 6–11 from "
         "the average pool" in text
     )
     assert "share × cells; shared over" in text

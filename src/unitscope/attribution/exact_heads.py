@@ -198,6 +198,18 @@ class ExactHead(Head):
             f"{self._shape()}; the map is the output of '{self.layer}'{after}"
         )
 
+    def sources_in_words(self) -> str:
+        """See Head."""
+        if len(self.sources) == 1:
+            return ""
+        words = []
+        begin = 0
+        for source in self.sources:
+            end = begin + source.units
+            words.append(f"{begin}–{end - 1} from the {source.words}")
+            begin = end
+        return ", ".join(words)
+
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
         norm = self.readout.norm

@@ -61,6 +61,10 @@ class Head(ABC):
     def describe(self) -> str:
         """One line in words."""
 
+    def sources_in_words(self) -> str:
+        """Which units come from which pool; empty where all come from one."""
+        return ""
+
     def tried_on(self) -> str:
         """The inputs on which the head was found and `error` was measured."""
         return f"{self.probes} random inputs"

@@ -11,9 +11,7 @@ from markupsafe import Markup
 
 from unitscope.accounts.account import Account, UnitStory
 from unitscope.attribution.ablation import Change
-from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
-from unitscope.attribution.head import Head
 from unitscope.kernels import Filters
 from unitscope.render import diagram
 from unitscope.render.colours import Scale
@@ -299,26 +297,13 @@ def _units(account: Account, size: tuple[int, int]) -> dict[str, Any]:
         "units": _unit_rows(account, scale, size),
         "units_together": sum(contributions),
         "unit_count": account.explanation.feature_map.shape[1],
-        "unit_sources": _unit_sources(head),
+        "unit_sources": clean(head.sources_in_words()),
         "unit_quantity": held,
         "unit_mean": mean_of(are_shares=are_shares),
         "unit_scale": scale,
         "unit_bar": _bar_of(scale, "scale-units", held),
         "ablation": _ablation(account, scale, size),
     }
-
-
-def _unit_sources(head: Head) -> str:
-    """Which units come from which pool, in words; empty where all come from one."""
-    if not isinstance(head, ExactHead) or len(head.sources) == 1:
-        return ""
-    words = []
-    begin = 0
-    for source in head.sources:
-        end = begin + source.units
-        words.append(f"{begin}–{end - 1} from the {clean(source.words)}")
-        begin = end
-    return listing(words, 8)
 
 
 def _unit_rows(

@@ -25,6 +25,11 @@ from unitscope.tracing.functions import (
     SORTS,
     TAKINGS,
 )
+from unitscope.tracing.output_words import (
+    described,
+    in_place_of_logits,
+    nothing,
+)
 from unitscope.tracing.outputs import (
     Leaf,
     OutputChoice,
@@ -134,7 +139,7 @@ class _Outputs:
         ):
             return self._leaves[index].path
         if not self._leaves:
-            raise _nothing(self._widest)
+            raise nothing(self._widest)
         several = f"{len(exact)} outputs" if exact else "no output"
         near = near_matches(str(wanted), [leaf.path for leaf in self._leaves])
         raise ModelError(
@@ -145,7 +150,7 @@ class _Outputs:
     def obvious(self) -> str | None:
         """The only tensor with more than a lone number, or the one called `logits`."""
         if not self._leaves:
-            raise _nothing(self._widest)
+            raise nothing(self._widest)
         leaves = [leaf for leaf in self._leaves if leaf.tensor.ndim]
         if len(leaves) == 1:
             return leaves[0].path
@@ -304,7 +309,7 @@ class _Outputs:
                 "classifies images"
             )
         leaf = next(leaf for leaf in self._leaves if leaf.path == path)
-        what, remedy = _words(leaf.tensor.shape, self._batch)
+        what, remedy = in_place_of_logits(leaf.tensor.shape, self._batch)
         name = f" {path!r}" if path else ""
         if self.tables:
             remedy = f"of {self._listing()} {self._ask()}"
@@ -315,7 +320,7 @@ class _Outputs:
 
     def _listing(self) -> str:
         """All tensors with their shapes, in words."""
-        words = [_described(leaf, self._batch) for leaf in self._leaves]
+        words = [described(leaf, self._batch) for leaf in self._leaves]
         return ", ".join(words)
 
     def _ask(self) -> str:
@@ -407,54 +412,3 @@ def _is_part_of(call: Call, parts: Sequence[Call]) -> bool:
         meets_input = meets_input or each.name == "input"
         frontier += each.inputs
     return meets_part and meets_input
-
-
-def _described(leaf: Leaf, batch: int) -> str:
-    rows, *further = leaf.tensor.shape or (None,)
-    sides = ["batch" if rows == batch else str(rows), *map(str, further)]
-    shape = ", ".join(sides) if leaf.tensor.ndim else "one number"
-    name = f"{leaf.path!r} " if leaf.path else "one tensor "
-    return f"{name}({shape})"
-
-
-def _words(shape: Sequence[int], batch: int) -> tuple[str, str]:
-    """What a tensor of a shape is in place of logits, and the remedy."""
-    remedy = "wrap a module that classifies images"
-    if not shape or shape[0] != batch:
-        return "it has not one row for each photo", remedy
-    if len(shape) == 4:
-        return (
-            "it has numbers for each cell or pixel, as a segmenter and a network "
-            "without its head give",
-            "wrap a module that gives one number a class, such as their mean over "
-            "the cells",
-        )
-    if len(shape) == 3 and shape[1] == 1:
-        return (
-            "it has an axis of length 1 between photos and numbers",
-            "wrap a module that leaves that axis out, such as by squeeze(1)",
-        )
-    if len(shape) == 3:
-        return (
-            f"it has {shape[1]} rows for each photo, as a detector's boxes or tokens "
-            "are",
-            remedy,
-        )
-    return "it has another number of columns for one photo than for two", remedy
-
-
-def _with_article(noun: str) -> str:
-    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
-
-
-def _nothing(result: Any) -> ModelError:
-    """The error for a result without floating-point numbers."""
-    what = f"{_with_article(type(result).__name__)}, and no tensor by name or number"
-    for leaf in tensors_of(result):
-        kind = str(leaf.tensor.dtype).removeprefix("torch.")
-        example = "argmax" if kind.startswith("int") else "no classifier"
-        what = f"only numbers of type {kind}, as {example} gives"
-    return ModelError(
-        f"the network gave {what}, not logits (batch, class): wrap a module that "
-        "classifies images"
-    )
