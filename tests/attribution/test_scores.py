@@ -170,6 +170,48 @@ def test_probabilities_without_logits_stay_as_they_are(net: nn.Module) -> None:
     assert best.probability == best.logit
 
 
+@pytest.mark.parametrize("asked", ["softmax", "sigmoid"])
+def test_no_softmax_is_taken_of_probabilities_that_are_asked_for(
+    asked: str,
+) -> None:
+    net = Mean(lambda t: t.softmax(1), 4)
+    with pytest.warns(UnitscopeWarning, match=f"asked to be {asked}, but the"):
+        explanation = small(net, scores=asked).explain(X)
+    assert explanation.scores == "probabilities"
+    told = explanation.probabilities
+    assert told is not None
+    torch.testing.assert_close(told.float(), real(net, X))
+
+
+def test_what_leaves_0_to_1_is_no_probability() -> None:
+    with pytest.raises(ModelError, match="no probabilities: they go from -"):
+        small(loud(), scores="probabilities").explain(X)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t: 100 * t.sigmoid(),
+        lambda t: t.sigmoid() * 90 + 10,
+        lambda t: (2 * t.sigmoid() - 1) / 4 + 2,
+        torch.tanh,
+    ],
+)
+@pytest.mark.parametrize("classes", [1, 5])
+def test_values_between_bounds_are_no_logits(
+    function: Callable[[Tensor], Tensor], classes: int
+) -> None:
+    net = Last(loud(classes), function)
+    with pytest.warns(UnitscopeWarning, match="ends in a bounded function"):
+        explanation = small(net).explain(X)
+    assert explanation.scores == "none" and explanation.probabilities is None
+
+
+def test_capped_logits_are_logits() -> None:
+    net = Last(loud(), lambda t: 30 * torch.tanh(t / 30))
+    assert small(net).scores == "softmax"
+
+
 def test_logarithms_of_mean_probabilities_keep_their_shares() -> None:
     net = Last(Mean(lambda t: t.softmax(1), 4), torch.log)
     explanation = small(net).explain(X)

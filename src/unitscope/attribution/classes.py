@@ -98,3 +98,12 @@ def ranked(
         )
         for index in order
     ]
+
+
+def largest_first(
+    values: Float[Tensor, " item"], names: Sequence[str], count: int
+) -> list[tuple[str, float]]:
+    """The names with the `count` largest values, and those values."""
+    values = values.detach().cpu()
+    order = torch.argsort(values, descending=True, stable=True)[:count].tolist()
+    return [(names[index], float(values[index])) for index in order]

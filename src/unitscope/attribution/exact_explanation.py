@@ -11,15 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.arrays import cell_means
-from unitscope.attribution.classes import Classes, class_indices
-from unitscope.attribution.exact_heads import ClassIndices, ExactHead
-from unitscope.attribution.explanation import (
-    Explanation,
-    Units,
-    checked_count,
+from unitscope.attribution.classes import (
+    Classes,
+    class_indices,
     largest_first,
 )
+from unitscope.attribution.exact_heads import ClassIndices, ExactHead
+from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.rounding import rounding_error
+from unitscope.tracing.layers import checked_count
 
 
 @dataclass(frozen=True, eq=False, repr=False)

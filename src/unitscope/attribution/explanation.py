@@ -35,7 +35,11 @@ from unitscope.geometry import Grid, lay_on_photo
 from unitscope.inputs.further import Further
 from unitscope.inputs.photos import PhotoSource
 from unitscope.inputs.subjects import Subject
-from unitscope.tracing.layers import check_units, recording
+from unitscope.tracing.layers import (
+    check_units,
+    checked_count,
+    recording,
+)
 
 # Units per chunk where each ablation is a real forward pass.
 _UNITS_AT_ONCE = 16
@@ -444,23 +448,3 @@ class Explanation(Drawable, ABC):
 
     def _off_with(self, units: list[int]) -> tuple[int, ...]:
         return tuple(dict.fromkeys((*self.off, *units)))
-
-
-def largest_first(
-    values: Float[Tensor, " item"], names: Sequence[str], count: int
-) -> list[tuple[str, float]]:
-    """The names with the `count` largest values, and those values."""
-    values = values.detach().cpu()
-    order = torch.argsort(values, descending=True, stable=True)[:count].tolist()
-    return [(names[index], float(values[index])) for index in order]
-
-
-def checked_count(at_once: int | None) -> int | None:
-    """The number of units per chunk; raises InputError unless it is 1 or more."""
-    if at_once is None:
-        return None
-    if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
-        raise InputError(
-            f"at_once is the number of units per chunk, 1 or more, not {at_once!r}"
-        )
-    return at_once

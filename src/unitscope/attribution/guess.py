@@ -22,6 +22,7 @@ from unitscope.tracing.functions import (
     NORMALISATIONS,
     QUOTIENTS,
     SELECTIONS,
+    SOFTMAXES,
     SUM_SIGNS,
 )
 from unitscope.tracing.trace import Trace
@@ -41,6 +42,9 @@ _DEVIATIONS_AWAY = 2.0
 # The fewest outputs that may be features: a vector of unit length with fewer numbers may
 # be one by chance.
 _FEWEST_FEATURES = 8
+
+# A tanh of the outputs beyond that caps logits; one within it makes them other numbers.
+_MOST_SQUASHED = 1.0
 
 # The last calls that are looked at.
 _MOST_CALLS = 32
@@ -80,6 +84,14 @@ _SOFTMAX = Guess(
     "right at once, 'none' if the outputs are no class scores.",
 )
 
+PROBABILITIES = Guess(
+    Scores.PROBABILITIES,
+    "The network gives probabilities that are no softmax or sigmoid of one tensor (an "
+    "average, perhaps): they are shown as they are, and maps are in units of probability. "
+    "Wrap the part that gives logits for exact maps.",
+    is_doubtful=True,
+)
+
 
 def looked_through(function: LastFunction) -> Guess:
     """The scores of a network whose last function was looked through."""
@@ -104,12 +116,15 @@ def guessed(
     """
     assert traced.logits is not None and traced.output is not None
     logits = traced.logits
-    if _are_probabilities(traced, example, run):
+    if are_probabilities(traced, example, run):
+        return PROBABILITIES
+    if _is_squashed(traced):
+        low, high = float(logits.min()), float(logits.max())
         return Guess(
-            Scores.PROBABILITIES,
-            "The network gives probabilities that are no softmax or sigmoid of one "
-            "tensor (an average, perhaps): they are shown as they are, and maps are in "
-            "units of probability. Wrap the part that gives logits for exact maps.",
+            Scores.NONE,
+            f"The network ends in a bounded function (here from {low:.3g} to {high:.3g}) "
+            "whose values are no logits, so there are no probabilities. Give scores= if "
+            "there are, or wrap the part that gives logits.",
             is_doubtful=True,
         )
     if logits.shape[1] == 1:
@@ -183,7 +198,7 @@ def _are_several(logits: Float[Tensor, "batch class"]) -> bool:
     return bool((mean > _DEVIATIONS_AWAY * spread).all())
 
 
-def _are_probabilities(
+def are_probabilities(
     traced: Trace, example: Tensor, run: Callable[[Tensor], Tensor]
 ) -> bool:
     """Whether outputs are between 0 and 1 on all noise, and add up to 1 or have bounds."""
@@ -216,6 +231,24 @@ def _is_unbounded(traced: Trace) -> bool:
         elif call.name in _UNBOUNDED:
             waiting += call.inputs
     return False
+
+
+def _is_squashed(traced: Trace) -> bool:
+    """Whether a bounded function gives the outputs, scaled or shifted by numbers.
+
+    As in a regression between two bounds, or for percents. Logits that are softly
+    capped far from zero (30 · tanh) are none of these.
+    """
+    assert traced.output is not None and traced.logits is not None
+    call = carried_from(traced.output)
+    scaling = SUM_SIGNS.keys() | ELEMENTWISE_PRODUCTS | QUOTIENTS
+    for _ in range(_MOST_CALLS):
+        if call.name not in scaling or len(call.inputs) != 1:
+            break
+        call = carried_from(call.inputs[0])
+    if call.name in ("tanh", "tanh_"):
+        return float(traced.logits.abs().max()) <= _MOST_SQUASHED
+    return call.name in _BOUNDED | (SOFTMAXES - {"log_softmax"})
 
 
 def _within_bounds(output: Tensor) -> bool:

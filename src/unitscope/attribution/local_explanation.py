@@ -11,8 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitscope.attribution.classes import Classes, class_indices
-from unitscope.attribution.explanation import Explanation, Units, largest_first
+from unitscope.attribution.classes import (
+    Classes,
+    class_indices,
+    largest_first,
+)
+from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import Attribution
 from unitscope.attribution.rounding import rounding_allowance

@@ -33,7 +33,7 @@ from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
 from unitscope.model.usual_input import UsualInput
 from unitscope.model.wrapping import check_module
-from unitscope.tracing.layers import Layer, find_map_layer, recording
+from unitscope.tracing.layers import Layer, map_layer_names, recording
 from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
 
@@ -291,7 +291,7 @@ class Classifier:
         A change that torch counts is seen before every pass: the network is then compiled
         anew, with a warning. Writes through `.data`, numpy or fused optimizers are not seen.
         """
-        self._forward.freeze(self._layer_names(layers))
+        self._forward.freeze(map_layer_names(self.layers(), layers))
         return self
 
     def thaw(self) -> None:
@@ -306,7 +306,9 @@ class Classifier:
 
         Where it is `required` to run compiled and cannot, ModelError is raised.
         """
-        with self._forward.freezing(self._layer_names(layers), required):
+        with self._forward.freezing(
+            map_layer_names(self.layers(), layers), required
+        ):
             yield self
 
     @contextlib.contextmanager
@@ -335,10 +337,6 @@ class Classifier:
         return self._explainer.asked(
             photos, also, self.preprocessing, batch_size
         )
-
-    def _layer_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
-        names = dict.fromkeys([layers] if isinstance(layers, str) else layers)
-        return tuple(find_map_layer(self.layers(), name).name for name in names)
 
 
 def wrap(

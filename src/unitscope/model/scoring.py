@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from torch import Tensor
 
-from unitscope.attribution.guess import Guess, guessed, looked_through
+from unitscope.attribution.guess import (
+    PROBABILITIES,
+    Guess,
+    are_probabilities,
+    guessed,
+    looked_through,
+)
 from unitscope.attribution.look_through import look_through
+from unitscope.attribution.probes import probes
 from unitscope.attribution.scores import Scores
 from unitscope.errors import ModelError, warn_user
 from unitscope.labels import check_label_count
 from unitscope.model.network import Network
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.trace import Trace
+
+# How far rounding takes probabilities out of 0 to 1.
+_SLACK = 1e-3
 
 
 class Scoring:
@@ -70,6 +80,10 @@ class Scoring:
             if looked is not None:
                 ending, traced = looked.ending, looked.traced
                 self._take(looked_through(looked.function))
+            elif self.wanted is not None:
+                self._check_no_probabilities(example, traced, ending)
+        if self.wanted is Scores.PROBABILITIES:
+            self._check_bounds(example, traced, ending)
         if self._guess is None:
             self._take(self._guessed(example, traced, ending))
 
@@ -82,10 +96,41 @@ class Scoring:
         return self._with_both_sides(ending, traced)
 
     def _guessed(self, example: Tensor, traced: Trace, ending: Ending) -> Guess:
-        def run(x: Tensor) -> Tensor:
-            return self._network.logits(x.clone(), ending)
+        run, is_named = self._run(ending), self.names is not None
+        return guessed(traced, example, run, is_named=is_named)
 
-        return guessed(traced, example, run, is_named=self.names is not None)
+    def _run(self, ending: Ending) -> Callable[[Tensor], Tensor]:
+        return lambda x: self._network.logits(x.clone(), ending)
+
+    def _check_no_probabilities(
+        self, example: Tensor, traced: Trace, ending: Ending
+    ) -> None:
+        """Take no softmax or sigmoid of probabilities, also where it was asked for."""
+        if not are_probabilities(traced, example, self._run(ending)):
+            return
+        note = (
+            f"Scores are asked to be {self.wanted}, but the network gives probabilities "
+            f"already. {PROBABILITIES.note}"
+        )
+        guess = PROBABILITIES._replace(note=note)
+        if not (self._guess and self._guess.note.startswith(note)):
+            warn_user(note)
+        self._guess = guess
+
+    def _check_bounds(
+        self, example: Tensor, traced: Trace, ending: Ending
+    ) -> None:
+        """Raise ModelError where what is called probabilities leaves 0 to 1 on noise."""
+        assert traced.logits is not None
+        outputs = [traced.logits, *map(self._run(ending), probes(example))]
+        low = min(float(output.min()) for output in outputs)
+        high = max(float(output.max()) for output in outputs)
+        if low < -_SLACK or high > 1 + _SLACK:
+            raise ModelError(
+                f"the network's outputs are no probabilities: they go from {low:.3g} to "
+                f"{high:.3g} on noise, and not from 0 to 1; use scores 'softmax' or "
+                "'sigmoid' for logits, or 'none'"
+            )
 
     def _take(self, guess: Guess) -> None:
         """Take a kind of scores; the user's word counts more."""

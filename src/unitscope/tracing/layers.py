@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from unitscope.errors import LayerError, UnitError, near_matches
+from unitscope.errors import InputError, LayerError, UnitError, near_matches
 from unitscope.geometry import Grid
 from unitscope.interrupts import undone
 from unitscope.tracing.axes import Axes
@@ -164,6 +164,14 @@ def find_map_layer(layers: Sequence[Layer], name: str) -> Layer:
     )
 
 
+def map_layer_names(
+    layers: Sequence[Layer], names: str | Sequence[str]
+) -> tuple[str, ...]:
+    """The full names of layers with maps that are named, without repeats."""
+    chosen = dict.fromkeys([names] if isinstance(names, str) else names)
+    return tuple(find_map_layer(layers, name).name for name in chosen)
+
+
 def check_units(
     units: int | Sequence[int] | Tensor, count: int, where: str
 ) -> list[int]:
@@ -191,6 +199,17 @@ def check_units(
             )
     numbers = map(int, chosen)
     return list(dict.fromkeys(numbers))
+
+
+def checked_count(at_once: int | None) -> int | None:
+    """The number of units per chunk; raises InputError unless it is 1 or more."""
+    if at_once is None:
+        return None
+    if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+        raise InputError(
+            f"at_once is the number of units per chunk, 1 or more, not {at_once!r}"
+        )
+    return at_once
 
 
 @contextlib.contextmanager
