@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from networks import Gap, Mlp, seeded
 from unitscope import Classifier, Preprocessing, wrap
+from unitscope.accounts.account import Account
 from unitscope.attribution.scores import Scores
 from unitscope.errors import LabelsError, ModelError, UnitscopeWarning
 from unitscope.tracing.layers import evaluating
@@ -342,6 +343,15 @@ def test_features_are_no_classes(make: Callable[[], nn.Module]) -> None:
 
     # Never for a network with labels.
     assert small(net, labels=list("abcdefghijkl")).scores == "softmax"
+
+
+def test_a_regression_predicts_no_class() -> None:
+    several = small(loud(2), scores="none", labels=["age", "weight"])
+    told = Account.of(several, several.explain(X)).sentence()
+    assert re.match(r"the largest output is \w+ \(-?[\d.]+\), ahead of", told)
+    one = small(loud(1), scores="none", labels=["age"])
+    told = Account.of(one, one.explain(X), units=[]).sentence()
+    assert re.fullmatch(r"age is -?[\d.]+\.", told)
 
 
 def test_a_map_of_classes_is_no_feature_map() -> None:

@@ -100,13 +100,26 @@ class Account(Drawable):
         return f"{self._prediction_words()}. {self._ablation_words()}."
 
     def _prediction_words(self) -> str:
-        first, *others = self.predictions
         scores = self.explanation.scores
+        if scores is Scores.NONE:
+            return self._output_words()
+        first, *others = self.predictions
         words = f"{first.label} ({', '.join(_shown(scores, first))})"
         if not others:
             return words
         second = others[0]
         return f"{words}, ahead of {second.label} ({_shown(scores, second)[0]})"
+
+    def _output_words(self) -> str:
+        """Of a regression or an embedding, which predicts no class."""
+        first, *others = self.predictions
+        if not others:
+            return f"{first.label} is {first.logit:.2f}"
+        second = others[0]
+        return (
+            f"the largest output is {first.label} ({first.logit:.2f}), ahead of "
+            f"{second.label} ({second.logit:.2f})"
+        )
 
     def _ablation_words(self) -> str:
         noun = "unit" if len(self.ablation.units) == 1 else "units"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from unitscope.atlas.atlas import Atlas
+from unitscope.attribution.scores import Scores
 from unitscope.render.words import (
     number,
     percent,
@@ -61,6 +62,7 @@ def _model_entries(model: dict[str, Any]) -> Iterator[Entry]:
     if model.get("output") is not None:
         yield "logits", f"output '{model['output']}', of several"
     yield "head", _head_text(model["head"])
+    yield "scores", Scores.read(model.get("scores", "softmax")).describe()
     yield "preprocessing", model["preprocessing"]
 
 

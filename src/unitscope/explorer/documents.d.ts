@@ -30,6 +30,8 @@ declare namespace Documents {
     kind: "softmax" | "sigmoid" | "none" | "probabilities";
     /** What one number is called: logit, output or probability. */
     number: string;
+    /** The plural of that. */
+    numbers: string;
     /** The kind in words. */
     words: string;
   };

@@ -95,6 +95,7 @@ def _network(
         "scores": {
             "kind": str(scores),
             "number": scores.number,
+            "numbers": scores.numbers,
             "words": scores.describe(),
         },
     }

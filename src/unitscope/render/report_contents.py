@@ -162,12 +162,12 @@ def _photo_alt(account: Account, view: View) -> str:
         if view.whole
         else "only the outlined part; the rest is greyed"
     )
-    shown = account.explanation.scores.shown(
-        percent(first.probability), number(first.logit)
-    )
+    scores = account.explanation.scores
+    shown = scores.shown(percent(first.probability), number(first.logit))
+    what = "top prediction" if scores.has_probabilities else "largest output"
     return (
         f"{clean(account.subject.name)}, {size} pixels; the network saw {crop}. "
-        f"The top prediction is {clean(first.label)} with {shown[0]}."
+        f"The {what} is {clean(first.label)} with {shown[0]}."
     )
 
 

@@ -36,6 +36,7 @@ def _scan_facts(atlas: StoredAtlas) -> Iterator[tuple[str, str]]:
         "model",
         f"{model['spec']} ({model['architecture']}, {len(atlas.labels)} classes)",
     )
+    yield "scores", atlas.scores.describe()
     yield (
         "data set",
         f"{data['source']} ({data['kind']}): {scanned['images']:,} images, "

@@ -2,6 +2,7 @@
 import { h, svg } from "./dom.js";
 import { laid } from "./maps.js";
 import { number } from "./numbers.js";
+import { site } from "./site.js";
 /** @import { Mapped } from "./maps.js" */
 
 // Steps from 0 to the end of a scale.
@@ -176,6 +177,6 @@ export const signedBar = (high, colours) => {
     (share + 1) / 2,
     number(share * high, share ? 2 : 0, true),
   ]);
-  const label = `Colour scale from ${number(-high)} to ${number(high, 2, true)} logits`;
+  const label = `Colour scale from ${number(-high)} to ${number(high, 2, true)} ${site.scores.numbers}`;
   return barOfColours("signed-colours", label, signedStops(colours), [26, 268], marks);
 };

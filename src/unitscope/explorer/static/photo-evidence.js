@@ -1,6 +1,7 @@
 // What a marked region of the photo adds to each class.
 import { breakable, cell, h, rowHead, tableHead } from "./dom.js";
 import { count, number } from "./numbers.js";
+import { site } from "./site.js";
 /** @import { Values } from "./maps.js" */
 
 /**
@@ -52,9 +53,9 @@ export const measuredRow = (label, map, region) => {
  */
 export const evidenceTable = (rows, marked, cells, exact, clear) => {
   const caption = [
-    `${marked} of ${count(cells, "cell")}, in logits`,
+    `${marked} of ${count(cells, "cell")}, in ${site.scores.numbers}`,
     exact
-      ? "; with their shares of the bias, regions add up to the logit"
+      ? `; with their shares of the bias, regions add up to the ${site.scores.number}`
       : ", by gradient × activation",
   ];
   const lines = rows.map(([label, ...values]) =>
@@ -74,7 +75,7 @@ export const evidenceTable = (rows, marked, cells, exact, clear) => {
         "table",
         {},
         h("caption", {}, caption),
-        tableHead([["class"], ["region", "n"], ["rest", "n"], [exact ? "logit" : "both", "n"]]),
+        tableHead([["class"], ["region", "n"], ["rest", "n"], [exact ? site.scores.number : "both", "n"]]),
         h("tbody", {}, lines),
       ),
     ),

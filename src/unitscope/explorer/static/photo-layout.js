@@ -37,7 +37,7 @@ const claimOf = (answers) => {
   const error = answers.algebra.error();
   const digits = answers.photo.pooled ? "the digits that the atlas kept, " : "";
   const accuracy = error ? `to ${digits}${power(error)}` : "to the last bit";
-  return `exact: maps and bias give the logits ${accuracy}`;
+  return `exact: maps and bias give the ${site.scores.numbers} ${accuracy}`;
 };
 
 export class PhotoLayout {
@@ -179,7 +179,7 @@ export class PhotoLayout {
       this.unitsTitle,
       this.unitControls(),
       small(
-        "Click a unit to switch it off. Numbers: the logits that it adds while all are on. ",
+        `Click a unit to switch it off. Numbers: the ${site.scores.numbers} that it adds while all are on. `,
         "Pictures: its map, each from 0 to its own largest value on this photo.",
       ),
       units,

@@ -116,14 +116,15 @@ export class PhotoMap {
   words(evidence) {
     const { size } = this.stateNow().off;
     const leftOut = number(evidence.leftOut, 2, true);
+    const noun = site.scores.number;
     if (!this.answers.exact)
       return [
-        `gradient × activation of each place; it leaves out ${leftOut} of the logit.`,
+        `gradient × activation of each place; it leaves out ${leftOut} of the ${noun}.`,
         size ? "With all units on." : "",
         "One scale for the classes looked at so far.",
       ].join(" ");
     return [
-      `logits that each place adds; their mean and the bias (${leftOut}) are the logit.`,
+      `${site.scores.numbers} that each place adds; their mean and the bias (${leftOut}) are the ${noun}.`,
       size ? `Without the ${count(size, "unit")} that ${size === 1 ? "is" : "are"} off.` : "",
       "One scale for the top five and the chosen class.",
     ].join(" ");

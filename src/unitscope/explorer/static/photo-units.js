@@ -125,7 +125,7 @@ export class UnitList {
         type: "button",
         role: "switch",
         class: "unit-switch",
-        "aria-label": `unit ${unit}${name ? `, ${name}` : ""}, ${adds} logits`,
+        "aria-label": `unit ${unit}${name ? `, ${name}` : ""}, ${adds} ${site.scores.numbers}`,
         onclick: () => this.toggle(unit),
       },
       frame,
