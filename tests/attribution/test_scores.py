@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -359,6 +360,13 @@ def test_a_map_of_classes_is_no_feature_map() -> None:
         nn.Conv2d(3, 12, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
     assert small(seeded(lambda: net)).scores == "softmax"
+
+
+def test_a_configuration_of_transformers_names_the_scores() -> None:
+    net = seeded(Gap)
+    net.config = SimpleNamespace(problem_type="multi_label_classification")
+    assert small(net).scores == "sigmoid"
+    assert small(net, scores="none").scores == "none"
 
 
 def test_the_users_word_counts() -> None:

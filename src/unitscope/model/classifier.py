@@ -32,7 +32,7 @@ from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
 from unitscope.model.usual_input import UsualInput
-from unitscope.model.wrapping import check_module
+from unitscope.model.wrapping import asked_scores, check_module
 from unitscope.tracing.layers import Layer, map_layer_names, recording
 from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
@@ -64,7 +64,7 @@ class Classifier:
         fixed = Further.fixed(also or {})
         count = None if labels is None else len(labels)
         self._network = Network(module, fixed, output, count)
-        wanted = None if scores is None else Scores.read(scores)
+        wanted = asked_scores(module, scores)
         self._scoring = Scoring(self._network, labels, wanted)
         self._structures = Structures(self._network, self._scoring)
         self._forward = Forward(self._network, self._structures)

@@ -9,10 +9,19 @@ from itertools import chain
 import torch
 from torch import nn
 
+from unitscope.attribution.scores import Scores
 from unitscope.errors import ModelError
 
 # Where other libraries keep the network: fastai's Learner, and trainers of many kinds.
 _HOLDERS = ("model", "module", "net", "network")
+
+
+# What transformers trains a network for, by the problem_type of its configuration.
+SCORES_OF_PROBLEMS = {
+    "single_label_classification": Scores.SOFTMAX,
+    "multi_label_classification": Scores.SIGMOID,
+    "regression": Scores.NONE,
+}
 
 
 def check_module(module: object) -> None:
@@ -85,3 +94,19 @@ def _is_quantized(module: nn.Module) -> bool:
     return weight.is_quantized or not (
         weight.is_floating_point() or weight.is_complex()
     )
+
+
+def asked_scores(
+    module: nn.Module, scores: Scores | str | None
+) -> Scores | None:
+    """The scores asked for, or named by a transformers module's configuration, or None.
+
+    Raises ModelError for an unknown kind.
+    """
+    if scores is not None:
+        return Scores.read(scores)
+    config = getattr(module, "config", None)
+    problem = getattr(config, "problem_type", None)
+    if not isinstance(problem, str):
+        return None
+    return SCORES_OF_PROBLEMS.get(problem)

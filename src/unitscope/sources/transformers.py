@@ -21,6 +21,7 @@ from unitscope.inputs.measured import MeasuredPreprocessing
 from unitscope.inputs.preprocessing import AnyPreprocessing, Preprocessing
 from unitscope.labels import read_labels
 from unitscope.model import Classifier
+from unitscope.model.wrapping import SCORES_OF_PROBLEMS
 from unitscope.sources.image_processor import preprocessing_of, usual_processor
 from unitscope.sources.request import RANDOM_NOTE, Request, resized, seeded
 from unitscope.sources.transformers_folder import (
@@ -43,13 +44,6 @@ from unitscope.sources.weights import (
 _NUMBERED = re.compile(r"LABEL_\d+")
 
 _IMAGENET_CLASSES = 1000
-
-# What transformers trains a network for, by the problem_type of its configuration.
-_SCORES = {
-    "single_label_classification": Scores.SOFTMAX,
-    "multi_label_classification": Scores.SIGMOID,
-    "regression": Scores.NONE,
-}
 
 
 def load(request: Request) -> Classifier:
@@ -120,8 +114,8 @@ def _scores(
     if request.scores is not None:
         return request.scores, []
     problem = getattr(config, "problem_type", None)
-    if problem in _SCORES:
-        scores = _SCORES[problem]
+    if problem in SCORES_OF_PROBLEMS:
+        scores = SCORES_OF_PROBLEMS[problem]
         return scores, [f"Scores: {scores}, by its problem_type, {problem}."]
     return (Scores.SOFTMAX if classes == _IMAGENET_CLASSES else None), []
 
