@@ -364,7 +364,7 @@ def test_a_map_of_classes_is_no_feature_map() -> None:
 
 def test_a_configuration_of_transformers_names_the_scores() -> None:
     net = seeded(Gap)
-    net.config = SimpleNamespace(problem_type="multi_label_classification")
+    net.config = SimpleNamespace(problem_type="multi_label_classification")  # type: ignore[assignment]
     assert small(net).scores == "sigmoid"
     assert small(net, scores="none").scores == "none"
 
