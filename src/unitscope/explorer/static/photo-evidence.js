@@ -75,7 +75,12 @@ export const evidenceTable = (rows, marked, cells, exact, clear) => {
         "table",
         {},
         h("caption", {}, caption),
-        tableHead([["class"], ["region", "n"], ["rest", "n"], [exact ? site.scores.number : "both", "n"]]),
+        tableHead([
+          ["class"],
+          ["region", "n"],
+          ["rest", "n"],
+          [exact ? site.scores.number : "both", "n"],
+        ]),
         h("tbody", {}, lines),
       ),
     ),
