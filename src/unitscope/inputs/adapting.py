@@ -35,6 +35,11 @@ def as_preprocessing(
         return _from_torchvision_preset(value)
     if is_processor(value):
         return _of_processor(value)
+    if isinstance(value, str):
+        raise PreprocessingError(
+            f"a preprocessing is not the text {value!r}: read it with "
+            "unitscope.Preprocessing.parse(…)"
+        )
     if not callable(value):
         raise PreprocessingError(
             "a preprocessing is unitscope.Preprocessing or a callable from PIL image "
