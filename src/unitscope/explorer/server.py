@@ -149,7 +149,7 @@ def listening(
     else:
         problem = f"port {port} of {host} {reason}"
     raise UnitscopeError(
-        f"{problem}: name another with port= (--port), or 0 for any free port"
+        f"{problem}: name another with --port (port=), or 0 for any free port"
     )
 
 

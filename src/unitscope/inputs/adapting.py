@@ -35,15 +35,13 @@ def as_preprocessing(
         return _from_torchvision_preset(value)
     if is_processor(value):
         return _of_processor(value)
-    if isinstance(value, str):
-        raise PreprocessingError(
-            f"a preprocessing is not the text {value!r}: read it with "
-            "unitscope.Preprocessing.parse(…)"
-        )
     if not callable(value):
+        remedy = "give one of these"
+        if isinstance(value, str):
+            remedy = "unitscope.Preprocessing.parse('resize=256,crop=224') reads text"
         raise PreprocessingError(
             "a preprocessing is unitscope.Preprocessing or a callable from PIL image "
-            f"to tensor, not {type(value).__name__}"
+            f"to tensor, not {type(value).__name__}: {remedy}"
         )
     if not isinstance(value, RawPictures) and takes_image_keyword(value):
         note = " ".join(repr(value).split())
