@@ -32,7 +32,7 @@ ROOMS = {
         batches further subjects
         """,
     "tracing": """
-        functions arguments outputs taps ending roles axes function_call reordering
+        blame functions arguments outputs taps ending roles axes function_call reordering
         reshaping selecting windows combining joining axis_rules calls output_words
         output_choice calling trace layers
         stages

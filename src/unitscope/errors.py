@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import traceback
 import warnings
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 _LONGEST_TEXT = 200
@@ -30,7 +32,7 @@ class PreprocessingError(UnitscopeError, ValueError):
 
 
 class InputError(UnitscopeError, ValueError):
-    """A tensor handed to a classifier has the wrong shape, kind or values."""
+    """An input or an option of a call has the wrong shape, kind or value."""
 
 
 class ModelError(UnitscopeError, ValueError):
@@ -104,8 +106,31 @@ class MissingExtraError(UnitscopeError, ImportError):
         return MissingExtraError, self._parts
 
 
+class InternalError(RuntimeError):
+    """Unitscope itself failed: a bug of ours, which nothing of a user caused."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> InternalError:
+        """What a bug raised, with the place where it did, and whom to tell."""
+        place = ""
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames:
+            place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
+        reason = kind_and_text(error) + place
+        return cls(
+            f"internal error, {reason}: this is a bug of unitscope, please report it with "
+            "this line and what you called"
+        )
+
+
 class UnitscopeWarning(UserWarning):
     """A result is right but says nothing: a map of zeros, or logits all the same."""
+
+
+OUT_OF_MEMORY = (
+    "the device ran out of memory: use a smaller batch_size (--batch-size), smaller "
+    "inputs, or a network on another device"
+)
 
 
 def one_line(error: BaseException) -> str:
@@ -118,6 +143,13 @@ def one_line(error: BaseException) -> str:
     if not text:
         return type(error).__name__
     return text[:_LONGEST_TEXT]
+
+
+def kind_and_text(error: BaseException) -> str:
+    """The kind of an error, and its text on one line where it has one."""
+    kind = type(error).__name__
+    text = one_line(error)
+    return kind if text == kind else f"{kind}: {text}"
 
 
 def near_matches(name: str, names: Collection[str], limit: int = 3) -> str:

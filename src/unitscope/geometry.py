@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from unitscope.errors import InputError
+
 Array = np.ndarray
 
 # Of a cell: what rounding may add to a place.
@@ -280,7 +282,7 @@ def _weights(
         position = np.floor(position + 0.5)
         position = np.clip(position, 0, cells - 1)
     elif interpolation != "bilinear":
-        raise ValueError(
+        raise InputError(
             f"interpolation is 'bilinear' or 'nearest', not {interpolation!r}"
         )
 

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
 from unitscope.drawable import Drawable
-from unitscope.errors import LayerError, UnitError, near_matches
+from unitscope.errors import InputError, LayerError, UnitError, near_matches
 from unitscope.model import Classifier
 from unitscope.tracing.layers import evaluating
 from unitscope.tracing.trace import kind_of
@@ -81,12 +81,12 @@ class Filters(Drawable):
         50 × 50, bilinear).
         """
         if interpolation not in _INTERPOLATIONS:
-            raise ValueError(
+            raise InputError(
                 "interpolation is 'nearest', 'bilinear' or 'bicubic', not "
                 f"{interpolation!r}"
             )
         if size < 1:
-            raise ValueError(f"size is a positive number of pixels, not {size}")
+            raise InputError(f"size is a positive number of pixels, not {size}")
 
         rows, cols = self.weights.shape[-2:]
         factor = size / max(rows, cols)
@@ -169,7 +169,7 @@ def filters(
 
 def _check_scale(scale: str) -> None:
     if scale not in ("kernel", "shared"):
-        raise ValueError(f"scale is 'kernel' or 'shared', not {scale!r}")
+        raise InputError(f"scale is 'kernel' or 'shared', not {scale!r}")
 
 
 def _is_rgb(channels: Any, depth: int, name: str) -> bool:
@@ -302,7 +302,7 @@ def _kernels(name: str, convolution: _ConvNd) -> Kernels:
         broken = np.flatnonzero(~finite)
         raise LayerError(
             f"convolution '{name}' has NaN or infinite weights in {len(broken)} "
-            f"filters (first: {broken[0]})"
+            f"filters (first: {broken[0]}): load sound weights"
         )
     return weight
 

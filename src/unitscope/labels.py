@@ -301,11 +301,12 @@ def _rows(text: str, delimiter: str, where: str) -> list[list[str]]:
         raise LabelsError(f"{where} is empty: give {_FORMATS}")
 
     width = len(rows[0])
+    separator = "tab" if delimiter == "\t" else "comma"
     for number, row in enumerate(rows, start=1):
         if len(row) != width:
             raise LabelsError(
                 f"{where} has {len(row)} columns in row {number} and {width} in row 1: "
-                "put labels that hold a comma in double quotes"
+                f"put labels that hold a {separator} in double quotes"
             )
     return rows
 

@@ -206,7 +206,8 @@ def test_splits_are_chosen_or_asked_for(tmp_path: Path) -> None:
     )
     assert (
         refused(tmp_path)
-        == f"'{tmp_path}' has the splits 'train', 'val': say which, e.g. split='train'"
+        == f"'{tmp_path}' has the splits 'train', 'val': say which, e.g. split='train' "
+        "(command line: --split, of masks --concept-split)"
     )
     assert (
         "has the splits 'train', 'val', and split='tset' was asked for"

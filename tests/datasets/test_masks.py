@@ -542,7 +542,7 @@ def test_folders_without_annotations_are_refused(tmp_path: Path) -> None:
         tmp_path
     )
     assert "is not there: check the path" in refused(tmp_path / "none")
-    assert "is a file: unpack it, and give the folder" in refused(
+    assert "is a file: give the folder (unpack an archive first)" in refused(
         written(tmp_path / "x.tar", "")
     )
     save(tmp_path / "images/1.jpg", grey())

@@ -2068,7 +2068,8 @@ def test_where_photos_went_is_warned_of(
     )
     with (
         pytest.warns(
-            UnitscopeWarning, match="say where they lie with --source"
+            UnitscopeWarning,
+            match=r"say where they lie with dataset= \(--source\)",
         ),
         pytest.raises(UnitscopeError, match="there is no host"),
     ):

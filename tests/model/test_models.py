@@ -248,7 +248,9 @@ def test_a_scripted_network_is_refused_with_the_reason() -> None:
 def test_a_scripted_part_is_refused_by_name() -> None:
     net = seeded(Gap).eval()
     net.features = torch.jit.trace(net.features, X)  # type: ignore[no-untyped-call]
-    with pytest.raises(ModelError, match="its part 'features' is TorchScript"):
+    with pytest.raises(
+        ModelError, match="the network's part 'features' is TorchScript"
+    ):
         wrap(net, preprocessing=SMALL).explain(X)
 
 

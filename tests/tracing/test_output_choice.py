@@ -190,7 +190,7 @@ def test_a_wrong_output_lists_what_there_is(
 
 
 def test_a_name_that_two_have_is_refused() -> None:
-    with pytest.raises(ModelError, match="there is 2 outputs called 'out'"):
+    with pytest.raises(ModelError, match="there are 2 outputs called 'out'"):
         choose(lambda p, z: ({"out": p}, {"out": z}), "out")
 
 

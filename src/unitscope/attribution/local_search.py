@@ -285,7 +285,10 @@ class _Search:
         with captured(self._module, names) as outputs:
             logits = self._logits(x)
         if any(name not in outputs for name in names):
-            raise HeadError(f"layer '{layer.name}' does not run on every input")
+            raise HeadError(
+                f"layer '{layer.name}' does not run on every input: choose a layer that "
+                "always runs"
+            )
 
         feature_map, suffix = self._suffix(layer, outputs, x, start)
         if start is not None and not _runs_alone(suffix, feature_map, logits):

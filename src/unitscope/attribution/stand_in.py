@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unitscope.interrupts import undone
+from unitscope.tracing.blame import called
 from unitscope.tracing.functions import SHAPE_KEEPERS
 
 _CONVERSIONS = ("to", "cpu", "cuda", "type_as")
@@ -33,7 +34,7 @@ class ShapesOnly(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in ("__get__", "__set__") or not _has_stand_in((args, kwargs)):
-            return func(*args, **kwargs)
+            return called(func, args, kwargs)
         if name in _CONVERSIONS:
             return _converted(args, kwargs)
         if name in SHAPE_KEEPERS and isinstance(args[0], Tensor):
@@ -41,7 +42,7 @@ class ShapesOnly(TorchFunctionMode):
             # that this one is made of: that takes longer than the network itself.
             return torch.empty_like(args[0], device="meta")
         args, kwargs = _map_tensors(_without_numbers, (args, kwargs))
-        return func(*args, **kwargs)
+        return called(func, args, kwargs)
 
 
 @contextlib.contextmanager

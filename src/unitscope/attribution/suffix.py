@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.stand_in import ShapesOnly, keeping_numbers
 from unitscope.errors import (
+    OUT_OF_MEMORY,
     HeadError,
+    InternalError,
     LayerError,
     ModelError,
-    UnitscopeError,
+    kind_and_text,
     one_line,
 )
+from unitscope.tracing.blame import is_ours, is_passed_on
 from unitscope.tracing.calling import Calling
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import Layer, evaluating, replacing
@@ -147,18 +150,35 @@ class Suffix:
             self._check_same(rerun, logits)
             for position, index in enumerate(classes):
                 is_last = position == len(classes) - 1
-                (gradient,) = torch.autograd.grad(
-                    rerun[:, index].sum(),
-                    leaf,
-                    retain_graph=self.differentiable or not is_last,
-                    create_graph=self.differentiable,
-                    allow_unused=True,
+                gradient = self._gradient(
+                    rerun[:, index].sum(), leaf, keep=not is_last
                 )
                 take(index, _zeros_if_none(gradient, feature_map))
 
     def check_unchanged(self, feature_map: Tensor, logits: Tensor) -> None:
         """Raise ModelError where the rest no longer gives the logits that were explained."""
         self._check_same(self.logits(feature_map), logits)
+
+    def _gradient(
+        self, logit: Tensor, leaf: Tensor, keep: bool
+    ) -> Tensor | None:
+        try:
+            (gradient,) = torch.autograd.grad(
+                logit,
+                leaf,
+                retain_graph=self.differentiable or keep,
+                create_graph=self.differentiable,
+                allow_unused=True,
+            )
+        except torch.cuda.OutOfMemoryError:
+            raise ModelError(OUT_OF_MEMORY) from None
+        except RuntimeError as error:
+            raise HeadError(
+                f"the gradients at layer '{self.layer.name}' cannot be computed "
+                f"({one_line(error)}): choose a layer after it"
+            ) from error
+        result: Tensor | None = gradient
+        return result
 
     def _check_same(self, rerun: Tensor, logits: Tensor) -> None:
         difference = float(
@@ -225,17 +245,26 @@ class Suffix:
         output = self.layer.axes.laid_back(feature_map, self.others).clone()
         try:
             logits = self._run_from(output)
-        except UnitscopeError:
+        except KeyboardInterrupt:
             raise
+        except torch.cuda.OutOfMemoryError:
+            raise ModelError(OUT_OF_MEMORY) from None
         except (
-            Exception
+            BaseException
         ) as error:  # it is the user's code, and may raise anything
+            if is_passed_on(error):
+                raise
+            # On a stand-in without numbers, anything may fail.
+            if self.inputs is not None and is_ours(error):
+                raise InternalError.of(error) from error
             raise ModelError(
-                f"what follows layer '{self.layer.name}' failed: {one_line(error)}"
+                f"what follows layer '{self.layer.name}' failed: {kind_and_text(error)}: "
+                "choose a layer after it"
             ) from error
         if logits.is_meta:
             raise ModelError(
-                f"something bypasses layer '{self.layer.name}' on the way to the logits"
+                f"something bypasses layer '{self.layer.name}' on the way to the logits: "
+                "choose one that everything passes through"
             )
         return logits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,9 +20,17 @@ from unitscope.cli.output import complain
 from unitscope.cli.pictures import filters_command, units_command
 from unitscope.cli.reproduce import reproduce
 from unitscope.cli.scan import scan
-from unitscope.errors import OutputError, UnitscopeError, UnitscopeWarning
+from unitscope.errors import (
+    InternalError,
+    OutputError,
+    UnitscopeError,
+    UnitscopeWarning,
+)
 
 __all__ = ["cli", "main"]
+
+# What goes wrong with standard output: it is full, closed, or broken.
+_OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO}
 
 
 @click.group(context_settings=CONTEXT)
@@ -74,14 +83,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 1
     except OSError as error:
-        # Errors in all other files are OutputErrors.
+        if error.filename is not None or error.errno not in _OF_STREAMS:
+            complain(InternalError.of(error))
+            return 1
         reason = error.strerror or error
         complain(
             OutputError(
-                f"standard output cannot be written ({reason}): free some space"
+                f"standard output cannot be written ({reason}): free some space, or send "
+                "it elsewhere"
             )
         )
         sys.stdout = None
+        return 1
+    except InternalError as error:
+        complain(error)
+        return 1
+    except Exception as error:  # a bug, whatever it is
+        complain(InternalError.of(error))
         return 1
 
 

@@ -149,7 +149,7 @@ def _check_folder(root: Path) -> None:
         return
     problem = "is not there: check the path"
     if root.exists():
-        problem = "is a file: unpack it, and give the folder"
+        problem = "is a file: give the folder (unpack an archive first)"
     raise DatasetError(
         f"'{root}' {problem} (annotated photos are read from a folder)"
     )
@@ -195,7 +195,7 @@ def _names_of_numbers(root: Path) -> tuple[str, ...]:
             return read_labels(root / name)
     raise DatasetError(
         f"'{root}' does not name its concepts: lay names.txt there, one name a line, "
-        "or give names="
+        "or give names= (scan: concept_names=, --concept-names)"
     )
 
 

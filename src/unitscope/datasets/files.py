@@ -47,10 +47,15 @@ class FileDataset(Dataset):
         stats = [_size_and_stamp(root / path) for path in paths]
         absent = stats.count(None)
         if absent == len(paths):
+            remedy = "check the paths"
+            if Path(source).is_file():
+                remedy += (
+                    ", relative to the list's folder; labels that are names stand behind "
+                    "a tab, or in a CSV"
+                )
             raise DatasetError(
                 f"none of the {absent} photos that '{source}' names is there, e.g. "
-                f"'{root / paths[0]}': check the paths, relative to the list's folder; "
-                "labels that are names stand behind a tab, or in a CSV"
+                f"'{root / paths[0]}': {remedy}"
             )
         if absent:
             self.notes += (f"{absent} photos of {len(paths)} are not there",)

@@ -148,7 +148,8 @@ def choose_split(
     if asked is None:
         if len(splits) > 1:
             raise DatasetError(
-                f"{where} has the splits {listed}: say which, e.g. split={splits[0]!r}"
+                f"{where} has the splits {listed}: say which, e.g. "
+                f"split={splits[0]!r} (command line: --split, of masks --concept-split)"
             )
         return splits[0] if splits else None
 

@@ -129,6 +129,10 @@ class ParquetFile:
             raise DatasetError(
                 f"there is no Parquet file '{self.file}': check the path"
             ) from None
+        except PermissionError:
+            raise DatasetError(
+                f"'{self.file}' may not be read: check its permissions"
+            ) from None
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(
                 f"'{self.file}' is no whole Parquet file ({one_line(error)}): get a "

@@ -87,7 +87,7 @@ class Documents:
     ) -> None:
         if model is None and atlas is None:
             raise MissingError(
-                "there is nothing to explore: name an atlas, or a model with --model"
+                "there is nothing to explore: name an atlas, or a model (--model)"
             )
         if model is not None and atlas is not None:
             _check_same_model(model, atlas)

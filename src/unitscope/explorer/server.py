@@ -92,7 +92,7 @@ def explore(
         if dataset is None:
             warn_user(
                 "the photos of the atlas have moved since the scan and are not shown: "
-                "say where they lie with --source"
+                "say where they lie with dataset= (--source)"
             )
 
     with tempfile.TemporaryDirectory(
@@ -149,7 +149,7 @@ def listening(
     else:
         problem = f"port {port} of {host} {reason}"
     raise UnitscopeError(
-        f"{problem}: name another with --port, or 0 for any free port"
+        f"{problem}: name another with --port (port=), or 0 for any free port"
     )
 
 

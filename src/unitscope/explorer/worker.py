@@ -16,6 +16,10 @@ from unitscope.errors import BusyError
 _T = TypeVar("_T")
 
 
+class _Ended(SystemExit):
+    """Ends what the thread runs: a kind of our own, so that no network is blamed."""
+
+
 @dataclass(eq=False)
 class _Job:
     """A function to call, and the futures of all who share its result."""
@@ -82,13 +86,13 @@ class Worker:
             self._thread.join(patience)
 
     def _interrupt(self) -> None:
-        """Raise SystemExit in the thread, as Ctrl-C interrupts the main thread.
+        """Raise an exception in the thread, as Ctrl-C interrupts the main thread.
 
         Python cannot end cleanly while a thread of its own runs torch.
         """
         if self._thread is not None:
             thread = ctypes.c_ulong(self._thread.ident or 0)
-            error = ctypes.py_object(SystemExit)
+            error = ctypes.py_object(_Ended)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
 
     def _enqueue(self, job: _Job) -> None:

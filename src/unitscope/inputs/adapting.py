@@ -35,10 +35,14 @@ def as_preprocessing(
         return _from_torchvision_preset(value)
     if is_processor(value):
         return _of_processor(value)
-    if not callable(value):
+    given: object = value
+    if not callable(given):
+        remedy = "give one of these"
+        if isinstance(given, str):
+            remedy = "unitscope.Preprocessing.parse('resize=256,crop=224') reads text"
         raise PreprocessingError(
             "a preprocessing is unitscope.Preprocessing or a callable from PIL image "
-            f"to tensor, not {type(value).__name__}"
+            f"to tensor, not {type(given).__name__}: {remedy}"
         )
     if not isinstance(value, RawPictures) and takes_image_keyword(value):
         note = " ".join(repr(value).split())

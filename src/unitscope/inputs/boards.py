@@ -62,8 +62,8 @@ _DISORDER = "the photo's rows and columns are not kept in order and proportion"
 # What to do about a function that is not understood.
 _REMEDY = (
     "if it only resizes and crops, pass unitscope.Preprocessing(resize=…, crop=…, "
-    "mean=…, std=…); else explain the tensor that it returns, whose maps lie on the "
-    "network's input"
+    "mean=…, std=…) (--preprocessing 'resize=…,crop=…,mean=…,std=…'); else "
+    "explain the tensor that it returns, whose maps lie on the network's input"
 )
 # A side with fewer pixels of the input cannot be read.
 _FEWEST_PIXELS = 8

@@ -152,9 +152,12 @@ def _checked(also: Any) -> dict[str, Any]:
         isinstance(name, str) for name in also
     )
     if not is_named:
+        what = type(also).__name__
+        if isinstance(also, Mapping):
+            what += " whose keys are not all names"
         raise InputError(
             "also holds further inputs by the names of the forward's parameters, as "
-            f"in also={{'meta': …}}; it is a {type(also).__name__}"
+            f"in also={{'meta': …}}; it is a {what}"
         )
     return dict(also)
 

@@ -54,7 +54,8 @@ def check_adds_up(
         raise HeadError(
             f"the maps do not add up to the logits on this input (off by "
             f"{float(error[wrong][0]):.1e} of the largest logit): something else "
-            "contributes to them"
+            "contributes to them; ask for a local answer, method='gradcam' "
+            "(--method gradcam)"
         )
 
 
@@ -75,7 +76,8 @@ def check_same_size(sizes: Iterable[tuple[int, int]]) -> None:
         raise InputError(
             f"the preprocessing gives inputs of different sizes ({listing}), which "
             "cannot "
-            "share a batch: explain those photos one at a time, or add a crop"
+            "share a batch: explain those photos one at a time (batch_size=1, "
+            "--batch-size 1), or add a crop"
         )
 
 

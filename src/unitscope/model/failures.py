@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 from torch import Tensor, nn
 
-from unitscope.errors import ModelError
+from unitscope.errors import ModelError, kind_and_text
 from unitscope.tracing.layers import evaluating
 
 # (channel, row, col)
@@ -25,8 +23,6 @@ _USUAL_CHANNELS = (3, 1, 4)
 # What torch's allocator on the processor says, in a RuntimeError.
 _NO_MEMORY = "can't allocate memory"
 
-_OUR_FOLDER = Path(__file__).parents[1]
-
 
 def failure(
     module: nn.Module, error: Exception, shape: tuple[int, ...], noise: _Noise
@@ -35,7 +31,10 @@ def failure(
 
     The remedy is what other inputs show: `noise` makes them.
     """
-    reason = " ".join(str(error).split())[:300] or repr(error)
+    reason = kind_and_text(error)
+    if type(error) is RuntimeError and str(error):
+        # Torch's own words say enough.
+        reason = " ".join(str(error).split())[:300]
     failed = f"the network failed on an input of {_in_words(shape)}"
     if isinstance(error, MemoryError) or _NO_MEMORY in reason:
         return ModelError(
@@ -55,11 +54,6 @@ def failure(
     if not runs(2, shape):
         return ModelError(
             f"{failed}: {reason} — it takes one photo at a time: use batch_size=1"
-        )
-    if _is_ours(error):
-        return ModelError(
-            f"reading the network failed ({type(error).__name__}: {reason}), though the "
-            "network itself runs: please report this as an error of unitscope"
         )
     return ModelError(
         f"{failed}: {reason} — it takes other inputs of this shape, so the cause is in "
@@ -110,12 +104,6 @@ def _others(shape: _Shape, channels: Sequence[int]) -> Iterator[_Shape]:
             yield other, *size
             for side in _USUAL_SIDES:
                 yield other, side, side
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether an exception comes from this library, and from nothing that it called."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and _OUR_FOLDER in Path(frames[-1].filename).parents
 
 
 def _in_words(shape: _Shape) -> str:

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 
 from unitscope.attribution.probes import as_pixels
 from unitscope.errors import (
+    OUT_OF_MEMORY,
     HeadError,
+    InternalError,
     ModelError,
     NonFiniteError,
     UnitscopeError,
+    kind_and_text,
 )
 from unitscope.inputs.further import Further
 from unitscope.model.failures import failure
+from unitscope.tracing.blame import is_ours, is_passed_on
 from unitscope.tracing.calling import Calling
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import captured, evaluating, layers_of
@@ -170,8 +174,10 @@ class Network:
         """Whether a forward pass succeeds."""
         try:
             with self.running():
-                self.module(batch.clone())
-        except Exception:  # it is the user's code, and may raise anything
+                self.guarded(
+                    lambda: self.module(batch.clone()), tuple(batch.shape[1:])
+                )
+        except UnitscopeError:
             return False
         return True
 
@@ -180,19 +186,22 @@ class Network:
     ) -> Result:
         """Run the user's code, and turn its own errors into one line of ours.
 
-        `shape` (channel, row, col) is the input that it runs on.
+        `shape` (channel, row, col) is the input that it runs on. Errors of unitscope, and
+        interrupts, stay what they are.
         """
         try:
             return run()
-        except UnitscopeError:
+        except KeyboardInterrupt:
             raise
         except torch.cuda.OutOfMemoryError:
-            raise ModelError(
-                "the device ran out of memory: use a smaller batch_size"
-            ) from None
+            raise ModelError(OUT_OF_MEMORY) from None
         except (
-            Exception
+            BaseException
         ) as error:  # it is the user's code, and may raise anything
+            if is_passed_on(error):
+                raise
+            if is_ours(error) and not unwatchable(self.module):
+                raise InternalError.of(error) from error
             raise self._explained(error, shape) from error
 
     def logits(
@@ -250,10 +259,9 @@ class Network:
     def _result_for_two(self, shape: tuple[int, ...]) -> Any:
         """What the network gives for two photos of noise; None where it takes no two."""
         try:
-            return self.module(self.noise(shape, photos=2))
-        except (
-            Exception
-        ):  # the user's code may take one photo at a time, and raise anything
+            noise = self.noise(shape, photos=2)
+            return self.guarded(lambda: self.module(noise), shape)
+        except UnitscopeError:  # it may take one photo at a time
             return None
 
     def noise(self, shape: tuple[int, ...], photos: int = 1) -> Tensor:
@@ -277,8 +285,18 @@ class Network:
         """Raise NonFiniteError where `values` are not finite, naming what broke them."""
         if bool(torch.isfinite(values).all()):
             return
-        for name, parameter in self.module.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
+        numbers = chain(
+            self.module.named_parameters(), self.module.named_buffers()
+        )
+        is_parameter = dict(self.module.named_parameters())
+        for name, tensor in numbers:
+            # Buffers may be infinite on purpose, as masks of attention are.
+            wrong = (
+                ~torch.isfinite(tensor)
+                if name in is_parameter
+                else torch.isnan(tensor)
+            )
+            if bool(wrong.any()):
                 raise NonFiniteError(
                     f"{what} are NaN or infinite because the weights '{name}' "
                     "are: load sound weights"
@@ -286,8 +304,11 @@ class Network:
         where = self.first_layer(
             batch, lambda out: not bool(torch.isfinite(out).all())
         )
+        remedy = "check the scale of the input, and that layer's weights"
+        if self.like.dtype in (torch.float16, torch.bfloat16):
+            remedy = "run the network in float32, module.float()"
         raise NonFiniteError(
-            f"{what} are NaN or infinite, first in the output of {where}"
+            f"{what} are NaN or infinite, first in the output of {where}: {remedy}"
         )
 
     def first_layer(self, batch: Tensor, test: Callable[[Tensor], bool]) -> str:
@@ -295,19 +316,25 @@ class Network:
 
         Only layers that have no layers inside are looked at.
         """
+        shape = tuple(batch.shape[1:])
         with self.running():
-            layers = layers_of(trace(self.module, batch[:1]))
-            names = [layer.name for layer in layers if layer.leaf]
+            traced = self.guarded(lambda: trace(self.module, batch[:1]), shape)
+            names = [layer.name for layer in layers_of(traced) if layer.leaf]
             with captured(self.module, names) as outputs:
-                self.module(batch.clone())
+                self.guarded(lambda: self.module(batch.clone()), shape)
         for name in names:
             if name in outputs and test(outputs[name]):
                 return f"layer '{name}'"
         return "a function that belongs to no layer"
 
     def _explained(
-        self, error: Exception, shape: tuple[int, ...]
+        self, error: BaseException, shape: tuple[int, ...]
     ) -> ModelError:
+        if not isinstance(error, Exception):
+            return ModelError(
+                f"the network ended with {error!r} instead of giving logits: take "
+                "what raises it out of its forward"
+            )
         lazy = nn.parameter.UninitializedParameter
         if any(
             isinstance(parameter, lazy)
@@ -319,7 +346,10 @@ class Network:
             )
         if unwatchable(self.module):
             return ModelError(unwatchable(self.module))
-        reason = " ".join(str(error).split())[:300] or repr(error)
+        reason = kind_and_text(error)
+        if type(error) is RuntimeError and str(error):
+            # Torch's own words say enough.
+            reason = " ".join(str(error).split())[:300]
         remedy = ""
         if self.channels not in (None, shape[0]):
             remedy = (

@@ -148,7 +148,7 @@ class Scoring:
         if self.wanted is Scores.SOFTMAX:
             raise ModelError(
                 "the softmax of one logit is always 1, and the network gives one: use "
-                "scores 'sigmoid', or 'none' for a regression"
+                "scores='sigmoid' (--scores), or 'none' for a regression"
             )
 
     def _with_both_sides(

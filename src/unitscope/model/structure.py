@@ -165,11 +165,11 @@ class Structures:
         """The structure, found on floating-point inputs, or on pixels where those fail."""
         network = self._network
         try:
-            return self._find(shape)
+            return network.guarded(lambda: self._find(shape), shape)
         except ModelError:
             if network.pixels or not network.learn_pixels(shape):
                 raise
-        return self._find(shape)
+        return network.guarded(lambda: self._find(shape), shape)
 
     def _find(self, shape: tuple[int, ...]) -> Structure:
         network = self._network

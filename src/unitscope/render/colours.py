@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.ticker import MaxNLocator
 
+from unitscope.errors import InputError
+
 Table: TypeAlias = UInt8[np.ndarray, "256 3"]
 
 HEAT = "ember"
@@ -54,7 +56,7 @@ def table(name: str) -> Table:
 
     source, begin, end = _PARTS.get(name, (name, 0.0, 1.0))
     if source not in matplotlib.colormaps:
-        raise ValueError(
+        raise InputError(
             f"there is no colour map {name!r}: use '{HEAT}', '{SIGNED}' or one of "
             "matplotlib's"
         )

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from unitscope.errors import InputError
 from unitscope.render.colours import Scale, Table, table
 from unitscope.render.views import Pixels, View, grey
 
@@ -45,7 +46,7 @@ def layer(
         style = "plain"
     if style not in STYLES:
         known = ", ".join(map(repr, STYLES))
-        raise ValueError(f"style is one of {known}, not {style!r}")
+        raise InputError(f"style is one of {known}, not {style!r}")
 
     scale, lut = shown(scale, style, colours)
     if style == "contour":

@@ -18,7 +18,13 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from unitscope.errors import ModelError, UnitscopeError, near_matches, one_line
+from unitscope.errors import (
+    ModelError,
+    UnitscopeError,
+    kind_and_text,
+    near_matches,
+    one_line,
+)
 from unitscope.model import Classifier, Provenance
 from unitscope.sources.request import Request, seeded
 from unitscope.sources.user_code import UserCode
@@ -173,7 +179,7 @@ class _Builder:
             raise
         except (Exception, SystemExit) as error:
             raise ModelError(
-                f"{self.name} failed ({_kind_and_text(error)}): it must build the "
+                f"{self.name} failed ({kind_and_text(error)}): it must build the "
                 f"network, in '{self.request.spec}'"
             ) from error
         if not isinstance(network, nn.Module):
@@ -264,7 +270,7 @@ def _failing(where: str, code: UserCode | None = None) -> Iterator[None]:
         ) from error
     except SystemExit as error:
         remedy = "put what it does as a program under if __name__ == '__main__'"
-        text = _kind_and_text(error)
+        text = kind_and_text(error)
         raise _import_error(where, text, remedy) from error
     except Exception as error:
         remedy = "correct it first"
@@ -273,7 +279,7 @@ def _failing(where: str, code: UserCode | None = None) -> Iterator[None]:
                 "name it as a part of its package, as in python:package.module:Net, "
                 "from the folder that holds the package"
             )
-        text = shown(_kind_and_text(error))
+        text = shown(kind_and_text(error))
         raise _import_error(where, text, remedy) from error
 
 
@@ -340,10 +346,3 @@ def _callables(module: ModuleType) -> list[str]:
         if getattr(value, "__module__", "") == module.__name__
     ]
     return own or list(public)
-
-
-def _kind_and_text(error: BaseException) -> str:
-    """The kind of an error, and its text on one line where it has one."""
-    kind = type(error).__name__
-    text = one_line(error)
-    return kind if text == kind else f"{kind}: {text}"

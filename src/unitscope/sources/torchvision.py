@@ -102,7 +102,7 @@ def _size_options(
     if rows != cols:
         raise ModelError(
             f"torchvision:{name} needs a square input, not {rows}×{cols}: give "
-            "input_size a side"
+            "input_size a side, or make the preprocessing's crop square"
         )
     return {"image_size": rows}
 

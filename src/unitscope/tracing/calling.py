@@ -131,7 +131,8 @@ def _as_pixels(x: Tensor) -> Tensor:
         if not are_pixels:
             raise InputError(
                 "the network takes uint8 pixels, and the input is not whole numbers from 0 "
-                "to 255: give a uint8 tensor, or a preprocessing that does not scale"
+                "to 255: give a uint8 tensor, or a preprocessing that does not scale, such "
+                "as 'scale=255,mean=0/0/0,std=1/1/1'"
             )
     return x.to(torch.uint8)
 

@@ -13,6 +13,7 @@ from unitscope.geometry import Grid
 from unitscope.tracing.arguments import WithArguments, tensors_in
 from unitscope.tracing.axes import Axes, axes_of, grid_of
 from unitscope.tracing.axis_rules import followed
+from unitscope.tracing.blame import called
 from unitscope.tracing.function_call import FunctionCall
 from unitscope.tracing.functions import (
     DIVIDERS,
@@ -93,7 +94,7 @@ class Recorder(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         # Reading .shape, .data, .T and the like. Hooks do it too, so it does not count.
         if name == "__get__":
-            value = func(*args, **kwargs)
+            value = called(func, args, kwargs)
             self._record_attribute(func, args, kwargs, value)
             return value
 
@@ -101,7 +102,7 @@ class Recorder(TorchFunctionMode):
         inputs = tuple(
             self.call_of(tensor) for tensor in tensors_in((args, kwargs))
         )
-        result = func(*args, **kwargs)
+        result = called(func, args, kwargs)
         self._count += 1
         self._record_call(FunctionCall(name, args, kwargs), inputs, result)
         return result

@@ -156,8 +156,10 @@ def find_map_layer(layers: Sequence[Layer], name: str) -> Layer:
         return layer
 
     shape = "×".join(map(str, layer.shape))
-    maps = [candidate.name for candidate in layers if candidate.is_map]
-    remedy = f": choose a layer before it, such as '{maps[-1]}'" if maps else ""
+    before = [each for each in layers[: layers.index(layer)] if each.is_map]
+    maps = before or [each for each in layers if each.is_map]
+    where = "a layer before it" if before else "another layer"
+    remedy = f": choose {where}, such as '{maps[-1].name}'" if maps else ""
     raise LayerError(
         f"layer '{name}' ({layer.kind}) gives {shape}, not a feature map "
         f"(unit, row, col) with several cells{remedy}"

@@ -140,10 +140,10 @@ class _Outputs:
             return self._leaves[index].path
         if not self._leaves:
             raise nothing(self._widest)
-        several = f"{len(exact)} outputs" if exact else "no output"
+        several = f"are {len(exact)} outputs" if exact else "is no output"
         near = near_matches(str(wanted), [leaf.path for leaf in self._leaves])
         raise ModelError(
-            f"there is {several} called {wanted!r}{near}: the network gives "
+            f"there {several} called {wanted!r}{near}: the network gives "
             f"{self._listing()}"
         )
 

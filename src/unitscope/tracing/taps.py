@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unitscope.tracing.arguments import WithArguments, tensors_in
+from unitscope.tracing.blame import called
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,12 @@ class CallCounter(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name == "__get__":
-            return func(*args, **kwargs)
+            return called(func, args, kwargs)
 
         self._count += 1
         index = self._count
         args = self.meet(index, name, args, kwargs)
-        return self.made(index, name, func(*args, **kwargs))
+        return self.made(index, name, called(func, args, kwargs))
 
 
 class Tap(CallCounter):

@@ -130,7 +130,7 @@ def _check_watchable(
         return
     if isinstance(submodule, torch.jit.ScriptModule):
         raise ModelError(
-            f"its part '{name}' is TorchScript, which cannot be watched: put the "
+            f"the network's part '{name}' is TorchScript, which cannot be watched: put the "
             "Python module there that it was made from"
         )
 

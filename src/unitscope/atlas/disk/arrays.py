@@ -50,6 +50,10 @@ def opened_arrays(path: Path) -> Iterator[Any]:
         raise AtlasError(
             f"'{path}' is missing: finish the scan, or copy the atlas again"
         ) from None
+    except PermissionError:
+        raise AtlasError(
+            f"'{path}' may not be read: check its permissions"
+        ) from None
     except (SafetensorError, OSError) as error:
         raise AtlasError(
             f"'{path}' is damaged ({error}): scan again into another folder"

@@ -49,6 +49,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"there is no atlas in '{folder}' (no {MANIFEST}): make one with "
             f"`unitscope scan SOURCE --out {folder}`"
         ) from None
+    except PermissionError:
+        raise AtlasError(
+            f"the atlas in '{folder}' may not be read: check its permissions"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AtlasError(
             f"the atlas in '{folder}' cannot be read ({error}): scan into another "
@@ -58,7 +62,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise AtlasError(
             f"the atlas in '{folder}' has the schema {schema!r}, not {SCHEMA!r}: "
-            "scan again"
+            "scan again into another folder"
         )
     missing = [key for key in _KEYS if key not in manifest]
     if missing:

@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from unitscope.errors import AtlasError, MissingExtraError, one_line
+from unitscope.errors import (
+    AtlasError,
+    MissingExtraError,
+    near_matches,
+    one_line,
+)
 from unitscope.files import make_folder, written_whole
 
 _ROWS_A_BATCH = 4096
@@ -88,7 +93,12 @@ def read_table(
         raise AtlasError(
             f"'{path}' is missing: copy the atlas again, with all of its files"
         ) from None
+    except PermissionError:
+        raise AtlasError(
+            f"'{path}' may not be read: check its permissions"
+        ) from None
     except (OSError, ValueError) as error:
+        _check_columns(path, columns)
         raise AtlasError(
             f"'{path}' cannot be read ({one_line(error)}): scan again into another "
             "folder"
@@ -111,3 +121,17 @@ def _column(values: Any) -> Any:
         # This writes NaN as a missing value.
         return pyarrow.array(values, from_pandas=True)
     return pyarrow.array(values)
+
+
+def _check_columns(path: Path, columns: Sequence[str] | None) -> None:
+    """Raise AtlasError where a table that can be read has no such column."""
+    try:
+        known = parquet().read_schema(path).names
+    except (OSError, ValueError):
+        return
+    for name in columns or ():
+        if name not in known:
+            raise AtlasError(
+                f"'{path}' has no column '{name}'{near_matches(name, known)}: it has "
+                f"{', '.join(known)}"
+            ) from None

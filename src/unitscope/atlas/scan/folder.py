@@ -135,7 +135,7 @@ def locked(folder: Path) -> Iterator[None]:
     except filelock.Timeout:
         raise AtlasError(
             f"'{folder}' is being scanned by another process: wait for it, or name "
-            "another --out"
+            "another folder with --out"
         ) from None
     except UnitscopeError:
         raise

@@ -63,7 +63,7 @@ def _default_names(model: Classifier) -> list[str]:
     if head is None:
         raise InputError(
             "the network has no layer that a scan could choose by itself "
-            f"({reason}): name layers"
+            f"({reason}): name layers (--layer)"
         )
     return [] if head.has_table else [head.layer]
 

@@ -14,6 +14,7 @@ from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.errors import InputError
 from unitscope.kernels import Filters
 from unitscope.network_facts import NetworkFacts
 from unitscope.render.figures.ablation import ablation_figure
@@ -53,7 +54,7 @@ def figure(result: Any, *, show: str | None = None, **options: Any) -> Figure:
         show = next(iter(pictures))
     if show not in pictures:
         known = ", ".join(map(repr, pictures))
-        raise ValueError(f"show is one of {known}, not {show!r}")
+        raise InputError(f"show is one of {known}, not {show!r}")
 
     draw = pictures[show]
     return draw(result, **options)

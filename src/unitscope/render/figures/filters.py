@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
+from unitscope.errors import InputError
 from unitscope.kernels import Filters
 from unitscope.render.figures.blocks import (
     INNER,
@@ -159,7 +160,7 @@ def _channel_table(
     """A row for every filter and a column for every channel, both numbered."""
     columns = len(filters.channels)
     if columns * len(filters.filters) > _MOST_KERNELS:
-        raise ValueError(
+        raise InputError(
             f"a figure holds at most {_MOST_KERNELS:,} kernels: choose filters or "
             "channels"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unitscope.errors import InputError
 from unitscope.render.figures.blocks import INNER, MARGIN, Block
 from unitscope.render.figures.looks import ColourBar
 from unitscope.render.fonts import text_width
@@ -67,7 +68,7 @@ def photos_shown(count: int, image: int | None) -> list[int]:
 def check_count(maps: int, noun: str) -> None:
     """Raise ValueError where a figure would have too many maps; `noun` names them."""
     if maps > _MOST:
-        raise ValueError(
+        raise InputError(
             f"a figure holds at most {_MOST} maps: choose image= or fewer {noun}"
         )
 

@@ -244,7 +244,7 @@ class _Misfit:
         if classes is not None:
             return (
                 f"the file looks like one for {classes} classes, so pass that as "
-                "num_classes"
+                "num_classes (command line: --labels with as many names)"
             )
         for names, mark, remedy in (
             (self.unexpected, "lora_", _MERGE),
