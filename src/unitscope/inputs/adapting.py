@@ -36,12 +36,12 @@ def as_preprocessing(
     if is_processor(value):
         return _of_processor(value)
     if not callable(value):
-        remedy = "give one of these"
-        if isinstance(value, str):
+        remedy, given = "give one of these", type(value)
+        if issubclass(given, str):
             remedy = "unitscope.Preprocessing.parse('resize=256,crop=224') reads text"
         raise PreprocessingError(
             "a preprocessing is unitscope.Preprocessing or a callable from PIL image "
-            f"to tensor, not {type(value).__name__}: {remedy}"
+            f"to tensor, not {given.__name__}: {remedy}"
         )
     if not isinstance(value, RawPictures) and takes_image_keyword(value):
         note = " ".join(repr(value).split())
