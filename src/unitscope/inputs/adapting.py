@@ -37,7 +37,7 @@ def as_preprocessing(
         return _of_processor(value)
     if not callable(value):
         remedy, given = "give one of these", type(value)
-        if issubclass(given, str):
+        if given.__name__ == "str":
             remedy = "unitscope.Preprocessing.parse('resize=256,crop=224') reads text"
         raise PreprocessingError(
             "a preprocessing is unitscope.Preprocessing or a callable from PIL image "
