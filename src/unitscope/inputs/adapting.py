@@ -35,15 +35,8 @@ def as_preprocessing(
         return _from_torchvision_preset(value)
     if is_processor(value):
         return _of_processor(value)
-    given: object = value
-    if not callable(given):
-        remedy = "give one of these"
-        if isinstance(given, str):
-            remedy = "unitscope.Preprocessing.parse('resize=256,crop=224') reads text"
-        raise PreprocessingError(
-            "a preprocessing is unitscope.Preprocessing or a callable from PIL image "
-            f"to tensor, not {type(given).__name__}: {remedy}"
-        )
+    if not callable(value):
+        raise _refused(value)
     if not isinstance(value, RawPictures) and takes_image_keyword(value):
         note = " ".join(repr(value).split())
         return MeasuredPreprocessing(KeywordTransform(value), note)
@@ -82,3 +75,15 @@ def _size_from_list(sides: Sequence[int]) -> int | tuple[int, int]:
     if len(sides) == 1:
         return sides[0]
     return sides[0], sides[1]
+
+
+def _refused(value: object) -> PreprocessingError:
+    remedy = "give one of these"
+    if isinstance(value, str):
+        remedy = (
+            "unitscope.Preprocessing.parse('resize=256,crop=224') reads text"
+        )
+    return PreprocessingError(
+        "a preprocessing is unitscope.Preprocessing or a callable from PIL image to "
+        f"tensor, not {type(value).__name__}: {remedy}"
+    )
