@@ -163,7 +163,13 @@ WORDS = [f"word {number}" for number in range(12)]
         (["7", "9"], list("6789"), ["7", "9"], ""),
         (["7", "10"], list("6789"), ["7", None], ""),
         # Indices, since they are no names.
-        (["0", "3", "10"], WORDS, ["word 0", "word 3", "word 10"], ""),
+        (
+            ["0", "3", "10"],
+            WORDS,
+            ["word 0", "word 3", "word 10"],
+            "torchvision's ImageFolder has its classes",
+        ),
+        (["00", "03", "10"], WORDS, ["word 0", "word 3", "word 10"], ""),
         (["007"], WORDS, ["word 7"], ""),
         (list("123"), WORDS, ["word 1", "word 2", "word 3"], "there is no 0"),
         (AS_TEXT, WORDS, WORDS, "torchvision's ImageFolder has its classes"),

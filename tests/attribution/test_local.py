@@ -373,7 +373,9 @@ def test_a_network_that_looks_at_its_input_is_run_whole() -> None:
             return super().forward(x).tanh()
 
     net = seeded(Looking)
-    model = small(net)
+    model = wrap(
+        net, preprocessing=Preprocessing(resize=32, crop=32), scores="none"
+    )
     explanation = local(model.explain(X))
     assert explanation.layer == "features" and explanation.head.start is None
     torch.testing.assert_close(

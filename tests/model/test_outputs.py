@@ -40,7 +40,9 @@ class Several(Gap):
 
 def several(local: bool = False, **options: Any) -> Classifier:
     net = seeded(lambda: Several(local)).eval()
-    return wrap(net, preprocessing=SMALL, **options)
+    # The local one ends in a tanh, which gives no logits.
+    scores = "none" if local else None
+    return wrap(net, preprocessing=SMALL, scores=scores, **options)
 
 
 def expected(model: Classifier) -> Tensor:

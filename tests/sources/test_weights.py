@@ -481,7 +481,8 @@ def test_another_number_of_classes_is_recognised(tmp_path: Path) -> None:
     message = refusal(saved(Small(7).state_dict(), tmp_path))
     assert "fc.weight is 7×6 in the file, 5×6 in the network" in message
     assert message.endswith(
-        "the file looks like one for 7 classes, so pass that as num_classes"
+        "the file looks like one for 7 classes, so pass that as "
+        "num_classes (command line: --labels with as many names)"
     )
 
 

@@ -113,7 +113,9 @@ def _of_numbers(
     if named and not fit:
         return by_name, ()
     _check_indices(dataset, indices, labels)
-    doubt = _doubt(indices, labels, ordered=True)
+    # With zeros before them, numbers and their text have one order.
+    names = dataset.classes or ()
+    doubt = _doubt(indices, labels, ordered=not any(map(_is_padded, names)))
     if named:
         doubt = f"{len(named)} of the {len(indices)} are names of classes too"
     return indices, (_told(_AS_INDICES, doubt, dataset),)
@@ -133,6 +135,10 @@ def _difference(
                 f"{labels[another]!r}"
             )
     return ""
+
+
+def _is_padded(number: str) -> bool:
+    return len(number) > 1 and number.startswith("0")
 
 
 def _doubt(indices: Sequence[int], labels: Sequence[str], ordered: bool) -> str:

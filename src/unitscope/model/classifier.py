@@ -291,7 +291,7 @@ class Classifier:
         A change that torch counts is seen before every pass: the network is then compiled
         anew, with a warning. Writes through `.data`, numpy or fused optimizers are not seen.
         """
-        self._forward.freeze(map_layer_names(self.layers(), layers))
+        self._forward.freeze(map_layer_names(self.layers, layers))
         return self
 
     def thaw(self) -> None:
@@ -307,7 +307,7 @@ class Classifier:
         Where it is `required` to run compiled and cannot, ModelError is raised.
         """
         with self._forward.freezing(
-            map_layer_names(self.layers(), layers), required
+            map_layer_names(self.layers, layers), required
         ):
             yield self
 

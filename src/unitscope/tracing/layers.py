@@ -167,11 +167,14 @@ def find_map_layer(layers: Sequence[Layer], name: str) -> Layer:
 
 
 def map_layer_names(
-    layers: Sequence[Layer], names: str | Sequence[str]
+    layers: Callable[[], Sequence[Layer]], names: str | Sequence[str]
 ) -> tuple[str, ...]:
-    """The full names of layers with maps that are named, without repeats."""
+    """The full names of layers with maps that are named, without repeats.
+
+    `layers` gives those of the network; it is not asked where none are named.
+    """
     chosen = dict.fromkeys([names] if isinstance(names, str) else names)
-    return tuple(find_map_layer(layers, name).name for name in chosen)
+    return tuple(find_map_layer(layers(), name).name for name in chosen)
 
 
 def check_units(
