@@ -19,7 +19,7 @@ def undone(do: Callable[[], Callable[[], object]]) -> Iterator[None]:
     """
     undo: Callable[[], object] = _nothing
     try:
-        with _Uninterrupted():
+        with Uninterrupted():
             undo = do()
         yield
     finally:
@@ -27,7 +27,7 @@ def undone(do: Callable[[], Callable[[], object]]) -> Iterator[None]:
         while True:
             # Another Ctrl-C may come in every line that is not yet, or no longer, safe.
             try:
-                with _Uninterrupted():
+                with Uninterrupted():
                     undo()
                 break
             except KeyboardInterrupt as again:
@@ -40,7 +40,7 @@ def _nothing() -> None:
     """Nothing was done yet."""
 
 
-class _Uninterrupted:
+class Uninterrupted:
     """A `with` in which Ctrl-C waits for the end.
 
     Python handles signals in its main thread only: others are never interrupted.

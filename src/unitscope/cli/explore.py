@@ -15,6 +15,7 @@ from unitscope.cli.options import model_options, take_model_options
 from unitscope.cli.output import complain
 from unitscope.cli.pages import write_pages
 from unitscope.errors import UnitscopeError
+from unitscope.interrupts import Uninterrupted
 
 if TYPE_CHECKING:
     from unitscope.atlas.atlas import Atlas
@@ -87,11 +88,13 @@ def explore(
     unitscope explore ATLAS
     unitscope explore ATLAS --export pages
     """
-    if export is None:
-        # First of all, so that a missing library is reported before the model loads.
-        from unitscope.explorer.server import explore as serve
-    from unitscope.atlas.atlas import Atlas
-    from unitscope.datasets import open_dataset
+    # An import may drop a Ctrl-C without a word.
+    with Uninterrupted():
+        if export is None:
+            # First of all: a missing library is reported before the model loads.
+            from unitscope.explorer.server import explore as serve
+        from unitscope.atlas.atlas import Atlas
+        from unitscope.datasets import open_dataset
 
     atlas = None if path is None else Atlas.open(path)
     dataset = None if source is None else open_dataset(source)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from unitscope.interrupts import Uninterrupted
+
 if TYPE_CHECKING:
     from unitscope.model import Classifier
 
@@ -19,8 +21,10 @@ def load_model(
 
     `layer` is a layer to freeze besides the head's.
     """
-    # Importing torch takes seconds, for which --help must not wait.
-    from unitscope.sources import load
+    # Importing torch takes seconds, for which --help must not wait. An import may drop a
+    # Ctrl-C without a word.
+    with Uninterrupted():
+        from unitscope.sources import load
 
     model = load(
         options["spec"],
