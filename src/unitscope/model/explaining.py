@@ -304,11 +304,8 @@ class Explainer:
     ) -> LocalExplanation:
         if question.bfloat16:
             warn_of_precision("local answers are computed in that")
-        layers = self.structures.at(tuple(batch.shape[1:])).layers
-        layer = find_map_layer(layers, head.layer)
-        start = find_map_layer(layers, head.start) if head.start else None
+        layer, start = self._layers_of(head, batch)
         needed = [layer] if start in (None, layer) else [layer, start]
-
         names = tuple(each.name for each in needed)
         differentiable = question.differentiable
         passed = self.forward.run(
@@ -348,6 +345,15 @@ class Explainer:
             scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
             differentiable=differentiable,
         )
+
+    def _layers_of(
+        self, head: LocalHead, batch: Tensor
+    ) -> tuple[Layer, Layer | None]:
+        """The layer of a local head, and the one that is handed over before it."""
+        layers = self.structures.at(tuple(batch.shape[1:])).layers
+        layer = find_map_layer(layers, head.layer)
+        start = find_map_layer(layers, head.start) if head.start else None
+        return layer, start
 
 
 class Asked(NamedTuple):
