@@ -37,8 +37,10 @@ def maps_of(model: Classifier) -> list[str]:
     ("kind", "compiled"),
     [
         *((kind, False) for kind in NETWORKS),
-        (Flattened, True),
-        pytest.param(ResNet20, True, marks=pytest.mark.slow),
+        *(
+            pytest.param(kind, True, marks=pytest.mark.slow)
+            for kind in (Flattened, ResNet20)
+        ),
     ],
 )
 def test_layers_are_what_hooks_see(

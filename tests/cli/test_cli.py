@@ -90,6 +90,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return err
 
 
+@pytest.mark.slow
 def test_one_of_several_outputs_is_named_on_the_command_line(
     capsys: pytest.CaptureFixture[str],
     photo: Path,

@@ -168,6 +168,7 @@ def test_a_fixed_input_serves_everything_that_the_classifier_does() -> None:
     agree(e, model)
 
 
+@pytest.mark.slow
 def test_a_fixed_input_is_compiled_and_a_further_one_is_not() -> None:
     pytest.importorskip("onnxruntime")
     net = seeded(Gated).eval()
