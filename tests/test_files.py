@@ -144,3 +144,14 @@ def test_a_kill_at_any_file_operation_loses_nothing(
     command: str, tmp_path: Path
 ) -> None:
     killed(command, tmp_path, "all")
+
+
+def test_a_file_that_is_never_written_is_an_error_in_one_line(
+    tmp_path: Path,
+) -> None:
+    with (
+        pytest.raises(OutputError, match=r"cannot write '.*a\.txt'"),
+        written_whole(tmp_path / "a.txt"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -54,13 +54,12 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary = staging / path.name
             yield temporary
             temporary.replace(path)
-    except FileNotFoundError:
-        if path.parent.is_dir():
-            raise
-        raise OutputError(
-            f"cannot write '{path}': there is no folder '{path.parent}': make it first"
-        ) from None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            raise OutputError(
+                f"cannot write '{path}': there is no folder '{path.parent}': make it "
+                "first"
+            ) from None
         raise output_error(path, error) from None
 
 
@@ -115,6 +114,7 @@ def _locked_folder(folder: Path) -> tuple[Path, filelock.BaseFileLock]:
             continue  # in this moment another process took it for abandoned
         except OSError:
             if top.is_dir():
+                shutil.rmtree(top, ignore_errors=True)
                 raise
 
 

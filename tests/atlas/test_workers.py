@@ -52,6 +52,12 @@ def local(scale=2):
         def forward(self, x):
             return self.double(super().forward(x))
     return Local()
+def pixels():
+    class Pixels(Net):
+        def forward(self, x):
+            assert x.dtype.itemsize == 1, "wants uint8"
+            return super().forward(x / 255)
+    return Pixels()
 """
 
 
@@ -72,7 +78,7 @@ class Task:
     def __call__(self, shard: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(shard)
         x = torch.randn(2, 3, 24, 24, generator=generator)
-        return self.model.explain(x).logits
+        return self.model.explain(self.model.as_input(x)).logits
 
 
 @pytest.fixture
@@ -89,7 +95,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return forget
 
 
-@pytest.mark.parametrize("name", ["Net", "local"])
+@pytest.mark.parametrize("name", ["Net", "local", "pixels"])
 def test_a_worker_has_the_network_of_a_python_file_as_it_is_now(
     name: str, net: Path, elsewhere: Callable[[], None]
 ) -> None:
@@ -98,6 +104,7 @@ def test_a_worker_has_the_network_of_a_python_file_as_it_is_now(
     )
     with torch.no_grad():
         model.module.get_parameter("fc.bias").add_(1)
+    model.layers()  # a first pass shows whether it takes pixels
     task = Task(model)
     expected = task(0)
     sent = packed(task)

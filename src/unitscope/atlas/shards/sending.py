@@ -98,7 +98,7 @@ class _Reloaded:
         reload: Any = model.provenance.reload
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn((1, *model.input_shape), generator=generator)
-        inputs = noise.to(model.like.device, model.like.dtype)
+        inputs = model.as_input(noise)
         return cls(
             reload, model.module.state_dict(), inputs, _logits(model, inputs)
         )
