@@ -16,6 +16,7 @@ import unitscope
 from networks import Gap, features, seeded
 from unitscope.attribution.explanation import Explanation
 from unitscope.errors import InputError, ModelError, UnitscopeWarning
+from unitscope.model.network import Network
 
 X = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 META = torch.randn(5, 4, generator=torch.Generator().manual_seed(4))
@@ -332,6 +333,18 @@ class Strict(Scaling):
 class Unscaled(Gap):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward((x - 0.45) / 0.25)
+
+
+def test_whether_a_network_runs_is_asked_by_one_pass() -> None:
+    class Counting(Strict):
+        def forward(self, x: Tensor) -> Tensor:
+            passes.append(x.dtype)
+            return super().forward(x)
+
+    passes: list[torch.dtype] = []
+    network = Network(seeded(Counting))
+    assert not network.runs(X)
+    assert passes == [torch.float32]
 
 
 @pytest.mark.parametrize("make", [Scaling, Aware, Strict])

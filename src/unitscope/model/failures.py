@@ -31,11 +31,8 @@ def failure(
 
     The remedy is what other inputs show: `noise` makes them.
     """
-    reason = kind_and_text(error)
-    if type(error) is RuntimeError and str(error):
-        # Torch's own words say enough.
-        reason = " ".join(str(error).split())[:300]
-    failed = f"the network failed on an input of {_in_words(shape)}"
+    reason = reason_of(error)
+    failed = failed_on(shape)
     if isinstance(error, MemoryError) or _NO_MEMORY in reason:
         return ModelError(
             f"{failed}: memory ran out ({reason}): use a smaller batch_size, or smaller "
@@ -60,6 +57,19 @@ def failure(
         "this one's numbers or in the network's own code: run the network by itself on "
         "it to see where"
     )
+
+
+def reason_of(error: Exception) -> str:
+    """An error of the user's code on one line: its text, and its kind where that helps."""
+    if type(error) is RuntimeError and str(error):
+        # Torch's own words say enough.
+        return " ".join(str(error).split())[:300]
+    return kind_and_text(error)
+
+
+def failed_on(shape: _Shape) -> str:
+    """The begin of an error about a network that failed on an input of `shape`."""
+    return f"the network failed on an input of {_in_words(shape)}"
 
 
 def _runs(module: nn.Module, batch: Tensor) -> bool:

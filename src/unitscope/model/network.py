@@ -24,7 +24,7 @@ from unitscope.errors import (
     kind_and_text,
 )
 from unitscope.inputs.further import Further
-from unitscope.model.failures import failure
+from unitscope.model.failures import failed_on, failure, reason_of
 from unitscope.tracing.blame import is_ours, is_passed_on
 from unitscope.tracing.calling import Calling
 from unitscope.tracing.ending import Ending
@@ -174,9 +174,7 @@ class Network:
         """Whether a forward pass succeeds."""
         try:
             with self.running():
-                self.guarded(
-                    lambda: self.module(batch.clone()), tuple(batch.shape[1:])
-                )
+                self._blaming(lambda: self.module(batch.clone()), _unexplained)
         except UnitscopeError:
             return False
         return True
@@ -189,6 +187,14 @@ class Network:
         `shape` (channel, row, col) is the input that it runs on. Errors of unitscope, and
         interrupts, stay what they are.
         """
+        return self._blaming(run, lambda error: self._explained(error, shape))
+
+    def _blaming(
+        self,
+        run: Callable[[], Result],
+        explain: Callable[[BaseException], ModelError],
+    ) -> Result:
+        """Run the user's code; what it raises becomes the error that `explain` makes."""
         try:
             return run()
         except KeyboardInterrupt:
@@ -202,7 +208,7 @@ class Network:
                 raise
             if is_ours(error) and not unwatchable(self.module):
                 raise InternalError.of(error) from error
-            raise self._explained(error, shape) from error
+            raise explain(error) from error
 
     def logits(
         self,
@@ -260,7 +266,7 @@ class Network:
         """What the network gives for two photos of noise; None where it takes no two."""
         try:
             noise = self.noise(shape, photos=2)
-            return self.guarded(lambda: self.module(noise), shape)
+            return self._blaming(lambda: self.module(noise), _unexplained)
         except UnitscopeError:  # it may take one photo at a time
             return None
 
@@ -346,10 +352,6 @@ class Network:
             )
         if unwatchable(self.module):
             return ModelError(unwatchable(self.module))
-        reason = kind_and_text(error)
-        if type(error) is RuntimeError and str(error):
-            # Torch's own words say enough.
-            reason = " ".join(str(error).split())[:300]
         remedy = ""
         if self.channels not in (None, shape[0]):
             remedy = (
@@ -363,7 +365,9 @@ class Network:
             remedy = f"check {listed}, or give its own input size"
         if not remedy:
             return failure(self.module, error, shape, self.noise)
-        return ModelError(
-            f"the network failed on an input of {'×'.join(map(str, shape))} (channel × "
-            f"row × col): {reason} — {remedy}"
-        )
+        return ModelError(f"{failed_on(shape)}: {reason_of(error)} — {remedy}")
+
+
+def _unexplained(error: BaseException) -> ModelError:
+    """The error where nobody reads why: an explanation takes many forward passes."""
+    return ModelError(kind_and_text(error))

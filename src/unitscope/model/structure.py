@@ -102,9 +102,8 @@ class Structures:
             structure = self._find_by_dtype(shape)
             if len(self._known) >= _MOST_SHAPES:
                 del self._known[next(iter(self._known))]
-            key = self._network.key(
-                shape
-            )  # it may have learnt that it takes pixels
+            # It may have learnt that it takes pixels.
+            key = self._network.key(shape)
             self._known[key] = structure
         return self._known[key]
 
