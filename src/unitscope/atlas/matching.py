@@ -114,8 +114,8 @@ def _of_numbers(
         return by_name, ()
     _check_indices(dataset, indices, labels)
     # With zeros before them, numbers and their text have one order.
-    names = dataset.classes or ()
-    doubt = _doubt(indices, labels, ordered=not any(map(_is_padded, names)))
+    padded = any(map(_is_padded, dataset.classes))
+    doubt = _doubt(indices, labels, ordered=not padded)
     if named:
         doubt = f"{len(named)} of the {len(indices)} are names of classes too"
     return indices, (_told(_AS_INDICES, doubt, dataset),)

@@ -17,7 +17,7 @@ from unitscope.attribution.arrays import blank, without_autocast
 from unitscope.attribution.head import Head
 from unitscope.attribution.head_path import HeadPath
 from unitscope.attribution.pooling import Pool, is_pointwise
-from unitscope.attribution.readings import AVERAGE, Spread
+from unitscope.attribution.readings import AVERAGE, Spread, slices_of
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import POOLED, Step
 from unitscope.geometry import Grid
@@ -140,12 +140,9 @@ class ExactHead(Head):
         """What every pool gives of the logits, and the bias: they add up to the logits."""
         shares = pooled / self.readout.divisor(pooled)
         parts = {}
-        begin = 0
-        for source in self.sources:
-            units = slice(begin, begin + source.units)
+        for source, units in self._slices():
             with without_autocast(pooled):
                 parts[source.name] = shares[:, units] @ self.weight[:, units].T
-            begin += source.units
         parts["bias"] = self.left_out(pooled, None)
         return parts
 
@@ -202,13 +199,10 @@ class ExactHead(Head):
         """See Head."""
         if len(self.sources) == 1:
             return ""
-        words = []
-        begin = 0
-        for source in self.sources:
-            end = begin + source.units
-            words.append(f"{begin}–{end - 1} from the {source.words}")
-            begin = end
-        return ", ".join(words)
+        return ", ".join(
+            f"{units.start}–{units.stop - 1} from the {source.words}"
+            for source, units in self._slices()
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
@@ -226,6 +220,11 @@ class ExactHead(Head):
             "norm": norm.kind if norm else None,
             "sources": sources,
         }
+
+    def _slices(self) -> list[tuple[Source, slice]]:
+        """Every pool, and where its units stand among those of all."""
+        units = slices_of(source.units for source in self.sources)
+        return list(zip(self.sources, units, strict=True))
 
     @abstractmethod
     def _shape(self) -> str:

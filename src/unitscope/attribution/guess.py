@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitscope.attribution.look_through import LastFunction
+from unitscope.attribution.look_through import LastFunction, adds_up_to_one
 from unitscope.attribution.pooling import carried_from, is_linear, pool_at
 from unitscope.attribution.probes import probes
 from unitscope.attribution.scores import Scores
@@ -141,7 +141,7 @@ def guessed(
             "probabilities. Give labels, or scores=, if they are classes.",
             is_doubtful=True,
         )
-    if _adds_up_to_one(logits.exp()) and _are_shares(
+    if adds_up_to_one(logits.exp()) and _are_shares(
         [run(x).exp() for x in probes(example)]
     ):
         return Guess(
@@ -207,7 +207,7 @@ def are_probabilities(
     if not _within_bounds(output):
         return False
     is_unbounded = _is_unbounded(traced)
-    if is_unbounded and not _adds_up_to_one(output):
+    if is_unbounded and not adds_up_to_one(output):
         return False
     loud = [_LOUD * x for x in probes(example) if x.is_floating_point()]
     outputs = [output, *map(run, [*probes(example), *loud])]
@@ -257,13 +257,7 @@ def _within_bounds(output: Tensor) -> bool:
 
 
 def _are_shares(outputs: list[Tensor]) -> bool:
-    return all(map(_adds_up_to_one, outputs))
-
-
-def _adds_up_to_one(output: Tensor) -> bool:
-    if output.shape[1] == 1:
-        return False
-    return bool(((output.sum(dim=1) - 1).abs() < 1e-2).all())
+    return all(map(adds_up_to_one, outputs))
 
 
 def _are_features(

@@ -46,7 +46,7 @@ class HeadPath:
         Whatever function makes the map, it is changed where the pool reads it.
         """
         changes: dict[tuple[int, str], Without] = {}
-        slices = slices_of(self.readings)
+        slices = slices_of(reading.shape[0] for reading in self.readings)
         for reading, part in zip(self.readings, slices, strict=True):
             own = [u - part.start for u in units if part.start <= u < part.stop]
             changes |= reading.changes(own)

@@ -54,9 +54,8 @@ def find_head(
 
     `example` (batch, channel, row, col) gives shape, dtype and device. The module must be
     in evaluation mode, without gradients; `ending` says where its logits are, and `traced`
-    ends there. Raises HeadError, saying why, where the network
-    does not end in a global average pool and one linear layer, or where the identity does
-    not hold on every probe.
+    ends there. Raises HeadError, saying why, where the network does not end in a global
+    average pool and one linear layer, or where the identity does not hold on every probe.
     """
     reason = unwatchable(module)
     if reason:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitscope.attribution.scores import Scores
@@ -95,14 +96,17 @@ def look_through(
 def _may_come_from(output: Tensor, function: LastFunction) -> bool:
     """Whether the numbers of an output are in the function's range."""
     slack = 1e-2
-    if function.scores is Scores.SOFTMAX and output.shape[1] == 1:
-        return False  # the softmax of one number is 1, whatever the number
     shares = output.exp() if function.name.startswith("log") else output
     if float(shares.min()) < -slack or float(shares.max()) > 1 + slack:
         return False
-    if function.scores is Scores.SIGMOID:
-        return True
-    return bool(((shares.sum(dim=1) - 1).abs() < slack).all())
+    return function.scores is Scores.SIGMOID or adds_up_to_one(shares)
+
+
+def adds_up_to_one(output: Float[Tensor, "batch class"]) -> bool:
+    """Whether every photo's numbers are shares of a whole; one number alone is none."""
+    if output.shape[1] == 1:
+        return False  # the softmax of one number is 1, whatever the number
+    return bool(((output.sum(dim=1) - 1).abs() < 1e-2).all())
 
 
 def _last_calls(output: Call, numbers: int) -> Iterator[Call]:

@@ -9,8 +9,9 @@ the unit's map is zero. All that follows is the same for every kind of pool.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Float
@@ -128,15 +129,10 @@ class Without:
         return self.axes.without(map_, self.units)
 
 
-def slices_of(readings: Sequence[Reading]) -> list[slice]:
-    """Where the units of every reading stand among those of all."""
-    slices = []
-    begin = 0
-    for reading in readings:
-        end = begin + reading.shape[0]
-        slices.append(slice(begin, end))
-        begin = end
-    return slices
+def slices_of(counts: Iterable[int]) -> list[slice]:
+    """Where the units of every part stand among those of all: `counts` are the parts'."""
+    bounds = accumulate(counts, initial=0)
+    return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
 def _weighted(

@@ -124,7 +124,7 @@ class Reader:
         bias = torch.zeros_like(weight[:, 0]) if bias is None else bias.clone()
         if len(self.readings) == 1:
             return Readout(weight.clone(), bias)
-        slices = slices_of(self.readings)
+        slices = slices_of(reading.shape[0] for reading in self.readings)
         of_all = weight.new_zeros((len(weight), slices[-1].stop))
         of_all[:, slices[pooled.position]] = weight
         return Readout(of_all, bias)

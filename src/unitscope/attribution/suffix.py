@@ -43,7 +43,7 @@ class Suffix:
     network runs on the photos (`inputs`). What bypasses the layer stays as it was.
 
     `others` are the tokens that stand before those of the map, (batch, token, unit).
-    `output` says which of the network's results holds the logits, `calling` what the
+    `ending` says where the logits are in what the network gives, `calling` what the
     network is given beside the photos. What is `differentiable` gives logits and
     gradients that carry gradients themselves.
     """

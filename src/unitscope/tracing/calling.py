@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unitscope.errors import InputError, ModelError, near_matches
 from unitscope.inputs.further import Further
 from unitscope.interrupts import undone
+from unitscope.tracing.taps import uncounted
 
 _NAMED = (
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -110,8 +111,7 @@ class Completion:
 
         calling, (x,) = self._calling, args
         size = x.shape[0]
-        # A mode that counts the network's calls must not count these.
-        with torch._C.DisableTorchFunction():
+        with uncounted():
             others = {
                 **calling.fixed.for_batch(size),
                 **calling.further.for_batch(size),
@@ -126,7 +126,7 @@ class Completion:
 def _as_pixels(x: Tensor) -> Tensor:
     """Whole numbers from 0 to 255 as uint8; raises InputError for others."""
     if not x.is_meta:
-        with torch._C.DisableTorchFunction():
+        with uncounted():
             are_pixels = holds_pixels(x)
         if not are_pixels:
             raise InputError(

@@ -21,10 +21,9 @@ class Ending:
 
     `call` (index and name) makes the logits of a network that ends in a softmax or a
     sigmoid; None where the network gives its logits, and `output` says which of its
-    results they are. `complement` is set for a network
-    that gives one number for two classes: the number is the second class's, and the first
-    class has `complement` − the number. That is −z for a logit, and 1 − p for a
-    probability.
+    results they are. `complement` is set for a network that gives one number for two
+    classes: the number is the second class's, and the first class has `complement` − the
+    number. That is −z for a logit, and 1 − p for a probability.
     """
 
     call: tuple[int, str] | None = None
@@ -39,9 +38,9 @@ class Ending:
     ) -> Float[Tensor, "batch class"]:
         """Run one forward pass of so many photos, and read its logits, float32.
 
-        `counter` watches the calls of the pass. They carry gradients where these are
-        recorded. Raises ModelError where the network gives
-        no logits, HeadError where it takes another path than before.
+        `counter` watches the calls of the pass. The logits carry gradients where these
+        are recorded. Raises ModelError where the network gives no logits, HeadError where
+        it takes another path than before.
         """
         if self.call is None and counter is None:
             output = forward()

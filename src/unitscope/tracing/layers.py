@@ -22,6 +22,7 @@ from unitscope.geometry import Grid
 from unitscope.interrupts import undone
 from unitscope.tracing.axes import Axes
 from unitscope.tracing.outputs import first_tensor, with_tensor
+from unitscope.tracing.taps import uncounted
 from unitscope.tracing.trace import ModuleRun, Trace
 
 # Held while a module is not as its user left it: its flags, hooks and weights, and the
@@ -247,8 +248,8 @@ def _evaluate(module: nn.Module, differentiable: bool) -> Callable[[], object]:
         devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
         for device in devices:
             stack.enter_context(torch.autocast(device, enabled=False))
-        return stack.pop_all().close
-    raise AssertionError("an exit stack hides no exception")
+        begun = stack.pop_all()
+    return begun.close
 
 
 def _train(modules: Sequence[nn.Module]) -> None:
@@ -314,8 +315,7 @@ def captured(
             tensor = first_tensor(output)
             if tensor is None:
                 return
-            # A mode that counts the network's calls must not count these.
-            with _uncounted():
+            with uncounted():
                 if not torch.is_grad_enabled():
                     tensor = tensor.detach()
                 outputs[name] = tensor.clone()
@@ -338,7 +338,7 @@ def without_units(
     def replace(output: Any) -> Any:
         tensor = first_tensor(output)
         assert tensor is not None
-        with _uncounted():
+        with uncounted():
             changed = axes.without(tensor, units)
         return _rebuilt(output, tensor, changed, layer)
 
@@ -355,19 +355,12 @@ def replacing(
     def replace(output: Any) -> Any:
         old = first_tensor(output)
         assert old is not None
-        with _uncounted():
+        with uncounted():
             new = tensor.to(old.dtype)
         return _rebuilt(output, old, new, layer)
 
     with _on_output(module, layer.name, replace):
         yield
-
-
-def _uncounted() -> contextlib.AbstractContextManager[Any]:
-    """Calls made inside are not counted with the network's own."""
-    hidden: contextlib.AbstractContextManager[Any]
-    hidden = torch._C.DisableTorchFunction()
-    return hidden
 
 
 def _rebuilt(output: Any, old: Tensor, new: Tensor, layer: Layer) -> Any:

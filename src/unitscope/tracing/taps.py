@@ -6,6 +6,7 @@ A call is known by its index and name, as they were when the pass was traced.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,13 @@ class CallCounter(TorchFunctionMode):
         index = self._count
         args = self.meet(index, name, args, kwargs)
         return self.made(index, name, called(func, args, kwargs))
+
+
+def uncounted() -> AbstractContextManager[Any]:
+    """Calls made inside are not counted with the network's own."""
+    hidden: AbstractContextManager[Any]
+    hidden = torch._C.DisableTorchFunction()
+    return hidden
 
 
 class Tap(CallCounter):
