@@ -39,15 +39,19 @@ ROOMS = {
         """,
     "attribution": """
         arrays scores readings readout rounding classes unit_maps activations methods probes
-        places head steps head_path pooling refusal head_walk exact_heads head_search
+        places head steps head_path pooling refusal constants head_walk exact_heads head_search
         look_through guess
         stand_in suffix local_head local_search
         explanation exact_explanation local_explanation ablation
         """,
+    "residual": """
+        rows attention sums step grounds steps patches path walk account head
+        search stream explanation
+        """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
         provenance wrapping failures network usual_input checks reading tensors taking
-        scoring structure forward pixels explaining inner_layers classifier
+        scoring structure forward pixels question explaining inner_layers classifier
         """,
     "network_facts": "",
     "kernels": "",

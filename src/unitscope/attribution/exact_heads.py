@@ -64,6 +64,7 @@ class ExactHead(Head):
     """
 
     exact = True
+    adds_up = True
 
     readout: Readout = field(repr=False)
     sources: tuple[Source, ...]

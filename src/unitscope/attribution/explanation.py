@@ -224,6 +224,11 @@ class Explanation(Drawable, ABC):
         return self.head.exact
 
     @property
+    def adds_up(self) -> bool:
+        """Whether the parts add up to the logits by what they are, and nothing is left out."""
+        return self.head.adds_up
+
+    @property
     def layer(self) -> str:
         """The layer whose output is the feature map."""
         return self.head.layer

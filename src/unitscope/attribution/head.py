@@ -23,10 +23,14 @@ class Head(ABC):
     `layer_is_map` is False. `map_shape` is (unit, row, col); `grid` says where the cells
     lie on the network's input. `error` was measured over `probes` random inputs, relative
     to the largest logit; each kind says of what.
+
+    `exact` says that maps and a bias add up to the logits, and that ablation is algebra;
+    `adds_up` that the parts do, of which the maps may be only one.
     """
 
     kind: ClassVar[str]
     exact: ClassVar[bool]
+    adds_up: ClassVar[bool]
     has_linear_layer: ClassVar[bool] = False
     units_are_classes: ClassVar[bool] = False
 
@@ -41,6 +45,10 @@ class Head(ABC):
     def map_name(self) -> str:
         """What the feature map is called."""
         return self.layer
+
+    def unit_name(self, unit: int) -> str:
+        """What a unit is called."""
+        return str(unit)
 
     def gives_activations(self, units: Sequence[int]) -> bool:
         """Whether the maps of these units hold activations, as the network computed them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from unitscope.attribution.constants import Constants
 from unitscope.attribution.pooling import (
     Pool,
     carried_from,
@@ -37,7 +38,7 @@ class HeadWalk:
 
     def __init__(self, traced: Trace) -> None:
         self._traced = traced
-        self._is_constant_known: dict[int, bool] = {}
+        self._constants = Constants()
         self.pools: list[Pool] = []
 
     def step_of(self, call: Call, linear: Call | None) -> Step:
@@ -72,7 +73,7 @@ class HeadWalk:
         weights = [
             each for place, each in enumerate(call.inputs) if place != position
         ]
-        if not all(map(self._is_constant, weights)):
+        if not self._are_constant(weights):
             raise HeadError(
                 f"the weights of the last linear layer depend on the photo: {WANTED}"
             )
@@ -89,7 +90,7 @@ class HeadWalk:
             kind = "divide"
         else:
             return None
-        moving = [each for each in call.inputs if not self._is_constant(each)]
+        moving = [each for each in call.inputs if each not in self._constants]
         numbers = math.prod(call.shape)
         if not moving:
             return None
@@ -113,13 +114,13 @@ class HeadWalk:
         for shape in (call.shape, call.inputs[0].shape):
             if math.prod(shape[1:]) != units:
                 return None
-        if not all(map(self._is_constant, call.inputs[1:])):
+        if not self._are_constant(call.inputs[1:]):
             return None  # its scale or shift depends on the photo
         if call.name == "batch_norm":
             return self._after(call, "batch norm", [call.inputs[0]], linear)
         if call.name not in UNIT_NORMALISATIONS or linear is None:
             return None
-        if not _normalises_all(call, units):
+        if not normalises_all(call, units):
             return None
 
         return self._after(call, "norm", [call.inputs[0]], linear)
@@ -129,7 +130,7 @@ class HeadWalk:
         if call.name not in UNIT_QUOTIENTS or len(call.inputs) != 2:
             return None
         vector, divisor = call.inputs
-        length = _behind_guards(divisor)
+        length = behind_guards(divisor)
         if length.name not in LENGTHS or linear is None:
             return None
         if carried_from(length.inputs[0]) is not carried_from(vector):
@@ -148,7 +149,7 @@ class HeadWalk:
                 return None
             parts = []
             for place, each in enumerate(call.inputs):
-                if not self._is_constant(each):
+                if each not in self._constants:
                     before = (self.step_of(each, linear),)
                     parts.append(Step("part", before=before, position=place))
             return Step("cat", call.index, call.name, tuple(parts))
@@ -156,7 +157,9 @@ class HeadWalk:
         if call.name not in ("mean", "sum") or not call.inputs:
             return None
         stack = call.inputs[0]
-        if stack.name != "stack" or any(map(self._is_constant, stack.inputs)):
+        if stack.name != "stack" or any(
+            each in self._constants for each in stack.inputs
+        ):
             return None
         axis = stack.argument(1, "dim", 0) % len(stack.shape)
         if reduced_axes(call, len(stack.shape)) != {axis}:
@@ -168,7 +171,7 @@ class HeadWalk:
         """Cosine similarities with the constant vectors of classes."""
         if call.name != "cosine_similarity" or len(call.inputs) != 2:
             return None
-        moving = [each for each in call.inputs if not self._is_constant(each)]
+        moving = [each for each in call.inputs if each not in self._constants]
         if len(moving) != 1 or len(call.shape) != 2:
             return None
         return self._after(call, "cosine", moving, call)
@@ -186,24 +189,11 @@ class HeadWalk:
         position = call.inputs.index(moving[0])
         return Step(kind, call.index, call.name, before, position)
 
-    def _is_constant(self, call: Call) -> bool:
-        """Whether a call does not depend on the photo."""
-        known = self._is_constant_known
-        # A stack instead of recursion: networks may be thousands of calls deep.
-        stack = [call]
-        while stack:
-            top = stack[-1]
-            unknown = [each for each in top.inputs if id(each) not in known]
-            if unknown and id(top) not in known:
-                stack += unknown
-                continue
-            inputs_constant = all(known[id(each)] for each in top.inputs)
-            known[id(top)] = top.name != "input" and inputs_constant
-            stack.pop()
-        return known[id(call)]
+    def _are_constant(self, calls: Sequence[Call]) -> bool:
+        return all(call in self._constants for call in calls)
 
 
-def _behind_guards(divisor: Call) -> Call:
+def behind_guards(divisor: Call) -> Call:
     """The call that computed a divisor, behind what keeps it from being zero."""
     guards = ADDITIONS | REPETITIONS | CARRIERS | LIMITS_BELOW
     while divisor.name in guards and divisor.inputs:
@@ -211,7 +201,7 @@ def _behind_guards(divisor: Call) -> Call:
     return divisor
 
 
-def _normalises_all(call: Call, units: int) -> bool:
+def normalises_all(call: Call, units: int) -> bool:
     """Whether a normalisation divides all units of a photo by the same number."""
     if call.name == "group_norm":
         return bool(call.argument(1, "num_groups") == 1)

@@ -26,6 +26,7 @@ class LocalHead(Head):
 
     kind = "local"
     exact = False
+    adds_up = False
 
     method: str
     reason: str

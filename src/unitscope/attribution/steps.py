@@ -105,7 +105,7 @@ class Reader:
         if step.kind == "norm":
             return _normalised(step, call, before)
         if step.kind == "batch norm":
-            scale, shift = _batch_norm(call)
+            scale, shift = batch_norm_of(call)
             return shifted(scaled(before, scale), shift)
         if step.kind == "sum":
             second = self.readout_of(step.before[1])
@@ -259,7 +259,7 @@ def _normalisation(name: str, call: Caught) -> Normalisation:
     return Normalisation(UNIT_NORMALISATIONS[name], float(eps))
 
 
-def _batch_norm(call: Caught) -> tuple[Tensor, Tensor]:
+def batch_norm_of(call: Caught) -> tuple[Tensor, Tensor]:
     """What batch normalisation with fixed statistics multiplies by and adds."""
     mean = call.argument(1, "running_mean")
     variance = call.argument(2, "running_var")

@@ -147,7 +147,7 @@ class Suffix:
                     f"'{self.layer.name}': the network computes them outside autograd, "
                     "and local answers need their gradients"
                 )
-            self._check_same(rerun, logits)
+            check_same(rerun, logits, self.like.dtype)
             for position, index in enumerate(classes):
                 is_last = position == len(classes) - 1
                 gradient = self._gradient(
@@ -157,7 +157,7 @@ class Suffix:
 
     def check_unchanged(self, feature_map: Tensor, logits: Tensor) -> None:
         """Raise ModelError where the rest no longer gives the logits that were explained."""
-        self._check_same(self.logits(feature_map), logits)
+        check_same(self.logits(feature_map), logits, self.like.dtype)
 
     def _gradient(
         self, logit: Tensor, leaf: Tensor, keep: bool
@@ -179,17 +179,6 @@ class Suffix:
             ) from error
         result: Tensor | None = gradient
         return result
-
-    def _check_same(self, rerun: Tensor, logits: Tensor) -> None:
-        difference = float(
-            relative_difference(rerun.detach(), logits.detach()).max()
-        )
-        if not difference <= same_enough(self.like.dtype):
-            raise ModelError(
-                "the network no longer gives the logits that were explained (off by "
-                f"{difference:.1e} of the largest): it has changed since, or gives "
-                "another result each time; explain again"
-            )
 
     @contextlib.contextmanager
     def _running(self, differentiable: bool) -> Iterator[None]:
@@ -341,6 +330,23 @@ def _plain_attention() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     plain: contextlib.AbstractContextManager[Any] = sdpa_kernel(SDPBackend.MATH)
     return plain
+
+
+def check_same(
+    rerun: Float[Tensor, "batch class"],
+    logits: Float[Tensor, "batch class"],
+    dtype: torch.dtype,
+) -> None:
+    """Raise ModelError where a pass of a network of this dtype no longer gives the logits."""
+    difference = float(
+        relative_difference(rerun.detach(), logits.detach()).max()
+    )
+    if not difference <= same_enough(dtype):
+        raise ModelError(
+            "the network no longer gives the logits that were explained (off by "
+            f"{difference:.1e} of the largest): it has changed since, or gives "
+            "another result each time; explain again"
+        )
 
 
 def same_enough(dtype: torch.dtype) -> float:

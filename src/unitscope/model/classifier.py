@@ -23,10 +23,11 @@ from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.labels import LabelsSource, read_labels
 from unitscope.model import inner_layers
-from unitscope.model.explaining import Asked, Explainer, Question, explained
+from unitscope.model.explaining import Asked, Explainer, explained
 from unitscope.model.forward import Forward
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
+from unitscope.model.question import Question
 from unitscope.model.reading import Input, warn_of_detached
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures

@@ -36,51 +36,17 @@ from unitscope.model.checks import (
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
 from unitscope.model.pixels import check_pixels
+from unitscope.model.question import Question
 from unitscope.model.reading import read_batches
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
+from unitscope.residual.explanation import ResidualExplanation
+from unitscope.residual.head import ResidualHead
+from unitscope.residual.stream import Stream
 from unitscope.tracing.arguments import tensors_in
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.layers import Layer, find_map_layer
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked: the best answer, or a local one at a `layer`, or by a `method`.
-
-    What is `differentiable` carries gradients.
-
-    Raises InputError for a method or a precision that does not exist, or that carries no
-    gradients.
-    """
-
-    layer: str | None = None
-    method: str | None = None
-    precision: str | None = None
-    differentiable: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in (None, "float32", "bfloat16"):
-            raise InputError(
-                f"there is no precision '{self.precision}': choose 'float32' or "
-                "'bfloat16'"
-            )
-        if self.method is not None and self.method not in METHODS:
-            choices = " or ".join(map(repr, METHODS))
-            raise InputError(
-                f"there is no method '{self.method}': choose {choices}"
-            )
-        if self.differentiable and self.bfloat16:
-            raise InputError(
-                "bfloat16 answers carry no gradients: leave out precision or "
-                "differentiable"
-            )
-
-    @property
-    def bfloat16(self) -> bool:
-        """Whether exact answers are computed in bfloat16."""
-        return self.precision == "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -182,6 +148,8 @@ class Explainer:
                         raise
                     return self.explain_locally(batch, subjects, question)
 
+        if isinstance(head, ResidualHead):
+            return self._by_stream(batch, subjects, head, question)
         assert isinstance(head, LocalHead)
         return self._locally(batch, subjects, head, question)
 
@@ -195,11 +163,22 @@ class Explainer:
         names = tuple(subject.name for subject in subjects)
         photos = Photos(batch.detach(), names, self.network.calling)
         head = self.structures.head(
-            shape, question.layer, question.method, photos
+            shape, question.layer, self._method(question, shape), photos
         )
         if structure.layers_of_best_local() != compiled:
             self.forward.recompile(shape)
         return head
+
+    def _method(self, question: Question, shape: tuple[int, ...]) -> str | None:
+        """The method asked for, or that of a local answer, which carries gradients."""
+        is_residual = self.structures.at(shape).residual is not None
+        if not (question.differentiable and is_residual):
+            return question.method
+        warn_user(
+            "the account of the residual stream carries no gradients: the answer is local "
+            "for differentiable=True"
+        )
+        return question.method or DEFAULT_METHOD
 
     def ending_at(self, batch: Tensor) -> Ending:
         """Where the logits are in a forward pass of a batch."""
@@ -263,6 +242,38 @@ class Explainer:
             rounded=rounded,
             scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
             differentiable=question.differentiable,
+        )
+
+    def _by_stream(
+        self,
+        batch: Tensor,
+        subjects: tuple[Subject, ...],
+        head: ResidualHead,
+        question: Question,
+    ) -> ResidualExplanation:
+        if question.bfloat16:
+            warn_of_precision("residual answers are computed in that")
+        network, shape = self.network, tuple(batch.shape[1:])
+        stream_path = self.structures.at(shape).stream
+        assert stream_path is not None
+        with network.running():
+            stream = network.guarded(
+                lambda: Stream.of(
+                    network.module, stream_path, batch, network.calling
+                ),
+                shape,
+            )
+        network.check_finite(stream.logits, batch, "the logits")
+        stream.account.check(stream.logits, batch.dtype)
+        return ResidualExplanation(
+            stream.logits,
+            stream.account.attention,
+            head,
+            self.scoring.labels_for(stream.logits.shape[1]),
+            subjects,
+            size_of(batch),
+            stream=stream,
+            scores=self.structures.scores_at(shape).scores,
         )
 
     def _check_differentiable(self, batch: Tensor) -> None:

@@ -22,10 +22,12 @@ from unitscope.model.checks import check_adds_up, check_same_size, map_of
 from unitscope.model.explaining import (
     Asked,
     Explainer,
-    Question,
     explained,
     size_of,
 )
+from unitscope.model.question import Question
+from unitscope.residual.head import HEADS, ResidualHead
+from unitscope.residual.path import Change
 from unitscope.tracing.ending import another_path
 from unitscope.tracing.layers import (
     Layer,
@@ -43,6 +45,8 @@ def unit_maps(
     units: ChosenUnits,
 ) -> UnitMaps:
     """The maps of chosen units of a layer, one forward pass a batch."""
+    if layer == HEADS:
+        return explained(batches, Question(layer)).unit_maps(units)
     parts = []
     for explainer, batch, subjects in batches:
         found, chosen = _layer_and_units(explainer, batch, layer, units)
@@ -60,7 +64,7 @@ def ablation(
     batches: Iterator[Asked], layer: str | None, units: ChosenUnits
 ) -> Ablation:
     """The ablation of units of a layer, or of the explained map where it is None."""
-    if layer is not None:
+    if layer not in (None, HEADS):
         first = next(batches)
         batches = chain([first], batches)
         if not first.is_head_layer(layer):
@@ -119,10 +123,12 @@ def logits_without(
     explainer, batch, _ = asked
     shape = tuple(batch.shape[1:])
     network, structures = explainer.network, explainer.structures
-    if layer is None or structures.is_head_layer(layer, shape):
+    if layer in (None, HEADS) or structures.is_head_layer(layer, shape):
         head = structures.head(shape)
         if isinstance(head, ExactHead):
             return _logits_without_head_units(explainer, head, batch, units)
+        if isinstance(head, ResidualHead):
+            return _logits_without_heads(explainer, head, batch, units)
         layer = head.layer
 
     ending = structures.at(shape).ending
@@ -146,6 +152,23 @@ def _logits_without_head_units(
     if not switch.fired:
         raise another_path()
     return logits
+
+
+def _logits_without_heads(
+    explainer: Explainer,
+    head: ResidualHead,
+    batch: Tensor,
+    units: ChosenUnits,
+) -> Float[Tensor, "batch class"]:
+    """The same with heads of attention silent, wherever the network calls them."""
+    path = explainer.structures.at(tuple(batch.shape[1:])).stream
+    assert path is not None
+    chosen = check_units(units, head.map_shape[0], HEADS)
+    keep = torch.ones((1, head.map_shape[0]))
+    keep[:, chosen] = 0
+    network = explainer.network
+    with network.running():
+        return path.logits_with(network.module, batch, Change(keep))
 
 
 def activations(asked: Asked, layers: Sequence[str]) -> Activations:

@@ -26,6 +26,9 @@ from unitscope.errors import HeadError, LayerError, ModelError, warn_user
 from unitscope.model.network import Network
 from unitscope.model.scoring import Scoring
 from unitscope.model.wrapping import gradient_obstacle
+from unitscope.residual.head import HEADS, ResidualHead
+from unitscope.residual.path import StreamPath
+from unitscope.residual.search import find_stream
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import (
     Layer,
@@ -47,9 +50,11 @@ class Structure:
     """What is known of a network at one input shape.
 
     `head` and `path` are its exact head, and where that passes; without one, `refusal`
-    says why. `ending` says where the logits are in its passes. `local` has the local
-    heads found so far, and `local_refusals` why others cannot be had; a
-    NothingCountsError there was met on random inputs, and photos may do better. `rounded`
+    says why, and `residual` and `stream` are the account of a residual stream, and where
+    that passes, or `stream_refusal` says why there is none. `ending` says where the
+    logits are in its passes. `local` has the local heads found so far, and
+    `local_refusals` why others cannot be had; a NothingCountsError there was met on
+    random inputs, and photos may do better. `rounded`
     is how far bfloat16 is off, measured on the first photos.
     """
 
@@ -58,6 +63,9 @@ class Structure:
     head: ExactHead | None = None
     path: HeadPath | None = None
     refusal: str = ""
+    residual: ResidualHead | None = None
+    stream: StreamPath | None = None
+    stream_refusal: str = ""
     ending: Ending = IN_OUTPUT
     local: dict[_LocalKey, LocalHead] = field(default_factory=dict)
     local_refusals: dict[_LocalKey, HeadError] = field(default_factory=dict)
@@ -150,6 +158,9 @@ class Structures:
         if exact is not None and method is None:
             if layer is None or structure.has_head_at(layer):
                 return exact
+        residual = structure.residual
+        if residual is not None and method is None and layer in (None, HEADS):
+            return residual
         if layer is None and exact is not None:
             layer = exact.layer
         key = (layer, method or DEFAULT_METHOD)
@@ -184,6 +195,8 @@ class Structures:
                 traced = again
                 structure = self._find_exact(example, traced)
             if structure.head is None:
+                self._find_stream(structure, example, traced)
+            if structure.head is None and structure.residual is None:
                 # The answer, or the reason why there is none, is kept in the structure.
                 with contextlib.suppress(HeadError):
                     self._local(
@@ -214,6 +227,20 @@ class Structures:
             # Only its text: the exception would keep the traced activations alive.
             structure.refusal = str(refusal)
         return structure
+
+    def _find_stream(
+        self, structure: Structure, example: Tensor, traced: Trace
+    ) -> None:
+        """Find the account of the residual stream, or the reason why there is none."""
+        module = self._network.module
+        if unwatchable(module):
+            return
+        try:
+            structure.residual, structure.stream = find_stream(
+                module, example, traced, structure.ending, structure.refusal
+            )
+        except HeadError as refusal:
+            structure.stream_refusal = str(refusal)
 
     def _local(
         self,

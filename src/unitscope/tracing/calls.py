@@ -17,7 +17,6 @@ from unitscope.tracing.blame import called
 from unitscope.tracing.function_call import FunctionCall
 from unitscope.tracing.functions import (
     DIVIDERS,
-    HEAD_FUNCTIONS,
     METADATA_QUERIES,
 )
 from unitscope.tracing.roles import IMAGE, LOST, SOMEWHERE, Layout, TracedTensor
@@ -31,9 +30,9 @@ class Call(WithArguments):
     """One call of a torch function: a node of the graph that leads to the logits.
 
     `index` counts the calls of the pass, so that the same call can be found in the next
-    pass. `inputs` are the calls that made its tensor arguments. `args` and `kwargs` are
-    kept only for the functions that a head is made of. `layout` is None where it could
-    not be followed.
+    pass. `inputs` are the calls that made its tensor arguments. Of a call that gives
+    several tensors, `place` says which one this is. `layout` is None where it could not
+    be followed.
     """
 
     name: str
@@ -43,6 +42,7 @@ class Call(WithArguments):
     layout: Layout | None = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    place: int = 0
 
     @property
     def tensor(self) -> TracedTensor:
@@ -161,16 +161,17 @@ class Recorder(TorchFunctionMode):
             result = function_call.args[0]
         results = list(tensors_in(result))
         layouts = _layouts(function_call, inputs, results)
-        are_kept = name in HEAD_FUNCTIONS
-        for tensor, layout in zip(results, layouts, strict=True):
+        pairs = zip(results, layouts, strict=True)
+        for place, (tensor, layout) in enumerate(pairs):
             call = Call(
                 name=name,
                 index=self._count,
                 inputs=inputs,
                 shape=tuple(tensor.shape),
                 layout=layout,
-                args=function_call.args if are_kept else (),
-                kwargs=function_call.kwargs if are_kept else {},
+                args=function_call.args,
+                kwargs=function_call.kwargs,
+                place=place,
             )
             self._assign(tensor, call)
 

@@ -156,6 +156,9 @@ RECURRENCES = _names("lstm gru rnn_tanh rnn_relu")
 
 MATRIX_PRODUCTS = _names("matmul __matmul__ bmm baddbmm mm addmm")
 
+# Apply one matrix to the vectors of their last axis.
+LINEAR_FUNCTIONS = _names("linear addmm matmul __matmul__ mm")
+
 # Mix an axis of units with weights and leave all other axes as they are.
 LINEAR_LAYERS = _names("linear conv1d")
 
@@ -216,14 +219,6 @@ CELLWISE = (
     | OTHER_POOLS
     | _names("_transformer_encoder_layer_fwd")
 )
-
-# A head is made of these, so a trace keeps their arguments.
-HEAD_FUNCTIONS = _names("""
-    linear conv2d addmm matmul mm __matmul__ mean sum adaptive_avg_pool1d
-    adaptive_avg_pool2d avg_pool2d flatten view reshape squeeze permute
-    layer_norm group_norm rms_norm normalize batch_norm add add_ __add__ __iadd__
-    amax max cat concat concatenate stack
-    """)
 
 
 # What attribution needs. -------------------------------------------------------------

@@ -30,6 +30,14 @@ class Caught(WithArguments):
     kwargs: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Arguments(WithArguments):
+    """The arguments of one call of a pass."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 class CallCounter(TorchFunctionMode):
     """Numbers the calls of a forward pass as a trace does, and shows each to `meet`.
 

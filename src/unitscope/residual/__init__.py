@@ -1,0 +1,1 @@
+"""The residual stream of a transformer: an exact account of heads, tokens and MLPs."""

@@ -1,0 +1,193 @@
+"""ResidualExplanation: the logits of a transformer as a sum of heads, tokens and MLPs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.attribution.classes import (
+    Classes,
+    class_indices,
+    largest_first,
+)
+from unitscope.attribution.explanation import Explanation, Units
+from unitscope.residual.head import ResidualHead
+from unitscope.residual.stream import Stream
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ResidualExplanation(Explanation):
+    """Why a classifier gave its logits, where these are read from a token's stream.
+
+    A logit is the sum of its `parts`: what the token took from the patches and from other
+    tokens through attention, what MLPs wrote for it, what it began with, and the bias.
+    Maps are what the patches gave; so their mean is not the logit, and `left_out` is all
+    the rest. Units are the heads of all blocks (`head.unit_names`), and their feature maps
+    the attention that they pay to the patches: 1 everywhere where a head attends to all
+    patches alike and to nothing else. The contribution of a head is what it gives through
+    all tokens. The divisors of normalisations are held at what they were.
+
+    Heads can be switched off in two ways. Directly, only what they write to the logits is
+    gone: `direct_logits`, `direct_logits_each`, algebra. In total, later blocks react:
+    `ablate`, `ablate_each`, `total_logits`, real forward passes.
+
+    Sources: Elhage et al., A Mathematical Framework for Transformer Circuits, 2021;
+    Gandelsman, Efros and Steinhardt, ICLR 2024.
+    """
+
+    head: ResidualHead
+    stream: Stream = dataclasses.field(kw_only=True)
+
+    def cams_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class row col"]:
+        """What every patch gives, through all heads: signed maps, in logits."""
+        return self._of(self.stream.account.maps, classes)
+
+    def contributions_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class unit"]:
+        """What every head gives, through all tokens."""
+        return self._of(self.stream.account.contributions, classes)
+
+    def left_out_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class"]:
+        """What the maps leave out: all parts but that of the patches."""
+        maps = self.cams_of(classes)
+        return self._of(self.logits, classes) - maps.mean(dim=(2, 3))
+
+    @property
+    def parts(self) -> dict[str, Float[Tensor, "batch class"]]:
+        """See Explanation: "patches", other tokens, "MLPs", "embedding" and "bias"."""
+        return dict(self.stream.account.parts)
+
+    def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
+        """What a head gives for every 1 of its mean attention to the patches; 0 without any."""
+        given = self.contributions_of(which)[:, 0]
+        attention = self.pooled
+        return torch.where(attention > 0, given / attention, 0.0)
+
+    def head_maps(
+        self, units: Units, classes: Classes | None = None
+    ) -> Float[Tensor, "batch unit class row col"]:
+        """What every patch gives through single heads: signed maps, in logits.
+
+        The maps of all heads add up to `cams`. One more forward pass. Raises UnitError for
+        a head that does not exist, and ModelError where the network has changed since.
+        """
+        maps = self.stream.head_maps(self._chosen_units(units))
+        return maps[:, :, self._classes_or_all(classes)]
+
+    def ablate(self, units: Units) -> ResidualExplanation:
+        """The explanation with heads off, by a real forward pass: later blocks react.
+
+        All tokens take nothing from these heads. Raises UnitError for a head that does not
+        exist.
+        """
+        chosen = self._chosen_units(units)
+        stream = self.stream.without(chosen)
+        return dataclasses.replace(
+            self,
+            logits=stream.logits,
+            feature_map=stream.account.attention,
+            stream=stream,
+            off=self._off_with(chosen),
+        )
+
+    def ablate_each(
+        self,
+        classes: Classes | None = None,
+        units: Units | None = None,
+        by: ResidualExplanation | None = None,
+    ) -> Float[Tensor, "batch unit class"]:
+        """The logits with each head off in turn: total effects, by real forward passes.
+
+        With `by` a head is not silent, but all tokens take from it what those of other
+        photos did, on average: with one photo that is patching.
+        """
+        chosen = self._units_or_all(units)
+        logits = self.stream.total_logits_each(chosen, _stream_of(by))
+        return logits[:, :, self._classes_or_all(classes)]
+
+    def total_logits(
+        self, units: Units, by: ResidualExplanation | None = None
+    ) -> Float[Tensor, "batch class"]:
+        """The logits of a real forward pass with heads off, or replaced: see `ablate_each`."""
+        chosen = self._chosen_units(units)
+        return self.stream.total_logits(chosen, _stream_of(by))
+
+    def direct_logits(
+        self, units: Units, by: ResidualExplanation | None = None
+    ) -> Float[Tensor, "batch class"]:
+        """The logits without what heads write to them, all else held: a direct effect.
+
+        The divisors of normalisations follow. With `by`, the heads write what they did for
+        other photos, on average. No forward pass.
+        """
+        keep = torch.ones((1, self.feature_map.shape[1]))
+        keep[:, self._chosen_units(units)] = 0
+        return self.stream.direct_logits(keep, _stream_of(by))[:, 0]
+
+    def direct_logits_each(
+        self,
+        classes: Classes | None = None,
+        units: Units | None = None,
+        by: ResidualExplanation | None = None,
+    ) -> Float[Tensor, "batch unit class"]:
+        """The same for each head, or each of `units`, in turn."""
+        chosen = self._units_or_all(units)
+        keep = torch.ones((len(chosen), self.feature_map.shape[1]))
+        keep[range(len(chosen)), chosen] = 0
+        logits = self.stream.direct_logits(keep, _stream_of(by))
+        return logits[:, :, self._classes_or_all(classes)]
+
+    def maximal_unit(self, which: int | str) -> int:
+        """The head that gives most to a class, on average over the photos."""
+        return int(self.contributions_of(which)[:, 0].mean(dim=0).argmax())
+
+    def classes_of_unit(
+        self, unit: int, count: int = 3
+    ) -> list[tuple[str, float]]:
+        """The classes to which a head gives most on average, and what it gives."""
+        chosen = self._chosen_units(unit)[0]
+        gains = self.contributions_of(None)[:, :, chosen].mean(dim=0)
+        return largest_first(gains, self.labels, count)
+
+    def rounding_error(self, dtype: torch.dtype) -> float:
+        """What rounding may do to the sum of all parts, relative to the largest logit."""
+        return float(self.stream.account.rounding(self.logits, dtype).max())
+
+    def joined(self, others: Sequence[Explanation]) -> ResidualExplanation:
+        """One explanation of these photos and, behind them, those of others."""
+        same = [
+            each for each in others if isinstance(each, ResidualExplanation)
+        ]
+        joined = super().joined(same)
+        assert isinstance(joined, ResidualExplanation)
+        stream = self.stream.joined([each.stream for each in same])
+        return dataclasses.replace(joined, stream=stream)
+
+    def _of(self, values: Tensor, classes: Classes | None) -> Tensor:
+        """The values of some classes, which are along axis 1."""
+        if classes is None:
+            return values
+        return values[:, class_indices(self.labels, classes)]
+
+    def _bias(self) -> Float[Tensor, "batch class"]:
+        parts = self.stream.account.parts
+        return self.stream.account.total() - parts["patches"]
+
+    def _cut(self, image: int) -> ResidualExplanation:
+        cut = super()._cut(image)
+        assert isinstance(cut, ResidualExplanation)
+        return dataclasses.replace(cut, stream=self.stream[image])
+
+
+def _stream_of(explanation: ResidualExplanation | None) -> Stream | None:
+    return None if explanation is None else explanation.stream

@@ -1,0 +1,64 @@
+"""ResidualHead: the account of a network whose logits are read from one token's stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from unitscope.attribution.head import Head
+
+HEADS = "attention heads"
+"""Stands for a layer: its units are the heads of all blocks. No module has a space."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ResidualHead(Head):
+    """The token that is read is a sum: of what heads of attention moved to it, and MLPs wrote.
+
+    Units are the heads of all blocks, block by block; `unit_names` calls them
+    "block.head". `blocks` are the layers that hold the attention calls. `reason` says why
+    there is no exact head. `error` is the largest difference between the sum of all parts
+    and the logits. `held` says that numbers that the photo sets multiply the stream:
+    they count as constants.
+    """
+
+    kind = "residual"
+    exact = False
+    adds_up = True
+
+    reason: str
+    blocks: tuple[str, ...]
+    unit_names: tuple[str, ...] = field(repr=False)
+    tokens: int
+    held: bool = False
+
+    def describe(self) -> str:
+        """One line in words."""
+        _, rows, cols = self.map_shape
+        blocks = len(self.blocks)
+        heads = len(self.unit_names)
+        words = (
+            "the token that is read"
+            if self.tokens == 1
+            else "the tokens that are read"
+        )
+        noun = "block" if blocks == 1 else "blocks"
+        return (
+            f"residual: {words} as the sum of what {heads} attention heads of {blocks} "
+            f"{noun} took from {rows}×{cols} patches and other tokens, and of what MLPs "
+            "wrote → normalisation → classes"
+        )
+
+    def unit_name(self, unit: int) -> str:
+        """See Head."""
+        return self.unit_names[unit]
+
+    def as_json(self) -> dict[str, Any]:
+        """The head as plain data: the "answer" of docs/json.md."""
+        return {
+            **super().as_json(),
+            "reason": self.reason,
+            "blocks": list(self.blocks),
+            "unit_names": list(self.unit_names),
+            "held": self.held,
+        }

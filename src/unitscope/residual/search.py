@@ -1,0 +1,124 @@
+"""Stream search: find the residual stream of a network, and prove its account on numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unitscope.attribution.probes import probes
+from unitscope.errors import HeadError
+from unitscope.residual.account import StreamAccount
+from unitscope.residual.head import HEADS, ResidualHead
+from unitscope.residual.patches import Patches
+from unitscope.residual.path import Change, StreamPath
+from unitscope.residual.rows import PHOTOS
+from unitscope.residual.step import StreamStep
+from unitscope.residual.steps import Scaled, Sides
+from unitscope.residual.walk import StreamWalk
+from unitscope.tracing.calls import Call
+from unitscope.tracing.ending import Ending
+from unitscope.tracing.trace import Trace, trace
+
+
+def find_stream(
+    module: nn.Module,
+    example: Tensor,
+    single: Trace,
+    ending: Ending,
+    reason: str,
+) -> tuple[ResidualHead, StreamPath]:
+    """Find the residual stream and prove its account on probe inputs.
+
+    `single` traced one photo, `example` (batch, channel, row, col) gives shape, dtype and
+    device. The module must be in evaluation mode, without gradients; `ending` says where
+    its logits are. `reason` says why there is no exact head.
+
+    Raises HeadError, saying why, where the token that is read cannot be followed, or the
+    parts do not add up to the logits.
+    """
+    inputs = probes(example)
+    traced = trace(module, torch.cat(inputs)[:PHOTOS])
+    walk = StreamWalk(traced, single)
+    walk.walk(_logits_call(traced, ending))
+    steps = list(walk.steps)
+    if ending.complement is not None:
+        last = len(steps) - 1
+        steps.append(Sides(before=(last,), complement=ending.complement))
+    path = StreamPath(tuple(steps), ending, Patches(walk.grids()))
+
+    everything = torch.ones((1, len(path.heads)), device=example.device)
+    errors = [_prove(module, x, path, everything) for x in inputs]
+    half = everything.clone()
+    half[:, ::2] = 0
+    _prove(module, inputs[-1], path, half)
+    return (
+        ResidualHead(
+            layer=HEADS,
+            layer_is_map=False,
+            error=max(errors),
+            probes=len(inputs),
+            grid=path.patches.grid,
+            map_shape=(len(path.heads), *path.patches.cells),
+            reason=reason,
+            blocks=_blocks(path, traced),
+            unit_names=tuple(f"{block}.{head}" for block, head in path.heads),
+            tokens=_tokens_read(path),
+            held=_is_held(steps),
+        ),
+        path,
+    )
+
+
+def _logits_call(traced: Trace, ending: Ending) -> Call:
+    """The call that makes the logits."""
+    if ending.call is None:
+        return traced.makers[ending.output.path]
+    found = [
+        call for call in traced.calls if (call.index, call.name) == ending.call
+    ]
+    if not found:
+        raise HeadError("the network takes another path with two photos")
+    return found[0]
+
+
+def _prove(
+    module: nn.Module, x: Tensor, path: StreamPath, keep: Tensor
+) -> float:
+    """How far the parts of a real pass are from its logits, with every head as in `keep`.
+
+    Raises HeadError where that is more than rounding.
+    """
+    passed = path.run(module, x, Change(keep))
+    account = StreamAccount.of(path, passed)
+    return account.check(passed.logits, x.dtype)
+
+
+def _blocks(path: StreamPath, traced: Trace) -> tuple[str, ...]:
+    """The layer in which each attention call runs."""
+    names = []
+    for call in path.calls:
+        ends_next = [
+            (name, run.leaf)
+            for name, run in zip(traced.names(), traced.runs, strict=True)
+            if run.call.index >= call.index
+        ]
+        name, is_leaf = ends_next[0] if ends_next else ("the network", False)
+        # What follows the attention is a part of the same layer.
+        is_inside = is_leaf and "." in name
+        names.append(name.rpartition(".")[0] if is_inside else name)
+    return tuple(names)
+
+
+def _tokens_read(path: StreamPath) -> int:
+    """How many tokens are read by the head."""
+    reads = {(step.index, step.call.query) for step in path.attentions}
+    return max(
+        sum(index == call.index for index, _ in reads) for call in path.calls
+    )
+
+
+def _is_held(steps: Sequence[StreamStep]) -> bool:
+    """Whether numbers that the photo sets multiply the stream."""
+    return any(isinstance(step, Scaled) and step.is_gate for step in steps)

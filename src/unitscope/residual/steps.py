@@ -1,0 +1,244 @@
+"""Steps: what is affine, or divides by one number, between writes and the logits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, pad
+
+from unitscope.attribution.steps import affine, batch_norm_of
+from unitscope.residual.attention import AttentionCall
+from unitscope.residual.rows import Row
+from unitscope.residual.step import StreamStep, Variants
+from unitscope.residual.sums import Sums
+from unitscope.tracing.arguments import WithArguments, tensors_in
+from unitscope.tracing.taps import Caught
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Added(StreamStep):
+    """The sum of several vectors, each with a sign or a factor, and a plain number."""
+
+    factors: tuple[float, ...]
+    number: float = 0.0
+
+    def of_sums(self, before: Sequence[Sums], read: Any) -> Sums:
+        """See StreamStep."""
+        total = Sums()
+        for part, factor in zip(before, self.factors, strict=True):
+            scaled = part if factor == 1 else part.times(factor)
+            total = total.plus(scaled)
+        if self.number:
+            like = before[0].total()
+            total = total.shifted(torch.full_like(like[:, None], self.number))
+        return total
+
+    def of_vectors(self, before: Sequence[Variants], read: Any) -> Variants:
+        """See StreamStep."""
+        first, *rest = (
+            part * factor
+            for part, factor in zip(before, self.factors, strict=True)
+        )
+        return sum(rest, first + self.number)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scaled(StreamStep):
+    """A vector times, or over, numbers: constants, or a gate that is held."""
+
+    of_photos = True
+
+    row: Row
+    position: int
+    divides: bool = False
+    is_gate: bool = False
+
+    def meet(self, call: WithArguments) -> Tensor | float:
+        """See StreamStep."""
+        tensors = list(tensors_in((call.args, call.kwargs)))
+        if len(tensors) == 1:
+            first, second = (*call.args, *call.kwargs.values())[:2]
+            return float(first if isinstance(second, Tensor) else second)
+        other = tensors[1 - self.position]
+        return self.row.of_all(other.detach(), tensors)[:, None].clone()
+
+    def of_sums(self, before: Sequence[Sums], read: Tensor | float) -> Sums:
+        """See StreamStep."""
+        return before[0].mapped(lambda vectors: self._scaled(vectors, read))
+
+    def of_vectors(
+        self, before: Sequence[Variants], read: Tensor | float
+    ) -> Variants:
+        """See StreamStep."""
+        return self._scaled(before[0], read)
+
+    def _scaled(self, vectors: Tensor, by: Tensor | float) -> Tensor:
+        return vectors / by if self.divides else vectors * by
+
+
+class Weights(NamedTuple):
+    """Weight (class, unit) and bias of a linear layer."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Linear(StreamStep):
+    """A linear layer; or the output projection inside a call that is all of attention."""
+
+    attention: AttentionCall | None = None
+
+    def meet(self, call: WithArguments) -> Weights:
+        """See StreamStep."""
+        if self.attention is not None:
+            return Weights(*self.attention.projection(call))
+        first = next(tensors_in((call.args, call.kwargs)))
+        caught = Caught(first.detach(), call.args, call.kwargs)
+        return Weights(*affine(self.name, caught))
+
+    def of_sums(self, before: Sequence[Sums], read: Weights) -> Sums:
+        """See StreamStep."""
+        after = before[0].mapped(lambda vectors: linear(vectors, read.weight))
+        if read.bias is None:
+            return after
+        return after.shifted(read.bias[None, None])
+
+    def of_vectors(self, before: Sequence[Variants], read: Weights) -> Variants:
+        """See StreamStep."""
+        made: Tensor = linear(before[0], read.weight, read.bias)
+        return made
+
+
+class Gain(NamedTuple):
+    """Scale and shift of a normalisation, and what keeps its divisor from being zero."""
+
+    scale: Tensor | float
+    shift: Tensor | None
+    eps: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Normalised(StreamStep):
+    """A vector over one number of its own: its deviation, root mean square, or length.
+
+    Of sums that number is held.
+    """
+
+    kind: str
+
+    def meet(self, call: WithArguments) -> Gain:
+        """See StreamStep."""
+        if self.kind == "length":
+            eps = call.argument(3, "eps") if self.name == "normalize" else None
+            return Gain(1.0, None, 1e-12 if eps is None else float(eps))
+        is_layer = self.kind == "layer"
+        scale = call.argument(2, "weight")
+        shift = call.argument(3, "bias") if is_layer else None
+        eps = call.argument(4 if is_layer else 3, "eps")
+        if eps is None:
+            first = next(tensors_in((call.args, call.kwargs)))
+            eps = 1e-5 if is_layer else torch.finfo(first.dtype).eps
+        return Gain(
+            1.0 if scale is None else _plain(scale),
+            None if shift is None else _plain(shift)[None, None],
+            float(eps),
+        )
+
+    def of_sums(self, before: Sequence[Sums], read: Gain) -> Sums:
+        """See StreamStep."""
+        total = before[0].total()[:, None]
+        divisor = self._divisor(self._centred(total), read.eps)
+        after = before[0].mapped(
+            lambda vectors: self._centred(vectors) / divisor * read.scale
+        )
+        return after if read.shift is None else after.shifted(read.shift)
+
+    def of_vectors(self, before: Sequence[Variants], read: Gain) -> Variants:
+        """See StreamStep."""
+        centred = self._centred(before[0])
+        divided = centred / self._divisor(centred, read.eps) * read.scale
+        return divided if read.shift is None else divided + read.shift
+
+    def _centred(self, vectors: Tensor) -> Tensor:
+        if self.kind != "layer":
+            return vectors
+        return vectors - vectors.mean(dim=-1, keepdim=True)
+
+    def _divisor(self, vectors: Tensor, eps: float) -> Tensor:
+        if self.kind == "length":
+            return vectors.norm(dim=-1, keepdim=True).clamp(min=eps)
+        return (vectors.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchNormalised(StreamStep):
+    """A vector times and plus the constants of a batch normalisation."""
+
+    def meet(self, call: WithArguments) -> tuple[Tensor, Tensor]:
+        """See StreamStep."""
+        first = next(tensors_in((call.args, call.kwargs)))
+        return batch_norm_of(Caught(first.detach(), call.args, call.kwargs))
+
+    def of_sums(self, before: Sequence[Sums], read: Any) -> Sums:
+        """See StreamStep."""
+        scale, shift = read
+        after = before[0].mapped(lambda vectors: vectors * scale)
+        return after.shifted(shift[None, None])
+
+    def of_vectors(self, before: Sequence[Variants], read: Any) -> Variants:
+        """See StreamStep."""
+        scale, shift = read
+        return before[0] * scale + shift
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Joined(StreamStep):
+    """Vectors put one behind the other, as of a class token and the mean of patches."""
+
+    widths: tuple[int, ...]
+
+    def of_sums(self, before: Sequence[Sums], read: Any) -> Sums:
+        """See StreamStep."""
+        total = Sums()
+        done, all_units = 0, sum(self.widths)
+        for part, width in zip(before, self.widths, strict=True):
+            padding = (done, all_units - done - width)
+            total = total.plus(part.mapped(functools.partial(pad, pad=padding)))
+            done += width
+        return total
+
+    def of_vectors(self, before: Sequence[Variants], read: Any) -> Variants:
+        """See StreamStep."""
+        most = max(each.shape[1] for each in before)
+        photos = max(each.shape[0] for each in before)
+        return torch.cat(
+            [each.expand(photos, most, -1) for each in before], dim=-1
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sides(StreamStep):
+    """The logits of two classes from one number: `complement` − the number, and it."""
+
+    complement: float
+
+    def of_sums(self, before: Sequence[Sums], read: Any) -> Sums:
+        """See StreamStep."""
+        both = before[0].mapped(lambda number: torch.cat([-number, number], -1))
+        like = before[0].total()
+        return both.shifted(like.new_tensor([[[self.complement, 0.0]]]))
+
+    def of_vectors(self, before: Sequence[Variants], read: Any) -> Variants:
+        """See StreamStep."""
+        (number,) = before
+        return torch.cat([self.complement - number, number], dim=-1)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float32)
