@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, linalg
 from torch.nn.functional import linear, pad
 
 from unitscope.attribution.steps import affine, batch_norm_of
@@ -172,7 +172,8 @@ class Normalised(StreamStep):
 
     def _divisor(self, vectors: Tensor, eps: float) -> Tensor:
         if self.kind == "length":
-            return vectors.norm(dim=-1, keepdim=True).clamp(min=eps)
+            lengths: Tensor = linalg.vector_norm(vectors, dim=-1, keepdim=True)
+            return lengths.clamp(min=eps)
         return (vectors.square().mean(dim=-1, keepdim=True) + eps).sqrt()
 
 
@@ -185,13 +186,17 @@ class BatchNormalised(StreamStep):
         first = next(tensors_in((call.args, call.kwargs)))
         return batch_norm_of(Caught(first.detach(), call.args, call.kwargs))
 
-    def of_sums(self, before: Sequence[Sums], read: Any) -> Sums:
+    def of_sums(
+        self, before: Sequence[Sums], read: tuple[Tensor, Tensor]
+    ) -> Sums:
         """See StreamStep."""
         scale, shift = read
         after = before[0].mapped(lambda vectors: vectors * scale)
         return after.shifted(shift[None, None])
 
-    def of_vectors(self, before: Sequence[Variants], read: Any) -> Variants:
+    def of_vectors(
+        self, before: Sequence[Variants], read: tuple[Tensor, Tensor]
+    ) -> Variants:
         """See StreamStep."""
         scale, shift = read
         return before[0] * scale + shift
