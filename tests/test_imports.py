@@ -39,8 +39,8 @@ ROOMS = {
         """,
     "attribution": """
         arrays scores readings readout rounding classes unit_maps activations methods probes
-        places head steps head_path pooling refusal constants head_walk exact_heads head_search
-        look_through guess
+        places head effects steps head_path pooling refusal constants head_walk exact_heads
+        head_search look_through guess
         stand_in suffix local_head local_search
         explanation exact_explanation local_explanation ablation
         """,
@@ -55,7 +55,7 @@ ROOMS = {
         """,
     "network_facts": "",
     "kernels": "",
-    "accounts": "checks account verification record",
+    "accounts": "checks parts heads account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet tables tar_file sidecars tars

@@ -23,14 +23,14 @@ class Verification:
     """What `unitscope` can say about a network, and how well it was verified.
 
     `kind` is that of the head ("gap-linear", "gap-norm-linear", "conv-gap", "gap", "pools-linear"),
-    "local", or "refused". `layer` is the layer whose map, of `units` and `map_size`
+    "residual", "local", or "refused". `layer` is the layer whose map, of `units` and `map_size`
     (row, col), is shown.
 
     On random inputs, `identity_error` is the difference between maps + bias and the
-    logits, relative to the largest logit; for a local answer, what the map of the first
-    class leaves out. `ablation_error` is the largest difference between the logits with
-    a unit off and a real forward pass with its map set to zero, over `tried` random
-    units, each alone.
+    logits, relative to the largest logit; of a residual stream, between all its parts and
+    the logits; for a local answer, what the map of the first class leaves out.
+    `ablation_error` is the largest difference between the logits with a unit off and a
+    real forward pass with its map set to zero, over `tried` random units, each alone.
 
     `seconds` is the time that finding and verifying the head took, `forward_seconds`
     that of one plain forward pass. `reason` says why the answer is not exact.

@@ -250,7 +250,7 @@ def _units_part(maps: UnitMaps, photo: int, heading: str) -> Part:
         None,
         pixels=_PIXELS,
     )
-    held = quantity_in_full(are_shares=maps.are_shares)
+    held = quantity_in_full(maps.hold)
     words = f"{held}; each map has its own scale."
     more = len(maps.units) - len(shown.units)
     if more:

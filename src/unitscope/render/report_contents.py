@@ -291,15 +291,15 @@ def _units(account: Account, size: tuple[int, int]) -> dict[str, Any]:
     shown = [story.unit for story in account.units]
     shown += account.ablation.units
     head = account.explanation.head
-    are_shares = not head.gives_activations(shown)
-    held = quantity(are_shares=are_shares)
+    holds = head.maps_hold(shown)
+    held = quantity(holds)
     return {
         "units": _unit_rows(account, scale, size),
         "units_together": sum(contributions),
         "unit_count": account.explanation.feature_map.shape[1],
         "unit_sources": clean(head.sources_in_words()),
         "unit_quantity": held,
-        "unit_mean": mean_of(are_shares=are_shares),
+        "unit_mean": mean_of(holds),
         "unit_scale": scale,
         "unit_bar": _bar_of(scale, "scale-units", held),
         "ablation": _ablation(account, scale, size),
@@ -347,7 +347,7 @@ def _unit_view(
 
     greatest, there = place(laid)
     mean = number(float(maps.maps.mean()))
-    held = quantity(are_shares=maps.are_shares)
+    held = quantity(maps.hold)
     alt = (
         f"Unit {unit}: strongest {there} ({held} {number(greatest)}), {mean} on "
         "average."

@@ -68,8 +68,7 @@ def contribution_blocks(
 
     words, scores = _EXACT if explanation.exact else _LOCAL, explanation.scores
     count_of_units = explanation.feature_map.shape[1]
-    is_plain = explanation.head.gives_activations(range(count_of_units))
-    mean = mean_of(are_shares=not is_plain)
+    mean = mean_of(explanation.head.maps_hold(range(count_of_units)))
     label = explanation.labels[index]
     name = explanation.subjects[photo].name
     return [

@@ -109,7 +109,7 @@ def unit_blocks(
 def _legend(
     maps: UnitMaps, photo: int, common: Scale | None, over: str, look: Look
 ) -> list[Block]:
-    held = quantity_in_full(are_shares=maps.are_shares)
+    held = quantity_in_full(maps.hold)
     words = f"{held}; scale: {over}"
     negative = maps.maps[photo] < 0
     if look.positive_only and bool(negative.any()):
@@ -117,7 +117,7 @@ def _legend(
 
     blocks = [note(f"{words}.")]
     if common is not None:
-        name = quantity(are_shares=maps.are_shares)
+        name = quantity(maps.hold)
         blocks.insert(0, colour_bar(common, name, look))
     return blocks
 
