@@ -71,8 +71,8 @@ ROOMS = {
         findings neighbours reading atlas scan merging scanning
         """,
     "render": """
-        words colours views overlays fonts sheets diagram diagram_svg kernel_sheet
-        markup figures report_contents report fragments reporting
+        words colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
+        markup figures map_views report_heads report_contents report fragments reporting
         """,
     "explorer": """
         bundle web limits recent shelf worker tiles atlas_about atlas_tables

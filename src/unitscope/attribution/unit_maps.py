@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -78,11 +79,16 @@ class UnitMaps(Drawable):
 
     def first(self, count: int) -> UnitMaps:
         """The maps of the first `count` units."""
+        return self.of(self.units[:count])
+
+    def of(self, units: Sequence[int]) -> UnitMaps:
+        """The maps of some of the units."""
+        places = [self.units.index(unit) for unit in units]
         return replace(
             self,
-            units=self.units[:count],
-            maps=self.maps[:, :count],
-            names=self.names[:count],
+            units=tuple(units),
+            maps=self.maps[:, places],
+            names=tuple(self.names[place] for place in places if self.names),
         )
 
     def on_photo(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from unitscope.attribution.effects import Effect
 from unitscope.attribution.unit_maps import Held
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -111,6 +112,18 @@ _IN_FULL: dict[Held, str] = {
     "evidence": (
         "What every patch gives to the class through the head, in logits, times the number "
         "of patches, so that the mean of the map is what all patches give"
+    ),
+}
+
+
+EFFECTS_IN_WORDS: dict[Effect, str] = {
+    "direct": (
+        "the direct effect: the logits without what these heads write to them, all else held "
+        "and the last divisor following; algebra on one forward pass"
+    ),
+    "total": (
+        "the total effect: a real forward pass in which all tokens take nothing from these "
+        "heads, so that later blocks react"
     ),
 }
 

@@ -75,10 +75,17 @@ def units_figure(
         over = common.over if common else f"{own} its own scale"
 
         name = maps.subjects[photo].name
-        blocks.append(heading(f"Units of {maps.layer}: {name}"))
+        blocks.append(heading(f"{units_title(maps)}: {name}"))
         blocks += grid(panels, columns)
         blocks += _legend(maps, photo, common, over, look)
     return page(blocks)
+
+
+def units_title(maps: UnitMaps) -> str:
+    """What some maps are, for a heading."""
+    if maps.hold == "attention":
+        return "Attention of heads to the patches"
+    return f"Units of {maps.layer}"
 
 
 def unit_blocks(
@@ -171,7 +178,7 @@ def unit_panels(
         panels.append(
             Panel(
                 pixels=look.overlay(view, laid, scale),
-                title=f"unit {maps.units[position]}",
+                title=maps.titles[position],
                 line=line,
                 bar=None if common else look.bar(scale),
                 note=_note_on(cells, scale),
