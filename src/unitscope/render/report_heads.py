@@ -10,7 +10,9 @@ from markupsafe import Markup, escape
 
 from unitscope.accounts.account import Account, UnitStory
 from unitscope.accounts.parts import parts_of
+from unitscope.render.colours import THIS_MAP
 from unitscope.render.figures.account import evidence_scale
+from unitscope.render.figures.units import unit_scale
 from unitscope.render.map_views import MapView, bar_of, unit_view
 from unitscope.render.markup import bar
 from unitscope.render.stacks import MEANINGS, colours_of, reach, stack
@@ -39,11 +41,16 @@ class PartsRow:
 
 @dataclass(frozen=True)
 class HeadView:
-    """One head: its signed map, its bar, and the classes that it gives most to."""
+    """One head: its maps, its bar, and the classes that it gives most to.
+
+    `most` is the end of the scale of its attention.
+    """
 
     story: UnitStory
     name: str
     map: MapView
+    attention: MapView
+    most: float
     bar: Markup
     serves: str
 
@@ -131,15 +138,21 @@ def _head_views(account: Account, size: tuple[int, int]) -> list[HeadView]:
     units = [story.unit for story in account.units]
     values = [story.contribution.contribution for story in account.units]
     views = views_of_heads(account, units, size)
+    attention = account.explanation.unit_maps(units)
+    scales = [unit_scale(attention.of([unit]), over=THIS_MAP) for unit in units]
     return [
         HeadView(
             story,
             account.explanation.head.unit_name(story.unit),
             view,
+            unit_view(attention, place, scales[place], size),
+            scales[place].high,
             bar(story.contribution.contribution, min(values), max(values)),
             listing([clean(label) for label, _ in story.serves], 3),
         )
-        for story, (_, view) in zip(account.units, views, strict=True)
+        for place, (story, (_, view)) in enumerate(
+            zip(account.units, views, strict=True)
+        )
     ]
 
 

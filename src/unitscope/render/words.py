@@ -91,7 +91,7 @@ _QUANTITIES: dict[Held, str] = {
     "activations": "activation",
     "shares": "share × cells",
     "attention": "attention × patches",
-    "evidence": "logits",
+    "evidence": "evidence at every place, in logits",
 }
 _MEANS: dict[Held, str] = {
     "activations": "mean activation",

@@ -12,15 +12,20 @@ from unitscope.accounts.account import Account
 from unitscope.accounts.heads import HeadsStory
 from unitscope.render.colours import Scale
 from unitscope.render.figures.ablation import ablation_blocks
-from unitscope.render.figures.blocks import Block, heading, lead, page
+from unitscope.render.figures.blocks import Block, heading, lead, note, page
 from unitscope.render.figures.cams import cam_blocks
 from unitscope.render.figures.contributions import contribution_blocks
 from unitscope.render.figures.filters import filter_blocks
 from unitscope.render.figures.looks import Look
 from unitscope.render.figures.network import network_blocks
+from unitscope.render.figures.panels import grid
 from unitscope.render.figures.predictions import prediction_block
-from unitscope.render.figures.units import unit_blocks, unit_scale
-from unitscope.render.words import number, percent
+from unitscope.render.figures.units import (
+    unit_blocks,
+    unit_panels,
+    unit_scale,
+)
+from unitscope.render.words import number, quantity_in_full
 
 _OVERVIEW = ("predictions", "cams", "units", "ablation")
 
@@ -91,20 +96,18 @@ def _heads(account: Account, heads: HeadsStory) -> list[Block]:
 
 
 def _attention(account: Account, style: str) -> list[Block]:
-    """Where the heads that give most look."""
+    """Where the heads that give most look, each map on its own scale."""
     maps = account.explanation.unit_maps(
         [story.unit for story in account.units]
     )
-    lines = [
-        f"{percent(story.contribution.mean_activation)} of it on patches"
-        for story in account.units
-    ]
+    held = quantity_in_full(maps.hold)
     return [
         heading(
             "The attention of the heads that give most to "
             f"{account.label(account.classes[0])}"
         ),
-        *unit_blocks(maps, 0, account_unit_scale(account), 4, lines),
+        *grid(unit_panels(maps, 0, None), 4),
+        note(f"{held}; each map has its own scale."),
     ]
 
 

@@ -250,10 +250,14 @@ def _panel(
         words = "no evidence (all 0)"
     else:
         words = "nothing above 0" if scale.is_blank else ""
+    shown = [*reversed(explanation.scores.shown(probability, logit))]
+    if explanation.adds_up and not explanation.exact:
+        patches = float(explanation.parts["patches"][photo, index])
+        shown.append(f"patches {number(patches, sign=True)}")
     return Panel(
         pixels=look.overlay(view, laid, scale),
         title=explanation.labels[index],
-        line=" · ".join(reversed(explanation.scores.shown(probability, logit))),
+        line=" · ".join(shown),
         bar=look.bar(scale) if common is None else None,
         note=words,
     )

@@ -22,7 +22,7 @@ from unitscope.render.figures.panels import photos_shown
 from unitscope.render.fonts import text_width
 from unitscope.render.sheets import INK, SOFT, Sheet
 from unitscope.render.stacks import MEANINGS, colours_of, reach, stack
-from unitscope.render.words import number
+from unitscope.render.words import capitalised, clean, number
 
 # Inches: one class, the room for its logit, and one line of the key.
 _STEP = 0.34
@@ -79,7 +79,9 @@ def part_blocks(
     return [
         Block(_STEP * len(several) + 0.1, draw),
         _key(lines, colours_of(names)),
-        note(_words(explanation)),
+        note(
+            f"The numbers are those of {clean(labels[0])}. {_words(explanation)}"
+        ),
     ]
 
 
@@ -97,7 +99,7 @@ def _words(explanation: Explanation) -> str:
         for name in explanation.parts
         if name in MEANINGS and not explanation.exact
     ]
-    return f"{words} {'; '.join(meanings).capitalize()}." if meanings else words
+    return f"{words} {capitalised('; '.join(meanings))}." if meanings else words
 
 
 def _draw_row(
