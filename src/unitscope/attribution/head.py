@@ -65,12 +65,15 @@ class Head(ABC):
             return names.index(name)
         if name.isdecimal() and int(name) < count:
             return int(name)
-        called = f"numbered 0 to {count - 1}"
-        if names[0] != "0":
-            called += f", or named {names[0]} to {names[-1]}"
+        noun, last = self.unit_noun, count - 1
+        if names[0] == "0":
+            raise UnitError(
+                f"there is no {noun} '{name}' in {self.map_name}: its {count} {noun}s are "
+                f"numbered 0 to {last}"
+            )
         raise UnitError(
-            f"there is no unit '{name}' in {self.map_name}: its {count} "
-            f"{self.unit_noun}s are {called}"
+            f"there is no {noun} '{name}': the {count} {noun}s are named {names[0]} to "
+            f"{names[-1]}, or numbered 0 to {last}"
         )
 
     def gives_activations(self, units: Sequence[int]) -> bool:

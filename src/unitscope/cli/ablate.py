@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 @click.option(
     "--maximal",
     is_flag=True,
-    help="Switch off the unit with the largest weight for the first class (default).",
+    help="Switch off the unit with the largest weight for the first class, or the attention "
+    "head that gives most to it (default).",
 )
 @click.option(
     "--class",

@@ -190,7 +190,7 @@ def _sums_part(explanation: Explanation, classes: Sequence[int]) -> Part:
     rows = [
         [
             explanation.labels[index],
-            *(number(part, sign=True) for part in parts.values()),
+            *(number(part, 3, sign=True) for part in parts.values()),
             number(float(explanation.logits[0, index])),
         ]
         for index, parts in zip(classes, several, strict=True)
