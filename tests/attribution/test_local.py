@@ -592,16 +592,15 @@ def test_torchvisions_other_networks(
     ):  # begins with a head of zeros, for which no cell counts
         nn.init.trunc_normal_(net.heads.head.weight, std=0.02)
     model = wrap(net, preprocessing=Preprocessing(side, side))
-    head = model.head
-    assert isinstance(head, LocalHead)
+    x = noise(1, 3, side, side)
+    explanation = local(model.explain(x, method="hirescam"))
+    head = explanation.head
     assert (head.layer, head.map_shape, head.start, head.silent) == (
         layer,
         shape,
         start,
         False,
     )
-    x = noise(1, 3, side, side)
-    explanation = local(model.explain(x))
     real = model.forward_without(x, [5], layer)
     torch.testing.assert_close(
         explanation.ablate([5]).logits, real, rtol=1e-4, atol=1e-5
