@@ -28,7 +28,7 @@ from unitscope.atlas.ablation.unit_sets import confusion_without
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.findings.ablation_tables import pooled_features
 from unitscope.atlas.scanning import scan
-from unitscope.errors import AtlasError, UnitscopeWarning
+from unitscope.errors import AtlasError, MissingError, UnitscopeWarning
 from unitscope.explorer.documents import Documents
 from unitscope.explorer.tiles import Tiles
 from unitscope.inputs.preprocessing import Preprocessing
@@ -195,6 +195,40 @@ def test_a_head_of_several_maps_is_named_by_all_of_them(
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_units_of_a_maximum_are_told_by_their_activations(
+    folder: Path, small: Preprocessing, tmp_path: Path
+) -> None:
+    several = make(small, seeded(MaximumBesideAverage), labels=None)
+    scanned = scan(
+        several, folder, tmp_path / "out", layers=["features"], **OPTIONS
+    )
+    units = scanned.table("units").to_pydict()
+    of_layer = [name == "features" for name in units["layer"]]
+    assert sum(of_layer) == 6 and len(of_layer) == 6 + 12
+    for name in ("maximum", "mean", "threshold", "share_positive"):
+        numbers = np.array(units[name])
+        plain, of_head = numbers[of_layer], numbers[~np.array(of_layer)]
+        np.testing.assert_allclose(of_head, np.tile(plain, 2), rtol=1e-5)
+
+    # What the pools make of the maps is kept for ablation alone.
+    assert not scanned.head_pools_means
+    pooled = np.concatenate([part for part, _ in scanned.pooled()])
+    explained = several.explain(paths(folder))
+    np.testing.assert_allclose(pooled, explained.pooled, rtol=1e-4, atol=1e-6)
+    (alike, *_) = scanned.neighbours(0, layer=scanned.layer().name)
+    assert alike["of"] != "images" and alike["unit"] == 6
+
+    alone = Documents(None, scanned, dataset=scanned.photos(), folder=tmp_path)
+    assert not alone.index()["photos"]
+    with pytest.raises(MissingError, match="pools them in other ways"):
+        alone.photo("image-0")
+    live = Documents(
+        several, scanned, dataset=scanned.photos(), folder=tmp_path
+    )
+    shown = live.index()["photos"][0]["id"]
+    assert live.photo(shown)["shares"]
 
 
 def test_a_head_that_tables_cannot_hold_leaves_no_pooled_units(

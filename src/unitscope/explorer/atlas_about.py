@@ -101,7 +101,14 @@ def _layer_lines(atlas: Atlas) -> list[str]:
     for layer in atlas.layers:
         units, cells = plural(layer.units, "unit"), shape(layer.cells)
         line = f"{layer.name} ({layer.kind}): {units} of {cells} cells"
-        lines.append(f"{line}, read by the head" if layer.is_head else line)
+        if layer.is_head:
+            line += ", read by the head"
+            if not atlas.head_pools_means:
+                line += (
+                    "; maps and numbers are activations, before the head's pools make "
+                    "something else of them than a mean"
+                )
+        lines.append(line)
     return lines
 
 

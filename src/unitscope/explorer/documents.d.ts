@@ -334,6 +334,8 @@ declare namespace Documents {
     units: number;
     logits: Floats;
     features: Floats;
+    /** Whether some features are what cells give of the pooled unit (of a maximum, say), times the number of cells, and no activations. */
+    shares: boolean;
     /** Exact means, where an atlas keeps features with fewer digits. */
     pooled?: Floats;
   };
