@@ -204,6 +204,11 @@ class Atlas(StoredAtlas):
         off = check_units(
             units, readout.weight.shape[1], "the head's feature map"
         )
+        if self.no_accuracy:
+            raise AtlasError(
+                f"{self.no_accuracy}, so there is no accuracy: model.ablate and "
+                "`unitscope ablate` answer for single photos"
+            )
         source = pooled_features(self)
         if source is None:
             raise AtlasError(

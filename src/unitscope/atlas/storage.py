@@ -161,6 +161,18 @@ class StoredAtlas:
         return Scores.read(self.manifest["model"].get("scores", "softmax"))
 
     @property
+    def no_accuracy(self) -> str:
+        """Why no image is right or wrong; "" where they can be."""
+        if self.scores is Scores.NONE:
+            return "the network has no classes (scores 'none')"
+        if len(self.labels) == 1:
+            return (
+                "the network has one logit and one label, which is always the largest: "
+                "two labels make it a yes and a no"
+            )
+        return ""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The classes of the images: the data set's own, or else the model's."""
         return tuple(self.manifest["data"]["classes"])

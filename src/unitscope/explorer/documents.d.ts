@@ -198,6 +198,8 @@ declare namespace Documents {
     accuracy_low: Estimates;
     accuracy_high: Estimates;
     predicted: Places;
+    /** By the class's own logit; where classes have a sigmoid each. */
+    average_precision?: Estimates;
   };
 
   /** File name, class, predicted class of the model, its probability (null where scores have none), and the state of the tile. */
