@@ -302,7 +302,7 @@ def test_classes_of_their_own_have_a_precision_each(
         precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
         assert told == pytest.approx(precision[hits].mean())
     facts = dict(facts_of(scanned))
-    assert "the largest logit, though several" in " ".join(facts)
+    assert "of the largest logit; each class" in " ".join(facts)
     assert facts["mean average precision"].endswith("each by its own logit")
     document = Documents(None, scanned, folder=tmp_path).index()
     assert document["atlas"]["classes"]["average_precision"] == pytest.approx(

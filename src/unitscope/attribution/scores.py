@@ -70,7 +70,7 @@ class Scores(StrEnum):
     def accuracy(self) -> str:
         """What the share of photos whose own class has the largest number is called."""
         if self is Scores.SIGMOID:
-            return "top-1 accuracy (the largest logit, though several classes may be right)"
+            return "top-1 accuracy (of the largest logit; each class has a sigmoid)"
         return "accuracy"
 
     def describe(self) -> str:

@@ -25,7 +25,8 @@ def warn_where_they_differ(
     `again` gives the logits of the photo alone once more.
     """
     allowed = max(_SAME, 64 * torch.finfo(alone.dtype).eps)
-    if _difference(alone, beside_another) <= allowed:
+    by_company = _difference(alone, beside_another)
+    if not by_company > allowed:  # NaN is told elsewhere
         return
     by_chance = _difference(alone, again())
     if by_chance > allowed:
@@ -35,7 +36,6 @@ def warn_where_they_differ(
             "is said of a photo holds for one pass; let it draw nothing in evaluation mode"
         )
         return
-    by_company = _difference(alone, beside_another)
     warn_user(
         "the network's logits for a photo depend on the photos beside it (here by "
         f"{by_company:.0%} of the largest), as with a batch normalisation without running "

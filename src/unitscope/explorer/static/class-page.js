@@ -144,7 +144,7 @@ const lead = (index) => {
     h("strong", {}, `${classes.found[index]} of ${count(classes.judged[index], "image")}`),
     `, ${percent(accuracy)} (${INTERVAL} ${ends}), and predicts it for ${predicted} in all.`,
     kind === "sigmoid" &&
-      " Recognised means that its logit is the largest (top-1), though several classes may be right.",
+      " Recognised means that its logit is the largest (top-1); each class has a sigmoid of its own.",
     ranked,
   ];
 };

@@ -114,7 +114,7 @@ export const classesPage = (_, query) => {
   const { classes, given, layers } = theAtlas();
   const accuracy =
     site.scores.kind === "sigmoid"
-      ? "Accuracy is top-1 (the class has the largest logit, though several may be right)"
+      ? "Accuracy is top-1 (the class has the largest logit; each has a sigmoid of its own)"
       : "Accuracy";
   const head = layers[headAt()];
   const units = unitsByClass(head, classes.name.length);
