@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import Gap, seeded
-from unitscope.errors import ModelError, UnitscopeWarning
+from unitscope.errors import HeadError, ModelError, UnitscopeWarning
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import wrap
 
@@ -68,3 +68,19 @@ def test_sparse_outputs_are_refused() -> None:
     net = seeded(lambda: Fickle(lambda net, x: plain(net, x).to_sparse()))
     with pytest.raises(ModelError, match="only a tensor of the layout sparse"):
         wrap(net).explain(torch.randn(2, 3, 32, 32))
+
+
+def test_a_loop_over_photos_is_explained_one_at_a_time() -> None:
+    def looping(net: Gap, x: Tensor) -> Tensor:
+        return torch.cat(
+            [plain(net, photo).softmax(1) for photo in torch.split(x, 1)]
+        )
+
+    model = wrap(seeded(lambda: Fickle(looping)), preprocessing=SMALL)
+    x = torch.randn(2, 3, 32, 32)
+    for photo in torch.split(x, 1):
+        explanation = model.explain(photo)
+        assert explanation.exact
+        assert float(explanation.completeness_error) < 1e-5
+    with pytest.raises(HeadError, match="one at a time"):
+        model.explain(x)

@@ -14,7 +14,7 @@ from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.readings import Reading, Without, slices_of
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import Reader, Step
-from unitscope.tracing.ending import IN_OUTPUT, Ending, another_path
+from unitscope.tracing.ending import IN_OUTPUT, Ending, another_path, check_rows
 from unitscope.tracing.taps import Switch, Tap
 
 
@@ -107,6 +107,7 @@ def run_with_tap(
     tap = path.tap()
     logits = path.ending.logits(lambda: module(x), photos, tap)
     feature_map = path.feature_map(tap)
+    check_rows(feature_map, photos)
     if feature_map.shape[0] != photos:
         raise another_path()
     return logits, feature_map, tap
