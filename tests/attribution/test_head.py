@@ -197,6 +197,7 @@ EXACT_AFTER_ALL = (
 LAST_FUNCTIONS = ("softmax", "log-softmax", "sigmoid")
 
 
+@pytest.mark.filterwarnings("ignore:the network gives other logits each time")
 @pytest.mark.parametrize("name", IMPOSTORS)
 def test_an_impostor_is_refused_or_handled_exactly_but_never_explained_wrongly(
     name: str,
@@ -493,6 +494,7 @@ class OnePool(Gap):
         return self.end(self, x)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:the network's logits for a photo depend")
 @pytest.mark.parametrize("name", UNSEEN)
 def test_what_depends_on_the_units_unseen_is_not_called_exact(
     name: str,

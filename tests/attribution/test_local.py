@@ -365,7 +365,10 @@ def test_a_network_that_changed_since_is_told() -> None:
 
 def test_a_network_that_gives_another_result_each_time_has_no_answer() -> None:
     model = small(seeded(lambda: Ending(IMPOSTORS["dropout that never stops"])))
-    with pytest.raises(HeadError, match="nor can a local answer be given"):
+    with (
+        pytest.warns(UnitscopeWarning, match="other logits each time"),
+        pytest.raises(HeadError, match="nor can a local answer be given"),
+    ):
         model.explain(X)
 
 
