@@ -101,10 +101,17 @@ def test_an_ablation_says_which_effect_it_is(
     with torch.no_grad():
         real = network.without_write(photo, 0, 1)
     assert torch.allclose(direct.after, real, atol=1e-5)
-    with pytest.raises(InputError, match="'direct' or 'total', not 'both'"):
-        vit.ablate(photo, units=1, effect="both")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="layer 'patch' have no direct effect"):
         vit.ablate(photo, "patch", 1, effect="direct")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_effect_is_refused(
+    vit: Classifier, photo: torch.Tensor
+) -> None:
+    for layer in (None, "patch"):
+        with pytest.raises(InputError, match="'direct' or 'total', not 'x'"):
+            vit.ablate(photo, layer, 1, effect="x")  # type: ignore[arg-type]
 
 
 def test_both_effects_of_an_exact_head_are_one(

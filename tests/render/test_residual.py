@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from test_report import Page, check
 
 from unitscope.accounts.account import Account
@@ -14,27 +16,43 @@ from unitscope.model import Classifier
 from unitscope.render import html
 from unitscope.render.diagram import plan
 from unitscope.render.figures import figure
-from unitscope.render.report import html_of
+from unitscope.render.markup import templates
+from unitscope.render.report import _pages
+from unitscope.render.report_contents import contents
 from unitscope.render.stacks import reach, stack
 from unitscope.render.words import number
 
 # What is said of other answers.
 FOREIGN = (
     "local answer",
-    "gradient",
+    "gradient ×",
     "left out",
     "leaves out",
     "+ bias",
     "its bias",
     "unit 1",
     "the last feature map",
-    "activation ",
+    "mean activation",
+    "did not fire",
 )
 
 
 @pytest.fixture(scope="module")
-def page(vit_account: Account) -> Page:
-    return check(html_of(vit_account))
+def shown(vit_account: Account) -> dict[str, Any]:
+    return contents(vit_account)
+
+
+@pytest.fixture(scope="module")
+def page(vit_account: Account, shown: dict[str, Any]) -> Page:
+    template = templates().get_template("report/page.html.j2")
+    return check(
+        template.render(
+            page=shown,
+            account=vit_account,
+            network=vit_account.network,
+            index=False,
+        )
+    )
 
 
 def test_a_report_tells_the_parts_and_the_heads(
@@ -72,20 +90,23 @@ def test_no_words_of_other_answers_are_said(
         assert [word for word in FOREIGN if word in text.lower()] == []
 
 
-@pytest.mark.parametrize("turning", [(), (1,), (0, 3)])
-def test_heads_that_turn_the_prediction_are_named(
-    vit_account: Account, turning: tuple[int, ...]
+@pytest.mark.parametrize(
+    ("turning", "said"),
+    [
+        ((), "By direct effect, none of the 4 heads changes"),
+        ((1,), "By direct effect, 1 head of 4 changes the top prediction"),
+        ((0, 3), "By direct effect, 2 heads of 4 change the top prediction"),
+    ],
+)
+def test_heads_that_turn_the_prediction_are_counted(
+    vit_account: Account,
+    shown: dict[str, Any],
+    turning: tuple[int, ...],
+    said: str,
 ) -> None:
     account = dataclasses.replace(vit_account, turning=turning)
-    text = Page(html_of(account)).text
-    said = {
-        (): "By direct effect, none of the 4 heads changes",
-        (1,): "By direct effect, 1 head of 4 changes the top prediction when "
-        "switched off alone: 0.1.",
-        (0, 3): "By direct effect, 2 heads of 4 change the top prediction when "
-        "switched off alone: 0.0 and 1.1.",
-    }
-    assert said[turning] in text
+    template = templates().get_template("report/ablation.html.j2")
+    assert said in Page(template.render(page=shown, account=account)).text
 
 
 def test_a_notebook_shows_all_parts_and_names_heads(
@@ -101,23 +122,29 @@ def test_a_notebook_shows_all_parts_and_names_heads(
     assert "Without heads 0.1 and 1.0, total effect" in ablated
 
 
-def test_figures_are_drawn(vit_account: Account) -> None:
-    for show in ("overview", "cams", "units", "attention", "contributions"):
-        assert _words(vit_account, show)
-    words = _words(vit_account, "cams")
-    assert "patches" in words and "= " in words
-    words = _words(vit_account, "contributions")
-    assert "head 1.0" in words and "MLPs" in words and "left out" not in words
-    assert "all else held" not in _words(vit_account, "ablation")
-    assert "embedding" in _words(vit_account.explanation, "parts")
+def test_the_pieces_of_an_account_name_heads_and_show_parts(
+    vit_account: Account,
+) -> None:
+    pages = {name: _words(page) for name, page in _pages(vit_account)}
+    for name in ("units.png", "attention.png", "contributions.png"):
+        assert "head 1.0" in pages[name] and "unit 2" not in pages[name]
+    assert "on patches, up to" in pages["attention.png"]
+    assert "from the patches" in pages["units.png"]
+    assert "embedding" in pages["contributions.png"]
+    assert "left out" not in pages["contributions.png"]
+    assert "patches +" in pages["cams.png"] or "patches −" in pages["cams.png"]
+    assert "later blocks react" in pages["ablation.png"]
+    explanation = vit_account.explanation
+    assert "The numbers are those of" in _words(
+        figure(explanation, show="parts", top=1)
+    )
 
 
-def _words(result: object, show: str) -> str:
-    drawn = figure(result, show=show)
-    return " ".join(text.get_text() for text in drawn.axes[0].texts) + " ".join(
+def _words(drawn: Figure) -> str:
+    return " ".join(
         artist.get_text()
-        for artist in drawn.axes[0].artists
-        if hasattr(artist, "get_text")
+        for artist in drawn.axes[0].get_children()
+        if isinstance(artist, Text)
     )
 
 
@@ -135,12 +162,3 @@ def test_a_stack_lays_parts_end_to_end() -> None:
     ]
     assert reach([{"a": 2.0, "b": -1.0}, {"a": 4.0}]) == (-1.0, 4.0)
     assert len({each.colour for each in segments}) == 3
-
-
-def test_pieces_are_written_with_the_attention(
-    vit_account: Account, tmp_path: Path
-) -> None:
-    from unitscope.render.report import _pages
-
-    names = [name for name, _ in _pages(vit_account)]
-    assert "attention.png" in names and "cam-1-scene" in " ".join(names)

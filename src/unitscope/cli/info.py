@@ -81,6 +81,8 @@ def _head_facts(
     head: Head | None, verification: Verification
 ) -> Iterator[tuple[str, str]]:
     """The head and its error; of a local one the reason and the remainder."""
+    from unitscope.residual.head import ResidualHead
+
     if head is None:
         yield "head", f"none: {verification.reason}"
         return
@@ -88,11 +90,9 @@ def _head_facts(
     yield "answer", _ANSWERS.get(head.kind, _ANSWERS["exact"])
     yield "head", head.describe()
     on = f"on {head.tried_on()}"
-    from unitscope.residual.head import ResidualHead
-
     if isinstance(head, ResidualHead):
-        yield from _stream_facts(head, verification)
-    elif head.exact:
+        yield from _stream_facts(head)
+    if head.exact:
         accuracy = _accuracy(head.error)
         yield (
             "verified",
@@ -129,10 +129,8 @@ def _head_facts(
     yield "time", f"{found}; {forward}"
 
 
-def _stream_facts(
-    head: ResidualHead, verification: Verification
-) -> Iterator[tuple[str, str]]:
-    """Blocks, heads and tokens of a residual stream, and how well its parts add up."""
+def _stream_facts(head: ResidualHead) -> Iterator[tuple[str, str]]:
+    """Blocks, heads and tokens of a residual stream."""
     first, last = head.blocks[0], head.blocks[-1]
     yield "blocks", f"{len(head.blocks)}, from {first} to {last}"
     names = f"{head.unit_names[0]} to {head.unit_names[-1]}"
@@ -142,11 +140,6 @@ def _stream_facts(
     yield "tokens", f"{rows}×{cols} patches; {read} read"
     if head.held:
         yield "held", "numbers that the photo sets multiply the stream"
-    yield "not exact", verification.reason
-    yield (
-        "verified",
-        f"{head.kind}: all parts = logit {_accuracy(head.error)}, on {head.tried_on()}",
-    )
 
 
 def _accuracy(error: float) -> str:
