@@ -30,7 +30,8 @@ class Block(nn.Module):
         self.taken = taken.detach()
         joined = taken.transpose(1, 2).reshape(batch, tokens, WIDTH)
         x = x + self.proj(joined)
-        return x + self.mlp(self.norm2(x))
+        result: Tensor = x + self.mlp(self.norm2(x))
+        return result
 
 
 class TinyVit(nn.Module):
@@ -46,7 +47,7 @@ class TinyVit(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 5)
         with torch.no_grad():
             for parameter in self.parameters():
-                parameter += 0.15 * torch.randn(parameter.shape)
+                parameter.add_(0.15 * torch.randn(parameter.shape))
 
     def stream(self, x: Tensor) -> Tensor:
         """The class token behind the last block, (photo, unit)."""
@@ -58,7 +59,12 @@ class TinyVit(nn.Module):
         return tokens[:, 0]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self.stream(x)))
+        return self.classes_of(self.stream(x))
+
+    def classes_of(self, token: Tensor) -> Tensor:
+        """The logits that a class token gives."""
+        logits: Tensor = self.head(self.norm(token))
+        return logits
 
     def without_write(self, x: Tensor, block: int, head: int) -> Tensor:
         """The logits without what a head of a block wrote for the class token."""
@@ -68,4 +74,4 @@ class TinyVit(nn.Module):
         width = WIDTH // HEADS
         own = inside.proj.weight[:, head * width : (head + 1) * width]
         write = inside.taken[:, head, 0] @ own.T
-        return self.head(self.norm(token - write))
+        return self.classes_of(token - write)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import pytest
 import torch
 
@@ -18,8 +21,8 @@ from unitscope.residual.explanation import ResidualExplanation
 @pytest.fixture
 def photo(vit: Classifier, vit_account: Account) -> torch.Tensor:
     """The input that the network saw."""
-    (source,) = vit_account.explanation.inputs()
-    return vit.preprocessing(source)[None]
+    picture = vit_account.subject.picture(64)
+    return cast(Callable[[Any], torch.Tensor], vit.preprocessing)(picture)[None]
 
 
 def test_the_parts_of_every_class_shown_add_up_to_its_logit(
@@ -52,6 +55,7 @@ def test_effects_of_heads_are_those_of_real_passes(
             assert story.logit_without == pytest.approx(
                 float(total[0, first]), abs=1e-5
             )
+            assert story.direct_without is not None
             assert abs(story.direct_without - story.logit_without) > 1e-4
             if int(direct.argmax()) != top:
                 turning.append(story.unit)
@@ -70,7 +74,9 @@ def test_heads_have_signed_maps_and_blocks_add_up(vit_account: Account) -> None:
     assert torch.allclose(maps, explanation.cams_of(first)[0, 0], atol=1e-4)
     from_patches = [story.from_patches for story in vit_account.units]
     patches = parts_of(explanation, first)["patches"]
-    assert sum(map(float, from_patches)) == pytest.approx(patches, abs=1e-5)
+    assert sum(part or 0.0 for part in from_patches) == pytest.approx(
+        patches, abs=1e-5
+    )
     assert vit_account.ablation.maps.titles == ("head 0.1", "head 1.0")
     assert "Without heads 0.1 and 1.0 " in vit_account.sentence()
 

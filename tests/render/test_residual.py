@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_report import Page, check
 
+from report_page import Page, check
 from unitscope.accounts.account import Account
 from unitscope.accounts.parts import parts_of
 from unitscope.model import Classifier

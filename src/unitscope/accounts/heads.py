@@ -27,6 +27,7 @@ class HeadsStory:
     ) -> HeadsStory:
         """The story of some heads, for a class of the first photo. One forward pass."""
         photo = explanation[0]
+        assert isinstance(photo, ResidualExplanation)
         chosen = list(dict.fromkeys(units))
         head = photo.head
         maps = UnitMaps(
