@@ -49,9 +49,13 @@ class MapView:
 
 
 def unit_view(
-    maps: UnitMaps, position: int, scale: Scale, size: tuple[int, int]
+    maps: UnitMaps,
+    position: int,
+    scale: Scale,
+    size: tuple[int, int],
+    unit: str = "",
 ) -> MapView:
-    """The view of one unit's map on the first photo."""
+    """The view of one unit's map on the first photo; evidence is in a `unit`."""
     laid = maps.on_photo(0, size)[position]
     cells = maps.maps[:, position]
     title = capitalised(maps.titles[position])
@@ -61,7 +65,7 @@ def unit_view(
         blank = "all 0" if is_evidence else "no activation (all 0)"
         return MapView.of(laid, scale, alt, blank=blank)
     if maps.hold == "evidence":
-        return MapView.of(laid, scale, f"{title}: {evidence_alt(laid)}")
+        return MapView.of(laid, scale, f"{title}: {evidence_alt(laid, unit)}")
 
     greatest, there = place(laid)
     mean = number(float(cells.mean()))
@@ -70,9 +74,7 @@ def unit_view(
     return MapView.of(laid, scale, alt)
 
 
-def evidence_alt(
-    laid: Float[np.ndarray, "height width"], unit: str = "logits"
-) -> str:
+def evidence_alt(laid: Float[np.ndarray, "height width"], unit: str) -> str:
     """Where a signed map is greatest and least, in words."""
     greatest, there = place(laid)
     least, elsewhere = place(laid, -1)

@@ -163,9 +163,10 @@ def views_of_heads(
     assert account.heads is not None
     maps = account.heads.maps
     scale = evidence_scale(account)
+    unit = account.explanation.scores.numbers
     places = [maps.units.index(unit) for unit in units]
     return [
-        (maps.titles[place], unit_view(maps, place, scale, size))
+        (maps.titles[place], unit_view(maps, place, scale, size, unit))
         for place in places
     ]
 

@@ -91,7 +91,7 @@ _QUANTITIES: dict[Held, str] = {
     "activations": "activation",
     "shares": "share × cells",
     "attention": "attention × patches",
-    "evidence": "evidence at every place, in logits",
+    "evidence": "evidence at every place",
 }
 _MEANS: dict[Held, str] = {
     "activations": "mean activation",
@@ -110,8 +110,8 @@ _IN_FULL: dict[Held, str] = {
         "patches: 1 is attention spread evenly over the patches"
     ),
     "evidence": (
-        "What every patch gives to the class through the head, in logits, times the number "
-        "of patches, so that the mean of the map is what all patches give"
+        "What every patch gives to the class through the head, times the number of patches, "
+        "so that the mean of the map is what all patches give"
     ),
 }
 
