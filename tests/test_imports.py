@@ -45,7 +45,7 @@ ROOMS = {
         explanation exact_explanation local_explanation ablation
         """,
     "residual": """
-        rows attention sums step grounds steps patches path walk account head
+        rows attention sums step gates grounds steps patches path walk account head
         search stream explanation
         """,
     "engine": "passes exporting compiled snapshot frozen",
