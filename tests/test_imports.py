@@ -65,7 +65,8 @@ ROOMS = {
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
         user_code python torchvision places365 timm specification checkpoint image_processor
-        transformers_library transformers_folder transformers
+        transformers_library transformers_folder transformers_fitting prompts zero_shot
+        tokenizer class_vectors transformers_texts transformers
         """,
     "atlas": """
         intervals ablation matching image_hashes summaries disk storage identity shards
