@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @model_options
 @JSON
-def info(as_json: bool, **source: str | None) -> None:
+def info(as_json: bool, **source: Any) -> None:
     """Show a network's layers and shapes, its head, and how well the head's algebra holds.
 
     \b
