@@ -26,16 +26,16 @@ import torch
 from PIL import Image
 
 from scans import CLASSES, OPTIONS, make, photo
-from unitscope.accounts.account import accounts_of
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scanning import scan
 from unitscope.explorer.static_copy import export
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier
-from unitscope.render.report import write_report
+from unitscope.render.reporting import report
 
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link")
+_OF_RUNS = ("runs.jsonl", "lock")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -90,20 +90,30 @@ def run_merge(folder: Path, out: Path) -> None:
     merge([folder / "part1", folder / "part2"], out)
 
 
-def run_report(folder: Path, out: Path) -> None:
-    photos = sorted((folder / "photos" / "ash").iterdir())[:2]
-    write_report(accounts_of(model(), photos), out, pieces=True)
+def run_explain(folder: Path, out: Path) -> None:
+    report(model(), photos_in(folder), out, top=1, unit_count=1)
+
+
+def run_html(folder: Path, out: Path) -> None:
+    export(Atlas.open(folder / "whole"), out, images=2)
 
 
 def run_export(folder: Path, out: Path) -> None:
-    export(Atlas.open(folder / "whole"), out, images=2)
+    atlas = Atlas.open(folder / "whole")
+    photos = photos_in(folder)
+    export(atlas, out, model=model(), photos=photos, images=2)
+
+
+def photos_in(folder: Path) -> list[Path]:
+    return sorted((folder / "photos" / "ash").iterdir())[:2]
 
 
 COMMANDS: dict[str, Callable[[Path, Path], None]] = {
     "scan": run_scan,
     "concepts": run_concepts,
     "merge": run_merge,
-    "report": run_report,
+    "explain": run_explain,
+    "html": run_html,
     "export": run_export,
 }
 
@@ -145,14 +155,16 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def contents(out: Path) -> dict[str, str]:
-    """The hashes of all files, besides those that tell of the runs."""
-    return {
-        str(path.relative_to(out)): hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("runs.jsonl", "lock")
-    }
+    """The hashes of all files, and the folders; not what tells of the runs."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = str(path.relative_to(out))
+        if path.is_dir():
+            found[name] = "a folder"
+        elif path.name not in _OF_RUNS:
+            digest = hashlib.sha256(path.read_bytes())
+            found[name] = digest.hexdigest()
+    return found
 
 
 def count_operations(folder: Path, out: Path, command: str) -> int:
