@@ -1,11 +1,11 @@
 """Kills a command at its n-th file operation, and runs it again.
 
-    python tests/killed.py COMMAND FOLDER POINTS
+    python tests/killed.py COMMAND,COMMAND FOLDER POINTS
 
 Every run is a fork of this process, so that libraries are imported once. It is killed as
 by `kill -9`: no exception, no `finally`. POINTS is how many of the operations are tried,
-spread evenly, or "all". Prints one JSON object: how many operations there are, how many
-were tried, and what went wrong.
+spread evenly, or "all". Prints a line of JSON for each command: how many operations
+there are, how many were tried, and what went wrong.
 """
 
 from __future__ import annotations
@@ -206,9 +206,15 @@ def fault_at(
     return f"other contents: {', '.join(names[:5])}" if names else ""
 
 
-def main(command: str, folder: Path, points: str) -> None:
+def main(commands: str, folder: Path, points: str) -> None:
     assert forked(lambda: prepare(folder)) == 0
+    for command in commands.split(","):
+        try_out(command, folder, points)
+
+
+def try_out(command: str, folder: Path, points: str) -> None:
     out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
     operations = count_operations(folder, out, command)
     expected = contents(out)
 
@@ -222,11 +228,12 @@ def main(command: str, folder: Path, points: str) -> None:
         if (fault := fault_at(folder, out, command, fatal, expected))
     }
     document = {
+        "command": command,
         "operations": operations,
         "tried": len(tried),
         "faults": faults,
     }
-    print(json.dumps(document))
+    print(json.dumps(document), flush=True)
 
 
 if __name__ == "__main__":

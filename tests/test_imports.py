@@ -54,7 +54,7 @@ ROOMS = {
     "accounts": "checks account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
-        polygons broden parquet tables tar_file sidecars tars
+        polygons broden parquet trial tables tar_file sidecars tars
         """,
     "scenes": "network",
     "sources": """

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -57,6 +58,8 @@ AnyPhoto: TypeAlias = PhotoSource | bytes | bytearray | memoryview | OpenFile
 _PLAIN = Reading()
 
 _LARGE_FILE = 64 << 20
+
+_LARGEST_IN_PIPE = 256 << 20
 
 # Photos are read in several threads; large ones wait for each other.
 _ONE_LARGE = threading.Lock()
@@ -429,11 +432,31 @@ def _contents(path: Path) -> bytes | Path:
     """
     try:
         with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            return path if size > _LARGE_FILE else file.read()
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                is_large = status.st_size > _LARGE_FILE
+                return path if is_large else file.read()
+            return _from_pipe(path, file, status.st_mode)
     except OSError:
         if path.is_dir():
             raise PhotoError(
                 f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg"
             ) from None
         raise
+
+
+def _from_pipe(path: Path, file: io.FileIO, mode: int) -> bytes:
+    """What comes through a pipe; a device never ends."""
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise PhotoError(f"'{path}' is a device, not a file: name a photo")
+    parts: list[bytes] = []
+    size = 0
+    while part := file.read(1 << 20):
+        parts.append(part)
+        size += len(part)
+        if size > _LARGEST_IN_PIPE:
+            raise PhotoError(
+                f"more than {_LARGEST_IN_PIPE >> 20} MiB come through '{path}': give "
+                "the photo as a file"
+            )
+    return b"".join(parts)
