@@ -27,9 +27,9 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        pngs jpegs depths bands decoding photos resizing pictures bars boards transformed measured
-        raw mean_images grammar preprocessing processors keyword_transforms adapting
-        batches further subjects
+        pngs jpegs depths bands large decoding photos resizing pictures bars boards
+        transformed measured raw mean_images grammar preprocessing processors
+        keyword_transforms adapting batches further subjects
         """,
     "tracing": """
         blame functions arguments outputs taps ending roles axes function_call reordering
@@ -59,7 +59,7 @@ ROOMS = {
     "accounts": "checks account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
-        polygons broden parquet tables tar_file sidecars tars
+        polygons broden parquet trial tables tar_file sidecars tars
         """,
     "scenes": "network",
     "sources": """

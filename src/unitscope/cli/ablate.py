@@ -17,7 +17,7 @@ from unitscope.cli.options import (
     model_options,
     top_option,
 )
-from unitscope.cli.output import draw, folder_for, print_document
+from unitscope.cli.output import draw, folder_for, print_document, say
 from unitscope.cli.reader import Reader
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def ablate(
             content = record.of_ablation(ablation, 0, top)
             records.append({"photo": photo.name, **content})
             if not as_json:
-                click.echo(_ablation_text(photo.name, ablation, top))
+                say(_ablation_text(photo.name, ablation, top))
             if out is not None:
                 name = f"{reader.unique(photo.name)}-ablation.png"
                 draw(ablation, out, name, as_json, top=top)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unitscope.cli.options import CONTEXT, JSON, UNITS, top_option
-from unitscope.cli.output import print_document, print_rows, print_table
+from unitscope.cli.output import print_document, print_rows, print_table, say
 from unitscope.cli.pages import html
 from unitscope.cli.scan import print_atlas
 
@@ -275,7 +275,7 @@ def _print_accuracy(
         (f"{len(set(units))} off", after),
     ):
         interval = f"{estimate.low:.1%}–{estimate.high:.1%}, 95 %"
-        click.echo(f"{name:<8} {quantity} {estimate.value:.1%} ({interval})")
+        say(f"{name:<8} {quantity} {estimate.value:.1%} ({interval})")
     print_table(rows[:top], _ACCURACIES)
 
 

@@ -9,7 +9,7 @@ import click
 
 from unitscope.cli.loading import load_model
 from unitscope.cli.options import JSON, model_options
-from unitscope.cli.output import print_document
+from unitscope.cli.output import print_document, say
 
 if TYPE_CHECKING:
     from unitscope.accounts.verification import Verification
@@ -41,7 +41,7 @@ def info(as_json: bool, **source: Any) -> None:
         print_document("network", **content)
         return
     for name, text in _facts(facts, verification):
-        click.echo(f"{name:<14} {text}")
+        say(f"{name:<14} {text}")
     _print_layers(facts.layers)
 
 
@@ -120,9 +120,9 @@ def _accuracy(error: float) -> str:
 
 
 def _print_layers(layers: Sequence[Layer]) -> None:
-    click.echo("\nlayers, in order of execution (unit × row × col):")
+    say("\nlayers, in order of execution (unit × row × col):")
     width = max(len(layer.name) for layer in layers)
     for layer in layers:
-        click.echo(
+        say(
             f"  {layer.name:<{width}}  {layer.kind:<20} {layer.describe_shape()}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from unitscope.cli.output import reserve_output
 from unitscope.interrupts import Uninterrupted
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def load_model(
     # Ctrl-C without a word.
     with Uninterrupted():
         from unitscope.sources import load
+
+    # Networks print what they like, for instance among the JSON of a verb.
+    reserve_output()
 
     model = load(
         options["spec"],
