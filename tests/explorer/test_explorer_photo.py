@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from browsing import served, watched
+from browsing import opened_page, served, watched
 from networks import BETWEEN, Between, Gap, Mlp, seeded
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.scanning import scan
@@ -456,7 +456,7 @@ def test_what_is_no_photo_is_said_to_be_none(
     browser: Any, address: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x.png").write_text("not a picture")
-    page = browser.new_page()
+    page = opened_page(browser)
     page.goto(f"{address}/#/photo")
     page.locator(".drop input").set_input_files(str(tmp_path / "x.png"))
     page.wait_for_selector(".said.trouble")
@@ -635,7 +635,7 @@ def slow(
     )
     held: list[Any] = []
     with served(documents) as address:
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page = opened_page(browser, viewport={"width": 1280, "height": 900})
         page.holding = ""
 
         def pass_or_hold(route: Any) -> None:
