@@ -39,8 +39,8 @@ ROOMS = {
         """,
     "attribution": """
         arrays scores readings readout rounding classes unit_maps activations methods probes
-        places head steps head_path pooling refusal constants head_walk exact_heads head_search
-        look_through guess
+        places head effects steps head_path pooling refusal constants head_walk exact_heads
+        head_search look_through guess
         stand_in suffix local_head local_search
         explanation exact_explanation local_explanation ablation
         """,
@@ -56,7 +56,7 @@ ROOMS = {
         """,
     "network_facts": "",
     "kernels": "",
-    "accounts": "checks account verification record",
+    "accounts": "checks parts heads account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet trial tables tar_file sidecars tars
@@ -73,8 +73,8 @@ ROOMS = {
         findings neighbours reading atlas scan merging scanning
         """,
     "render": """
-        words colours views overlays fonts sheets diagram diagram_svg kernel_sheet
-        markup figures report_contents report fragments reporting
+        words colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
+        markup figures map_views report_heads report_contents report fragments reporting
         """,
     "explorer": """
         bundle web limits recent shelf worker tiles atlas_about atlas_tables

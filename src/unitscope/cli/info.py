@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from unitscope.accounts.verification import Verification
     from unitscope.attribution.head import Head
     from unitscope.network_facts import NetworkFacts
+    from unitscope.residual.head import ResidualHead
     from unitscope.tracing.layers import Layer
+
+
+_ANSWERS = {
+    "exact": "exact: maps + bias add up to the logits, and switching units off is algebra",
+    "residual": "residual: parts add up to the logits, of which the maps are one; direct effects "
+    "of attention heads are algebra, total ones real forward passes",
+    "local": "local: maps that do not add up to the logits; switching units off is measured",
+}
 
 
 @click.command()
@@ -72,12 +81,17 @@ def _head_facts(
     head: Head | None, verification: Verification
 ) -> Iterator[tuple[str, str]]:
     """The head and its error; of a local one the reason and the remainder."""
+    from unitscope.residual.head import ResidualHead
+
     if head is None:
         yield "head", f"none: {verification.reason}"
         return
 
+    yield "answer", _ANSWERS.get(head.kind, _ANSWERS["exact"])
     yield "head", head.describe()
     on = f"on {head.tried_on()}"
+    if isinstance(head, ResidualHead):
+        yield from _stream_facts(head)
     if head.exact:
         accuracy = _accuracy(head.error)
         yield (
@@ -113,6 +127,19 @@ def _head_facts(
     found = f"found and verified in {verification.seconds:.1f} s"
     forward = f"one forward pass takes {verification.forward_seconds:.2f} s"
     yield "time", f"{found}; {forward}"
+
+
+def _stream_facts(head: ResidualHead) -> Iterator[tuple[str, str]]:
+    """Blocks, heads and tokens of a residual stream."""
+    first, last = head.blocks[0], head.blocks[-1]
+    yield "blocks", f"{len(head.blocks)}, from {first} to {last}"
+    names = f"{head.unit_names[0]} to {head.unit_names[-1]}"
+    yield "heads", f"{len(head.unit_names)}, called block.head: {names}"
+    _, rows, cols = head.map_shape
+    read = "one token is" if head.tokens == 1 else f"{head.tokens} tokens are"
+    yield "tokens", f"{rows}×{cols} patches; {read} read"
+    if head.held:
+        yield "held", "numbers that the photo sets multiply the stream"
 
 
 def _accuracy(error: float) -> str:

@@ -14,6 +14,11 @@ from torch import Tensor
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.arrays import cell_means
+from unitscope.attribution.effects import (
+    Effect,
+    check_effect,
+    no_direct_effect,
+)
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import HeadError
@@ -61,18 +66,24 @@ def unit_maps(
 
 
 def ablation(
-    batches: Iterator[Asked], layer: str | None, units: ChosenUnits
+    batches: Iterator[Asked],
+    layer: str | None,
+    units: ChosenUnits,
+    effect: Effect = "total",
 ) -> Ablation:
     """The ablation of units of a layer, or of the explained map where it is None."""
+    check_effect(effect)
     if layer not in (None, HEADS):
         first = next(batches)
         batches = chain([first], batches)
         if not first.is_head_layer(layer):
+            if effect == "direct":
+                raise no_direct_effect(layer)
             return _measured_ablation(batches, layer, units)
-    explanation = explained(batches, Question())
-    count = explanation.feature_map.shape[1]
-    chosen = check_units(units, count, "the last feature map")
-    return Ablation.of(explanation, chosen)
+    explanation = explained(
+        batches, Question(layer if layer == HEADS else None)
+    )
+    return Ablation.of(explanation, units, effect)
 
 
 def _measured_ablation(

@@ -31,6 +31,9 @@ OTHER_LAYERS = "other layers"
 EMBEDDING = "embedding"
 BIAS = "bias"
 
+THROUGH_HEADS = (PATCHES, CLASS_TOKEN, OTHER_TOKENS)
+"""The parts that heads of attention give; patches may be read directly, too."""
+
 _ORDER = (
     PATCHES,
     CLASS_TOKEN,

@@ -15,9 +15,12 @@ from unitscope.attribution.classes import (
     class_indices,
     largest_first,
 )
+from unitscope.attribution.effects import Effect, check_effect
 from unitscope.attribution.explanation import Explanation, Units
+from unitscope.attribution.rounding import relative_difference
 from unitscope.residual.head import ResidualHead
 from unitscope.residual.stream import Stream
+from unitscope.tracing.layers import check_units
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,6 +103,15 @@ class ResidualExplanation(Explanation):
             off=self._off_with(chosen),
         )
 
+    def logits_without(
+        self, units: Units, effect: Effect = "total"
+    ) -> Float[Tensor, "batch class"]:
+        """See Explanation: `total_logits` or `direct_logits`."""
+        check_effect(effect, self.head)
+        if effect == "direct":
+            return self.direct_logits(units)
+        return self.total_logits(units)
+
     def ablate_each(
         self,
         classes: Classes | None = None,
@@ -159,6 +171,21 @@ class ResidualExplanation(Explanation):
         gains = self.contributions_of(None)[:, :, chosen].mean(dim=0)
         return largest_first(gains, self.labels, count)
 
+    def block_contributions_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class block"]:
+        """What the heads of every block give together, through all tokens."""
+        given = self.contributions_of(classes)
+        units = range(given.shape[2])
+        block = [self.head.block_of(unit) for unit in units]
+        sums = given.new_zeros((*given.shape[:2], len(self.head.blocks)))
+        return sums.index_add(2, torch.tensor(block).to(given.device), given)
+
+    def parts_error(self) -> float:
+        """How far the sum of all parts is from the logits, relative to the largest one."""
+        total = self.stream.account.total()
+        return float(relative_difference(total, self.logits).max())
+
     def rounding_error(self, dtype: torch.dtype) -> float:
         """What rounding may do to the sum of all parts, relative to the largest logit."""
         return float(self.stream.account.rounding(self.logits, dtype).max())
@@ -172,6 +199,10 @@ class ResidualExplanation(Explanation):
         assert isinstance(joined, ResidualExplanation)
         stream = self.stream.joined([each.stream for each in same])
         return dataclasses.replace(joined, stream=stream)
+
+    def _chosen_units(self, units: Units) -> list[int]:
+        heads = self.feature_map.shape[1]
+        return check_units(units, heads, "the list of attention heads")
 
     def _of(self, values: Tensor, classes: Classes | None) -> Tensor:
         """The values of some classes, which are along axis 1."""

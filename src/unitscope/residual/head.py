@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from unitscope.attribution.head import Head
+from unitscope.attribution.unit_maps import Held
 
 HEADS = "attention heads"
 """Stands for a layer: its units are the heads of all blocks. No module has a space."""
@@ -25,6 +27,7 @@ class ResidualHead(Head):
     kind = "residual"
     exact = False
     adds_up = True
+    unit_noun = "head"
 
     reason: str
     blocks: tuple[str, ...]
@@ -53,6 +56,18 @@ class ResidualHead(Head):
         """See Head."""
         return self.unit_names[unit]
 
+    def block_of(self, unit: int) -> int:
+        """The block that a head is in, from 0: its place in `blocks`."""
+        return int(self.unit_names[unit].partition(".")[0])
+
+    def gives_activations(self, units: Sequence[int]) -> bool:
+        """See Head: they hold attention."""
+        return False
+
+    def maps_hold(self, units: Sequence[int]) -> Held:
+        """See Head."""
+        return "attention"
+
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
         return {
@@ -60,5 +75,6 @@ class ResidualHead(Head):
             "reason": self.reason,
             "blocks": list(self.blocks),
             "unit_names": list(self.unit_names),
+            "tokens": self.tokens,
             "held": self.held,
         }
