@@ -23,7 +23,6 @@ from unitscope.residual.grounds import (
 )
 from unitscope.residual.path import StreamPass, StreamPath
 from unitscope.residual.sums import Sums, Vectors
-from unitscope.tracing.functions import LINEAR_FUNCTIONS
 
 PATCHES = "patches"
 MLPS = "MLPs"
@@ -132,15 +131,14 @@ def _parts(
     parts = {PATCHES: [part.sum(dim=1) for part in sums.patches.values()]}
     for name, part in sums.others.items():
         parts[name] = [part.sum(dim=1)]
-    names = {
-        step.index: step.name
+    mlps = {
+        step.index
         for step in path.steps
-        if isinstance(step, Written)
+        if isinstance(step, Written) and step.is_mlp
     }
     first = path.calls[0].index
     for index, part in sums.written.items():
-        is_mlp = names[index] in LINEAR_FUNCTIONS
-        name = MLPS if is_mlp else OTHER_LAYERS
+        name = MLPS if index in mlps else OTHER_LAYERS
         name = EMBEDDING if index < first else name
         parts.setdefault(name, []).append(part.sum(dim=1))
     parts[EMBEDDING] = [*parts.get(EMBEDDING, []), *_sum_of(sums.embedding)]

@@ -79,7 +79,7 @@ class Attention(StreamStep):
             name: part.sum(dim=1, keepdim=True) for name, part in others.items()
         }
         heads: dict[Hashable, Tensor] = {self.index: by_head}
-        width = read.values.shape[-1]
+        width = read.taken.shape[-1]
         for head in read.apart:
             own = torch.zeros_like(patches)
             units = slice(head * width, (head + 1) * width)
@@ -119,11 +119,15 @@ class Pooled(StreamStep):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Written(StreamStep):
-    """What a layer wrote for the token, whatever it computed it from."""
+    """What a layer wrote for the token, whatever it computed it from.
+
+    An MLP computed it from the token alone.
+    """
 
     of_photos = True
 
     row: Row
+    is_mlp: bool = False
 
     def made(self, result: Any) -> Tensor:
         """See StreamStep."""

@@ -46,6 +46,14 @@ class StreamPass(NamedTuple):
     read: list[Any]
 
 
+def as_variants(read: Sequence[Any]) -> tuple[Any, ...]:
+    """What was read, without what single tokens gave: (photo, variant, head, unit)."""
+    return tuple(
+        own.by_head()[:, None] if isinstance(own, Attended) else own
+        for own in read
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class StreamPath:
     """The steps from what was written into the stream to the logits, in their order.

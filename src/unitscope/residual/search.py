@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from unitscope.attribution.probes import probes
-from unitscope.errors import HeadError
+from unitscope.errors import HeadError, kind_and_text
 from unitscope.residual.account import StreamAccount
 from unitscope.residual.head import HEADS, ResidualHead
 from unitscope.residual.patches import Patches
-from unitscope.residual.path import Change, StreamPath
+from unitscope.residual.path import Change, StreamPath, as_variants
 from unitscope.residual.rows import PHOTOS
 from unitscope.residual.step import StreamStep
 from unitscope.residual.steps import Scaled, Sides
 from unitscope.residual.walk import StreamWalk
+from unitscope.tracing.blame import is_ours, is_passed_on
 from unitscope.tracing.calls import Call
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.trace import Trace, trace
@@ -39,7 +40,7 @@ def find_stream(
     parts do not add up to the logits.
     """
     inputs = probes(example)
-    traced = trace(module, torch.cat(inputs)[:PHOTOS])
+    traced = _traced(module, torch.cat(inputs)[:PHOTOS])
     walk = StreamWalk(traced, single)
     walk.walk(_logits_call(traced, ending))
     steps = list(walk.steps)
@@ -71,6 +72,22 @@ def find_stream(
     )
 
 
+def _traced(module: nn.Module, photos: Tensor) -> Trace:
+    """A pass with several photos; raises HeadError where the network takes one only."""
+    try:
+        return trace(module, photos)
+    except KeyboardInterrupt:
+        raise
+    # It is the user's code, and may raise anything.
+    except BaseException as error:
+        if is_passed_on(error) or is_ours(error):
+            raise
+        raise HeadError(
+            f"the network fails with {len(photos)} photos at a time "
+            f"({kind_and_text(error)})"
+        ) from None
+
+
 def _logits_call(traced: Trace, ending: Ending) -> Call:
     """The call that makes the logits."""
     if ending.call is None:
@@ -79,7 +96,7 @@ def _logits_call(traced: Trace, ending: Ending) -> Call:
         call for call in traced.calls if (call.index, call.name) == ending.call
     ]
     if not found:
-        raise HeadError("the network takes another path with two photos")
+        raise HeadError("it takes another path with two photos than with one")
     return found[0]
 
 
@@ -88,11 +105,20 @@ def _prove(
 ) -> float:
     """How far the parts of a real pass are from its logits, with every head as in `keep`.
 
-    Raises HeadError where that is more than rounding.
+    Raises HeadError where that is more than rounding, or where the logits computed anew
+    from what was written are others.
     """
-    passed = path.run(module, x, Change(keep))
+    try:
+        passed = path.run(module, x, Change(keep))
+    except HeadError:
+        raise HeadError(
+            "it takes another path with two photos than with one"
+        ) from None
     account = StreamAccount.of(path, passed)
-    return account.check(passed.logits, x.dtype)
+    error = account.check(passed.logits, x.dtype)
+    anew = path.logits(as_variants(passed.read))[:, 0]
+    account.check(anew, x.dtype)
+    return error
 
 
 def _blocks(path: StreamPath, traced: Trace) -> tuple[str, ...]:

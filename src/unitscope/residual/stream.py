@@ -16,9 +16,8 @@ from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import check_same, same_enough
 from unitscope.residual.account import StreamAccount, head_maps
-from unitscope.residual.attention import Attended
 from unitscope.residual.grounds import Attention
-from unitscope.residual.path import Change, StreamPass, StreamPath
+from unitscope.residual.path import Change, StreamPath, as_variants
 from unitscope.tracing.calling import Calling
 from unitscope.tracing.layers import evaluating
 
@@ -65,7 +64,7 @@ class Stream:
             module,
             path,
             x,
-            _vectors(path, passed),
+            as_variants(passed.read),
             StreamAccount.of(path, passed),
             passed.logits,
             keep,
@@ -236,11 +235,3 @@ class Stream:
     def _running(self) -> Iterator[None]:
         with evaluating(self.module), self.calling.installed(self.module):
             yield
-
-
-def _vectors(path: StreamPath, passed: StreamPass) -> tuple[Any, ...]:
-    """What was read, without what single tokens gave: (photo, variant, head, unit)."""
-    return tuple(
-        own.by_head()[:, None] if isinstance(own, Attended) else own
-        for own in passed.read
-    )
