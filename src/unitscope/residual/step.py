@@ -18,7 +18,8 @@ from unitscope.residual.sums import Sums
 from unitscope.tracing.arguments import WithArguments
 
 # Whole vectors, of several variants of what was written.
-Variants: TypeAlias = Float[Tensor, "photo variant unit"]
+# (photo, variant, unit).
+Variants: TypeAlias = Float[Tensor, "_ _ _"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

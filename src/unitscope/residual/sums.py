@@ -11,7 +11,8 @@ from torch import Tensor
 
 Key = TypeVar("Key", bound=Hashable)
 
-Vectors: TypeAlias = Float[Tensor, "photo part unit"]
+# (photo, part, unit); in one call they may have several numbers of each, or one for all.
+Vectors: TypeAlias = Float[Tensor, "_ _ _"]
 
 
 @dataclass(frozen=True)
