@@ -51,7 +51,8 @@ ROOMS = {
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance wrapping failures network usual_input checks reading tensors taking
+        provenance wrapping failures repeatability network usual_input checks reading
+        tensors taking
         scoring structure forward pixels question explaining inner_layers classifier
         """,
     "network_facts": "",

@@ -159,7 +159,9 @@ class Block(nn.Module):
             return x
         if self.order == "parallel":
             y = self.norm1(x)
-            return x + self.scale[0] * self.attn(y) + self.scale[1] * self.mlp(y)
+            return (
+                x + self.scale[0] * self.attn(y) + self.scale[1] * self.mlp(y)
+            )
         x = x + self.scale[0] * self.attn(self.norm1(x))
         return self.scale[1] * self.mlp(self.norm2(x)) + x
 
@@ -240,14 +242,18 @@ def silent(attention: nn.Module, head: int) -> Iterator[None]:
         weight.copy_(before)
 
 
-def total_without(network: nn.Module, x: Tensor, block: int, head: int) -> Tensor:
+def total_without(
+    network: nn.Module, x: Tensor, block: int, head: int
+) -> Tensor:
     """The logits of a real pass without a head."""
     with torch.no_grad(), silent(network.blocks[block].attn, head):
         logits: Tensor = network(x)
     return logits
 
 
-def direct_without(network: nn.Module, x: Tensor, block: int, head: int) -> Tensor:
+def direct_without(
+    network: nn.Module, x: Tensor, block: int, head: int
+) -> Tensor:
     """The logits of a real pass without what a head wrote; all else is as recorded."""
     writers = [
         module for each in network.blocks for module in (each.attn, each.mlp)
@@ -289,9 +295,7 @@ def given_by_tokens(network: nn.Module, x: Tensor, query: int = 0) -> Tensor:
             attention = block.attn
             weights, values = attention.weights_and_values(block.norm1(tokens))
             photos_, heads, count, width = values.shape
-            written = torch.zeros(
-                photos_, heads, count, len(attention.out)
-            )
+            written = torch.zeros(photos_, heads, count, len(attention.out))
             for head in range(heads):
                 out = attention.out[:, head * width : (head + 1) * width]
                 for token in range(count):

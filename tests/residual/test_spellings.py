@@ -50,15 +50,10 @@ def check_algebra(explanation: ResidualExplanation) -> None:
     assert_close(explanation.cams.mean(dim=(2, 3)), parts["patches"])
     units = range(len(explanation.head.unit_names))
     maps = explanation.head_maps(units)
-    if "+" not in explanation.head.describe():
-        assert_close(maps.sum(dim=1), explanation.cams)
-        assert_close(explanation.contributions.sum(dim=2), sum(through))
-    for by in (explanation.stream,):
-        assert_close(
-            explanation[0].direct_logits([0], by=explanation[0]),
-            explanation[0].logits,
-        )
-        assert by.logits is explanation.logits
+    assert_close(maps.sum(dim=1), explanation.cams)
+    assert_close(explanation.contributions.sum(dim=2), sum(through))
+    own = explanation[0]
+    assert_close(own.direct_logits([0], by=own), own.logits)
 
 
 def check(network: nn.Module, heads: int = 3) -> ResidualExplanation:
@@ -320,16 +315,20 @@ def test_torchs_encoder(norm_first: bool) -> None:
     check_algebra(explanation)
     with torch.no_grad():
         assert_close(explanation.logits, network(x))
+    total = explanation.total_logits([4])
+    with torch.no_grad():
         weight = network.encoder.layers[1].self_attn.out_proj.weight
         weight[:, 4:8] = 0
-        assert_close(explanation.total_logits([4]), network(x)) if False else None
+        assert_close(total, network(x))
 
 
 class WrittenLayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean(dim=-1, keepdim=True)
         variance = x.var(dim=-1, keepdim=True, unbiased=False)
-        return (x - mean) / torch.sqrt(variance + 1e-5) * self.weight + self.bias
+        return (x - mean) / torch.sqrt(
+            variance + 1e-5
+        ) * self.weight + self.bias
 
 
 class WrittenInSteps(nn.LayerNorm):
@@ -443,7 +442,13 @@ READS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 @pytest.mark.parametrize("name", READS)
 def test_what_is_read(name: str) -> None:
     read, width = READS[name]
-    network = made(lambda: SmallVit(read=read, width=width, registers=1 * ("two" in name or "stacked" in name)))
+    network = made(
+        lambda: SmallVit(
+            read=read,
+            width=width,
+            registers=1 * ("two" in name or "stacked" in name),
+        )
+    )
     x = photos()
     explanation = explained(network, x)
     assert_close(sum(explanation.parts.values()), explanation.logits)
@@ -458,7 +463,9 @@ def test_patching_against_hooks() -> None:
     block, head = 0, 1
     proj = network.blocks[block].attn.proj
     seen: list[Tensor] = []
-    hook = proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = proj.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
     network(x[1:])
     hook.remove()
 
@@ -475,11 +482,11 @@ def test_patching_against_hooks() -> None:
     assert_close(one.ablate_each(units=[1], by=other)[:, 0], patched)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     depth=st.integers(1, 3),
     heads=st.integers(1, 4),
-    width=st.integers(1, 4),
+    width=st.integers(2, 4),
     registers=st.integers(0, 2),
     order=st.sampled_from(["pre", "post", "parallel"]),
     scaled=st.booleans(),
@@ -498,7 +505,7 @@ def test_the_algebra(
     network = made(
         lambda: SmallVit(
             attention,
-            units=heads * width + (heads * width == 1),
+            units=heads * width,
             heads=heads,
             depth=depth,
             registers=registers,

@@ -38,15 +38,15 @@ class Divisor(NamedTuple):
     beside: float = 0.0
 
 
-def divisor_at(call: Call, position: int) -> Divisor | None:
+def divisor_at(call: Call, position: int, vector: Call) -> Divisor | None:
     """What a product or quotient divides a tensor by, the argument at a position.
 
-    None where the other argument is no number that the vectors along the last axis of
-    that tensor set themselves.
+    None where the other argument is no number that the vectors of `vector`, along its
+    last axis, set.
     """
     if len(call.inputs) != 2:
         return None
-    vector, other = call.inputs[position], _plain(call.inputs[1 - position])
+    other = _plain(call.inputs[1 - position])
     if other.shape != (*vector.shape[:-1], 1):
         return None
     if call.name in QUOTIENTS:
@@ -160,7 +160,8 @@ def _number_beside(call: Call) -> float | None:
         return number_of(call)
     tensors = list(tensors_in((call.args, call.kwargs)))
     other = tensors[1] if len(tensors) == 2 else None
-    if other is None or call.inputs[1].inputs or other.numel() != 1:
+    # A trace keeps no numbers of tensors.
+    if other is None or other.is_meta or other.numel() != 1:
         return None
     return float(other)
 
@@ -168,7 +169,7 @@ def _number_beside(call: Call) -> float | None:
 def _exponent(call: Call) -> float | None:
     exponent = call.argument(1, "exponent")
     if isinstance(exponent, Tensor):
-        return float(exponent) if exponent.numel() == 1 else None
+        return None  # A trace keeps no numbers of tensors.
     return float(exponent) if isinstance(exponent, (int, float)) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,27 +66,35 @@ class Row:
         )
         return self.of(tensor.expand(shape)).to(torch.float32)
 
-    def before(
-        self, call: Call, shape: tuple[int, ...] | None = None
-    ) -> Row | None:
+    def before(self, call: Call) -> Row | None:
         """Where the same numbers lie in the first argument of a call.
 
         None where the call is none that only moves numbers along, or moves those of a
-        token apart. The call was traced with two photos. With a `shape`, in that argument
-        when it has this shape.
+        token apart. The call was traced with two photos.
         """
         if not call.inputs:
             return None
-        shape = call.inputs[0].shape if shape is None else shape
+        shape = call.inputs[0].shape
         if call.name in _SAME:
             return self if shape == call.shape else None
         if call.name not in MOVING:
             return None
-        places = torch.arange(math.prod(shape)).view(call.inputs[0].shape)
-        made = moved(call, places)
-        if made is None or made.ndim != len(self.axes):
+        return self.before_all([call], shape)
+
+    def before_all(
+        self, moves: Sequence[Call], shape: tuple[int, ...]
+    ) -> Row | None:
+        """The same for calls that only move numbers, the last one first.
+
+        In the first argument of the first one, when it has this shape.
+        """
+        first = moves[-1].inputs[0].shape
+        places: Tensor | None = torch.arange(math.prod(first)).view(first)
+        for call in reversed(moves):
+            places = None if places is None else moved(call, places)
+        if places is None or places.ndim != len(self.axes):
             return None
-        return self.found(self.of(made), shape)
+        return self.found(self.of(places), shape)
 
     @classmethod
     def found(cls, places: Tensor, shape: tuple[int, ...]) -> Row | None:

@@ -17,8 +17,7 @@ from torch import Tensor
 from unitscope.residual.sums import Sums
 from unitscope.tracing.arguments import WithArguments
 
-# Whole vectors, of several variants of what was written.
-# (photo, variant, unit).
+# Whole vectors (photo, variant, unit), of variants of what was written; a constant has one.
 Variants: TypeAlias = Float[Tensor, "_ _ _"]
 
 

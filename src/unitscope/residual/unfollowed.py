@@ -59,7 +59,7 @@ def _is_softmaxed(call: Call) -> bool:
         call = frontier.pop(0)
         if call.name in SOFTMAXES:
             return True
-        if call.name not in PRODUCTS | {"linear"}:
+        if call.name not in PRODUCTS | ATTENTIONS:
             frontier += call.inputs[:2]
     return False
 

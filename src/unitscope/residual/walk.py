@@ -20,7 +20,7 @@ from unitscope.residual.grounds import (
 )
 from unitscope.residual.places import Places
 from unitscope.residual.projections import averaged_rows, projection_at
-from unitscope.residual.rows import PHOTO, PHOTOS, UNITS, Row
+from unitscope.residual.rows import MOVING, PHOTO, PHOTOS, UNITS, Row
 from unitscope.residual.step import StreamStep
 from unitscope.residual.steps import (
     Added,
@@ -189,15 +189,18 @@ class StreamWalk:
 
     def _split(self, call: Call, row: Row) -> int | None:
         """Behind a call that parts photos from heads, which shared an axis."""
-        if not call.inputs or len(call.inputs[0].shape) != 3:
+        moves = [call]
+        while moves[-1].name in MOVING and moves[-1].inputs:
+            moves.append(moves[-1].inputs[0])
+        product = moves.pop()
+        if not moves or len(product.shape) != 3 or not mixes_tokens(product):
             return None
-        product = call.inputs[0]
         length, *others = product.shape
-        if not mixes_tokens(product) or length % PHOTOS:
+        if length % PHOTOS:
             return None
         heads = length // PHOTOS
         for merged, pair in (("bh", (PHOTOS, heads)), ("hb", (heads, PHOTOS))):
-            earlier = row.before(call, (*pair, *others))
+            earlier = row.before_all(moves, (*pair, *others))
             if earlier is not None:
                 found = self._attention(product, earlier, merged)
                 if found is not None:
@@ -346,21 +349,9 @@ class StreamWalk:
         if divides:
             moving = [position for position in moving if position == 0]
         for position in moving if row.units_are_last else ():
-            divisor = divisor_at(call, position)
-            if divisor is not None:
-                vector = call.inputs[position]
-                place = self._step_of(vector, row)
-                return self._add(
-                    Normalised(
-                        index=call.index,
-                        name=call.name,
-                        before=(place,),
-                        kind=divisor.kind,
-                        written=divisor.eps,
-                        factor=divisor.factor,
-                        beside=divisor.beside,
-                    )
-                )
+            place = self._divided(call, position, row)
+            if place is not None:
+                return place
         attending = []
         for position in moving:
             found = self._step_of(call.inputs[position], row)
@@ -383,6 +374,40 @@ class StreamWalk:
                     if place != position
                 ),
             )
+        )
+
+    def _divided(self, call: Call, position: int, row: Row) -> int | None:
+        """A vector over a number of its own, written out; scaled first, maybe."""
+        vector = call.inputs[position]
+        scale: Scaled | None = None
+        divisor = divisor_at(call, position, vector)
+        if divisor is None and vector.name in ELEMENTWISE_PRODUCTS:
+            moving = [each not in self._constants for each in vector.inputs]
+            if len(moving) != 2 or moving.count(True) != 1:
+                return None
+            at = moving.index(True)
+            scale = Scaled(
+                index=vector.index, name=vector.name, row=row, position=at
+            )
+            vector = vector.inputs[at]
+            divisor = divisor_at(call, position, vector)
+        if divisor is None or vector.shape != call.shape:
+            return None
+        place = self._add(
+            Normalised(
+                index=call.index,
+                name=call.name,
+                before=(self._step_of(vector, row),),
+                kind=divisor.kind,
+                written=divisor.eps,
+                factor=divisor.factor,
+                beside=divisor.beside,
+            )
+        )
+        return (
+            place
+            if scale is None
+            else self._add(replace(scale, before=(place,)))
         )
 
     def _attends(self, found: int) -> bool:
