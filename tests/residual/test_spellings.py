@@ -26,6 +26,7 @@ from residual.small_vits import (
     softmaxed,
     total_without,
 )
+from unitscope.errors import LayerError
 from unitscope.residual.explanation import ResidualExplanation
 
 THROUGH_TOKENS = ("patches", "class token", "other tokens")
@@ -460,8 +461,7 @@ def test_patching_against_hooks() -> None:
     x = photos(2)
     both = explained(network, x)
     one, other = both[0], both[1]
-    block, head = 0, 1
-    proj = network.blocks[block].attn.proj
+    proj = network.blocks[0].attn.proj
     seen: list[Tensor] = []
     hook = proj.register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0])
@@ -480,6 +480,51 @@ def test_patching_against_hooks() -> None:
     hook.remove()
     assert_close(one.total_logits([1], by=other), patched)
     assert_close(one.ablate_each(units=[1], by=other)[:, 0], patched)
+
+
+def test_mlps_of_post_norm_blocks() -> None:
+    network = made(lambda: SmallVit(order="post", scaled=True))
+    explanation = explained(network, photos())
+    writes = explanation.writes
+    assert list(writes) == ["blocks.0.mlp", "blocks.1.mlp"]
+    assert_close(sum(writes.values()), explanation.parts["MLPs"])
+    neurons = explanation.neurons("blocks.0.mlp")
+    torch.testing.assert_close(explanation.neurons(0, [2]), neurons[:, :, [2]])
+
+
+def test_neurons_against_loops() -> None:
+    network = made(SmallVit)
+    x = photos()
+    explanation = explained(network, x)
+    with torch.no_grad():
+        tokens = network.tokens(x)
+        hidden = []
+        for block in network.blocks:
+            middle = block.attn(block.norm1(tokens)) * block.scale[0] + tokens
+            hidden.append(F.gelu(block.mlp.fc1(block.norm2(middle)))[:, 0])
+            tokens = block(tokens)
+        sigma = (tokens[:, 0].var(dim=1, unbiased=False) + 1e-5).sqrt()
+        for place, block in enumerate(network.blocks):
+            out = block.mlp.fc2.weight * block.scale[1]
+            wanted = torch.zeros(2, 24, 5)
+            for neuron in range(24):
+                write = hidden[place][:, neuron, None] * out[:, neuron]
+                write = write - write.mean(dim=1, keepdim=True)
+                write = write / sigma[:, None] * network.norm.weight
+                wanted[:, neuron] = write @ network.head.weight.T
+            assert_close(explanation.neurons(place), wanted)
+            bias = block.mlp.fc2.bias * block.scale[1]
+            bias = (bias - bias.mean()) / sigma[:, None] * network.norm.weight
+            write = explanation.writes[f"blocks.{place}.mlp"]
+            assert_close(
+                wanted.sum(dim=1) + bias @ network.head.weight.T, write
+            )
+    with pytest.raises(
+        LayerError, match=r"no MLP 'blocks.1.mpl'.*blocks.1.mlp"
+    ):
+        explanation.neurons("blocks.1.mpl")
+    with pytest.raises(LayerError, match="no MLP 2: 2 write"):
+        explanation.neurons(2)
 
 
 @settings(max_examples=6, deadline=None)

@@ -19,7 +19,6 @@ from unitscope.residual.grounds import (
     CLASS_TOKEN,
     OTHER_TOKENS,
     Attention,
-    Written,
 )
 from unitscope.residual.path import StreamPass, StreamPath
 from unitscope.residual.sums import Sums, Vectors
@@ -49,13 +48,14 @@ class StreamAccount:
     the patches. `contributions` are what every head gives through all tokens. `parts` add
     up to the logits. `attention` is the share of its attention that each head gives to
     each patch, times the number of patches: 1 everywhere where a head attends to all
-    patches alike, and to nothing else.
+    patches alike, and to nothing else. `written` is what each MLP wrote, in their order.
     """
 
     maps: Float[Tensor, "photo class row col"]
     contributions: Float[Tensor, "photo class unit"]
     parts: dict[str, Float[Tensor, "photo class"]]
     attention: Float[Tensor, "photo unit row col"]
+    written: tuple[Float[Tensor, "photo class"], ...] = ()
 
     @classmethod
     def of(cls, path: StreamPath, passed: StreamPass) -> StreamAccount:
@@ -68,6 +68,10 @@ class StreamAccount:
                 torch.cat(heads, dim=1).transpose(1, 2).contiguous(),
                 _parts(path, sums, passed.logits),
                 _attention(path, passed),
+                tuple(
+                    sums.written[index].sum(dim=1).expand_as(passed.logits)
+                    for index in path.mlps
+                ),
             )
 
     def check(
@@ -108,6 +112,7 @@ class StreamAccount:
             self.contributions[photos],
             {name: part[photos] for name, part in self.parts.items()},
             self.attention[photos],
+            tuple(each[photos] for each in self.written),
         )
 
     def joined(self, others: list[StreamAccount]) -> StreamAccount:
@@ -121,6 +126,10 @@ class StreamAccount:
                 for name in self.parts
             },
             torch.cat([each.attention for each in every]),
+            tuple(
+                torch.cat(same)
+                for same in zip(*(each.written for each in every), strict=True)
+            ),
         )
 
 
@@ -131,14 +140,9 @@ def _parts(
     parts = {PATCHES: [part.sum(dim=1) for part in sums.patches.values()]}
     for name, part in sums.others.items():
         parts[name] = [part.sum(dim=1)]
-    mlps = {
-        step.index
-        for step in path.steps
-        if isinstance(step, Written) and step.is_mlp
-    }
     first = path.calls[0].index
     for index, part in sums.written.items():
-        name = MLPS if index in mlps else OTHER_LAYERS
+        name = MLPS if index in path.mlps else OTHER_LAYERS
         name = EMBEDDING if index < first else name
         parts.setdefault(name, []).append(part.sum(dim=1))
     parts[EMBEDDING] = [*parts.get(EMBEDDING, []), *_sum_of(sums.embedding)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from unitscope.attribution.constants import Constants
 from unitscope.errors import HeadError
+from unitscope.residual.grounds import Written
 from unitscope.residual.places import Places
+from unitscope.residual.step import StreamStep
 from unitscope.residual.unfollowed import MIXERS, attends
 from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import LINEAR_FUNCTIONS
@@ -19,6 +22,19 @@ class Branches:
         self, stream: set[int], constants: Constants, places: Places
     ) -> None:
         self._stream, self._constants, self._places = stream, constants, places
+
+    def mark(
+        self, steps: list[StreamStep], made: dict[int, Call], first: int
+    ) -> None:
+        """Mark the steps that MLPs wrote, of those at the places `made`, by their calls.
+
+        What was made before the call `first` is the embedding. Raises HeadError as
+        `is_mlp` does.
+        """
+        for place, call in made.items():
+            step = steps[place]
+            if call.index >= first and isinstance(step, Written):
+                steps[place] = replace(step, is_mlp=self.is_mlp(call))
 
     def is_mlp(self, call: Call) -> bool:
         """Whether what a call wrote was computed from the token that is read alone.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unitscope.attribution.head_walk import behind_guards
+from unitscope.attribution.head_walk import behind_guards, normalises_all
 from unitscope.attribution.pooling import reduced_axes
 from unitscope.residual.steps import number_of
 from unitscope.tracing.arguments import tensors_in
@@ -20,6 +20,7 @@ from unitscope.tracing.functions import (
     QUOTIENTS,
     REVERSED_QUOTIENTS,
     SUBTRACTIONS,
+    UNIT_NORMALISATIONS,
 )
 
 _POWERS = ("pow", "pow_", "__pow__")
@@ -65,6 +66,15 @@ def divisor_at(call: Call, position: int, vector: Call) -> Divisor | None:
     if is_inverse and not is_one_over and len(other.inputs) == 1:
         return _root(_plain(other.inputs[0]), vector)
     return None
+
+
+def normalisation_at(call: Call) -> str | None:
+    """What a normalisation of vectors divides by; None where it takes more than those."""
+    if call.name == "group_norm" and len(call.shape) != 2:
+        return None
+    if not normalises_all(call, call.shape[-1]):
+        return None
+    return UNIT_NORMALISATIONS[call.name]
 
 
 def is_centred(call: Call) -> bool:

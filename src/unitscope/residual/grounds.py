@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unitscope.attribution.readings import Reading
+from unitscope.attribution.steps import affine
 from unitscope.residual.attention import Attended, AttentionCall
 from unitscope.residual.rows import Row
 from unitscope.residual.step import StreamStep, Variants
@@ -129,7 +130,7 @@ class Written(StreamStep):
     row: Row
     is_mlp: bool = False
 
-    def made(self, result: Any) -> Tensor:
+    def made(self, result: Any) -> Tensor | None:
         """See StreamStep."""
         tensor = first_tensor(result)
         assert tensor is not None
@@ -142,6 +143,26 @@ class Written(StreamStep):
     def of_vectors(self, before: Sequence[Variants], read: Tensor) -> Variants:
         """See StreamStep."""
         return read
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Neurons(Written):
+    """What every neuron of an MLP wrote for the token, and behind them the bias."""
+
+    def meet(self, call: WithArguments) -> Tensor:
+        """See StreamStep."""
+        tensors = list(tensors_in((call.args, call.kwargs)))
+        hidden = _plain(self.row.of(tensors[1 if self.name == "addmm" else 0]))
+        caught = Caught(tensors[0].detach(), call.args, call.kwargs)
+        weight, bias = affine(self.name, caught)
+        written = hidden[:, :, None] * weight.T
+        if bias is None:
+            bias = weight.new_zeros(len(weight))
+        beside = bias.expand(len(hidden), 1, -1)
+        return torch.cat([written, beside], dim=1)
+
+    def made(self, result: Any) -> None:
+        """See StreamStep."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

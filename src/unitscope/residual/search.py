@@ -63,7 +63,8 @@ def find_stream(
             grid=path.patches.grid,
             map_shape=(len(path.heads), *path.patches.cells),
             reason=reason,
-            blocks=_blocks(path, traced),
+            blocks=_layers(traced, [call.index for call in path.calls]),
+            mlps=_layers(traced, list(path.mlps)),
             unit_names=tuple(f"{block}.{head}" for block, head in path.heads),
             tokens=_tokens_read(path),
             held=_is_held(steps),
@@ -121,17 +122,17 @@ def _prove(
     return error
 
 
-def _blocks(path: StreamPath, traced: Trace) -> tuple[str, ...]:
-    """The layer in which each attention call runs."""
+def _layers(traced: Trace, indices: Sequence[int]) -> tuple[str, ...]:
+    """The layer in which each of some calls runs."""
     names = []
-    for call in path.calls:
+    for index in indices:
         ends_next = [
             (name, run.leaf)
             for name, run in zip(traced.names(), traced.runs, strict=True)
-            if run.call.index >= call.index
+            if run.call.index >= index
         ]
         name, is_leaf = ends_next[0] if ends_next else ("the network", False)
-        # What follows the attention is a part of the same layer.
+        # What follows the call is a part of the same layer.
         is_inside = is_leaf and "." in name
         names.append(name.rpartition(".")[0] if is_inside else name)
     return tuple(names)

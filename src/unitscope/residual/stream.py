@@ -182,6 +182,19 @@ class Stream:
         check_same(passed.logits, self.logits, self.inputs.dtype)
         return head_maps(self.path, passed, units)
 
+    def neurons(self, mlp: int) -> Float[Tensor, "photo neuron class"]:
+        """What every neuron of an MLP writes to the logits, by the number of the MLP.
+
+        One more forward pass.
+        """
+        index, place = list(self.path.mlps.items())[mlp]
+        path = self.path.with_neurons(place)
+        with self._running():
+            passed = path.run(self.module, self.inputs, Change(self.keep[None]))
+        check_same(passed.logits, self.logits, self.inputs.dtype)
+        with without_autocast(self.logits):
+            return path.sums(passed.read).written[index][:, :-1]
+
     def _without_each(
         self, units: Sequence[int], by: list[Tensor] | None
     ) -> Float[Tensor, "unit class"]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from unitscope.attribution.constants import Constants
-from unitscope.attribution.head_walk import normalises_all
 from unitscope.errors import HeadError
 from unitscope.geometry import Grid
 from unitscope.residual.attention import attention_at, mixes_tokens
 from unitscope.residual.branches import Branches
-from unitscope.residual.divisors import divisor_at, is_centred
+from unitscope.residual.divisors import divisor_at, is_centred, normalisation_at
 from unitscope.residual.grounds import (
     Attention,
     Constant,
@@ -95,12 +94,8 @@ class StreamWalk:
         if not self.attentions:
             raise HeadError(in_words(self._ends))
         stream = {call for call, _ in self._known}
-        written = Branches(stream, self._constants, self._places)
-        for place, call in self._made.items():
-            if call.index >= self._first_attention:
-                is_mlp = written.is_mlp(call)
-                step = self.steps[place]
-                self.steps[place] = replace(step, is_mlp=is_mlp)  # type: ignore[call-arg]
+        branches = Branches(stream, self._constants, self._places)
+        branches.mark(self.steps, self._made, self._first_attention)
         return place
 
     def grids(self) -> dict[tuple[int, int], Grid]:
@@ -352,10 +347,11 @@ class StreamWalk:
             place = self._divided(call, position, row)
             if place is not None:
                 return place
+        others = [each for each in call.inputs if each not in self._constants]
         attending = []
         for position in moving:
             found = self._step_of(call.inputs[position], row)
-            if self._attends(found) or len(call.inputs) == 1:
+            if self._attends(found) or len(others) == 1:
                 attending.append((position, found))
         if len(attending) != 1:
             return None
@@ -421,16 +417,12 @@ class StreamWalk:
         return False
 
     def _normalised(self, call: Call, row: Row) -> int | None:
+        kind = normalisation_at(call)
+        if kind is None or not (
+            row.units_are_last or row.axes == (PHOTO, UNITS)
+        ):
+            return None
         if not all(each in self._constants for each in call.inputs[1:]):
-            return None
-        if not row.units_are_last and row.axes != (PHOTO, UNITS):
-            return None
-        if not normalises_all(call, call.shape[-1]):
-            return None
-        kind = {"root mean square": "root mean square", "length": "length"}.get(
-            UNIT_NORMALISATIONS[call.name], "layer"
-        )
-        if call.name == "group_norm" and len(call.shape) != 2:
             return None
         return self._behind(Normalised, call, call.inputs[0], row, kind=kind)
 
