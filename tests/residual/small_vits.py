@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Queries, keys and values (photo, head, token, unit) → (photo, token, headunit).
 Spelling = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def cases(every: Iterable[Any], *quick: Any) -> list[Any]:
+    """All cases of a test, of which some run by default; the others are slow."""
+    return [
+        pytest.param(
+            each,
+            marks=[] if each in quick else pytest.mark.slow,
+            id=getattr(each, "__name__", str(each)),
+        )
+        for each in every
+    ]
 
 
 def joined(heads: Tensor) -> Tensor:

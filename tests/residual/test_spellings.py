@@ -18,6 +18,7 @@ from residual.small_vits import (
     SPELLINGS,
     Attention,
     SmallVit,
+    cases,
     direct_without,
     given_by_tokens,
     joined,
@@ -93,7 +94,15 @@ def check_maps(
     assert_close(explanation.cams, maps.sum(dim=1))
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize(
+    "name",
+    cases(
+        SPELLINGS,
+        "fused",
+        "merged heads and photos",
+        "einsum, heads behind tokens",
+    ),
+)
 def test_every_spelling_of_attention(name: str) -> None:
     attention = partial(Attention, spelling=SPELLINGS[name])
     network = made(lambda: SmallVit(attention))
@@ -186,7 +195,9 @@ class ByEinsum(Attention):
         return torch.einsum("bqhd,ohd->bqo", taken, out) + self.proj.bias
 
 
-@pytest.mark.parametrize("attention", [Talking, Normed, Masked, ByEinsum])
+@pytest.mark.parametrize(
+    "attention", cases([Talking, Normed, Masked, ByEinsum], Masked)
+)
 def test_attention_of_other_weights(attention: type[Attention]) -> None:
     network = made(lambda: SmallVit(attention))
     check_maps(network, check(network))
@@ -201,6 +212,7 @@ class Last(SmallVit):
         return torch.cat([patches, first], dim=1) + self.position
 
 
+@pytest.mark.slow
 def test_a_last_class_token_of_causal_attention() -> None:
     network = made(lambda: Last(Causal, read=lambda x: x[:, -1]))
     explanation = check(network)
@@ -210,6 +222,7 @@ def test_a_last_class_token_of_causal_attention() -> None:
     assert_close(explanation.head_maps(range(6)), maps)
 
 
+@pytest.mark.slow
 def test_a_patch_that_is_read_is_a_patch() -> None:
     network = made(lambda: SmallVit(read=lambda x: x[:, 7]))
     explanation = check(network)
@@ -232,6 +245,7 @@ class Grouped(Attention):
         return softmaxed(q, k[:, :1].expand_as(k)), v[:, :1].expand_as(v)
 
 
+@pytest.mark.slow
 def test_grouped_queries() -> None:
     network = made(lambda: SmallVit(Grouped))
     check_maps(network, check(network))
@@ -283,7 +297,7 @@ WHOLE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", cases(WHOLE, "both masks"))
 def test_whole_multi_head_attention(name: str) -> None:
     attention = partial(WholeAttention, **WHOLE[name])
     explanation = check(made(lambda: SmallVit(attention)))
@@ -308,7 +322,7 @@ class EncoderVit(SmallVit):
         return logits
 
 
-@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("norm_first", cases([False, True]))
 def test_torchs_encoder(norm_first: bool) -> None:
     network = made(lambda: EncoderVit(norm_first=norm_first))
     x = photos()
@@ -392,7 +406,7 @@ NORMS: list[Callable[[int], nn.Module]] = [
 ]
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", cases(NORMS, WrittenLayerNorm))
 def test_divisors_of_normalisations_that_are_written_out_follow(
     norm: Callable[[int], nn.Module],
 ) -> None:
@@ -416,7 +430,7 @@ ORDERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", cases(ORDERS, "post, scaled, registers"))
 def test_orders_of_blocks(name: str) -> None:
     network = made(lambda: SmallVit(**ORDERS[name]))
     explanation = check(network)
@@ -440,7 +454,9 @@ READS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize(
+    "name", cases(READS, "class token and mean of patches")
+)
 def test_what_is_read(name: str) -> None:
     read, width = READS[name]
     network = made(
@@ -482,6 +498,7 @@ def test_patching_against_hooks() -> None:
     assert_close(one.ablate_each(units=[1], by=other)[:, 0], patched)
 
 
+@pytest.mark.slow
 def test_mlps_of_post_norm_blocks() -> None:
     network = made(lambda: SmallVit(order="post", scaled=True))
     explanation = explained(network, photos())
@@ -527,7 +544,8 @@ def test_neurons_against_loops() -> None:
         explanation.neurons(2)
 
 
-@settings(max_examples=6, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None)
 @given(
     depth=st.integers(1, 3),
     heads=st.integers(1, 4),

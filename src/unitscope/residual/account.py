@@ -19,6 +19,7 @@ from unitscope.residual.grounds import (
     CLASS_TOKEN,
     OTHER_TOKENS,
     Attention,
+    Written,
 )
 from unitscope.residual.path import StreamPass, StreamPath
 from unitscope.residual.sums import Sums, Vectors
@@ -140,10 +141,14 @@ def _parts(
     parts = {PATCHES: [part.sum(dim=1) for part in sums.patches.values()]}
     for name, part in sums.others.items():
         parts[name] = [part.sum(dim=1)]
-    first = path.calls[0].index
+    embedding = {
+        step.index
+        for step in path.steps
+        if isinstance(step, Written) and step.is_embedding
+    }
     for index, part in sums.written.items():
         name = MLPS if index in path.mlps else OTHER_LAYERS
-        name = EMBEDDING if index < first else name
+        name = EMBEDDING if index in embedding else name
         parts.setdefault(name, []).append(part.sum(dim=1))
     parts[EMBEDDING] = [*parts.get(EMBEDDING, []), *_sum_of(sums.embedding)]
     parts[BIAS] = _sum_of(sums.constant)

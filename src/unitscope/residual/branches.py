@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from unitscope.attribution.constants import Constants
@@ -10,7 +10,7 @@ from unitscope.errors import HeadError
 from unitscope.residual.grounds import Written
 from unitscope.residual.places import Places
 from unitscope.residual.step import StreamStep
-from unitscope.residual.unfollowed import MIXERS, attends
+from unitscope.residual.unfollowed import MIXERS, UNITS_ONLY, attends, in_words
 from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import LINEAR_FUNCTIONS
 
@@ -33,8 +33,13 @@ class Branches:
         """
         for place, call in made.items():
             step = steps[place]
-            if call.index >= first and isinstance(step, Written):
-                steps[place] = replace(step, is_mlp=self.is_mlp(call))
+            if not isinstance(step, Written):
+                continue
+            is_embedding = call.index < first
+            is_mlp = not is_embedding and self.is_mlp(call)
+            steps[place] = replace(
+                step, is_mlp=is_mlp, is_embedding=is_embedding
+            )
 
     def is_mlp(self, call: Call) -> bool:
         """Whether what a call wrote was computed from the token that is read alone.
@@ -50,7 +55,26 @@ class Branches:
                 )
         if call.name not in LINEAR_FUNCTIONS:
             return False
-        return not any(each.name in MIXERS for each in branch)
+        return not any(map(self._mixes, branch))
+
+    def why(self, ends: Sequence[Call], made: Mapping[int, Call]) -> str:
+        """Why a walk met no attention, in words: see `in_words`."""
+        branches = [list(self._calls(call)) for call in made.values()]
+        attending = [
+            call for branch in branches for call in branch if attends(call)
+        ]
+        if attending and all(map(self._places.mixes_units, attending)):
+            return UNITS_ONLY
+        return in_words(ends, branches)
+
+    def _mixes(self, call: Call) -> bool:
+        """Whether a call mixes tokens, or units by weights that the photo sets."""
+        if call.name in MIXERS:
+            return True
+        is_product = call.name in LINEAR_FUNCTIONS
+        return is_product and not any(
+            each in self._constants for each in call.inputs
+        )
 
     def _calls(self, call: Call) -> Iterator[Call]:
         waiting, seen = [call], {id(call)}

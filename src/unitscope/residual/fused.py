@@ -38,8 +38,10 @@ def of_fused(
 
     row = by_head(asking[..., query : query + 1, :], "bhqd", letters)
     of_keys = tuple("k" if one == "q" else one for one in letters)
-    key = by_head(key, "bhkd", of_keys).repeat_interleave(repeats, dim=1)
-    value = by_head(value, "bhkd", of_keys).repeat_interleave(repeats, dim=1)
+    key, value = (by_head(each, "bhkd", of_keys) for each in (key, value))
+    if repeats > 1:
+        key = key.repeat_interleave(repeats, dim=1)
+        value = value.repeat_interleave(repeats, dim=1)
     scores = row @ key.transpose(-2, -1) * scale
     if mask is not None:
         mask = mask.expand(*asking.shape[:-1], tokens)[

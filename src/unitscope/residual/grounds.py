@@ -122,13 +122,14 @@ class Pooled(StreamStep):
 class Written(StreamStep):
     """What a layer wrote for the token, whatever it computed it from.
 
-    An MLP computed it from the token alone.
+    An MLP computed it from the token alone; the embedding comes before all attention.
     """
 
     of_photos = True
 
     row: Row
     is_mlp: bool = False
+    is_embedding: bool = False
 
     def made(self, result: Any) -> Tensor | None:
         """See StreamStep."""
@@ -204,6 +205,17 @@ class JoinedConstant(Constant):
         tensors = list(tensors_in((call.args, call.kwargs)))
         vector = self.row.of(tensors[self.position].detach())
         return _plain(vector)[:, None].clone()
+
+
+def attends_at(steps: Sequence[StreamStep], place: int) -> bool:
+    """Whether the step at a place goes back to attention, or to a pool of patches."""
+    places = [place]
+    while places:
+        step = steps[places.pop()]
+        if isinstance(step, (Attention, Pooled)):
+            return True
+        places += step.before
+    return False
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from unitscope.attribution.constants import Constants
 from unitscope.attribution.probes import probes
 from unitscope.errors import HeadError, kind_and_text
 from unitscope.residual.account import StreamAccount
@@ -21,6 +22,9 @@ from unitscope.tracing.blame import is_ours, is_passed_on
 from unitscope.tracing.calls import Call
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.trace import Trace, trace
+
+# Give numbers of a tensor to Python.
+_TAKING = ("item", "tolist", "__float__", "__int__")
 
 
 def find_stream(
@@ -67,7 +71,7 @@ def find_stream(
             mlps=_layers(traced, list(path.mlps)),
             unit_names=tuple(f"{block}.{head}" for block, head in path.heads),
             tokens=_tokens_read(path),
-            held=_is_held(steps),
+            held=_is_held(steps) or _takes_numbers(traced),
         ),
         path,
     )
@@ -149,3 +153,11 @@ def _tokens_read(path: StreamPath) -> int:
 def _is_held(steps: Sequence[StreamStep]) -> bool:
     """Whether numbers that the photo sets multiply the stream."""
     return any(isinstance(step, Scaled) and step.is_gate for step in steps)
+
+
+def _takes_numbers(traced: Trace) -> bool:
+    """Whether Python takes numbers out of tensors that the photo sets."""
+    constants = Constants()
+    return any(
+        call.name in _TAKING and call not in constants for call in traced.calls
+    )

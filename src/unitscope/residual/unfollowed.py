@@ -27,6 +27,10 @@ MIXERS = (
     | {"roll", "conv1d"}
 ) - {"addmm", "mm", "matmul", "__matmul__"}
 
+UNITS_ONLY = (
+    "no token attends to others: its attention mixes units with each other"
+)
+
 _POOLS = REDUCTIONS | {
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
@@ -64,8 +68,19 @@ def _is_softmaxed(call: Call) -> bool:
     return False
 
 
-def in_words(ends: Sequence[Call]) -> str:
-    """Why a walk from the logits met no attention: `ends` are the calls that ended it."""
+def in_words(ends: Sequence[Call], branches: Sequence[Sequence[Call]]) -> str:
+    """Why a walk from the logits met no attention.
+
+    `ends` are the calls that ended it, in turn; `branches` what layers computed that
+    write to the logits: one of them where these do not come from a sum.
+    """
+    if any(_is_factorised(call) for branch in branches for call in branch):
+        return (
+            "the token that is read takes from others by products in which no token has "
+            "a weight of its own (factorised attention)"
+        )
+    if len(branches) > 1:
+        return "the logits are not read from a token that attends to others, token by token"
     call = ends[0] if ends else None
     if call is None or call.name in _POOLS:
         return (
@@ -77,12 +92,16 @@ def in_words(ends: Sequence[Call]) -> str:
             f"'{call.name}' stands between the token that is read and the logits, "
             "which are then no sum of what was written"
         )
-    if call.name in ("einsum", *PRODUCTS):
-        return (
-            "the token that is read takes from others by a product in which no token "
-            "has a weight of its own, as in factorised attention"
-        )
     return (
         "the logits are not read from a token that attends to others: the way back from "
         f"them ends at '{call.name}'"
+    )
+
+
+def _is_factorised(call: Call) -> bool:
+    """Whether a product takes what another product gave, with no softmax between."""
+    if call.name not in PRODUCTS or not mixes_tokens(call):
+        return False
+    return any(
+        each.name in PRODUCTS and mixes_tokens(each) for each in call.inputs
     )

@@ -16,6 +16,7 @@ from unitscope.residual.grounds import (
     JoinedConstant,
     Pooled,
     Written,
+    attends_at,
 )
 from unitscope.residual.places import Places
 from unitscope.residual.projections import averaged_rows, projection_at
@@ -31,11 +32,7 @@ from unitscope.residual.steps import (
     Scaled,
 )
 from unitscope.residual.token_axis import joined_axis
-from unitscope.residual.unfollowed import (
-    NoAttentionError,
-    attends,
-    in_words,
-)
+from unitscope.residual.unfollowed import NoAttentionError, attends
 from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import (
     CONCATENATIONS,
@@ -73,12 +70,6 @@ class StreamWalk:
         self._places = Places(single)
         self.steps: list[StreamStep] = []
 
-    @property
-    def attentions(self) -> list[Attention]:
-        """The steps that read attention, in the order of their calls."""
-        found = [each for each in self.steps if isinstance(each, Attention)]
-        return sorted(found, key=lambda step: step.index)
-
     def walk(self, logits: Call) -> int:
         """The place of the step that makes the logits (photo, class).
 
@@ -91,10 +82,10 @@ class StreamWalk:
             place = self._step_of(logits, Row((PHOTO, UNITS)))
         except RecursionError:
             raise HeadError("the network is too deep to be followed") from None
-        if not self.attentions:
-            raise HeadError(in_words(self._ends))
         stream = {call for call, _ in self._known}
         branches = Branches(stream, self._constants, self._places)
+        if not any(isinstance(each, Attention) for each in self.steps):
+            raise HeadError(branches.why(self._ends, self._made))
         branches.mark(self.steps, self._made, self._first_attention)
         return place
 
@@ -107,7 +98,10 @@ class StreamWalk:
                 found[cells] = grid
             elif isinstance(step, Attention):
                 grid = self._places.grid(step)
-                found.setdefault(step.tokens.patches, grid)
+                if found.setdefault(step.tokens.patches, grid) != grid:
+                    raise HeadError(
+                        "blocks attend to the patches in several orders"
+                    )
         return found
 
     def _step_of(self, call: Call, row: Row) -> int:
@@ -351,7 +345,7 @@ class StreamWalk:
         attending = []
         for position in moving:
             found = self._step_of(call.inputs[position], row)
-            if self._attends(found) or len(others) == 1:
+            if attends_at(self.steps, found) or len(others) == 1:
                 attending.append((position, found))
         if len(attending) != 1:
             return None
@@ -406,16 +400,6 @@ class StreamWalk:
             else self._add(replace(scale, before=(place,)))
         )
 
-    def _attends(self, found: int) -> bool:
-        """Whether a step goes back to attention."""
-        places = [found]
-        while places:
-            step = self.steps[places.pop()]
-            if isinstance(step, (Attention, Pooled)):
-                return True
-            places += step.before
-        return False
-
     def _normalised(self, call: Call, row: Row) -> int | None:
         kind = normalisation_at(call)
         if kind is None or not (
@@ -431,7 +415,7 @@ class StreamWalk:
         if spelled is None:
             return None
         found = self._step_of(call.inputs[spelled.input], spelled.row)
-        if not self._attends(found):
+        if not attends_at(self.steps, found):
             # Not the stream, but a layer that writes into it.
             raise _Ended("a linear layer of something else")
         return self._add(
