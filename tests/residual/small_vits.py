@@ -33,7 +33,8 @@ def joined(heads: Tensor) -> Tensor:
 
 
 def softmaxed(q: Tensor, k: Tensor) -> Tensor:
-    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+    scores = q @ k.transpose(-2, -1) * float(q.shape[-1]) ** -0.5
+    return scores.softmax(dim=-1)
 
 
 def merged(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -120,17 +121,18 @@ class Attention(nn.Module):
         self.proj = nn.Linear(units, units)
 
     @property
-    def out(self) -> nn.Parameter:
+    def out(self) -> Tensor:
         return self.proj.weight
 
     def weights_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         q, k, v = self.split(x)
         return softmaxed(q, k), v
 
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         photos, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(photos, tokens, 3, self.heads, -1)
-        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
 
     def forward(self, x: Tensor) -> Tensor:
         projected: Tensor = self.proj(self.spelling(*self.split(x)))
@@ -154,8 +156,8 @@ class Block(nn.Module):
     def __init__(
         self,
         units: int,
-        attn: nn.Module,
-        norm: Callable[[int], nn.Module],
+        attn: Any,
+        norm: Callable[[int], Any],
         order: str,
         scaled: bool,
     ) -> None:
@@ -168,15 +170,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.order == "post":
             x = self.norm1(x + self.scale[0] * self.attn(x))
-            x = self.norm2(x + self.scale[1] * self.mlp(x))
-            return x
+            done: Tensor = self.norm2(x + self.scale[1] * self.mlp(x))
+            return done
         if self.order == "parallel":
             y = self.norm1(x)
-            return (
-                x + self.scale[0] * self.attn(y) + self.scale[1] * self.mlp(y)
-            )
+            taken: Tensor = self.scale[0] * self.attn(y)
+            return x + taken + self.scale[1] * self.mlp(y)
         x = x + self.scale[0] * self.attn(self.norm1(x))
-        return self.scale[1] * self.mlp(self.norm2(x)) + x
+        written: Tensor = self.scale[1] * self.mlp(self.norm2(x))
+        return written + x
 
 
 class SmallVit(nn.Module):
@@ -184,8 +186,8 @@ class SmallVit(nn.Module):
 
     def __init__(
         self,
-        attention: Callable[[int, int], nn.Module] = Attention,
-        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+        attention: Callable[[int, int], Any] = Attention,
+        norm: Callable[[int], Any] = nn.LayerNorm,
         *,
         units: int = 12,
         heads: int = 3,
@@ -243,7 +245,7 @@ def photos(count: int = 2, seed: int = 1) -> Tensor:
 
 
 @contextlib.contextmanager
-def silent(attention: nn.Module, head: int) -> Iterator[None]:
+def silent(attention: Any, head: int) -> Iterator[None]:
     """Inside, nothing that a head gives reaches the output projection."""
     weight = attention.out
     width = weight.shape[1] // attention.heads
@@ -255,18 +257,14 @@ def silent(attention: nn.Module, head: int) -> Iterator[None]:
         weight.copy_(before)
 
 
-def total_without(
-    network: nn.Module, x: Tensor, block: int, head: int
-) -> Tensor:
+def total_without(network: Any, x: Tensor, block: int, head: int) -> Tensor:
     """The logits of a real pass without a head."""
     with torch.no_grad(), silent(network.blocks[block].attn, head):
         logits: Tensor = network(x)
     return logits
 
 
-def direct_without(
-    network: nn.Module, x: Tensor, block: int, head: int
-) -> Tensor:
+def direct_without(network: Any, x: Tensor, block: int, head: int) -> Tensor:
     """The logits of a real pass without what a head wrote; all else is as recorded."""
     writers = [
         module for each in network.blocks for module in (each.attn, each.mlp)
@@ -299,7 +297,7 @@ def direct_without(
     return logits
 
 
-def given_by_tokens(network: nn.Module, x: Tensor, query: int = 0) -> Tensor:
+def given_by_tokens(network: Any, x: Tensor, query: int = 0) -> Tensor:
     """What a pre-norm network's tokens give, (photo, block, head, token, class), by loops."""
     with torch.no_grad():
         tokens = network.tokens(x)

@@ -113,7 +113,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", cases(REFUSED, "pooler", "shuffled"))
+@pytest.mark.parametrize("name", cases(REFUSED, "shuffled"))
 def test_local_answers_say_why_there_is_no_stream(name: str) -> None:
     make, reason = REFUSED[name]
     model = unitscope.wrap(made(make))

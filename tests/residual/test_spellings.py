@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -33,9 +33,9 @@ from unitscope.residual.explanation import ResidualExplanation
 THROUGH_TOKENS = ("patches", "class token", "other tokens")
 
 
-def explained(network: nn.Module, x: Tensor) -> ResidualExplanation:
+def explained(network: Any, x: Tensor) -> ResidualExplanation:
     explanation = unitscope.wrap(network).explain(x)
-    assert isinstance(explanation, ResidualExplanation), explanation.head.reason
+    assert isinstance(explanation, ResidualExplanation), explanation.head
     return explanation
 
 
@@ -44,21 +44,26 @@ def assert_close(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * max(scale, 1))
 
 
+def total_of(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(dim=0)
+
+
 def check_algebra(explanation: ResidualExplanation) -> None:
     """Parts add up to the logits, heads to what came through tokens, maps to `cams`."""
     parts = explanation.parts
-    assert_close(sum(parts.values()), explanation.logits)
+    assert_close(total_of(parts.values()), explanation.logits)
     through = [parts[name] for name in THROUGH_TOKENS if name in parts]
     assert_close(explanation.cams.mean(dim=(2, 3)), parts["patches"])
     units = range(len(explanation.head.unit_names))
     maps = explanation.head_maps(units)
     assert_close(maps.sum(dim=1), explanation.cams)
-    assert_close(explanation.contributions.sum(dim=2), sum(through))
+    assert_close(explanation.contributions.sum(dim=2), total_of(through))
     own = explanation[0]
+    assert isinstance(own, ResidualExplanation)
     assert_close(own.direct_logits([0], by=own), own.logits)
 
 
-def check(network: nn.Module, heads: int = 3) -> ResidualExplanation:
+def check(network: Any, heads: int = 3) -> ResidualExplanation:
     """The algebra, and effects of heads against real passes with hooks."""
     x = photos()
     explanation = explained(network, x)
@@ -75,12 +80,13 @@ def check(network: nn.Module, heads: int = 3) -> ResidualExplanation:
             explanation.ablate(unit).logits, total_without(network, x, *where)
         )
     own = explanation[0]
+    assert isinstance(own, ResidualExplanation)
     assert_close(own.total_logits([1], by=own), own.logits)
     return explanation
 
 
 def check_maps(
-    network: nn.Module, explanation: ResidualExplanation, query: int = 0
+    network: Any, explanation: ResidualExplanation, query: int = 0
 ) -> None:
     """Contributions and maps of heads against loops over tokens."""
     given = given_by_tokens(network, photos(), query)
@@ -88,7 +94,7 @@ def check_maps(
     assert_close(explanation.contributions, by_head.transpose(1, 2))
     patches = given.shape[3] - 12
     maps = given[:, :, :, patches:].flatten(1, 2).transpose(2, 3)
-    maps = maps.unflatten(-1, (3, 4)) * 12
+    maps = maps.reshape(*maps.shape[:3], 3, 4) * 12
     units = range(len(explanation.head.unit_names))
     assert_close(explanation.head_maps(units), maps)
     assert_close(explanation.cams, maps.sum(dim=1))
@@ -218,7 +224,7 @@ def test_a_last_class_token_of_causal_attention() -> None:
     explanation = check(network)
     given = given_by_tokens(network, photos(), 12)
     maps = given[:, :, :, :12].flatten(1, 2).transpose(2, 3)
-    maps = maps.unflatten(-1, (3, 4)) * 12
+    maps = maps.reshape(*maps.shape[:3], 3, 4) * 12
     assert_close(explanation.head_maps(range(6)), maps)
 
 
@@ -262,7 +268,7 @@ class WholeAttention(nn.Module):
         self.inner = nn.MultiheadAttention(units, heads, **options)
 
     @property
-    def out(self) -> nn.Parameter:
+    def out(self) -> Tensor:
         return self.inner.out_proj.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -386,12 +392,14 @@ class OverRoot(WrittenRootMeanSquare):
 
 class LucidrainsNorm(WrittenRootMeanSquare):
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=-1) * len(self.weight) ** 0.5 * self.weight
+        scale = float(len(self.weight)) ** 0.5
+        return F.normalize(x, dim=-1) * scale * self.weight
 
 
 class ByLength(WrittenRootMeanSquare):
     def forward(self, x: Tensor) -> Tensor:
-        return x / x.norm(dim=-1, keepdim=True) * self.weight
+        length: Tensor = torch.norm(x, dim=-1, keepdim=True)
+        return x / length * self.weight
 
 
 NORMS: list[Callable[[int], nn.Module]] = [
@@ -468,7 +476,7 @@ def test_what_is_read(name: str) -> None:
     )
     x = photos()
     explanation = explained(network, x)
-    assert_close(sum(explanation.parts.values()), explanation.logits)
+    assert_close(total_of(explanation.parts.values()), explanation.logits)
     assert_close(explanation.total_logits([4]), total_without(network, x, 1, 1))
 
 
@@ -477,6 +485,8 @@ def test_patching_against_hooks() -> None:
     x = photos(2)
     both = explained(network, x)
     one, other = both[0], both[1]
+    assert isinstance(one, ResidualExplanation)
+    assert isinstance(other, ResidualExplanation)
     proj = network.blocks[0].attn.proj
     seen: list[Tensor] = []
     hook = proj.register_forward_pre_hook(
@@ -504,7 +514,7 @@ def test_mlps_of_post_norm_blocks() -> None:
     explanation = explained(network, photos())
     writes = explanation.writes
     assert list(writes) == ["blocks.0.mlp", "blocks.1.mlp"]
-    assert_close(sum(writes.values()), explanation.parts["MLPs"])
+    assert_close(total_of(writes.values()), explanation.parts["MLPs"])
     neurons = explanation.neurons("blocks.0.mlp")
     torch.testing.assert_close(explanation.neurons(0, [2]), neurons[:, :, [2]])
 
