@@ -45,7 +45,8 @@ ROOMS = {
         explanation exact_explanation local_explanation ablation
         """,
     "residual": """
-        rows attention sums step gates grounds steps patches path walk account head
+        rows mixing fused attention sums step gates grounds token_axis places steps divisors
+        projections unfollowed branches patches path walk account head
         search stream explanation
         """,
     "engine": "passes exporting compiled snapshot frozen",

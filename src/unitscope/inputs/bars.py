@@ -78,7 +78,7 @@ class Bars:
         """Whether positions lie on the side, or beyond it by less than `slack`."""
         return (positions > -slack) & (positions < self.extent + slack)
 
-    def is_slight(self, levels: Float[np.ndarray, pixel]) -> bool:
+    def is_slight(self, levels: Float[np.ndarray, " pixel"]) -> bool:
         """Whether a side of the input with these levels shows too little to be read."""
         if self.extent == 1:
             return False

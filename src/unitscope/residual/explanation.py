@@ -18,6 +18,7 @@ from unitscope.attribution.classes import (
 from unitscope.attribution.effects import Effect, check_effect
 from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.rounding import relative_difference
+from unitscope.errors import LayerError, near_matches
 from unitscope.residual.head import ResidualHead
 from unitscope.residual.stream import Stream
 from unitscope.tracing.layers import check_units
@@ -86,6 +87,52 @@ class ResidualExplanation(Explanation):
         """
         maps = self.stream.head_maps(self._chosen_units(units))
         return maps[:, :, self._classes_or_all(classes)]
+
+    @property
+    def writes(self) -> dict[str, Float[Tensor, "batch class"]]:
+        """What every MLP writes to the logits, by layer; they add up to parts["MLPs"].
+
+        An MLP that writes several times is told as `layer`, `layer:2` and so on.
+        """
+        return dict(zip(self._mlps(), self.stream.account.written, strict=True))
+
+    def neurons(
+        self, block: int | str, classes: Classes | None = None
+    ) -> Float[Tensor, "batch neuron class"]:
+        """What every neuron of an MLP writes to the logits, by its number or layer.
+
+        With what its bias writes they add up to `writes` of that layer. One more forward
+        pass. Raises LayerError where there is no such MLP, and ModelError where the
+        network has changed since.
+        """
+        given = self.stream.neurons(self._mlp(block))
+        return given[:, :, self._classes_or_all(classes)]
+
+    def _mlps(self) -> list[str]:
+        """The names of all MLPs."""
+        names: list[str] = []
+        for name in self.head.mlps:
+            times = 1 + sum(each.split(":")[0] == name for each in names)
+            names.append(name if times == 1 else f"{name}:{times}")
+        return names
+
+    def _mlp(self, block: int | str) -> int:
+        """The number of an MLP."""
+        names = self._mlps()
+        if isinstance(block, str):
+            if block in names:
+                return names.index(block)
+            near = near_matches(block, names)
+            raise LayerError(
+                f"there is no MLP '{block}' among the {len(names)} that write to the "
+                f"logits{near}: explanation.writes names them"
+            )
+        if isinstance(block, bool) or not 0 <= block < len(names):
+            raise LayerError(
+                f"there is no MLP {block!r}: {len(names)} write to the logits, numbered "
+                "from 0; explanation.writes names them"
+            )
+        return block
 
     def ablate(self, units: Units) -> ResidualExplanation:
         """The explanation with heads off, by a real forward pass: later blocks react.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.readings import slices_of
 from unitscope.residual.attention import Attended, AttentionCall
-from unitscope.residual.grounds import Attention
+from unitscope.residual.grounds import Attention, Neurons, Written
 from unitscope.residual.patches import Patches
 from unitscope.residual.step import StreamStep, Variants
 from unitscope.residual.sums import Sums
@@ -46,6 +46,14 @@ class StreamPass(NamedTuple):
     read: list[Any]
 
 
+def as_variants(read: Sequence[Any]) -> tuple[Any, ...]:
+    """What was read, without what single tokens gave: (photo, variant, head, unit)."""
+    return tuple(
+        own.by_head()[:, None] if isinstance(own, Attended) else own
+        for own in read
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class StreamPath:
     """The steps from what was written into the stream to the logits, in their order.
@@ -69,6 +77,24 @@ class StreamPath:
         """The calls that mix tokens, in their order: each once, however often it is read."""
         calls = {step.index: step.call for step in self.attentions}
         return list(calls.values())
+
+    @property
+    def mlps(self) -> dict[int, int]:
+        """The places of what MLPs wrote, by the call's index, in the order of calls."""
+        found = {
+            step.index: place
+            for place, step in enumerate(self.steps)
+            if isinstance(step, Written) and step.is_mlp
+        }
+        return dict(sorted(found.items()))
+
+    def with_neurons(self, place: int) -> StreamPath:
+        """The same path, of which one MLP is read neuron by neuron."""
+        mlp = self.steps[place]
+        assert isinstance(mlp, Written)
+        steps = list(self.steps)
+        steps[place] = Neurons(index=mlp.index, name=mlp.name, row=mlp.row)
+        return replace(self, steps=tuple(steps))
 
     @property
     def heads(self) -> list[tuple[int, int]]:

@@ -16,9 +16,8 @@ from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import check_same, same_enough
 from unitscope.residual.account import StreamAccount, head_maps
-from unitscope.residual.attention import Attended
 from unitscope.residual.grounds import Attention
-from unitscope.residual.path import Change, StreamPass, StreamPath
+from unitscope.residual.path import Change, StreamPath, as_variants
 from unitscope.tracing.calling import Calling
 from unitscope.tracing.layers import evaluating
 
@@ -65,7 +64,7 @@ class Stream:
             module,
             path,
             x,
-            _vectors(path, passed),
+            as_variants(passed.read),
             StreamAccount.of(path, passed),
             passed.logits,
             keep,
@@ -183,6 +182,19 @@ class Stream:
         check_same(passed.logits, self.logits, self.inputs.dtype)
         return head_maps(self.path, passed, units)
 
+    def neurons(self, mlp: int) -> Float[Tensor, "photo neuron class"]:
+        """What every neuron of an MLP writes to the logits, by the number of the MLP.
+
+        One more forward pass.
+        """
+        index, place = list(self.path.mlps.items())[mlp]
+        path = self.path.with_neurons(place)
+        with self._running():
+            passed = path.run(self.module, self.inputs, Change(self.keep[None]))
+        check_same(passed.logits, self.logits, self.inputs.dtype)
+        with without_autocast(self.logits):
+            return path.sums(passed.read).written[index][:, :-1]
+
     def _without_each(
         self, units: Sequence[int], by: list[Tensor] | None
     ) -> Float[Tensor, "unit class"]:
@@ -236,11 +248,3 @@ class Stream:
     def _running(self) -> Iterator[None]:
         with evaluating(self.module), self.calling.installed(self.module):
             yield
-
-
-def _vectors(path: StreamPath, passed: StreamPass) -> tuple[Any, ...]:
-    """What was read, without what single tokens gave: (photo, variant, head, unit)."""
-    return tuple(
-        own.by_head()[:, None] if isinstance(own, Attended) else own
-        for own in passed.read
-    )
