@@ -46,7 +46,7 @@ ROOMS = {
         """,
     "residual": """
         rows attention sums step grounds steps patches path walk account head
-        search stream explanation
+        search replacement stream explanation
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """

@@ -12,13 +12,27 @@ from unitscope.attribution.readout import Readout
 
 
 @dataclass(frozen=True, eq=False)
+class HeadActivity:
+    """What heads of attention did on a batch, beside the attention that they paid.
+
+    `contributions` is what every head gives to the logits, all other things held.
+    `outputs` are what all tokens take from the heads: (batch, head, token, width), block by
+    block.
+    """
+
+    contributions: Float[Tensor, "batch class unit"]
+    outputs: tuple[Float[Tensor, "batch _ _ _"], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Activations:
     """The logits of a batch, and the maps of layers, float32 and signed.
 
     `layers` has maps (batch, unit, row, col) by name, in the order they were asked for;
     `pooled` has their means over the cells (batch, unit). `feature_map` is the map that
     the head reads, `units` its means over the cells, and `readout` how they become
-    logits; all are None where no head is exact.
+    logits; all are None where no head is exact. `heads` is what heads of attention did,
+    where "attention heads" were asked for.
     """
 
     logits: Float[Tensor, "batch class"]
@@ -27,3 +41,4 @@ class Activations:
     feature_map: Float[Tensor, "batch unit row col"] | None = None
     units: Float[Tensor, "batch unit"] | None = None
     readout: Readout | None = None
+    heads: HeadActivity | None = None

@@ -6,16 +6,13 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.disk.manifest import identity_of
-from unitscope.atlas.identity import fingerprint
+from unitscope.atlas.atlas import Atlas, check_same_model
 from unitscope.atlas.reading.images import reading_in
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.readout import Readout
 from unitscope.datasets import Dataset
 from unitscope.errors import (
-    AtlasError,
     ClassError,
     MissingError,
     UnitscopeError,
@@ -90,7 +87,7 @@ class Documents:
                 "there is nothing to explore: name an atlas, or a model (--model)"
             )
         if model is not None and atlas is not None:
-            _check_same_model(model, atlas)
+            check_same_model(atlas, model)
 
         self.model = model
         self.atlas = atlas
@@ -302,28 +299,3 @@ def photos_of(atlas: Atlas) -> Dataset | None:
 
 def _address(id: str) -> Plain:
     return {"id": id, "picture": f"data/photos/{id}.jpg"}
-
-
-def _check_same_model(model: Classifier, atlas: Atlas) -> None:
-    scanned, loaded = atlas.manifest["identity"]["model"], fingerprint(model)
-    if scanned != loaded:
-        spec = atlas.manifest["model"]["spec"]
-        raise AtlasError(
-            f"the atlas in '{atlas.path}' is of another model ({spec}, fingerprint "
-            f"{scanned[:8]}, not {loaded[:8]}): open it with that one, or scan again "
-            "with this one"
-        )
-    output = identity_of(atlas.manifest)["output"]
-    if output != model.output:
-        remedy = (
-            "without --output" if output is None else f"with --output {output}"
-        )
-        raise AtlasError(
-            f"the atlas in '{atlas.path}' is of another output of the network ({output}, "
-            f"not {model.output}): open it {remedy}"
-        )
-    if atlas.scores is not model.scores:
-        raise AtlasError(
-            f"the atlas in '{atlas.path}' was scanned with scores '{atlas.scores}', and "
-            f"the model has '{model.scores}': load it with scores '{atlas.scores}'"
-        )

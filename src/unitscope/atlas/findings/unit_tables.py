@@ -32,6 +32,9 @@ def write_unit_tables(atlas: StoredAtlas) -> None:
         extend(sample_images, _sample_images(layer, summary))
 
     name_units(units)
+    if any(layer.heads is not None for layer in atlas.layers):
+        for layer in atlas.layers:
+            extend(units, _heads(layer, atlas.summary(layer.name)))
     tables = {
         "units": units,
         "unit_classes": classes,
@@ -95,6 +98,20 @@ def _units(
             for place, quantile in enumerate(QUANTILES)
         },
         **_class_preferences(atlas, layer, summary),
+    }
+
+
+def _heads(layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
+    """The names of heads of attention, and what they give; null for other units."""
+    nothing: list[None] = [None] * layer.units
+    if layer.heads is None or summary.heads is None:
+        names = ("head", "contribution_mean", "contribution_size")
+        return dict.fromkeys(names, nothing)
+    mean, size = summary.heads.contributions
+    return {
+        "head": list(layer.heads.names),
+        "contribution_mean": mean,
+        "contribution_size": size,
     }
 
 
