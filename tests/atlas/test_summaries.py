@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def seen_as(maps: np.ndarray, *others: Any) -> Observed:
         np.resize(maps, (len(maps), *sizes)) for sizes in HEADS.outputs
     )
     heads = ObservedHeads(given, outputs)
-    return Observed(maps, given, *others, heads=heads)
+    return replace(Observed(maps, given, *others), heads=heads)
 
 
 def observed(

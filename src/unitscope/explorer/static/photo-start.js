@@ -88,16 +88,31 @@ const offeredPhoto = ({ id, name, class: label }) =>
     ),
   );
 
+/** @param {Documents.Head} head */
+const wordsOfHead = ({ exact, kind, reason }) => {
+  if (exact)
+    return (
+      "Its head is exact: what every unit and every place of the photo adds to every class is " +
+      "computed here, in the browser, from one forward pass."
+    );
+  if (kind === "residual")
+    return (
+      `Its ${site.scores.numbers} are read from a token that attends to others, so they are sums: ` +
+      "of what heads of attention took from patches and other tokens, of what MLPs wrote, and of " +
+      "what it began with. Switching heads off has a total effect, measured by running the " +
+      "network, and a direct one, by algebra."
+    );
+  return (
+    `Its head is not exact (${reason}): maps are gradient × activation, and the effect ` +
+    "of switching units off is measured by running the network."
+  );
+};
+
 /** How photos are explained, by the kind of head. */
 const howExplained = () => {
   const { head } = site;
   if (!head) return null;
-  const text = head.exact
-    ? "Its head is exact: what every unit and every place of the photo adds to every class is " +
-      "computed here, in the browser, from one forward pass."
-    : `Its head is not exact (${head.reason}): maps are gradient × activation, and the effect ` +
-      "of switching units off is measured by running the network.";
-  return h("p", { class: "soft how" }, text);
+  return h("p", { class: "soft how" }, wordsOfHead(head));
 };
 
 /** Where a photo can be dropped; without a model, how to get one; nothing in a copy. */
