@@ -67,9 +67,7 @@ def head_map_request(request: Request) -> HeadMapRequest:
     return HeadMapRequest(photo, layer, number(index), number(unit))
 
 
-def _asked(
-    request: Request, document: str, names: Sequence[str]
-) -> list[str]:
+def _asked(request: Request, document: str, names: Sequence[str]) -> list[str]:
     """The parameters of a document by name; raises InputError where one is missing."""
     query = request.query_params
     missing = [name for name in names if not query.get(name)]

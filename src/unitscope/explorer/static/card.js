@@ -124,8 +124,8 @@ export const card = (place, unit, texts) => {
       h(
         "span",
         { class: "card-head" },
-        h("span", { class: "unit" }, labelOfUnit(layer, unit)),
-        h("span", { class: "name" }, breakable(who.name)),
+        who.name || !layer.names ? h("span", { class: "unit" }, labelOfUnit(layer, unit)) : null,
+        h("span", { class: "name" }, breakable(who.name || `head ${labelOfUnit(layer, unit)}`)),
       ),
       h(
         "span",

@@ -127,7 +127,13 @@ export class PhotoLayout {
         "div",
         { class: "photo-page" },
         this.seen(view),
-        h("div", { class: "explanation" }, this.standing(), this.unitsSection(units)),
+        h(
+          "div",
+          { class: "explanation" },
+          this.standing(),
+          this.answers.heads ? this.parts : null,
+          this.unitsSection(units),
+        ),
       ),
     ];
   }
@@ -142,7 +148,6 @@ export class PhotoLayout {
       { class: "seen" },
       view,
       h("div", { class: "under" }, this.bar, this.mapWords, this.pointed),
-      this.answers.heads ? this.parts : null,
       h(
         "div",
         { class: "controls" },

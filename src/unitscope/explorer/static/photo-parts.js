@@ -42,7 +42,7 @@ export const partsSection = (heads, index, logit, off) => {
       "tr",
       { class: kind },
       rowHead([name, MEANINGS[name] ? h("small", {}, MEANINGS[name]) : null]),
-      cell(number(value, 2, true), "n"),
+      cell(number(value, 3, true), "n"),
       cell(bar(value, null, null, low, high), "bars"),
     );
   const noun = site.scores.number;

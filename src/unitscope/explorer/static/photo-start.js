@@ -138,6 +138,18 @@ const dropArea = () => {
   );
 };
 
+/** Why a copy has no photos, where its network has no exact head. */
+const noPhotos = () => {
+  const { live, head, photos } = site;
+  if (live || head?.exact || photos.length) return null;
+  return h(
+    "p",
+    { class: "warning" },
+    "This copy has no photos: without an exact head every answer needs the network, which pages " +
+      "from disk cannot run. Start `unitscope explore` for that.",
+  );
+};
+
 /**
  * @param {string} [trouble] Why a photo that was asked for is not shown.
  */
@@ -156,6 +168,7 @@ export const startPage = (trouble) => {
     trouble ? h("p", { class: "warning", role: "alert" }, trouble) : null,
     h("p", { class: "lead" }, lead),
     dropArea(),
+    noPhotos(),
     site.photos.length > 0 && section(explains ? "Or one of these" : "Photos", photos),
     howExplained(),
   );

@@ -273,9 +273,9 @@ class UnitPage {
       h(
         "h1",
         { tabindex: "-1" },
-        h("span", { class: "unit" }, who),
-        " ",
-        breakable(named(layer, unit).name),
+        named(layer, unit).name
+          ? [h("span", { class: "unit" }, who), " ", breakable(named(layer, unit).name)]
+          : who,
       ),
       h("p", { class: "lead" }, leadOf(layer, unit, detail)),
       stats(layer, unit),
@@ -358,7 +358,8 @@ class UnitPage {
     const over = `over all ${cells} of all images`;
     const label = `Histogram of the ${noun}’s ${many} ${over}; threshold ${written}`;
     const { histogram: shares } = this.detail;
-    const along = `${holds} ${of}`;
+    /** @type {[string, string]} */
+    const along = [`${holds} ${of}`, `share of ${cells}`];
     this.chart.replaceChildren(histogram(shares, this.layer.bins, level, written, label, along));
   }
 }

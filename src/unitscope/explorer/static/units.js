@@ -128,6 +128,8 @@ export const named = (layer, unit) => {
     const why = selectivity === null ? "class" : `class, selectivity ${number(selectivity)}`;
     return { name: name || best || "", why, kind: "class" };
   }
+  // How much of its attention goes to patches tells little of what a head looks at.
+  if (layer.names) return { name: "", why: "", kind: "none" };
   return { name: "unnamed", why: best ? `responds most to ${best}` : "", kind: "none" };
 };
 
