@@ -56,7 +56,7 @@ def documents(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Documents:
     root = tmp_path_factory.mktemp("atlas")
-    options = {"top": 4, "sample": 4, "batch_size": 8}
+    options: dict[str, Any] = {"top": 4, "sample": 4, "batch_size": 8}
     atlas = scan(vit, photos[0].parent, root / "atlas", **options)
     return Documents(
         vit,
