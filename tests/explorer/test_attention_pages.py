@@ -156,9 +156,7 @@ def test_a_photo_shows_heads_parts_and_both_effects(
     largest = float(explained.total_logits(best).max())
     assert f"logit {largest:.2f}".replace("-", "−") in logits.first.inner_text()
     page.locator(".look").first.click()
-    page.wait_for_function(
-        "document.querySelector('.map-words').innerText.includes('alone')"
-    )
+    page.wait_for_selector(".map-words:has-text('alone')")
     assert f"through head {name} alone" in page.inner_text(".map-words")
     assert f"head={best}" in page.url and f"off={best}" in page.url
     # The address holds it all.

@@ -17,7 +17,7 @@ from torch import Tensor
 from unitscope.residual.sums import Sums
 from unitscope.tracing.arguments import WithArguments
 
-# Whole vectors (photo, variant, unit), of several variants of what was written.
+# Whole vectors (photo, variant, unit), of variants of what was written; a constant has one.
 Variants: TypeAlias = Float[Tensor, "_ _ _"]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 Key = TypeVar("Key", bound=Hashable)
 
-# (photo, part, unit); of constants one photo stands for all.
+# (photo, part, unit); a constant is one for all photos.
 Vectors: TypeAlias = Float[Tensor, "_ _ _"]
 
 

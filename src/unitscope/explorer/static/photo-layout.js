@@ -187,6 +187,7 @@ export class PhotoLayout {
   /** @param {HTMLElement} units */
   unitsSection(units) {
     const { noun, heads } = this.answers;
+    const shares = this.answers.exact && this.answers.photo.shares;
     return h(
       "section",
       { class: "units" },
@@ -198,7 +199,10 @@ export class PhotoLayout {
         heads
           ? "Pictures: the attention that it pays to patches, each from 0 to its own largest value on " +
               "this photo. “Its map” shows what patches give to the class through it."
-          : "Pictures: its map, each from 0 to its own largest value on this photo.",
+          : shares
+            ? "Pictures: what each place gives of the pooled unit (of a maximum, the largest cell), " +
+              "from 0 to the largest on this photo. These are not the unit’s activations."
+            : "Pictures: its map, each from 0 to its own largest value on this photo.",
       ),
       units,
       this.more,
