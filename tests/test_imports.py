@@ -47,7 +47,7 @@ ROOMS = {
     "residual": """
         rows mixing fused attention sums step gates grounds token_axis places steps divisors
         projections unfollowed branches patches path walk account head
-        search stream explanation
+        search replacement stream explanation
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """

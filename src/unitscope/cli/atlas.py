@@ -58,6 +58,7 @@ _UNITS_OF_CLASS = (
     "contribution",
 )
 _DETECTORS = ("concept_name", "iou", "p_value")
+_HEADS = ("contribution_mean", "contribution_size")
 _CLASSES = (
     "class",
     "name",
@@ -154,6 +155,8 @@ def atlas_units(path: Path, as_json: bool, **options: Any) -> None:
         columns = _UNITS + _DETECTORS
     else:
         columns = _UNITS
+    if rows and rows[0].get("head") is not None:
+        columns = ["layer", "unit", "head", *columns[2:], *_HEADS]
     print_rows(rows, columns, as_json)
 
 

@@ -20,6 +20,7 @@ from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.rounding import relative_difference
 from unitscope.errors import LayerError, near_matches
 from unitscope.residual.head import ResidualHead
+from unitscope.residual.replacement import HeadMeans, Replacement
 from unitscope.residual.stream import Stream
 from unitscope.tracing.layers import check_units
 
@@ -163,26 +164,27 @@ class ResidualExplanation(Explanation):
         self,
         classes: Classes | None = None,
         units: Units | None = None,
-        by: ResidualExplanation | None = None,
+        by: ResidualExplanation | HeadMeans | None = None,
     ) -> Float[Tensor, "batch unit class"]:
         """The logits with each head off in turn: total effects, by real forward passes.
 
         With `by` a head is not silent, but all tokens take from it what those of other
-        photos did, on average: with one photo that is patching.
+        photos did, on average: with one photo that is patching. `Atlas.head_means` has the
+        mean over a data set.
         """
         chosen = self._units_or_all(units)
-        logits = self.stream.total_logits_each(chosen, _stream_of(by))
+        logits = self.stream.total_logits_each(chosen, _replacement(by))
         return logits[:, :, self._classes_or_all(classes)]
 
     def total_logits(
-        self, units: Units, by: ResidualExplanation | None = None
+        self, units: Units, by: ResidualExplanation | HeadMeans | None = None
     ) -> Float[Tensor, "batch class"]:
         """The logits of a real forward pass with heads off, or replaced: see `ablate_each`."""
         chosen = self._chosen_units(units)
-        return self.stream.total_logits(chosen, _stream_of(by))
+        return self.stream.total_logits(chosen, _replacement(by))
 
     def direct_logits(
-        self, units: Units, by: ResidualExplanation | None = None
+        self, units: Units, by: ResidualExplanation | HeadMeans | None = None
     ) -> Float[Tensor, "batch class"]:
         """The logits without what heads write to them, all else held: a direct effect.
 
@@ -191,19 +193,19 @@ class ResidualExplanation(Explanation):
         """
         keep = torch.ones((1, self.feature_map.shape[1]))
         keep[:, self._chosen_units(units)] = 0
-        return self.stream.direct_logits(keep, _stream_of(by))[:, 0]
+        return self.stream.direct_logits(keep, _replacement(by))[:, 0]
 
     def direct_logits_each(
         self,
         classes: Classes | None = None,
         units: Units | None = None,
-        by: ResidualExplanation | None = None,
+        by: ResidualExplanation | HeadMeans | None = None,
     ) -> Float[Tensor, "batch unit class"]:
         """The same for each head, or each of `units`, in turn."""
         chosen = self._units_or_all(units)
         keep = torch.ones((len(chosen), self.feature_map.shape[1]))
         keep[range(len(chosen)), chosen] = 0
-        logits = self.stream.direct_logits(keep, _stream_of(by))
+        logits = self.stream.direct_logits(keep, _replacement(by))
         return logits[:, :, self._classes_or_all(classes)]
 
     def maximal_unit(self, which: int | str) -> int:
@@ -267,5 +269,7 @@ class ResidualExplanation(Explanation):
         return dataclasses.replace(cut, stream=self.stream[image])
 
 
-def _stream_of(explanation: ResidualExplanation | None) -> Stream | None:
-    return None if explanation is None else explanation.stream
+def _replacement(
+    by: ResidualExplanation | HeadMeans | None,
+) -> Replacement | None:
+    return by.stream if isinstance(by, ResidualExplanation) else by

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.readings import slices_of
+from unitscope.errors import InputError
 from unitscope.residual.attention import Attended, AttentionCall
 from unitscope.residual.grounds import Attention, Neurons, Written
 from unitscope.residual.patches import Patches
@@ -36,14 +37,18 @@ class Change(NamedTuple):
     """
 
     keep: Float[Tensor, "photo unit"]
-    by: Sequence[Float[Tensor, "photo2 head token unit"]] | None = None
+    by: Sequence[Float[Tensor, "photo2 _ _ _"]] | None = None
 
 
 class StreamPass(NamedTuple):
-    """One forward pass: the logits, and what every step of the stream read."""
+    """One forward pass: the logits, and what every step of the stream read.
+
+    `outputs` are what all tokens take from the heads of every block, where asked for.
+    """
 
     logits: Float[Tensor, "photo class"]
     read: list[Any]
+    outputs: tuple[Float[Tensor, "photo _ _ _"], ...] = ()
 
 
 def as_variants(read: Sequence[Any]) -> tuple[Any, ...]:
@@ -115,16 +120,22 @@ class StreamPath:
         }
 
     def run(
-        self, module: nn.Module, x: Tensor, change: Change | None = None
+        self,
+        module: nn.Module,
+        x: Tensor,
+        change: Change | None = None,
+        *,
+        with_outputs: bool = False,
     ) -> StreamPass:
         """One forward pass, read; some heads may be changed in it.
 
         Raises HeadError where the network takes another path than the traced one.
         """
-        tap = _StreamTap(self.steps, self._changed(change))
+        wanted = self._calls_by_key if with_outputs else {}
+        tap = _StreamTap(self.steps, self._changed(change), wanted)
         logits = self._logits(module, x, tap)
         read = [tap.read.get(place) for place in range(len(self.steps))]
-        return StreamPass(logits, read)
+        return StreamPass(logits, read, self._outputs_of(tap))
 
     def logits_with(
         self, module: nn.Module, x: Tensor, change: Change
@@ -132,12 +143,23 @@ class StreamPath:
         """The logits of a real pass in which some heads are changed."""
         return self._logits(module, x, _StreamTap((), self._changed(change)))
 
-    def outputs(self, module: nn.Module, x: Tensor) -> list[Tensor]:
-        """What all tokens take from the heads of every block, (photo, head, token, unit)."""
-        calls = {(call.index, call.name): call for call in self.calls}
-        tap = _StreamTap((), {}, calls)
+    def outputs(
+        self, module: nn.Module, x: Tensor
+    ) -> tuple[Float[Tensor, "photo _ _ _"], ...]:
+        """What all tokens take from the heads of every block: (photo, head, token, unit)."""
+        tap = _StreamTap((), {}, self._calls_by_key)
         self._logits(module, x, tap)
-        return [tap.outputs[call.index] for call in self.calls]
+        return self._outputs_of(tap)
+
+    @property
+    def _calls_by_key(self) -> dict[_Key, AttentionCall]:
+        return {(call.index, call.name): call for call in self.calls}
+
+    def _outputs_of(self, tap: _StreamTap) -> tuple[Tensor, ...]:
+        found = tap.outputs
+        return tuple(
+            found[call.index] for call in self.calls if call.index in found
+        )
 
     def _logits(
         self, module: nn.Module, x: Tensor, tap: _StreamTap
@@ -193,6 +215,7 @@ class _OfCall(NamedTuple):
         keep = self.keep.to(outputs)[:, :, None, None]
         changed = outputs * keep
         if self.by is not None:
+            check_fits(self.by, outputs)
             changed = changed + self.by.to(outputs) * (1 - keep)
         made = self.call.result_of(changed, tensor, arguments)
         return with_tensor(result, tensor, made)
@@ -278,3 +301,21 @@ def _plainly(values: Any) -> AbstractContextManager[Any]:
     """A context in which a caller's autocast does not round."""
     tensor = first_tensor(values)
     return without_autocast(torch.empty(0) if tensor is None else tensor)
+
+
+def check_fits(by: Tensor, own: Tensor) -> None:
+    """Raise InputError where a replacement has other heads, tokens or widths."""
+    theirs, ours = tuple(by.shape[1:]), tuple(own.shape[1:])
+    if theirs != ours:
+        raise other_network(
+            "×".join(map(str, theirs)), "×".join(map(str, ours)), "numbers"
+        )
+
+
+def other_network(theirs: object, ours: object, what: str) -> InputError:
+    """The error for a replacement from another network, or from inputs of another size."""
+    return InputError(
+        "heads cannot be replaced by those of another network, or of inputs of another "
+        f"size: these have {theirs} {what}, those of this network {ours}; give what the "
+        "same network did"
+    )
