@@ -243,12 +243,12 @@ class _StreamTap(CallCounter):
                 self._by_call[(step.index, step.name)].append((place, step))
         self._changed = changed
         self._wanted = wanted or {}
-        self._waiting = {*self._by_call, *changed, *self._wanted}
+        self._unmet = {*self._by_call, *changed, *self._wanted}
         self._arguments: Arguments | None = None
 
     def met_all(self) -> bool:
         """Whether all of the calls were met."""
-        return not self._waiting
+        return not self._unmet
 
     def meet(
         self,
@@ -260,7 +260,7 @@ class _StreamTap(CallCounter):
         """See CallCounter."""
         self._arguments = None
         key = (index, name)
-        if key not in self._waiting:
+        if key not in self._unmet:
             return args
         self._arguments = Arguments(args, kwargs)
         with torch.no_grad(), uncounted(), _plainly(args):
@@ -289,7 +289,7 @@ class _StreamTap(CallCounter):
                 self.outputs[key[0]] = outputs.to(torch.float32).clone()
             for place, step in self._by_call.get(key, ()):
                 self._take(place, step.made(result))
-        self._waiting.discard(key)
+        self._unmet.discard(key)
         return result
 
     def _take(self, place: int, read: Any) -> None:
