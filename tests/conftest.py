@@ -11,9 +11,11 @@ from typing import Any
 import jaxtyping
 import pytest
 
+import runtime_types
+
 # Before the package is imported for the first time: every annotation is checked while
 # the tests run.
-jaxtyping.install_import_hook("unitscope", "runtime_types.checked")
+runtime_types.install()
 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402

@@ -27,12 +27,12 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        pngs jpegs depths bands decoding photos resizing pictures bars boards transformed measured
-        raw mean_images grammar preprocessing processors keyword_transforms adapting
-        batches further subjects
+        pngs jpegs depths bands large decoding photos resizing pictures bars boards
+        transformed measured raw mean_images grammar preprocessing processors
+        keyword_transforms adapting batches further subjects
         """,
     "tracing": """
-        blame functions arguments outputs taps ending roles axes function_call reordering
+        blame mode functions arguments outputs taps ending roles axes function_call reordering
         reshaping selecting windows combining joining axis_rules calls output_words
         output_choice calling trace layers
         stages
@@ -45,8 +45,9 @@ ROOMS = {
         explanation exact_explanation local_explanation ablation
         """,
     "residual": """
-        rows attention sums step grounds steps patches path walk account head
-        search stream explanation
+        rows mixing fused attention sums step gates grounds token_axis places steps divisors
+        projections unfollowed branches patches path walk account head
+        search replacement stream explanation
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
@@ -59,13 +60,14 @@ ROOMS = {
     "accounts": "checks parts heads account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
-        polygons broden parquet tables tar_file sidecars tars
+        polygons broden parquet trial tables tar_file sidecars tars
         """,
     "scenes": "network",
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
         user_code python torchvision places365 timm specification checkpoint image_processor
-        transformers_library transformers_folder transformers
+        transformers_library transformers_folder transformers_fitting prompts zero_shot
+        tokenizer class_vectors transformers_texts transformers
         """,
     "atlas": """
         intervals ablation matching image_hashes summaries disk storage identity shards

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,7 @@ from unitscope.cli.options import (
     model_options,
     top_option,
 )
-from unitscope.cli.output import draw, folder_for, print_document
+from unitscope.cli.output import draw, folder_for, print_document, say
 from unitscope.cli.reader import Reader
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def ablate(
     top: int,
     out: Path | None,
     as_json: bool,
-    **source: str | None,
+    **source: Any,
 ) -> None:
     """Switch units off and classify again: the top classes before and after.
 
@@ -101,7 +101,7 @@ def ablate(
             content = record.of_ablation(ablation, 0, top)
             records.append({"photo": photo.name, **content})
             if not as_json:
-                click.echo(_ablation_text(photo.name, ablation, top))
+                say(_ablation_text(photo.name, ablation, top))
             if out is not None:
                 name = f"{reader.unique(photo.name)}-ablation.png"
                 draw(ablation, out, name, as_json, top=top)

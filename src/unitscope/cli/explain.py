@@ -20,7 +20,7 @@ from unitscope.cli.options import (
     top_option,
     units_option,
 )
-from unitscope.cli.output import folder_for, print_document
+from unitscope.cli.output import folder_for, print_document, say
 from unitscope.cli.reader import Reader
 
 if TYPE_CHECKING:
@@ -162,9 +162,9 @@ class _Summaries:
                 "explanation", network=self._network, photos=self._photos
             )
             return
-        click.echo("\n".join(self._photos))
+        say("\n".join(self._photos))
         if reports:
-            click.echo(f"report: {reports[-1]}")
+            say(f"report: {reports[-1]}")
 
 
 def _account_text(account: Account) -> str:

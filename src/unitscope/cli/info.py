@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unitscope.cli.loading import load_model
 from unitscope.cli.options import JSON, model_options
-from unitscope.cli.output import print_document
+from unitscope.cli.output import print_document, say
 
 if TYPE_CHECKING:
     from unitscope.accounts.verification import Verification
@@ -30,7 +30,7 @@ _ANSWERS = {
 @click.command()
 @model_options
 @JSON
-def info(as_json: bool, **source: str | None) -> None:
+def info(as_json: bool, **source: Any) -> None:
     """Show a network's layers and shapes, its head, and how well the head's algebra holds.
 
     \b
@@ -50,7 +50,7 @@ def info(as_json: bool, **source: str | None) -> None:
         print_document("network", **content)
         return
     for name, text in _facts(facts, verification):
-        click.echo(f"{name:<14} {text}")
+        say(f"{name:<14} {text}")
     _print_layers(facts.layers)
 
 
@@ -147,9 +147,9 @@ def _accuracy(error: float) -> str:
 
 
 def _print_layers(layers: Sequence[Layer]) -> None:
-    click.echo("\nlayers, in order of execution (unit × row × col):")
+    say("\nlayers, in order of execution (unit × row × col):")
     width = max(len(layer.name) for layer in layers)
     for layer in layers:
-        click.echo(
+        say(
             f"  {layer.name:<{width}}  {layer.kind:<20} {layer.describe_shape()}"
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from unitscope.cli.output import reserve_output
 from unitscope.interrupts import Uninterrupted
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ _FROZEN_FROM = 256
 
 
 def load_model(
-    options: Mapping[str, str | None], photos: int = 0, layer: str | None = None
+    options: Mapping[str, Any], photos: int = 0, layer: str | None = None
 ) -> Classifier:
     """The model of `model_options`, frozen where there are many photos.
 
@@ -27,6 +28,9 @@ def load_model(
         from unitscope.residual.head import HEADS
         from unitscope.sources import load
 
+    # Networks print what they like, for instance among the JSON of a verb.
+    reserve_output()
+
     model = load(
         options["spec"],
         weights=options["weights"],
@@ -35,6 +39,7 @@ def load_model(
         preprocessing=options["preprocessing"],
         output=options["output"],
         scores=options["scores"],
+        templates=options["templates"] or None,
     )
     # Without a fixed input size every size of photo would be compiled for itself.
     has_fixed_size = model.preprocessing.input_size is not None

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from unitscope.errors import PhotoError, one_line
 from unitscope.inputs.decoding import Decoded, Reading, decode, too_large
 from unitscope.inputs.jpegs import decoded
+from unitscope.inputs.large import Resize, is_large
 from unitscope.inputs.pngs import significant_bits
 
 
@@ -57,6 +59,11 @@ _PLAIN = Reading()
 
 _LARGE_FILE = 64 << 20
 
+_LARGEST_IN_PIPE = 256 << 20
+
+# Photos are read in several threads; large ones wait for each other.
+_ONE_LARGE = threading.Lock()
+
 # All threads share the warning filters: two threads at once would restore each other's.
 _WARNINGS = threading.Lock()
 
@@ -75,9 +82,10 @@ class Photo:
 
     `name` is the file's name, or "photo" for an image from memory. `source` is what the
     photo was opened from. `size` is (width, height) in pixels, after EXIF rotation.
-    `pixels` are None where they were dropped to save memory. `reading` is how it was
-    read; `original` the upright picture that was to be kept beside the RGB one; `notes`
-    say what was guessed and what was left out.
+    `pixels` are None where they were dropped to save memory, and fewer for a large photo
+    (see `inputs.large`). `reading` is how it was read; `original` the upright picture
+    that was to be kept beside the RGB one; `notes` say what was guessed and what was
+    left out.
     """
 
     name: str
@@ -105,6 +113,12 @@ class Photo:
         """What a preprocessing takes: the original where one was kept, else RGB."""
         return self.held if self.original is None else self.original
 
+    def is_read_by(self, reading: Reading) -> bool:
+        """Whether these are the pixels that a photo that is read so has."""
+        if not is_large(self.size):
+            reading = replace(reading, resize=self.reading.resize)
+        return self.reading == reading
+
     def without_pixels(self) -> Photo:
         """The same photo without pixels, which take memory."""
         return replace(self, pixels=None, original=None)
@@ -115,6 +129,14 @@ def image_of(pixels: Pixels) -> Image.Image:
     if isinstance(pixels, Image.Image):
         return pixels
     return Image.fromarray(pixels)
+
+
+def size_of(pixels: Pixels) -> tuple[int, int]:
+    """(width, height) of a photo's pixels."""
+    if isinstance(pixels, Image.Image):
+        return pixels.size
+    rows, cols = pixels.shape[:2]
+    return cols, rows
 
 
 def is_photo(value: object) -> bool:
@@ -139,6 +161,8 @@ def open_photo(
 
     `longest` is for drawing: a JPEG file may be decoded smaller, with at least so many
     pixels on its shorter side, which is several times faster for large photos.
+
+    Photos of more than 40 megapixels are decoded in the size that `reading` wants.
 
     Raises PhotoError where the file is missing, not a picture, damaged, or larger than
     Pillow's decompression limit (about 179 megapixels).
@@ -289,22 +313,43 @@ def open_header(
 
 
 def _from_file(file: _File, longest: int | None, reading: Reading) -> Photo:
-    with _as_photo_errors(file.path), file.image as image:
-        name = shown_name(file.path)
+    large = is_large(file.image.size)
+    turn = _ONE_LARGE if large else contextlib.nullcontext()
+    with _as_photo_errors(file.path), file.image as image, turn:
         if longest is not None:
-            # A JPEG file is decoded at an eighth, a quarter or a half of its size, as
-            # far as that is enough.
-            image.draft(None, (longest, longest))
-        elif isinstance(file.contents, bytes) and reading.original is None:
+            return _for_drawing(file, longest, reading)
+
+        name = shown_name(file.path)
+        is_plain = reading.original is None and not large
+        if isinstance(file.contents, bytes) and is_plain:
             pixels = decoded(image, file.contents)
             if pixels is not None:
                 return Photo(name, file.source, image.size, pixels, reading)
+        return _photo(name, file.source, _decode(file, reading), reading)
 
-        bits = None
-        if isinstance(file.contents, bytes):
-            bits = significant_bits(file.contents)
-        made = decode(image, str(file.path), reading, file.header, bits)
-        return _photo(name, file.source, made, reading)
+
+def _for_drawing(file: _File, longest: int, reading: Reading) -> Photo:
+    # A JPEG file is decoded at an eighth, a quarter or a half of its size, as far as
+    # that is enough.
+    file.image.draft(None, (longest, longest))
+    smaller = replace(reading, resize=Resize(longest, "box"))
+    made = _decode(file, smaller)
+    made = replace(made, size=made.rgb.size)
+    return _photo(shown_name(file.path), file.source, made, reading)
+
+
+def _decode(file: _File, reading: Reading) -> Decoded:
+    bits = None
+    if isinstance(file.contents, bytes):
+        bits = significant_bits(file.contents)
+    return decode(
+        file.image,
+        str(file.path),
+        reading,
+        file.header,
+        bits,
+        may_change=True,
+    )
 
 
 def _from_image(source: Image.Image, reading: Reading) -> Photo:
@@ -334,7 +379,7 @@ def _photo(
     return Photo(
         name=name,
         source=source,
-        size=made.rgb.size,
+        size=made.size,
         pixels=made.rgb,
         reading=reading,
         original=made.original,
@@ -387,11 +432,31 @@ def _contents(path: Path) -> bytes | Path:
     """
     try:
         with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            return path if size > _LARGE_FILE else file.read()
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                is_large = status.st_size > _LARGE_FILE
+                return path if is_large else file.read()
+            return _from_pipe(path, file, status.st_mode)
     except OSError:
         if path.is_dir():
             raise PhotoError(
                 f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg"
             ) from None
         raise
+
+
+def _from_pipe(path: Path, file: io.FileIO, mode: int) -> bytes:
+    """What comes through a pipe; a device never ends."""
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise PhotoError(f"'{path}' is a device, not a file: name a photo")
+    parts: list[bytes] = []
+    size = 0
+    while part := file.read(1 << 20):
+        parts.append(part)
+        size += len(part)
+        if size > _LARGEST_IN_PIPE:
+            raise PhotoError(
+                f"more than {_LARGEST_IN_PIPE >> 20} MiB come through '{path}': give "
+                "the photo as a file"
+            )
+    return b"".join(parts)

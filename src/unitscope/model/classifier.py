@@ -138,7 +138,7 @@ class Classifier:
         """The head, None without even a local answer, and why it is not exact."""
         structure = self._structures.at(self.input_shape)
         try:
-            return self.head, structure.refusal
+            return self.head, structure.reason if structure.refusal else ""
         except HeadError as refusal:
             return None, str(refusal)
 

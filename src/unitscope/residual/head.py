@@ -18,7 +18,8 @@ class ResidualHead(Head):
     """The token that is read is a sum: of what heads of attention moved to it, and MLPs wrote.
 
     Units are the heads of all blocks, block by block; `unit_names` calls them
-    "block.head". `blocks` are the layers that hold the attention calls. `reason` says why
+    "block.head". `blocks` are the layers that hold the attention calls, `mlps`
+    those that are MLPs. `reason` says why
     there is no exact head. `error` is the largest difference between the sum of all parts
     and the logits. `held` says that numbers that the photo sets multiply the stream:
     they count as constants.
@@ -33,6 +34,7 @@ class ResidualHead(Head):
     blocks: tuple[str, ...]
     unit_names: tuple[str, ...] = field(repr=False)
     tokens: int
+    mlps: tuple[str, ...] = ()
     held: bool = False
 
     def describe(self) -> str:
