@@ -60,7 +60,7 @@ ROOMS = {
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet tables tar_file sidecars tars
         """,
-    "scenes": "network",
+    "scenes": "network transformer",
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
         user_code python torchvision places365 timm specification checkpoint image_processor
