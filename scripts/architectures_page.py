@@ -13,6 +13,7 @@ KINDS = {
     "conv-gap": "convolution → pool",
     "pools-linear": "pools → linear",
     "gap": "pool",
+    "residual": "residual stream",
     "local": "local",
     "refused": "refused",
     "failed": "does not run",
@@ -64,14 +65,17 @@ def page(rows: list[Row]) -> str:
 
 
 _LEGEND = [
-    "- *head*: what stands between the feature map and the logits; *local* answers "
-    "are gradient × activation.",
+    "- *head*: what stands between the feature map and the logits; a *residual stream* "
+    "is a sum of heads of attention,",
+    "  tokens and MLPs, whose units are the heads; *local* answers are gradient × "
+    "activation.",
     "- *identity error*: mean of the map + bias against the logit, relative to the "
     "largest logit, on three random",
-    "  inputs; for a local answer, how much of the logit the map of the first "
-    "class leaves out.",
+    "  inputs; for a residual stream, the sum of all parts; for a local answer, how much "
+    "of the logit the map of the first class leaves out.",
     "- *ablation error*: logits with a unit off against a real forward pass of the "
-    "network with its map at zero.",
+    "network with its map at zero; for a",
+    "  residual stream, the parts of a real pass with a head silent against its logits.",
     "- *seconds*: processor time for finding and verifying the head, once for each "
     "network.",
 ]
@@ -87,11 +91,25 @@ def _summary(ran: list[Row]) -> str:
     return (
         f"{len(ran)} networks: **{plain} exact, "
         f"{kinds['gap-norm-linear']} exact with a normalisation in the head, "
-        f"{kinds['local']} local, {kinds['refused']} refused.** "
+        f"{kinds['residual']} residual, {kinds['local']} local, "
+        f"{kinds['refused']} refused.** "
         f"Of the {len(exact)} exact ones, {borne_out} give, for three random units "
         "switched off one by one, the logits of a real forward pass to 1e-5 of the "
         f"largest logit (largest error {ablation:.1e}); the largest identity error is "
-        f"{identity:.1e}."
+        f"{identity:.1e}.{_of_streams(ran)}"
+    )
+
+
+def _of_streams(ran: list[Row]) -> str:
+    rows = [row for row in ran if row["kind"] == "residual"]
+    if not rows:
+        return ""
+    identity = max(row["identity_error"] for row in rows)
+    ablation = max(row["ablation_error"] for row in rows)
+    return (
+        f" Of the {len(rows)} residual ones, {sum(map(proved, rows))} have parts that add "
+        f"up to the logits (largest error {identity:.1e}), also in real passes with "
+        f"single heads silent ({ablation:.1e})."
     )
 
 
@@ -138,7 +156,7 @@ def _identity(row: Row) -> str:
     error = row["identity_error"]
     if error is None:
         return ""
-    if row["exact"]:
+    if row["exact"] or row["kind"] == "residual":
         return f"{error:.0e}"
     return f"leaves out {error:.0%}"
 

@@ -45,12 +45,13 @@ ROOMS = {
         explanation exact_explanation local_explanation ablation
         """,
     "residual": """
-        rows attention sums step grounds steps patches path walk account head
+        rows attention sums step gates grounds steps patches path walk account head
         search stream explanation
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
-        provenance wrapping failures network usual_input checks reading tensors taking
+        provenance wrapping failures repeatability network usual_input checks reading
+        tensors taking
         scoring structure forward pixels question explaining inner_layers classifier
         """,
     "network_facts": "",
@@ -64,7 +65,8 @@ ROOMS = {
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
         user_code python torchvision places365 timm specification checkpoint image_processor
-        transformers_library transformers_folder transformers
+        transformers_library transformers_folder transformers_fitting prompts zero_shot
+        tokenizer class_vectors transformers_texts transformers
         """,
     "atlas": """
         intervals ablation matching image_hashes summaries disk storage identity shards

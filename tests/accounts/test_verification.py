@@ -64,11 +64,17 @@ def test_an_exact_head_is_proved(
     assert verification.seconds > 0 and verification.forward_seconds > 0
 
 
-@pytest.mark.parametrize("make", [Mlp, Tokens])
-def test_a_local_answer_says_what_it_leaves_out_and_ablates_for_real(
-    make: type[nn.Module],
-) -> None:
-    verification = verified(seeded(make))
+def test_the_parts_of_a_stream_add_up_with_heads_on_and_silent() -> None:
+    verification = verified(seeded(Tokens))
+    assert verification.kind == "residual"
+    assert verification.adds_up and not verification.exact
+    assert "a token (as in ViT)" in verification.reason
+    for error in (verification.identity_error, verification.ablation_error):
+        assert error is not None and error <= 1e-5
+
+
+def test_a_local_answer_says_what_it_leaves_out_and_ablates_for_real() -> None:
+    verification = verified(seeded(Mlp))
     assert (
         verification.kind == "local"
         and not verification.exact

@@ -27,8 +27,10 @@ from scans import (
 from unitscope.atlas.ablation.unit_sets import confusion_without
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.findings.ablation_tables import pooled_features
+from unitscope.atlas.findings.precisions import average_precision
+from unitscope.atlas.reading.description import facts_of
 from unitscope.atlas.scanning import scan
-from unitscope.errors import AtlasError, UnitscopeWarning
+from unitscope.errors import AtlasError, MissingError, UnitscopeWarning
 from unitscope.explorer.documents import Documents
 from unitscope.explorer.tiles import Tiles
 from unitscope.inputs.preprocessing import Preprocessing
@@ -197,6 +199,40 @@ def test_a_head_of_several_maps_is_named_by_all_of_them(
     )
 
 
+def test_units_of_a_maximum_are_told_by_their_activations(
+    folder: Path, small: Preprocessing, tmp_path: Path
+) -> None:
+    several = make(small, seeded(MaximumBesideAverage), labels=None)
+    scanned = scan(
+        several, folder, tmp_path / "out", layers=["features"], **OPTIONS
+    )
+    units = scanned.table("units").to_pydict()
+    of_layer = [name == "features" for name in units["layer"]]
+    assert sum(of_layer) == 6 and len(of_layer) == 6 + 12
+    for name in ("maximum", "mean", "threshold", "share_positive"):
+        numbers = np.array(units[name])
+        plain, of_head = numbers[of_layer], numbers[~np.array(of_layer)]
+        np.testing.assert_allclose(of_head, np.tile(plain, 2), rtol=1e-5)
+
+    # What the pools make of the maps is kept for ablation alone.
+    assert not scanned.head_pools_means
+    pooled = np.concatenate([part for part, _ in scanned.pooled()])
+    explained = several.explain(paths(folder))
+    np.testing.assert_allclose(pooled, explained.pooled, rtol=1e-4, atol=1e-6)
+    (alike, *_) = scanned.neighbours(0, layer=scanned.layer().name)
+    assert alike["of"] != "images" and alike["unit"] == 6
+
+    alone = Documents(None, scanned, dataset=scanned.photos(), folder=tmp_path)
+    assert not alone.index()["photos"]
+    with pytest.raises(MissingError, match="pools them in other ways"):
+        alone.photo("image-0")
+    live = Documents(
+        several, scanned, dataset=scanned.photos(), folder=tmp_path
+    )
+    shown = live.index()["photos"][0]["id"]
+    assert live.photo(shown)["shares"]
+
+
 def test_a_head_that_tables_cannot_hold_leaves_no_pooled_units(
     folder: Path, small: Preprocessing, tmp_path: Path
 ) -> None:
@@ -249,6 +285,69 @@ def test_an_atlas_without_probabilities_has_no_column_of_them(
     assert Tiles(atlas, None, tmp_path).row(0)[3] is None
     with pytest.raises(AtlasError, match="load it with scores 'none'"):
         Documents(make(small), atlas, folder=tmp_path)
+
+
+def test_classes_of_their_own_have_a_precision_each(
+    folder: Path, small: Preprocessing, tmp_path: Path
+) -> None:
+    scanned = scan(
+        make(small, scores="sigmoid"), folder, tmp_path / "out", **OPTIONS
+    )
+    classes = scanned.table("classes").to_pydict()
+    logits = make(small).explain(paths(folder)).logits.numpy()
+    own = np.array([CLASSES.index(path.parent.name) for path in paths(folder)])
+    for index, told in enumerate(classes["average_precision"]):
+        order = np.argsort(-logits[:, index])
+        hits = own[order] == index
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        assert told == pytest.approx(precision[hits].mean())
+    facts = dict(facts_of(scanned))
+    assert "of the largest logit; each class" in " ".join(facts)
+    assert facts["mean average precision"].endswith("each by its own logit")
+    document = Documents(None, scanned, folder=tmp_path).index()
+    assert document["atlas"]["classes"]["average_precision"] == pytest.approx(
+        classes["average_precision"], abs=1e-4
+    )
+
+
+def test_precision_counts_equal_scores_together() -> None:
+    scores = np.array([3.0, 2.0, 2.0, 1.0])
+    of_class = np.array([True, False, True, False])
+    # At 3: recall 1/2, precision 1; at 2: recall 1, precision 2/3.
+    assert average_precision(scores, of_class) == pytest.approx(
+        0.5 + 0.5 * 2 / 3
+    )
+    assert np.isnan(average_precision(scores, np.zeros(4, bool)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "scores", "reason"),
+    [
+        (CLASSES, 5, "none", "no classes"),
+        (("elm",), 1, None, "always the largest"),
+    ],
+)
+def test_what_cannot_be_right_has_no_accuracy(
+    labels: tuple[str, ...],
+    classes: int,
+    scores: str | None,
+    reason: str,
+    folder: Path,
+    small: Preprocessing,
+    tmp_path: Path,
+) -> None:
+    net = seeded(lambda: Gap(classes=classes))
+    model = make(small, net, labels, scores)
+    scanned = scan(model, folder, tmp_path / "out", **OPTIONS)
+    assert set(scanned.table("classes").to_pydict()["judged"]) == {0}
+    assert set(scanned.table("images").to_pydict()["correct"]) == {None}
+    assert not scanned.has("unit_ablation")
+    with pytest.raises(AtlasError, match=reason):
+        scanned.without([0])
+    facts = facts_of(scanned)
+    assert any(name == "accuracy" and reason in text for name, text in facts)
+    precise = "mean average precision" in dict(facts)
+    assert precise is (classes == 1)
 
 
 def test_how_photos_were_read_is_noted_with_their_number(

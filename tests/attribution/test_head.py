@@ -35,6 +35,7 @@ from unitscope.errors import HeadError, ModelError, UnitscopeWarning
 from unitscope.geometry import Placement, lay_on_photo
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
+from unitscope.residual.head import ResidualHead
 from unitscope.tracing.layers import evaluating, find_layer, without_units
 
 Making: TypeAlias = Callable[[], nn.Module]
@@ -158,7 +159,6 @@ def test_the_heads_of_torchvision(
             Flattened,
             "reads a flattened 4×3×3 map, cell by cell, not a pooled one",
         ),
-        (Tokens, "before the last linear layer stands a token (as in ViT)"),
         (lambda: Ending(IMPOSTORS["bypass"]), "the network ends in a sum"),
         (
             lambda: Ending(IMPOSTORS["bypass before the linear layer"]),
@@ -181,6 +181,12 @@ def test_a_network_without_such_a_head_gets_a_local_answer_with_the_reason(
     assert not model.explain(noise(1, 3, 32, 32)).exact
 
 
+def test_a_network_that_reads_a_token_gets_an_account_of_its_stream() -> None:
+    head, refusal = small(seeded(Tokens)).head_or_refusal()
+    assert isinstance(head, ResidualHead) and head.reason == refusal
+    assert "before the last linear layer stands a token (as in ViT)" in refusal
+
+
 EXACT_AFTER_ALL = (
     "temperature",
     "normalised units",
@@ -191,6 +197,7 @@ EXACT_AFTER_ALL = (
 LAST_FUNCTIONS = ("softmax", "log-softmax", "sigmoid")
 
 
+@pytest.mark.filterwarnings("ignore:the network gives other logits each time")
 @pytest.mark.parametrize("name", IMPOSTORS)
 def test_an_impostor_is_refused_or_handled_exactly_but_never_explained_wrongly(
     name: str,
@@ -487,6 +494,7 @@ class OnePool(Gap):
         return self.end(self, x)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:the network's logits for a photo depend")
 @pytest.mark.parametrize("name", UNSEEN)
 def test_what_depends_on_the_units_unseen_is_not_called_exact(
     name: str,

@@ -149,12 +149,13 @@ def test_both_methods_are_the_exact_map_where_the_head_is_exact(
 def test_ablations_are_real_forward_passes(make: type[nn.Module]) -> None:
     net = seeded(make)
     model = small(net)
-    explanation = local(model.explain(X))
+    explanation = local(model.explain(X, method="hirescam"))
+    layer = explanation.layer
     each = explanation.ablate_each()
     units = explanation.feature_map.shape[1]
     assert each.shape == (3, units, 5)
     for unit in range(units):
-        real = model.forward_without(X, [unit])
+        real = model.forward_without(X, [unit], layer)
         torch.testing.assert_close(each[:, unit], real, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(
             explanation.ablate([unit]).logits, real, rtol=1e-5, atol=1e-6
@@ -169,7 +170,10 @@ def test_ablations_are_real_forward_passes(make: type[nn.Module]) -> None:
     # Switching off goes on from what is off already.
     twice = explanation.ablate([0]).ablate([2])
     torch.testing.assert_close(
-        twice.logits, model.forward_without(X, [0, 2]), rtol=1e-5, atol=1e-6
+        twice.logits,
+        model.forward_without(X, [0, 2], layer),
+        rtol=1e-5,
+        atol=1e-6,
     )
     assert twice.off == (0, 2)
     maps = local(twice).cams_of(0)
@@ -182,8 +186,8 @@ def test_after_the_last_attention_only_the_class_token_counts_so_the_layer_befor
     model = small(seeded(Tokens))
     # Of the tokens after the attention only the first is classified; the patches still
     # matter before it.
-    assert model.head.layer == "patches"
-    explanation = model.explain(X)
+    explanation = model.explain(X, method="hirescam")
+    assert explanation.layer == "patches"
     assert explanation.feature_map.shape == (3, 6, 4, 4)
     with pytest.raises(
         HeadError,
@@ -215,7 +219,7 @@ def test_where_a_normalisation_reads_every_token_its_output_is_taken() -> None:
     their lengths."""
     net = seeded(PreNorm)
     model = small(net)
-    explanation = local(model.explain(X))
+    explanation = local(model.explain(X, method="hirescam"))
     assert (
         explanation.layer == "before"
         and explanation.head.start == "patches"
@@ -320,8 +324,8 @@ def test_regions_add_up_to_the_logit() -> None:
 def test_batches_photos_and_slices_agree() -> None:
     model = small(seeded(Tokens))
     whole, parts = (
-        local(model.explain(X)),
-        local(model.explain(X, batch_size=2)),
+        local(model.explain(X, method="hirescam")),
+        local(model.explain(X, method="hirescam", batch_size=2)),
     )
     torch.testing.assert_close(parts.cams, whole.cams)
     torch.testing.assert_close(whole[1].cams, whole.cams[1:2])
@@ -361,7 +365,10 @@ def test_a_network_that_changed_since_is_told() -> None:
 
 def test_a_network_that_gives_another_result_each_time_has_no_answer() -> None:
     model = small(seeded(lambda: Ending(IMPOSTORS["dropout that never stops"])))
-    with pytest.raises(HeadError, match="nor can a local answer be given"):
+    with (
+        pytest.warns(UnitscopeWarning, match="other logits each time"),
+        pytest.raises(HeadError, match="nor can a local answer be given"),
+    ):
         model.explain(X)
 
 
@@ -588,16 +595,15 @@ def test_torchvisions_other_networks(
     ):  # begins with a head of zeros, for which no cell counts
         nn.init.trunc_normal_(net.heads.head.weight, std=0.02)
     model = wrap(net, preprocessing=Preprocessing(side, side))
-    head = model.head
-    assert isinstance(head, LocalHead)
+    x = noise(1, 3, side, side)
+    explanation = local(model.explain(x, method="hirescam"))
+    head = explanation.head
     assert (head.layer, head.map_shape, head.start, head.silent) == (
         layer,
         shape,
         start,
         False,
     )
-    x = noise(1, 3, side, side)
-    explanation = local(model.explain(x))
     real = model.forward_without(x, [5], layer)
     torch.testing.assert_close(
         explanation.ablate([5]).logits, real, rtol=1e-4, atol=1e-5

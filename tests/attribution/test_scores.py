@@ -369,6 +369,27 @@ def test_a_configuration_of_transformers_names_the_scores() -> None:
     assert small(net, scores="none").scores == "none"
 
 
+def test_costs_of_classes_are_refused() -> None:
+    """The largest negative log-probability is the least likely class."""
+    costs = Last(loud(), lambda t: -t.log_softmax(1))
+    with pytest.raises(ModelError, match="largest number is the least likely"):
+        small(costs).explain(X)
+    explanation = small(costs, scores="none").explain(X)
+    assert explanation.probabilities is None
+
+
+def test_thresholds_of_an_ordinal_regression_are_no_classes() -> None:
+    """A softmax of them would give the same probabilities for every photo."""
+    shifts = torch.tensor([2.0, 1, 0, -1])
+    thresholds = Last(seeded(lambda: Gap(classes=1)), lambda t: t + shifts)
+    with pytest.warns(UnitscopeWarning, match="ordinal"):
+        explanation = small(thresholds).explain(X)
+    assert explanation.scores is Scores.SIGMOID
+    torch.testing.assert_close(
+        explanation.probabilities, real(thresholds, X).double().sigmoid()
+    )
+
+
 def test_the_users_word_counts() -> None:
     net = Last(loud(), lambda t: t.softmax(1))
     kept = small(net, scores="probabilities")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
-from unitscope.errors import PhotoError, PreprocessingError
+from unitscope.errors import (
+    PhotoError,
+    PreprocessingError,
+    UnitscopeWarning,
+)
 from unitscope.geometry import Placement
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.measured import MeasuredPreprocessing
@@ -614,10 +619,33 @@ def test_a_letterbox_can_be_measured(mode: str, before: int) -> None:
         T.Pad((0, before, 0, 112 - before), 0, mode),
         T.ToTensor(),
     ]
-    found = MeasuredPreprocessing(T.Compose(steps)).placement((600, 300))
+    preprocessing = MeasuredPreprocessing(T.Compose(steps))
+    # Of one photo mirrored over half of the input, pictures show a half of the map.
+    told = (
+        nullcontext()
+        if mode == "constant"
+        else pytest.warns(UnitscopeWarning, match="shows the photo again")
+    )
+    with told:
+        found = preprocessing.placement((600, 300))
     top = -before / 112 * 300
     expected = Placement((600, 300), (224, 224), 0, top, 600, top + 600)
     assert_placed(found, expected)
+
+
+@pytest.mark.parametrize("second", [lambda t: t, lambda t: t.flip(-1)])
+def test_a_second_copy_of_the_photo_is_told(
+    second: Callable[[Tensor], Tensor],
+) -> None:
+    resized = T.Compose([T.Resize((64, 64)), T.ToTensor()])
+
+    def twice(image: Image.Image) -> Tensor:
+        once = resized(image)
+        return torch.cat([once, second(once)], -1)
+
+    with pytest.warns(UnitscopeWarning, match="shows the photo again, beside"):
+        found = MeasuredPreprocessing(twice).placement((200, 300))
+    assert_placed(found, Placement((200, 300), (64, 128), 0, 0, 400, 300))
 
 
 def test_what_hides_a_part_of_the_photo_can_be_measured() -> None:

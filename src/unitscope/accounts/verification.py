@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.probes import probes
 from unitscope.attribution.rounding import ablation_difference
 from unitscope.errors import HeadError
@@ -23,14 +24,16 @@ class Verification:
     """What `unitscope` can say about a network, and how well it was verified.
 
     `kind` is that of the head ("gap-linear", "gap-norm-linear", "conv-gap", "gap", "pools-linear"),
-    "local", or "refused". `layer` is the layer whose map, of `units` and `map_size`
-    (row, col), is shown.
+    "residual", "local", or "refused". `layer` is the layer whose map, of `units` and
+    `map_size` (row, col), is shown. `adds_up` says that the parts add up to the logits.
 
     On random inputs, `identity_error` is the difference between maps + bias and the
-    logits, relative to the largest logit; for a local answer, what the map of the first
-    class leaves out. `ablation_error` is the largest difference between the logits with
-    a unit off and a real forward pass with its map set to zero, over `tried` random
-    units, each alone.
+    logits, relative to the largest logit; for a residual stream that of all its parts;
+    for a local answer, what the map of the first class leaves out. `ablation_error` is
+    the largest difference between the logits with a unit off and a real forward pass
+    with its map set to zero, over `tried` random units, each alone; for a residual
+    stream, between the logits of a real pass with a head silent and the parts of that
+    pass, without the head.
 
     `seconds` is the time that finding and verifying the head took, `forward_seconds`
     that of one plain forward pass. `reason` says why the answer is not exact.
@@ -39,6 +42,7 @@ class Verification:
     kind: str
     layer: str
     exact: bool
+    adds_up: bool
     identity_error: float | None
     ablation_error: float | None
     tried: int
@@ -75,6 +79,7 @@ def verify(model: Classifier, seed: int = 0) -> Verification:
         kind=head.kind,
         layer=head.layer,
         exact=head.exact,
+        adds_up=head.adds_up,
         identity_error=head.error,
         ablation_error=ablation_error(model, x, chosen, real),
         tried=len(chosen),
@@ -91,6 +96,7 @@ def _refused(reason: str, seconds: float) -> Verification:
         kind="refused",
         layer="",
         exact=False,
+        adds_up=False,
         identity_error=None,
         ablation_error=None,
         tried=0,
@@ -116,6 +122,9 @@ def ablation_error(
     """
     try:
         explanation = model.explain(x)
+        if explanation.adds_up and not explanation.exact:
+            # Both would be the same real pass, so that of its parts is asked.
+            return _error_of_parts(explanation, units)
         ablated = explanation.ablate_each(units=units)
     except HeadError:
         return None
@@ -125,3 +134,12 @@ def ablation_error(
         for position, logits in enumerate(real)
     ]
     return max(float(difference.max()) for difference in differences)
+
+
+def _error_of_parts(explanation: Explanation, units: list[int]) -> float:
+    """How far the parts of real passes are from their logits, each with one head silent."""
+    errors = [
+        float(explanation.ablate(unit).completeness_error.max())
+        for unit in units
+    ]
+    return max(errors)

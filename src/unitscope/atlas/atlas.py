@@ -100,7 +100,7 @@ class Atlas(StoredAtlas):
 
         Rows have `unit` and `correlation`, Pearson's, of the units' mean activations,
         −1 to 1. `of` and `compared` say over what and how many: all "images" for the
-        layer that an exact head reads, else the means of "classes" or of a random
+        layer whose means an exact head reads, else the means of "classes" or of a random
         "sample" of images. There are none where the unit is constant. Raises UnitError.
         """
         chosen = self.layer(layer)
@@ -204,6 +204,11 @@ class Atlas(StoredAtlas):
         off = check_units(
             units, readout.weight.shape[1], "the head's feature map"
         )
+        if self.no_accuracy:
+            raise AtlasError(
+                f"{self.no_accuracy}, so there is no accuracy: model.ablate and "
+                "`unitscope ablate` answer for single photos"
+            )
         source = pooled_features(self)
         if source is None:
             raise AtlasError(

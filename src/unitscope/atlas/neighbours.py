@@ -23,8 +23,8 @@ class Correlations:
 
     `values` (chosen, unit) are −1 to 1, nan for a unit that is constant, and of a unit
     with itself. They are over all images, or else, where the layer's pooled units were
-    not stored, over the means of `classes` or a random `sample` of images. `count` is
-    the number of images or classes.
+    not stored or are no means (of a maximum pool, say), over the means of `classes` or a
+    random `sample` of images. `count` is the number of images or classes.
     """
 
     values: Float[np.ndarray, "chosen unit"]
@@ -51,9 +51,9 @@ def correlations(
 ) -> Correlations:
     """Correlate some units of a layer with all of its units over the data set.
 
-    Where the pooled units were stored, as for the head, all images are used, one shard
-    at a time and in float64. Other layers have the means by class, and those of a
-    random sample of images: the larger of the two is used.
+    Where the pooled units were stored and are means, as for most heads, all images are
+    used, one shard at a time and in float64. Other layers have the means by class, and
+    those of a random sample of images: the larger of the two is used.
     """
     if _has_pooled_units(atlas, layer):
         pooled = (part for part, _ in atlas.pooled())
@@ -82,6 +82,8 @@ def correlations(
 
 def _has_pooled_units(atlas: StoredAtlas, layer: AtlasLayer) -> bool:
     if not layer.is_head or atlas.readout is None:
+        return False
+    if not atlas.head_pools_means:
         return False
     return atlas.readout.weight.shape[1] == layer.units
 

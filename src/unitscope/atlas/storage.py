@@ -41,8 +41,9 @@ _Atlas = TypeVar("_Atlas", bound="StoredAtlas")
 class AtlasLayer:
     """One layer of an atlas: its name, its units, and where its cells lie on the input.
 
-    `is_head` says whether it is the feature map that the head reads. `scale` is the
-    power of two nearest to its largest activation on noise.
+    `is_head` says whether its units are those that the head pools; the layer has their
+    activations, whatever the pools make of them. `scale` is the power of two nearest to
+    its largest activation on noise.
     """
 
     name: str
@@ -160,6 +161,18 @@ class StoredAtlas:
         return Scores.read(self.manifest["model"].get("scores", "softmax"))
 
     @property
+    def no_accuracy(self) -> str:
+        """Why no image is right or wrong; "" where they can be."""
+        if self.scores is Scores.NONE:
+            return "the network has no classes (scores 'none')"
+        if len(self.labels) == 1:
+            return (
+                "the network has one logit and one label, which is always the largest: "
+                "two labels make it a yes and a no"
+            )
+        return ""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The classes of the images: the data set's own, or else the model's."""
         return tuple(self.manifest["data"]["classes"])
@@ -264,6 +277,17 @@ class StoredAtlas:
                 torch.from_numpy(file.get_tensor("bias")),
                 norm,
             )
+
+    @property
+    def head_pools_means(self) -> bool:
+        """Whether the head's pooled units are the means of its layer's activations.
+
+        Those of a maximum pool, say, are not; nor are those of maps of several sizes.
+        """
+        head = self.manifest["model"]["head"] or {}
+        # The first atlases, of heads of one mean only, do not have them.
+        sources = head.get("sources", ())
+        return all(source["activations"] for source in sources)
 
     def pooled(
         self,

@@ -18,7 +18,9 @@ class Activations:
     `layers` has maps (batch, unit, row, col) by name, in the order they were asked for;
     `pooled` has their means over the cells (batch, unit). `feature_map` is the map that
     the head reads, `units` its means over the cells, and `readout` how they become
-    logits; all are None where no head is exact.
+    logits; all are None where no head is exact. Where the head's pools are no means, the
+    feature map holds what each cell gives of the pooled unit: `before_pools` is then what the
+    units did, on the same cells, and else None.
     """
 
     logits: Float[Tensor, "batch class"]
@@ -27,3 +29,11 @@ class Activations:
     feature_map: Float[Tensor, "batch unit row col"] | None = None
     units: Float[Tensor, "batch unit"] | None = None
     readout: Readout | None = None
+    before_pools: Float[Tensor, "batch unit row col"] | None = None
+
+    @property
+    def of_units(self) -> Float[Tensor, "batch unit row col"] | None:
+        """What the units of the feature map did, None where no head is exact."""
+        if self.before_pools is None:
+            return self.feature_map
+        return self.before_pools

@@ -14,6 +14,7 @@ from unitscope.attribution.look_through import LastFunction, adds_up_to_one
 from unitscope.attribution.pooling import carried_from, is_linear, pool_at
 from unitscope.attribution.probes import probes
 from unitscope.attribution.scores import Scores
+from unitscope.errors import ModelError
 from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import (
     ACTIVATIONS,
@@ -45,6 +46,10 @@ _FEWEST_FEATURES = 8
 
 # A tanh of the outputs beyond that caps logits; one within it makes them other numbers.
 _MOST_SQUASHED = 1.0
+
+# How far the steps between the thresholds of an ordinal regression may vary by rounding,
+# relative to the thresholds themselves.
+_SAME_STEPS = 1e-3
 
 # The last calls that are looked at.
 _MOST_CALLS = 32
@@ -141,9 +146,23 @@ def guessed(
             "probabilities. Give labels, or scores=, if they are classes.",
             is_doubtful=True,
         )
-    if adds_up_to_one(logits.exp()) and _are_shares(
-        [run(x).exp() for x in probes(example)]
-    ):
+    several = [logits, *map(run, probes(example))]
+    if _are_shares([(-each).exp() for each in several]):
+        raise ModelError(
+            "the network gives the negative logarithms of probabilities, so that the "
+            "largest number is the least likely class: wrap a module that gives their "
+            "negative, or say scores='none' (--scores none) if they are no class scores"
+        )
+    if _are_thresholds(several):
+        return Guess(
+            Scores.SIGMOID,
+            "The outputs differ from each other by the same amounts on every input, as the "
+            "thresholds of an ordinal regression do: each has a sigmoid of its own, which "
+            "says how likely the photo is beyond it, and the first or last is always the "
+            "largest. Give scores= if they are something else.",
+            is_doubtful=True,
+        )
+    if _are_shares([each.exp() for each in several]):
         return Guess(
             Scores.SOFTMAX,
             "The network gives the logarithms of probabilities, whose softmax are the "
@@ -272,6 +291,18 @@ def _are_features(
     if not _has_unit_length(traced.logits):
         return False
     return all(_has_unit_length(run(x)) for x in probes(example))
+
+
+def _are_thresholds(several: list[Tensor]) -> bool:
+    """Whether columns are in order, by steps that are the same on all inputs."""
+    outputs = torch.cat(several).double()
+    steps = outputs.diff(dim=1)
+    if not bool((steps[0] > 0).all() or (steps[0] < 0).all()):
+        return False
+    varies = outputs[:, 0].std()
+    return bool(varies > 0) and bool(
+        (steps.std(dim=0) <= _SAME_STEPS * varies).all()
+    )
 
 
 def _has_unit_length(output: Tensor) -> bool:

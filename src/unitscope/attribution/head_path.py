@@ -14,7 +14,7 @@ from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.readings import Reading, Without, slices_of
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import Reader, Step
-from unitscope.tracing.ending import IN_OUTPUT, Ending, another_path
+from unitscope.tracing.ending import IN_OUTPUT, Ending, another_path, check_rows
 from unitscope.tracing.taps import Switch, Tap
 
 
@@ -63,13 +63,28 @@ class HeadPath:
         maps = [reading.read(tap.caught) for reading in self.readings]
         return maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)
 
+    def activations(
+        self, tap: Tap
+    ) -> Float[Tensor, "batch unit row col"] | None:
+        """What the units did, from the same pass; None where the feature map holds that."""
+        if all(reading.is_plain for reading in self.readings):
+            return None
+        maps = [reading.activations(tap.caught) for reading in self.readings]
+        return torch.cat(maps, dim=1)
+
     def readout(
-        self, tap: Tap, feature_map: Float[Tensor, "batch unit row col"]
+        self,
+        tap: Tap,
+        logits: Float[Tensor, "batch class"],
+        feature_map: Float[Tensor, "batch unit row col"],
     ) -> Readout:
-        """The readout, from a tapped forward pass that gave this feature map."""
+        """The readout, from a tapped forward pass that gave these."""
         reader = Reader(tap.caught, self.readings, feature_map)
         with without_autocast(feature_map):
-            return reader.readout_of(self.last)
+            readout = reader.readout_of(self.last)
+        if readout.weight.shape != (logits.shape[1], feature_map.shape[1]):
+            raise another_path()
+        return readout
 
 
 class TappedPass(NamedTuple):
@@ -92,6 +107,7 @@ def run_with_tap(
     tap = path.tap()
     logits = path.ending.logits(lambda: module(x), photos, tap)
     feature_map = path.feature_map(tap)
+    check_rows(feature_map, photos)
     if feature_map.shape[0] != photos:
         raise another_path()
     return logits, feature_map, tap
@@ -100,7 +116,6 @@ def run_with_tap(
 def run_tapped(module: nn.Module, x: Tensor, path: HeadPath) -> TappedPass:
     """One forward pass with the readout of this very pass."""
     logits, feature_map, tap = run_with_tap(module, x, path)
-    readout = path.readout(tap, feature_map)
-    if readout.weight.shape != (logits.shape[1], feature_map.shape[1]):
-        raise another_path()
-    return TappedPass(logits, feature_map, readout)
+    return TappedPass(
+        logits, feature_map, path.readout(tap, logits, feature_map)
+    )

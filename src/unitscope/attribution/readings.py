@@ -62,6 +62,13 @@ class Spread:
         across = self.across.to(map_)
         return down @ map_ @ across.T
 
+    def weighted(
+        self, map_: Float[Tensor, "batch unit row col"]
+    ) -> Float[Tensor, "batch unit row2 col2"]:
+        """The map on the other grid, with the same numbers: 0 where it has no cells."""
+        down, across = _averaging(self.down), _averaging(self.across)
+        return down.to(map_) @ map_ @ across.T.to(map_)
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -111,6 +118,13 @@ class Reading:
         total = torch.stack(parts).sum(dim=0)
         return total if self.spread is None else self.spread(total)
 
+    def activations(
+        self, caught: Mapping[int, Caught]
+    ) -> Float[Tensor, "batch unit row2 col2"]:
+        """What the units did, laid on the same cells: not what pools make of it."""
+        map_ = self.map_of(caught)
+        return map_ if self.spread is None else self.spread.weighted(map_)
+
     def changes(self, units: Sequence[int]) -> dict[tuple[int, str], Without]:
         """What switches units off in a forward pass: a change of every call's map."""
         without = Without(self.axes, tuple(units))
@@ -133,6 +147,14 @@ def slices_of(counts: Iterable[int]) -> list[slice]:
     """Where the units of every part stand among those of all: `counts` are the parts'."""
     bounds = accumulate(counts, initial=0)
     return [slice(begin, end) for begin, end in pairwise(bounds)]
+
+
+def _averaging(
+    spread: Float[Tensor, "cell2 cell"],
+) -> Float[Tensor, "cell2 cell"]:
+    """The weights by which a cell is a mean of those under it."""
+    sums = spread.sum(dim=1, keepdim=True)
+    return spread / torch.where(sums == 0, 1, sums)
 
 
 def _weighted(

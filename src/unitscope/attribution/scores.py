@@ -66,6 +66,13 @@ class Scores(StrEnum):
             else f"{self.number}s"
         )
 
+    @property
+    def accuracy(self) -> str:
+        """What the share of photos whose own class has the largest number is called."""
+        if self is Scores.SIGMOID:
+            return "top-1 accuracy (of the largest logit; each class has a sigmoid)"
+        return "accuracy"
+
     def describe(self) -> str:
         """One line in words."""
         match self:

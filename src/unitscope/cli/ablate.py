@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -59,7 +59,7 @@ def ablate(
     top: int,
     out: Path | None,
     as_json: bool,
-    **source: str | None,
+    **source: Any,
 ) -> None:
     """Switch units off and classify again: the top classes before and after.
 

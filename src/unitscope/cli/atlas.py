@@ -67,6 +67,7 @@ _CLASSES = (
     "accuracy_low",
     "accuracy_high",
 )
+_PRECISION = "average_precision"
 _CLASSES_OF_UNIT = (
     "rank",
     "class_name",
@@ -180,7 +181,10 @@ def atlas_classes(
     atlas = Atlas.open(path)
     if unit is None:
         rows = atlas.table("classes").to_pylist()
-        print_rows(rows, _CLASSES, as_json)
+        columns = list(_CLASSES)
+        if rows and _PRECISION in rows[0]:
+            columns.append(_PRECISION)
+        print_rows(rows, columns, as_json)
     else:
         print_rows(atlas.classes_of(unit, layer), _CLASSES_OF_UNIT, as_json)
 
@@ -262,7 +266,7 @@ def _print_accuracy(
 
     has_labels = atlas.manifest["data"]["labels"] == "given"
     quantity = (
-        "accuracy"
+        atlas.scores.accuracy
         if has_labels
         else "agreement with the model's own predictions"
     )

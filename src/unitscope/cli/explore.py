@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import webbrowser
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from unitscope.cli.loading import load_model
 from unitscope.cli.options import model_options, take_model_options
 from unitscope.cli.output import complain
 from unitscope.cli.pages import write_pages
-from unitscope.errors import UnitscopeError
+from unitscope.errors import LabelsError, UnitscopeError
 from unitscope.interrupts import Uninterrupted
 
 if TYPE_CHECKING:
@@ -120,9 +121,7 @@ def _open_browser(address: str) -> None:
     ).start()
 
 
-def _load(
-    options: dict[str, str | None], atlas: Atlas | None
-) -> Classifier | None:
+def _load(options: dict[str, Any], atlas: Atlas | None) -> Classifier | None:
     """The model that the options name, completed by what the atlas notes."""
     if atlas is None or options["spec"]:
         return load_model(options)
@@ -146,7 +145,14 @@ def _model_of(atlas: Atlas) -> Classifier | None:
     identity = atlas.manifest["identity"]
     preprocessing = identity["preprocessing"]
     try:
-        model = load(_spec(atlas), output=_output(atlas), scores=atlas.scores)
+        named = partial(
+            load, _spec(atlas), output=_output(atlas), scores=atlas.scores
+        )
+        try:
+            model = named()
+        except LabelsError:
+            # The classes of CLIP and its kin are what their labels say.
+            model = named(labels=atlas.labels)
         if fingerprint(model) != identity["model"]:
             reason = f"'{_spec(atlas)}' alone has other weights"
         elif model.preprocessing.describe() != preprocessing:
@@ -161,7 +167,7 @@ def _model_of(atlas: Atlas) -> Classifier | None:
     complain(
         UnitscopeError(
             f"only the atlas is shown, not its model ({reason}): name that with "
-            "--model, --weights and --preprocessing"
+            "--model, --weights, --labels, --template and --preprocessing"
         )
     )
     return None

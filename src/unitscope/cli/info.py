@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @model_options
 @JSON
-def info(as_json: bool, **source: str | None) -> None:
+def info(as_json: bool, **source: Any) -> None:
     """Show a network's layers and shapes, its head, and how well the head's algebra holds.
 
     \b
@@ -84,6 +84,12 @@ def _head_facts(
             "verified",
             f"{head.kind}: mean of every map + bias = logit {accuracy}, {on}",
         )
+    elif head.adds_up:
+        yield "no exact map", verification.reason
+        yield (
+            "verified",
+            f"{head.kind}: all parts add up to the logit {_accuracy(head.error)}, {on}",
+        )
     else:
         yield "not exact", verification.reason
         remainder = (
@@ -92,12 +98,17 @@ def _head_facts(
         yield "measured", f"{head.kind}: {remainder}, {on}"
 
     if verification.ablation_error is not None:
-        units = f"{verification.tried} random units switched off one by one"
         accuracy = _accuracy(verification.ablation_error)
-        yield (
-            "ablation",
-            f"{units} = real forward passes without them, {accuracy}",
+        statement = (
+            f"{verification.tried} random units switched off one by one = real forward "
+            "passes without them"
         )
+        if head.adds_up and not head.exact:
+            statement = (
+                f"with each of {verification.tried} random heads silent, all parts of a "
+                "real forward pass add up to its logits"
+            )
+        yield "ablation", f"{statement}, {accuracy}"
 
     found = f"found and verified in {verification.seconds:.1f} s"
     forward = f"one forward pass takes {verification.forward_seconds:.2f} s"

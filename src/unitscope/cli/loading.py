@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unitscope.interrupts import Uninterrupted
 
@@ -15,7 +15,7 @@ _FROZEN_FROM = 256
 
 
 def load_model(
-    options: Mapping[str, str | None], photos: int = 0, layer: str | None = None
+    options: Mapping[str, Any], photos: int = 0, layer: str | None = None
 ) -> Classifier:
     """The model of `model_options`, frozen where there are many photos.
 
@@ -34,6 +34,7 @@ def load_model(
         preprocessing=options["preprocessing"],
         output=options["output"],
         scores=options["scores"],
+        templates=options["templates"] or None,
     )
     # Without a fixed input size every size of photo would be compiled for itself.
     has_fixed_size = model.preprocessing.input_size is not None

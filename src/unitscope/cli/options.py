@@ -21,6 +21,7 @@ MODEL_OPTIONS = (
     "preprocessing",
     "output",
     "scores",
+    "templates",
 )
 
 
@@ -47,7 +48,16 @@ def model_options(function: _F) -> _F:
         click.option(
             "--labels",
             metavar="FILE",
-            help="Names of the classes, one per line.",
+            help="Names of the classes, one per line; for CLIP and SigLIP the texts that photos "
+            "are matched with.",
+        ),
+        click.option(
+            "--template",
+            "templates",
+            metavar="TEXT",
+            multiple=True,
+            help="What CLIP or SigLIP reads of a label, e.g. 'a photo of a {}.' (default); "
+            "repeated: the mean of all.",
         ),
         click.option(
             "--preprocessing",
@@ -74,7 +84,7 @@ def model_options(function: _F) -> _F:
     return function
 
 
-def take_model_options(options: dict[str, Any]) -> dict[str, str | None]:
+def take_model_options(options: dict[str, Any]) -> dict[str, Any]:
     """Move the options of `model_options` out of a verb's options."""
     return {name: options.pop(name) for name in MODEL_OPTIONS}
 

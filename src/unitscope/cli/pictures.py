@@ -65,7 +65,7 @@ def filters_command(
     interpolation: str,
     out: Path | None,
     as_json: bool,
-    **source: str | None,
+    **source: Any,
 ) -> None:
     """Show what the filters of a convolution look like.
 
@@ -125,7 +125,7 @@ def units_command(
     scale: str,
     out: Path | None,
     as_json: bool,
-    **source: str | None,
+    **source: Any,
 ) -> None:
     """Show where units of a layer fire on photos.
 

@@ -59,9 +59,13 @@ class Compiled:
             outputs = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
 
         logits, *rest = outputs
-        feature_map = None if self.watched.path is None else rest.pop(0)
-        layers = dict(zip(self.watched.layers, rest, strict=True))
-        return ForwardPass(logits, layers, feature_map, self.readout)
+        first_layer = len(rest) - len(self.watched.layers)
+        names = self.watched.layers
+        layers = dict(zip(names, rest[first_layer:], strict=True))
+        feature_map, activations, *_ = *rest[:first_layer], None, None
+        return ForwardPass(
+            logits, layers, feature_map, self.readout, activations
+        )
 
     def _run(self, part: Tensor) -> list[Tensor]:
         name = self.session.get_inputs()[0].name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unitscope.attribution.arrays import cell_means
-from unitscope.attribution.head_path import HeadPath, run_tapped, run_with_tap
+from unitscope.attribution.head_path import HeadPath, run_with_tap
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.rounding import relative_difference
 from unitscope.tracing.ending import IN_OUTPUT, Ending
@@ -40,17 +41,20 @@ class ForwardPass:
     `logits` (batch, class) are float32. `outputs` has the outputs of the watched layers by
     name, as the modules gave them; a layer that did not run is missing. `feature_map`
     (batch, unit, row, col), float32, is the head's input, and `readout` is how it becomes
-    logits. Both are None without an exact head.
+    logits. Both are None without an exact head. `activations` is what the units of the
+    feature map did, where that holds what pools make of it, and else None.
     """
 
     logits: Float[Tensor, "batch class"]
     outputs: Mapping[str, Shaped[Tensor, "batch ..."]]
     feature_map: Float[Tensor, "batch unit row col"] | None = None
     readout: Readout | None = None
+    activations: Float[Tensor, "batch unit row col"] | None = None
 
     def tensors(self) -> list[Tensor]:
-        """All tensors in a fixed order: logits, feature map, outputs of layers."""
-        head = [] if self.feature_map is None else [self.feature_map]
+        """All tensors in a fixed order: logits, the head's maps, outputs of layers."""
+        maps = (self.feature_map, self.activations)
+        head = [map_ for map_ in maps if map_ is not None]
         return [self.logits, *head, *self.outputs.values()]
 
     def difference(self, expected: ForwardPass) -> float:
@@ -81,6 +85,7 @@ def run_plain(
     where it takes another path than the one that the head was found on.
     """
     feature_map: Tensor | None = None
+    activations: Tensor | None = None
     readout: Readout | None = None
     with captured(network, watched.layers) as outputs:
         if watched.path is None:
@@ -89,16 +94,16 @@ def run_plain(
             logits = watched.ending.logits(
                 lambda: network(fresh), batch.shape[0]
             )
-        elif with_readout:
-            logits, feature_map, readout = run_tapped(
-                network, batch, watched.path
-            )
         else:
-            logits, feature_map, _ = run_with_tap(network, batch, watched.path)
+            path = watched.path
+            logits, feature_map, tap = run_with_tap(network, batch, path)
+            activations = path.activations(tap)
+            if with_readout:
+                readout = path.readout(tap, logits, feature_map)
     ordered = {
         name: outputs[name] for name in watched.layers if name in outputs
     }
-    return ForwardPass(logits, ordered, feature_map, readout)
+    return ForwardPass(logits, ordered, feature_map, readout, activations)
 
 
 def run_bfloat16(
@@ -115,9 +120,7 @@ def run_bfloat16(
         passed = run_plain(network, units_last, watched)
     assert passed.feature_map is not None and passed.readout is not None
     logits = passed.readout.logits(cell_means(passed.feature_map))
-    return ForwardPass(
-        logits, passed.outputs, passed.feature_map, passed.readout
-    )
+    return dataclasses.replace(passed, logits=logits)
 
 
 def _flat(numbers: Tensor) -> Float[Tensor, "batch number"]:

@@ -38,7 +38,8 @@ def about(atlas: Atlas) -> list[list[Any]]:
     if manifest.get("concepts"):
         entries.append(("concepts", _concept_lines(manifest["concepts"])))
     if manifest.get("ablation"):
-        entries.append(("ablation", _ablation_lines(manifest["ablation"])))
+        lines = _ablation_lines(manifest["ablation"], atlas.scores)
+        entries.append(("ablation", lines))
     entries += [
         ("versions", _versions(manifest["versions"])),
         ("notes on the model", list(model["notes"])),
@@ -101,7 +102,14 @@ def _layer_lines(atlas: Atlas) -> list[str]:
     for layer in atlas.layers:
         units, cells = plural(layer.units, "unit"), shape(layer.cells)
         line = f"{layer.name} ({layer.kind}): {units} of {cells} cells"
-        lines.append(f"{line}, read by the head" if layer.is_head else line)
+        if layer.is_head:
+            line += ", read by the head"
+            if not atlas.head_pools_means:
+                line += (
+                    "; maps and numbers are activations, before the head's pools make "
+                    "something else of them than a mean"
+                )
+        lines.append(line)
     return lines
 
 
@@ -133,7 +141,7 @@ def _detectors_text(detectors: dict[str, Any]) -> str:
     return f"{units} of {concepts}; with masks of other images {chance}"
 
 
-def _ablation_lines(measured: dict[str, Any]) -> list[str]:
+def _ablation_lines(measured: dict[str, Any], scores: Scores) -> list[str]:
     """What the ablation was measured on, for single units and for sets of them."""
     accuracy, low, high = map(percent, measured["accuracy"])
     images = plural(measured["images"], "image")
@@ -141,7 +149,7 @@ def _ablation_lines(measured: dict[str, Any]) -> list[str]:
     reporting = plural(measured["reporting"], "image")
     return [
         f"each unit of the head's map off in turn, over {images}, labels "
-        f"{measured['labels']}; accuracy with all units on {accuracy} "
+        f"{measured['labels']}; {scores.accuracy} with all units on {accuracy} "
         f"(95% interval {low}–{high})",
         f"many units off: ranked on {ranking}, measured on the other {reporting}; "
         f"units off: {_value(measured['sizes'])}",

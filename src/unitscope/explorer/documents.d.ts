@@ -198,6 +198,8 @@ declare namespace Documents {
     accuracy_low: Estimates;
     accuracy_high: Estimates;
     predicted: Places;
+    /** By the class's own logit; where classes have a sigmoid each. */
+    average_precision?: Estimates;
   };
 
   /** File name, class, predicted class of the model, its probability (null where scores have none), and the state of the tile. */
@@ -334,6 +336,8 @@ declare namespace Documents {
     units: number;
     logits: Floats;
     features: Floats;
+    /** Whether some features are what cells give of the pooled unit (of a maximum, say), times the number of cells, and no activations. */
+    shares: boolean;
     /** Exact means, where an atlas keeps features with fewer digits. */
     pooled?: Floats;
   };

@@ -127,9 +127,17 @@ class Documents:
             "live": True,
             **network,
             "colours": colour_scales(),
-            "photos": self._sources.offered(),
+            "photos": self._offered(),
             "atlas": None if atlas is None else atlas.index(),
         }
+
+    def _offered(self) -> list[Plain]:
+        """The photos that can be explained, by the network or by the atlas alone."""
+        if self.model is None and self.atlas is not None:
+            return (
+                self._sources.offered() if self.atlas.head_pools_means else []
+            )
+        return self._sources.offered()
 
     def units(self, place: int, chunk: int) -> Plain:
         """The details of a chunk of units of the atlas's layer at a place."""
@@ -263,6 +271,11 @@ class Documents:
     def _sampled_photo(self, id: str) -> Plain:
         """An image of the atlas, from what its sample holds: no network is needed."""
         image, sample = image_number(id), self._sources.sample
+        if self.atlas is not None and not self.atlas.head_pools_means:
+            raise MissingError(
+                "this atlas keeps activations, and its network's head pools them in other "
+                "ways than by their mean: name the model with --model to explain photos"
+            )
         if image is None or sample is None or image not in sample.images:
             raise MissingError(
                 f"there is no photo '{id}' in this atlas: name the model with --model "

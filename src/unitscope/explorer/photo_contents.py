@@ -64,7 +64,11 @@ def photo_contents(explanation: Explanation) -> Plain:
         "logits": packed(explanation.logits[0]),
     }
     if explanation.head.has_table:
-        return contents | {"features": packed(feature_map)}
+        units = range(len(feature_map))
+        return contents | {
+            "features": packed(feature_map),
+            "shares": not explanation.head.gives_activations(units),
+        }
 
     sides = [min(side, _THUMBNAIL) for side in cells]
     thumbnails = torch.nn.functional.adaptive_max_pool2d(feature_map, sides)
@@ -85,7 +89,7 @@ def sampled_photo_contents(
     """The same for an image in the sample of an atlas's head layer, without a network.
 
     The means over the cells are exact; the maps are right to 0.05 % of their largest
-    activation.
+    activation. The head's pools must be means: what others make of a map is not kept.
     """
     place = int(np.flatnonzero(sample.images == image)[0])
     pooled = torch.from_numpy(sample.means[place])
@@ -99,6 +103,7 @@ def sampled_photo_contents(
         "units": layer.units,
         "logits": packed(readout.logits(pooled[None])[0]),
         "features": packed(features),
+        "shares": False,
         "pooled": packed(pooled),
     }
 

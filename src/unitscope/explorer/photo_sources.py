@@ -81,7 +81,7 @@ class PhotoSources:
 
     @functools.cached_property
     def sample(self) -> Sample | None:
-        """Random images of an atlas, with all that its exact head saw of them."""
+        """Random images of an atlas, with the activations that its exact head reads."""
         if self._atlas is None or self._atlas.readout is None:
             return None
         head_layer = self._atlas.layer().name

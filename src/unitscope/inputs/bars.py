@@ -32,6 +32,9 @@ _NOT_RESIZED = 1.05
 _MARGIN = 0.3
 _MARGIN_ON_PHOTO = 0.15
 
+# A side with fewer pixels of the input cannot be read.
+_FEWEST_PIXELS = 8
+
 
 class Line(NamedTuple):
     """The position on the photo, `start + slope · position on the input`, in pixels."""
@@ -68,6 +71,20 @@ class Bars:
         if extent > 1 and not len(edges):
             edges = np.array([extent // 2])
         return cls(extent, width, edges)
+
+    def contains(
+        self, positions: Float[np.ndarray, point], slack: float
+    ) -> Bool[np.ndarray, point]:
+        """Whether positions lie on the side, or beyond it by less than `slack`."""
+        return (positions > -slack) & (positions < self.extent + slack)
+
+    def is_slight(self, levels: Float[np.ndarray, pixel]) -> bool:
+        """Whether a side of the input with these levels shows too little to be read."""
+        if self.extent == 1:
+            return False
+        if are_decided(levels).sum() < _FEWEST_PIXELS:
+            return True
+        return self.width <= 1 and len(edges_in(levels)) < 2
 
     def signs(
         self, positions: Float[np.ndarray, point]

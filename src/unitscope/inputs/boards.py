@@ -17,13 +17,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from unitscope.errors import warn_user
 from unitscope.geometry import Placement
 from unitscope.inputs.bars import (
     DECIDED,
     ENOUGH_EDGES,
     Bars,
     Line,
-    are_decided,
     edges_in,
     refined,
 )
@@ -52,6 +52,10 @@ _PROVED = 0.99
 
 # The same share for boards that were not read: lines miss their edges by a little.
 _PROVED_ANEW = 0.9
+
+# The part of the input that may repeat the photo beside it before users are warned.
+_MOST_REPEATED = 0.2
+
 # The part of a side that is frame, before and behind the board.
 _FRAME = 0.2
 
@@ -65,8 +69,6 @@ _REMEDY = (
     "mean=…, std=…) (--preprocessing 'resize=…,crop=…,mean=…,std=…'); else "
     "explain the tensor that it returns, whose maps lie on the network's input"
 )
-# A side with fewer pixels of the input cannot be read.
-_FEWEST_PIXELS = 8
 
 
 class NotMeasurableError(Exception):
@@ -105,6 +107,12 @@ def measured_placement(
         )
     _prove(transform, photo_size, boards[-1], across, down)
     _check_direction(across, down)
+    if boards[-1].repeated(across, down) > _MOST_REPEATED:
+        warn_user(
+            "a large part of the network's input shows the photo again, beside it (a copy, or "
+            "a mirrored or drawn-out edge): that counts for the logits and is in "
+            "explanation.cams, but pictures show the maps on the photo once"
+        )
     if check_borders:
         _check_borders(transform, boards[-1], across, down)
 
@@ -182,6 +190,20 @@ class Board:
         products = foretold * np.sign(shown)
         # A function that inverts the photo agrees as well, everywhere.
         return float(0.5 + 0.5 * abs(products[counted].mean()))
+
+    def repeated(self, across: Line, down: Line) -> float:
+        """The share of the input's pixels beyond the photo that show it again."""
+        rows, cols = self.difference.shape
+        (columns, _), (lines, _) = self.sides
+        on_photo = np.outer(
+            lines.contains(down.centres(rows), down.slope),
+            columns.contains(across.centres(cols), across.slope),
+        )
+        beyond = np.where(on_photo, 0, self.difference)
+        least = DECIDED * np.abs(self.difference).max()
+        # Padding of one colour may change with a photo's brightness, all of it alike.
+        signs = (beyond > least).mean(), (beyond < -least).mean()
+        return float(2 * min(signs))
 
 
 def _read(
@@ -286,22 +308,16 @@ def _refusal(boards: Sequence[Board]) -> NotMeasurableError:
             "leave that out, or turn the photos before you explain them",
         )
     for side, name in enumerate(("columns", "rows")):
-        if any(_is_slight(*board.sides[side]) for board in boards):
+        if any(
+            bars.is_slight(levels)
+            for bars, levels in (board.sides[side] for board in boards)
+        ):
             return NotMeasurableError(
                 f"the input shows too few of the photo's {name} to tell which",
                 "crop the photo to a less extreme shape, or explain the tensor that "
                 "it returns, whose maps lie on the network's input",
             )
     return NotMeasurableError(_DISORDER)
-
-
-def _is_slight(bars: Bars, levels: Float[np.ndarray, pixel]) -> bool:
-    """Whether a side of the input shows too little to be read."""
-    if bars.extent == 1:
-        return False
-    if are_decided(levels).sum() < _FEWEST_PIXELS:
-        return True
-    return bars.width <= 1 and len(edges_in(levels)) < 2
 
 
 def _board(

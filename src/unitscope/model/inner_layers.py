@@ -202,7 +202,13 @@ def activations(asked: Asked, layers: Sequence[str]) -> Activations:
     units = cell_means(passed.feature_map)
     check_adds_up(network, passed, batch, units)
     return Activations(
-        passed.logits, maps, pooled, passed.feature_map, units, passed.readout
+        passed.logits,
+        maps,
+        pooled,
+        passed.feature_map,
+        units,
+        passed.readout,
+        passed.activations,
     )
 
 

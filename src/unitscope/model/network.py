@@ -25,6 +25,7 @@ from unitscope.errors import (
 )
 from unitscope.inputs.further import Further
 from unitscope.model.failures import failed_on, failure, reason_of
+from unitscope.model.repeatability import warn_where_they_differ
 from unitscope.tracing.blame import is_ours, is_passed_on
 from unitscope.tracing.calling import Calling
 from unitscope.tracing.ending import Ending
@@ -260,12 +261,25 @@ class Network:
         given = Given(traced.result, self._result_for_two(shape), traced.makers)
         output = choose_output(given, self._wanted, self._labels)
         self._learned.output = output
-        return example, traced.read(output)
+        traced = traced.read(output)
+        if given.two is not None and not self.further:
+            alone = traced.logits
+            assert alone is not None
+            warn_where_they_differ(
+                alone,
+                output.logits(given.two, 2)[1:],
+                lambda: output.logits(self.module(self.noise(shape)), 1),
+            )
+        return example, traced
 
     def _result_for_two(self, shape: tuple[int, ...]) -> Any:
-        """What the network gives for two photos of noise; None where it takes no two."""
+        """What the network gives for two photos of noise, the second one `noise(shape)`.
+
+        None where it takes no two.
+        """
         try:
-            noise = self.noise(shape, photos=2)
+            another = self.noise(shape, photos=2)[1:]
+            noise = torch.cat([another, self.noise(shape)])
             return self._blaming(lambda: self.module(noise), _unexplained)
         except UnitscopeError:  # it may take one photo at a time
             return None

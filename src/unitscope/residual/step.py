@@ -17,8 +17,8 @@ from torch import Tensor
 from unitscope.residual.sums import Sums
 from unitscope.tracing.arguments import WithArguments
 
-# Whole vectors, of several variants of what was written.
-Variants: TypeAlias = Float[Tensor, "photo variant unit"]
+# Whole vectors (photo, variant, unit), of variants of what was written; a constant has one.
+Variants: TypeAlias = Float[Tensor, "_ _ _"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 Key = TypeVar("Key", bound=Hashable)
 
-Vectors: TypeAlias = Float[Tensor, "photo part unit"]
+# (photo, part, unit); a constant is one for all photos.
+Vectors: TypeAlias = Float[Tensor, "_ _ _"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from unitscope.residual.attention import (
     mixes_tokens,
     values_of,
 )
+from unitscope.residual.gates import is_made_from
 from unitscope.residual.grounds import (
     Attention,
     Constant,
@@ -363,6 +364,13 @@ class StreamWalk:
         if len(attending) != 1:
             return None
         ((position, found),) = attending
+        if any(
+            is_made_from(each, self.steps, found)
+            for place, each in enumerate(call.inputs)
+            if place != position and each.shape == call.shape
+        ):
+            # An activation (x · sigmoid(x), SwiGLU), which layers inside an MLP have.
+            return None
         return self._add(
             Scaled(
                 index=call.index,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unitscope.sources.request import (
         InputSize,
         PreprocessingSource,
+        TemplatesSource,
         WeightsSource,
     )
     from unitscope.tracing.output_choice import OutputName
@@ -39,6 +40,7 @@ def load(
     seed: int | None = None,
     base_url: str | None = None,
     scores: str | None = None,
+    templates: TemplatesSource | None = None,
 ) -> Classifier:
     """Load a classifier by its specification: scheme and name ("torchvision:resnet50").
 
@@ -50,6 +52,10 @@ def load(
     `input_size` is a side, or (rows, cols), in pixels; `preprocessing` is a
     `Preprocessing`, any callable from PIL image to tensor, or a name of Places365's;
     `base_url` mirrors its files; `output` and `scores` are as in `wrap`.
+
+    A network that matches photos with texts (CLIP, SigLIP) has the classes that `labels`
+    name. Each label is put for the {} of every one of the `templates` ("a photo of a
+    {}."), and the class is the mean of these texts.
     """
     from unitscope.sources.request import Request
     from unitscope.sources.specification import load_reloadable
@@ -72,6 +78,7 @@ def load(
         seed=seed,
         base_url=base_url,
         scores=scores,
+        templates=templates,
     )
     request.check_numbers()
     return load_reloadable(request)

@@ -30,6 +30,7 @@ PreprocessingSource: TypeAlias = (
     AnyPreprocessing | Callable[[Image.Image], Any] | str
 )
 InputSize: TypeAlias = int | tuple[int, int]
+TemplatesSource: TypeAlias = str | Sequence[str]
 
 RANDOM_NOTE = (
     "The weights are random: shapes, speed and identities are real, predictions and "
@@ -60,6 +61,7 @@ class Request:
     base_url: str | None = None
     origin: str | None = None
     scores: str | None = None
+    templates: TemplatesSource | None = None
 
     def provenance(
         self, weights: str, sha256: str | None, notes: Sequence[str]

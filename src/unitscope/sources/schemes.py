@@ -82,7 +82,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "transformers": Scheme(
         usage="transformers:REPO",
         module="transformers",
-        options=_NETWORK_OPTIONS,
+        options=_NETWORK_OPTIONS | {"templates"},
     ),
     "places365": Scheme(
         usage="places365:NAME",
@@ -101,6 +101,7 @@ SCHEMES: Mapping[str, Scheme] = {
                 "preprocessing",
                 "output",
                 "base_url",
+                "templates",
             }
         ),
     ),

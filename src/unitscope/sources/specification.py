@@ -35,6 +35,7 @@ _OPTIONS = (
     "output",
     "seed",
     "base_url",
+    "templates",
 )
 
 

@@ -6,7 +6,6 @@ A bare type such as "resnet" gives random weights.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,20 +22,21 @@ from unitscope.labels import read_labels
 from unitscope.model import Classifier
 from unitscope.model.wrapping import SCORES_OF_PROBLEMS
 from unitscope.sources.image_processor import preprocessing_of, usual_processor
-from unitscope.sources.request import RANDOM_NOTE, Request, resized, seeded
+from unitscope.sources.request import Request, resized, seeded
+from unitscope.sources.transformers_fitting import fit
 from unitscope.sources.transformers_folder import (
     CONFIG_FILE,
     PROCESSOR_FILES,
-    WEIGHTS_FILES,
     Origin,
     find_origin,
     read_config,
+    refuse_without_weights,
     weights_in,
 )
 from unitscope.sources.transformers_library import quiet, transformers_library
+from unitscope.sources.transformers_texts import load_by_texts, reads_texts
 from unitscope.sources.weights import (
     Weights,
-    fit_weights,
     infer_class_count,
     read_weights,
 )
@@ -57,9 +57,15 @@ def load(request: Request) -> Classifier:
         config = _default_config(request)
     else:
         config = read_config(origin.folder, request)
-    _check_kind(config, request)
+    by_texts = reads_texts(config)
+    if not by_texts:
+        _check_kind(config, request)
     _set_input_size(config, request)
     preprocessing, assumptions = _preprocessing(config, origin, request)
+    if by_texts:
+        return load_by_texts(
+            request, config, origin, preprocessing, assumptions
+        )
 
     weights = _weights(config, origin, request)
     if weights is None:
@@ -67,7 +73,7 @@ def load(request: Request) -> Classifier:
     classes = _class_count(config, weights, request)
     with seeded(request.seed):
         module = _build(config, classes)
-        repairs = _fit(module, weights)
+        repairs = fit(module, weights)
 
     labels = request.labels_for(classes) or _own_labels(config, classes)
     notes = [*origin.notes, *weights.notes, *repairs, *assumptions]
@@ -127,19 +133,13 @@ def _random(
     preprocessing: AnyPreprocessing,
     assumptions: Sequence[str],
 ) -> Classifier:
-    files = " or ".join(WEIGHTS_FILES)
-    if origin.fetched:
-        raise WeightsError(
-            f"{request.spec} holds no {files}: name a repository with PyTorch's "
-            "weights, or give the path of a weights file"
-        )
+    reason = refuse_without_weights(origin, request)
     classes = request.num_classes or config.num_labels
     labels = request.labels_for(classes) or _own_labels(config, classes)
     with seeded(request.seed) as seed:
         module = _build(config, classes)
 
-    reason = [f"'{origin.folder}' holds no {files}."] if origin.folder else []
-    notes = [*reason, RANDOM_NOTE, *assumptions]
+    notes = [*reason, *assumptions]
     how = f"random initialisation, seed {seed}"
     scores, note = _scores(config, classes, request)
     notes += note
@@ -159,6 +159,11 @@ def _default_config(request: Request) -> Any:
 
 
 def _check_kind(config: Any, request: Request) -> None:
+    if request.templates is not None:
+        raise ModelError(
+            f"'{request.spec}' has classes of its own, and reads no texts: leave "
+            "templates out"
+        )
     classifiers = transformers_library().MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     if type(config) not in classifiers:
         raise ModelError(
@@ -286,68 +291,6 @@ def _build(config: Any, classes: int) -> nn.Module:
         ) from None
     # A configuration may ask for half precision, which is for running on a GPU.
     return module.to(torch.float32).eval()
-
-
-def _fit(module: nn.Module, weights: Weights) -> tuple[str, ...]:
-    """Load the weights, if need be under the names that transformers uses today."""
-    try:
-        return fit_weights(module, weights)
-    except WeightsError:
-        renewed = _renewed(module, weights)
-        if renewed is None:
-            raise
-    notes = fit_weights(module, renewed)
-    return (*notes, f"the names in {weights.name} renewed by transformers")
-
-
-def _renewed(module: Any, weights: Weights) -> Weights | None:
-    """The weights under the names that transformers gives them when it loads them.
-
-    What it lacks stays absent, and what it cannot use stays, so that the misfit shows.
-    None where it cannot load them at all.
-    """
-    try:
-        with quiet():
-            renamed, report = type(module).from_pretrained(
-                None,
-                config=module.config,
-                state_dict=dict(weights.state),
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-    except Exception:  # Then the names in the file are the ones to complain of.
-        return None
-
-    mismatched = _mismatched_shapes(report)
-    # transformers draws at random what it does not find, and what has another shape.
-    random = {*report["missing_keys"], *mismatched}
-    state = {
-        name: tensor
-        for name, tensor in renamed.state_dict().items()
-        if name not in random
-    }
-    unexpected = dict.fromkeys(report["unexpected_keys"])
-    for name, shape in (*mismatched.items(), *unexpected.items()):
-        if shape is None:
-            state[name] = weights.state.get(name, torch.empty(0))
-        else:
-            state[name] = torch.empty(shape, device="meta")
-    return dataclasses.replace(weights, state=state, versions=None)
-
-
-def _mismatched_shapes(report: Any) -> dict[str, Any]:
-    """The shapes in the file of the tensors that have another shape in the network.
-
-    Some versions of transformers give a list of (name, shape in the file, shape in the
-    network), others the names alone, and the shape is None.
-    """
-    shapes: dict[str, Any] = {}
-    for entry in report["mismatched_keys"]:
-        if isinstance(entry, str):
-            shapes[entry] = None
-        else:
-            shapes[entry[0]] = entry[1]
-    return shapes
 
 
 def _own_labels(config: Any, classes: int) -> tuple[str, ...] | None:

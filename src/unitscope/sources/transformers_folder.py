@@ -14,7 +14,7 @@ from typing import Any
 
 from unitscope.errors import ModelError, WeightsError, near_matches, one_line
 from unitscope.sources.hub import fetch_snapshot
-from unitscope.sources.request import Request
+from unitscope.sources.request import RANDOM_NOTE, Request
 from unitscope.sources.transformers_library import (
     classifier_types,
     quiet,
@@ -28,7 +28,24 @@ CONFIG_FILE = "config.json"
 
 _FOREIGN_WEIGHTS = ("tf_model.h5", "flax_model.msgpack", "model.onnx")
 
-_SETTINGS = (CONFIG_FILE, *PROCESSOR_FILES)
+# Vocabularies: each kind of tokenizer can be made from one of these.
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+_TOKENIZER_FILES = (
+    *VOCABULARIES,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+)
+
+_SETTINGS = (CONFIG_FILE, *PROCESSOR_FILES, *_TOKENIZER_FILES)
 # What each of the two kinds of weights consists of on the hub, shards included.
 _FETCHED = (
     (
@@ -184,6 +201,18 @@ def weights_in(folder: Path) -> Weights | None:
     return Weights(
         f"{len(parts)} files listed in {file.name}", state, "", tuple(notes)
     )
+
+
+def refuse_without_weights(origin: Origin, request: Request) -> list[str]:
+    """Notes on weights that a folder lacks; WeightsError where a repository does."""
+    files = " or ".join(WEIGHTS_FILES)
+    if origin.fetched:
+        raise WeightsError(
+            f"{request.spec} holds no {files}: name a repository with PyTorch's "
+            "weights, or give the path of a weights file"
+        )
+    reason = [f"'{origin.folder}' holds no {files}."] if origin.folder else []
+    return [*reason, RANDOM_NOTE]
 
 
 def _refuse_foreign_weights(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -32,3 +33,20 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from tensors_in(item)
+
+
+def without_numbers(value: Any) -> Any:
+    """The same arguments with tensors of real numbers that have a shape only.
+
+    What keeps the arguments of a whole pass must not keep its numbers. Whole numbers,
+    which choose places, stay.
+    """
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            return value
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+    if type(value) in (tuple, list):
+        return type(value)(without_numbers(item) for item in value)
+    if type(value) is dict:
+        return {key: without_numbers(item) for key, item in value.items()}
+    return value

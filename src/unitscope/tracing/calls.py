@@ -10,7 +10,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unitscope.geometry import Grid
-from unitscope.tracing.arguments import WithArguments, tensors_in
+from unitscope.tracing.arguments import (
+    WithArguments,
+    tensors_in,
+    without_numbers,
+)
 from unitscope.tracing.axes import Axes, axes_of, grid_of
 from unitscope.tracing.axis_rules import followed
 from unitscope.tracing.blame import called
@@ -30,7 +34,8 @@ class Call(WithArguments):
     """One call of a torch function: a node of the graph that leads to the logits.
 
     `index` counts the calls of the pass, so that the same call can be found in the next
-    pass. `inputs` are the calls that made its tensor arguments. Of a call that gives
+    pass. `inputs` are the calls that made its tensor arguments; `args` and `kwargs`
+    hold these with a shape only. Of a call that gives
     several tensors, `place` says which one this is. `layout` is None where it could not
     be followed.
     """
@@ -161,6 +166,8 @@ class Recorder(TorchFunctionMode):
             result = function_call.args[0]
         results = list(tensors_in(result))
         layouts = _layouts(function_call, inputs, results)
+        args = without_numbers(function_call.args)
+        kwargs = without_numbers(function_call.kwargs)
         pairs = zip(results, layouts, strict=True)
         for place, (tensor, layout) in enumerate(pairs):
             call = Call(
@@ -169,8 +176,8 @@ class Recorder(TorchFunctionMode):
                 inputs=inputs,
                 shape=tuple(tensor.shape),
                 layout=layout,
-                args=function_call.args,
-                kwargs=function_call.kwargs,
+                args=args,
+                kwargs=kwargs,
                 place=place,
             )
             self._assign(tensor, call)

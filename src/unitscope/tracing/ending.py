@@ -55,6 +55,7 @@ class Ending:
             output = counter.kept
             if output is None:
                 raise another_path()
+            check_rows(output, photos)
             logits = THE_RESULT.logits(output, photos)
         else:
             logits = self.output.logits(output, photos)
@@ -72,6 +73,17 @@ class Ending:
 
 IN_OUTPUT = Ending()
 """The ending of a network that gives its logits."""
+
+
+def check_rows(made: Tensor, photos: int) -> None:
+    """Raise HeadError where a call of the traced pass made one photo's part of a batch."""
+    # In this order: a graph that is exported for any number of photos asks no more of it.
+    if made.shape[0] != photos and made.shape[0] == 1:
+        raise HeadError(
+            f"the network takes the {photos} photos of a batch one after the other, by a "
+            "loop in its forward, and is watched for the first one only: explain photos "
+            "one at a time"
+        )
 
 
 def another_path() -> HeadError:

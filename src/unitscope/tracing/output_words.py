@@ -55,6 +55,9 @@ def nothing(result: Any) -> ModelError:
         kind = str(leaf.tensor.dtype).removeprefix("torch.")
         example = "argmax" if kind.startswith("int") else "no classifier"
         what = f"only numbers of type {kind}, as {example} gives"
+        if leaf.tensor.is_floating_point():
+            layout = str(leaf.tensor.layout).removeprefix("torch.")
+            what = f"only a tensor of the layout {layout}, not a dense one"
     return ModelError(
         f"the network gave {what}, not logits (batch, class): wrap a module that "
         "classifies images"

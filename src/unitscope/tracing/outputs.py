@@ -79,9 +79,12 @@ class Leaf:
 
 
 def leaves_of(result: Any) -> list[Leaf]:
-    """All tensors of floating-point numbers in a forward's result, in its order."""
+    """All dense tensors of floating-point numbers in a forward's result, in its order."""
     return [
-        leaf for leaf in tensors_of(result) if leaf.tensor.is_floating_point()
+        leaf
+        for leaf in tensors_of(result)
+        if leaf.tensor.is_floating_point()
+        and leaf.tensor.layout is torch.strided
     ]
 
 

@@ -51,8 +51,10 @@ def pooled_features(atlas: StoredAtlas) -> PooledSource | None:
     """The pooled units of all images with their classes among the model's.
 
     Where the data set has no labels, the model's own predictions are the classes. None
-    where no image has a class.
+    where no image has a class, or none can be right or wrong.
     """
+    if atlas.no_accuracy:
+        return None
     count = atlas.manifest["data"]["images"]
     targets = np.full(count, -1, np.int64)
     ranking = np.zeros(count, bool)

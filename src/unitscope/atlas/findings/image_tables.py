@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 
 from unitscope.atlas.disk.layout import rows_file, table_file
 from unitscope.atlas.disk.tables import read_table, streamed_table, write_table
+from unitscope.atlas.findings.precisions import average_precisions
 from unitscope.atlas.intervals import proportion
 from unitscope.atlas.storage import StoredAtlas, shards_in
+from unitscope.attribution.scores import Scores
 
 _SKIPPED = {"image": "int64", "id": "string", "reason": "string"}
 _PLACE = {
@@ -113,7 +116,9 @@ def _image_columns(atlas: StoredAtlas, rows: Any) -> dict[str, Any]:
         "prediction_name": _looked_up(atlas.labels, predictions),
         "probability": rows.column("probability"),
         "correct": [
-            None if target is None else target == prediction
+            None
+            if target is None or atlas.no_accuracy
+            else target == prediction
             for target, prediction in zip(targets, predictions, strict=True)
         ],
         **{name: rows.column(name) for name in (*_PLACE, "digest")},
@@ -140,6 +145,7 @@ class _ClassCounts:
 
     def __init__(self, atlas: StoredAtlas) -> None:
         count = len(atlas.classes)
+        self._atlas = atlas
         self._names = atlas.classes
         self._targets = atlas.manifest["data"]["targets"]
         self._images = np.zeros(count, np.int64)
@@ -160,7 +166,7 @@ class _ClassCounts:
             if own_class is None:
                 continue
             self._images[own_class] += 1
-            if target is not None:
+            if target is not None and not self._atlas.no_accuracy:
                 self._judged[own_class] += 1
                 self._found[own_class] += target == prediction
 
@@ -181,4 +187,20 @@ class _ClassCounts:
                 None if target is None else int(self._predicted[target])
                 for target in self._targets
             ],
+            **self._precisions(),
         }
+
+    def _precisions(self) -> dict[str, Any]:
+        """The average precision of classes that stand each for itself, where it is known."""
+        precisions = None
+        if self._atlas.scores is Scores.SIGMOID:
+            precisions = average_precisions(self._atlas)
+        if precisions is None:
+            return {}
+        known = [
+            None
+            if target is None or math.isnan(precisions[target])
+            else float(precisions[target])
+            for target in self._targets
+        ]
+        return {"average_precision": known}

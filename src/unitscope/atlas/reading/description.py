@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from unitscope.atlas.storage import StoredAtlas
 from unitscope.atlas.summaries.concepts import SIGNIFICANCE
 
@@ -62,6 +64,9 @@ def _layer_facts(atlas: StoredAtlas) -> Iterator[tuple[str, str]]:
 def _accuracy_facts(atlas: StoredAtlas) -> Iterator[tuple[str, str]]:
     if not atlas.labelled:
         return
+    if atlas.no_accuracy:
+        yield "accuracy", f"none: {atlas.no_accuracy}"
+    yield from _precision_facts(atlas)
     targets = atlas.manifest["data"]["targets"]
     if all(target is None for target in targets):
         yield (
@@ -74,9 +79,23 @@ def _accuracy_facts(atlas: StoredAtlas) -> Iterator[tuple[str, str]]:
     if ablation is not None:
         value, low, high = ablation["accuracy"]
         yield (
-            "accuracy",
+            atlas.scores.accuracy,
             f"{value:.1%} ({low:.1%}–{high:.1%}, 95 %) on "
             f"{ablation['images']:,} images",
+        )
+
+
+def _precision_facts(atlas: StoredAtlas) -> Iterator[tuple[str, str]]:
+    classes = atlas.table("classes").to_pydict()
+    known = [
+        value
+        for value in classes.get("average_precision", ())
+        if value is not None
+    ]
+    if known:
+        yield (
+            "mean average precision",
+            f"{np.mean(known):.1%} of {len(known)} classes, each by its own logit",
         )
 
 

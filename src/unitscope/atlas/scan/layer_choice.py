@@ -116,7 +116,7 @@ def with_scales(
 
     scaled = []
     for layer in layers:
-        maps = activations.feature_map
+        maps = activations.of_units
         if not layer.is_head:
             maps = activations.layers[layer.name]
         assert maps is not None

@@ -167,6 +167,7 @@ def _head_facts(head: ExactHead) -> dict[str, Any]:
         "kind": head.kind,
         "layer": head.layer,
         "layer_is_map": head.layer_is_map,
+        "sources": head.as_json()["sources"],
         "norm": None if norm is None else {"kind": norm.kind, "eps": norm.eps},
         "error": head.error,
     }

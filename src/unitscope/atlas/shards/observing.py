@@ -12,6 +12,7 @@ from torch import Tensor
 from unitscope.atlas.image_hashes import digest_of
 from unitscope.atlas.storage import AtlasLayer
 from unitscope.attribution.activations import Activations
+from unitscope.attribution.arrays import cell_means
 from unitscope.datasets import Dataset
 from unitscope.errors import InputError, NonFiniteError, UnitscopeError
 from unitscope.inputs.batches import batches, stacked
@@ -58,17 +59,21 @@ class Observer:
     def maps(
         self, activations: Activations
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """The layers' maps (batch, unit, row, col) and their means (batch, unit)."""
+        """The layers' maps (batch, unit, row, col) and their means (batch, unit).
+
+        Of the head's units they are activations, whatever its pools make of these.
+        """
         pairs = {
             name: (maps, activations.pooled[name])
             for name, maps in activations.layers.items()
         }
-        feature_map = activations.feature_map
-        units = activations.units
-        if feature_map is not None and units is not None:
+        of_units, means = activations.of_units, activations.units
+        if of_units is not None and means is not None:
+            if of_units is not activations.feature_map:
+                means = cell_means(of_units)
             for layer in self.layers:
                 if layer.is_head:
-                    pairs[layer.name] = feature_map, units
+                    pairs[layer.name] = of_units, means
         return pairs
 
     def run(

@@ -121,8 +121,17 @@ const respondingUnits = (answering) =>
 const lead = (index) => {
   const { classes, given } = theAtlas();
   const images = count(classes.images[index], "image");
+  const { kind } = site.scores;
+  if (!given && kind === "none")
+    return `It is the largest output for ${images}; the network has no classes.`;
   if (!given) return `The model predicts it for ${images}; the data set has no labels of its own.`;
   const accuracy = classes.accuracy[index];
+  const precision = classes.average_precision?.[index] ?? null;
+  const ranked =
+    precision !== null && ` Average precision, by its own logit: ${percent(precision)}.`;
+  if (kind === "none") return `${images}. The network has no classes, so there is no accuracy.`;
+  if (site.labels.length === 1)
+    return [`${images}. A single class is always the largest: there is no accuracy.`, ranked];
   if (accuracy === null)
     return (
       `${images}. Its accuracy is not known: the model lacks the class, or the data set ` +
@@ -134,6 +143,9 @@ const lead = (index) => {
     "The model recognises ",
     h("strong", {}, `${classes.found[index]} of ${count(classes.judged[index], "image")}`),
     `, ${percent(accuracy)} (${INTERVAL} ${ends}), and predicts it for ${predicted} in all.`,
+    kind === "sigmoid" &&
+      " Recognised means that its logit is the largest (top-1); each class has a sigmoid of its own.",
+    ranked,
   ];
 };
 

@@ -4,7 +4,7 @@ import { bar } from "./charts.js";
 import { breakable, cell, h, link, rowHead } from "./dom.js";
 import { INTERVAL, count, interval, percent } from "./numbers.js";
 import { show, titled } from "./page.js";
-import { theAtlas } from "./site.js";
+import { site, theAtlas } from "./site.js";
 import { headAt, value } from "./units.js";
 
 /** @typedef {"name" | "images" | "predicted" | "units" | "accuracy"} ClassSort */
@@ -112,6 +112,10 @@ const classRow = (index, units) => {
  */
 export const classesPage = (_, query) => {
   const { classes, given, layers } = theAtlas();
+  const accuracy =
+    site.scores.kind === "sigmoid"
+      ? "Accuracy is top-1 (the class has the largest logit; each has a sigmoid of its own)"
+      : "Accuracy";
   const head = layers[headAt()];
   const units = unitsByClass(head, classes.name.length);
   const text = query.get("sort") ?? "";
@@ -127,7 +131,7 @@ export const classesPage = (_, query) => {
       "p",
       { class: "intro" },
       given
-        ? "Accuracy: the share of a class’s own images that the model recognises, with its 95% " +
+        ? `${accuracy}: the share of a class’s own images that the model recognises, with its 95% ` +
             `interval (Wilson). Units: how many of ${head.name} respond most to it.`
         : "The data set has no labels: classes are the model’s predictions, so there is no " +
             `accuracy. Units: how many of ${head.name} respond most to a class.`,

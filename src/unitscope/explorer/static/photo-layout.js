@@ -173,6 +173,7 @@ export class PhotoLayout {
 
   /** @param {HTMLElement} units */
   unitsSection(units) {
+    const shares = this.answers.exact && this.answers.photo.shares;
     return h(
       "section",
       { class: "units" },
@@ -180,7 +181,10 @@ export class PhotoLayout {
       this.unitControls(),
       small(
         `Click a unit to switch it off. Numbers: the ${site.scores.numbers} that it adds while all are on. `,
-        "Pictures: its map, each from 0 to its own largest value on this photo.",
+        shares
+          ? "Pictures: what each place gives of the pooled unit (of a maximum, the largest cell), " +
+              "from 0 to the largest on this photo. These are not the unit’s activations."
+          : "Pictures: its map, each from 0 to its own largest value on this photo.",
       ),
       units,
       this.more,

@@ -3,7 +3,7 @@ import { address } from "./addresses.js";
 import { bar } from "./charts.js";
 import { breakable, cell, h, link, rowHead, section, small, table } from "./dom.js";
 import { INTERVAL, interval, like, number, percent, points } from "./numbers.js";
-import { theAtlas } from "./site.js";
+import { site, theAtlas } from "./site.js";
 import { className, value } from "./units.js";
 
 /** @param {number} index */
@@ -133,6 +133,7 @@ const accuracyWords = (layer, unit) => {
   const change = value(layer, "accuracy_change", unit);
   const accuracy = value(layer, "accuracy", unit);
   if (change === null || accuracy === null) return null;
+  const correctly = site.scores.kind === "sigmoid" ? "correctly by the largest logit" : "correctly";
   const ends = interval(
     value(layer, "accuracy_low", unit),
     value(layer, "accuracy_high", unit),
@@ -145,7 +146,7 @@ const accuracyWords = (layer, unit) => {
       ? "The data set has no labels: accuracy is the share of images that keep the prediction " +
           "of the whole network. "
       : "",
-    `With this unit off, ${percent(accuracy)} of the images are classified correctly ` +
+    `With this unit off, ${percent(accuracy)} of the images are classified ${correctly} ` +
       `(${INTERVAL} ${ends}); with it on, ${percent(accuracy - change)}: `,
     h("strong", {}, points(change)),
     ".",
