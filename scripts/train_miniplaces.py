@@ -2,6 +2,7 @@
 docs/training.md."""
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -23,9 +24,12 @@ from miniplaces.photos import (
     read_photos,
     split_off,
 )
-from miniplaces.training import Recipe, RecipeError, Schedule, train
+from miniplaces.recipe import Recipe, RecipeError
+from miniplaces.teacher import Teacher, teacher_in
+from miniplaces.training import Schedule, train
 from miniplaces.weights import read_weights, write_weights
-from unitscope.scenes.network import Architecture, SceneNetwork
+from unitscope.scenes.network import SceneNetwork
+from unitscope.scenes.transformer import SceneTransformer, network_from
 
 
 def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
@@ -41,16 +45,20 @@ def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
     chosen, held = split_off(photos, arguments.hold_out, arguments.seed)
 
     shape = ARCHITECTURES[arguments.architecture]
-    architecture = Architecture(shape.stem, shape.stages, len(labels))
+    architecture = dataclasses.replace(shape, classes=len(labels))
     torch.manual_seed(recipe.seed)
-    network = SceneNetwork(architecture)
+    network = network_from(architecture.to_json())
+    teacher = None
+    if arguments.teacher:
+        teacher = teacher_in(arguments.teacher, network)
+    description = cards.describe(recipe, teacher is not None and teacher.lends)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
         f"{len(chosen)} photos, {len(labels)} classes, {parameters:,} parameters; "
-        f"{cards.describe(recipe)}"
+        f"{description}"
     )
 
-    values = _trained(arguments, recipe, network, photos, chosen)
+    values = _trained(arguments, recipe, network, teacher, photos, chosen)
     if arguments.stop_after is not None:
         return
 
@@ -66,7 +74,13 @@ def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
     # Scored as it will be used: read back from half precision.
     evaluation = evaluate(read_weights(path).network, scored, device)
     card = cards.make_card(
-        evaluation, labels, recipe, len(chosen), parameters, _command(words), of
+        evaluation,
+        labels,
+        description,
+        len(chosen),
+        parameters,
+        _command(words),
+        of,
     )
     write_weights(path, values, architecture, labels, card, size)
     _write_json(arguments.out / "scores.json", card)
@@ -77,14 +91,12 @@ def run_training(arguments: argparse.Namespace, words: list[str]) -> None:
 def _trained(
     arguments: argparse.Namespace,
     recipe: Recipe,
-    network: SceneNetwork,
+    network: SceneNetwork | SceneTransformer,
+    teacher: Teacher | None,
     photos: Photos,
     chosen: NDArray[np.int64],
 ) -> dict[str, Tensor]:
     """The averaged weights after the training."""
-    teacher = None
-    if arguments.teacher:
-        teacher = read_weights(arguments.teacher).network
     schedule = Schedule(
         arguments.out / "checkpoint.pt",
         arguments.checkpoint_seconds,

@@ -62,7 +62,7 @@ ROOMS = {
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet trial tables tar_file sidecars tars
         """,
-    "scenes": "network",
+    "scenes": "network transformer",
     "sources": """
         cache checksums transfers downloads weights request schemes hub bundled
         user_code python torchvision places365 timm specification checkpoint image_processor

@@ -1,17 +1,22 @@
 """The model card: what a weights file says of itself, as JSON in its metadata and as a
 page of the docs."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from miniplaces.evaluation import Evaluation
-from miniplaces.training import Recipe
+from miniplaces.recipe import Recipe
 from miniplaces.weights import Weights
-from unitscope.scenes.network import Architecture
+from unitscope.scenes.network import Stage
+from unitscope.scenes.transformer import TransformerArchitecture
 
 _TEMPLATE = Path(__file__).with_name("model-card.txt")
+_TRANSFORMER_TEMPLATE = Path(__file__).with_name("transformer-card.txt")
 _STRIDE = 16
 _EXTREMES = 5
+
+_CONVOLUTIONS = "the convolutions after the first"
 
 DATA = (
     "MiniPlaces: 100,000 training photos of 100 scene classes, a part of Places (MIT "
@@ -42,20 +47,23 @@ NOT_FOR = (
 def make_card(
     evaluation: Evaluation,
     labels: list[str],
-    recipe: Recipe,
+    recipe: str,
     photos: int,
     parameters: int,
     command: str,
     of: str,
 ) -> dict[str, Any]:
-    """Everything the card says, from one evaluation; `of` says which photos it was measured on."""
+    """Everything the card says, from one evaluation; `of` says which photos it was measured on.
+
+    `recipe` is what `describe` gave.
+    """
     return {
         "name": "unitscope scene classifier",
         "accuracy": evaluation.to_json(labels),
         "measured_on": of,
         "parameters": parameters,
         "trained_on": f"{photos} MiniPlaces training photos",
-        "recipe": describe(recipe),
+        "recipe": recipe,
         "command": command,
         "data": DATA,
         "attribution": ATTRIBUTION,
@@ -64,8 +72,8 @@ def make_card(
     }
 
 
-def describe(recipe: Recipe) -> str:
-    """The recipe in words."""
+def describe(recipe: Recipe, lends: bool = False) -> str:
+    """The recipe in words; a teacher may lend its first layers."""
     phases = ", then ".join(
         f"{phase.epochs} epochs at {phase.size} pixels"
         for phase in recipe.phases
@@ -73,8 +81,9 @@ def describe(recipe: Recipe) -> str:
 
     optimizer = f"SGD with Nesterov momentum (peak {recipe.lr})"
     if recipe.optimizer == "muon":
+        inner = "the patch embedding and the blocks" if lends else _CONVOLUTIONS
         optimizer = (
-            f"Muon (peak {recipe.lr}) for the convolutions after the first and AdamW "
+            f"Muon (peak {recipe.lr}) for {inner} and AdamW "
             f"(peak {recipe.small_lr}) for the rest"
         )
 
@@ -82,13 +91,19 @@ def describe(recipe: Recipe) -> str:
     if recipe.distil:
         teacher = f", {recipe.distil:.0%} of the loss from a teacher's answers"
 
+    if recipe.dense:
+        teacher += (
+            f", and {recipe.dense} times as much again that asks every patch for the "
+            "teacher's class maps at its place"
+        )
+
     weights = "the last ones"
     if recipe.averaging:
         weights = f"their exponential moving average (decay {recipe.averaging})"
 
     augmentation = recipe.augmentation
     return (
-        f"From scratch: {phases}; batches of {recipe.batch}; {optimizer}, "
+        f"{_beginning(lends)}: {phases}; batches of {recipe.batch}; {optimizer}, "
         f"warmed up over {recipe.warmup} steps and "
         f"brought to zero in a straight line over the last {recipe.decay:.0%}; "
         f"weight decay {recipe.weight_decay}; "
@@ -101,51 +116,69 @@ def describe(recipe: Recipe) -> str:
     )
 
 
+def _beginning(lends: bool) -> str:
+    if lends:
+        return (
+            "The convolutions are the teacher's and stay as they are; all else from "
+            "scratch"
+        )
+    return "From scratch"
+
+
 def _percent(entry: dict[str, Any]) -> str:
     low, high = entry["interval"]
     return f"{100 * entry['accuracy']:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def render(weights: Weights, size: int) -> str:
-    """The page docs/model-card.md, from a weights file of `size` bytes."""
+    """The page of docs/ about a network, from a weights file of `size` bytes."""
     card = weights.card
     accuracy = card["accuracy"]
     architecture = weights.network.architecture
     preprocessing = weights.preprocessing
     ordered = _from_worst_to_best(accuracy["classes"])
 
-    return _TEMPLATE.read_text(encoding="utf-8").format(
+    template = _TEMPLATE
+    own: dict[str, object] = {"units": architecture.stages[-1].units}
+    inside = ""
+    if isinstance(architecture, TransformerArchitecture):
+        template = _TRANSFORMER_TEMPLATE
+        own = dataclasses.asdict(architecture)
+        inside = "stem."
+    own |= {
+        "stem": architecture.stem,
+        "stages": _stages(architecture.stages, inside),
+    }
+    return template.read_text(encoding="utf-8").format(
         **card,
+        **own,
         label_count=len(weights.labels),
         size=size,
         top1=_percent(accuracy["top1"]),
         top5=_percent(accuracy["top5"]),
         photos=accuracy["photos"],
-        stem=architecture.stem,
-        stages=_stages(architecture),
-        units=architecture.stages[-1].units,
         class_count=architecture.classes,
-        side=preprocessing["crop"] // _STRIDE,
+        cells=preprocessing["crop"] // _STRIDE,
         crop=preprocessing["crop"],
         resize=preprocessing["resize"],
         interpolation=preprocessing["interpolation"],
         worst=_named(ordered[:_EXTREMES]),
         best=_named(ordered[: -_EXTREMES - 1 : -1]),
         confusions=_confusions(accuracy["confusions"]),
-        classes=_classes(accuracy["classes"]),
+        class_rows=_classes(accuracy["classes"]),
     )
 
 
-def _stages(architecture: Architecture) -> str:
+def _stages(stages: tuple[Stage, ...], inside: str) -> str:
     """A row of the table for every stage."""
     rows = []
-    for number, stage in enumerate(architecture.stages, start=1):
+    for number, stage in enumerate(stages, start=1):
         kind = "basic block (two 3×3 convolutions)"
         if stage.bottleneck:
             kind = f"bottleneck ({stage.bottleneck} inside)"
         blocks = f"{stage.blocks} × {kind}"
         rows.append(
-            f"| `layer{number}` | {blocks} | {stage.units} | {stage.stride} |"
+            f"| `{inside}layer{number}` | {blocks} | {stage.units} | {stage.stride} |"
         )
     return "\n".join(rows)
 

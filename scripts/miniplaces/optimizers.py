@@ -70,11 +70,16 @@ def make_optimizers(
     small_lr: float,
     weight_decay: float,
 ) -> list[torch.optim.Optimizer]:
-    """`muon`: Muon for the convolutions after the first, AdamW for the rest. `sgd`:
+    """`muon`: Muon for convolutions after the first and for a transformer's blocks, AdamW
+    for the rest. `sgd`:
     Nesterov momentum for all."""
     inner, first, plain = [], [], []
     for name, parameter in network.named_parameters():
-        if parameter.ndim == 4 and name != "conv1.weight":
+        if not parameter.requires_grad:
+            continue
+        is_convolution = parameter.ndim == 4 and "conv1.weight" != name
+        is_of_block = parameter.ndim == 2 and name.startswith("blocks.")
+        if is_convolution or is_of_block:
             inner.append(parameter)
         elif parameter.ndim > 1:
             first.append(parameter)

@@ -7,10 +7,15 @@ from pathlib import Path
 import torch
 
 from miniplaces.augmentation import Augmentation
-from miniplaces.training import Phase, Recipe
+from miniplaces.recipe import Phase, Recipe
 from unitscope.scenes.network import BUNDLED, Architecture, Stage
+from unitscope.scenes.transformer import (
+    BUNDLED_TRANSFORMER,
+    TransformerArchitecture,
+)
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Architecture | TransformerArchitecture] = {
+    "transformer": BUNDLED_TRANSFORMER,
     "bundled": BUNDLED,
     # A teacher: four times the bundled network's parameters.
     "wide": Architecture(
@@ -25,6 +30,15 @@ ARCHITECTURES = {
     # For trying a set-up out.
     "tiny": Architecture(
         stem=8, stages=(Stage(1, 8, 1), Stage(1, 16, 2), Stage(1, 32, 2))
+    ),
+    "tiny-transformer": TransformerArchitecture(
+        stem=8,
+        stages=(Stage(1, 8, 1), Stage(1, 16, 2)),
+        width=16,
+        blocks=2,
+        heads=2,
+        inner=16,
+        side=4,
     ),
 }
 DEFAULTS = Recipe()
@@ -145,6 +159,12 @@ def _add_recipe(train: argparse.ArgumentParser) -> None:
         default=0.7,
         help="share of the loss that is the teacher's, with one",
     )
+    group.add_argument(
+        "--dense",
+        type=float,
+        default=DEFAULTS.dense,
+        help="weight of the teacher's class maps, for a transformer's patches",
+    )
     group.add_argument("--seed", type=int, default=0)
     group.add_argument(
         "--eval-size",
@@ -247,6 +267,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         label_smoothing=arguments.label_smoothing,
         averaging=arguments.averaging,
         distil=arguments.distil if arguments.teacher else 0.0,
+        dense=arguments.dense if arguments.teacher else 0.0,
         seed=arguments.seed,
         augmentation=Augmentation(
             smallest_crop=arguments.smallest_crop,

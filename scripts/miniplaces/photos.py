@@ -1,6 +1,7 @@
 """Labelled photos: read from the official MiniPlaces layout or from parquet shards,
 decoded once into one array."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,24 +115,50 @@ def read_photos(
             "shards"
         )
     title = f"decoding {source.name}"
+    records = _records(source, split)
     if cache is None:
-        records = _records(source, split)
-        return _decode(records, size, title, out=None, classes=classes)
+        with io.BytesIO() as file:
+            names, labels = _decode(records, size, title, classes, file)
+            flat = np.frombuffer(file.getvalue(), np.uint8)
+        return _square_photos(flat, labels, names)
 
     key = _cache_key(source, split, size, classes)
-    pixels_path = cache / f"{split}-{key}.npy"
+    pixels_path = cache / f"{split}-{key}.pixels"
     index_path = cache / f"{split}-{key}.json"
     if not index_path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        records = _records(source, split)
-        photos = _decode(records, size, title, out=pixels_path, classes=classes)
+        # Written as it is decoded: all photos twice would not fit into every memory.
+        with _replaced(pixels_path) as stored:
+            names, labels = _decode(records, size, title, classes, stored)
         # The index comes last: where it is, the pixels beside it are complete.
-        _write_index(index_path, photos)
+        _write_index(index_path, labels, names)
 
     index: dict[str, Any] = json.loads(index_path.read_text())
-    pixels = np.load(pixels_path, mmap_mode="r")
     labels = np.array(index["labels"], dtype=np.int64)
-    return Photos(pixels, labels, tuple(index["names"]))
+    flat = np.memmap(pixels_path, np.uint8, mode="r")
+    return _square_photos(flat, labels, tuple(index["names"]))
+
+
+def _square_photos(
+    flat: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    names: tuple[str, ...],
+) -> Photos:
+    """Photos from their pixels, one behind the other."""
+    side = round((len(flat) / len(names) / 3) ** 0.5)
+    return Photos(flat.reshape(len(names), side, side, 3), labels, names)
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which lies at a path when all is written, and else nowhere."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _cache_key(
@@ -148,8 +175,10 @@ def _cache_key(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _write_index(path: Path, photos: Photos) -> None:
-    index = {"names": photos.names, "labels": photos.labels.tolist()}
+def _write_index(
+    path: Path, labels: NDArray[np.int64], names: tuple[str, ...]
+) -> None:
+    index = {"names": names, "labels": labels.tolist()}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(index))
     temporary.replace(path)
@@ -215,9 +244,12 @@ def _decode(
     records: Iterator[_Record],
     size: int | None,
     title: str,
-    out: Path | None,
     classes: list[str] | None,
-) -> Photos:
+    file: IO[bytes],
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Write the pixels of all photos into a file, one behind the other, and give their
+    names and labels."""
+
     def square(record: _Record) -> tuple[_Record, NDArray[np.uint8]]:
         try:
             return _Record(record.name, record.label, b""), np.asarray(
@@ -228,30 +260,23 @@ def _decode(
                 f"{record.name} is not a photo that Pillow can decode: {error}"
             ) from error
 
-    decoded: list[NDArray[np.uint8]] = []
     kept: list[_Record] = []
+    shape: tuple[int, ...] = ()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for batch in _batches(records, 512):
             for record, pixels in pool.map(square, batch):
-                if decoded and pixels.shape != decoded[0].shape:
+                if kept and pixels.shape != shape:
                     raise PhotosError(
                         f"{record.name} is {pixels.shape[1]}×{pixels.shape[0]} and "
                         f"{kept[0].name} is not: "
                         "give one size for all of them (--photo-size)"
                     )
                 kept.append(record)
-                decoded.append(pixels)
+                shape = pixels.shape
+                file.write(pixels.tobytes())
     if not kept:
         raise PhotosError(f"{title}: found no labelled photo there")
-    names = tuple(record.name for record in kept)
-    array = np.stack(decoded)
-    labels = _labels(kept, classes)
-    if out is not None:
-        temporary = out.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        temporary.replace(out)
-    return Photos(array, labels, names)
+    return tuple(record.name for record in kept), _labels(kept, classes)
 
 
 def _labels(

@@ -2,114 +2,28 @@
 network, exact resumption."""
 
 import contextlib
-import hashlib
-import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from miniplaces.augmentation import Augmentation, augment
+from miniplaces.augmentation import augment
+from miniplaces.loss import Batch, answers_to, loss_of
 from miniplaces.optimizers import make_optimizers
 from miniplaces.photos import Photos
+from miniplaces.recipe import Recipe, RecipeError
+from miniplaces.teacher import Teacher
 
 _STEPS_BETWEEN_NEWS = 20
 _SHARE_OF_NEW_LOSS = 0.02
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be trained as given; the message says why and what to change."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Some epochs at one size of crop."""
-
-    size: int
-    epochs: int
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a training makes of the same photos."""
-
-    phases: tuple[Phase, ...] = (Phase(64, 20), Phase(96, 6))
-    batch: int = 256
-    optimizer: str = "muon"
-    lr: float = 0.03
-    small_lr: float = 0.003
-    """AdamW's, for what Muon does not train."""
-    weight_decay: float = 0.05
-    warmup: int = 300
-    """Steps before the learning rate's peak."""
-    decay: float = 0.45
-    """Share of the steps, the last ones, over which the learning rate falls to nothing."""
-    label_smoothing: float = 0.1
-    averaging: float = 0.0
-    """Decay of the moving average of the weights that is kept; 0 keeps the last."""
-    distil: float = 0.0
-    """Share of the loss that asks for the teacher's answer rather than for the label."""
-    temperature: float = 2.0
-    seed: int = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    @property
-    def epochs(self) -> int:
-        return sum(phase.epochs for phase in self.phases)
-
-    def size_at(self, epoch: int) -> int:
-        for phase in self.phases:
-            if epoch < phase.epochs:
-                return phase.size
-            epoch -= phase.epochs
-        return self.phases[-1].size
-
-    def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate as a share of its peak: a straight line up, a plateau, a
-        straight line down to nothing.
-
-        With a plateau (Zhai et al. 2022; Hägele et al. 2024) how long to train may be
-        decided while it lasts.
-        """
-        return min(
-            1.0,
-            (step + 1) / self.warmup,
-            (steps - step) / max(1.0, self.decay * steps),
-        )
-
-    def fingerprint(self, photos: NDArray[np.int64], done: int) -> str:
-        """Tells whether a checkpoint after `done` steps is one that this recipe on
-        these photos would have made.
-
-        So a schedule may be made longer or shorter as long as it agrees on what is
-        done.
-        """
-        rest = {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in ("phases", "decay")
-        }
-        steps = len(photos) // self.batch
-        past = [
-            (
-                self.size_at(step // steps),
-                self.rate_at(step, steps * self.epochs),
-            )
-            for step in range(done)
-        ]
-        digest = hashlib.sha256(
-            json.dumps([rest, past], sort_keys=True).encode()
-        )
-        digest.update(np.ascontiguousarray(photos).tobytes())
-        return digest.hexdigest()
 
 
 class Average:
@@ -159,7 +73,7 @@ def train(
     schedule: Schedule,
     device: torch.device,
     precision: str = "bfloat16",
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> dict[str, Tensor]:
     """Train on the `chosen` photos and return the averaged weights.
 
@@ -177,13 +91,19 @@ def train(
     total = steps * recipe.epochs
     saved = time.monotonic()
     network.train()
+
+    def prepare(step: int, indices: NDArray[np.int64]) -> Batch:
+        images = _gather(pixels, indices, device)
+        size = recipe.size_at(step // steps)
+        return trainer.prepare(step, images, indices, size)
+
     with _bar(total, start) as bar:
-        for step, indices in _batches(chosen, recipe, start):
+        prepared = _ahead(prepare, _batches(chosen, recipe, start))
+        for step, batch in prepared:
             epoch = step // steps
             size = recipe.size_at(epoch)
             rate = recipe.rate_at(step, total)
-            images = _gather(pixels, indices, device)
-            trainer.step(step, images, indices, size, rate)
+            trainer.learn(step, batch, rate)
 
             bar.update()
             if step % _STEPS_BETWEEN_NEWS == 0:
@@ -208,6 +128,22 @@ def train(
     return trainer.average.values
 
 
+def _ahead(
+    prepare: Callable[[int, NDArray[np.int64]], Batch],
+    batches: Iterator[tuple[int, NDArray[np.int64]]],
+) -> Iterator[tuple[int, Batch]]:
+    """The batches with their step numbers: the next is prepared while one is learnt from."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[tuple[int, Future[Batch]]] = []
+        for step, indices in batches:
+            waiting.append((step, pool.submit(prepare, step, indices)))
+            if len(waiting) > 1:
+                earlier, batch = waiting.pop(0)
+                yield earlier, batch.result()
+        for step, batch in waiting:
+            yield step, batch.result()
+
+
 def _bar(total: int, start: int) -> "tqdm[Any]":
     return tqdm(
         total=total,
@@ -226,7 +162,7 @@ class _Trainer:
     def __init__(
         self,
         network: nn.Module,
-        teacher: nn.Module | None,
+        teacher: Teacher | None,
         photos: Photos,
         recipe: Recipe,
         device: torch.device,
@@ -234,8 +170,7 @@ class _Trainer:
     ) -> None:
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if teacher is not None:
-            teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            teacher.eval().requires_grad_(False)
+            teacher.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
         self.teacher = teacher
         self.labels = photos.labels
@@ -260,26 +195,33 @@ class _Trainer:
             return [[recipe.lr], [recipe.small_lr] * 2]
         return [[recipe.lr] * len(self.optimizers[0].param_groups)]
 
-    def step(
+    def prepare(
         self,
         step: int,
         images: Tensor,
         indices: NDArray[np.int64],
         size: int,
-        rate: float,
-    ) -> None:
-        """One step on the photos of these indices, at a share `rate` of the peak learning rates."""
+    ) -> Batch:
+        """The varied photos of these indices, and what the teacher says of them."""
         recipe = self.recipe
-        self._set_rates(rate)
         generator = torch.Generator().manual_seed(
             recipe.seed * 1_000_003 + step
         )
         inputs = augment(images, size, recipe.augmentation, generator)
         labels = torch.from_numpy(self.labels[indices]).to(self.device)
+        lesson = None
+        if self.teacher is not None:
+            with precision_of(self.precision, self.device):
+                lesson = self.teacher.teach(inputs)
+        return Batch(inputs, labels, lesson)
+
+    def learn(self, step: int, batch: Batch, rate: float) -> None:
+        """One step, at a share `rate` of the peak learning rates."""
+        self._set_rates(rate)
         precision = precision_of(self.precision, self.device)
-        loss = _loss(
-            self.network, self.teacher, inputs, labels, recipe, precision
-        )
+        with precision:
+            answers = answers_to(self.network, batch)
+        loss = loss_of(answers, batch, self.recipe)
 
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -288,7 +230,7 @@ class _Trainer:
             optimizer.step()
 
         # A young average must forget its first weights sooner than an old one.
-        decay = min(recipe.averaging, (step + 1) / (step + 10))
+        decay = min(self.recipe.averaging, (step + 1) / (step + 10))
         self.average.update(self.network, decay)
         self._follow(loss.detach())
 
@@ -365,36 +307,6 @@ def _gather(
     if isinstance(pixels, Tensor):
         return pixels[torch.from_numpy(indices).to(device)]
     return torch.from_numpy(pixels[indices])
-
-
-def _loss(
-    network: nn.Module,
-    teacher: nn.Module | None,
-    inputs: Tensor,
-    labels: Tensor,
-    recipe: Recipe,
-    precision: contextlib.AbstractContextManager[object],
-) -> Tensor:
-    with precision:
-        logits = network(inputs).float()
-        if teacher is not None:
-            with torch.no_grad():
-                answer = teacher(inputs).float()
-    loss = F.cross_entropy(
-        logits, labels, label_smoothing=recipe.label_smoothing
-    )
-    if teacher is None or not recipe.distil:
-        return loss
-    heat = recipe.temperature
-    # Hinton et al. 2015; the square keeps the gradient's size when the temperature
-    # changes.
-    imitation = F.kl_div(
-        F.log_softmax(logits / heat, 1),
-        F.log_softmax(answer / heat, 1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    return (1 - recipe.distil) * loss + recipe.distil * heat**2 * imitation
 
 
 def _save(path: Path, fingerprint: str, step: int, trainer: _Trainer) -> None:

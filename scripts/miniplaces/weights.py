@@ -13,13 +13,18 @@ from torch import Tensor
 
 from miniplaces.augmentation import MEAN, STD
 from unitscope.scenes.network import Architecture, SceneNetwork
+from unitscope.scenes.transformer import (
+    SceneTransformer,
+    TransformerArchitecture,
+    network_from,
+)
 
 
 @dataclass(frozen=True)
 class Weights:
     """A trained network and what its file says of it."""
 
-    network: SceneNetwork
+    network: SceneNetwork | SceneTransformer
     labels: list[str]
     card: dict[str, Any]
     preprocessing: dict[str, Any]
@@ -40,7 +45,7 @@ def preprocessing_at(size: int) -> dict[str, Any]:
 def write_weights(
     path: Path,
     values: dict[str, Tensor],
-    architecture: Architecture,
+    architecture: Architecture | TransformerArchitecture,
     labels: list[str],
     card: dict[str, Any],
     size: int,
@@ -78,7 +83,7 @@ def centred(values: dict[str, Tensor]) -> dict[str, Tensor]:
     head = {
         name: value - value.mean(dim=0)
         for name, value in values.items()
-        if name in ("fc.weight", "fc.bias")
+        if name in ("fc.weight", "fc.bias", "head.weight", "head.bias")
     }
     return {**values, **head}
 
@@ -96,7 +101,7 @@ def read_weights(path: Path) -> Weights:
             f"{path} says nothing of its {sorted(missing)[0]}: expected a file that "
             "training here wrote"
         )
-    network = SceneNetwork(Architecture.from_json(metadata["architecture"]))
+    network = network_from(metadata["architecture"])
     absent, unknown = network.load_state_dict(state, strict=False)
     absent = [
         name for name in absent if not name.endswith("num_batches_tracked")

@@ -16,6 +16,11 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from unitscope.atlas.intervals import wilson
+from unitscope.scenes.network import Architecture, SceneNetwork, Stage
+from unitscope.scenes.transformer import (
+    SceneTransformer,
+    TransformerArchitecture,
+)
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 pytestmark = pytest.mark.skipif(
@@ -28,10 +33,12 @@ from miniplaces import (  # noqa: E402
     augmentation,
     card,
     evaluation,
+    loss,
     optimizers,
     options,
     photos,
-    training,
+    recipe,
+    teacher,
     weights,
 )
 
@@ -419,8 +426,11 @@ def test_a_plateau_may_be_made_longer_but_not_what_is_done(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "architecture", [(), ("--architecture", "tiny-transformer", "--dense", "1")]
+)
 def test_a_student_trains_on_parquet_beside_its_teacher(
-    archive: Path, shards: Path, tmp_path: Path
+    archive: Path, shards: Path, tmp_path: Path, architecture: tuple[str, ...]
 ) -> None:
     assert (
         train_miniplaces.main(
@@ -428,14 +438,15 @@ def test_a_student_trains_on_parquet_beside_its_teacher(
         )
         == 0
     )
-    teacher = tmp_path / "teacher" / "weights.safetensors"
+    file = tmp_path / "teacher" / "weights.safetensors"
     words = arguments(
         shards,
         tmp_path / "student",
         "--teacher",
-        str(teacher),
+        str(file),
         "--val",
         str(archive),
+        *architecture,
     )
     assert train_miniplaces.main(words) == 0
     assert (
@@ -446,52 +457,85 @@ def test_a_student_trains_on_parquet_beside_its_teacher(
     )
     assert (
         train_miniplaces.main(
-            ["score", str(teacher), "--val", str(archive), "--json"]
+            ["score", str(file), "--val", str(archive), "--json"]
         )
         == 0
     )
-    assert train_miniplaces.main(["card", str(teacher)]) == 0
+    student = tmp_path / "student" / "weights.safetensors"
+    assert train_miniplaces.main(["card", str(student)]) == 0
 
 
 def test_distillation_alone_pulls_towards_the_teacher() -> None:
     """A student that answers as its teacher does has no distillation loss."""
     torch.manual_seed(0)
-    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     inputs, labels = torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)
-    recipe = training.Recipe(distil=1.0)
-    precision = training.precision_of("float32", torch.device("cpu"))
-    assert (
-        training._loss(
-            teacher, teacher, inputs, labels, recipe, precision
-        ).abs()
-        < 1e-6
+    settings = recipe.Recipe(distil=1.0, dense=1.0)
+    said = network(inputs)
+    lesson = teacher.Lesson(said, said[:, :, None, None], None)
+    batch = loss.Batch(inputs, labels, lesson)
+    alike = loss.Answers(said, said)
+    assert loss.answers_to(network, batch).logits.equal(said)
+    assert loss.loss_of(alike, batch, settings).abs() < 1e-6
+    other = torch.randn(5, 3)
+    for unlike in (loss.Answers(other, said), loss.Answers(said, other)):
+        assert loss.loss_of(unlike, batch, settings) > 0.01
+
+
+def test_a_transformer_keeps_its_teachers_first_layers() -> None:
+    """What they make of photos is computed once, and is what its own stem would make."""
+    torch.manual_seed(0)
+    bundled = TransformerArchitecture(
+        8, (Stage(1, 8, 1), Stage(1, 16, 2)), 8, 1, 2, 8, side=2, classes=3
     )
-    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
-    assert (
-        training._loss(other, teacher, inputs, labels, recipe, precision) > 0.01
-    )
+    student = SceneTransformer(bundled).eval()
+    stages = (Stage(1, 8, 1), Stage(2, 16, 2), Stage(1, 32, 2))
+    network = SceneNetwork(Architecture(8, stages, classes=3))
+    lender = teacher.Teacher(network, student)
+    assert lender.lends
+    photos_ = torch.randn(2, 3, 32, 32)
+    lesson = lender.teach(photos_)
+    assert lesson.stem is not None
+    torch.testing.assert_close(student.stem(photos_), lesson.stem)
+    torch.testing.assert_close(lesson.maps.mean((2, 3)), lesson.logits)
+    batch = loss.Batch(photos_, torch.zeros(2, dtype=torch.long), lesson)
+    answers = loss.answers_to(student, batch)
+    torch.testing.assert_close(answers.logits, student(photos_))
+    trained = [
+        name
+        for optimizer in optimizers.make_optimizers(
+            student, "muon", 0.1, 0.1, 0.0
+        )
+        for group in optimizer.param_groups
+        for name in group["params"]
+    ]
+    own = [p for n, p in student.named_parameters() if "stem." not in n]
+    assert {id(p) for p in trained} == {id(p) for p in own}
+
+    other = SceneNetwork(Architecture(4, stages, classes=3))
+    assert not teacher.Teacher(other, SceneTransformer(bundled)).lends
 
 
 def test_schedule_is_parsed_spread_and_checked() -> None:
     phases = options.parse_schedule("64:12,96:4")
-    assert phases == (training.Phase(64, 12), training.Phase(96, 4))
+    assert phases == (recipe.Phase(64, 12), recipe.Phase(96, 4))
     assert options.spread(phases, 4) == (
-        training.Phase(64, 3),
-        training.Phase(96, 1),
+        recipe.Phase(64, 3),
+        recipe.Phase(96, 1),
     )
-    recipe = training.Recipe(phases=phases, decay=0.4)
-    assert [recipe.size_at(epoch) for epoch in (0, 11, 12, 15)] == [
+    settings = recipe.Recipe(phases=phases, decay=0.4)
+    assert [settings.size_at(epoch) for epoch in (0, 11, 12, 15)] == [
         64,
         64,
         96,
         96,
     ]
-    assert recipe.rate_at(0, 5000) == pytest.approx(1 / 300)
+    assert settings.rate_at(0, 5000) == pytest.approx(1 / 300)
     assert [
-        recipe.rate_at(step, 5000) for step in (299, 2000, 3000)
+        settings.rate_at(step, 5000) for step in (299, 2000, 3000)
     ] == pytest.approx([1, 1, 1])
-    assert recipe.rate_at(4000, 5000) == pytest.approx(0.5)
-    assert recipe.rate_at(4999, 5000) == pytest.approx(1 / 2000)
+    assert settings.rate_at(4000, 5000) == pytest.approx(0.5)
+    assert settings.rate_at(4999, 5000) == pytest.approx(1 / 2000)
     for text in ("64", "16:3", "64:0", "64:x"):
         with pytest.raises(
             Exception, match="is no schedule: expected SIZE:EPOCHS"

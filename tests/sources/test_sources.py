@@ -90,10 +90,11 @@ def agree(classifier: Classifier, other: nn.Module, side: int = 64) -> bool:
         ("torchvision:ResNet50", "(did you mean 'resnet50'"),
         ("resnet50", "did you mean 'torchvision:resnet50'?"),
         ("ResNet-50", "did you mean 'torchvision:resnet50'?"),
-        ("miniplace", "unknown model 'miniplace' (did you mean 'miniplaces'?)"),
+        ("scene", "unknown model 'scene' (did you mean 'scenes'?)"),
+        ("miniplace", "(did you mean 'miniplaces' or 'miniplaces-vit'?)"),
         (
             "nothing like it",
-            "use miniplaces (bundled; also scenes), torchvision:NAME, ",
+            "use miniplaces (bundled; also scenes), miniplaces-vit (bundled), ",
         ),
         ("", "does not name a model"),
         ("torchvision:", "write torchvision:NAME"),
@@ -907,7 +908,8 @@ def test_a_build_without_the_bundled_model_says_so(
     monkeypatch.setattr(
         "unitscope.sources.bundled.WEIGHTS", tmp_path / "absent.safetensors"
     )
-    assert "the bundled model is not in this build" in refusal("miniplaces")
+    words = "the bundled model miniplaces is not in this build"
+    assert words in refusal("miniplaces")
 
 
 # What people really have

@@ -1,7 +1,7 @@
 """The bundled scene network: a small ResNet with a last feature map of 8×8 cells."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from jaxtyping import Float
@@ -139,38 +139,30 @@ class Bottleneck(nn.Module):
         return output
 
 
-class SceneNetwork(nn.Module):
-    """Normalised photos → logits: feature map, global average pool, one linear layer.
+class Stages(nn.Module):
+    """Normalised photos → feature map: a first convolution, a pool, and stages of blocks.
 
-    Layers are named as torchvision names a ResNet's: `conv1`, `layer1` … `layerN`,
-    `avgpool`, `fc`.
+    Layers are named as torchvision names a ResNet's: `conv1`, `layer1` … `layerN`.
     """
 
-    avgpool: nn.Module
-    fc: nn.Linear
-
-    def __init__(self, architecture: Architecture = BUNDLED) -> None:
+    def __init__(self, stem: int, stages: Sequence[Stage]) -> None:
         super().__init__()
-        self.architecture = architecture
-        self.conv1 = _convolution(7, 3, architecture.stem, stride=2)
-        self.bn1 = nn.BatchNorm2d(architecture.stem)
+        self.conv1 = _convolution(7, 3, stem, stride=2)
+        self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
 
-        inputs = architecture.stem
+        inputs = stem
         names = []
-        for number, stage in enumerate(architecture.stages, start=1):
+        for number, stage in enumerate(stages, start=1):
             name = f"layer{number}"
             names.append(name)
             self.add_module(name, _stage(inputs, stage))
             inputs = stage.units
         self.stage_names = tuple(names)
 
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(inputs, architecture.classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
+    def initialise(self) -> None:
+        """Set the convolutions at random, every block as its shortcut."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(
@@ -186,8 +178,8 @@ class SceneNetwork(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch class"]:
-        """Logits, not probabilities."""
+    ) -> Float[Tensor, "batch unit row col"]:
+        """The last stage's feature map."""
         x = self.conv1(x)
         x = self.bn1(x)
         x = self.relu(x)
@@ -195,6 +187,32 @@ class SceneNetwork(nn.Module):
         for name in self.stage_names:
             stage = self.get_submodule(name)
             x = stage(x)
+        return x
+
+
+class SceneNetwork(Stages):
+    """Normalised photos → logits: feature map, global average pool, one linear layer.
+
+    Layers are named as torchvision names a ResNet's: `conv1`, `layer1` … `layerN`,
+    `avgpool`, `fc`.
+    """
+
+    avgpool: nn.Module
+    fc: nn.Linear
+
+    def __init__(self, architecture: Architecture = BUNDLED) -> None:
+        super().__init__(architecture.stem, architecture.stages)
+        self.architecture = architecture
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        units = architecture.stages[-1].units
+        self.fc = nn.Linear(units, architecture.classes)
+        self.initialise()
+
+    def forward(
+        self, x: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch class"]:
+        """Logits, not probabilities."""
+        x = super().forward(x)
         pooled = self.avgpool(x).flatten(1)
         logits: Tensor = self.fc(pooled)
         return logits

@@ -1,6 +1,6 @@
-"""miniplaces (also: scenes): the bundled scene classifier.
+"""miniplaces (also: scenes) and miniplaces-vit: the bundled scene classifiers.
 
-Its labels, preprocessing and model card are in the metadata of its weights file.
+Labels, preprocessing and model card are in the metadata of their weights files.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from unitscope.errors import ModelError, PreprocessingError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.labels import check_label_count
 from unitscope.model import Classifier
-from unitscope.scenes import WEIGHTS
-from unitscope.scenes.network import Architecture, SceneNetwork
+from unitscope.scenes import TRANSFORMER_WEIGHTS, WEIGHTS
+from unitscope.scenes.transformer import network_from
 from unitscope.sources.request import Request
 from unitscope.sources.weights import fit_weights, read_weights
+
+TRANSFORMER = "miniplaces-vit"
 
 # The parts of the model card that become notes as they are.
 _CARD_KEYS = ("attribution", "data", "not_for")
 
 
 def load(request: Request) -> Classifier:
-    """Load the bundled scene classifier, offline; see `unitscope.load`."""
-    if not WEIGHTS.is_file():
+    """Load a bundled scene classifier, offline; see `unitscope.load`."""
+    path = TRANSFORMER_WEIGHTS if request.name == TRANSFORMER else WEIGHTS
+    if not path.is_file():
         raise ModelError(
-            "the bundled model is not in this build: install unitscope from a release, "
-            "or name another model"
+            f"the bundled model {request.name} is not in this build: install "
+            "unitscope from a release, or name another model"
         )
-    weights = read_weights(WEIGHTS)
+    weights = read_weights(path)
     metadata = weights.metadata
     try:
-        architecture = Architecture.from_json(metadata["architecture"])
+        module = network_from(metadata["architecture"])
         own_labels = tuple(
             str(label) for label in json.loads(metadata["labels"])
         )
@@ -43,15 +46,15 @@ def load(request: Request) -> Classifier:
         card = json.loads(metadata["card"])
     except (KeyError, ValueError, TypeError, PreprocessingError) as error:
         raise ModelError(
-            f"the bundled model is damaged ({error}): install unitscope again"
+            f"the bundled model {request.name} is damaged ({error}): install "
+            "unitscope again"
         ) from None
 
     preprocessing = request.chosen_preprocessing(own_preprocessing)
-    module = SceneNetwork(architecture)
     fit_weights(module, weights)
 
     labels = request.own_labels() or own_labels
-    check_label_count(labels, architecture.classes)
+    check_label_count(labels, module.architecture.classes)
 
     notes = [_accuracy(card)]
     notes += [str(card[key]) for key in _CARD_KEYS if key in card]

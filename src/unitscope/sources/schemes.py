@@ -7,6 +7,7 @@ is imported, so that the help need not wait for torch.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ _BUNDLED = Scheme(
 SCHEMES: Mapping[str, Scheme] = {
     "miniplaces": _BUNDLED,
     "scenes": _BUNDLED,
+    "miniplaces-vit": dataclasses.replace(
+        _BUNDLED, usage="miniplaces-vit (bundled)"
+    ),
     "torchvision": Scheme(
         usage="torchvision:NAME",
         module="torchvision",

@@ -1,0 +1,1 @@
+"""Comparing maps of a vision transformer: which patches carry its answer."""
