@@ -27,7 +27,7 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        pngs jpegs depths bands large decoding photos resizing pictures bars boards
+        pngs jpegs depths bands large contents decoding photos resizing pictures bars boards
         transformed measured raw mean_images grammar preprocessing processors
         keyword_transforms adapting batches further subjects
         """,

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import re
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from unitscope.errors import PhotoError, one_line
+from unitscope.inputs.contents import contents_of
 from unitscope.inputs.decoding import Decoded, Reading, decode, too_large
 from unitscope.inputs.jpegs import decoded
 from unitscope.inputs.large import Resize, is_large
@@ -56,10 +56,6 @@ _BYTES = (bytes, bytearray, memoryview)
 AnyPhoto: TypeAlias = PhotoSource | bytes | bytearray | memoryview | OpenFile
 
 _PLAIN = Reading()
-
-_LARGE_FILE = 64 << 20
-
-_LARGEST_IN_PIPE = 256 << 20
 
 # Photos are read in several threads; large ones wait for each other.
 _ONE_LARGE = threading.Lock()
@@ -220,7 +216,7 @@ def _open_encoded(source: Encoded) -> _File:
 
 def _open_path(path: Path) -> _File:
     with _as_photo_errors(path):
-        contents = _contents(path)
+        contents = contents_of(path)
         if isinstance(contents, bytes):
             image = open_header(io.BytesIO(contents))
         else:
@@ -422,41 +418,3 @@ def shown_name(path: str | os.PathLike[str]) -> str:
     name = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", Path(path).name)
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return " ".join(name.split()) or "photo"
-
-
-def _contents(path: Path) -> bytes | Path:
-    """The file's bytes, or the path of a very large file.
-
-    They are read at once: Pillow reads headers in dozens of pieces, and threads would
-    switch at each. A pipe cannot be read twice.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode):
-                is_large = status.st_size > _LARGE_FILE
-                return path if is_large else file.read()
-            return _from_pipe(path, file, status.st_mode)
-    except OSError:
-        if path.is_dir():
-            raise PhotoError(
-                f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg"
-            ) from None
-        raise
-
-
-def _from_pipe(path: Path, file: io.FileIO, mode: int) -> bytes:
-    """What comes through a pipe; a device never ends."""
-    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        raise PhotoError(f"'{path}' is a device, not a file: name a photo")
-    parts: list[bytes] = []
-    size = 0
-    while part := file.read(1 << 20):
-        parts.append(part)
-        size += len(part)
-        if size > _LARGEST_IN_PIPE:
-            raise PhotoError(
-                f"more than {_LARGEST_IN_PIPE >> 20} MiB come through '{path}': give "
-                "the photo as a file"
-            )
-    return b"".join(parts)
