@@ -34,7 +34,8 @@ def joined(heads: Tensor) -> Tensor:
 
 def softmaxed(q: Tensor, k: Tensor) -> Tensor:
     scores = q @ k.transpose(-2, -1) * float(q.shape[-1]) ** -0.5
-    return scores.softmax(dim=-1)
+    weights: Tensor = scores.softmax(dim=-1)
+    return weights
 
 
 def merged(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -175,7 +176,8 @@ class Block(nn.Module):
         if self.order == "parallel":
             y = self.norm1(x)
             taken: Tensor = self.scale[0] * self.attn(y)
-            return x + taken + self.scale[1] * self.mlp(y)
+            both: Tensor = x + taken + self.scale[1] * self.mlp(y)
+            return both
         x = x + self.scale[0] * self.attn(self.norm1(x))
         written: Tensor = self.scale[1] * self.mlp(self.norm2(x))
         return written + x

@@ -393,7 +393,9 @@ class OverRoot(WrittenRootMeanSquare):
 class LucidrainsNorm(WrittenRootMeanSquare):
     def forward(self, x: Tensor) -> Tensor:
         scale = float(len(self.weight)) ** 0.5
-        return F.normalize(x, dim=-1) * scale * self.weight
+        unit: Tensor = F.normalize(x, dim=-1)
+        made: Tensor = unit * scale * self.weight
+        return made
 
 
 class ByLength(WrittenRootMeanSquare):
