@@ -68,18 +68,17 @@ def of_whole(
         for place, name in enumerate(("query", "key", "value"))
     )
     wanted = slice(None) if query is None else slice(query, query + 1)
-    inputs = (asking[wanted], key, value)
-    made = [
-        _by_head(linear(x, weight, bias), heads)
-        for x, (weight, bias) in zip(inputs, _projections(call), strict=True)
-    ]
-    asking, key, value = made
-    key, value = (
-        _with_extra(each, call, heads, place)
-        for place, each in enumerate((key, value))
-    )
-    added = key.shape[2] - made[1].shape[2]
-    scores = asking @ key.transpose(-2, -1) * asking.shape[-1] ** -0.5
+    of_query, of_key, of_value = _projections(call)
+    asking = _by_head(linear(asking[wanted], *of_query), heads)
+    tokens = len(value)
+    value = _with_extra(_by_head(linear(value, *of_value), heads), call, 1)
+    added = value.shape[2] - tokens
+    if query is None or added:
+        key = _with_extra(_by_head(linear(key, *of_key), heads), call, 0)
+        scores = asking @ key.transpose(-2, -1)
+    else:
+        scores = _scores_of_one(asking, key, *of_key)
+    scores = scores * asking.shape[-1] ** -0.5
 
     mask = call.argument(16, "attn_mask")
     if mask is not None:
@@ -95,16 +94,33 @@ def of_whole(
     return scores, value
 
 
+def _scores_of_one(
+    asking: Float[Tensor, "photo head 1 unit"],
+    key: Float[Tensor, "token photo input"],
+    weight: Float[Tensor, "headunit input"],
+    bias: Float[Tensor, " headunit"] | None,
+) -> Float[Tensor, "photo head 1 token"]:
+    """The scores of one query: its weights on the keys' inputs need no keys."""
+    heads = asking.shape[1]
+    by_head = weight.reshape(heads, -1, weight.shape[1])
+    on_inputs = torch.einsum("phqu,hui->phqi", asking, by_head)
+    scores = torch.einsum("phqi,tpi->phqt", on_inputs, key)
+    if bias is None:
+        return scores
+    return scores + asking @ bias.reshape(heads, -1, 1)
+
+
 def _with_extra(
     tokens: Float[Tensor, "photo head token unit"],
     call: WithArguments,
-    heads: int,
     place: int,
 ) -> Float[Tensor, "photo head token2 unit"]:
     """Keys (place 0) or values with the learnt token, and that of zeros, if any."""
     extra = call.argument(7 + place, ("bias_k", "bias_v")[place])
     if extra is not None:
-        one = _by_head(plain(extra), heads).expand(len(tokens), -1, -1, -1)
+        one = _by_head(plain(extra), tokens.shape[1]).expand(
+            len(tokens), -1, -1, -1
+        )
         tokens = torch.cat([tokens, one], dim=2)
     if call.argument(9, "add_zero_attn", False):
         tokens = pad(tokens, (0, 0, 0, 1))
