@@ -75,7 +75,7 @@ def make_card(
 def describe(recipe: Recipe, lends: bool = False) -> str:
     """The recipe in words; a teacher may lend its first layers."""
     phases = ", then ".join(
-        f"{phase.epochs} epochs at {phase.size} pixels"
+        f"{_epochs(phase.epochs)} at {phase.size} pixels"
         for phase in recipe.phases
     )
 
@@ -114,6 +114,10 @@ def describe(recipe: Recipe, lends: bool = False) -> str:
         f"colour cast ±{augmentation.cast:.0%}; "
         f"the weights kept are {weights}. Seed {recipe.seed}."
     )
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _beginning(lends: bool) -> str:
