@@ -119,7 +119,7 @@ _IN_FULL: dict[Held, str] = {
 EFFECTS_IN_WORDS: dict[Effect, str] = {
     "direct": (
         "the direct effect: the logits without what these heads write to them, all else held "
-        "and the last divisor following; algebra on one forward pass"
+        "and the divisors of normalisations following; algebra on one forward pass"
     ),
     "total": (
         "the total effect: a real forward pass in which all tokens take nothing from these "

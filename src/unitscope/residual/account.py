@@ -18,6 +18,7 @@ from unitscope.errors import HeadError
 from unitscope.residual.grounds import (
     CLASS_TOKEN,
     OTHER_TOKENS,
+    READ_DIRECTLY,
     Attention,
     Written,
 )
@@ -33,10 +34,14 @@ BIAS = "bias"
 THROUGH_HEADS = (PATCHES, CLASS_TOKEN, OTHER_TOKENS)
 """The parts that heads of attention give; patches may be read directly, too."""
 
+# Heads whose maps are computed at a time, for all classes.
+_MAPS_AT_ONCE = 4
+
 _ORDER = (
     PATCHES,
     CLASS_TOKEN,
     OTHER_TOKENS,
+    READ_DIRECTLY,
     MLPS,
     OTHER_LAYERS,
     EMBEDDING,
@@ -184,35 +189,50 @@ def _attention(
 
 
 def head_maps(
-    path: StreamPath, passed: StreamPass, units: Sequence[int]
+    path: StreamPath,
+    passed: StreamPass,
+    units: Sequence[int],
+    classes: Sequence[int],
 ) -> Float[Tensor, "photo unit class row col"]:
     """What the patches give through single heads: a signed map whose mean is their part."""
-    by_call = path.units_by_call
-    where = {}
-    for unit in units:
-        index = next(
-            index
-            for index, own in by_call.items()
-            if own.start <= unit < own.stop
-        )
-        where[unit] = (index, unit - by_call[index].start)
+    starts = range(0, len(units), _MAPS_AT_ONCE)
+    chunks = [
+        _head_maps(path, passed, units[start : start + _MAPS_AT_ONCE], classes)
+        for start in starts
+    ]
+    if chunks:
+        return torch.cat(chunks, dim=1)
+    photos = len(passed.logits)
+    shape = (photos, 0, len(classes), *path.patches.cells)
+    return passed.logits.new_empty(shape)
+
+
+def _head_maps(
+    path: StreamPath,
+    passed: StreamPass,
+    units: Sequence[int],
+    classes: Sequence[int],
+) -> Float[Tensor, "photo unit class row col"]:
+    of_call = {
+        own.start + head: (index, head)
+        for index, own in path.units_by_call.items()
+        for head in range(own.stop - own.start)
+    }
+    where = [of_call[unit] for unit in units]
     read = []
     cells = {}
     for step, own in zip(path.steps, passed.read, strict=True):
         if isinstance(step, Attention):
             cells[step.index] = step.tokens.patches
-            own = own._replace(
-                apart=tuple(
-                    head
-                    for index, head in where.values()
-                    if index == step.index
-                )
-            )
+            heads = [head for index, head in where if index == step.index]
+            own = own._replace(apart=tuple(heads))
         read.append(own)
     with without_autocast(passed.logits):
-        heads = path.sums(read).heads
+        given = path.sums(read).heads
         maps = [
-            path.patches.map_of({cells[where[unit][0]]: heads[where[unit]]})
-            for unit in units
+            path.patches.map_of(
+                {cells[index]: given[(index, head)][..., list(classes)]}
+            )
+            for index, head in where
         ]
     return torch.stack(maps, dim=1)

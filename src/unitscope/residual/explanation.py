@@ -18,7 +18,7 @@ from unitscope.attribution.classes import (
 from unitscope.attribution.effects import Effect, check_effect
 from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.rounding import relative_difference
-from unitscope.errors import LayerError, near_matches
+from unitscope.errors import InputError, LayerError, near_matches
 from unitscope.residual.head import ResidualHead
 from unitscope.residual.replacement import HeadMeans, Replacement
 from unitscope.residual.stream import Stream
@@ -87,8 +87,8 @@ class ResidualExplanation(Explanation):
         beside the token. One more forward pass. Raises UnitError for
         a head that does not exist, and ModelError where the network has changed since.
         """
-        maps = self.stream.head_maps(self._chosen_units(units))
-        return maps[:, :, self._classes_or_all(classes)]
+        chosen = self._chosen_units(units)
+        return self.stream.head_maps(chosen, self._classes_or_all(classes))
 
     @property
     def writes(self) -> dict[str, Float[Tensor, "batch class"]]:
@@ -129,7 +129,8 @@ class ResidualExplanation(Explanation):
                 f"there is no MLP '{block}' among the {len(names)} that write to the "
                 f"logits{near}: explanation.writes names them"
             )
-        if isinstance(block, bool) or not 0 <= block < len(names):
+        is_number = hasattr(block, "__index__") and not isinstance(block, bool)
+        if not is_number or not 0 <= block < len(names):
             raise LayerError(
                 f"there is no MLP {block!r}: {len(names)} write to the logits, numbered "
                 "from 0; explanation.writes names them"
@@ -190,7 +191,7 @@ class ResidualExplanation(Explanation):
         """The logits without what heads write to them, all else held: a direct effect.
 
         The divisors of normalisations follow. With `by`, the heads write what they did for
-        other photos, on average. No forward pass.
+        other photos, on average. No forward pass but one to check those.
         """
         keep = torch.ones((1, self.feature_map.shape[1]))
         keep[:, self._chosen_units(units)] = 0
@@ -273,4 +274,11 @@ class ResidualExplanation(Explanation):
 def _replacement(
     by: ResidualExplanation | HeadMeans | None,
 ) -> Replacement | None:
-    return by.stream if isinstance(by, ResidualExplanation) else by
+    if by is None or isinstance(by, HeadMeans):
+        return by
+    if isinstance(by, ResidualExplanation):
+        return by.stream
+    raise InputError(
+        f"by is a residual explanation of other photos, or Atlas.head_means(model), not "
+        f"{type(by).__name__}"
+    )

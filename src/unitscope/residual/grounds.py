@@ -55,6 +55,7 @@ class Tokens(NamedTuple):
 
 CLASS_TOKEN = "class token"
 OTHER_TOKENS = "other tokens"
+READ_DIRECTLY = "patches read directly"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,9 +110,9 @@ class Pooled(StreamStep):
 
     def of_sums(self, before: Sequence[Sums], read: Tensor) -> Sums:
         """See StreamStep."""
-        cells = read.flatten(2).transpose(1, 2)
-        rows, cols = read.shape[2:]
-        return Sums({(rows, cols): cells / cells.shape[1]})
+        # Heads write to patches, too: none of that is among what heads gave.
+        mean = read.mean(dim=(2, 3))[:, None]
+        return Sums(others={READ_DIRECTLY: mean})
 
     def of_vectors(self, before: Sequence[Variants], read: Tensor) -> Variants:
         """See StreamStep."""

@@ -21,6 +21,7 @@ class Places:
         self._calls = {(call.index, call.place): call for call in single.calls}
         self._input_size = single.input_size
         self._grids: dict[int, Grid] = {}
+        self._assumed: set[int] = set()
 
     def of(self, call: Call) -> Call | None:
         """The same call in the pass with one photo; None where it took another path."""
@@ -52,6 +53,8 @@ class Places:
                 "where these lie, cannot be told"
             )
         self._grids[call.index] = self._grid(role)
+        if role.row_axis is None or role.col_axis is None:
+            self._assumed.add(call.index)
         queries = call.shape[found.query_axis]
         own = found.query if queries == count else None
         if own is None and role.before == 1:
@@ -75,6 +78,10 @@ class Places:
     def grid(self, step: Attention) -> Grid:
         """Where the patches lie, or may be taken to lie, that a step attends to."""
         return self._grids[step.index]
+
+    def is_known(self, step: Attention) -> bool:
+        """Whether the places of a step's patches could be followed."""
+        return step.index not in self._assumed
 
     def pool(self, call: Call) -> Pool | None:
         """The mean of all patches that a call is; None where it is none."""

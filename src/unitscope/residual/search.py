@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from unitscope.attribution.constants import Constants
+from unitscope.attribution.places import lie_in_place
 from unitscope.attribution.probes import probes
 from unitscope.errors import HeadError, kind_and_text
 from unitscope.residual.account import StreamAccount
+from unitscope.residual.grounds import Attention
 from unitscope.residual.head import HEADS, ResidualHead
 from unitscope.residual.patches import Patches
 from unitscope.residual.path import Change, StreamPath, as_variants
@@ -58,6 +60,9 @@ def find_stream(
     half = everything.clone()
     half[:, ::2] = 0
     _prove(module, inputs[-1], path, half)
+    if walk.assumed():
+        first = min(walk.assumed(), key=lambda place: steps[place].index)
+        _prove_places(module, inputs[-1], path, first)
     return (
         ResidualHead(
             layer=HEADS,
@@ -124,6 +129,29 @@ def _prove(
     anew = path.logits(as_variants(passed.read))[:, 0]
     account.check(anew, x.dtype)
     return error
+
+
+def _prove_places(
+    module: nn.Module, x: Tensor, path: StreamPath, place: int
+) -> None:
+    """Raise HeadError unless patches lie where they are assumed to, as they tile the input.
+
+    `place` is that of the step of the first attention to them.
+    """
+    step = path.steps[place]
+    assert isinstance(step, Attention)
+
+    def map_of(x: Tensor) -> Tensor:
+        attended = path.run(module, x).read[place]
+        values = attended.values.transpose(1, 2).flatten(2)
+        patches = step.tokens.split(values)[0].transpose(1, 2)
+        return patches.reshape(*patches.shape[:2], *step.tokens.patches)
+
+    if not lie_in_place(map_of, x, slack=1):
+        raise HeadError(
+            "which token is which patch of the photo cannot be told: they are not in the "
+            "order of rows and columns"
+        )
 
 
 def _layers(traced: Trace, indices: Sequence[int]) -> tuple[str, ...]:

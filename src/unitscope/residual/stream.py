@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import check_same, same_enough
+from unitscope.errors import InputError
 from unitscope.residual.account import StreamAccount, head_maps
 from unitscope.residual.grounds import Attention
 from unitscope.residual.path import (
@@ -125,6 +126,8 @@ class Stream(Replacement):
         every variant each head is multiplied by its number in `keep`; of what is missing
         to 1, what `by` took from the head is put in its place.
         """
+        if isinstance(by, Stream):
+            by.check_usable(self.path)
         variants = []
         units = self.path.units_by_call
         for place, step in enumerate(self.path.steps):
@@ -176,21 +179,31 @@ class Stream(Replacement):
         self, path: StreamPath, place: int
     ) -> Float[Tensor, "1 head unit"]:
         """See Replacement."""
-        if len(path.steps) != len(self.path.steps):
-            theirs, ours = len(self.path.steps), len(path.steps)
-            raise other_network(theirs, ours, "steps")
         taken: Tensor = self.read[place]
         return taken.mean(dim=0)
+
+    def check_usable(self, path: StreamPath) -> None:
+        """Raise InputError unless this is a stream along a path.
+
+        Raises ModelError where the network no longer gives its logits.
+        """
+        if path is not self.path:
+            raise InputError(
+                "heads cannot be replaced by those of another network, or of inputs of "
+                "another size, or of the network before it changed: explain the other "
+                "photos with the same classifier, in the same size"
+            )
+        with self._running():
+            self._check_unchanged()
 
     def outputs(self) -> list[Float[Tensor, "1 _ _ _"]]:
         """What all tokens take from the heads of every block, on average over the photos."""
         with self._running():
-            self._check_unchanged()
             outputs = self.path.outputs(self.module, self.inputs)
         return [each.mean(dim=0, keepdim=True) for each in outputs]
 
     def head_maps(
-        self, units: Sequence[int]
+        self, units: Sequence[int], classes: Sequence[int]
     ) -> Float[Tensor, "photo unit class row col"]:
         """What the patches give through single heads, signed: a map whose mean is their part.
 
@@ -200,7 +213,7 @@ class Stream(Replacement):
         with self._running():
             passed = self.path.run(self.module, self.inputs, keep)
         check_same(passed.logits, self.logits, self.inputs.dtype)
-        return head_maps(self.path, passed, units)
+        return head_maps(self.path, passed, units, classes)
 
     def neurons(self, mlp: int) -> Float[Tensor, "photo neuron class"]:
         """What every neuron of an MLP writes to the logits, by the number of the MLP.
@@ -219,6 +232,8 @@ class Stream(Replacement):
         """What all tokens take instead, by block; None where heads fall silent."""
         if by is None:
             return None
+        if isinstance(by, Stream):
+            by.check_usable(self.path)
         outputs = list(by.outputs())
         blocks = len(self.path.calls)
         if len(outputs) != blocks:

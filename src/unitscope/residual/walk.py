@@ -65,7 +65,6 @@ class StreamWalk:
         self._has_attention = any(map(attends, traced.calls))
         self._constants = Constants()
         self._known: dict[tuple[int, Row], int] = {}
-        self._pooled: dict[int, tuple[tuple[int, int], Grid]] = {}
         self._ends: list[Call] = []
         self._made: dict[int, Call] = {}
         self._places = Places(single)
@@ -92,18 +91,23 @@ class StreamWalk:
 
     def grids(self) -> dict[tuple[int, int], Grid]:
         """Where the patches lie, or may be taken to lie, by their (rows, cols)."""
-        found = {}
+        found: dict[tuple[int, int], Grid] = {}
         for step in self.steps:
-            if isinstance(step, Pooled):
-                cells, grid = self._pooled[step.index]
-                found[cells] = grid
-            elif isinstance(step, Attention):
+            if isinstance(step, Attention):
                 grid = self._places.grid(step)
                 if found.setdefault(step.tokens.patches, grid) != grid:
                     raise HeadError(
                         "blocks attend to the patches in several orders"
                     )
         return found
+
+    def assumed(self) -> list[int]:
+        """The places of the attention steps whose patches are assumed to tile the photo."""
+        return [
+            place
+            for place, step in enumerate(self.steps)
+            if isinstance(step, Attention) and not self._places.is_known(step)
+        ]
 
     def _step_of(self, call: Call, row: Row) -> int:
         key = (id(call), row)
@@ -229,7 +233,6 @@ class StreamWalk:
         if pool is None:
             return None
         read = pool.calls[0]
-        self._pooled[read.index] = (pool.cells, pool.grid)
         return self._add(
             Pooled(index=read.index, name=read.name, reading=pool.reading())
         )

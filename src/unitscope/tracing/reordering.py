@@ -103,7 +103,9 @@ def rolled(call: FunctionCall, layout: Layout) -> Layout | None:
 
     roles = list(layout)
     for axis in _axes(axes, len(layout)):
-        roles[axis] = without_place(layout[axis])
+        # Which tokens are cells is unknown, too.
+        role = layout[axis]
+        roles[axis] = None if isinstance(role, Tokens) else without_place(role)
     return tuple(roles)
 
 

@@ -11,6 +11,7 @@ const MEANINGS = {
   patches: "what heads took from the patches: the map",
   "class token": "what they took from the class token itself",
   "other tokens": "what they took from tokens without a place: registers and the like",
+  "patches read directly": "the mean of the patches, which the head reads beside the token",
   MLPs: "what MLPs wrote",
   "other layers": "what other layers wrote",
   embedding: "what the token begins with",
