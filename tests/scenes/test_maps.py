@@ -148,13 +148,14 @@ def test_the_page_says_who_wins_and_who_loses() -> None:
     text = page.page(records, about)
     others = ", ".join(list(methods.METHODS)[1:])
     assert (
-        f"residual does best. `residual` is better than {others}; worse" in text
+        f"residual has the best mean. `residual` is better than {others}; worse"
+        in text
     )
     assert (
-        f"centre does best. `residual` is better than none; worse than {others};"
+        f"centre has the best mean. `residual` is better than none; worse than {others};"
         in text
     )
     assert f"worse than none; not to be told from {others}." in text
-    assert "the maps of residual keep least" in text
-    assert "over 40 photos" in text and "100.0 (100.0–100.0)" in text
+    assert "- **head**: least like before are the maps of residual" in text
+    assert "over 40 photos" in text and "100.0 (100.0 to 100.0)" in text
     assert page.interval(np.ones(5)) == (1, 1, 1)
