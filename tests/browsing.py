@@ -38,15 +38,34 @@ def chromium() -> Iterator[Any]:
                 "chromium`)"
             )
         browser = running.chromium.launch(executable_path=program, args=FLAGS)
+        browser.new_context()  # the profile that pages share
         yield browser
         browser.close()
+
+
+def opened_page(
+    browser: Any,
+    viewport: Any = None,
+    color_scheme: str = "light",
+    **options: Any,
+) -> Any:
+    """A new page; pages that need no device of their own share one profile, for a new one
+    takes a second. The explorer stores nothing in it."""
+    if options:
+        return browser.new_page(
+            viewport=viewport, color_scheme=color_scheme, **options
+        )
+    page = browser.contexts[0].new_page()
+    page.set_viewport_size(viewport or {"width": 1280, "height": 720})
+    page.emulate_media(color_scheme=color_scheme)
+    return page
 
 
 @contextlib.contextmanager
 def watched(browser: Any, begins: str, **options: Any) -> Iterator[Any]:
     """A page that keeps errors, console messages and other requests in `page.wrong`,
     which must be empty at the end."""
-    page = browser.new_page(**options)
+    page = opened_page(browser, **options)
     page.wrong = []
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("console", lambda message: page.wrong.append(message.text))

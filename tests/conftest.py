@@ -11,9 +11,11 @@ from typing import Any
 import jaxtyping
 import pytest
 
+import runtime_types
+
 # Before the package is imported for the first time: every annotation is checked while
 # the tests run.
-jaxtyping.install_import_hook("unitscope", "runtime_types.checked")
+runtime_types.install()
 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -108,6 +110,29 @@ def small() -> Preprocessing:
 def gap(small: Preprocessing) -> Classifier:
     """A small classifier with a head: six units, five classes."""
     return wrap(seeded(Gap), preprocessing=small)
+
+
+@pytest.fixture(scope="session")
+def vit() -> Classifier:
+    """A small transformer whose answers are residual: four heads, five classes."""
+    from tiny_vit import TinyVit
+
+    preprocessing = Preprocessing(resize=36, crop=32)
+    labels = [f"scene {index}" for index in range(5)]
+    return wrap(TinyVit().eval(), labels, preprocessing)
+
+
+@pytest.fixture(scope="session")
+def vit_account(vit: Classifier) -> Any:
+    """The account of a photo by `vit`, without head 0.1 and head 1.0."""
+    from PIL import Image
+
+    from unitscope.accounts.account import Account
+
+    pixels = torch.rand(9, 13, 3, generator=torch.Generator().manual_seed(1))
+    small = Image.fromarray((255 * pixels).to(torch.uint8).numpy())
+    photo = small.resize((64, 48), Image.Resampling.BICUBIC)
+    return Account.of(vit, vit.explain(photo), units=[1, 2])
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Kills a command at its n-th file operation, and runs it again.
 
-    python tests/killed.py COMMAND FOLDER POINTS
+    python tests/killed.py COMMAND,COMMAND FOLDER POINTS
 
 Every run is a fork of this process, so that libraries are imported once. It is killed as
 by `kill -9`: no exception, no `finally`. POINTS is how many of the operations are tried,
-spread evenly, or "all". Prints one JSON object: how many operations there are, how many
-were tried, and what went wrong.
+spread evenly, or "all". Prints a line of JSON for each command: how many operations
+there are, how many were tried, and what went wrong.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ import torch
 from PIL import Image
 
 from scans import CLASSES, OPTIONS, make, photo
-from unitscope.accounts.account import accounts_of
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scanning import scan
 from unitscope.explorer.static_copy import export
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier
-from unitscope.render.report import write_report
+from unitscope.render.reporting import report
 
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link")
+_OF_RUNS = ("runs.jsonl", "lock")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -90,20 +90,30 @@ def run_merge(folder: Path, out: Path) -> None:
     merge([folder / "part1", folder / "part2"], out)
 
 
-def run_report(folder: Path, out: Path) -> None:
-    photos = sorted((folder / "photos" / "ash").iterdir())[:2]
-    write_report(accounts_of(model(), photos), out, pieces=True)
+def run_explain(folder: Path, out: Path) -> None:
+    report(model(), photos_in(folder), out, top=1, unit_count=1)
+
+
+def run_html(folder: Path, out: Path) -> None:
+    export(Atlas.open(folder / "whole"), out, images=2)
 
 
 def run_export(folder: Path, out: Path) -> None:
-    export(Atlas.open(folder / "whole"), out, images=2)
+    atlas = Atlas.open(folder / "whole")
+    photos = photos_in(folder)
+    export(atlas, out, model=model(), photos=photos, images=2)
+
+
+def photos_in(folder: Path) -> list[Path]:
+    return sorted((folder / "photos" / "ash").iterdir())[:2]
 
 
 COMMANDS: dict[str, Callable[[Path, Path], None]] = {
     "scan": run_scan,
     "concepts": run_concepts,
     "merge": run_merge,
-    "report": run_report,
+    "explain": run_explain,
+    "html": run_html,
     "export": run_export,
 }
 
@@ -145,14 +155,16 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def contents(out: Path) -> dict[str, str]:
-    """The hashes of all files, besides those that tell of the runs."""
-    return {
-        str(path.relative_to(out)): hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("runs.jsonl", "lock")
-    }
+    """The hashes of all files, and the folders; not what tells of the runs."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = str(path.relative_to(out))
+        if path.is_dir():
+            found[name] = "a folder"
+        elif path.name not in _OF_RUNS:
+            digest = hashlib.sha256(path.read_bytes())
+            found[name] = digest.hexdigest()
+    return found
 
 
 def count_operations(folder: Path, out: Path, command: str) -> int:
@@ -194,9 +206,15 @@ def fault_at(
     return f"other contents: {', '.join(names[:5])}" if names else ""
 
 
-def main(command: str, folder: Path, points: str) -> None:
+def main(commands: str, folder: Path, points: str) -> None:
     assert forked(lambda: prepare(folder)) == 0
+    for command in commands.split(","):
+        try_out(command, folder, points)
+
+
+def try_out(command: str, folder: Path, points: str) -> None:
     out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
     operations = count_operations(folder, out, command)
     expected = contents(out)
 
@@ -210,11 +228,12 @@ def main(command: str, folder: Path, points: str) -> None:
         if (fault := fault_at(folder, out, command, fatal, expected))
     }
     document = {
+        "command": command,
         "operations": operations,
         "tried": len(tried),
         "faults": faults,
     }
-    print(json.dumps(document))
+    print(json.dumps(document), flush=True)
 
 
 if __name__ == "__main__":

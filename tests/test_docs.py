@@ -9,6 +9,7 @@ import pytest
 
 from unitscope.attribution.exact_heads import EXACT_KINDS
 from unitscope.attribution.methods import METHODS
+from unitscope.residual.head import ResidualHead
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -34,8 +35,9 @@ def test_the_readme_begins_with_the_two_commands_and_a_picture() -> None:
 
 def test_the_answers_page_names_every_kind_of_head_and_every_method() -> None:
     page = (ROOT / "docs" / "answers.md").read_text(encoding="utf-8")
-    for kind in EXACT_KINDS:
-        assert f"`{kind.kind}`" in page
+    kinds = [kind.kind for kind in EXACT_KINDS]
+    for name in (*kinds, ResidualHead.kind):
+        assert f"`{name}`" in page
     for method in METHODS.values():
         assert method.title in page or f'"{method.name}"' in page
 

@@ -138,7 +138,7 @@ def test_the_same_command_ends_in_the_same_bytes_after_a_kill(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    "command", ["scan", "concepts", "merge", "report", "export"]
+    "command", ["scan", "concepts", "merge", "explain", "html", "export"]
 )
 def test_a_kill_at_any_file_operation_loses_nothing(
     command: str, tmp_path: Path

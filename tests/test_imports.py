@@ -27,26 +27,27 @@ ROOMS = {
     "geometry": "",
     "labels": "",
     "inputs": """
-        pngs jpegs depths bands decoding photos resizing pictures bars boards transformed measured
-        raw mean_images grammar preprocessing processors keyword_transforms adapting
-        batches further subjects
+        pngs jpegs depths bands large contents decoding photos resizing pictures bars boards
+        transformed measured raw mean_images grammar preprocessing processors
+        keyword_transforms adapting batches further subjects
         """,
     "tracing": """
-        blame functions arguments outputs taps ending roles axes function_call reordering
+        blame mode functions arguments outputs taps ending roles axes function_call reordering
         reshaping selecting windows combining joining axis_rules calls output_words
         output_choice calling trace layers
         stages
         """,
     "attribution": """
         arrays scores readings readout rounding classes unit_maps activations methods probes
-        places head steps head_path pooling refusal constants head_walk exact_heads head_search
-        look_through guess
+        places head effects steps head_path pooling refusal constants head_walk exact_heads
+        head_search look_through guess
         stand_in suffix local_head local_search
         explanation exact_explanation local_explanation ablation
         """,
     "residual": """
-        rows attention sums step gates grounds steps patches path walk account head
-        search stream explanation
+        rows mixing fused attention sums step gates grounds token_axis places steps divisors
+        projections unfollowed branches patches path walk account head
+        search replacement stream explanation
         """,
     "engine": "passes exporting compiled snapshot frozen",
     "model": """
@@ -56,10 +57,10 @@ ROOMS = {
         """,
     "network_facts": "",
     "kernels": "",
-    "accounts": "checks account verification record",
+    "accounts": "checks parts heads account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
-        polygons broden parquet tables tar_file sidecars tars
+        polygons broden parquet trial tables tar_file sidecars tars
         """,
     "scenes": "network transformer",
     "sources": """
@@ -73,8 +74,8 @@ ROOMS = {
         findings neighbours reading atlas scan merging scanning
         """,
     "render": """
-        words colours views overlays fonts sheets diagram diagram_svg kernel_sheet
-        markup figures report_contents report fragments reporting
+        words colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
+        markup figures map_views report_heads report_contents report fragments reporting
         """,
     "explorer": """
         bundle web limits recent shelf worker tiles atlas_about atlas_tables

@@ -43,10 +43,12 @@ def _nothing() -> None:
 class Uninterrupted:
     """A `with` in which Ctrl-C waits for the end.
 
+    Where the end may be far, a second one interrupts at once: `but_for_the_second`.
     Python handles signals in its main thread only: others are never interrupted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, but_for_the_second: bool = False) -> None:
+        self._but_for_the_second = but_for_the_second
         self._before: Any = None
         self._waiting: list[tuple[int, FrameType | None]] = []
 
@@ -72,3 +74,6 @@ class Uninterrupted:
 
     def _wait(self, number: int, frame: FrameType | None) -> None:
         self._waiting.append((number, frame))
+        if self._but_for_the_second and len(self._waiting) > 1:
+            self._waiting.clear()
+            self._before(number, frame)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitscope.atlas.summaries.base import Observed, Summary
+from unitscope.atlas.summaries.base import Observed, ObservedHeads, Summary
 from unitscope.atlas.summaries.class_sums import ClassSums
 from unitscope.atlas.summaries.exact_sums import ExactSums
+from unitscope.atlas.summaries.head_sums import HeadShape, HeadSums
 from unitscope.atlas.summaries.histogram import Histogram
 from unitscope.atlas.summaries.layer import LayerShape, LayerSummary
 from unitscope.atlas.summaries.sample import Sample
@@ -20,6 +23,8 @@ from unitscope.atlas.summaries.top_images import TopImages
 from unitscope.errors import NonFiniteError
 
 UNITS, CELLS, CLASSES = 3, (2, 3), 4
+# Two blocks, of two heads and of one.
+HEADS = HeadShape(((2, 3, 2), (1, 3, 4)), 0.5, 0.25)
 
 EMPTY: dict[str, Callable[[], Summary]] = {
     "histogram": lambda: Histogram(UNITS),
@@ -27,13 +32,22 @@ EMPTY: dict[str, Callable[[], Summary]] = {
     "top by mean": lambda: TopImages(UNITS, 4, CELLS, "mean"),
     "sample": lambda: Sample(UNITS, 5, CELLS),
     "classes": lambda: ClassSums(UNITS, CLASSES, 0.5),
-    "layer": lambda: LayerSummary(LayerShape(UNITS, CELLS, CLASSES, 4, 5, 0.5)),
+    "heads": lambda: HeadSums(HEADS),
+    "layer": lambda: LayerSummary(
+        LayerShape(UNITS, CELLS, CLASSES, 4, 5, 0.5, HEADS)
+    ),
 }
 empty = pytest.mark.parametrize("empty", EMPTY.values(), ids=EMPTY)
 
 
-def seen_as(maps: np.ndarray, *others: np.ndarray) -> Observed:
-    return Observed(maps, maps.mean((2, 3)), *others)
+def seen_as(maps: np.ndarray, *others: Any) -> Observed:
+    # What heads give is as uneven as the maps.
+    given = maps.mean((2, 3))
+    outputs = tuple(
+        np.resize(maps, (len(maps), *sizes)) for sizes in HEADS.outputs
+    )
+    heads = ObservedHeads(given, outputs)
+    return replace(Observed(maps, given, *others), heads=heads)
 
 
 def observed(
@@ -67,6 +81,11 @@ def parts_of(seen: Observed, cuts: list[int]) -> list[Observed]:
             seen.images[a:b],
             seen.hash_keys[a:b],
             seen.classes[a:b],
+            seen.heads
+            and ObservedHeads(
+                seen.heads.contributions[a:b],
+                tuple(each[a:b] for each in seen.heads.outputs),
+            ),
         )
         for a, b in itertools.pairwise(bounds)
         if b > a

@@ -25,6 +25,7 @@ from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import METHODS
 from unitscope.cli import cli, main
 from unitscope.cli.output import print_rows
+from unitscope.residual.head import ResidualHead
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = jsonschema.Draft202012Validator(
@@ -144,7 +145,8 @@ def test_the_schema_names_every_kind_of_head_and_every_method() -> None:
     schema = SCHEMA.schema
     assert isinstance(schema, Mapping)
     definitions = schema["$defs"]
-    kinds = {kind.kind for kind in EXACT_KINDS} | {LocalHead.kind}
+    kinds = {kind.kind for kind in EXACT_KINDS}
+    kinds |= {ResidualHead.kind, LocalHead.kind}
     assert set(definitions["kind"]["enum"]) == kinds
     methods = definitions["head"]["properties"]["method"]["enum"]
     assert set(methods) == {*METHODS, None}
@@ -607,8 +609,9 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing_half_written(
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "running"
+    assert process.stderr is not None
+    # What a network prints stays out of standard output.
+    assert process.stderr.readline().strip() == "running"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
@@ -772,3 +775,67 @@ def test_an_impossible_folder_is_one_line(
         capsys, "units", photo, *model, "--unit", 0, "--out", blocked / "below"
     )
     assert "is empty" in refused(capsys, "explain", "", *model, "--json")
+
+
+@pytest.fixture
+def transformer(tmp_path: Path) -> list[str]:
+    source = Path(__file__).parents[1] / "tiny_vit.py"
+    path = tmp_path / "vit.py"
+    path.write_text(source.read_text())
+    return [
+        "--model",
+        f"python:{path}:TinyVit",
+        "--preprocessing",
+        "resize=36,crop=32",
+    ]
+
+
+def test_heads_are_named_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], photo: Path, transformer: list[str]
+) -> None:
+    verb = ["ablate", str(photo), *transformer]
+    status, printed, _ = run(
+        capsys, *verb, "--units", "1.0,1", "--effect", "direct"
+    )
+    assert status == 0
+    assert "2 of the attention heads off (1.0, 0.1); direct effect" in printed
+    _, printed, _ = run(capsys, *verb, "--unit", "1.0", "--json")
+    document = json.loads(printed)
+    SCHEMA.validate(document)
+    (record,) = document["photos"]
+    assert record["effect"] == "total" and record["units"] == [2]
+    assert record["unit_names"] == ["1.0"]
+    status, _, complaint = run(capsys, *verb, "--units", "2.0")
+    assert status == 1 and "named 0.0 to 1.1, or numbered 0 to 3" in complaint
+    status, _, complaint = run(
+        capsys, *verb, "--layer", "patch", "--unit", "1", "--effect", "direct"
+    )
+    assert status == 1 and "leave out effect='direct'" in complaint
+
+
+def test_a_transformer_is_explained_by_its_heads(
+    capsys: pytest.CaptureFixture[str], photo: Path, transformer: list[str]
+) -> None:
+    status, printed, _ = run(
+        capsys, "explain", str(photo), *transformer, "--units", "0.1", "--json"
+    )
+    document = json.loads(printed)
+    SCHEMA.validate(document)
+    assert status == 0 and document["photos"][0]["ablation"]["units"] == [1]
+    assert "Without head 0.1 " in document["photos"][0]["sentence"]
+    _, printed, _ = run(
+        capsys, "units", str(photo), *transformer, "--units", "1.1", "--json"
+    )
+    document = json.loads(printed)
+    SCHEMA.validate(document)
+    assert document["photos"][0]["units"][0]["name"] == "1.1"
+    _, printed, _ = run(capsys, "info", *transformer)
+    for words in (
+        "residual: ",
+        "2, from blocks.0",
+        "0.0 to 1.1",
+        "4×4 patches",
+    ):
+        assert words in printed
+    _, printed, _ = run(capsys, "info", *transformer, "--json")
+    SCHEMA.validate(json.loads(printed))

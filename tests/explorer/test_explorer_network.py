@@ -377,14 +377,22 @@ KERNELS = """async ([layer]) => {
 
 
 class TestPages:
-    @pytest.mark.parametrize(
-        "layer",
-        ["rgb", "grouped", "transposed", HOSTILE, "depthwise", "single"],
-    )
     def test_the_browser_reads_the_weights_of_the_module(
-        self, page: Any, address: str, mixed: Classifier, layer: str
+        self, page: Any, address: str, mixed: Classifier
     ) -> None:
         opened(page, address, "network")
+        # One page serves all: a new one takes a second.
+        for layer in (
+            "rgb",
+            "grouped",
+            "transposed",
+            HOSTILE,
+            "depthwise",
+            "single",
+        ):
+            self.assert_read(page, mixed, layer)
+
+    def assert_read(self, page: Any, mixed: Classifier, layer: str) -> None:
         found, shared = (
             filters_of(mixed, layer),
             filters_of(mixed, layer, scale="shared"),
@@ -398,7 +406,9 @@ class TestPages:
                 )
                 picture = np.moveaxis(kernel, 0, -1) if found.rgb else kernel
                 close = np.ptp(found.weights) * 0.502 / 255
-                np.testing.assert_allclose(weights, picture.ravel(), atol=close)
+                np.testing.assert_allclose(
+                    weights, picture.ravel(), atol=close, err_msg=layer
+                )
                 assert read == found.input_channel(filter, channel)
                 if not found.rgb and kernel.size == len(greys) // 4:
                     wanted = (
@@ -410,6 +420,7 @@ class TestPages:
                         np.array(greys)[::4] / 255,
                         wanted.ravel(),
                         atol=1.01 / 255,
+                        err_msg=layer,
                     )
 
     def test_kernels_are_drawn_as_they_are_told(
@@ -544,33 +555,26 @@ class TestPages:
         page.locator(".steps a[rel=next]").click()
         page.wait_for_selector("h1:has-text('transposed')")
 
-    @pytest.mark.parametrize(
-        "layer", ["rgb", "transposed", HOSTILE, "depthwise", "single"]
-    )
-    def test_every_kind_is_looked_at(
-        self, page: Any, address: str, layer: str
-    ) -> None:
-        named = "".join(f"%{byte:02x}" for byte in layer.encode())
-        opened(
-            page,
-            address,
-            f"filters/{named}?filter=2&colours=grey&numbers=green",
-            CANVAS,
-        )
-        assert (
-            page.inner_text("h1") == f"Filters of {layer}"
-            and page.inner_text(".kernel-inspector h2") == "Filter 2"
-        )
-        assert (
-            page.locator(
+    def test_every_kind_is_looked_at(self, page: Any, address: str) -> None:
+        for layer in ("rgb", "transposed", HOSTILE, "depthwise", "single"):
+            named = "".join(f"%{byte:02x}" for byte in layer.encode())
+            opened(
+                page,
+                address,
+                f"filters/{named}?filter=2&colours=grey&numbers=green",
+                CANVAS,
+            )
+            assert page.inner_text("h1") == f"Filters of {layer}"
+            title = page.locator(".kernel-inspector h2")
+            assert title.inner_text() == "Filter 2", layer
+            drawn = page.locator(
                 ".kernel-pictures canvas, .kernel-pictures svg"
-            ).count()
-            == 1
-        )
-        page.hover(".kernels", position={"x": 8, "y": 8})
-        assert page.inner_text(".kernel-inspector h2") == "Filter 0"
-        page.hover("h1")
-        assert page.inner_text(".kernel-inspector h2") == "Filter 2"
+            )
+            assert drawn.count() == 1, layer
+            page.hover(".kernels", position={"x": 8, "y": 8})
+            assert title.inner_text() == "Filter 0", layer
+            page.hover("h1")
+            assert title.inner_text() == "Filter 2", layer
 
     def test_what_has_no_filters_says_so(self, page: Any, address: str) -> None:
         opened(page, address, "filters/pool", ".lead")

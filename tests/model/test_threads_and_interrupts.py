@@ -6,10 +6,12 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from networks import Gap, seeded
 from unitscope.interrupts import undone
@@ -103,6 +105,55 @@ def test_an_interrupt_at_any_moment_loses_nothing(
         except KeyboardInterrupt:
             interrupted += 1
         assert state_of(net) == before and global_state() == outside
+
+
+class Pressed(Gap):
+    """A network in whose passes Ctrl-C is pressed, once or more often."""
+
+    presses = 0
+    passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        for _ in range(self.presses):
+            signal.raise_signal(signal.SIGINT)
+        self.passes += 1
+        return logits
+
+
+class Watching(TorchFunctionMode):
+    """A mode of the user's, which sees every call outside of it too."""
+
+    seen = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.seen += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("presses", "goes_on"),
+    [(1, True), (2, False)],
+    ids=["one waits for the pass", "the second does not"],
+)
+def test_an_interrupt_stays_one_and_leaves_the_modes_of_torch(
+    presses: int, goes_on: bool
+) -> None:
+    net = seeded(Pressed)
+    model = wrap(net)
+    expected = model.explain(X).logits
+    net.passes, net.presses = 0, presses
+    with Watching() as mode:
+        with pytest.raises(KeyboardInterrupt):
+            model.explain(X)
+        assert net.passes == goes_on
+        before = mode.seen
+        torch.ones(2).add(1)
+        assert mode.seen == before + 2
+    net.presses = 0
+    assert torch.equal(model.explain(X).logits, expected)
 
 
 def test_an_interrupt_waits_for_what_is_undone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.accounts.checks import Check, checks_of
+from unitscope.accounts.heads import HeadsStory
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
 from unitscope.attribution.explanation import Explanation, UnitContribution
@@ -23,12 +25,16 @@ from unitscope.inputs.subjects import Subject
 from unitscope.kernels import Filters, convolutions, filters
 from unitscope.model import Classifier, OnePhoto
 from unitscope.network_facts import NetworkFacts
+from unitscope.residual.explanation import ResidualExplanation
 
 # A first convolution with more weights than this has hundreds of channels a filter:
 # too many to look at.
 _MOST_WEIGHTS = 500_000
 
 _LATER_FILTERS = 30
+
+# Units that the sentence names.
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,18 @@ class UnitStory:
 
     `contribution` is what it adds to the class; `serves` are the labels with its
     largest weights, and those weights; `logit_without` is the class's logit with the
-    unit switched off.
+    unit switched off. An attention head has no weights: `serves` are the labels to which
+    it gives most here, and how much. `logit_without` is then its total effect,
+    `direct_without` its direct one, and `from_patches` what of its contribution came from
+    the patches.
     """
 
     unit: int
     contribution: UnitContribution
     serves: tuple[tuple[str, float], ...]
     logit_without: float
+    direct_without: float | None = None
+    from_patches: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +66,10 @@ class Account(Drawable):
     `classes`. `ablation` is the prediction without the chosen units; `maximal` says
     that the chosen unit is the maximal one of the first class (argmax of its weights).
     `turning` lists the units that change the top prediction when switched off alone;
-    it is None for a local answer, where each of them would cost a forward pass.
-    `filters` are kernels of the first convolution and of a later one. `checks` are the
-    identities tested on this photo.
+    it is None for a local answer, where each of them would cost a forward pass. Of
+    attention heads it is the direct effect that changes it. `heads` is what those gave to
+    the first class, None for other answers. `filters` are kernels of the first
+    convolution and of a later one. `checks` are the identities tested on this photo.
     """
 
     network: NetworkFacts
@@ -70,6 +82,7 @@ class Account(Drawable):
     turning: tuple[int, ...] | None
     filters: tuple[Filters, ...]
     checks: tuple[Check, ...]
+    heads: HeadsStory | None = None
 
     def __repr__(self) -> str:
         return f"<Account of {self.subject.name}: {self.sentence()}>"
@@ -122,10 +135,10 @@ class Account(Drawable):
         )
 
     def _ablation_words(self) -> str:
-        noun = "unit" if len(self.ablation.units) == 1 else "units"
-        units = f"{noun} {_few(self.ablation.units)}"
+        units = self.ablation.maps.called(_MOST_NAMED)
         if torch.equal(self.ablation.before, self.ablation.after):
-            return f"Switching off {units}, which did not fire, changes nothing"
+            silent = "" if self.heads else ", which did not fire,"
+            return f"Switching off {units}{silent} changes nothing"
 
         changes = self.ablation.changes(1)
         after = min(changes, key=lambda change: change.rank_after)
@@ -140,15 +153,6 @@ def _shown(scores: Scores, entry: Prediction) -> list[str]:
     share = entry.probability
     probability = "" if share is None else f"{share:.0%}"
     return scores.shown(probability, f"{entry.logit:.2f}")
-
-
-def _few(units: Sequence[int]) -> str:
-    """Up to three units in words."""
-    names = [str(unit) for unit in units]
-    if len(names) > 3:
-        return f"{', '.join(names[:3])} …"
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def accounts(
@@ -181,6 +185,10 @@ def accounts(
         off = [photo.maximal_unit(first)] if units is None else list(units)
         ablation = Ablation.of(photo, off)
         stories, turning = _units_of(photo, first, unit_count)
+        heads = None
+        if isinstance(photo, ResidualExplanation):
+            heads = _heads_of(photo, first, stories, ablation)
+            stories = _with_patches(stories, heads)
         yield Account(
             network=network,
             explanation=photo,
@@ -192,6 +200,7 @@ def accounts(
             turning=turning,
             filters=kernels,
             checks=tuple(checks_of(model, photo, ablation)),
+            heads=heads,
         )
 
 
@@ -232,6 +241,8 @@ def _units_of(
     """
     strongest = photo.top_units(first, count)
     units = [part.unit for part in strongest]
+    if isinstance(photo, ResidualExplanation):
+        return _attention_heads(photo, first, strongest)
 
     if not photo.exact:
         without = photo.ablate_each(first, units)[0, :, 0]
@@ -247,6 +258,51 @@ def _units_of(
         logit = float(logits_without[part.unit, first])
         stories.append(UnitStory(part.unit, part, serves, logit))
     return stories, _turning(logits_without, photo.logits[0])
+
+
+def _attention_heads(
+    photo: ResidualExplanation,
+    first: int,
+    strongest: Sequence[UnitContribution],
+) -> tuple[list[UnitStory], tuple[int, ...]]:
+    """The heads that give most to the first class, by real passes and by algebra.
+
+    Turning the prediction means by their direct effects: all heads at once, no pass.
+    """
+    units = [part.unit for part in strongest]
+    total = photo.ablate_each(first, units)[0, :, 0].tolist()
+    direct = photo.direct_logits_each()[0]
+    stories = [
+        UnitStory(
+            part.unit,
+            part,
+            tuple(photo.classes_of_unit(part.unit)),
+            logit,
+            float(direct[part.unit, first]),
+        )
+        for part, logit in zip(strongest, total, strict=True)
+    ]
+    return stories, _turning(direct, photo.logits[0])
+
+
+def _heads_of(
+    photo: ResidualExplanation,
+    first: int,
+    stories: Sequence[UnitStory],
+    ablation: Ablation,
+) -> HeadsStory:
+    """What the heads shown, and those switched off, gave to the first class."""
+    units = [story.unit for story in stories]
+    return HeadsStory.of(photo, first, [*units, *ablation.units])
+
+
+def _with_patches(
+    stories: Sequence[UnitStory], heads: HeadsStory
+) -> list[UnitStory]:
+    return [
+        dataclasses.replace(story, from_patches=heads.from_patches(story.unit))
+        for story in stories
+    ]
 
 
 def _turning(

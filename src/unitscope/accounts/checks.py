@@ -12,6 +12,7 @@ from unitscope.attribution.rounding import (
 )
 from unitscope.engine.passes import ROUNDED
 from unitscope.model import Classifier
+from unitscope.residual.explanation import ResidualExplanation
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def checks_of(
     checks = [_ablation_check(model, explanation, ablation, allowed)]
     if explanation.rounded:
         checks.append(_precision_check(explanation.rounded))
+    if isinstance(explanation, ResidualExplanation):
+        return [*_stream_checks(explanation, allowed), *checks]
     if not explanation.exact:
         return checks
     return [
@@ -70,6 +73,36 @@ def _contributions_check(explanation: Explanation, allowed: float) -> Check:
     )
 
 
+def _stream_checks(
+    explanation: ResidualExplanation, allowed: float
+) -> list[Check]:
+    *others, last = explanation.parts
+    direct = explanation.direct_logits([])
+    return [
+        Check(
+            name="parts",
+            statement=f"{', '.join(others)} and {last} add up to the logit of every class",
+            error=explanation.parts_error(),
+            allowed=allowed,
+        ),
+        Check(
+            name="maps",
+            statement="mean of every class's map + all other parts = its logit",
+            error=float(explanation.completeness_error.max()),
+            allowed=allowed,
+        ),
+        Check(
+            name="direct effects",
+            statement=(
+                "logits computed again from what every head writes, as for direct effects, "
+                "with no head off = the network's logits"
+            ),
+            error=float(relative_difference(direct, explanation.logits).max()),
+            allowed=allowed,
+        ),
+    ]
+
+
 def _ablation_check(
     model: Classifier,
     explanation: Explanation,
@@ -82,6 +115,18 @@ def _ablation_check(
         explanation.inputs(), units, layer, also=explanation.also
     )
     error = ablation_difference(ablation.after, real, explanation.logits)
+
+    if isinstance(explanation, ResidualExplanation):
+        heads = "the head" if len(units) == 1 else f"the {len(units)} heads"
+        return Check(
+            name="ablation",
+            statement=(
+                f"total effect: logits with {heads} switched off = those of another real "
+                f"forward pass in which all tokens take nothing from {heads}"
+            ),
+            error=float(error.max()),
+            allowed=allowed,
+        )
 
     logits = "logits"
     if not explanation.exact:

@@ -8,9 +8,11 @@ from typing import Any
 
 from unitscope.accounts.account import Account, UnitStory
 from unitscope.accounts.checks import Check
+from unitscope.accounts.parts import parts_of
 from unitscope.accounts.verification import Verification
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.head import Head
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
 from unitscope.network_facts import NetworkFacts
@@ -45,7 +47,8 @@ def of_account(account: Account) -> dict[str, Any]:
         "sentence": account.sentence(),
         "predictions": _predictions(explanation, count),
         "cams": [_cam(explanation, index) for index in account.classes],
-        "units": [_unit(story) for story in account.units],
+        "units": [_unit(story, explanation.head) for story in account.units],
+        **_heads(account),
         "turning_units": None if turning is None else list(turning),
         "ablation": of_ablation(account.ablation, 0, count),
         "checks": [_check(check) for check in account.checks],
@@ -87,10 +90,13 @@ def of_verification(verification: Verification) -> dict[str, Any]:
 
 def of_ablation(ablation: Ablation, image: int, top: int) -> dict[str, Any]:
     """One photo's prediction before and after units were switched off."""
+    names = [] if ablation.effect is None else ablation.maps.names
     return {
         "layer": ablation.layer,
         "units": list(ablation.units),
+        **({"unit_names": list(names)} if names else {}),
         "exact": ablation.exact,
+        **_without_none({"effect": ablation.effect}),
         "scores": str(ablation.scores),
         "changes": [
             _without_none(change._asdict())
@@ -112,12 +118,15 @@ def of_unit_maps(maps: UnitMaps, image: int) -> dict[str, Any]:
         "units": [
             {
                 "unit": unit,
+                **_name_of(name, unit),
                 "min": float(cells.min()),
                 "mean": float(cells.mean()),
                 "max": float(cells.max()),
                 "map": cells.tolist(),
             }
-            for unit, cells in zip(maps.units, values, strict=True)
+            for unit, name, cells in zip(
+                maps.units, maps.unit_names, values, strict=True
+            )
         ],
     }
 
@@ -171,7 +180,7 @@ def _cam(explanation: Explanation, index: int) -> dict[str, Any]:
         "logit": float(explanation.logits[0, index]),
         "bias": left_out if explanation.exact else None,
         "left_out": left_out,
-        "parts": _parts(explanation, index),
+        "parts": parts_of(explanation, index),
         "mean": float(cam.mean()),
         "min": float(cam.min()),
         "max": float(cam.max()),
@@ -179,29 +188,36 @@ def _cam(explanation: Explanation, index: int) -> dict[str, Any]:
     }
 
 
-def _parts(explanation: Explanation, index: int) -> dict[str, float]:
-    """What every part of the head gives of one logit."""
-    if explanation.exact:
-        parts = explanation.parts
-        return {name: float(part[0, index]) for name, part in parts.items()}
-    # Maps of all classes would cost a backward pass each.
-    left_out = float(explanation.left_out_of(index)[0, 0])
-    logit = float(explanation.logits[0, index])
-    return {explanation.layer: logit - left_out, "left out": left_out}
-
-
-def _unit(story: UnitStory) -> dict[str, Any]:
+def _unit(story: UnitStory, head: Head) -> dict[str, Any]:
     contribution = story.contribution
     return {
         "unit": story.unit,
+        **_name_of(head.unit_name(story.unit), story.unit),
         "contribution": contribution.contribution,
         "weight": contribution.weight,
         "mean_activation": contribution.mean_activation,
         "logit_without": story.logit_without,
+        **_without_none(
+            {
+                "direct_logit_without": story.direct_without,
+                "from_patches": story.from_patches,
+            }
+        ),
         "serves": [
             {"label": label, "weight": weight} for label, weight in story.serves
         ],
     }
+
+
+def _heads(account: Account) -> dict[str, Any]:
+    """What the attention heads of every block gave to the first class shown."""
+    heads = account.heads
+    return {} if heads is None else {"blocks": list(heads.by_block)}
+
+
+def _name_of(name: str, unit: int) -> dict[str, str]:
+    """What a unit is called, where that is not its number."""
+    return {} if name == str(unit) else {"name": name}
 
 
 def _check(check: Check) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import torch
 
 from unitscope.atlas.ablation.confusion import Confusion
 from unitscope.atlas.ablation.unit_sets import confusion_without
+from unitscope.atlas.disk.manifest import identity_of
 from unitscope.atlas.findings.ablation_tables import pooled_features
+from unitscope.atlas.identity import fingerprint
 from unitscope.atlas.intervals import Estimate
 from unitscope.atlas.neighbours import correlations
 from unitscope.atlas.reading.description import facts_of
@@ -25,6 +27,8 @@ from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.datasets import Dataset, open_dataset
 from unitscope.errors import AtlasError, ClassError
 from unitscope.inputs.subjects import Subject
+from unitscope.model import Classifier
+from unitscope.residual.replacement import HeadMeans
 from unitscope.tracing.layers import check_units
 
 
@@ -115,6 +119,28 @@ class Atlas(StoredAtlas):
             }
             for other, value in alike.nearest(0, count)
         ]
+
+    def head_means(self, model: Classifier) -> HeadMeans:
+        """What heads of attention give on average over the data set, to replace them by.
+
+        It is what `by` takes in the `total_logits`, `direct_logits` and `ablate_each` of
+        a photo's explanation. `model` is the one that was scanned. Raises AtlasError for
+        another one, and where no heads were scanned.
+        """
+        check_same_model(self, model)
+        for layer in self.layers:
+            heads = self.summary(layer.name).heads if layer.heads else None
+            if heads is not None:
+                means = [
+                    torch.from_numpy(output).to(torch.float32)[None]
+                    for output in heads.outputs
+                ]
+                return HeadMeans(tuple(means), heads.images)
+        raise AtlasError(
+            f"the atlas in '{self.path}' has no attention heads: scan them into another "
+            "folder with layers='attention heads' (--layer), of a network without an "
+            "exact head whose logits are read from tokens that attend to others"
+        )
 
     def photos(self) -> Dataset:
         """The data set that was scanned, opened again.
@@ -254,3 +280,29 @@ def _check_unit(layer: AtlasLayer, unit: int) -> int:
 def _gain(row: Row) -> float:
     gain: float = (row["found_after"] - row["found_before"]) / row["images"]
     return gain
+
+
+def check_same_model(atlas: StoredAtlas, model: Classifier) -> None:
+    """Raise AtlasError where an atlas is of another model than this one."""
+    scanned, loaded = atlas.manifest["identity"]["model"], fingerprint(model)
+    if scanned != loaded:
+        spec = atlas.manifest["model"]["spec"]
+        raise AtlasError(
+            f"the atlas in '{atlas.path}' is of another model ({spec}, fingerprint "
+            f"{scanned[:8]}, not {loaded[:8]}): open it with that one, or scan again "
+            "with this one"
+        )
+    output = identity_of(atlas.manifest)["output"]
+    if output != model.output:
+        remedy = (
+            "without --output" if output is None else f"with --output {output}"
+        )
+        raise AtlasError(
+            f"the atlas in '{atlas.path}' is of another output of the network ({output}, "
+            f"not {model.output}): open it {remedy}"
+        )
+    if atlas.scores is not model.scores:
+        raise AtlasError(
+            f"the atlas in '{atlas.path}' was scanned with scores '{atlas.scores}', and "
+            f"the model has '{model.scores}': load it with scores '{atlas.scores}'"
+        )

@@ -37,7 +37,7 @@ from unitscope.datasets import (
     MaskedDataset,
     open_dataset,
 )
-from unitscope.errors import AtlasError, warn_user
+from unitscope.errors import AtlasError, ModelError, warn_user
 from unitscope.labels import LabelsSource
 from unitscope.model import Classifier
 
@@ -146,6 +146,13 @@ def _engine(
         engine = identity_of(existing)["engine"]
 
     names = [layer.name for layer in layers if not layer.is_head]
+    if any(layer.heads is not None for layer in layers):
+        if engine == "onnxruntime":
+            raise ModelError(
+                "attention is read in passes of the network as it is, and not by "
+                "onnxruntime: leave the engine out, or scan other layers (--layer)"
+            )
+        engine = "torch"
     if engine == "torch":
         running = model.thawed()
     else:

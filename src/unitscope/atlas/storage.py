@@ -28,6 +28,7 @@ from unitscope.atlas.disk.manifest import (
     unfinished_merge,
 )
 from unitscope.atlas.disk.tables import read_table
+from unitscope.atlas.summaries.head_sums import HeadShape
 from unitscope.atlas.summaries.layer import LayerShape, LayerSummary
 from unitscope.attribution.readout import Normalisation, Readout
 from unitscope.attribution.scores import Scores
@@ -38,12 +39,42 @@ _Atlas = TypeVar("_Atlas", bound="StoredAtlas")
 
 
 @dataclass(frozen=True)
+class AtlasHeads:
+    """What an atlas notes of heads of attention: their names, and the sizes of their sums."""
+
+    names: tuple[str, ...]
+    shape: HeadShape
+
+    def plain(self) -> dict[str, Any]:
+        """The heads as plain data."""
+        return {
+            "names": list(self.names),
+            "outputs": [list(sizes) for sizes in self.shape.outputs],
+            "output_scale": self.shape.output_scale,
+            "contribution_scale": self.shape.contribution_scale,
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> AtlasHeads:
+        """The heads of plain data."""
+        outputs = [
+            (heads, tokens, width) for heads, tokens, width in plain["outputs"]
+        ]
+        shape = HeadShape(
+            tuple(outputs), plain["output_scale"], plain["contribution_scale"]
+        )
+        return cls(tuple(plain["names"]), shape)
+
+
+@dataclass(frozen=True)
 class AtlasLayer:
     """One layer of an atlas: its name, its units, and where its cells lie on the input.
 
     `is_head` says whether its units are those that the head pools; the layer has their
     activations, whatever the pools make of them. `scale` is the power of two nearest to
-    its largest activation on noise.
+    its largest activation on noise. `heads` is None unless the units are heads of
+    attention: their maps are then the attention that they pay to the patches, 1 where
+    all patches get as much and nothing else gets any.
     """
 
     name: str
@@ -53,6 +84,16 @@ class AtlasLayer:
     grid: Grid
     is_head: bool
     scale: float = field(repr=False)
+    heads: AtlasHeads | None = field(default=None, repr=False)
+
+    @property
+    def noun(self) -> str:
+        """What its units are called."""
+        return "unit" if self.heads is None else "head"
+
+    def unit_name(self, unit: int) -> str:
+        """What a unit is called: its number, or "block.head"."""
+        return str(unit) if self.heads is None else self.heads.names[unit]
 
     def plain(self) -> dict[str, Any]:
         """The layer as plain data."""
@@ -70,6 +111,7 @@ class AtlasLayer:
             },
             "is_head": self.is_head,
             "scale": self.scale,
+            **({} if self.heads is None else {"heads": self.heads.plain()}),
         }
 
     @classmethod
@@ -90,6 +132,7 @@ class AtlasLayer:
             grid=grid,
             is_head=plain["is_head"],
             scale=plain["scale"],
+            heads=AtlasHeads.of(plain["heads"]) if "heads" in plain else None,
         )
 
 
@@ -232,6 +275,7 @@ class StoredAtlas:
             top=parameters["top"],
             sample=parameters["sample"],
             scale=layer.scale,
+            heads=None if layer.heads is None else layer.heads.shape,
         )
         return LayerSummary(shape)
 

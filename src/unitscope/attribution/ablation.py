@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.classes import ranked
-from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.effects import Effect
+from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.drawable import Drawable
@@ -40,7 +41,8 @@ class Ablation(Drawable):
     `before` and `after` are (batch, class); `maps` are the maps of those units before.
     `exact` says that `after` is the algebra of the head on one forward pass; otherwise a
     second forward pass, of the network or of what follows the layer, measured it. Both are
-    what the network would say.
+    what the network would say. Only the direct `effect` of attention heads is not: what
+    follows them is held. None where there is but one effect.
     """
 
     layer: str
@@ -51,25 +53,38 @@ class Ablation(Drawable):
     labels: tuple[str, ...]
     exact: bool
     scores: Scores
+    effect: Effect | None = None
 
     def __repr__(self) -> str:
         how = "exact" if self.exact else "measured"
-        units, photos = len(self.units), len(self.before)
-        return f"<Ablation of {units} units of '{self.layer}' on {photos} photos, {how}>"
+        if self.effect is not None:
+            how = f"{self.effect} effect"
+        units = f"{len(self.units)} {self.maps.noun}s"
+        photos = len(self.before)
+        return (
+            f"<Ablation of {units} of '{self.layer}' on {photos} photos, {how}>"
+        )
 
     @classmethod
-    def of(cls, explanation: Explanation, units: list[int]) -> Ablation:
+    def of(
+        cls,
+        explanation: Explanation,
+        units: Units,
+        effect: Effect = "total",
+    ) -> Ablation:
         """The ablation of units of the explained feature map."""
         maps = explanation.unit_maps(units)
+        reacts = explanation.adds_up and not explanation.exact
         return cls(
             layer=maps.layer,
             units=maps.units,
             before=explanation.logits,
-            after=explanation.ablate(units).logits,
+            after=explanation.logits_without(units, effect),
             maps=maps,
             labels=explanation.labels,
-            exact=explanation.exact,
+            exact=explanation.exact or (reacts and effect == "direct"),
             scores=explanation.scores,
+            effect=effect if reacts else None,
         )
 
     @property

@@ -12,6 +12,19 @@ from unitscope.attribution.readout import Readout
 
 
 @dataclass(frozen=True, eq=False)
+class HeadActivity:
+    """What heads of attention did on a batch, beside the attention that they paid.
+
+    `contributions` is what every head gives to the logits, all other things held.
+    `outputs` are what all tokens take from the heads: (batch, head, token, width), block by
+    block.
+    """
+
+    contributions: Float[Tensor, "batch class unit"]
+    outputs: tuple[Float[Tensor, "batch _ _ _"], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Activations:
     """The logits of a batch, and the maps of layers, float32 and signed.
 
@@ -20,7 +33,8 @@ class Activations:
     the head reads, `units` its means over the cells, and `readout` how they become
     logits; all are None where no head is exact. Where the head's pools are no means, the
     feature map holds what each cell gives of the pooled unit: `before_pools` is then what the
-    units did, on the same cells, and else None.
+    units did, on the same cells, and else None. `heads` is what heads of attention did,
+    where "attention heads" were asked for.
     """
 
     logits: Float[Tensor, "batch class"]
@@ -30,6 +44,7 @@ class Activations:
     units: Float[Tensor, "batch unit"] | None = None
     readout: Readout | None = None
     before_pools: Float[Tensor, "batch unit row col"] | None = None
+    heads: HeadActivity | None = None
 
     @property
     def of_units(self) -> Float[Tensor, "batch unit row col"] | None:

@@ -25,6 +25,7 @@ from unitscope.attribution.classes import (
     class_indices,
     ranked,
 )
+from unitscope.attribution.effects import Effect, check_effect
 from unitscope.attribution.head import Head
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.scores import Scores
@@ -92,9 +93,12 @@ class Explanation(Drawable, ABC):
 
     def __repr__(self) -> str:
         units, rows, cols = self.feature_map.shape[1:]
-        maps = f"{units} units of {rows}×{cols} cells"
-        off = f", {len(self.off)} units off" if self.off else ""
+        noun = f"{self.head.unit_noun}s"
+        maps = f"{units} {noun} of {rows}×{cols} cells"
+        off = f", {len(self.off)} {noun} off" if self.off else ""
         kind = "" if self.exact else f", local at '{self.layer}'"
+        if self.adds_up and not self.exact:
+            kind = f", {self.head.kind}"
         classes = f"{len(self.labels)} classes"
         return (
             f"<Explanation of {len(self)} photos: {maps}, {classes}{off}{kind}>"
@@ -174,6 +178,16 @@ class Explanation(Drawable, ABC):
 
         Their maps are zero. Raises UnitError for a unit that does not exist.
         """
+
+    def logits_without(
+        self, units: Units, effect: Effect = "total"
+    ) -> Float[Tensor, "batch class"]:
+        """The logits with `units` off. With an exact head both effects are the same.
+
+        Raises InputError for a direct effect of a local answer, which knows none.
+        """
+        check_effect(effect, self.head)
+        return self.ablate(units).logits
 
     @abstractmethod
     def ablate_each(
@@ -411,7 +425,9 @@ class Explanation(Drawable, ABC):
             self.grid,
             self.input_size,
             self.subjects,
-            are_shares=not self.head.gives_activations(chosen),
+            hold=self.head.maps_hold(chosen),
+            noun=self.head.unit_noun,
+            names=tuple(map(self.head.unit_name, chosen)),
         )
 
     @abstractmethod

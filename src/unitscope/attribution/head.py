@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from unitscope.attribution.unit_maps import Held
+from unitscope.errors import UnitError
 from unitscope.geometry import Grid
 
 
@@ -33,6 +35,7 @@ class Head(ABC):
     adds_up: ClassVar[bool]
     has_linear_layer: ClassVar[bool] = False
     units_are_classes: ClassVar[bool] = False
+    unit_noun: ClassVar[str] = "unit"
 
     layer: str
     layer_is_map: bool = True
@@ -50,12 +53,39 @@ class Head(ABC):
         """What a unit is called."""
         return str(unit)
 
+    def unit_title(self, unit: int) -> str:
+        """The same with its noun: "unit 41", "head 3.5"."""
+        return f"{self.unit_noun} {self.unit_name(unit)}"
+
+    def unit_of(self, name: str) -> int:
+        """The unit of a number or a name in text. Raises UnitError, naming valid ones."""
+        count = self.map_shape[0]
+        names = [self.unit_name(unit) for unit in range(count)]
+        if name in names:
+            return names.index(name)
+        if name.isdecimal() and int(name) < count:
+            return int(name)
+        noun, last = self.unit_noun, count - 1
+        if names[0] == "0":
+            raise UnitError(
+                f"there is no {noun} '{name}' in {self.map_name}: its {count} {noun}s are "
+                f"numbered 0 to {last}"
+            )
+        raise UnitError(
+            f"there is no {noun} '{name}': the {count} {noun}s are named {names[0]} to "
+            f"{names[-1]}, or numbered 0 to {last}"
+        )
+
     def gives_activations(self, units: Sequence[int]) -> bool:
         """Whether the maps of these units hold activations, as the network computed them.
 
         Not those of a maximum pool, say: their cells hold shares of the pooled unit.
         """
         return True
+
+    def maps_hold(self, units: Sequence[int]) -> Held:
+        """What the cells of the maps of these units hold."""
+        return "activations" if self.gives_activations(units) else "shares"
 
     @property
     def has_table(self) -> bool:

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from unitscope.interrupts import undone
 from unitscope.tracing.blame import called
 from unitscope.tracing.functions import SHAPE_KEEPERS
+from unitscope.tracing.mode import Mode
 
 _CONVERSIONS = ("to", "cpu", "cuda", "type_as")
 
 
-class ShapesOnly(TorchFunctionMode):
+class ShapesOnly(Mode):
     """Runs calls that involve a stand-in on shapes alone, and all others as they are."""
 
     def __torch_function__(

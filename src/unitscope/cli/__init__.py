@@ -16,21 +16,20 @@ from unitscope.cli.explain import explain
 from unitscope.cli.explore import explore
 from unitscope.cli.info import info
 from unitscope.cli.options import CONTEXT
-from unitscope.cli.output import complain
+from unitscope.cli.output import StreamError, complain, restored_output
 from unitscope.cli.pictures import filters_command, units_command
 from unitscope.cli.reproduce import reproduce
 from unitscope.cli.scan import scan
 from unitscope.errors import (
     InternalError,
-    OutputError,
     UnitscopeError,
     UnitscopeWarning,
 )
 
 __all__ = ["cli", "main"]
 
-# What goes wrong with standard output: it is full, closed, or broken.
-_OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO}
+# What goes wrong where click prints a help text, and never where a file is read.
+_OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @click.group(context_settings=CONTEXT)
@@ -74,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         complain(KeyboardInterrupt("interrupted"))
         return 130
+    except StreamError as error:
+        complain(error)
+        # Python would write what is left at exit, and fail again.
+        sys.stdout = None
+        return 1
     except UnitscopeError as error:
         complain(error)
         return 1
@@ -86,19 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is not None or error.errno not in _OF_STREAMS:
             complain(InternalError.of(error))
             return 1
-        reason = error.strerror or error
-        complain(
-            OutputError(
-                f"standard output cannot be written ({reason}): free some space, or send "
-                "it elsewhere"
-            )
-        )
+        complain(StreamError.of(error))
         sys.stdout = None
         return 1
     except InternalError as error:
         complain(error)
         return 1
-    except Exception as error:  # a bug, whatever it is
+    except SystemExit:  # SIGTERM has ended a scan in order
+        raise
+    except BaseException as error:  # a bug, whatever it is
         complain(InternalError.of(error))
         return 1
 
@@ -107,11 +107,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UnitscopeWarning)
         warnings.showwarning = _show_each_once()
-        result = cli.main(
-            args=None if arguments is None else list(arguments),
-            prog_name="unitscope",
-            standalone_mode=False,
-        )
+        with restored_output():
+            result = cli.main(
+                args=None if arguments is None else list(arguments),
+                prog_name="unitscope",
+                standalone_mode=False,
+            )
     return result if isinstance(result, int) else 0
 
 

@@ -14,14 +14,16 @@ from unitscope.cli.options import (
     OUT,
     PHOTOS,
     UNITS,
+    chosen_units,
     model_options,
     top_option,
 )
-from unitscope.cli.output import draw, folder_for, print_document
+from unitscope.cli.output import draw, folder_for, print_document, say
 from unitscope.cli.reader import Reader
 
 if TYPE_CHECKING:
     from unitscope.attribution.ablation import Ablation
+    from unitscope.attribution.effects import Effect
     from unitscope.inputs.photos import Photo
     from unitscope.model import Classifier
 
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 @click.option(
     "--maximal",
     is_flag=True,
-    help="Switch off the unit with the largest weight for the first class (default).",
+    help="Switch off the unit with the largest weight for the first class, or the attention "
+    "head that gives most to it (default).",
 )
 @click.option(
     "--class",
@@ -47,15 +50,24 @@ if TYPE_CHECKING:
     metavar="CLASS",
     help="The class whose maximal unit is switched off, instead of the first one.",
 )
+@click.option(
+    "--effect",
+    type=click.Choice(["total", "direct"]),
+    default="total",
+    show_default=True,
+    help="Of attention heads: later blocks react (total, a real forward pass), or only what "
+    "the heads write to the logits is gone (direct, exact algebra).",
+)
 @top_option(5)
 @OUT
 @JSON
 def ablate(
     photos: Sequence[str],
     layer: str | None,
-    units: Sequence[int],
+    units: Sequence[str],
     maximal: bool,
     class_name: str | None,
+    effect: Effect,
     top: int,
     out: Path | None,
     as_json: bool,
@@ -66,26 +78,30 @@ def ablate(
     \b
     unitscope ablate photo.jpg --maximal
     unitscope ablate photo.jpg --layer layer3 --unit 3 --unit 5 --out pictures
+    unitscope ablate photo.jpg --model timm:vit_small_patch16_224 --units 3.5,7.0 --effect direct
     """
     from unitscope.accounts import record
 
     _check_usage(layer, units, maximal or class_name is not None)
     out = folder_for(out)
     model = load_model(source, len(photos), layer)
+    chosen = chosen_units(model, layer, units)
 
     reader = Reader(photos, model.preprocessing)
     records = []
     with reader.bar() as progress:
         for photo in reader:
             if units:
-                ablation = model.ablate(photo, layer, list(units))
+                ablation = model.ablate(photo, layer, chosen, effect=effect)
             else:
-                ablation = _without_maximal_unit(model, photo, class_name)
+                ablation = _without_maximal_unit(
+                    model, photo, class_name, effect
+                )
 
             content = record.of_ablation(ablation, 0, top)
             records.append({"photo": photo.name, **content})
             if not as_json:
-                click.echo(_ablation_text(photo.name, ablation, top))
+                say(_ablation_text(photo.name, ablation, top))
             if out is not None:
                 name = f"{reader.unique(photo.name)}-ablation.png"
                 draw(ablation, out, name, as_json, top=top)
@@ -97,7 +113,7 @@ def ablate(
 
 
 def _check_usage(
-    layer: str | None, units: Sequence[int], asks_maximal: bool
+    layer: str | None, units: Sequence[str], asks_maximal: bool
 ) -> None:
     if units and asks_maximal:
         raise click.UsageError(
@@ -111,7 +127,7 @@ def _check_usage(
 
 
 def _without_maximal_unit(
-    model: Classifier, photo: Photo, class_name: str | None
+    model: Classifier, photo: Photo, class_name: str | None, effect: Effect
 ) -> Ablation:
     """The ablation of the unit with the largest weight for a class."""
     from unitscope.attribution.ablation import Ablation
@@ -121,7 +137,13 @@ def _without_maximal_unit(
         index = explanation.top(1)[0][0].index
     else:
         index = explanation.class_index(class_name)
-    return Ablation.of(explanation, [explanation.maximal_unit(index)])
+    return Ablation.of(explanation, explanation.maximal_unit(index), effect)
+
+
+def _of_layer(ablation: Ablation) -> str:
+    """What is switched off: heads stand in no layer."""
+    is_of_heads = ablation.effect is not None
+    return ablation.layer if is_of_heads else f"units of '{ablation.layer}'"
 
 
 def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
@@ -130,7 +152,11 @@ def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
         if ablation.exact
         else "measured, by a second forward pass"
     )
-    units = ", ".join(map(str, ablation.units))
+    if ablation.effect == "direct":
+        source = "direct effect, exact from one forward pass"
+    elif ablation.effect == "total":
+        source = "total effect, measured by a second forward pass"
+    units = ", ".join(ablation.maps.unit_names)
     changes = ablation.changes(top)
     width = max(len(change.label) for change in changes)
 
@@ -140,8 +166,8 @@ def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
     if has_two:
         headings += "   probability"
     lines = [
-        f"{name}: {len(ablation.units)} of the units of '{ablation.layer}' off "
-        f"({units}); {source}",
+        f"{name}: {len(ablation.units)} of the {_of_layer(ablation)} off ({units}); "
+        f"{source}",
         headings.rstrip(),
     ]
     for change in changes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unitscope.cli.options import CONTEXT, JSON, UNITS, top_option
-from unitscope.cli.output import print_document, print_rows, print_table
+from unitscope.cli.output import print_document, print_rows, print_table, say
 from unitscope.cli.pages import html
 from unitscope.cli.scan import print_atlas
 
@@ -58,6 +58,7 @@ _UNITS_OF_CLASS = (
     "contribution",
 )
 _DETECTORS = ("concept_name", "iou", "p_value")
+_HEADS = ("contribution_mean", "contribution_size")
 _CLASSES = (
     "class",
     "name",
@@ -154,6 +155,8 @@ def atlas_units(path: Path, as_json: bool, **options: Any) -> None:
         columns = _UNITS + _DETECTORS
     else:
         columns = _UNITS
+    if rows and rows[0].get("head") is not None:
+        columns = ["layer", "unit", "head", *columns[2:], *_HEADS]
     print_rows(rows, columns, as_json)
 
 
@@ -275,7 +278,7 @@ def _print_accuracy(
         (f"{len(set(units))} off", after),
     ):
         interval = f"{estimate.low:.1%}–{estimate.high:.1%}, 95 %"
-        click.echo(f"{name:<8} {quantity} {estimate.value:.1%} ({interval})")
+        say(f"{name:<8} {quantity} {estimate.value:.1%} ({interval})")
     print_table(rows[:top], _ACCURACIES)
 
 

@@ -14,11 +14,13 @@ from unitscope.cli.options import (
     JSON,
     OUT,
     PHOTOS,
+    chosen_units,
     model_options,
     take_model_options,
     top_option,
+    units_option,
 )
-from unitscope.cli.output import folder_for, print_document
+from unitscope.cli.output import folder_for, print_document, say
 from unitscope.cli.reader import Reader
 
 if TYPE_CHECKING:
@@ -41,14 +43,9 @@ _METHODS = "; ".join(
     help="Show the map of this class (label or index) instead of the top ones; may be "
     "repeated.",
 )
-@click.option(
-    "--unit",
-    "units",
-    metavar="N",
-    type=int,
-    multiple=True,
-    help="Switch off this unit instead of the first class's maximal one; may be "
-    "repeated.",
+@units_option(
+    "Switch off this unit, or attention head (3.5), instead of the first class's maximal "
+    "one; may be repeated, or several with commas."
 )
 @click.option(
     "--layer",
@@ -58,7 +55,7 @@ _METHODS = "; ".join(
 @click.option(
     "--method",
     type=click.Choice(list(METHODS)),
-    help="Give a local answer by this method (default: exact where possible, else "
+    help="Give a local answer by this method (default: exact or residual where possible, else "
     f"{DEFAULT_METHOD}): "
     f"{_METHODS}.",
 )
@@ -107,8 +104,9 @@ def explain(
     source = take_model_options(options)
     model = load_model(source, len(photos), options["layer"])
     options["batch_size"] = batch_size
-    for name in ("classes", "units"):
-        options[name] = list(options[name]) or None
+    chosen = chosen_units(model, options["layer"], options["units"])
+    options["units"] = chosen or None
+    options["classes"] = list(options["classes"]) or None
 
     reader = Reader(photos, model.preprocessing)
     summaries = _Summaries(as_json)
@@ -164,9 +162,9 @@ class _Summaries:
                 "explanation", network=self._network, photos=self._photos
             )
             return
-        click.echo("\n".join(self._photos))
+        say("\n".join(self._photos))
         if reports:
-            click.echo(f"report: {reports[-1]}")
+            say(f"report: {reports[-1]}")
 
 
 def _account_text(account: Account) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import webbrowser
 from functools import partial
@@ -13,7 +12,7 @@ import click
 
 from unitscope.cli.loading import load_model
 from unitscope.cli.options import model_options, take_model_options
-from unitscope.cli.output import complain
+from unitscope.cli.output import complain, say, stdout
 from unitscope.cli.pages import write_pages
 from unitscope.errors import LabelsError, UnitscopeError
 from unitscope.interrupts import Uninterrupted
@@ -107,8 +106,8 @@ def explore(
         return
 
     def ready(address: str) -> None:
-        click.echo(f"unitscope: {address} (Ctrl-C ends it)")
-        if sys.stdout.isatty() if browser is None else browser:
+        say(f"unitscope: {address} (Ctrl-C ends it)")
+        if stdout().isatty() if browser is None else browser:
             _open_browser(address)
 
     serve(model, atlas, dataset=dataset, ready=ready, freeze=True, **options)

@@ -9,13 +9,22 @@ import click
 
 from unitscope.cli.loading import load_model
 from unitscope.cli.options import JSON, model_options
-from unitscope.cli.output import print_document
+from unitscope.cli.output import print_document, say
 
 if TYPE_CHECKING:
     from unitscope.accounts.verification import Verification
     from unitscope.attribution.head import Head
     from unitscope.network_facts import NetworkFacts
+    from unitscope.residual.head import ResidualHead
     from unitscope.tracing.layers import Layer
+
+
+_ANSWERS = {
+    "exact": "exact: maps + bias add up to the logits, and switching units off is algebra",
+    "residual": "residual: parts add up to the logits, of which the maps are one; direct effects "
+    "of attention heads are algebra, total ones real forward passes",
+    "local": "local: maps that do not add up to the logits; switching units off is measured",
+}
 
 
 @click.command()
@@ -41,7 +50,7 @@ def info(as_json: bool, **source: Any) -> None:
         print_document("network", **content)
         return
     for name, text in _facts(facts, verification):
-        click.echo(f"{name:<14} {text}")
+        say(f"{name:<14} {text}")
     _print_layers(facts.layers)
 
 
@@ -72,12 +81,17 @@ def _head_facts(
     head: Head | None, verification: Verification
 ) -> Iterator[tuple[str, str]]:
     """The head and its error; of a local one the reason and the remainder."""
+    from unitscope.residual.head import ResidualHead
+
     if head is None:
         yield "head", f"none: {verification.reason}"
         return
 
+    yield "answer", _ANSWERS.get(head.kind, _ANSWERS["exact"])
     yield "head", head.describe()
     on = f"on {head.tried_on()}"
+    if isinstance(head, ResidualHead):
+        yield from _stream_facts(head)
     if head.exact:
         accuracy = _accuracy(head.error)
         yield (
@@ -115,14 +129,27 @@ def _head_facts(
     yield "time", f"{found}; {forward}"
 
 
+def _stream_facts(head: ResidualHead) -> Iterator[tuple[str, str]]:
+    """Blocks, heads and tokens of a residual stream."""
+    first, last = head.blocks[0], head.blocks[-1]
+    yield "blocks", f"{len(head.blocks)}, from {first} to {last}"
+    names = f"{head.unit_names[0]} to {head.unit_names[-1]}"
+    yield "heads", f"{len(head.unit_names)}, called block.head: {names}"
+    _, rows, cols = head.map_shape
+    read = "one token is" if head.tokens == 1 else f"{head.tokens} tokens are"
+    yield "tokens", f"{rows}×{cols} patches; {read} read"
+    if head.held:
+        yield "held", "numbers that the photo sets multiply the stream"
+
+
 def _accuracy(error: float) -> str:
     return f"to {error:.1e} of the largest logit" if error else "exactly"
 
 
 def _print_layers(layers: Sequence[Layer]) -> None:
-    click.echo("\nlayers, in order of execution (unit × row × col):")
+    say("\nlayers, in order of execution (unit × row × col):")
     width = max(len(layer.name) for layer in layers)
     for layer in layers:
-        click.echo(
+        say(
             f"  {layer.name:<{width}}  {layer.kind:<20} {layer.describe_shape()}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from unitscope.cli.output import reserve_output
 from unitscope.interrupts import Uninterrupted
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ def load_model(
     # Importing torch takes seconds, for which --help must not wait. An import may drop a
     # Ctrl-C without a word.
     with Uninterrupted():
+        from unitscope.residual.head import HEADS
         from unitscope.sources import load
+
+    # Networks print what they like, for instance among the JSON of a verb.
+    reserve_output()
 
     model = load(
         options["spec"],
@@ -39,5 +44,5 @@ def load_model(
     # Without a fixed input size every size of photo would be compiled for itself.
     has_fixed_size = model.preprocessing.input_size is not None
     if photos >= _FROZEN_FROM and has_fixed_size:
-        model.freeze(() if layer is None else layer)
+        model.freeze(() if layer in (None, HEADS) else layer)
     return model

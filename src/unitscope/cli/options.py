@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from unitscope.sources import DEFAULT_SPEC, usages
+
+if TYPE_CHECKING:
+    from unitscope.model import Classifier
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -102,14 +105,57 @@ OUT = click.option(
     type=click.Path(path_type=Path),
     help="The folder to write to.",
 )
-UNITS = click.option(
-    "--unit",
-    "units",
-    metavar="N",
-    type=int,
-    multiple=True,
-    help="The number of a unit; may be repeated.",
+
+
+def _separate(
+    context: click.Context, option: click.Parameter, values: Sequence[str]
+) -> tuple[str, ...]:
+    """The units of one or several options, which may hold several with commas between."""
+    return tuple(
+        part.strip()
+        for value in values
+        for part in value.split(",")
+        if part.strip()
+    )
+
+
+def units_option(help_text: str) -> Callable[[_F], _F]:
+    """The option that names units, for `chosen_units`."""
+    return click.option(
+        "--unit",
+        "--units",
+        "units",
+        metavar="N",
+        multiple=True,
+        callback=_separate,
+        help=help_text,
+    )
+
+
+UNITS = units_option(
+    "The number of a unit, or the name of an attention head (3.5); may be repeated, or "
+    "several with commas (3.5,7.0)."
 )
+
+
+def chosen_units(
+    model: Classifier, layer: str | None, names: Sequence[str]
+) -> list[int]:
+    """The numbers of units that are given by numbers or names.
+
+    Raises UnitError for a name that no unit has; a number is checked where it is used.
+    """
+    from unitscope.residual.head import HEADS
+
+    is_head = layer in (None, HEADS)
+    units: list[Any] = []
+    for name in names:
+        if name.isdecimal():
+            units.append(int(name))
+        else:
+            # A layer's own units have no names: the library's error says so.
+            units.append(model.head.unit_of(name) if is_head else name)
+    return units
 
 
 def top_option(default: int) -> Callable[[_F], _F]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
 import json
 import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,103 @@ from unitscope.errors import OutputError
 
 if TYPE_CHECKING:
     from unitscope.drawable import Drawable
+
+
+# Standard output while it is ours alone.
+_reserved: Any = None
+
+_STDOUT = 1
+_STDERR = 2
+
+
+def reserve_output() -> None:
+    """Keep standard output for `say`: what else prints goes to standard error.
+
+    That is what networks and libraries print, also where they are not Python. It lasts
+    until the end of `restored_output`.
+    """
+    global _reserved
+    if _reserved is not None or sys.stdout is None:
+        return
+    own = sys.stdout
+    if _number_of(own) == _STDOUT:
+        with contextlib.suppress(OSError):  # standard error may be closed
+            own.flush()
+            own = _second(own)
+            os.dup2(_STDERR, _STDOUT)
+    _reserved = own
+    sys.stdout = sys.stderr
+
+
+@contextlib.contextmanager
+def restored_output() -> Iterator[None]:
+    """Give standard output back at the end, if it was reserved meanwhile."""
+    global _reserved
+    before = sys.stdout
+    try:
+        yield
+        if _reserved is not None:
+            _reserved.flush()
+    finally:
+        own, _reserved = _reserved, None
+        sys.stdout = before
+        if own is not None and own is not before:
+            _flush_c()
+            os.dup2(own.fileno(), _STDOUT)
+            with contextlib.suppress(OSError):
+                own.close()
+
+
+def stdout() -> Any:
+    """Standard output, for what the command itself prints."""
+    return _reserved or sys.stdout
+
+
+class StreamError(OutputError):
+    """Standard output cannot be written."""
+
+    @classmethod
+    def of(cls, error: OSError) -> StreamError:
+        """The error for standard output that is full, closed or broken."""
+        return cls(
+            f"standard output cannot be written ({error.strerror or error}): free some "
+            "space, or send it elsewhere"
+        )
+
+
+def say(text: str) -> None:
+    """Print a text on standard output."""
+    try:
+        click.echo(text, file=stdout())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StreamError.of(error) from None
+
+
+def _second(stream: Any) -> io.TextIOWrapper:
+    """Another stream to the same place."""
+    raw = io.FileIO(os.dup(stream.fileno()), "w")
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.isatty(),
+    )
+
+
+def _flush_c() -> None:
+    """Write out what C code has printed."""
+    with contextlib.suppress(Exception):  # not every system has such a library
+        ctypes.CDLL(None).fflush(None)
+
+
+def _number_of(stream: Any) -> int | None:
+    try:
+        return int(stream.fileno())
+    except (OSError, ValueError):
+        # Tests, and programs that call the command line, put other objects there.
+        return None
 
 
 def complain(error: BaseException) -> None:
@@ -32,11 +133,11 @@ def print_document(kind: str, **content: Any) -> None:
 def print_json(value: Any) -> None:
     """Print JSON on standard output."""
     # Where standard output cannot encode all characters, JSON's escapes lose none.
-    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    is_unicode = (stdout().encoding or "").lower().startswith("utf")
     text = json.dumps(
         value, indent=1, ensure_ascii=not is_unicode, allow_nan=False
     )
-    click.echo(text)
+    say(text)
 
 
 def print_rows(
@@ -52,7 +153,7 @@ def print_rows(
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     """Print rows as a table: numbers to four digits, and a dash for missing values."""
     if not rows:
-        click.echo("none")
+        say("none")
         return
 
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
@@ -69,7 +170,7 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
                 line, widths, are_texts, strict=True
             )
         ]
-        click.echo("  ".join(padded).rstrip())
+        say("  ".join(padded).rstrip())
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +221,7 @@ def draw(
     from unitscope.files import make_folder
 
     path = result.save(make_folder(out) / name, **options)
-    click.echo(f"picture: {path}", err=as_json)
+    click.echo(f"picture: {path}", file=sys.stderr if as_json else stdout())
 
 
 def file_name(text: str) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unitscope.cli.output import say
+
 if TYPE_CHECKING:
     from unitscope.atlas.atlas import Atlas
 
@@ -59,4 +61,4 @@ def write_pages(atlas: Atlas | None, out: Path, **options: Any) -> None:
             bar.update(units - bar.n)
 
         index = export(atlas, out, each=show, **options)
-    click.echo(f"pages: {index}")
+    say(f"pages: {index}")

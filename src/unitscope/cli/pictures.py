@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from unitscope.cli.loading import load_model
-from unitscope.cli.options import JSON, OUT, PHOTOS, UNITS, model_options
+from unitscope.cli.options import (
+    JSON,
+    OUT,
+    PHOTOS,
+    UNITS,
+    chosen_units,
+    model_options,
+)
 from unitscope.cli.output import draw, file_name, folder_for, print_document
 from unitscope.cli.reader import Reader
 
@@ -120,17 +127,18 @@ def filters_command(
 def units_command(
     photos: Sequence[str],
     layer: str | None,
-    units: Sequence[int],
+    units: Sequence[str],
     style: str,
     scale: str,
     out: Path | None,
     as_json: bool,
     **source: Any,
 ) -> None:
-    """Show where units of a layer fire on photos.
+    """Show where units of a layer fire on photos, or what attention heads attend to.
 
     \b
     unitscope units photo.jpg --layer layer4 --unit 300 --unit 100 --out pictures
+    unitscope units photo.jpg --model timm:vit_small_patch16_224 --units 3.5,7.0
     """
     from unitscope.accounts import record
 
@@ -138,16 +146,17 @@ def units_command(
         raise click.UsageError("name at least one unit with --unit N")
     out = folder_for(out, None if as_json else "unitscope-units")
     model = load_model(source, len(photos), layer)
+    chosen = chosen_units(model, layer, units)
 
     reader = Reader(photos, model.preprocessing)
     records = []
     with reader.bar() as progress:
         for photo in reader:
-            maps = model.units(photo, layer, list(units))
+            maps = model.units(photo, layer, chosen)
             records.append(record.of_unit_maps(maps, 0))
             if out is not None:
                 name = _picture_name(
-                    reader.unique(photo.name), maps.layer, maps.units
+                    reader.unique(photo.name), maps.layer, maps.unit_names
                 )
                 draw(maps, out, name, as_json, style=style, scale=scale)
             progress(1)
@@ -157,6 +166,6 @@ def units_command(
     reader.finish()
 
 
-def _picture_name(photo: str, layer: str, units: Sequence[int]) -> str:
-    numbers = "-".join(map(str, units[:_UNITS_IN_NAME]))
+def _picture_name(photo: str, layer: str, units: Sequence[str]) -> str:
+    numbers = "-".join(units[:_UNITS_IN_NAME])
     return f"{photo}-{file_name(layer)}-units-{numbers}.png"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unitscope.cli.options import JSON, OUT
-from unitscope.cli.output import folder_for, print_document
+from unitscope.cli.output import folder_for, print_document, say
 
 if TYPE_CHECKING:
     from unitscope.write_up import Reproduction
@@ -62,17 +62,17 @@ def reproduce(
     if as_json:
         print_document("reproduction", **result.plain())
     else:
-        click.echo(f"{write_up.TITLE}\n")
+        say(f"{write_up.TITLE}\n")
         _print_comparisons(result)
 
 
 def _print_comparisons(result: Reproduction) -> None:
     for row in result.comparisons:
-        click.echo(
+        say(
             f"{row.where:<13} {row.quantity:<48} {row.published:<24} "
             f"{row.obtained:<24} {_MARKS[row.agrees]}"
         )
     agreeing, compared = result.agreeing
-    click.echo(f"\n{agreeing} of {compared} published numbers agree.")
+    say(f"\n{agreeing} of {compared} published numbers agree.")
     for picture in result.pictures:
-        click.echo(f"picture: {picture}")
+        say(f"picture: {picture}")

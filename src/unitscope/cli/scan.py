@@ -13,7 +13,7 @@ import click
 
 from unitscope.cli.loading import load_model
 from unitscope.cli.options import JSON, model_options, take_model_options
-from unitscope.cli.output import print_document
+from unitscope.cli.output import print_document, say
 from unitscope.labels import is_index
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def print_atlas(atlas: Atlas, as_json: bool) -> None:
         print_document("atlas", path=str(atlas.path), manifest=atlas.manifest)
         return
     for name, text in atlas.facts():
-        click.echo(f"{name:<12} {text}")
+        say(f"{name:<12} {text}")
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

@@ -74,7 +74,13 @@ class FileDataset(Dataset):
         """The contents of the file."""
         path = self.path(index)
         try:
+            if path.exists() and not path.is_file():
+                raise PhotoError(
+                    f"'{path}' is no regular file: leave it out of the list"
+                )
             return path.read_bytes()
+        except PhotoError:
+            raise
         except FileNotFoundError:
             raise PhotoError(
                 f"there is no photo '{path}': check the path"

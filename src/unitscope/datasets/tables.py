@@ -18,6 +18,7 @@ from unitscope.datasets.classes import (
 )
 from unitscope.datasets.files import distinct_names
 from unitscope.datasets.parquet import ParquetFile
+from unitscope.datasets.trial import check_readable
 from unitscope.errors import DatasetError, PhotoError
 
 # Row groups are cached while they are small; one is cached in any case.
@@ -41,6 +42,8 @@ class TableDataset(Dataset):
     ) -> None:
         self.source = source
         self.kind = "parquet"
+        for file in files:
+            check_readable(file)
         tables = [ParquetFile(file) for file in files]
         if not any(table.rows for table in tables):
             raise DatasetError(

@@ -35,6 +35,7 @@ from unitscope.explorer.limits import Limits
 from unitscope.explorer.requests import (
     ablation_request,
     evidence_request,
+    head_map_request,
     number,
     path_numbers,
     photo_name,
@@ -148,6 +149,10 @@ class _Site:
             Route(
                 "/data/evidence.json",
                 from_model(documents.evidence, evidence_request),
+            ),
+            Route(
+                "/data/head-map.json",
+                from_model(documents.head_map, head_map_request),
             ),
             Route("/data/photos", self._upload, methods=["POST"]),
             Route("/data/ablated", self._ablated, methods=["POST"]),

@@ -100,7 +100,12 @@ def _labels_text(data: dict[str, Any]) -> str:
 def _layer_lines(atlas: Atlas) -> list[str]:
     lines = []
     for layer in atlas.layers:
-        units, cells = plural(layer.units, "unit"), shape(layer.cells)
+        units, cells = plural(layer.units, layer.noun), shape(layer.cells)
+        if layer.heads is not None:
+            lines.append(
+                f"{layer.name}: {units}, and the attention that they pay to {cells} patches"
+            )
+            continue
         line = f"{layer.name} ({layer.kind}): {units} of {cells} cells"
         if layer.is_head:
             line += ", read by the head"

@@ -139,6 +139,8 @@ declare namespace Documents {
     cells: Sides;
     /** Whether the head reads it. */
     head: boolean;
+    /** Of heads of attention: block.head. */
+    names?: string[];
     /** Units per document. */
     chunk: number;
     /** Whether activations can be negative. */
@@ -181,6 +183,10 @@ declare namespace Documents {
     accuracy_low?: Estimates;
     accuracy_high?: Estimates;
     accuracy_change?: Estimates;
+    /** What a head gives to the predicted class, on average. */
+    contribution_mean?: Estimates;
+    /** The size of that, on average. */
+    contribution_size?: Estimates;
     /** Histograms as letters: one a bin, 0 to z. */
     spark: string[];
     [name: `quantile_${string}`]: Estimates;
@@ -360,6 +366,28 @@ declare namespace Documents {
     method: string;
     thumbnails: Floats;
     thumbnail: Sides;
+    /** Where the units are heads of attention, and the logits sums of parts. */
+    heads?: Heads;
+  };
+
+  /** Heads of attention, and the parts that add up to the logits. */
+  type Heads = {
+    /** By unit: block.head. */
+    names: string[];
+    parts: LogitPart[];
+    /** Whether numbers that the photo sets multiply the stream: they count as constants. */
+    held: boolean;
+  };
+
+  /** A part of the logits of all classes. */
+  type LogitPart = {
+    name: string;
+    logits: Floats;
+  };
+
+  /** What patches give to a class through one head: a map (row, col), in logits. */
+  type HeadMap = {
+    map: Floats;
   };
 
   /** A local answer for one class: map (row, col), contributions (unit), and what they leave out of the logit. */
@@ -371,7 +399,10 @@ declare namespace Documents {
 
   /** The logits with units off. */
   type Ablated = {
+    /** By a real forward pass where the head is not exact. */
     logits: Floats;
+    /** Without heads of attention: when only what they write to the logits is gone. */
+    direct?: Floats;
   };
 
   /** The id of a photo that a page sent. */
@@ -499,6 +530,7 @@ declare namespace Documents {
     Name extends `photos/${string}` ? Photo :
     Name extends "photos" ? StoredPhoto :
     Name extends "evidence" ? Evidence :
+    Name extends "head-map" ? HeadMap :
     Name extends "ablated" ? Ablated :
     Name extends `units-${number}-${number}` ? Units :
     Name extends `neighbours-${number}-${number}` ? Neighbours :

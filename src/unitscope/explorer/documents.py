@@ -6,16 +6,13 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitscope.atlas.atlas import Atlas
-from unitscope.atlas.disk.manifest import identity_of
-from unitscope.atlas.identity import fingerprint
+from unitscope.atlas.atlas import Atlas, check_same_model
 from unitscope.atlas.reading.images import reading_in
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.readout import Readout
 from unitscope.datasets import Dataset
 from unitscope.errors import (
-    AtlasError,
     ClassError,
     MissingError,
     UnitscopeError,
@@ -29,8 +26,10 @@ from unitscope.explorer.index_contents import (
 )
 from unitscope.explorer.photo_contents import (
     Plain,
+    ablated_contents,
     evidence_contents,
     head_contents,
+    head_map_contents,
     packed,
     photo_contents,
     picture,
@@ -43,6 +42,8 @@ from unitscope.inputs.photos import Encoded, open_photo
 from unitscope.inputs.preprocessing import reading_of
 from unitscope.model import Classifier
 from unitscope.render.words import shorten
+from unitscope.residual.explanation import ResidualExplanation
+from unitscope.residual.head import HEADS, ResidualHead
 from unitscope.tracing.layers import check_units
 
 _EXPLANATIONS = 16
@@ -64,7 +65,8 @@ class Documents:
     All errors are UnitscopeErrors whose text can be shown: MissingError for what does
     not exist, PhotoError for files that are not photos.
 
-    The methods that run the network (network, filters, head, photo, evidence, ablated)
+    The methods that run the network (network, filters, head, photo, evidence, head_map,
+    ablated)
     are for one thread at a time, and so are the others, but both may run at once. What
     they share is safe: the photo sources, and an atlas's tables and data set, which are
     opened anew for each reading or have a lock.
@@ -90,7 +92,7 @@ class Documents:
                 "there is nothing to explore: name an atlas, or a model (--model)"
             )
         if model is not None and atlas is not None:
-            _check_same_model(model, atlas)
+            check_same_model(atlas, model)
 
         self.model = model
         self.atlas = atlas
@@ -222,12 +224,22 @@ class Documents:
     def evidence(self, id: str, layer: str, index: int) -> Plain:
         """A local answer for one class: map, contributions and the remainder."""
         explanation = self._explanation(id, layer)
-        last = len(explanation.labels) - 1
-        if not 0 <= index <= last:
-            raise ClassError(
-                f"there is no class {index}: they are numbered 0 to {last}"
-            )
+        _check_class(explanation, index)
         return evidence_contents(explanation, index)
+
+    def head_map(self, id: str, layer: str, index: int, unit: int) -> Plain:
+        """What patches give to a class through one head of attention; one more pass.
+
+        Raises MissingError where the units are no heads.
+        """
+        explanation = self._explanation(id, layer)
+        if not isinstance(explanation, ResidualExplanation):
+            raise MissingError(
+                f"the units of layer '{explanation.layer}' are no attention heads: ask "
+                f"for the layer '{HEADS}', where the network has them"
+            )
+        _check_class(explanation, index)
+        return head_map_contents(explanation, index, unit)
 
     def ablated(self, id: str, layer: str, units: list[int]) -> Plain:
         """The logits of a photo without units of a layer.
@@ -240,11 +252,16 @@ class Documents:
 
         in_layer = explanation.feature_map.shape[1]
         checked = check_units(units, in_layer, f"layer '{explanation.layer}'")
-        return {"logits": packed(explanation.ablate(checked).logits[0])}
+        return ablated_contents(explanation, checked)
 
     def freeze(self) -> None:
-        """Freeze and compile the model, where the documents were opened with `freezes`."""
-        if self.model is not None and self._freezes:
+        """Freeze and compile the model, where the documents were opened with `freezes`.
+
+        Attention is read in passes of the network as it is: that is not compiled.
+        """
+        if self.model is None or not self._freezes:
+            return
+        if not isinstance(self.model.head_or_refusal()[0], ResidualHead):
             self.model.freeze().engine()
 
     def _readout(self) -> Readout | None:
@@ -313,30 +330,13 @@ def photos_of(atlas: Atlas) -> Dataset | None:
         return None
 
 
+def _check_class(explanation: Explanation, index: int) -> None:
+    last = len(explanation.labels) - 1
+    if not 0 <= index <= last:
+        raise ClassError(
+            f"there is no class {index}: they are numbered 0 to {last}"
+        )
+
+
 def _address(id: str) -> Plain:
     return {"id": id, "picture": f"data/photos/{id}.jpg"}
-
-
-def _check_same_model(model: Classifier, atlas: Atlas) -> None:
-    scanned, loaded = atlas.manifest["identity"]["model"], fingerprint(model)
-    if scanned != loaded:
-        spec = atlas.manifest["model"]["spec"]
-        raise AtlasError(
-            f"the atlas in '{atlas.path}' is of another model ({spec}, fingerprint "
-            f"{scanned[:8]}, not {loaded[:8]}): open it with that one, or scan again "
-            "with this one"
-        )
-    output = identity_of(atlas.manifest)["output"]
-    if output != model.output:
-        remedy = (
-            "without --output" if output is None else f"with --output {output}"
-        )
-        raise AtlasError(
-            f"the atlas in '{atlas.path}' is of another output of the network ({output}, "
-            f"not {model.output}): open it {remedy}"
-        )
-    if atlas.scores is not model.scores:
-        raise AtlasError(
-            f"the atlas in '{atlas.path}' was scanned with scores '{atlas.scores}', and "
-            f"the model has '{model.scores}': load it with scores '{atlas.scores}'"
-        )

@@ -30,7 +30,7 @@ _CHUNK_UNITS = 64
 _BASE64 = 4 / 3
 _CLASSES_A_UNIT = 5
 
-_KEYS = ("layer", "unit")
+_KEYS = ("layer", "unit", "head")
 _ABLATION = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_change")
 _CLASS_MEANS = ("class", "images", "mean", "mean_low", "mean_high")
 _CONCEPTS = (
@@ -99,6 +99,11 @@ class LayerContents:
             "units": layer.units,
             "cells": list(layer.cells),
             "head": layer.is_head,
+            **(
+                {}
+                if layer.heads is None
+                else {"names": list(layer.heads.names)}
+            ),
             "chunk": self.chunk,
             "signed": self._histogram.signed,
             "factor": self.factor,

@@ -72,7 +72,7 @@ def _head(facts: NetworkFacts) -> Plain:
         }
 
     on = f"on {head.tried_on()}"
-    if not head.exact:
+    if not head.adds_up:
         remainder = f"up to {percent(head.error)} of the largest logit"
         checked = f"its maps leave out {remainder}, {on}"
     else:
@@ -81,7 +81,8 @@ def _head(facts: NetworkFacts) -> Plain:
             if head.error
             else "exactly"
         )
-        checked = f"mean of every map + bias = logit {error}, {on}"
+        sum_ = "mean of every map + bias" if head.exact else "sum of all parts"
+        checked = f"{sum_} = logit {error}, {on}"
     return {
         "exact": head.exact,
         "kind": head.kind,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from unitscope.attribution.readout import Readout
 from unitscope.geometry import Grid, Placement
 from unitscope.inputs.subjects import Subject
 from unitscope.render.words import shorten
+from unitscope.residual.explanation import ResidualExplanation
 
 Plain = dict[str, Any]
 
@@ -47,8 +49,8 @@ def photo_contents(explanation: Explanation) -> Plain:
     """One photo's explanation: logits, the map, and where it lies on the photo.
 
     An exact answer contains the feature map (unit, row, col) as it is: all maps,
-    contributions and ablations follow from it and the head. A local answer contains
-    small maps to look at; see `evidence_contents` for its numbers.
+    contributions and ablations follow from it and the head. Other answers contain small
+    maps to look at; see `evidence_contents` for their numbers.
     """
     (subject,) = explanation.subjects
     feature_map = explanation.feature_map[0].detach().cpu().float()
@@ -72,11 +74,14 @@ def photo_contents(explanation: Explanation) -> Plain:
 
     sides = [min(side, _THUMBNAIL) for side in cells]
     thumbnails = torch.nn.functional.adaptive_max_pool2d(feature_map, sides)
-    return contents | {
+    contents |= {
         "method": explanation.head.kind,
         "thumbnails": packed(thumbnails),
         "thumbnail": list(thumbnails.shape[1:]),
     }
+    if isinstance(explanation, ResidualExplanation):
+        contents["heads"] = _heads_contents(explanation)
+    return contents
 
 
 def sampled_photo_contents(
@@ -114,6 +119,35 @@ def evidence_contents(explanation: Explanation, index: int) -> Plain:
         "map": packed(explanation.cams_of(index)[0, 0]),
         "contributions": packed(explanation.contributions_of(index)[0, 0]),
         "left_out": float(explanation.left_out_of(index)[0, 0]),
+    }
+
+
+def ablated_contents(explanation: Explanation, units: Sequence[int]) -> Plain:
+    """The logits without units; without heads of attention, by both of their effects."""
+    if not isinstance(explanation, ResidualExplanation):
+        return {"logits": packed(explanation.ablate(units).logits[0])}
+    return {
+        "logits": packed(explanation.total_logits(units)[0]),
+        "direct": packed(explanation.direct_logits(units)[0]),
+    }
+
+
+def head_map_contents(
+    explanation: ResidualExplanation, index: int, unit: int
+) -> Plain:
+    """What patches give to a class through one head (row, col), signed, in logits."""
+    return {"map": packed(explanation.head_maps(unit, index)[0, 0, 0])}
+
+
+def _heads_contents(explanation: ResidualExplanation) -> Plain:
+    """The names of the heads, and the parts of the logits of all classes."""
+    parts = explanation.parts.items()
+    return {
+        "names": list(explanation.head.unit_names),
+        "parts": [
+            {"name": name, "logits": packed(part[0])} for name, part in parts
+        ],
+        "held": explanation.head.held,
     }
 
 

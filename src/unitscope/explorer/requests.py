@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -19,6 +20,15 @@ class EvidenceRequest(NamedTuple):
     photo: str
     layer: str
     class_index: int
+
+
+class HeadMapRequest(NamedTuple):
+    """The photo, the layer, the class and the head of a question for a head's map."""
+
+    photo: str
+    layer: str
+    class_index: int
+    unit: int
 
 
 class AblationRequest(NamedTuple):
@@ -43,18 +53,30 @@ def path_numbers(request: Request) -> list[int]:
 
 def evidence_request(request: Request) -> EvidenceRequest:
     """The parameters of evidence.json; raises InputError where one is missing."""
-    query = request.query_params
-    missing = [
-        name for name in ("photo", "layer", "class") if not query.get(name)
-    ]
-    if missing:
-        raise InputError(
-            f"the question lacks {', '.join(missing)}: ask "
-            "evidence.json?photo=…&layer=…&class=…"
-        )
-    return EvidenceRequest(
-        query["photo"], query["layer"], number(query["class"])
+    photo, layer, index = _asked(
+        request, "evidence.json", ("photo", "layer", "class")
     )
+    return EvidenceRequest(photo, layer, number(index))
+
+
+def head_map_request(request: Request) -> HeadMapRequest:
+    """The parameters of head-map.json; raises InputError where one is missing."""
+    photo, layer, index, unit = _asked(
+        request, "head-map.json", ("photo", "layer", "class", "unit")
+    )
+    return HeadMapRequest(photo, layer, number(index), number(unit))
+
+
+def _asked(request: Request, document: str, names: Sequence[str]) -> list[str]:
+    """The parameters of a document by name; raises InputError where one is missing."""
+    query = request.query_params
+    missing = [name for name in names if not query.get(name)]
+    if missing:
+        form = "&".join(f"{name}=…" for name in names)
+        raise InputError(
+            f"the question lacks {', '.join(missing)}: ask {document}?{form}"
+        )
+    return [query[name] for name in names]
 
 
 def photo_name(request: Request) -> str:

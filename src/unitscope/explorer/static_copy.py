@@ -20,6 +20,7 @@ from unitscope.explorer.bundle import bundle
 from unitscope.explorer.documents import Documents, photos_of
 from unitscope.files import clean_up, folder_written_whole
 from unitscope.model import Classifier
+from unitscope.render.words import plural
 
 INDEX = "index.html"
 SCRIPT = "explorer.js"
@@ -159,6 +160,7 @@ def _write_photos(documents: Documents, folder: Path) -> list[Any]:
     """
     index = documents.index()
     if index["head"] is None or not index["head"]["exact"]:
+        _warn_of_left_out(index["photos"])
         return []
 
     photos = []
@@ -178,6 +180,17 @@ def _write_photos(documents: Documents, folder: Path) -> list[Any]:
     if photos:
         _write_script(folder, "head", documents.head())
     return photos
+
+
+def _warn_of_left_out(offered: Sequence[Any]) -> None:
+    """Say that photos that were given are not among the pages."""
+    given = sum(not photo["kept"] for photo in offered)
+    if given:
+        warn_user(
+            f"the pages leave {plural(given, 'photo')} out: without an exact head every "
+            "answer needs the network, which a copy cannot run; `unitscope explore` shows "
+            "them, and `unitscope explain` writes reports of them"
+        )
 
 
 def _write_script(folder: Path, name: str, value: Any) -> None:

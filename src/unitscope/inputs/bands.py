@@ -72,7 +72,10 @@ def has_sixteen_bits(header: Image.Image) -> bool:
 
 def may_be_shallow(upper: Image.Image, count: int) -> bool:
     """Whether the upper bytes of the first `count` bands are so small that 14 bits do."""
-    return bool(_first(upper, count).max() <= _UPPER_BYTE_OF_14_BITS)
+    extremes: Any = upper.getextrema()
+    if len(upper.getbands()) == 1:
+        extremes = (extremes,)
+    return all(high <= _UPPER_BYTE_OF_14_BITS for _, high in extremes[:count])
 
 
 def read_lower_bytes(header: Image.Image) -> bool:

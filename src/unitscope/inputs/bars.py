@@ -42,7 +42,7 @@ class Line(NamedTuple):
     start: float
     slope: float
 
-    def centres(self, count: int) -> Float[np.ndarray, pixel]:
+    def centres(self, count: int) -> Float[np.ndarray, " pixel"]:
         """Where the centres of the first `count` pixels of the input lie."""
         centres = np.arange(count) + 0.5
         return self.start + self.slope * centres
@@ -58,7 +58,7 @@ class Bars:
 
     extent: int
     width: float
-    edges: Int[np.ndarray, edge]
+    edges: Int[np.ndarray, " edge"]
 
     @classmethod
     def drawn(cls, extent: int, width: float, seed: int) -> Bars:
@@ -78,7 +78,7 @@ class Bars:
         """Whether positions lie on the side, or beyond it by less than `slack`."""
         return (positions > -slack) & (positions < self.extent + slack)
 
-    def is_slight(self, levels: Float[np.ndarray, pixel]) -> bool:
+    def is_slight(self, levels: Float[np.ndarray, " pixel"]) -> bool:
         """Whether a side of the input with these levels shows too little to be read."""
         if self.extent == 1:
             return False
@@ -87,15 +87,15 @@ class Bars:
         return self.width <= 1 and len(edges_in(levels)) < 2
 
     def signs(
-        self, positions: Float[np.ndarray, point]
-    ) -> Int[np.ndarray, point]:
+        self, positions: Float[np.ndarray, " point"]
+    ) -> Int[np.ndarray, " point"]:
         """1 where a position lies on a white bar, and −1 where on a black one."""
         passed = np.searchsorted(self.edges, positions, side="right")
         return 1 - 2 * (passed % 2)
 
     def clear(
-        self, positions: Float[np.ndarray, point], slope: float
-    ) -> Bool[np.ndarray, point]:
+        self, positions: Float[np.ndarray, " point"], slope: float
+    ) -> Bool[np.ndarray, " point"]:
         """Whether positions are on the photo and away from edges.
 
         `slope` is how many pixels of the photo one of the input covers.
@@ -107,10 +107,12 @@ class Bars:
         margin = _MARGIN * abs(slope) + _MARGIN_ON_PHOTO
         behind_last = positions - borders[bar - 1] >= margin
         before_next = borders[bar] - positions >= margin
-        is_clear: Bool[np.ndarray, point] = on_photo & behind_last & before_next
+        is_clear: Bool[np.ndarray, " point"] = (
+            on_photo & behind_last & before_next
+        )
         return is_clear
 
-    def fits(self, levels: Float[np.ndarray, pixel]) -> list[Line]:
+    def fits(self, levels: Float[np.ndarray, " pixel"]) -> list[Line]:
         """All lines from input to photo on which the edges in `levels` lie, best first.
 
         `levels` are positive where the input shows white, along one of its sides. The
@@ -131,7 +133,7 @@ class Bars:
             found = found or lines
         return found
 
-    def _through(self, seen: Float[np.ndarray, edge]) -> list[Line]:
+    def _through(self, seen: Float[np.ndarray, " edge"]) -> list[Line]:
         """The lines that take edges seen in the input to edges in sequence."""
         if len(seen) > len(self.edges):
             return []
@@ -150,7 +152,7 @@ class Bars:
             if shares[place] <= 1 and abs(slopes[place]) <= steepest
         ]
 
-    def _whole(self, levels: Float[np.ndarray, pixel]) -> list[Line]:
+    def _whole(self, levels: Float[np.ndarray, " pixel"]) -> list[Line]:
         decided = np.flatnonzero(are_decided(levels))
         if not len(decided):
             return []
@@ -158,7 +160,7 @@ class Bars:
         slope = self.extent / float(count)
         return [Line(-slope * float(decided[0]), slope)]
 
-    def agree(self, levels: Float[np.ndarray, pixel], line: Line) -> bool:
+    def agree(self, levels: Float[np.ndarray, " pixel"], line: Line) -> bool:
         """Whether the input shows black and white where a line puts them.
 
         Which of the two is white is left open.
@@ -173,7 +175,7 @@ class Bars:
 
 
 def refined(
-    line: Line, readings: Sequence[tuple[Bars, Float[np.ndarray, pixel]]]
+    line: Line, readings: Sequence[tuple[Bars, Float[np.ndarray, " pixel"]]]
 ) -> Line:
     """The line of least squares through all edges near `line`, in several readings."""
     on_input: list[float] = []
@@ -194,7 +196,7 @@ def refined(
     return Line(float(start), float(slope))
 
 
-def edges_in(levels: Float[np.ndarray, pixel]) -> Float[np.ndarray, edge]:
+def edges_in(levels: Float[np.ndarray, " pixel"]) -> Float[np.ndarray, " edge"]:
     """Where levels change their sign, between the first and last decided pixel.
 
     The sign tells between which centres of pixels; the levels tell where between them.
@@ -207,15 +209,19 @@ def edges_in(levels: Float[np.ndarray, pixel]) -> Float[np.ndarray, edge]:
     is_white = shown >= 0
     before = np.flatnonzero(is_white[1:] != is_white[:-1])
     near, far = shown[before], shown[before + 1]
-    edges: Float[np.ndarray, edge] = first + 0.5 + before + near / (near - far)
+    edges: Float[np.ndarray, " edge"] = (
+        first + 0.5 + before + near / (near - far)
+    )
     return edges
 
 
-def are_decided(levels: Float[np.ndarray, pixel]) -> Bool[np.ndarray, pixel]:
+def are_decided(
+    levels: Float[np.ndarray, " pixel"],
+) -> Bool[np.ndarray, " pixel"]:
     """Where black and white differ clearly."""
     sizes = np.abs(levels)
     least = DECIDED * sizes.max()
-    decided: Bool[np.ndarray, pixel] = (sizes > least) & (sizes > 0)
+    decided: Bool[np.ndarray, " pixel"] = (sizes > least) & (sizes > 0)
     return decided
 
 

@@ -175,7 +175,7 @@ def _opener(source: AnyPhoto | Photo, reading: Reading) -> _Opener:
     """What decodes a photo whose header was read, or what went wrong with it."""
     if isinstance(source, Photo):
         photo = source
-        if photo.reading == reading:
+        if photo.is_read_by(reading):
             return lambda: photo
         source = photo.source
     try:

@@ -138,7 +138,8 @@ class Board:
 
     difference: Float[np.ndarray, "row col"]
     sides: tuple[
-        tuple[Bars, Float[np.ndarray, col]], tuple[Bars, Float[np.ndarray, row]]
+        tuple[Bars, Float[np.ndarray, " col"]],
+        tuple[Bars, Float[np.ndarray, " row"]],
     ]
 
     @classmethod
@@ -335,7 +336,7 @@ def _board(
     return Board.sent(transform, across, down)
 
 
-def _finer_by(bars: Bars, levels: Float[np.ndarray, pixel]) -> float:
+def _finer_by(bars: Bars, levels: Float[np.ndarray, " pixel"]) -> float:
     """How much finer bars must be for the input to show enough of them, or 1."""
     shown = len(edges_in(levels))
     enough = max(2, min(ENOUGH_EDGES, len(bars.edges)))
@@ -435,7 +436,7 @@ def _finite(tensor: Tensor) -> Tensor:
 
 def _levels(
     difference: Float[np.ndarray, "row col"],
-) -> tuple[Float[np.ndarray, col], Float[np.ndarray, row]]:
+) -> tuple[Float[np.ndarray, " col"], Float[np.ndarray, " row"]]:
     """The levels along columns and along rows whose product the difference is.
 
     By power iteration: a board has rank one, and so does what a resize and a crop make

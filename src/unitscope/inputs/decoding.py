@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,6 +13,14 @@ from PIL import Image, ImageOps
 
 from unitscope.errors import PhotoError, one_line
 from unitscope.inputs import bands, depths
+from unitscope.inputs.large import (
+    NOTE,
+    Resize,
+    Shrinker,
+    check_memory,
+    is_large,
+    strips,
+)
 
 # "bands": all bands as 8-bit levels, alpha not laid on white. "file": the picture as
 # Pillow decodes it, in the file's own mode.
@@ -29,20 +38,25 @@ class Reading:
 
     `white` is the sample that is white in pictures of more than 8 bits, None where it
     is to be found. `original` is what to keep beside the RGB picture, if anything.
+    `resize` is what is done to the picture next: large ones are decoded in that size,
+    where no original is kept.
     """
 
     white: float | None = None
     original: Original | None = None
+    resize: Resize | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """An upright RGB picture, the original where one was asked for, and notes.
 
-    `notes` say what a reader must know: what was guessed, and what was left out.
+    `size` is the (width, height) of the whole picture, of which `rgb` may be a smaller
+    one. `notes` say what a reader must know: what was guessed, and what was left out.
     """
 
     rgb: Image.Image
+    size: tuple[int, int]
     original: Image.Image | None = None
     notes: tuple[str, ...] = ()
 
@@ -56,21 +70,34 @@ def decode(
     reading: Reading,
     again: Opener | None = None,
     significant_bits: int | None = None,
+    may_change: bool = False,
 ) -> Decoded:
     """Decode a picture of which Pillow has read the header.
 
     `again` opens the same file another time, where there is one; `significant_bits` are
-    those that a PNG file names. Raises PhotoError.
+    those that a PNG file names. A user's own picture may not be changed. Raises
+    PhotoError.
     """
-    decoder = _Decoder(name, reading, header, significant_bits)
+    decoder = _Decoder(name, reading, header, significant_bits, may_change)
     decoder.note(_page_note(header, again))
     is_sixteen_bit = bands.has_sixteen_bits(header)
+    shrinker = None
+    if may_change:
+        size = header.size
+        if reading.original is None:
+            shrinker = Shrinker.of(header, reading.resize)
+        check_memory(header, size, name)
 
-    picture = _upright(_loaded(header, name))
-    if picture.mode in depths.DEEP_GREY:
-        return decoder.from_grey(picture)
+    picture = _loaded(header, name)
+    is_grey = picture.mode in depths.DEEP_GREY
+    is_sixteen_bit = is_sixteen_bit and not is_grey
     if is_sixteen_bit and again is not None and reading.original != "file":
         picture = decoder.from_sixteen_bits(picture, again)
+    if shrinker is not None:
+        return decoder.shrunk(picture, shrinker)
+    picture = _upright(picture, may_change)
+    if is_grey:
+        return decoder.from_grey(picture)
     return decoder.finished(picture, picture)
 
 
@@ -83,8 +110,10 @@ class _Decoder:
         reading: Reading,
         header: Image.Image,
         significant_bits: int | None,
+        may_change: bool,
     ) -> None:
         self._name = name
+        self._may_change = may_change
         self._reading = reading
         self._format = header.format
         self._significant_bits = significant_bits
@@ -109,12 +138,26 @@ class _Decoder:
         if wanted == "bands":
             original = _with_plain_bands(picture)
             picture = _first_three(original)
-        elif self._left_out:
-            picture = bands.without_last(picture)
 
-        rgb = _to_rgb(picture, self._name)
+        rgb = self._rgb(picture)
         notes = tuple(self._notes)
-        return Decoded(rgb, None if wanted is None else original, notes)
+        kept = None if wanted is None else original
+        return Decoded(rgb, rgb.size, kept, notes)
+
+    def shrunk(self, picture: Image.Image, shrinker: Shrinker) -> Decoded:
+        """The picture as RGB in the size that it is wanted in."""
+        convert = self._rgb
+        if picture.mode in depths.DEEP_GREY:
+            levels_of = self._levels_of(map(np.asarray, _parts(picture)))
+            convert = partial(_rgb_of_grey, levels_of)
+        rgb, whole = shrinker.shrunk(picture, convert)
+        self.note(NOTE)
+        return Decoded(rgb, whole, None, tuple(self._notes))
+
+    def _rgb(self, picture: Image.Image) -> Image.Image:
+        if self._left_out:
+            picture = bands.without_last(picture)
+        return _to_rgb(picture, self._name)
 
     def from_grey(self, picture: Image.Image) -> Decoded:
         """Decode grey of more than 8 bits: Pillow's own conversion clips it at 255."""
@@ -123,7 +166,7 @@ class _Decoder:
             # The network sees the original: this is the picture to look at.
             levels = depths.stretched(samples)
         else:
-            levels = self._levels(samples)
+            levels = self._levels_of([samples])(samples)
         return self.finished(Image.fromarray(levels), picture)
 
     def from_sixteen_bits(
@@ -147,9 +190,17 @@ class _Decoder:
                 f"'{self._name}' has 16 bits a band, of which only the upper 8 can be "
                 "read, and those are nearly black: save it with 8 bits a band"
             )
-        samples = bands.joined(upper, lower, count)
-        levels = self._levels(samples)
-        return bands.with_levels(upper, levels)
+        pairs = zip(_parts(upper), _parts(lower), strict=True)
+        levels_of = self._levels_of(
+            bands.joined(high, low, count) for high, low in pairs
+        )
+        if not self._may_change:
+            upper = upper.copy()
+        for top, high in strips(upper):
+            low = lower.crop((0, top, upper.width, top + high.height))
+            levels = levels_of(bands.joined(high, low, count))
+            upper.paste(bands.with_levels(high, levels), (0, top))
+        return upper
 
     def _lower_bytes(self, again: Opener) -> Image.Image | None:
         """The lower bytes of a picture of 16 bits; None where Pillow has no way to them."""
@@ -157,7 +208,7 @@ class _Decoder:
         if not bands.read_lower_bytes(second):
             return None
         try:
-            return _upright(_loaded(second, self._name))
+            return _loaded(second, self._name)
         except PhotoError:
             # The file itself is sound: its upper bytes were read.
             return None
@@ -167,22 +218,27 @@ class _Decoder:
         if text:
             self._notes.append(text)
 
-    def _levels(self, samples: np.ndarray) -> np.ndarray:
-        """Samples of more than 8 bits as levels from 0 to 255, with a note on white."""
+    def _levels_of(
+        self, parts: Iterable[np.ndarray]
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """What makes levels from 0 to 255 of samples of more than 8 bits.
+
+        `parts` are all samples of the picture. Keeps a note on white.
+        """
+        samples = depths.Samples.of(parts)
         depths.check_finite(samples, self._name)
-        own = self._reading.white
-        if own is not None:
-            self.note(depths.cut_off(samples, own))
-            return depths.levels_of(samples, own)
+        white = self._reading.white
+        if white is not None:
+            self.note(depths.cut_off(samples, white))
+        else:
+            white = self._white_in_file(samples)
+        if white is None:
+            guessed = depths.guessed_white(samples, self._name)
+            self.note(guessed.note)
+            white = guessed.value
+        return partial(depths.levels_of, white=white)
 
-        in_file = self._white_in_file(samples)
-        if in_file is not None:
-            return depths.levels_of(samples, in_file)
-        white = depths.guessed_white(samples, self._name)
-        self.note(white.note)
-        return depths.levels_of(samples, white.value)
-
-    def _white_in_file(self, samples: np.ndarray) -> float | None:
+    def _white_in_file(self, samples: depths.Samples) -> float | None:
         if self._white_in_header is not None:
             return self._white_in_header
         if self._significant_bits is not None:
@@ -237,9 +293,23 @@ def _loaded(header: Image.Image, name: str) -> Image.Image:
     return header
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as EXIF says, as an image of its own."""
+def _rgb_of_grey(
+    levels_of: Callable[[np.ndarray], np.ndarray], picture: Image.Image
+) -> Image.Image:
+    levels = levels_of(np.asarray(picture))
+    return Image.fromarray(levels).convert("RGB")
+
+
+def _parts(picture: Image.Image) -> Iterator[Image.Image]:
+    return (strip for _, strip in strips(picture))
+
+
+def _upright(image: Image.Image, may_change: bool) -> Image.Image:
+    """The picture turned as EXIF says: a copy, unless it is large and may be changed."""
     try:
+        if may_change and is_large(image.size):
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
         return ImageOps.exif_transpose(image)
     except Exception:
         # Broken EXIF raises many kinds of errors. The photo itself is sound.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,36 @@ class White:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What must be known of a picture's samples to say which one is white.
+
+    `low` and `high` are the least and the largest, `bits` are those that are set in any
+    whole-numbered sample.
+    """
+
+    low: float
+    high: float
+    bits: int
+    is_float: bool
+    is_finite: bool
+
+    @classmethod
+    def of(cls, parts: Iterable[np.ndarray]) -> Samples:
+        """The samples of a picture that comes in parts."""
+        lows, highs, bits = [], [], 0
+        is_float, is_finite = False, True
+        for part in parts:
+            lows.append(float(part.min()))
+            highs.append(float(part.max()))
+            is_float = part.dtype.kind == "f"
+            if is_float:
+                is_finite = is_finite and bool(np.isfinite(part).all())
+            else:
+                bits |= int(np.bitwise_or.reduce(part, axis=None))
+        return cls(min(lows), max(highs), bits, is_float, is_finite)
+
+
 def white_in_header(header: Image.Image) -> float | None:
     """The sample that is white as a file's header says it; None where it does not.
 
@@ -55,7 +86,7 @@ def white_in_header(header: Image.Image) -> float | None:
     return None
 
 
-def white_by_significant_bits(samples: np.ndarray, bits: int) -> float:
+def white_by_significant_bits(samples: Samples, bits: int) -> float:
     """The sample that is white in a PNG file that says how many bits are significant.
 
     The format wants them to be the upper bits, so that white is 65535. Some programs
@@ -64,26 +95,26 @@ def white_by_significant_bits(samples: np.ndarray, bits: int) -> float:
     """
     white = 2**bits - 1
     step = 2 ** (_MOST_BITS - bits)
-    are_lower_bits = samples.max() <= white and bool((samples % step).any())
+    are_lower_bits = samples.high <= white and samples.bits % step != 0
     return float(white if are_lower_bits else _MOST)
 
 
-def white_of_jpeg_2000(samples: np.ndarray) -> float | None:
+def white_of_jpeg_2000(samples: Samples) -> float | None:
     """White of a JPEG 2000 picture: Pillow spreads fewer bits over all 16.
 
     None where all 16 bits were stored.
     """
-    is_spread = not (samples % 4).any()
+    is_spread = samples.bits % 4 == 0
     return float(_MOST) if is_spread else None
 
 
-def guessed_white(samples: np.ndarray, name: str) -> White:
+def guessed_white(samples: Samples, name: str) -> White:
     """The sample that is white where nobody says so.
 
     It is the largest number of the least usual depth that holds all samples, or 1 for
     floating-point numbers up to 1. Raises PhotoError where no usual depth does.
     """
-    low, high = float(samples.min()), float(samples.max())
+    low, high = samples.low, samples.high
     if low < 0 or high > _MOST:
         raise PhotoError(
             f"'{name}' has pixel values from {low:g} to {high:g}, outside 0–{_MOST}: "
@@ -93,7 +124,7 @@ def guessed_white(samples: np.ndarray, name: str) -> White:
     if high == 0:
         return White(_MOST)
 
-    is_float = samples.dtype.kind == "f"
+    is_float = samples.is_float
     if is_float and high <= 1:
         note = f"floating-point samples up to 1 are read on the scale 0–1; {_SAY_WHITE}"
         return White(1.0, note)
@@ -116,9 +147,9 @@ def _guess(bits: int, is_float: bool) -> str:
     return f"{note}; {_SAY_WHITE}"
 
 
-def cut_off(samples: np.ndarray, white: float) -> str:
+def cut_off(samples: Samples, white: float) -> str:
     """A note where samples lie beyond black and the white that the user gave."""
-    if float(samples.min()) >= 0 and float(samples.max()) <= white:
+    if samples.low >= 0 and samples.high <= white:
         return ""
     return f"samples below 0 and above white={white:g} are cut off"
 
@@ -140,9 +171,9 @@ def stretched(samples: np.ndarray) -> UInt8[np.ndarray, "row col"]:
     return levels_of(finite - low, span or 1.0)
 
 
-def check_finite(samples: np.ndarray, name: str) -> None:
+def check_finite(samples: Samples, name: str) -> None:
     """Raise PhotoError where samples are NaN or infinite."""
-    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+    if not samples.is_finite:
         raise PhotoError(
             f"'{name}' holds NaN or infinite pixels: save it as an 8-bit or 16-bit "
             "picture"

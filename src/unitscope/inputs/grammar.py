@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from unitscope.errors import PreprocessingError
+
+_SIDE = r"[0-9]{1,6}"
+_SIZE = re.compile(rf"({_SIDE})(?:x({_SIDE}))?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,2})?")
 
 
 def settings_in(text: str) -> dict[str, Any]:
@@ -13,11 +18,13 @@ def settings_in(text: str) -> dict[str, Any]:
     See `Preprocessing.parse`.
     """
     settings: dict[str, Any] = {}
-    if "resize" in text and "crop" not in text:
-        settings["crop"] = None
     for item in text.split(","):
         key, _, value = item.partition("=")
         key = key.strip()
+        if key in settings:
+            raise PreprocessingError(
+                f"preprocessing {text!r} gives {key!r} twice: give each once"
+            )
         try:
             settings[key] = _parsed(key, value.strip())
         except ValueError:
@@ -27,6 +34,8 @@ def settings_in(text: str) -> dict[str, Any]:
                 "std=0.5/0.5/0.5,interpolation=bicubic'; there are also scale=255, "
                 "order=bgr, mean=FILE.npy and white=4095"
             ) from None
+    if "resize" in settings:
+        settings.setdefault("crop", None)
     return settings
 
 
@@ -37,9 +46,9 @@ def _parsed(key: str, value: str) -> Any:
     if key == "mean" and value.lower().endswith(".npy"):
         return value
     if key in ("mean", "std"):
-        return tuple(float(number) for number in value.split("/"))
+        return tuple(_number(part) for part in value.split("/"))
     if key in ("scale", "white"):
-        number = float(value)
+        number = _number(value)
         return int(number) if number.is_integer() else number
     if key == "interpolation":
         return value
@@ -52,5 +61,16 @@ def _parsed_size(value: str) -> int | tuple[int, int] | None:
     value = value.lower()
     if value == "none":
         return None
-    rows, *others = (int(side) for side in value.split("x"))
-    return (rows, others[0]) if others else rows
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError(value)
+    rows, cols = match.groups()
+    return int(rows) if cols is None else (int(rows), int(cols))
+
+
+def _number(text: str) -> float:
+    """A number as people write it: float() also takes nan, inf, 1_0 and foreign digits."""
+    text = text.strip().lower()
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return float(text)

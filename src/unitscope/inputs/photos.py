@@ -19,8 +19,10 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from unitscope.errors import PhotoError, one_line
+from unitscope.inputs.contents import contents_of
 from unitscope.inputs.decoding import Decoded, Reading, decode, too_large
 from unitscope.inputs.jpegs import decoded
+from unitscope.inputs.large import Resize, is_large
 from unitscope.inputs.pngs import significant_bits
 
 
@@ -55,7 +57,8 @@ AnyPhoto: TypeAlias = PhotoSource | bytes | bytearray | memoryview | OpenFile
 
 _PLAIN = Reading()
 
-_LARGE_FILE = 64 << 20
+# Photos are read in several threads; large ones wait for each other.
+_ONE_LARGE = threading.Lock()
 
 # All threads share the warning filters: two threads at once would restore each other's.
 _WARNINGS = threading.Lock()
@@ -75,9 +78,10 @@ class Photo:
 
     `name` is the file's name, or "photo" for an image from memory. `source` is what the
     photo was opened from. `size` is (width, height) in pixels, after EXIF rotation.
-    `pixels` are None where they were dropped to save memory. `reading` is how it was
-    read; `original` the upright picture that was to be kept beside the RGB one; `notes`
-    say what was guessed and what was left out.
+    `pixels` are None where they were dropped to save memory, and fewer for a large photo
+    (see `inputs.large`). `reading` is how it was read; `original` the upright picture
+    that was to be kept beside the RGB one; `notes` say what was guessed and what was
+    left out.
     """
 
     name: str
@@ -105,6 +109,12 @@ class Photo:
         """What a preprocessing takes: the original where one was kept, else RGB."""
         return self.held if self.original is None else self.original
 
+    def is_read_by(self, reading: Reading) -> bool:
+        """Whether these are the pixels that a photo that is read so has."""
+        if not is_large(self.size):
+            reading = replace(reading, resize=self.reading.resize)
+        return self.reading == reading
+
     def without_pixels(self) -> Photo:
         """The same photo without pixels, which take memory."""
         return replace(self, pixels=None, original=None)
@@ -115,6 +125,14 @@ def image_of(pixels: Pixels) -> Image.Image:
     if isinstance(pixels, Image.Image):
         return pixels
     return Image.fromarray(pixels)
+
+
+def size_of(pixels: Pixels) -> tuple[int, int]:
+    """(width, height) of a photo's pixels."""
+    if isinstance(pixels, Image.Image):
+        return pixels.size
+    rows, cols = pixels.shape[:2]
+    return cols, rows
 
 
 def is_photo(value: object) -> bool:
@@ -139,6 +157,8 @@ def open_photo(
 
     `longest` is for drawing: a JPEG file may be decoded smaller, with at least so many
     pixels on its shorter side, which is several times faster for large photos.
+
+    Photos of more than 40 megapixels are decoded in the size that `reading` wants.
 
     Raises PhotoError where the file is missing, not a picture, damaged, or larger than
     Pillow's decompression limit (about 179 megapixels).
@@ -196,7 +216,7 @@ def _open_encoded(source: Encoded) -> _File:
 
 def _open_path(path: Path) -> _File:
     with _as_photo_errors(path):
-        contents = _contents(path)
+        contents = contents_of(path)
         if isinstance(contents, bytes):
             image = open_header(io.BytesIO(contents))
         else:
@@ -289,22 +309,43 @@ def open_header(
 
 
 def _from_file(file: _File, longest: int | None, reading: Reading) -> Photo:
-    with _as_photo_errors(file.path), file.image as image:
-        name = shown_name(file.path)
+    large = is_large(file.image.size)
+    turn = _ONE_LARGE if large else contextlib.nullcontext()
+    with _as_photo_errors(file.path), file.image as image, turn:
         if longest is not None:
-            # A JPEG file is decoded at an eighth, a quarter or a half of its size, as
-            # far as that is enough.
-            image.draft(None, (longest, longest))
-        elif isinstance(file.contents, bytes) and reading.original is None:
+            return _for_drawing(file, longest, reading)
+
+        name = shown_name(file.path)
+        is_plain = reading.original is None and not large
+        if isinstance(file.contents, bytes) and is_plain:
             pixels = decoded(image, file.contents)
             if pixels is not None:
                 return Photo(name, file.source, image.size, pixels, reading)
+        return _photo(name, file.source, _decode(file, reading), reading)
 
-        bits = None
-        if isinstance(file.contents, bytes):
-            bits = significant_bits(file.contents)
-        made = decode(image, str(file.path), reading, file.header, bits)
-        return _photo(name, file.source, made, reading)
+
+def _for_drawing(file: _File, longest: int, reading: Reading) -> Photo:
+    # A JPEG file is decoded at an eighth, a quarter or a half of its size, as far as
+    # that is enough.
+    file.image.draft(None, (longest, longest))
+    smaller = replace(reading, resize=Resize(longest, "box"))
+    made = _decode(file, smaller)
+    made = replace(made, size=made.rgb.size)
+    return _photo(shown_name(file.path), file.source, made, reading)
+
+
+def _decode(file: _File, reading: Reading) -> Decoded:
+    bits = None
+    if isinstance(file.contents, bytes):
+        bits = significant_bits(file.contents)
+    return decode(
+        file.image,
+        str(file.path),
+        reading,
+        file.header,
+        bits,
+        may_change=True,
+    )
 
 
 def _from_image(source: Image.Image, reading: Reading) -> Photo:
@@ -334,7 +375,7 @@ def _photo(
     return Photo(
         name=name,
         source=source,
-        size=made.rgb.size,
+        size=made.size,
         pixels=made.rgb,
         reading=reading,
         original=made.original,
@@ -377,21 +418,3 @@ def shown_name(path: str | os.PathLike[str]) -> str:
     name = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", Path(path).name)
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return " ".join(name.split()) or "photo"
-
-
-def _contents(path: Path) -> bytes | Path:
-    """The file's bytes, or the path of a very large file.
-
-    They are read at once: Pillow reads headers in dozens of pieces, and threads would
-    switch at each. A pipe cannot be read twice.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            return path if size > _LARGE_FILE else file.read()
-    except OSError:
-        if path.is_dir():
-            raise PhotoError(
-                f"'{path}' is a folder: name the photos in it, e.g. {path}/*.jpg"
-            ) from None
-        raise

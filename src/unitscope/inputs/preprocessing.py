@@ -14,14 +14,15 @@ from torch import Tensor
 
 from unitscope.errors import PhotoError, PreprocessingError
 from unitscope.geometry import Placement
-from unitscope.inputs.decoding import Reading
+from unitscope.inputs.decoding import Original, Reading
 from unitscope.inputs.grammar import settings_in
+from unitscope.inputs.large import FILTERS, Resize, is_large
 from unitscope.inputs.mean_images import MeanImage, MeanSource, read_mean
 from unitscope.inputs.measured import MeasuredPreprocessing
-from unitscope.inputs.photos import Pixels, image_of
+from unitscope.inputs.photos import Pixels, image_of, size_of
 from unitscope.inputs.pictures import picture_of_shares
 from unitscope.inputs.raw import RawPictures
-from unitscope.inputs.resizing import FILTERS, resized
+from unitscope.inputs.resizing import resized
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -106,7 +107,13 @@ class Preprocessing:
             )
         if not all(value > 0 for value in self.std):
             raise PreprocessingError(f"std must be positive, not {self.std}")
-        if self.white is not None and not self.white > 0:
+        means_to_check = self.mean if isinstance(self.mean, tuple) else ()
+        numbers = np.array([*means_to_check, *self.std])
+        if not (np.abs(numbers) < np.finfo(np.float32).max).all():
+            raise PreprocessingError(
+                f"mean and std are finite numbers, not {self.mean} and {self.std}"
+            )
+        if self.white is not None and not 0 < self.white < np.inf:
             raise PreprocessingError(
                 f"white is the positive value of white pixels, e.g. 4095, not {self.white}"
             )
@@ -163,6 +170,13 @@ class Preprocessing:
         """Whether photos must have as many bands as the input has channels."""
         return self.channels not in (1, 3)
 
+    @property
+    def resizing(self) -> Resize | None:
+        """How photos are resized, if they are."""
+        if self.resize is None:
+            return None
+        return Resize(self.resize, self.interpolation)
+
     def __call__(self, photo: Pixels) -> Float[Tensor, "channel row col"]:
         """Turn an upright photo into the network's input, float32.
 
@@ -177,13 +191,18 @@ class Preprocessing:
 
         Everything runs in the caller's thread.
         """
-        size = _size_of(photos[0])
+        size = size_of(photos[0])
         new_size = self._checked_size(size)
+        if self.crop is None:
+            return self._normalised(self._levels(photos, new_size))
+
+        box = _Box(*self._crop_box(new_size))
+        if new_size == size and is_large(size):
+            # First of all, so that what is cut off is not copied.
+            parts = [image_of(photo).crop(box) for photo in photos]
+            return self._normalised(self._levels(parts, size_of(parts[0])))
         pixels = self._levels(photos, new_size)
-        if self.crop is not None:
-            box = self._crop_box(new_size)
-            pixels = _cropped(pixels, _Box(*box))
-        return self._normalised(pixels)
+        return self._normalised(_cropped(pixels, box))
 
     def placement(self, photo_size: tuple[int, int]) -> Placement:
         """Where the network's input lies on a photo of `photo_size` (width, height)."""
@@ -257,7 +276,7 @@ class Preprocessing:
         else:
             planes = list(photos)
 
-        if size == _size_of(photos[0]):
+        if size == size_of(photos[0]):
             pixels = np.stack([np.asarray(plane) for plane in planes])
         else:
             pixels = resized(planes, width, height, self.interpolation)
@@ -304,20 +323,7 @@ class Preprocessing:
         return width, height
 
     def _resized_size(self, size: _Size) -> _Size:
-        width, height = size
-        if self.resize is None:
-            return width, height
-        if isinstance(self.resize, tuple):
-            rows, cols = self.resize
-            return cols, rows
-
-        # torchvision truncates the longer side.
-        shorter = self.resize
-        if width <= height:
-            longer = int(shorter * height / width)
-            return shorter, max(1, longer)
-        longer = int(shorter * width / height)
-        return max(1, longer), shorter
+        return size if self.resizing is None else self.resizing.size(size)
 
     def _crop_box(self, size: _Size) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of the centre crop of a resized photo.
@@ -340,9 +346,10 @@ AnyPreprocessing: TypeAlias = Preprocessing | MeasuredPreprocessing
 def reading_of(preprocessing: AnyPreprocessing) -> Reading:
     """How photos must be read for a preprocessing."""
     if isinstance(preprocessing, Preprocessing):
+        original: Original | None = None
         if preprocessing.takes_bands:
-            return Reading(preprocessing.white, "bands")
-        return Reading(preprocessing.white)
+            original = "bands"
+        return Reading(preprocessing.white, original, preprocessing.resizing)
     if isinstance(preprocessing.transform, RawPictures):
         return Reading(original="file")
     return Reading()
@@ -372,13 +379,6 @@ def _by_channel(
 ) -> Float32[np.ndarray, "channel 1 1"]:
     array = np.array(values, dtype=np.float32)
     return array.reshape(-1, 1, 1)
-
-
-def _size_of(photo: Pixels) -> _Size:
-    if isinstance(photo, Image.Image):
-        return photo.size
-    rows, cols = photo.shape[:2]
-    return cols, rows
 
 
 def _crop_start(side: int, crop: int) -> int:

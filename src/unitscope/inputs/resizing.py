@@ -13,16 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch.nn import functional
 
-from unitscope.inputs.photos import Pixels, image_of
-
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
+from unitscope.inputs.large import FILTERS, is_large, shrunk
+from unitscope.inputs.photos import Pixels, image_of, size_of
 
 # With these instructions torch resizes several times as fast as Pillow. Its code for
 # other processors is slower than Pillow's, and wrong for pictures one pixel wide.
@@ -44,8 +36,13 @@ def resized(
 ) -> UInt8[np.ndarray, "photo height width *rgb"]:
     """Pictures of one size and mode in another size, by one of the FILTERS.
 
-    Everything runs in the caller's thread.
+    Large ones are resized as they are where they are decoded. Everything runs in the
+    caller's thread.
     """
+    images = [image_of(photo) for photo in photos if is_large(size_of(photo))]
+    if images:
+        made = [shrunk(image, (width, height), by) for image in images]
+        return np.stack([np.asarray(image) for image in made])
     if by == "bilinear" and _torch_is_faster(photos[0]):
         return _resized_by_torch(_stacked(photos), width, height)
 

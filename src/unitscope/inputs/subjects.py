@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Num
@@ -87,7 +87,8 @@ class Subject:
         side.
         """
         if self.source is not None:
-            return open_photo(self.source, longest, self.reading).image
+            reading = replace(self.reading, resize=None)
+            return open_photo(self.source, longest, reading).image
 
         assert self.tensor is not None
         channels = self.tensor.shape[0]

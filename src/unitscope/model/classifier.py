@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
+from unitscope.attribution.effects import Effect
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
 from unitscope.attribution.scores import Scores
@@ -127,7 +128,7 @@ class Classifier:
 
     @property
     def head(self) -> Head:
-        """How answers are explained: the exact head, or else a local one (`head.exact`).
+        """How answers are explained: exact, residual, or else local (`head.kind`).
 
         Raises HeadError, saying why, where neither can be had.
         """
@@ -137,7 +138,7 @@ class Classifier:
         """The head, None without even a local answer, and why it is not exact."""
         structure = self._structures.at(self.input_shape)
         try:
-            return self.head, structure.refusal
+            return self.head, structure.reason if structure.refusal else ""
         except HeadError as refusal:
             return None, str(refusal)
 
@@ -186,9 +187,10 @@ class Classifier:
         network by name, one row a photo. `batch_size` photos go through the network at a
         time; `progress` is called with the number of photos done.
 
-        The answer is exact where the network's head is. Otherwise it is local, at the last
-        layer with a useful map, and so it is at any `layer` other than the head's. `method`
-        asks for a local answer by one of `unitscope.attribution.methods.METHODS`.
+        The answer is exact where the network's head is; residual where the logits are read
+        from tokens of a transformer's stream. Otherwise it is local, at the last layer with
+        a useful map, and so it is at any `layer` other than the head's. `method` asks for a
+        local answer by one of `unitscope.attribution.methods.METHODS`.
 
         With `precision` "bfloat16" exact answers are computed in that, faster where the
         processor has it; `rounded` says how far they are off. A frozen network (see
@@ -234,6 +236,7 @@ class Classifier:
         layer: str | None = None,
         units: int | Sequence[int] = (),
         *,
+        effect: Effect = "total",
         also: Mapping[str, Any] | None = None,
         batch_size: int = 16,
     ) -> Ablation:
@@ -242,9 +245,13 @@ class Classifier:
         On the head's feature map (`layer` None, or the head's layer) the algebra gives the
         answer from one forward pass. At any other layer a second forward pass runs with
         the units' maps set to zero.
+
+        Where units are attention heads, later blocks react in the "total" `effect`: a
+        real forward pass. The "direct" one takes only what the heads write to the logits.
+        Raises InputError for a direct effect at a layer that has none.
         """
         batches = self._batches(x, batch_size, also)
-        return inner_layers.ablation(batches, layer, units)
+        return inner_layers.ablation(batches, layer, units, effect)
 
     def forward_without(
         self,

@@ -12,10 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.ablation import Ablation
-from unitscope.attribution.activations import Activations
+from unitscope.attribution.activations import Activations, HeadActivity
 from unitscope.attribution.arrays import cell_means
+from unitscope.attribution.effects import (
+    Effect,
+    check_effect,
+    no_direct_effect,
+)
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import check_adds_up, check_same_size, map_of
@@ -26,11 +32,13 @@ from unitscope.model.explaining import (
     size_of,
 )
 from unitscope.model.question import Question
+from unitscope.residual.account import StreamAccount
 from unitscope.residual.head import HEADS, ResidualHead
-from unitscope.residual.path import Change
+from unitscope.residual.path import Change, StreamPass, StreamPath
 from unitscope.tracing.ending import another_path
 from unitscope.tracing.layers import (
     Layer,
+    captured,
     check_units,
     find_map_layer,
     without_units,
@@ -61,18 +69,24 @@ def unit_maps(
 
 
 def ablation(
-    batches: Iterator[Asked], layer: str | None, units: ChosenUnits
+    batches: Iterator[Asked],
+    layer: str | None,
+    units: ChosenUnits,
+    effect: Effect = "total",
 ) -> Ablation:
     """The ablation of units of a layer, or of the explained map where it is None."""
+    check_effect(effect)
     if layer not in (None, HEADS):
         first = next(batches)
         batches = chain([first], batches)
         if not first.is_head_layer(layer):
+            if effect == "direct":
+                raise no_direct_effect(layer)
             return _measured_ablation(batches, layer, units)
-    explanation = explained(batches, Question())
-    count = explanation.feature_map.shape[1]
-    chosen = check_units(units, count, "the last feature map")
-    return Ablation.of(explanation, chosen)
+    explanation = explained(
+        batches, Question(layer if layer == HEADS else None)
+    )
+    return Ablation.of(explanation, units, effect)
 
 
 def _measured_ablation(
@@ -175,19 +189,23 @@ def activations(asked: Asked, layers: Sequence[str]) -> Activations:
     """Maps of layers with logits and the head's feature map, from one forward pass."""
     explainer, batch, _ = asked
     network = explainer.network
-    shape = tuple(batch.shape[1:])
-    structure = explainer.structures.at(shape)
+    structure = explainer.structures.at(tuple(batch.shape[1:]))
     names = tuple(dict.fromkeys(layers))
-    chosen = [find_map_layer(structure.layers, name) for name in names]
-    try:
-        passed = explainer.forward.run(batch, names)
-    except HeadError:
-        if not network.further:
-            raise
-        # Further inputs make another head for each photo.
-        passed = explainer.forward.run(batch, names, with_head=False)
+    path = structure.stream if HEADS in names else None
+    modules = tuple(name for name in names if path is None or name != HEADS)
+    chosen = [find_map_layer(structure.layers, name) for name in modules]
+    heads: HeadActivity | None = None
+    maps: dict[str, Tensor] = {}
+    if path is None:
+        passed = _passed(explainer, batch, modules)
+    else:
+        passed, maps[HEADS], heads = _passed_by_stream(
+            explainer, path, batch, modules
+        )
 
-    maps = {layer.name: map_of(layer, passed).contiguous() for layer in chosen}
+    for layer in chosen:
+        maps[layer.name] = map_of(layer, passed).contiguous()
+    maps = {name: maps[name] for name in names}
     pooled = {name: cell_means(map_) for name, map_ in maps.items()}
     for name, means in pooled.items():
         # The mean of numbers that are not finite is not finite: the map itself is looked
@@ -198,7 +216,7 @@ def activations(asked: Asked, layers: Sequence[str]) -> Activations:
 
     if passed.feature_map is None:
         network.check_finite(passed.logits, batch, "the logits")
-        return Activations(passed.logits, maps, pooled)
+        return Activations(passed.logits, maps, pooled, heads=heads)
     units = cell_means(passed.feature_map)
     check_adds_up(network, passed, batch, units)
     return Activations(
@@ -210,6 +228,45 @@ def activations(asked: Asked, layers: Sequence[str]) -> Activations:
         passed.readout,
         passed.activations,
     )
+
+
+def _passed(
+    explainer: Explainer, batch: Tensor, layers: tuple[str, ...]
+) -> ForwardPass:
+    """One forward pass with the outputs of layers, and the head's input."""
+    try:
+        return explainer.forward.run(batch, layers)
+    except HeadError:
+        if not explainer.network.further:
+            raise
+        # Further inputs make another head for each photo.
+        return explainer.forward.run(batch, layers, with_head=False)
+
+
+def _passed_by_stream(
+    explainer: Explainer,
+    path: StreamPath,
+    batch: Tensor,
+    layers: tuple[str, ...],
+) -> tuple[ForwardPass, Float[Tensor, "batch unit row col"], HeadActivity]:
+    """One pass of the network as it is, with the attention and the writes of its heads.
+
+    Raises HeadError where the parts of the stream do not add up to the logits.
+    """
+    network = explainer.network
+
+    def run() -> tuple[StreamPass, dict[str, Tensor]]:
+        with captured(network.module, layers) as outputs:
+            passed = path.run(network.module, batch, with_outputs=True)
+        return passed, outputs
+
+    with network.running():
+        passed, outputs = network.guarded(run, tuple(batch.shape[1:]))
+        account = StreamAccount.of(path, passed)
+    network.check_finite(passed.logits, batch, "the logits")
+    account.check(passed.logits, batch.dtype)
+    heads = HeadActivity(account.contributions, passed.outputs)
+    return ForwardPass(passed.logits, outputs), account.attention, heads
 
 
 def _layer_and_units(

@@ -29,6 +29,7 @@ from unitscope.model.wrapping import gradient_obstacle
 from unitscope.residual.head import HEADS, ResidualHead
 from unitscope.residual.path import StreamPath
 from unitscope.residual.search import find_stream
+from unitscope.residual.unfollowed import NoAttentionError
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import (
     Layer,
@@ -70,6 +71,17 @@ class Structure:
     local: dict[_LocalKey, LocalHead] = field(default_factory=dict)
     local_refusals: dict[_LocalKey, HeadError] = field(default_factory=dict)
     rounded: float | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why there is a local answer: why there is no exact head, and no stream."""
+        reason = self.refusal or "a local answer was asked for"
+        if not self.stream_refusal:
+            return reason
+        return (
+            f"{reason}; nor can the residual stream be followed: "
+            f"{self.stream_refusal}"
+        )
 
     def has_head_at(self, layer: str) -> bool:
         """Whether a layer's output is the feature map of the exact head."""
@@ -239,6 +251,8 @@ class Structures:
             structure.residual, structure.stream = find_stream(
                 module, example, traced, structure.ending, structure.refusal
             )
+        except NoAttentionError:
+            pass  # There is no stream to speak of.
         except HeadError as refusal:
             structure.stream_refusal = str(refusal)
 
@@ -310,7 +324,7 @@ class Structures:
         chosen = (
             None if layer is None else find_map_layer(structure.layers, layer)
         )
-        reason = structure.refusal or "a local answer was asked for"
+        reason = structure.reason
         network = self._network
         if unwatchable(network.module):
             raise HeadError(reason)

@@ -91,7 +91,7 @@ class Scale:
     @classmethod
     def of(
         cls,
-        maps: Float[np.ndarray, ...],
+        maps: Float[np.ndarray, " ..."],
         over: str,
         *,
         signed: bool | None = None,

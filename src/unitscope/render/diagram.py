@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.network_facts import NetworkFacts
 from unitscope.render.words import clean, plural, shape
+from unitscope.residual.head import ResidualHead
 from unitscope.tracing.stages import Stage
 
 KEY = (
@@ -257,6 +258,8 @@ def _volumes(network: NetworkFacts) -> Iterator[_Volume]:
     head = network.head
     if not pooled and isinstance(head, ExactHead):
         yield _pool_volume(None, head.pooled_channels, network)
+    if isinstance(head, ResidualHead):
+        yield _token_volume(stages, head)
 
     last = len(stages) - 1 if stages else None
     yield _classes_volume(last, network)
@@ -314,6 +317,23 @@ def _pool_volume(
         cols=1,
         lines=(str(units), name, noun),
         title=f"{name} pool to {units} numbers",
+    )
+
+
+def _token_volume(stages: Sequence[Stage], head: ResidualHead) -> _Volume:
+    """What is read of the residual stream, behind all of its blocks."""
+    maps = [stage.shape for stage in stages if len(stage.shape) == 3]
+    blocks = plural(len(head.blocks), "block")
+    heads = plural(len(head.unit_names), "head")
+    tokens = plural(head.tokens, "token")
+    return _Volume(
+        kind="pool",
+        stage=None,
+        units=maps[-1][0] if maps else 1,
+        rows=1,
+        cols=1,
+        lines=(tokens, f"read after {blocks}", f"with {heads}"),
+        title=f"{tokens} read after {blocks} with {heads}",
     )
 
 

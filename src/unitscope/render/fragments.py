@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from unitscope.accounts.account import Account
+from unitscope.accounts.parts import parts_of
 from unitscope.attribution.ablation import Ablation, Change
 from unitscope.attribution.classes import Prediction
 from unitscope.attribution.explanation import Explanation
@@ -24,11 +25,11 @@ from unitscope.network_facts import NetworkFacts
 from unitscope.render import diagram
 from unitscope.render.colours import THIS_MAP, Scale
 from unitscope.render.diagram_svg import svg
-from unitscope.render.figures.ablation import first_units, switched_off
+from unitscope.render.figures.ablation import switched_off
 from unitscope.render.figures.cams import adding_up, cam_panels, cam_scale
 from unitscope.render.figures.filters import filters_words
 from unitscope.render.figures.panels import Panel
-from unitscope.render.figures.units import unit_panels
+from unitscope.render.figures.units import unit_panels, units_title
 from unitscope.render.kernel_sheet import KernelSheet
 from unitscope.render.markup import data_uri, templates
 from unitscope.render.overlays import shown
@@ -111,7 +112,7 @@ def _(result: UnitMaps) -> str:
     count = len(result.subjects)
     parts = []
     for photo in range(min(count, _MOST_PHOTOS)):
-        heading = f"Units of {result.layer}: {result.subjects[photo].name}"
+        heading = f"{units_title(result)}: {result.subjects[photo].name}"
         parts.append(_units_part(result, photo, heading))
     return _fragment([*parts, *_omitted(count)])
 
@@ -174,19 +175,42 @@ def _explanation_parts(
     """Predictions, maps and units of one photo; by default of its top classes."""
     predictions = explanation.top(5)[0]
     shown = classes or [entry.index for entry in predictions]
-    return [
+    parts = [
         _predictions_part(predictions, heading, explanation.scores),
         _maps_part(explanation, shown),
-        _strongest_units_part(explanation, shown[0]),
     ]
+    if explanation.adds_up and not explanation.exact:
+        parts.append(_sums_part(explanation, shown))
+    return [*parts, _strongest_units_part(explanation, shown[0])]
+
+
+def _sums_part(explanation: Explanation, classes: Sequence[int]) -> Part:
+    """What every part of a residual stream gives of the logits."""
+    several = [parts_of(explanation, index) for index in classes]
+    rows = [
+        [
+            explanation.labels[index],
+            *(number(part, 3, sign=True) for part in parts.values()),
+            number(float(explanation.logits[0, index])),
+        ]
+        for index, parts in zip(classes, several, strict=True)
+    ]
+    what = explanation.scores.number
+    return Part(
+        text=f"All parts add up to the {what}; the maps show the patches alone.",
+        columns=["class", *several[0], f"= {what}"],
+        rows=rows,
+    )
 
 
 def _name_and_units_off(explanation: Explanation) -> str:
     name, off = clean(explanation.subjects[0].name), explanation.off
     if not off:
         return name
-    units = ", ".join(map(str, off[:5]))
-    return f"{name}, without units {units}{' …' if len(off) > 5 else ''}"
+    head = explanation.head
+    units = ", ".join(map(head.unit_name, off[:5]))
+    more = " …" if len(off) > 5 else ""
+    return f"{name}, without {head.unit_noun}s {units}{more}"
 
 
 def _predictions_part(
@@ -239,22 +263,33 @@ def _strongest_units_part(explanation: Explanation, index: int) -> Part:
     strongest = explanation.top_units(index, 4)
     maps = explanation.unit_maps([unit.unit for unit in strongest])
     label = clean(explanation.labels[index])
-    return _units_part(maps, 0, f"The units that add most to {label}")
+    lines = []
+    if maps.hold == "attention":
+        unit = explanation.scores.numbers
+        lines = [
+            f"{number(unit_.contribution, sign=True)} {unit}"
+            for unit_ in strongest
+        ]
+    heading = f"The {maps.noun}s that add most to {label}"
+    return _units_part(maps, 0, heading, lines)
 
 
-def _units_part(maps: UnitMaps, photo: int, heading: str) -> Part:
-    shown = first_units(maps, _MOST_UNITS)
+def _units_part(
+    maps: UnitMaps, photo: int, heading: str, lines: Sequence[str] = ()
+) -> Part:
+    shown = maps.first(_MOST_UNITS)
     panels = unit_panels(
         shown,
         photo,
         None,
+        lines=lines,
         pixels=_PIXELS,
     )
-    held = quantity_in_full(are_shares=maps.are_shares)
+    held = quantity_in_full(maps.hold)
     words = f"{held}; each map has its own scale."
     more = len(maps.units) - len(shown.units)
     if more:
-        words += f" {more} more units are not shown here."
+        words += f" {more} more {maps.noun}s are not shown here."
 
     name = clean(maps.subjects[photo].name)
     return Part(heading, words, pictures=_pictures(panels, f"Map on {name}"))

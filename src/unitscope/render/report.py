@@ -133,7 +133,8 @@ def write_pieces(account: Account, folder: Path) -> None:
 
 def _pages(account: Account) -> Iterator[tuple[str, Figure]]:
     """The pictures that lie beside a report, each with the name of its file."""
-    for piece in _PIECES:
+    pieces = _PIECES if account.heads is None else (*_PIECES, "attention")
+    for piece in pieces:
         yield f"{piece}.png", figure(account, show=piece)
 
     explanation = account.explanation

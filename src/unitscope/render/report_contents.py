@@ -20,8 +20,14 @@ from unitscope.render.figures.account import account_unit_scale
 from unitscope.render.figures.cams import cam_scale
 from unitscope.render.figures.filters import filters_words
 from unitscope.render.kernel_sheet import KernelSheet
-from unitscope.render.markup import bar, colour_bar, data_uri
-from unitscope.render.overlays import layer, shown
+from unitscope.render.map_views import (
+    MapView,
+    bar_of,
+    evidence_alt,
+    unit_view,
+)
+from unitscope.render.markup import bar, data_uri
+from unitscope.render.report_heads import head_contents, views_of_heads
 from unitscope.render.views import View
 from unitscope.render.words import (
     capitalised,
@@ -31,7 +37,6 @@ from unitscope.render.words import (
     mean_of,
     number,
     percent,
-    place,
     quantity,
 )
 
@@ -45,39 +50,6 @@ _SMALL_LAYER = 420
 _HARDLY = 0.02
 
 _MOST_ABLATED = 4
-
-
-@dataclass(frozen=True)
-class MapView:
-    """A map as the page shows it: two layers over the photo, and what a reader hears.
-
-    `blank` is what is written on a map of zeros.
-    """
-
-    heat: str
-    contour: str
-    alt: str
-    blank: str
-
-    @classmethod
-    def of(
-        cls,
-        laid: Float[np.ndarray, "height width"],
-        scale: Scale,
-        alt: str,
-        blank: str = "",
-    ) -> MapView:
-        """The view of a map laid on the photo."""
-        heat, contour = (
-            layer(laid, scale, scale.style),
-            layer(laid, scale, "contour"),
-        )
-        return cls(
-            data_uri(heat, quality=75),
-            data_uri(contour, quality=75),
-            alt,
-            blank,
-        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +106,11 @@ def contents(account: Account) -> dict[str, Any]:
         **_units(account, _layer_size(view, _SMALL_LAYER)),
         **_network(account),
         "filters": [_filter_view(filters) for filters in account.filters],
+        "heads": (
+            None
+            if account.heads is None
+            else head_contents(account, _layer_size(view, _SMALL_LAYER))
+        ),
     }
 
 
@@ -208,7 +185,7 @@ def _classes(account: Account, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "maps": _class_rows(account, scale, size),
         "map_scale": scale,
-        "map_bar": _bar_of(scale, "scale-classes", explanation.scores.numbers),
+        "map_bar": bar_of(scale, "scale-classes", explanation.scores.numbers),
         "completeness": error,
     }
 
@@ -274,12 +251,7 @@ def _class_alt(
         return (
             f"Evidence for {label}: none anywhere, the map is 0 in every place."
         )
-    greatest, there = place(laid)
-    least, elsewhere = place(laid, -1)
-    return (
-        f"Evidence for {label}: greatest {there} ({number(greatest, sign=True)} "
-        f"{unit}), least {elsewhere} ({number(least, sign=True)} {unit})."
-    )
+    return f"Evidence for {label}: {evidence_alt(laid, unit)}"
 
 
 # ---- units
@@ -291,17 +263,17 @@ def _units(account: Account, size: tuple[int, int]) -> dict[str, Any]:
     shown = [story.unit for story in account.units]
     shown += account.ablation.units
     head = account.explanation.head
-    are_shares = not head.gives_activations(shown)
-    held = quantity(are_shares=are_shares)
+    holds = head.maps_hold(shown)
+    held = quantity(holds)
     return {
         "units": _unit_rows(account, scale, size),
         "units_together": sum(contributions),
         "unit_count": account.explanation.feature_map.shape[1],
         "unit_sources": clean(head.sources_in_words()),
         "unit_quantity": held,
-        "unit_mean": mean_of(are_shares=are_shares),
+        "unit_mean": mean_of(holds),
         "unit_scale": scale,
-        "unit_bar": _bar_of(scale, "scale-units", held),
+        "unit_bar": bar_of(scale, "scale-units", held),
         "ablation": _ablation(account, scale, size),
     }
 
@@ -334,25 +306,7 @@ def _unit_rows(
 def _unit_view(
     account: Account, unit: int, scale: Scale, size: tuple[int, int]
 ) -> MapView:
-    maps = account.explanation.unit_maps(unit)
-    laid = maps.on_photo(0, size)[0]
-    if not bool(maps.maps.any()):
-        alt = f"Unit {unit}: 0 in every place of the photo."
-        return MapView.of(
-            laid,
-            scale,
-            alt,
-            blank="no activation (all 0)",
-        )
-
-    greatest, there = place(laid)
-    mean = number(float(maps.maps.mean()))
-    held = quantity(are_shares=maps.are_shares)
-    alt = (
-        f"Unit {unit}: strongest {there} ({held} {number(greatest)}), {mean} on "
-        "average."
-    )
-    return MapView.of(laid, scale, alt)
+    return unit_view(account.explanation.unit_maps(unit), 0, scale, size)
 
 
 # ---- ablation
@@ -372,9 +326,7 @@ def _ablation(
     shown = units[:_MOST_ABLATED]
     return {
         "rows": _change_rows(account),
-        "maps": [
-            (unit, _unit_view(account, unit, scale, size)) for unit in shown
-        ],
+        "maps": _views_off(account, shown, scale, size),
         "more": len(units) - len(shown),
         "units": listing([str(unit) for unit in units], 8),
         "noun": "unit" if len(units) == 1 else "units",
@@ -386,10 +338,23 @@ def _ablation(
             else "This unit does not fire here"
         ),
         "hardly": abs(before - after) < _HARDLY * abs(before),
+        "after_first": after,
         "turned": ablation.turned_over()[0],
         "after": account.label(int(ablation.after[0].argmax())),
         "turning": listing([str(unit) for unit in account.turning or ()], 12),
     }
+
+
+def _views_off(
+    account: Account, units: list[int], scale: Scale, size: tuple[int, int]
+) -> list[tuple[str, MapView]]:
+    """The units that are switched off: names and maps; of heads the signed ones."""
+    if account.heads is not None:
+        return views_of_heads(account, units, size)
+    return [
+        (f"unit {unit}", _unit_view(account, unit, scale, size))
+        for unit in units
+    ]
 
 
 def _change_rows(account: Account) -> list[tuple[Change, Markup, Markup]]:
@@ -409,17 +374,6 @@ def _change_rows(account: Account) -> list[tuple[Change, Markup, Markup]]:
 
 
 # ---- scales and filters
-
-
-def _bar_of(scale: Scale, name: str, unit: str) -> Markup:
-    if scale.is_blank:
-        return Markup("")
-    drawn, lut = shown(scale, scale.style)
-    label = (
-        f"Colour scale from {number(drawn.low)} to {number(drawn.high)} {unit}, "
-        f"{scale.over}"
-    )
-    return colour_bar(drawn, lut, name, label)
 
 
 def _filter_view(filters: Filters) -> FilterView:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from unitscope.attribution.effects import Effect
+from unitscope.attribution.unit_maps import Held
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _MINUS = "−"
@@ -84,24 +87,60 @@ def percent(value: float | None) -> str:
     return f"{value:.1%}"
 
 
-def quantity(*, are_shares: bool) -> str:
+_QUANTITIES: dict[Held, str] = {
+    "activations": "activation",
+    "shares": "share × cells",
+    "attention": "attention × patches",
+    "evidence": "evidence at every place",
+}
+_MEANS: dict[Held, str] = {
+    "activations": "mean activation",
+    "shares": "pooled activation",
+    "attention": "attention to patches",
+    "evidence": "from the patches",
+}
+_IN_FULL: dict[Held, str] = {
+    "activations": "Activations as the network computed them",
+    "shares": (
+        "What every cell gives of the pooled unit, times the number of cells, so that the "
+        "mean of the map is the pooled unit"
+    ),
+    "attention": (
+        "The share of its attention that a head pays to every patch, times the number of "
+        "patches: 1 is attention spread evenly over the patches"
+    ),
+    "evidence": (
+        "What every patch gives to the class through the head, times the number of patches, "
+        "so that the mean of the map is what all patches give"
+    ),
+}
+
+
+EFFECTS_IN_WORDS: dict[Effect, str] = {
+    "direct": (
+        "the direct effect: the logits without what these heads write to them, all else held "
+        "and the last divisor following; algebra on one forward pass"
+    ),
+    "total": (
+        "the total effect: a real forward pass in which all tokens take nothing from these "
+        "heads, so that later blocks react"
+    ),
+}
+
+
+def quantity(hold: Held) -> str:
     """What the cells of a unit's map hold, for a colour bar."""
-    return "share × cells" if are_shares else "activation"
+    return _QUANTITIES[hold]
 
 
-def mean_of(*, are_shares: bool) -> str:
+def mean_of(hold: Held) -> str:
     """What the mean of a unit's map is called."""
-    return "pooled activation" if are_shares else "mean activation"
+    return _MEANS[hold]
 
 
-def quantity_in_full(*, are_shares: bool) -> str:
-    """The same for a legend."""
-    if are_shares:
-        return (
-            "What every cell gives of the pooled unit, times the number of cells, so that "
-            "the mean of the map is the pooled unit"
-        )
-    return "Activations as the network computed them"
+def quantity_in_full(hold: Held) -> str:
+    """What the cells of a unit's map hold, for a legend."""
+    return _IN_FULL[hold]
 
 
 def tick(value: float) -> str:

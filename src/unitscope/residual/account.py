@@ -23,13 +23,15 @@ from unitscope.residual.grounds import (
 )
 from unitscope.residual.path import StreamPass, StreamPath
 from unitscope.residual.sums import Sums, Vectors
-from unitscope.tracing.functions import LINEAR_FUNCTIONS
 
 PATCHES = "patches"
 MLPS = "MLPs"
 OTHER_LAYERS = "other layers"
 EMBEDDING = "embedding"
 BIAS = "bias"
+
+THROUGH_HEADS = (PATCHES, CLASS_TOKEN, OTHER_TOKENS)
+"""The parts that heads of attention give; patches may be read directly, too."""
 
 _ORDER = (
     PATCHES,
@@ -50,13 +52,14 @@ class StreamAccount:
     the patches. `contributions` are what every head gives through all tokens. `parts` add
     up to the logits. `attention` is the share of its attention that each head gives to
     each patch, times the number of patches: 1 everywhere where a head attends to all
-    patches alike, and to nothing else.
+    patches alike, and to nothing else. `written` is what each MLP wrote, in their order.
     """
 
     maps: Float[Tensor, "photo class row col"]
     contributions: Float[Tensor, "photo class unit"]
     parts: dict[str, Float[Tensor, "photo class"]]
     attention: Float[Tensor, "photo unit row col"]
+    written: tuple[Float[Tensor, "photo class"], ...] = ()
 
     @classmethod
     def of(cls, path: StreamPath, passed: StreamPass) -> StreamAccount:
@@ -69,6 +72,10 @@ class StreamAccount:
                 torch.cat(heads, dim=1).transpose(1, 2).contiguous(),
                 _parts(path, sums, passed.logits),
                 _attention(path, passed),
+                tuple(
+                    sums.written[index].sum(dim=1).expand_as(passed.logits)
+                    for index in path.mlps
+                ),
             )
 
     def check(
@@ -109,6 +116,7 @@ class StreamAccount:
             self.contributions[photos],
             {name: part[photos] for name, part in self.parts.items()},
             self.attention[photos],
+            tuple(each[photos] for each in self.written),
         )
 
     def joined(self, others: list[StreamAccount]) -> StreamAccount:
@@ -122,6 +130,10 @@ class StreamAccount:
                 for name in self.parts
             },
             torch.cat([each.attention for each in every]),
+            tuple(
+                torch.cat(same)
+                for same in zip(*(each.written for each in every), strict=True)
+            ),
         )
 
 
@@ -132,16 +144,14 @@ def _parts(
     parts = {PATCHES: [part.sum(dim=1) for part in sums.patches.values()]}
     for name, part in sums.others.items():
         parts[name] = [part.sum(dim=1)]
-    names = {
-        step.index: step.name
+    embedding = {
+        step.index
         for step in path.steps
-        if isinstance(step, Written)
+        if isinstance(step, Written) and step.is_embedding
     }
-    first = path.calls[0].index
     for index, part in sums.written.items():
-        is_mlp = names[index] in LINEAR_FUNCTIONS
-        name = MLPS if is_mlp else OTHER_LAYERS
-        name = EMBEDDING if index < first else name
+        name = MLPS if index in path.mlps else OTHER_LAYERS
+        name = EMBEDDING if index in embedding else name
         parts.setdefault(name, []).append(part.sum(dim=1))
     parts[EMBEDDING] = [*parts.get(EMBEDDING, []), *_sum_of(sums.embedding)]
     parts[BIAS] = _sum_of(sums.constant)

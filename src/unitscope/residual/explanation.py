@@ -15,9 +15,14 @@ from unitscope.attribution.classes import (
     class_indices,
     largest_first,
 )
+from unitscope.attribution.effects import Effect, check_effect
 from unitscope.attribution.explanation import Explanation, Units
+from unitscope.attribution.rounding import relative_difference
+from unitscope.errors import LayerError, near_matches
 from unitscope.residual.head import ResidualHead
+from unitscope.residual.replacement import HeadMeans, Replacement
 from unitscope.residual.stream import Stream
+from unitscope.tracing.layers import check_units
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,11 +83,58 @@ class ResidualExplanation(Explanation):
     ) -> Float[Tensor, "batch unit class row col"]:
         """What every patch gives through single heads: signed maps, in logits.
 
-        The maps of all heads add up to `cams`. One more forward pass. Raises UnitError for
+        The maps of all heads add up to `cams`, but for a mean of the patches that is read
+        beside the token. One more forward pass. Raises UnitError for
         a head that does not exist, and ModelError where the network has changed since.
         """
         maps = self.stream.head_maps(self._chosen_units(units))
         return maps[:, :, self._classes_or_all(classes)]
+
+    @property
+    def writes(self) -> dict[str, Float[Tensor, "batch class"]]:
+        """What every MLP writes to the logits, by layer; they add up to parts["MLPs"].
+
+        An MLP that writes several times is told as `layer`, `layer:2` and so on.
+        """
+        return dict(zip(self._mlps(), self.stream.account.written, strict=True))
+
+    def neurons(
+        self, block: int | str, classes: Classes | None = None
+    ) -> Float[Tensor, "batch neuron class"]:
+        """What every neuron of an MLP writes to the logits, by its number or layer.
+
+        With what its bias writes they add up to `writes` of that layer. One more forward
+        pass. Raises LayerError where there is no such MLP, and ModelError where the
+        network has changed since.
+        """
+        given = self.stream.neurons(self._mlp(block))
+        return given[:, :, self._classes_or_all(classes)]
+
+    def _mlps(self) -> list[str]:
+        """The names of all MLPs."""
+        names: list[str] = []
+        for name in self.head.mlps:
+            times = 1 + sum(each.split(":")[0] == name for each in names)
+            names.append(name if times == 1 else f"{name}:{times}")
+        return names
+
+    def _mlp(self, block: int | str) -> int:
+        """The number of an MLP."""
+        names = self._mlps()
+        if isinstance(block, str):
+            if block in names:
+                return names.index(block)
+            near = near_matches(block, names)
+            raise LayerError(
+                f"there is no MLP '{block}' among the {len(names)} that write to the "
+                f"logits{near}: explanation.writes names them"
+            )
+        if isinstance(block, bool) or not 0 <= block < len(names):
+            raise LayerError(
+                f"there is no MLP {block!r}: {len(names)} write to the logits, numbered "
+                "from 0; explanation.writes names them"
+            )
+        return block
 
     def ablate(self, units: Units) -> ResidualExplanation:
         """The explanation with heads off, by a real forward pass: later blocks react.
@@ -100,30 +152,40 @@ class ResidualExplanation(Explanation):
             off=self._off_with(chosen),
         )
 
+    def logits_without(
+        self, units: Units, effect: Effect = "total"
+    ) -> Float[Tensor, "batch class"]:
+        """See Explanation: `total_logits` or `direct_logits`."""
+        check_effect(effect, self.head)
+        if effect == "direct":
+            return self.direct_logits(units)
+        return self.total_logits(units)
+
     def ablate_each(
         self,
         classes: Classes | None = None,
         units: Units | None = None,
-        by: ResidualExplanation | None = None,
+        by: ResidualExplanation | HeadMeans | None = None,
     ) -> Float[Tensor, "batch unit class"]:
         """The logits with each head off in turn: total effects, by real forward passes.
 
         With `by` a head is not silent, but all tokens take from it what those of other
-        photos did, on average: with one photo that is patching.
+        photos did, on average: with one photo that is patching. `Atlas.head_means` has the
+        mean over a data set.
         """
         chosen = self._units_or_all(units)
-        logits = self.stream.total_logits_each(chosen, _stream_of(by))
+        logits = self.stream.total_logits_each(chosen, _replacement(by))
         return logits[:, :, self._classes_or_all(classes)]
 
     def total_logits(
-        self, units: Units, by: ResidualExplanation | None = None
+        self, units: Units, by: ResidualExplanation | HeadMeans | None = None
     ) -> Float[Tensor, "batch class"]:
         """The logits of a real forward pass with heads off, or replaced: see `ablate_each`."""
         chosen = self._chosen_units(units)
-        return self.stream.total_logits(chosen, _stream_of(by))
+        return self.stream.total_logits(chosen, _replacement(by))
 
     def direct_logits(
-        self, units: Units, by: ResidualExplanation | None = None
+        self, units: Units, by: ResidualExplanation | HeadMeans | None = None
     ) -> Float[Tensor, "batch class"]:
         """The logits without what heads write to them, all else held: a direct effect.
 
@@ -132,19 +194,19 @@ class ResidualExplanation(Explanation):
         """
         keep = torch.ones((1, self.feature_map.shape[1]))
         keep[:, self._chosen_units(units)] = 0
-        return self.stream.direct_logits(keep, _stream_of(by))[:, 0]
+        return self.stream.direct_logits(keep, _replacement(by))[:, 0]
 
     def direct_logits_each(
         self,
         classes: Classes | None = None,
         units: Units | None = None,
-        by: ResidualExplanation | None = None,
+        by: ResidualExplanation | HeadMeans | None = None,
     ) -> Float[Tensor, "batch unit class"]:
         """The same for each head, or each of `units`, in turn."""
         chosen = self._units_or_all(units)
         keep = torch.ones((len(chosen), self.feature_map.shape[1]))
         keep[range(len(chosen)), chosen] = 0
-        logits = self.stream.direct_logits(keep, _stream_of(by))
+        logits = self.stream.direct_logits(keep, _replacement(by))
         return logits[:, :, self._classes_or_all(classes)]
 
     def maximal_unit(self, which: int | str) -> int:
@@ -159,6 +221,21 @@ class ResidualExplanation(Explanation):
         gains = self.contributions_of(None)[:, :, chosen].mean(dim=0)
         return largest_first(gains, self.labels, count)
 
+    def block_contributions_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class block"]:
+        """What the heads of every block give together, through all tokens."""
+        given = self.contributions_of(classes)
+        units = range(given.shape[2])
+        block = [self.head.block_of(unit) for unit in units]
+        sums = given.new_zeros((*given.shape[:2], len(self.head.blocks)))
+        return sums.index_add(2, torch.tensor(block).to(given.device), given)
+
+    def parts_error(self) -> float:
+        """How far the sum of all parts is from the logits, relative to the largest one."""
+        total = self.stream.account.total()
+        return float(relative_difference(total, self.logits).max())
+
     def rounding_error(self, dtype: torch.dtype) -> float:
         """What rounding may do to the sum of all parts, relative to the largest logit."""
         return float(self.stream.account.rounding(self.logits, dtype).max())
@@ -172,6 +249,10 @@ class ResidualExplanation(Explanation):
         assert isinstance(joined, ResidualExplanation)
         stream = self.stream.joined([each.stream for each in same])
         return dataclasses.replace(joined, stream=stream)
+
+    def _chosen_units(self, units: Units) -> list[int]:
+        heads = self.feature_map.shape[1]
+        return check_units(units, heads, "the list of attention heads")
 
     def _of(self, values: Tensor, classes: Classes | None) -> Tensor:
         """The values of some classes, which are along axis 1."""
@@ -189,5 +270,7 @@ class ResidualExplanation(Explanation):
         return dataclasses.replace(cut, stream=self.stream[image])
 
 
-def _stream_of(explanation: ResidualExplanation | None) -> Stream | None:
-    return None if explanation is None else explanation.stream
+def _replacement(
+    by: ResidualExplanation | HeadMeans | None,
+) -> Replacement | None:
+    return by.stream if isinstance(by, ResidualExplanation) else by

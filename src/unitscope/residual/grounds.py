@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unitscope.attribution.readings import Reading
+from unitscope.attribution.steps import affine
 from unitscope.residual.attention import Attended, AttentionCall
 from unitscope.residual.rows import Row
 from unitscope.residual.step import StreamStep, Variants
@@ -79,7 +80,7 @@ class Attention(StreamStep):
             name: part.sum(dim=1, keepdim=True) for name, part in others.items()
         }
         heads: dict[Hashable, Tensor] = {self.index: by_head}
-        width = read.values.shape[-1]
+        width = read.taken.shape[-1]
         for head in read.apart:
             own = torch.zeros_like(patches)
             units = slice(head * width, (head + 1) * width)
@@ -119,13 +120,18 @@ class Pooled(StreamStep):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Written(StreamStep):
-    """What a layer wrote for the token, whatever it computed it from."""
+    """What a layer wrote for the token, whatever it computed it from.
+
+    An MLP computed it from the token alone; the embedding comes before all attention.
+    """
 
     of_photos = True
 
     row: Row
+    is_mlp: bool = False
+    is_embedding: bool = False
 
-    def made(self, result: Any) -> Tensor:
+    def made(self, result: Any) -> Tensor | None:
         """See StreamStep."""
         tensor = first_tensor(result)
         assert tensor is not None
@@ -138,6 +144,26 @@ class Written(StreamStep):
     def of_vectors(self, before: Sequence[Variants], read: Tensor) -> Variants:
         """See StreamStep."""
         return read
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Neurons(Written):
+    """What every neuron of an MLP wrote for the token, and behind them the bias."""
+
+    def meet(self, call: WithArguments) -> Tensor:
+        """See StreamStep."""
+        tensors = list(tensors_in((call.args, call.kwargs)))
+        hidden = _plain(self.row.of(tensors[1 if self.name == "addmm" else 0]))
+        caught = Caught(tensors[0].detach(), call.args, call.kwargs)
+        weight, bias = affine(self.name, caught)
+        written = hidden[:, :, None] * weight.T
+        if bias is None:
+            bias = weight.new_zeros(len(weight))
+        beside = bias.expand(len(hidden), 1, -1)
+        return torch.cat([written, beside], dim=1)
+
+    def made(self, result: Any) -> None:
+        """See StreamStep."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -179,6 +205,17 @@ class JoinedConstant(Constant):
         tensors = list(tensors_in((call.args, call.kwargs)))
         vector = self.row.of(tensors[self.position].detach())
         return _plain(vector)[:, None].clone()
+
+
+def attends_at(steps: Sequence[StreamStep], place: int) -> bool:
+    """Whether the step at a place goes back to attention, or to a pool of patches."""
+    places = [place]
+    while places:
+        step = steps[places.pop()]
+        if isinstance(step, (Attention, Pooled)):
+            return True
+        places += step.before
+    return False
 
 
 def _plain(tensor: Tensor) -> Tensor:

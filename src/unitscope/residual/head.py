@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from unitscope.attribution.head import Head
+from unitscope.attribution.unit_maps import Held
 
 HEADS = "attention heads"
 """Stands for a layer: its units are the heads of all blocks. No module has a space."""
@@ -16,7 +18,8 @@ class ResidualHead(Head):
     """The token that is read is a sum: of what heads of attention moved to it, and MLPs wrote.
 
     Units are the heads of all blocks, block by block; `unit_names` calls them
-    "block.head". `blocks` are the layers that hold the attention calls. `reason` says why
+    "block.head". `blocks` are the layers that hold the attention calls, `mlps`
+    those that are MLPs. `reason` says why
     there is no exact head. `error` is the largest difference between the sum of all parts
     and the logits. `held` says that numbers that the photo sets multiply the stream:
     they count as constants.
@@ -25,11 +28,13 @@ class ResidualHead(Head):
     kind = "residual"
     exact = False
     adds_up = True
+    unit_noun = "head"
 
     reason: str
     blocks: tuple[str, ...]
     unit_names: tuple[str, ...] = field(repr=False)
     tokens: int
+    mlps: tuple[str, ...] = ()
     held: bool = False
 
     def describe(self) -> str:
@@ -53,6 +58,18 @@ class ResidualHead(Head):
         """See Head."""
         return self.unit_names[unit]
 
+    def block_of(self, unit: int) -> int:
+        """The block that a head is in, from 0: its place in `blocks`."""
+        return int(self.unit_names[unit].partition(".")[0])
+
+    def gives_activations(self, units: Sequence[int]) -> bool:
+        """See Head: they hold attention."""
+        return False
+
+    def maps_hold(self, units: Sequence[int]) -> Held:
+        """See Head."""
+        return "attention"
+
     def as_json(self) -> dict[str, Any]:
         """The head as plain data: the "answer" of docs/json.md."""
         return {
@@ -60,5 +77,6 @@ class ResidualHead(Head):
             "reason": self.reason,
             "blocks": list(self.blocks),
             "unit_names": list(self.unit_names),
+            "tokens": self.tokens,
             "held": self.held,
         }

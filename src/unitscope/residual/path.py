@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.readings import slices_of
+from unitscope.errors import InputError
 from unitscope.residual.attention import Attended, AttentionCall
-from unitscope.residual.grounds import Attention
+from unitscope.residual.grounds import Attention, Neurons, Written
 from unitscope.residual.patches import Patches
 from unitscope.residual.step import StreamStep, Variants
 from unitscope.residual.sums import Sums
@@ -36,14 +37,26 @@ class Change(NamedTuple):
     """
 
     keep: Float[Tensor, "photo unit"]
-    by: Sequence[Float[Tensor, "photo2 head token unit"]] | None = None
+    by: Sequence[Float[Tensor, "photo2 _ _ _"]] | None = None
 
 
 class StreamPass(NamedTuple):
-    """One forward pass: the logits, and what every step of the stream read."""
+    """One forward pass: the logits, and what every step of the stream read.
+
+    `outputs` are what all tokens take from the heads of every block, where asked for.
+    """
 
     logits: Float[Tensor, "photo class"]
     read: list[Any]
+    outputs: tuple[Float[Tensor, "photo _ _ _"], ...] = ()
+
+
+def as_variants(read: Sequence[Any]) -> tuple[Any, ...]:
+    """What was read, without what single tokens gave: (photo, variant, head, unit)."""
+    return tuple(
+        own.by_head()[:, None] if isinstance(own, Attended) else own
+        for own in read
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +84,24 @@ class StreamPath:
         return list(calls.values())
 
     @property
+    def mlps(self) -> dict[int, int]:
+        """The places of what MLPs wrote, by the call's index, in the order of calls."""
+        found = {
+            step.index: place
+            for place, step in enumerate(self.steps)
+            if isinstance(step, Written) and step.is_mlp
+        }
+        return dict(sorted(found.items()))
+
+    def with_neurons(self, place: int) -> StreamPath:
+        """The same path, of which one MLP is read neuron by neuron."""
+        mlp = self.steps[place]
+        assert isinstance(mlp, Written)
+        steps = list(self.steps)
+        steps[place] = Neurons(index=mlp.index, name=mlp.name, row=mlp.row)
+        return replace(self, steps=tuple(steps))
+
+    @property
     def heads(self) -> list[tuple[int, int]]:
         """All heads in the order of units: the block, and the head in it, from 0."""
         return [
@@ -89,16 +120,22 @@ class StreamPath:
         }
 
     def run(
-        self, module: nn.Module, x: Tensor, change: Change | None = None
+        self,
+        module: nn.Module,
+        x: Tensor,
+        change: Change | None = None,
+        *,
+        with_outputs: bool = False,
     ) -> StreamPass:
         """One forward pass, read; some heads may be changed in it.
 
         Raises HeadError where the network takes another path than the traced one.
         """
-        tap = _StreamTap(self.steps, self._changed(change))
+        wanted = self._calls_by_key if with_outputs else {}
+        tap = _StreamTap(self.steps, self._changed(change), wanted)
         logits = self._logits(module, x, tap)
         read = [tap.read.get(place) for place in range(len(self.steps))]
-        return StreamPass(logits, read)
+        return StreamPass(logits, read, self._outputs_of(tap))
 
     def logits_with(
         self, module: nn.Module, x: Tensor, change: Change
@@ -106,12 +143,23 @@ class StreamPath:
         """The logits of a real pass in which some heads are changed."""
         return self._logits(module, x, _StreamTap((), self._changed(change)))
 
-    def outputs(self, module: nn.Module, x: Tensor) -> list[Tensor]:
-        """What all tokens take from the heads of every block, (photo, head, token, unit)."""
-        calls = {(call.index, call.name): call for call in self.calls}
-        tap = _StreamTap((), {}, calls)
+    def outputs(
+        self, module: nn.Module, x: Tensor
+    ) -> tuple[Float[Tensor, "photo _ _ _"], ...]:
+        """What all tokens take from the heads of every block: (photo, head, token, unit)."""
+        tap = _StreamTap((), {}, self._calls_by_key)
         self._logits(module, x, tap)
-        return [tap.outputs[call.index] for call in self.calls]
+        return self._outputs_of(tap)
+
+    @property
+    def _calls_by_key(self) -> dict[_Key, AttentionCall]:
+        return {(call.index, call.name): call for call in self.calls}
+
+    def _outputs_of(self, tap: _StreamTap) -> tuple[Tensor, ...]:
+        found = tap.outputs
+        return tuple(
+            found[call.index] for call in self.calls if call.index in found
+        )
 
     def _logits(
         self, module: nn.Module, x: Tensor, tap: _StreamTap
@@ -167,6 +215,7 @@ class _OfCall(NamedTuple):
         keep = self.keep.to(outputs)[:, :, None, None]
         changed = outputs * keep
         if self.by is not None:
+            check_fits(self.by, outputs)
             changed = changed + self.by.to(outputs) * (1 - keep)
         made = self.call.result_of(changed, tensor, arguments)
         return with_tensor(result, tensor, made)
@@ -194,12 +243,12 @@ class _StreamTap(CallCounter):
                 self._by_call[(step.index, step.name)].append((place, step))
         self._changed = changed
         self._wanted = wanted or {}
-        self._waiting = {*self._by_call, *changed, *self._wanted}
+        self._unmet = {*self._by_call, *changed, *self._wanted}
         self._arguments: Arguments | None = None
 
     def met_all(self) -> bool:
         """Whether all of the calls were met."""
-        return not self._waiting
+        return not self._unmet
 
     def meet(
         self,
@@ -211,7 +260,7 @@ class _StreamTap(CallCounter):
         """See CallCounter."""
         self._arguments = None
         key = (index, name)
-        if key not in self._waiting:
+        if key not in self._unmet:
             return args
         self._arguments = Arguments(args, kwargs)
         with torch.no_grad(), uncounted(), _plainly(args):
@@ -240,7 +289,7 @@ class _StreamTap(CallCounter):
                 self.outputs[key[0]] = outputs.to(torch.float32).clone()
             for place, step in self._by_call.get(key, ()):
                 self._take(place, step.made(result))
-        self._waiting.discard(key)
+        self._unmet.discard(key)
         return result
 
     def _take(self, place: int, read: Any) -> None:
@@ -252,3 +301,21 @@ def _plainly(values: Any) -> AbstractContextManager[Any]:
     """A context in which a caller's autocast does not round."""
     tensor = first_tensor(values)
     return without_autocast(torch.empty(0) if tensor is None else tensor)
+
+
+def check_fits(by: Tensor, own: Tensor) -> None:
+    """Raise InputError where a replacement has other heads, tokens or widths."""
+    theirs, ours = tuple(by.shape[1:]), tuple(own.shape[1:])
+    if theirs != ours:
+        raise other_network(
+            "×".join(map(str, theirs)), "×".join(map(str, ours)), "numbers"
+        )
+
+
+def other_network(theirs: object, ours: object, what: str) -> InputError:
+    """The error for a replacement from another network, or from inputs of another size."""
+    return InputError(
+        "heads cannot be replaced by those of another network, or of inputs of another "
+        f"size: these have {theirs} {what}, those of this network {ours}; give what the "
+        "same network did"
+    )

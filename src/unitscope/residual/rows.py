@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ UNITS = -2
 # Give the very numbers that they are given, each in its place.
 _SAME = CASTS | COPIES | DROPOUTS
 # Give numbers that they are given, in other places.
-_MOVING = RESHAPES | AXIS_REORDERINGS | SELECTIONS | DIVIDERS
+MOVING = RESHAPES | AXIS_REORDERINGS | SELECTIONS | DIVIDERS
 
 # Two photos, so that their axis can be told from axes of length one.
 PHOTOS = 2
@@ -65,24 +66,35 @@ class Row:
         )
         return self.of(tensor.expand(shape)).to(torch.float32)
 
-    def before(
-        self, call: Call, shape: tuple[int, ...] | None = None
-    ) -> Row | None:
+    def before(self, call: Call) -> Row | None:
         """Where the same numbers lie in the first argument of a call.
 
         None where the call is none that only moves numbers along, or moves those of a
-        token apart. The call was traced with two photos. With a `shape`, in that argument
-        when it has this shape.
+        token apart. The call was traced with two photos.
         """
         if not call.inputs:
             return None
-        shape = call.inputs[0].shape if shape is None else shape
+        shape = call.inputs[0].shape
         if call.name in _SAME:
             return self if shape == call.shape else None
-        if call.name not in _MOVING:
+        if call.name not in MOVING:
             return None
-        places = torch.arange(math.prod(shape)).view(call.inputs[0].shape)
-        return self.found(self.of(_moved(call, places)), shape)
+        return self.before_all([call], shape)
+
+    def before_all(
+        self, moves: Sequence[Call], shape: tuple[int, ...]
+    ) -> Row | None:
+        """The same for calls that only move numbers, the last one first.
+
+        In the first argument of the first one, when it has this shape.
+        """
+        first = moves[-1].inputs[0].shape
+        places: Tensor | None = torch.arange(math.prod(first)).view(first)
+        for call in reversed(moves):
+            places = None if places is None else moved(call, places)
+        if places is None or places.ndim != len(self.axes):
+            return None
+        return self.found(self.of(places), shape)
 
     @classmethod
     def found(cls, places: Tensor, shape: tuple[int, ...]) -> Row | None:
@@ -101,16 +113,20 @@ class Row:
         return row if torch.equal(row.of(all_places), places) else None
 
 
-def _moved(call: Call, places: Tensor) -> Tensor:
-    """What a call makes of a tensor of places."""
+def moved(call: Call, places: Tensor) -> Tensor | None:
+    """What a call that only moves numbers makes of a tensor of places.
+
+    None where its arguments are spelled in a way that is not known.
+    """
     name = call.name
-    if name in ("T", "mT"):
-        moved = getattr(places, name)
-    else:
-        arguments: dict[str, Any] = dict(call.kwargs)
-        arguments.pop("input", None)
-        moved = getattr(torch.Tensor, name)(places, *call.args[1:], **arguments)
-    if isinstance(moved, Tensor):
-        return moved
-    chosen: Tensor = moved[call.place]
-    return chosen
+    arguments: dict[str, Any] = dict(call.kwargs)
+    arguments.pop("input", None)
+    try:
+        if name in ("T", "mT"):
+            made = getattr(places, name)
+        else:
+            function = getattr(torch.Tensor, name)
+            made = function(places, *call.args[1:], **arguments)
+        return made if isinstance(made, Tensor) else made[call.place]
+    except (IndexError, RuntimeError, TypeError, ValueError):
+        return None

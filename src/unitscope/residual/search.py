@@ -7,19 +7,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from unitscope.attribution.constants import Constants
 from unitscope.attribution.probes import probes
-from unitscope.errors import HeadError
+from unitscope.errors import HeadError, kind_and_text
 from unitscope.residual.account import StreamAccount
 from unitscope.residual.head import HEADS, ResidualHead
 from unitscope.residual.patches import Patches
-from unitscope.residual.path import Change, StreamPath
+from unitscope.residual.path import Change, StreamPath, as_variants
 from unitscope.residual.rows import PHOTOS
 from unitscope.residual.step import StreamStep
 from unitscope.residual.steps import Scaled, Sides
 from unitscope.residual.walk import StreamWalk
+from unitscope.tracing.blame import is_ours, is_passed_on
 from unitscope.tracing.calls import Call
 from unitscope.tracing.ending import Ending
 from unitscope.tracing.trace import Trace, trace
+
+# Give numbers of a tensor to Python.
+_TAKING = ("item", "tolist", "__float__", "__int__")
 
 
 def find_stream(
@@ -39,7 +44,7 @@ def find_stream(
     parts do not add up to the logits.
     """
     inputs = probes(example)
-    traced = trace(module, torch.cat(inputs)[:PHOTOS])
+    traced = _traced(module, torch.cat(inputs)[:PHOTOS])
     walk = StreamWalk(traced, single)
     walk.walk(_logits_call(traced, ending))
     steps = list(walk.steps)
@@ -62,13 +67,30 @@ def find_stream(
             grid=path.patches.grid,
             map_shape=(len(path.heads), *path.patches.cells),
             reason=reason,
-            blocks=_blocks(path, traced),
+            blocks=_layers(traced, [call.index for call in path.calls]),
+            mlps=_layers(traced, list(path.mlps)),
             unit_names=tuple(f"{block}.{head}" for block, head in path.heads),
             tokens=_tokens_read(path),
-            held=_is_held(steps),
+            held=_is_held(steps) or _takes_numbers(traced),
         ),
         path,
     )
+
+
+def _traced(module: nn.Module, photos: Tensor) -> Trace:
+    """A pass with several photos; raises HeadError where the network takes one only."""
+    try:
+        return trace(module, photos)
+    except KeyboardInterrupt:
+        raise
+    # It is the user's code, and may raise anything.
+    except BaseException as error:
+        if is_passed_on(error) or is_ours(error):
+            raise
+        raise HeadError(
+            f"the network fails with {len(photos)} photos at a time "
+            f"({kind_and_text(error)})"
+        ) from None
 
 
 def _logits_call(traced: Trace, ending: Ending) -> Call:
@@ -79,7 +101,7 @@ def _logits_call(traced: Trace, ending: Ending) -> Call:
         call for call in traced.calls if (call.index, call.name) == ending.call
     ]
     if not found:
-        raise HeadError("the network takes another path with two photos")
+        raise HeadError("it takes another path with two photos than with one")
     return found[0]
 
 
@@ -88,24 +110,33 @@ def _prove(
 ) -> float:
     """How far the parts of a real pass are from its logits, with every head as in `keep`.
 
-    Raises HeadError where that is more than rounding.
+    Raises HeadError where that is more than rounding, or where the logits computed anew
+    from what was written are others.
     """
-    passed = path.run(module, x, Change(keep))
+    try:
+        passed = path.run(module, x, Change(keep))
+    except HeadError:
+        raise HeadError(
+            "it takes another path with two photos than with one"
+        ) from None
     account = StreamAccount.of(path, passed)
-    return account.check(passed.logits, x.dtype)
+    error = account.check(passed.logits, x.dtype)
+    anew = path.logits(as_variants(passed.read))[:, 0]
+    account.check(anew, x.dtype)
+    return error
 
 
-def _blocks(path: StreamPath, traced: Trace) -> tuple[str, ...]:
-    """The layer in which each attention call runs."""
+def _layers(traced: Trace, indices: Sequence[int]) -> tuple[str, ...]:
+    """The layer in which each of some calls runs."""
     names = []
-    for call in path.calls:
+    for index in indices:
         ends_next = [
             (name, run.leaf)
             for name, run in zip(traced.names(), traced.runs, strict=True)
-            if run.call.index >= call.index
+            if run.call.index >= index
         ]
         name, is_leaf = ends_next[0] if ends_next else ("the network", False)
-        # What follows the attention is a part of the same layer.
+        # What follows the call is a part of the same layer.
         is_inside = is_leaf and "." in name
         names.append(name.rpartition(".")[0] if is_inside else name)
     return tuple(names)
@@ -122,3 +153,11 @@ def _tokens_read(path: StreamPath) -> int:
 def _is_held(steps: Sequence[StreamStep]) -> bool:
     """Whether numbers that the photo sets multiply the stream."""
     return any(isinstance(step, Scaled) and step.is_gate for step in steps)
+
+
+def _takes_numbers(traced: Trace) -> bool:
+    """Whether Python takes numbers out of tensors that the photo sets."""
+    constants = Constants()
+    return any(
+        call.name in _TAKING and call not in constants for call in traced.calls
+    )

@@ -22,29 +22,51 @@ from unitscope.tracing.taps import Caught
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Added(StreamStep):
-    """The sum of several vectors, each with a sign or a factor, and a plain number."""
+    """The sum of several vectors, each with a sign or a factor, and of a plain number.
+
+    `number` is the factor of the number, which the call is given; None where it has none.
+    """
 
     factors: tuple[float, ...]
-    number: float = 0.0
+    number: float | None = None
 
-    def of_sums(self, before: Sequence[Sums], read: Any) -> Sums:
+    def meet(self, call: WithArguments) -> float:
+        """See StreamStep."""
+        return 0.0 if self.number is None else self.number * number_of(call)
+
+    def of_sums(self, before: Sequence[Sums], read: float | None) -> Sums:
         """See StreamStep."""
         total = Sums()
         for part, factor in zip(before, self.factors, strict=True):
             scaled = part if factor == 1 else part.times(factor)
             total = total.plus(scaled)
-        if self.number:
+        if read:
             like = before[0].total()
-            total = total.shifted(torch.full_like(like[:, None], self.number))
+            total = total.shifted(torch.full_like(like[:, None], read))
         return total
 
-    def of_vectors(self, before: Sequence[Variants], read: Any) -> Variants:
+    def of_vectors(
+        self, before: Sequence[Variants], read: float | None
+    ) -> Variants:
         """See StreamStep."""
         first, *rest = (
             part * factor
             for part, factor in zip(before, self.factors, strict=True)
         )
-        return sum(rest, first + self.number)
+        return sum(rest, first + (read or 0.0))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Centred(StreamStep):
+    """A vector minus its mean."""
+
+    def of_sums(self, before: Sequence[Sums], read: Any) -> Sums:
+        """See StreamStep."""
+        return before[0].mapped(centred)
+
+    def of_vectors(self, before: Sequence[Variants], read: Any) -> Variants:
+        """See StreamStep."""
+        return centred(before[0])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,8 +84,7 @@ class Scaled(StreamStep):
         """See StreamStep."""
         tensors = list(tensors_in((call.args, call.kwargs)))
         if len(tensors) == 1:
-            first, second = (*call.args, *call.kwargs.values())[:2]
-            return float(first if isinstance(second, Tensor) else second)
+            return number_of(call)
         other = tensors[1 - self.position]
         return self.row.of_all(other.detach(), tensors)[:, None].clone()
 
@@ -93,11 +114,18 @@ class Linear(StreamStep):
     """A linear layer; or the output projection inside a call that is all of attention."""
 
     attention: AttentionCall | None = None
+    # Of an einsum: which tensor the weights are, and its axes as (class, unit…).
+    position: int = 1
+    axes: tuple[int, ...] = ()
 
     def meet(self, call: WithArguments) -> Weights:
         """See StreamStep."""
         if self.attention is not None:
             return Weights(*self.attention.projection(call))
+        if self.axes:
+            tensors = list(tensors_in((call.args, call.kwargs)))
+            weight = _plain(tensors[self.position])
+            return Weights(weight.permute(self.axes).flatten(1), None)
         first = next(tensors_in((call.args, call.kwargs)))
         caught = Caught(first.detach(), call.args, call.kwargs)
         return Weights(*affine(self.name, caught))
@@ -127,13 +155,20 @@ class Gain(NamedTuple):
 class Normalised(StreamStep):
     """A vector over one number of its own: its deviation, root mean square, or length.
 
-    Of sums that number is held.
+    Of sums that number is held. `written` says what keeps the divisor from being zero
+    where the normalisation is written out; there the mean square is taken `factor` times,
+    and `beside` is added to the root.
     """
 
     kind: str
+    written: float | None = None
+    factor: float = 1.0
+    beside: float = 0.0
 
     def meet(self, call: WithArguments) -> Gain:
         """See StreamStep."""
+        if self.written is not None:
+            return Gain(1.0, None, self.written)
         if self.kind == "length":
             eps = call.argument(3, "eps") if self.name == "normalize" else None
             return Gain(1.0, None, 1e-12 if eps is None else float(eps))
@@ -166,15 +201,14 @@ class Normalised(StreamStep):
         return divided if read.shift is None else divided + read.shift
 
     def _centred(self, vectors: Tensor) -> Tensor:
-        if self.kind != "layer":
-            return vectors
-        return vectors - vectors.mean(dim=-1, keepdim=True)
+        return centred(vectors) if self.kind == "layer" else vectors
 
     def _divisor(self, vectors: Tensor, eps: float) -> Tensor:
         if self.kind == "length":
             lengths: Tensor = linalg.vector_norm(vectors, dim=-1, keepdim=True)
             return lengths.clamp(min=eps)
-        return (vectors.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+        mean = vectors.square().mean(dim=-1, keepdim=True)
+        return (mean * self.factor + eps).sqrt() + self.beside
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -243,6 +277,18 @@ class Sides(StreamStep):
         """See StreamStep."""
         (number,) = before
         return torch.cat([self.complement - number, number], dim=-1)
+
+
+def centred(vectors: Tensor) -> Tensor:
+    """Vectors minus the mean of each."""
+    return vectors - vectors.mean(dim=-1, keepdim=True)
+
+
+def number_of(call: WithArguments) -> float:
+    """The plain number that a sum or a product of one tensor is given."""
+    both = (*call.args, *(call.kwargs.get(key) for key in ("input", "other")))
+    numbers = [one for one in both if isinstance(one, (int, float))]
+    return float(numbers[0]) if numbers else 0.0
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -16,9 +16,15 @@ from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import check_same, same_enough
 from unitscope.residual.account import StreamAccount, head_maps
-from unitscope.residual.attention import Attended
 from unitscope.residual.grounds import Attention
-from unitscope.residual.path import Change, StreamPass, StreamPath
+from unitscope.residual.path import (
+    Change,
+    StreamPath,
+    as_variants,
+    check_fits,
+    other_network,
+)
+from unitscope.residual.replacement import Replacement
 from unitscope.tracing.calling import Calling
 from unitscope.tracing.layers import evaluating
 
@@ -27,7 +33,7 @@ _COPIES = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class Stream(Replacement):
     """The residual stream of some photos: what was read of it in a pass of the network.
 
     `inputs` are the photos, `keep` is 1 for heads that were on in that pass, 0 for others.
@@ -65,7 +71,7 @@ class Stream:
             module,
             path,
             x,
-            _vectors(path, passed),
+            as_variants(passed.read),
             StreamAccount.of(path, passed),
             passed.logits,
             keep,
@@ -111,13 +117,13 @@ class Stream:
     def direct_logits(
         self,
         keep: Float[Tensor, "variant unit"],
-        by: Stream | None = None,
+        by: Replacement | None = None,
     ) -> Float[Tensor, "photo variant class"]:
         """The logits when only what heads write to the logits changes, all else held.
 
         Later blocks do not see the change; the divisors of normalisations follow it. In
         every variant each head is multiplied by its number in `keep`; of what is missing
-        to 1, what the photos of `by` took from the head is put in its place, on average.
+        to 1, what `by` took from the head is put in its place.
         """
         variants = []
         units = self.path.units_by_call
@@ -125,7 +131,10 @@ class Stream:
             own = self.read[place]
             if isinstance(step, Attention):
                 share = keep[:, units[step.index], None].to(own)
-                other = 0 if by is None else by.read[place].mean(dim=0)
+                other = torch.zeros(()).to(own)
+                if by is not None:
+                    other = by.taken(self.path, place).to(own)
+                    check_fits(other, own[0])
                 own = own * share + other * (1 - share)
             variants.append(own)
         with torch.no_grad(), without_autocast(self.logits):
@@ -142,28 +151,38 @@ class Stream:
             )
 
     def total_logits(
-        self, units: Sequence[int], by: Stream | None = None
+        self, units: Sequence[int], by: Replacement | None = None
     ) -> Float[Tensor, "photo class"]:
         """The logits of a real pass with heads off, or with what `by` took there."""
         keep = self.keep.clone()
         keep[list(units)] = 0
         with self._running():
             self._check_unchanged()
-            change = Change(keep[None], None if by is None else by.outputs())
+            change = Change(keep[None], self._put_in(by))
             return self.path.logits_with(self.module, self.inputs, change)
 
     def total_logits_each(
-        self, units: Sequence[int], by: Stream | None = None
+        self, units: Sequence[int], by: Replacement | None = None
     ) -> Float[Tensor, "photo unit class"]:
         """The same with each head alone, by real passes; some heads at a time."""
-        outputs = None if by is None else by.outputs()
+        outputs = self._put_in(by)
         with self._running():
             photos = [self[image] for image in range(len(self))]
             return torch.stack(
                 [photo._without_each(units, outputs) for photo in photos]
             )
 
-    def outputs(self) -> list[Float[Tensor, "1 head token unit"]]:
+    def taken(
+        self, path: StreamPath, place: int
+    ) -> Float[Tensor, "1 head unit"]:
+        """See Replacement."""
+        if len(path.steps) != len(self.path.steps):
+            theirs, ours = len(self.path.steps), len(path.steps)
+            raise other_network(theirs, ours, "steps")
+        taken: Tensor = self.read[place]
+        return taken.mean(dim=0)
+
+    def outputs(self) -> list[Float[Tensor, "1 _ _ _"]]:
         """What all tokens take from the heads of every block, on average over the photos."""
         with self._running():
             self._check_unchanged()
@@ -182,6 +201,29 @@ class Stream:
             passed = self.path.run(self.module, self.inputs, keep)
         check_same(passed.logits, self.logits, self.inputs.dtype)
         return head_maps(self.path, passed, units)
+
+    def neurons(self, mlp: int) -> Float[Tensor, "photo neuron class"]:
+        """What every neuron of an MLP writes to the logits, by the number of the MLP.
+
+        One more forward pass.
+        """
+        index, place = list(self.path.mlps.items())[mlp]
+        path = self.path.with_neurons(place)
+        with self._running():
+            passed = path.run(self.module, self.inputs, Change(self.keep[None]))
+        check_same(passed.logits, self.logits, self.inputs.dtype)
+        with without_autocast(self.logits):
+            return path.sums(passed.read).written[index][:, :-1]
+
+    def _put_in(self, by: Replacement | None) -> list[Tensor] | None:
+        """What all tokens take instead, by block; None where heads fall silent."""
+        if by is None:
+            return None
+        outputs = list(by.outputs())
+        blocks = len(self.path.calls)
+        if len(outputs) != blocks:
+            raise other_network(len(outputs), blocks, "blocks")
+        return outputs
 
     def _without_each(
         self, units: Sequence[int], by: list[Tensor] | None
@@ -236,11 +278,3 @@ class Stream:
     def _running(self) -> Iterator[None]:
         with evaluating(self.module), self.calling.installed(self.module):
             yield
-
-
-def _vectors(path: StreamPath, passed: StreamPass) -> tuple[Any, ...]:
-    """What was read, without what single tokens gave: (photo, variant, head, unit)."""
-    return tuple(
-        own.by_head()[:, None] if isinstance(own, Attended) else own
-        for own in passed.read
-    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,17 +36,25 @@ class Sums:
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Sums:
         """The parts after a linear map of vectors."""
-
-        def all_of(parts: dict[Key, Vectors]) -> dict[Key, Vectors]:
-            return {key: change(part) for key, part in parts.items()}
-
+        # All small parts at once: few large products cost less than many small ones.
+        small = [
+            *self.others.values(),
+            *self.written.values(),
+            *self.heads.values(),
+            *(
+                part
+                for part in (self.embedding, self.constant)
+                if part is not None
+            ),
+        ]
+        changed = iter(_changed_at_once(small, change))
         return Sums(
-            all_of(self.patches),
-            all_of(self.others),
-            all_of(self.written),
-            all_of(self.heads),
-            None if self.embedding is None else change(self.embedding),
-            None if self.constant is None else change(self.constant),
+            {key: change(part) for key, part in self.patches.items()},
+            {key: next(changed) for key in self.others},
+            {key: next(changed) for key in self.written},
+            {key: next(changed) for key in self.heads},
+            None if self.embedding is None else next(changed),
+            None if self.constant is None else next(changed),
         )
 
     def times(self, factor: float) -> Sums:
@@ -78,6 +87,18 @@ class Sums:
         parts += [part for part in alone if part is not None]
         total: Tensor = sum(part.sum(dim=1) for part in parts)  # type: ignore[assignment]
         return total
+
+
+def _changed_at_once(
+    parts: Sequence[Vectors], change: Callable[[Tensor], Tensor]
+) -> Sequence[Vectors]:
+    """Several parts after a linear map of their vectors."""
+    if len(parts) < 2:
+        return [change(part) for part in parts]
+    photos = max(len(part) for part in parts)
+    joined = torch.cat([part.expand(photos, -1, -1) for part in parts], dim=1)
+    counts = [part.shape[1] for part in parts]
+    return torch.split(change(joined), counts, dim=1)
 
 
 def _added(one: Vectors | None, other: Vectors | None) -> Vectors | None:

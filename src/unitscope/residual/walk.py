@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unitscope.attribution.constants import Constants
-from unitscope.attribution.head_walk import behind_guards, normalises_all
-from unitscope.attribution.pooling import Pool, input_position, pool_at
 from unitscope.errors import HeadError
 from unitscope.geometry import Grid
-from unitscope.residual.attention import (
-    PRODUCTS,
-    WHOLE,
-    AttentionCall,
-    attention_at,
-    mixes_tokens,
-    values_of,
-)
+from unitscope.residual.attention import attention_at, mixes_tokens
+from unitscope.residual.branches import Branches
+from unitscope.residual.divisors import divisor_at, is_centred, normalisation_at
 from unitscope.residual.gates import is_made_from
 from unitscope.residual.grounds import (
     Attention,
     Constant,
     JoinedConstant,
     Pooled,
-    Tokens,
     Written,
+    attends_at,
 )
-from unitscope.residual.rows import PHOTO, PHOTOS, UNITS, Row
+from unitscope.residual.places import Places
+from unitscope.residual.projections import averaged_rows, projection_at
+from unitscope.residual.rows import MOVING, PHOTO, PHOTOS, UNITS, Row
 from unitscope.residual.step import StreamStep
 from unitscope.residual.steps import (
     Added,
     BatchNormalised,
+    Centred,
     Joined,
     Linear,
     Normalised,
     Scaled,
 )
+from unitscope.residual.token_axis import joined_axis
+from unitscope.residual.unfollowed import NoAttentionError, attends
 from unitscope.tracing.calls import Call
 from unitscope.tracing.functions import (
     CONCATENATIONS,
     ELEMENTWISE_PRODUCTS,
-    LENGTHS,
     LINEAR_FUNCTIONS,
     QUOTIENTS,
     SUM_SIGNS,
     UNIT_NORMALISATIONS,
 )
-from unitscope.tracing.roles import Tokens as TokenRole
 from unitscope.tracing.trace import Trace
+
+# Tokens, or networks of an ensemble, whose mean or sum is followed one by one.
+_MOST_AVERAGED = 8
 
 
 class StreamWalk:
@@ -56,36 +57,53 @@ class StreamWalk:
     """
 
     def __init__(self, traced: Trace, single: Trace) -> None:
-        self._single = {(call.index, call.place): call for call in single.calls}
-        self._input_size = single.input_size
         # Before it, tokens are only made.
         self._first_attention = min(
             (call.index for call in traced.calls if mixes_tokens(call)),
             default=0,
         )
+        self._has_attention = any(map(attends, traced.calls))
         self._constants = Constants()
         self._known: dict[tuple[int, Row], int] = {}
-        self._pools: dict[int, Pool] = {}
+        self._pooled: dict[int, tuple[tuple[int, int], Grid]] = {}
+        self._ends: list[Call] = []
+        self._made: dict[int, Call] = {}
+        self._places = Places(single)
         self.steps: list[StreamStep] = []
-
-    @property
-    def attentions(self) -> list[Attention]:
-        """The steps that read attention, in the order of their calls."""
-        found = [each for each in self.steps if isinstance(each, Attention)]
-        return sorted(found, key=lambda step: step.index)
 
     def walk(self, logits: Call) -> int:
         """The place of the step that makes the logits (photo, class).
 
         Raises HeadError, saying why, where the token that is read cannot be followed to
-        any attention.
+        any attention, or not to all that it pays.
         """
-        place = self._step_of(logits, Row((PHOTO, UNITS)))
-        if not self.attentions:
-            raise HeadError(
-                "the logits are not read from a token that attends to others"
-            )
+        if not self._has_attention:
+            raise NoAttentionError("the network has no attention")
+        try:
+            place = self._step_of(logits, Row((PHOTO, UNITS)))
+        except RecursionError:
+            raise HeadError("the network is too deep to be followed") from None
+        stream = {call for call, _ in self._known}
+        branches = Branches(stream, self._constants, self._places)
+        if not any(isinstance(each, Attention) for each in self.steps):
+            raise HeadError(branches.why(self._ends, self._made))
+        branches.mark(self.steps, self._made, self._first_attention)
         return place
+
+    def grids(self) -> dict[tuple[int, int], Grid]:
+        """Where the patches lie, or may be taken to lie, by their (rows, cols)."""
+        found = {}
+        for step in self.steps:
+            if isinstance(step, Pooled):
+                cells, grid = self._pooled[step.index]
+                found[cells] = grid
+            elif isinstance(step, Attention):
+                grid = self._places.grid(step)
+                if found.setdefault(step.tokens.patches, grid) != grid:
+                    raise HeadError(
+                        "blocks attend to the patches in several orders"
+                    )
+        return found
 
     def _step_of(self, call: Call, row: Row) -> int:
         key = (id(call), row)
@@ -101,29 +119,33 @@ class StreamWalk:
         earlier = row.before(call)
         if earlier is not None:
             return self._step_of(call.inputs[0], earlier)
-        split = self._split(call, row)
-        if split is not None:
-            return split
-        pooled = self._pooled(call, row)
-        if pooled is not None:
-            return pooled
+        for found in (self._split, self._averaged, self._pool):
+            place = found(call, row)
+            if place is not None:
+                return place
         try:
-            found = self._affine(call, row)
+            affine = self._affine(call, row)
         except _Ended:
-            found = None
-        if found is None:
+            affine = None
+        if affine is None:
             # What was walked in vain is no part of the way.
             self._forget(done)
             return self._written(call, row)
-        return found
+        return affine
 
     def _written(self, call: Call, row: Row) -> int:
         if call.index < 0:
             raise _Ended(f"'{call.name}'")
-        return self._add(Written(index=call.index, name=call.name, row=row))
+        self._ends.append(call)
+        step = Written(index=call.index, name=call.name, row=row)
+        self._made[len(self.steps)] = call
+        return self._add(step)
 
     def _forget(self, done: int) -> None:
         del self.steps[done:]
+        self._made = {
+            place: call for place, call in self._made.items() if place < done
+        }
         self._known = {
             key: place for key, place in self._known.items() if place < done
         }
@@ -132,11 +154,11 @@ class StreamWalk:
         self.steps.append(step)
         return len(self.steps) - 1
 
-    def _attention(self, call: Call, row: Row) -> int | None:
-        found = attention_at(call, row)
-        if found is None:
+    def _attention(self, call: Call, row: Row, merged: str = "") -> int | None:
+        found = attention_at(call, row, merged)
+        if found is None or found.values_of(call) in self._constants:
             return None
-        tokens = self._tokens(call, found)
+        tokens = self._places.tokens(call, found)
         if tokens is None:
             return None
         place = self._add(
@@ -155,88 +177,59 @@ class StreamWalk:
             )
         return place
 
-    def grids(self) -> dict[tuple[int, int], Grid]:
-        """Where the patches lie, or may be taken to lie, by their (rows, cols)."""
-        found = {}
-        for step in self.steps:
-            if isinstance(step, Pooled):
-                pool = self._pools[step.index]
-                found[pool.cells] = pool.grid
-            elif isinstance(step, Attention):
-                found.setdefault(step.tokens.patches, self._grid(step))
-        return found
-
-    def _grid(self, step: Attention) -> Grid:
-        single = self._single[(step.index, 0)]
-        axis = 0 if single.name == WHOLE else -2
-        values = values_of(single)
-        role = self._role_along(values, axis % len(values.shape))
-        assert role is not None
-        if role.row_axis is None or role.col_axis is None:
-            return Grid.tiling(self._input_size, (role.rows, role.cols))
-        return Grid(role.row_axis, role.col_axis)
-
-    def _tokens(self, call: Call, found: AttentionCall) -> Tokens | None:
-        """Which of the tokens that are attended to are patches."""
-        single = self._single.get((call.index, call.place))
-        if single is None or single.name != call.name:
-            return None
-        values = values_of(single)
-        axis = 0 if found.name == WHOLE else len(values.shape) - 2
-        role = self._role_along(values, axis)
-        if role is None:
-            return None
-        count = values.shape[axis]
-        queries = call.shape[0 if found.name == WHOLE else -2]
-        own = found.query if queries == count else None
-        if own is None and role.before == 1:
-            own = 0
-        return Tokens(role.before, role.rows, role.cols, own)
-
-    def _role_along(self, values: Call, axis: int) -> TokenRole | None:
-        """The role of the axis of tokens; of a call before where the own one was lost."""
-        count = values.shape[axis]
-        frontier: list[Call] = [values]
-        seen: set[int] = set()
-        while frontier and len(seen) < 40:
-            call = frontier.pop(0)
-            seen.add(id(call))
-            layout = call.layout or ()
-            for place, role in enumerate(layout):
-                if isinstance(role, TokenRole) and len(layout) == len(
-                    call.shape
-                ):
-                    if call.shape[place] == count and (
-                        call is not values or place == axis
-                    ):
-                        return role
-            frontier += [each for each in call.inputs if id(each) not in seen]
-        return None
-
     def _split(self, call: Call, row: Row) -> int | None:
         """Behind a call that parts photos from heads, which shared an axis."""
-        if not call.inputs or call.inputs[0].name not in PRODUCTS:
+        moves = [call]
+        while moves[-1].name in MOVING and moves[-1].inputs:
+            moves.append(moves[-1].inputs[0])
+        product = moves.pop()
+        if not moves or len(product.shape) != 3 or not mixes_tokens(product):
             return None
-        product = call.inputs[0]
-        if len(product.shape) != 3 or product.shape[0] % PHOTOS:
+        length, *others = product.shape
+        if length % PHOTOS:
             return None
-        shape = (PHOTOS, product.shape[0] // PHOTOS, *product.shape[1:])
-        earlier = row.before(call, shape)
-        if earlier is None:
-            return None
-        return self._attention(product, earlier)
+        heads = length // PHOTOS
+        for merged, pair in (("bh", (PHOTOS, heads)), ("hb", (heads, PHOTOS))):
+            earlier = row.before_all(moves, (*pair, *others))
+            if earlier is not None:
+                found = self._attention(product, earlier, merged)
+                if found is not None:
+                    return found
+        return None
 
-    def _pooled(self, call: Call, row: Row) -> int | None:
-        if row.axes != (PHOTO, UNITS):
+    def _averaged(self, call: Call, row: Row) -> int | None:
+        """The mean or sum of a few tokens, or of the networks of an ensemble."""
+        if call.name == "stack":
+            return self._stacked(call, row)
+        if call.name not in ("mean", "sum") or len(call.inputs) != 1:
             return None
-        single = self._single.get((call.index, call.place))
-        if single is None or single.name != call.name:
+        (source,) = call.inputs
+        rows = averaged_rows(call, row, self._places)
+        if not 1 <= len(rows) <= _MOST_AVERAGED:
             return None
-        pool = pool_at(single, self._input_size)
-        if pool is None or len(pool.calls) != 1 or call.name == "sum":
+        factor = 1 / len(rows) if call.name == "mean" else 1.0
+        if source in self._constants:
+            return None
+        before = tuple(self._step_of(source, each) for each in rows)
+        return self._add(Added(before=before, factors=(factor,) * len(before)))
+
+    def _stacked(self, call: Call, row: Row) -> int | None:
+        axis = int(call.argument(1, "dim", 0)) % len(call.shape)
+        index = row.axes[axis]
+        if index < 0:
+            return None
+        before = Row(row.axes[:axis] + row.axes[axis + 1 :])
+        source = call.inputs[index]
+        if source in self._constants:
+            return self._constant(call, before, index, JoinedConstant)
+        return self._step_of(source, before)
+
+    def _pool(self, call: Call, row: Row) -> int | None:
+        pool = self._places.pool(call) if row.axes == (PHOTO, UNITS) else None
+        if pool is None:
             return None
         read = pool.calls[0]
-        self._pools[read.index] = pool
+        self._pooled[read.index] = (pool.cells, pool.grid)
         return self._add(
             Pooled(index=read.index, name=read.name, reading=pool.reading())
         )
@@ -244,6 +237,8 @@ class StreamWalk:
     def _affine(self, call: Call, row: Row) -> int | None:
         """The step of a call that is affine in what came before; None where it is not."""
         if call.name in SUM_SIGNS:
+            if is_centred(call) and row.units_are_last:
+                return self._behind(Centred, call, call.inputs[0], row)
             return self._sum(call, row)
         if call.name in CONCATENATIONS:
             return self._joined(call, row)
@@ -253,40 +248,35 @@ class StreamWalk:
             return self._normalised(call, row)
         if call.name == "batch_norm" and row.axes == (PHOTO, UNITS):
             return self._behind(BatchNormalised, call, call.inputs[0], row)
-        if call.name in LINEAR_FUNCTIONS and row.units_are_last:
+        if call.name == "einsum" or (
+            call.name in LINEAR_FUNCTIONS and row.units_are_last
+        ):
             return self._linear(call, row)
         return None
 
     def _sum(self, call: Call, row: Row) -> int | None:
-        sign = SUM_SIGNS[call.name]
         alpha = call.kwargs.get("alpha", 1)
-        if not isinstance(alpha, (int, float)) or sign < 0:
+        if not isinstance(alpha, (int, float)):
             return None
+        signs = [1.0, SUM_SIGNS[call.name] * alpha]
+        if call.name in ("rsub", "__rsub__"):
+            signs = signs[::-1]
         before, factors = [], []
         for position, each in enumerate(call.inputs):
-            factor = float(alpha) if position == 1 else 1.0
             if each in self._constants:
                 before.append(self._constant(call, row, position))
             elif each.shape == call.shape:
                 before.append(self._step_of(each, row))
             else:
                 return None
-            factors.append(factor)
-        number = 0.0
-        if len(call.inputs) == 1:
-            plain = [
-                each
-                for each in (*call.args, *call.kwargs.values())
-                if isinstance(each, (int, float))
-            ]
-            number = float(plain[0]) if plain else 0.0
+            factors.append(signs[position])
         return self._add(
             Added(
                 index=call.index,
                 name=call.name,
                 before=tuple(before),
                 factors=tuple(factors),
-                number=number,
+                number=signs[1] if len(call.inputs) == 1 else None,
             )
         )
 
@@ -308,8 +298,7 @@ class StreamWalk:
         )
 
     def _joined(self, call: Call, row: Row) -> int | None:
-        axis = call.argument(1, "dim", call.kwargs.get("axis", 0))
-        axis %= len(call.shape)
+        axis = joined_axis(call)
         if row.axes[axis] == PHOTO:
             return None
         if row.axes[axis] == UNITS:
@@ -349,17 +338,15 @@ class StreamWalk:
         ]
         if divides:
             moving = [position for position in moving if position == 0]
-        if divides and call.inputs and len(call.inputs) == 2 and moving:
-            length = behind_guards(call.inputs[1])
-            if length.name in LENGTHS and length.inputs[0] is call.inputs[0]:
-                return self._behind(
-                    Normalised, call, call.inputs[0], row, kind="length"
-                )
+        for position in moving if row.units_are_last else ():
+            place = self._divided(call, position, row)
+            if place is not None:
+                return place
+        others = [each for each in call.inputs if each not in self._constants]
         attending = []
         for position in moving:
-            done = len(self.steps)
             found = self._step_of(call.inputs[position], row)
-            if self._attends(done, found) or len(call.inputs) == 1:
+            if attends_at(self.steps, found) or len(others) == 1:
                 attending.append((position, found))
         if len(attending) != 1:
             return None
@@ -387,46 +374,66 @@ class StreamWalk:
             )
         )
 
-    def _attends(self, done: int, found: int) -> bool:
-        """Whether a step goes back to attention."""
-        places = [found]
-        while places:
-            step = self.steps[places.pop()]
-            if isinstance(step, (Attention, Pooled)):
-                return True
-            places += step.before
-        return False
+    def _divided(self, call: Call, position: int, row: Row) -> int | None:
+        """A vector over a number of its own, written out; scaled first, maybe."""
+        vector = call.inputs[position]
+        scale: Scaled | None = None
+        divisor = divisor_at(call, position, vector)
+        if divisor is None and vector.name in ELEMENTWISE_PRODUCTS:
+            moving = [each not in self._constants for each in vector.inputs]
+            if len(moving) != 2 or moving.count(True) != 1:
+                return None
+            at = moving.index(True)
+            scale = Scaled(
+                index=vector.index, name=vector.name, row=row, position=at
+            )
+            vector = vector.inputs[at]
+            divisor = divisor_at(call, position, vector)
+        if divisor is None or vector.shape != call.shape:
+            return None
+        place = self._add(
+            Normalised(
+                index=call.index,
+                name=call.name,
+                before=(self._step_of(vector, row),),
+                kind=divisor.kind,
+                written=divisor.eps,
+                factor=divisor.factor,
+                beside=divisor.beside,
+            )
+        )
+        return (
+            place
+            if scale is None
+            else self._add(replace(scale, before=(place,)))
+        )
 
     def _normalised(self, call: Call, row: Row) -> int | None:
+        kind = normalisation_at(call)
+        if kind is None or not (
+            row.units_are_last or row.axes == (PHOTO, UNITS)
+        ):
+            return None
         if not all(each in self._constants for each in call.inputs[1:]):
-            return None
-        if not row.units_are_last and row.axes != (PHOTO, UNITS):
-            return None
-        if not normalises_all(call, call.shape[-1]):
-            return None
-        kind = {"root mean square": "root mean square", "length": "length"}.get(
-            UNIT_NORMALISATIONS[call.name], "layer"
-        )
-        if call.name == "group_norm" and len(call.shape) != 2:
             return None
         return self._behind(Normalised, call, call.inputs[0], row, kind=kind)
 
     def _linear(self, call: Call, row: Row) -> int | None:
-        position = input_position(call)
-        weights = [
-            each for place, each in enumerate(call.inputs) if place != position
-        ]
-        if not all(each in self._constants for each in weights):
+        spelled = projection_at(call, row, self._constants)
+        if spelled is None:
             return None
-        before = call.inputs[position]
-        if before.shape[:-1] != call.shape[:-1]:
-            return None
-        found = self._step_of(before, row)
-        if not self._attends(0, found):
+        found = self._step_of(call.inputs[spelled.input], spelled.row)
+        if not attends_at(self.steps, found):
             # Not the stream, but a layer that writes into it.
             raise _Ended("a linear layer of something else")
         return self._add(
-            Linear(index=call.index, name=call.name, before=(found,))
+            Linear(
+                index=call.index,
+                name=call.name,
+                before=(found,),
+                position=1 - spelled.input,
+                axes=spelled.axes,
+            )
         )
 
     def _behind(

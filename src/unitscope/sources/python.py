@@ -175,9 +175,9 @@ class _Builder:
         try:
             with contextlib.redirect_stdout(sys.stderr), self.running():
                 network = self.make(**arguments)
-        except UnitscopeError:
+        except (UnitscopeError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise ModelError(
                 f"{self.name} failed ({kind_and_text(error)}): it must build the "
                 f"network, in '{self.request.spec}'"
@@ -260,7 +260,7 @@ def _failing(where: str, code: UserCode | None = None) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except UnitscopeError:
+    except (UnitscopeError, KeyboardInterrupt):
         raise
     except ModuleNotFoundError as error:
         missing = shown(error.name or one_line(error))
@@ -272,7 +272,7 @@ def _failing(where: str, code: UserCode | None = None) -> Iterator[None]:
         remedy = "put what it does as a program under if __name__ == '__main__'"
         text = kind_and_text(error)
         raise _import_error(where, text, remedy) from error
-    except Exception as error:
+    except BaseException as error:
         remedy = "correct it first"
         if "relative import" in str(error):
             remedy = (

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from unitscope.tracing.arguments import WithArguments, tensors_in
 from unitscope.tracing.blame import called
+from unitscope.tracing.mode import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Arguments(WithArguments):
     kwargs: dict[str, Any]
 
 
-class CallCounter(TorchFunctionMode):
+class CallCounter(Mode):
     """Numbers the calls of a forward pass as a trace does, and shows each to `meet`.
 
     One of them watches a pass at a time: the work of a second one would be counted. So

@@ -31,6 +31,9 @@ def write_unit_tables(atlas: StoredAtlas) -> None:
         extend(top_images, _top_images(layer, summary))
         extend(sample_images, _sample_images(layer, summary))
 
+    if any(layer.heads is not None for layer in atlas.layers):
+        for layer in atlas.layers:
+            extend(units, _heads(layer, atlas.summary(layer.name)))
     name_units(units)
     tables = {
         "units": units,
@@ -54,16 +57,20 @@ def name_units(units: dict[str, list[Any]]) -> None:
     """Add the columns `name` and `named_by` to those of the table `units`.
 
     A unit is named by the concept that it detects, or else by the class to which it
-    responds most; a dead unit has no name.
+    responds most; a dead unit has no name. Heads of attention are named by concepts only:
+    how much of its attention goes to patches tells little of what a head looks at.
     """
     count = len(units["unit"])
     names: list[str | None] = [None] * count
+    heads = units.get("head", names)
     named_by: list[str | None] = [None] * count
     for place in range(count):
         class_name = units["best_class_name"][place]
         if units.get("detector") and units["detector"][place]:
             names[place] = units["concept_name"][place]
             named_by[place] = "concept"
+        elif heads[place] is not None:
+            continue
         elif class_name is not None and not units["dead"][place]:
             names[place] = class_name
             named_by[place] = "class"
@@ -95,6 +102,20 @@ def _units(
             for place, quantile in enumerate(QUANTILES)
         },
         **_class_preferences(atlas, layer, summary),
+    }
+
+
+def _heads(layer: AtlasLayer, summary: LayerSummary) -> dict[str, Any]:
+    """The names of heads of attention, and what they give; null for other units."""
+    nothing: list[None] = [None] * layer.units
+    if layer.heads is None or summary.heads is None:
+        names = ("head", "contribution_mean", "contribution_size")
+        return dict.fromkeys(names, nothing)
+    mean, size = summary.heads.contributions
+    return {
+        "head": list(layer.heads.names),
+        "contribution_mean": mean,
+        "contribution_size": size,
     }
 
 

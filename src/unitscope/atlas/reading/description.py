@@ -55,10 +55,11 @@ def _layer_facts(atlas: StoredAtlas) -> Iterator[tuple[str, str]]:
         rows = zip(units["layer"], units["dead"], strict=True)
         dead = sum(is_dead for name, is_dead in rows if name == layer.name)
         cells = "×".join(map(str, layer.cells))
-        yield (
-            "layer",
-            f"{layer.name}: {layer.units} units of {cells} cells, {dead} dead",
-        )
+        if layer.heads is not None:
+            words = f"{layer.units} heads, their attention to {cells} patches"
+        else:
+            words = f"{layer.units} units of {cells} cells, {dead} dead"
+        yield "layer", f"{layer.name}: {words}"
 
 
 def _accuracy_facts(atlas: StoredAtlas) -> Iterator[tuple[str, str]]:

@@ -131,6 +131,7 @@ def locked(folder: Path) -> Iterator[None]:
     make_folder(folder / WORK)
     try:
         with filelock.FileLock(folder / WORK / "lock", timeout=0):
+            clean_up(folder / WORK)
             yield
     except filelock.Timeout:
         raise AtlasError(

@@ -7,11 +7,15 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from unitscope.atlas.storage import AtlasLayer
+from unitscope.atlas.storage import AtlasHeads, AtlasLayer
+from unitscope.atlas.summaries.head_sums import HeadShape
+from unitscope.attribution.activations import HeadActivity
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.errors import InputError
 from unitscope.model import Classifier
+from unitscope.residual.head import HEADS, ResidualHead
 from unitscope.tracing.layers import Layer, find_layer, find_map_layer
 
 _SEED = 3
@@ -40,6 +44,10 @@ def chosen_layers(
 
     chosen: dict[str, AtlasLayer] = {}
     for name in names:
+        heads = _heads_named(model, name)
+        if heads is not None:
+            chosen[name] = heads
+            continue
         layer = find_map_layer(layers, name)
         units, rows, cols = layer.shape
         chosen[name] = AtlasLayer(
@@ -66,6 +74,24 @@ def _default_names(model: Classifier) -> list[str]:
             f"({reason}): name layers (--layer)"
         )
     return [] if head.has_table else [head.layer]
+
+
+def _heads_named(model: Classifier, name: str) -> AtlasLayer | None:
+    """The heads of attention as a layer, where that is what a name means."""
+    head = model.head_or_refusal()[0]
+    if name != HEADS or not isinstance(head, ResidualHead):
+        return None
+    units, rows, cols = head.map_shape
+    return AtlasLayer(
+        name=name,
+        kind="attention",
+        units=units,
+        cells=(rows, cols),
+        grid=head.grid,
+        is_head=False,
+        scale=1.0,
+        heads=AtlasHeads(head.unit_names, HeadShape((), 1.0, 1.0)),
+    )
 
 
 def _is_map_of(
@@ -120,14 +146,30 @@ def with_scales(
         if not layer.is_head:
             maps = activations.layers[layer.name]
         assert maps is not None
-        scale = _power_of_two(float(maps.abs().max()))
-        scaled.append(dataclasses.replace(layer, scale=scale))
+        heads = layer.heads
+        if heads is not None and activations.heads is not None:
+            shape = _shape_of(activations.heads)
+            heads = dataclasses.replace(heads, shape=shape)
+        scaled.append(
+            dataclasses.replace(layer, scale=_scale_of([maps]), heads=heads)
+        )
     logits = activations.logits[0].tolist()
     return scaled, [float(f"{logit:.6g}") for logit in logits]
 
 
-def _power_of_two(value: float) -> float:
-    """The power of two nearest to a positive number; 1 for others."""
+def _shape_of(heads: HeadActivity) -> HeadShape:
+    """The sizes of what heads give, and their scales."""
+    sizes = (tuple(map(int, output.shape[1:])) for output in heads.outputs)
+    return HeadShape(
+        tuple((head, token, width) for head, token, width in sizes),
+        _scale_of(heads.outputs),
+        _scale_of([heads.contributions]),
+    )
+
+
+def _scale_of(numbers: Sequence[Tensor]) -> float:
+    """The power of two nearest to the largest of some numbers; 1 for 0."""
+    value = max(float(each.abs().max()) for each in numbers)
     if not 0 < value < math.inf:
         return 1.0
     return 2.0 ** round(math.log2(value))

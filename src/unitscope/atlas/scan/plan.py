@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,7 @@ class ScanPlan:
     def _model_facts(self, facts: NetworkFacts) -> dict[str, Any]:
         provenance = facts.provenance
         head = exact_head(self.model)
+        reading = reading_of(self.model.preprocessing)
         return {
             "spec": provenance.spec,
             "weights": provenance.weights,
@@ -140,7 +141,7 @@ class ScanPlan:
             "labels": list(self.model.labels),
             "input_shape": list(facts.input_shape),
             "preprocessing": facts.preprocessing,
-            "reading": asdict(reading_of(self.model.preprocessing)),
+            "reading": {"white": reading.white, "original": reading.original},
             "output": facts.output,
             "head": None if head is None else _head_facts(head),
         }

@@ -17,10 +17,12 @@ from unitscope.atlas.disk.tables import write_table
 from unitscope.atlas.image_hashes import hash_key_of
 from unitscope.atlas.shards.observing import ImageBatch, Observer
 from unitscope.atlas.shards.pool import ShardTask
-from unitscope.atlas.summaries.base import Observed
+from unitscope.atlas.summaries.base import Observed, ObservedHeads
 from unitscope.atlas.summaries.layer import LayerSummary
+from unitscope.attribution.activations import Activations
 from unitscope.datasets import shown_id
 from unitscope.errors import UnitscopeError
+from unitscope.residual.head import HEADS
 
 _MEASURED = (
     "prediction",
@@ -179,6 +181,9 @@ class _ShardContent:
                 images=np.array(batch.images, np.int64),
                 hash_keys=np.array(hash_keys, np.uint64),
                 classes=classes,
+                heads=_heads_of(batch.activations, predictions)
+                if name == HEADS
+                else None,
             )
             self._summaries[name].update(observed)
 
@@ -226,3 +231,17 @@ class _ShardContent:
             "image": images,
             "stamp": [self._entries[image].stamp for image in images],
         }
+
+
+def _heads_of(
+    activations: Activations, predictions: Sequence[int]
+) -> ObservedHeads | None:
+    """What heads of attention gave, to the predicted classes; None where there are none."""
+    heads = activations.heads
+    if heads is None:
+        return None
+    given = heads.contributions[range(len(predictions)), predictions]
+    return ObservedHeads(
+        given.cpu().numpy(),
+        tuple(outputs.cpu().numpy() for outputs in heads.outputs),
+    )

@@ -18,13 +18,25 @@ _Own = TypeVar("_Own", bound="Summary")
 
 
 @dataclass(frozen=True, eq=False)
+class ObservedHeads:
+    """What heads of attention gave on some images, as float32.
+
+    `contributions` are to the predicted class of each image. `outputs` are what all
+    tokens took from the heads, (image, head, token, width) block by block.
+    """
+
+    contributions: Float[np.ndarray, "image unit"]
+    outputs: tuple[Float[np.ndarray, "image _ _ _"], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Observed:
     """The activations of one layer on some images.
 
     `maps` (image, unit, row, col) are float32 and finite, and `mean` (image, unit) are
     their means over all cells. `images` are the images' places in the data set,
     `hash_keys` random numbers that belong to the images and are the same in every run,
-    and `classes` their classes, −1 for none.
+    and `classes` their classes, −1 for none. `heads` is None unless the units are heads.
     """
 
     maps: Float[np.ndarray, "image unit row col"]
@@ -32,6 +44,7 @@ class Observed:
     images: Int64[np.ndarray, " image"]
     hash_keys: UInt64[np.ndarray, " image"]
     classes: Int64[np.ndarray, " image"]
+    heads: ObservedHeads | None = None
 
     @cached_property
     def maximum(self) -> Float[np.ndarray, "image unit"]:

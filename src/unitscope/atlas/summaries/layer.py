@@ -8,6 +8,7 @@ from typing import Any
 
 from unitscope.atlas.summaries.base import Arrays, Observed, Summary
 from unitscope.atlas.summaries.class_sums import ClassSums
+from unitscope.atlas.summaries.head_sums import HeadShape, HeadSums
 from unitscope.atlas.summaries.histogram import Histogram
 from unitscope.atlas.summaries.sample import Sample
 from unitscope.atlas.summaries.top_images import CRITERIA, TopImages
@@ -26,17 +27,22 @@ class LayerShape:
     top: int
     sample: int
     scale: float
+    heads: HeadShape | None = None
 
 
 @dataclass
 class LayerSummary(Summary):
-    """The summaries of one layer; each is updated and merged on its own."""
+    """The summaries of one layer; each is updated and merged on its own.
+
+    `heads` is None unless the units are heads of attention.
+    """
 
     shape: LayerShape
     histogram: Histogram = field(init=False)
     top: dict[str, TopImages] = field(init=False)
     sample: Sample = field(init=False)
     classes: ClassSums = field(init=False)
+    heads: HeadSums | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Start with empty summaries."""
@@ -48,16 +54,19 @@ class LayerSummary(Summary):
         }
         self.sample = Sample(shape.units, shape.sample, shape.cells)
         self.classes = ClassSums(shape.units, shape.classes, shape.scale)
+        self.heads = None if shape.heads is None else HeadSums(shape.heads)
 
     @property
     def parts(self) -> dict[str, Summary]:
         """The summaries by the names under which their arrays are stored."""
         tops = {f"top.{criterion}": top for criterion, top in self.top.items()}
+        heads = {} if self.heads is None else {"heads": self.heads}
         return {
             "histogram": self.histogram,
             **tops,
             "sample": self.sample,
             "classes": self.classes,
+            **heads,
         }
 
     def update(self, observed: Observed) -> None:
@@ -80,6 +89,8 @@ class LayerSummary(Summary):
         }
         fresh.sample = self.sample.following()
         fresh.classes = self.classes.following()
+        if self.heads is not None:
+            fresh.heads = self.heads.following()
         return fresh
 
     def arrays(self) -> Arrays:

@@ -4,6 +4,14 @@ import { percent } from "./numbers.js";
 import { show } from "./page.js";
 import { theAtlas } from "./site.js";
 
+/** @type {[term: string, text: string]} */
+const ATTENTION = [
+  "attention",
+  "Of a transformer the units are heads of attention, called by block and head. Their maps hold " +
+    "the attention that the token that is read pays to each patch, times the number of patches: 1 " +
+    "everywhere is an equal share for all, and the mean of a map is the share that goes to patches.",
+];
+
 /**
  * How the pages draw an atlas of this quantile: terms and their texts.
  * @param {number} quantile
@@ -20,6 +28,7 @@ const drawingTerms = (quantile) => [
     "As the network computed them, in their own unit and not scaled. Activations of different " +
       "units or layers cannot be compared.",
   ],
+  ATTENTION,
   [
     "contour",
     "Encloses activations at or above the unit’s threshold: the lowest value that at most " +

@@ -6,7 +6,7 @@ import { contourPath, mapsOf, outline } from "./maps.js";
 import { site, theAtlas } from "./site.js";
 import { spark } from "./spark.js";
 import { levelOf, noteOf, spritePath } from "./tiles.js";
-import { named, unitOf, value } from "./units.js";
+import { labelOfUnit, named, unitOf, value } from "./units.js";
 
 /**
  * What a card says besides the unit's name.
@@ -124,8 +124,8 @@ export const card = (place, unit, texts) => {
       h(
         "span",
         { class: "card-head" },
-        h("span", { class: "unit" }, String(unit)),
-        h("span", { class: "name" }, breakable(who.name)),
+        who.name || !layer.names ? h("span", { class: "unit" }, labelOfUnit(layer, unit)) : null,
+        h("span", { class: "name" }, breakable(who.name || `head ${labelOfUnit(layer, unit)}`)),
       ),
       h(
         "span",

@@ -21,8 +21,9 @@ const BOTTOM = 190;
  * @param {number} threshold
  * @param {string} written The threshold in words.
  * @param {string} label
+ * @param {[values: string, shares: string]} along What the axes are called.
  */
-export const histogram = (shares, bins, threshold, written, label) => {
+export const histogram = (shares, bins, threshold, written, label, [values, of]) => {
   const { logs, low, high, limit } = logarithms(bins.edges, threshold);
   // So many powers of ten lie between one cell and all of them.
   const reach = -Math.log10(bins.floor);
@@ -50,12 +51,8 @@ export const histogram = (shares, bins, threshold, written, label) => {
     ...bars,
     svg("path", { class: "base", d: `M${LEFT} ${BOTTOM}H${RIGHT}` }),
     ...octaveTicks(low, high, x),
-    svg(
-      "text",
-      { x: (LEFT + RIGHT) / 2, y: BOTTOM + 38, "text-anchor": "middle" },
-      "activation of a cell",
-    ),
-    svg("text", { x: 2, y: 12 }, "share of cells"),
+    svg("text", { x: (LEFT + RIGHT) / 2, y: BOTTOM + 38, "text-anchor": "middle" }, values),
+    svg("text", { x: 2, y: 12 }, of),
     ...(limit > low && limit < high ? thresholdMark(x(limit), written) : []),
   );
 };

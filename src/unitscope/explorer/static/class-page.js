@@ -8,7 +8,7 @@ import { hasLeft, lost, show, stepLink } from "./page.js";
 import { wholeOf } from "./sets.js";
 import { site, theAtlas } from "./site.js";
 import { tile } from "./tiles.js";
-import { className, classOf, headAt } from "./units.js";
+import { className, classOf, headAt, wordsOfLayer } from "./units.js";
 /** @import { Child } from "./dom.js" */
 
 /**
@@ -102,9 +102,11 @@ const respondingUnits = (answering) =>
     const rows = answering.filter((row) => row[0] === place);
     if (!rows.length) return null;
     return section(
-      `Units of ${layer.name} that respond most to it`,
+      layer.names
+        ? "Heads that attend most to patches on it"
+        : `Units of ${layer.name} that respond most to it`,
       small(
-        "Of the units that have it among the classes they respond to most: those whose mean on " +
+        `Of the ${wordsOfLayer(layer).noun}s that have it among the classes they respond to most: those whose mean on ` +
           "its images is the largest multiple of their mean over all images.",
       ),
       cards(

@@ -164,6 +164,9 @@ export const rowHead = (content) => h("th", { scope: "row" }, content);
  */
 export const section = (title, ...children) => h("section", {}, h("h2", {}, title), ...children);
 
+/** @param {string} text */
+export const titleCase = (text) => `${text[0].toUpperCase()}${text.slice(1)}`;
+
 /**
  * A paragraph of small print.
  * @param {...Child} children

@@ -17,6 +17,7 @@ import {
   sortOf,
   sortsOf,
   value,
+  wordsOfLayer,
 } from "./units.js";
 /** @import { Choice } from "./controls.js" */
 /** @import { CardTexts } from "./card.js" */
@@ -24,14 +25,14 @@ import {
 /** @param {Documents.Layer} layer */
 const sortChoices = (layer) =>
   /** @type {Choice[]} */ ([
-    ["", "unit number"],
+    ["", layer.names ? "block" : "unit number"],
     ...sortsOf(layer).map((name) => [name, SORTS[name].text]),
   ]);
 
 /** @param {Documents.Layer} layer */
 const filterChoices = (layer) =>
   /** @type {Choice[]} */ ([
-    ["", "all units"],
+    ["", `all ${wordsOfLayer(layer).noun}s`],
     ...Object.entries(FILTERS)
       .filter(([, filter]) => filter.measured(layer))
       .map(([name, filter]) => [name, filter.text]),
@@ -95,8 +96,25 @@ const textsOfCards = (layer, query) => {
   };
 };
 
-const intro = () => {
+/** @param {Documents.Layer} layer */
+const intro = (layer) => {
   const { images, quantile } = theAtlas();
+  const share = percent(quantile);
+  if (layer.names)
+    return h(
+      "p",
+      { class: "intro" },
+      "Each head is called by its block and its number there. Its card shows the images on which " +
+        `it pays most attention to one patch, over ${count(images, "image")}, as the network saw ` +
+        "them. Attention is that of the token that is read, as a multiple: 1 is an equal share for " +
+        "every patch, with none left for other tokens. ",
+      h("span", { class: "key line" }),
+      ` encloses attention at or above the head’s own threshold, which at most ${share} of all ` +
+        "patches get. Below is the histogram of its attention, on logarithmic axes that all heads " +
+        "share; ",
+      h("span", { class: "key above" }),
+      " is above the threshold.",
+    );
   return h(
     "p",
     { class: "intro" },
@@ -104,20 +122,21 @@ const intro = () => {
       `${count(images, "image")}, as the network saw them. `,
     h("span", { class: "key line" }),
     " encloses activations at or above the unit’s own threshold, which at most " +
-      `${percent(quantile)} of all cells reach. Below is the histogram of its activations, on ` +
+      `${share} of all cells reach. Below is the histogram of its activations, on ` +
       "logarithmic axes that all units share; ",
     h("span", { class: "key above" }),
     " is above the threshold.",
   );
 };
 
-const noUnits = () => {
+/** @param {string} noun */
+const noUnits = (noun) => {
   const all = h("button", { type: "button" }, "Show all");
   all.addEventListener("click", () => {
     choose(Object.fromEntries(LIST.map((name) => [name, ""])), true);
     page.render();
   });
-  return h("p", { class: "empty", hidden: true }, "No unit matches. ", all);
+  return h("p", { class: "empty", hidden: true }, `No ${noun} matches. `, all);
 };
 
 /**
@@ -133,8 +152,9 @@ export const layerPage = ([name], query) => {
   const layer = theAtlas().layers[place];
   const grid = new CardGrid(place);
   const status = h("p", { class: "count", role: "status" });
-  const empty = noUnits();
-  const all = count(layer.units, "unit");
+  const { noun, title } = wordsOfLayer(layer);
+  const empty = noUnits(noun);
+  const all = count(layer.units, noun);
   const refresh = () => {
     const now = parsed().query;
     const units = chosenUnits(layer, now);
@@ -143,10 +163,10 @@ export const layerPage = ([name], query) => {
     empty.hidden = units.length > 0;
   };
   show(
-    `Units of ${layer.name}`,
+    title,
     `layer ${layer.name}`,
-    titled(`Units of ${layer.name}`, status),
-    intro(),
+    titled(title, status),
+    intro(layer),
     controls(layer, query),
     grid.list,
     empty,

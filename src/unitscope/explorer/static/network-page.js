@@ -1,8 +1,8 @@
 // The network: its head in words, its stages drawn, and its layers in order of execution.
-import { choose, parsed } from "./addresses.js";
+import { address, choose, parsed } from "./addresses.js";
 import { controlsForm, searchField, wordsOf } from "./controls.js";
 import { load } from "./data.js";
-import { h, small } from "./dom.js";
+import { h, link, small } from "./dom.js";
 import { networkDiagram } from "./network-diagram.js";
 import { stageView, stageWords } from "./network-layers.js";
 import { count } from "./numbers.js";
@@ -13,13 +13,26 @@ import { site } from "./site.js";
 // A network of no more layers is shown with all its stages open.
 const FEW = 60;
 
+/** @param {Pick<Documents.NetworkHead, "kind" | "exact" | "checked" | "reason">} head */
+const claimOfHead = ({ kind, exact, checked, reason }) => {
+  if (exact) return `Exact (${kind}): ${checked}.`;
+  if (kind === "residual") return `Adds up: ${checked}. No map alone does: ${reason}.`;
+  return `Not exact: ${reason}. Measured: ${checked}.`;
+};
+
 /** @param {Documents.NetworkHead} head */
 const headWords = ({ kind, exact, words, checked, reason }) => {
   if (kind === "none") return h("p", { class: "lead" }, `Photos cannot be explained: ${reason}.`);
   return [
     h("p", { class: "lead" }, `${words[0].toUpperCase()}${words.slice(1)}.`),
-    small(exact ? `Exact (${kind}): ${checked}.` : `Not exact: ${reason}. Measured: ${checked}.`),
+    small(claimOfHead({ kind, exact, checked, reason })),
   ];
+};
+
+/** A link to the heads of attention, where they were scanned. */
+const scannedHeads = () => {
+  const heads = site.atlas?.layers.find(({ names }) => names);
+  return heads ? [", such as ", link(address(["layer", heads.name]), heads.name)] : "";
 };
 
 /** The command that scans more layers. */
@@ -60,7 +73,11 @@ class NetworkPage {
           "In order of execution; a layer that holds others (a block, a stage) comes after " +
             "them. Outputs: units × rows × columns. ",
           site.atlas
-            ? "Units over a data set are shown for the layers that were scanned: "
+            ? [
+                "Units over a data set are shown for the layers that were scanned",
+                scannedHeads(),
+                ": ",
+              ]
             : "To see units over a data set: ",
           scanCommand(),
           ".",

@@ -14,6 +14,18 @@ import { site } from "./site.js";
  * @property {Values} contributions
  * @property {number} leftOut
  */
+/**
+ * The logits without units; of heads of attention, also those of the direct effect, where only what
+ * they write to the logits is gone.
+ * @typedef {{ logits: Float32Array | Float64Array, direct: Float32Array | null }} Without
+ */
+/**
+ * Heads of attention as units: their names, and the parts of the logits by class.
+ * @typedef {object} HeadFacts
+ * @property {string[]} names
+ * @property {{ name: string, logits: Float32Array }[]} parts
+ * @property {boolean} held
+ */
 /** @typedef {ExactAnswers | MeasuredAnswers} Answers */
 
 class ExactAnswers {
@@ -24,14 +36,25 @@ class ExactAnswers {
   constructor(photo, readout) {
     /** @type {true} */
     this.exact = true;
+    /** @type {HeadFacts | null} */
+    this.heads = null;
+    this.noun = "unit";
     this.photo = photo;
     this.algebra = new ExactPhoto(photo, readout);
     this.logits = this.algebra.logits;
   }
 
-  /** @param {Set<number>} off */
-  logitsWithout(off) {
-    return this.algebra.logitsWithout(off);
+  /** @param {number} unit */
+  nameOf(unit) {
+    return `unit ${unit}`;
+  }
+
+  /**
+   * @param {Set<number>} off
+   * @returns {Without}
+   */
+  without(off) {
+    return { logits: this.algebra.logitsWithout(off), direct: null };
   }
 
   /**
@@ -65,22 +88,49 @@ class MeasuredAnswers {
     this.photo = photo;
     this.logits = floats(photo.logits);
     this.thumbnails = floats(photo.thumbnails);
+    /** @type {HeadFacts | null} */
+    this.heads = photo.heads ? headFacts(photo.heads) : null;
+    this.noun = this.heads ? "head" : "unit";
+  }
+
+  /** @param {number} unit */
+  nameOf(unit) {
+    return `${this.noun} ${this.heads?.names[unit] ?? unit}`;
   }
 
   /**
-   * By a real forward pass.
+   * By a real forward pass; the direct effect by algebra.
    * @param {Set<number>} off
+   * @returns {Promise<Without>}
    */
-  async logitsWithout(off) {
-    if (!off.size) return this.logits;
+  async without(off) {
+    if (!off.size) return { logits: this.logits, direct: null };
     const { id, layer } = this.photo;
     const body = JSON.stringify({ photo: id, layer, units: [...off] });
-    const { logits } = await send("ablated", body, { "Content-Type": "application/json" });
-    return floats(logits);
+    const answer = await send("ablated", body, { "Content-Type": "application/json" });
+    const direct = answer.direct === undefined ? null : floats(answer.direct);
+    return { logits: floats(answer.logits), direct };
   }
 
   /**
-   * With all units on: a gradient is that of the whole network.
+   * What patches give to a class through one head.
+   * @param {number} unit
+   * @param {number} index
+   * @returns {Promise<Values>}
+   */
+  async mapOfHead(unit, index) {
+    const { id, layer } = this.photo;
+    const query = new URLSearchParams({
+      photo: id,
+      layer,
+      class: String(index),
+      unit: String(unit),
+    });
+    return floats((await load("head-map", `?${query}`)).map);
+  }
+
+  /**
+   * With all units on: a gradient, or an account, is that of the whole network.
    * @param {number} index
    * @param {Set<number>} _off
    * @returns {Promise<ClassEvidence>}
@@ -119,6 +169,16 @@ class MeasuredAnswers {
     return { values, map: { rows, cols, ...axes } };
   }
 }
+
+/**
+ * @param {Documents.Heads} heads
+ * @returns {HeadFacts}
+ */
+const headFacts = ({ names, parts, held }) => ({
+  names,
+  parts: parts.map(({ name, logits }) => ({ name, logits: floats(logits) })),
+  held,
+});
 
 /**
  * The last photo: its page is left and come back to.

@@ -91,6 +91,39 @@ export const classSearch = (labels, choose) => {
 };
 
 /**
+ * A field that switches a head of attention off or on by its name.
+ * @param {string[]} names
+ * @param {(unit: number) => void} toggle
+ */
+export const headByName = (names, toggle) => {
+  // A field that is said to be wrong keeps its form from being sent.
+  const typed = () => {
+    input.setCustomValidity("");
+  };
+  const input = h("input", {
+    type: "text",
+    inputmode: "decimal",
+    placeholder: names[0],
+    oninput: typed,
+  });
+  /** @param {SubmitEvent} event */
+  const asked = (event) => {
+    event.preventDefault();
+    const head = names.indexOf(input.value.trim());
+    input.setCustomValidity(
+      head < 0 ? `Heads are called ${names[0]} to ${names[names.length - 1]}: block.head` : "",
+    );
+    if (input.reportValidity()) toggle(head);
+  };
+  return h(
+    "form",
+    { class: "by-number", onsubmit: asked },
+    h("label", {}, h("span", {}, "Head by name"), input),
+    h("button", { type: "submit" }, "Off / on"),
+  );
+};
+
+/**
  * A field that switches a unit off or on by its number.
  * @param {number} units
  * @param {(unit: number) => void} toggle
@@ -116,6 +149,12 @@ export const unitByNumber = (units, toggle) => {
   );
 };
 
+/** How the answers of the network's own head come about. */
+const kindOfHead = () => {
+  if (site.head?.exact) return "exact";
+  return site.head?.kind === "residual" ? "adds up" : "measured";
+};
+
 /**
  * A choice of the layer that the photo is explained at; null where only one can be had.
  * @param {string} id
@@ -136,7 +175,7 @@ export const layerSelect = (id, layer) => {
   };
   const names = [...new Set(own ? [own, ...site.model.layers] : site.model.layers)];
   const options = names.map((name) => {
-    const kind = name === own && site.head?.exact ? "exact" : "measured";
+    const kind = name === own ? kindOfHead() : "measured";
     return h("option", { value: name, selected: name === layer }, `${name} (${kind})`);
   });
   const onchange = () => {

@@ -3,6 +3,7 @@ import { breakable, cell, h, rowHead, tableHead } from "./dom.js";
 import { count, number } from "./numbers.js";
 import { site } from "./site.js";
 /** @import { Values } from "./maps.js" */
+/** @import { Answers } from "./photo-answers.js" */
 
 /**
  * A class and the logits that the region, the rest of the map and both add.
@@ -44,19 +45,29 @@ export const measuredRow = (label, map, region) => {
   return [label, marked, all - marked, all];
 };
 
+/** @param {Answers} answers */
+const meaningOf = ({ exact, heads }) => {
+  if (exact) return `; with their shares of the bias, regions add up to the ${site.scores.number}`;
+  return heads ? "; regions add up to what all patches give" : ", by gradient × activation";
+};
+
+/** @param {Answers} answers */
+const totalOf = ({ exact, heads }) => {
+  if (exact) return site.scores.number;
+  return heads ? "patches" : "both";
+};
+
 /**
  * @param {RegionRow[]} rows
  * @param {number} marked How many cells are marked.
- * @param {number} cells
- * @param {boolean} exact
+ * @param {Answers} answers
  * @param {() => void} clear
  */
-export const evidenceTable = (rows, marked, cells, exact, clear) => {
+export const evidenceTable = (rows, marked, answers, clear) => {
+  const { map } = answers.photo;
   const caption = [
-    `${marked} of ${count(cells, "cell")}, in ${site.scores.numbers}`,
-    exact
-      ? `; with their shares of the bias, regions add up to the ${site.scores.number}`
-      : ", by gradient × activation",
+    `${marked} of ${count(map.rows * map.cols, answers.heads ? "patch" : "cell")}, in ${site.scores.numbers}`,
+    meaningOf(answers),
   ];
   const lines = rows.map(([label, ...values]) =>
     h(
@@ -75,12 +86,7 @@ export const evidenceTable = (rows, marked, cells, exact, clear) => {
         "table",
         {},
         h("caption", {}, caption),
-        tableHead([
-          ["class"],
-          ["region", "n"],
-          ["rest", "n"],
-          [exact ? site.scores.number : "both", "n"],
-        ]),
+        tableHead([["class"], ["region", "n"], ["rest", "n"], [totalOf(answers), "n"]]),
         h("tbody", {}, lines),
       ),
     ),

@@ -1,8 +1,9 @@
 // The elements of a photo's page, and where they stand.
-import { breakable, h, link, small } from "./dom.js";
+import { breakable, h, link, small, titleCase } from "./dom.js";
 import { power } from "./numbers.js";
 import { titled } from "./page.js";
-import { classSearch, layerSelect, slider, unitByNumber } from "./photo-controls.js";
+import { classSearch, headByName, layerSelect, slider, unitByNumber } from "./photo-controls.js";
+import { partsSection } from "./photo-parts.js";
 import { pickPhoto } from "./photo-start.js";
 import { site } from "./site.js";
 /** @import { Child } from "./dom.js" */
@@ -30,6 +31,11 @@ export const MANY = 10;
  * @param {Answers} answers
  */
 const claimOf = (answers) => {
+  if (answers.heads)
+    return (
+      `residual: its parts add up to the ${site.scores.numbers}; ` +
+      "switching heads off is measured, and computed where all else is held"
+    );
   if (!answers.exact) {
     const method = `gradient × activation at ${answers.photo.layer}`;
     return `local: ${method}; switching units off is measured`;
@@ -57,12 +63,13 @@ export class PhotoLayout {
     this.became = h("span", {});
     this.strip = h("span", { class: "strip-of-five", "aria-hidden": "true" });
     this.evidence = h("section", { class: "evidence" });
+    this.parts = h("section", { class: "parts" });
     this.unitsTitle = h("h2", {});
     this.trouble = h("p", { class: "warning", role: "alert", hidden: true });
     this.opacity = this.slider("Map opacity", "opacity");
     this.level = this.slider("Contour at", "level");
     this.brush = this.button("Mark a region", actions.brush);
-    this.more = this.button("More units", actions.more);
+    this.more = this.button(`More ${answers.noun}s`, actions.more);
     this.allOn = this.button("All on", () => actions.switchUnits("all on"));
     const chosen = () => {
       actions.side(sides.value === "against");
@@ -120,7 +127,13 @@ export class PhotoLayout {
         "div",
         { class: "photo-page" },
         this.seen(view),
-        h("div", { class: "explanation" }, this.standing(), this.unitsSection(units)),
+        h(
+          "div",
+          { class: "explanation" },
+          this.standing(),
+          this.answers.heads ? this.parts : null,
+          this.unitsSection(units),
+        ),
       ),
     ];
   }
@@ -149,11 +162,11 @@ export class PhotoLayout {
 
   /** The predictions, which stay in sight. */
   standing() {
-    const { exact } = this.answers;
+    const { exact, heads } = this.answers;
     const kind = exact ? "exact" : "measured";
     const method = exact
       ? " by algebra on one forward pass, in the browser."
-      : " by real forward passes.";
+      : ` by real forward passes${heads ? "; direct effects by algebra" : ""}.`;
     return h(
       "div",
       { class: "standing" },
@@ -173,6 +186,7 @@ export class PhotoLayout {
 
   /** @param {HTMLElement} units */
   unitsSection(units) {
+    const { noun, heads } = this.answers;
     const shares = this.answers.exact && this.answers.photo.shares;
     return h(
       "section",
@@ -180,19 +194,35 @@ export class PhotoLayout {
       this.unitsTitle,
       this.unitControls(),
       small(
-        `Click a unit to switch it off. Numbers: the ${site.scores.numbers} that it adds while all are on. `,
-        shares
-          ? "Pictures: what each place gives of the pooled unit (of a maximum, the largest cell), " +
+        `Click a ${noun} to switch it off. Numbers: the ${site.scores.numbers} that it adds while all are on`,
+        heads ? ", through all tokens. " : ". ",
+        heads
+          ? "Pictures: the attention that it pays to patches, each from 0 to its own largest value on " +
+              "this photo. “Its map” shows what patches give to the class through it."
+          : shares
+            ? "Pictures: what each place gives of the pooled unit (of a maximum, the largest cell), " +
               "from 0 to the largest on this photo. These are not the unit’s activations."
-          : "Pictures: its map, each from 0 to its own largest value on this photo.",
+            : "Pictures: its map, each from 0 to its own largest value on this photo.",
       ),
       units,
       this.more,
     );
   }
 
+  /**
+   * What makes up the logit of a class, where it is a sum of parts.
+   * @param {number} index
+   * @param {number} logit
+   * @param {number} off How many heads are off.
+   */
+  drawParts(index, logit, off) {
+    const { heads } = this.answers;
+    if (heads) this.parts.replaceChildren(...partsSection(heads, index, logit, off));
+  }
+
   unitControls() {
     const { actions } = this;
+    const { noun, heads, photo } = this.answers;
     return h(
       "div",
       { class: "controls" },
@@ -200,7 +230,7 @@ export class PhotoLayout {
         "div",
         { class: "group" },
         classSearch(site.labels, actions.chooseClass),
-        h("label", {}, h("span", {}, "Units"), this.sides),
+        h("label", {}, h("span", {}, `${titleCase(noun)}s`), this.sides),
       ),
       h(
         "div",
@@ -208,7 +238,7 @@ export class PhotoLayout {
         this.button(`First ${MANY} off`, () => actions.switchUnits("first off")),
         this.button(`All but the first ${MANY} off`, () => actions.switchUnits("first on")),
         this.allOn,
-        unitByNumber(this.answers.photo.units, actions.toggle),
+        heads ? headByName(heads.names, actions.toggle) : unitByNumber(photo.units, actions.toggle),
       ),
     );
   }

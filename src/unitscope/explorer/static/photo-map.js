@@ -3,10 +3,16 @@ import { breakable, h } from "./dom.js";
 import { signedBar } from "./heat.js";
 import { count, number } from "./numbers.js";
 import { site } from "./site.js";
+/** @import { Values } from "./maps.js" */
 /** @import { Answers, ClassEvidence } from "./photo-answers.js" */
 /** @import { PhotoLayout } from "./photo-layout.js" */
 /** @import { PhotoState } from "./photo-state.js" */
 /** @import { PhotoView } from "./photo-view.js" */
+
+/**
+ * What patches give to a class through one head, and where the colours of that map end.
+ * @typedef {{ unit: number, map: Values, high: number }} HeadMap
+ */
 
 /** @type {Set<number>} */
 const ALL_ON = new Set();
@@ -31,6 +37,8 @@ export class PhotoMap {
     this.highs = new Map();
     /** @type {ClassEvidence | null} Of the chosen class. */
     this.evidence = null;
+    /** @type {HeadMap | undefined} The head's own map that is shown in its place. */
+    this.ofHead = undefined;
     // Where the colours end, and the end that the colour bar shows.
     this.high = 0;
     this.barHigh = NaN;
@@ -62,13 +70,29 @@ export class PhotoMap {
   }
 
   /**
-   * Set the map of the chosen class.
+   * The own map of a head, on a scale of its own: single heads give little of the whole.
+   * @param {number | null} unit
+   * @param {number} index
+   * @returns {Promise<HeadMap | undefined>}
+   */
+  async mapOfHead(unit, index) {
+    if (unit === null || this.answers.exact || !this.answers.heads) return undefined;
+    const map = await this.answers.mapOfHead(unit, index);
+    let high = 0;
+    for (const value of map) high = Math.max(high, Math.abs(value));
+    return { unit, map, high };
+  }
+
+  /**
+   * Set the map of the chosen class, and of a head.
    * @param {ClassEvidence} evidence
    * @param {number} high
+   * @param {HeadMap} [ofHead]
    */
-  set(evidence, high) {
+  set(evidence, high, ofHead) {
     this.evidence = evidence;
     this.high = high;
+    this.ofHead = ofHead;
   }
 
   /**
@@ -102,14 +126,35 @@ export class PhotoMap {
     if (!evidence) return;
     const { layout } = this;
     const { opacity, level } = this.stateNow();
-    const height = (level / 100) * high;
-    this.view.draw(evidence.map, high, { level: height, opacity: opacity / 100 });
+    // A preview is of another class's whole map.
+    const ofHead = evidence === this.evidence ? this.ofHead : undefined;
+    const end = ofHead ? ofHead.high : high;
+    const height = (level / 100) * end;
+    const map = ofHead ? ofHead.map : evidence.map;
+    this.view.draw(map, end, { level: height, opacity: opacity / 100 });
     layout.opacity.show(opacity, `${opacity}%`);
     layout.level.show(level, level ? `±${number(height)}` : "off");
-    if (this.barHigh !== high) layout.bar.replaceChildren(signedBar(high, site.colours.signed));
-    this.barHigh = high;
+    if (this.barHigh !== end) layout.bar.replaceChildren(signedBar(end, site.colours.signed));
+    this.barHigh = end;
     const label = h("strong", {}, breakable(site.labels[index]));
-    layout.mapWords.replaceChildren(label, `: ${this.words(evidence)}`);
+    const words = ofHead ? this.wordsOfHead(ofHead, evidence) : this.words(evidence);
+    layout.mapWords.replaceChildren(label, `: ${words}`);
+  }
+
+  /**
+   * @param {HeadMap} ofHead
+   * @param {ClassEvidence} evidence
+   */
+  wordsOfHead({ unit, map }, { contributions }) {
+    let sum = 0;
+    for (const value of map) sum += value;
+    const patches = number(sum / map.length, 3, true);
+    const given = number(contributions[unit], 3, true);
+    return (
+      `${site.scores.numbers} that patches give through ${this.answers.nameOf(unit)} alone, on a ` +
+      `scale of its own. The mean is ${patches}; with what other tokens give, the head adds ` +
+      `${given}.${this.stateNow().off.size ? " With all heads on." : ""}`
+    );
   }
 
   /** @param {ClassEvidence} evidence */
@@ -117,6 +162,13 @@ export class PhotoMap {
     const { size } = this.stateNow().off;
     const leftOut = number(evidence.leftOut, 2, true);
     const noun = site.scores.number;
+    if (this.answers.heads)
+      return [
+        `${site.scores.numbers} that patches give through attention; their mean is the part ` +
+          `“patches” below, and ${leftOut} come from all other parts.`,
+        size ? "With all heads on." : "",
+        "One scale for the classes looked at so far.",
+      ].join(" ");
     if (!this.answers.exact)
       return [
         `gradient × activation of each place; it leaves out ${leftOut} of the ${noun}.`,

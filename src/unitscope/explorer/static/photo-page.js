@@ -2,7 +2,7 @@
 // left without them.
 import { choose, parsed } from "./addresses.js";
 import { largest } from "./algebra.js";
-import { breakable, h, messageOf } from "./dom.js";
+import { breakable, h, messageOf, titleCase } from "./dom.js";
 import { count } from "./numbers.js";
 import { SAME_PAGE, main, page, show } from "./page.js";
 import { answersOf } from "./photo-answers.js";
@@ -16,8 +16,8 @@ import { UnitList } from "./photo-units.js";
 import { PhotoView } from "./photo-view.js";
 import { site } from "./site.js";
 /** @import { KeyHelp } from "./page.js" */
-/** @import { Answers, ClassEvidence } from "./photo-answers.js" */
-/** @import { RegionRow } from "./photo-evidence.js" */
+/** @import { Answers, Without } from "./photo-answers.js" */
+/** @import { Prediction } from "./photo-predictions.js" */
 /** @import { UnitChoice } from "./photo-layout.js" */
 /** @import { PhotoState } from "./photo-state.js" */
 
@@ -98,6 +98,8 @@ class PhotoPage {
     this.run = 0;
     this.on = predictionOf(answers.logits);
     this.without = this.on;
+    /** @type {Prediction | null} By the direct effect of heads of attention. */
+    this.direct = null;
     this.first = largest(answers.logits, Math.min(TOP_CLASSES, this.labels.length));
     /** @type {PhotoState} */
     this.state = this.read(query);
@@ -114,7 +116,12 @@ class PhotoPage {
       point: (value) => this.map.drawPointed(value),
     });
     this.map = new PhotoMap(this.view, this.layout, answers, this.first, () => this.state);
-    this.units = new UnitList(answers, this.view.picture, (unit) => this.toggle(unit));
+    this.units = new UnitList(
+      answers,
+      this.view.picture,
+      (unit) => this.toggle(unit),
+      (unit) => this.change({ head: this.state.head === unit ? null : unit }),
+    );
   }
 
   async open() {
@@ -288,12 +295,13 @@ class PhotoPage {
   update() {
     const run = ++this.run;
     this.map.endPreview();
-    this.units.mark(this.state.off);
+    this.units.mark(this.state.off, this.state.head);
     return this.attempt(async () => {
-      const answer = this.answers.logitsWithout(this.state.off);
-      const logits = answer instanceof Promise ? await this.awaited(run, answer) : answer;
-      if (logits === null) return;
-      this.without = predictionOf(logits);
+      const answer = this.answers.without(this.state.off);
+      const without = answer instanceof Promise ? await this.awaited(run, answer) : answer;
+      if (without === null) return;
+      this.without = predictionOf(without.logits);
+      this.direct = without.direct && predictionOf(without.direct);
       this.drawPredictions();
       this.drawSummary();
       await this.drawClass(run);
@@ -303,7 +311,7 @@ class PhotoPage {
   /**
    * Wait for logits from the server, and say so meanwhile.
    * @param {number} run
-   * @param {Promise<Float32Array>} answer
+   * @param {Promise<Without>} answer
    */
   async awaited(run, answer) {
     const { became, predictions } = this.layout;
@@ -342,13 +350,15 @@ class PhotoPage {
    * @param {number} run
    */
   async drawClass(run) {
-    const { class: index, off } = this.state;
+    const { class: index, off, head } = this.state;
     const high = await this.latest(run, this.map.scaleOf(index));
     const evidence = await this.latest(run, this.answers.evidenceOf(index, off));
-    if (high === null || evidence === null) return;
-    this.map.set(evidence, high);
+    const ofHead = await this.latest(run, this.map.mapOfHead(head, index));
+    if (high === null || evidence === null || ofHead === null) return;
+    this.map.set(evidence, high, ofHead);
     this.map.draw();
     this.drawEvidence();
+    this.layout.drawParts(index, this.on.logits[index], off.size);
     await this.drawUnits(run);
   }
 
@@ -365,12 +375,12 @@ class PhotoPage {
     if (units === null || all === null) return;
     const longer = this.listedOf === of && this.listed < listed;
     this.units.list(units.slice(0, listed), all.contributions, longer);
-    this.units.mark(off);
+    this.units.mark(off, this.state.head);
     this.listedOf = of;
     this.listed = listed;
     this.layout.more.hidden = listed >= this.answers.photo.units;
     this.layout.unitsTitle.replaceChildren(
-      `Units that speak ${against ? "against" : "for"} `,
+      `${titleCase(this.answers.noun)}s that speak ${against ? "against" : "for"} `,
       h("em", {}, breakable(this.labels[index])),
     );
   }
@@ -385,7 +395,7 @@ class PhotoPage {
       this.first,
       this.on,
       this.without,
-      this.state.off.size,
+      { off: this.state.off.size, noun: this.answers.noun, direct: this.direct },
       {
         chosen: this.state.class,
         choose: (index) => this.change({ class: index }),
@@ -399,7 +409,10 @@ class PhotoPage {
   drawSummary() {
     const { became, strip, allOn } = this.layout;
     const { size } = this.state.off;
-    const words = whatBecame(this.labels, this.on, this.without, size);
+    const { noun } = this.answers;
+    const words = size
+      ? whatBecame(this.labels, this.on, this.without, this.direct)
+      : `All ${noun}s are on.`;
     // Screen readers would read the same words out again.
     if (became.textContent !== `${this.unitsOff()}${words}`)
       became.replaceChildren(h("strong", {}, this.unitsOff()), words);
@@ -410,35 +423,25 @@ class PhotoPage {
 
   unitsOff() {
     const { size } = this.state.off;
-    return size ? `${size} of ${count(this.answers.photo.units, "unit")} off. ` : "";
+    const { photo, noun } = this.answers;
+    return size ? `${size} of ${count(photo.units, noun)} off. ` : "";
   }
 
   drawEvidence() {
     const { evidence: place, brush } = this.layout;
     const { evidence } = this.map;
-    const { region } = this.state;
+    const { answers, labels, state, without } = this;
     place.replaceChildren();
-    if (!region.size || !evidence) return;
-    const { rows, cols } = this.answers.photo.map;
-    const { exact } = this.answers;
+    if (!state.region.size || !evidence) return;
     const clear = () => {
       brush.focus();
       this.change({ region: new Set() });
     };
-    place.append(
-      ...evidenceTable(this.regionRows(evidence), region.size, rows * cols, exact, clear),
-    );
-  }
-
-  /**
-   * @param {ClassEvidence} evidence Of the chosen class.
-   * @returns {RegionRow[]}
-   */
-  regionRows(evidence) {
-    const { region, off, class: chosen } = this.state;
-    if (!this.answers.exact) return [measuredRow(this.labels[chosen], evidence.map, region)];
-    const { logits } = this.without;
-    const classes = [...new Set([...largest(logits, this.first.length), chosen])];
-    return exactRows(classes, this.labels, this.answers.algebra.evidence(region, off), logits);
+    const { logits } = without;
+    const classes = [...new Set([...largest(logits, this.first.length), state.class])];
+    const rows = answers.exact
+      ? exactRows(classes, labels, answers.algebra.evidence(state.region, state.off), logits)
+      : [measuredRow(labels[state.class], evidence.map, state.region)];
+    place.append(...evidenceTable(rows, state.region.size, answers, clear));
   }
 }

@@ -16,6 +16,11 @@ import { site } from "./site.js";
  * @property {(index: number) => void} choose
  * @property {(index: number) => void} preview
  */
+/**
+ * What is switched off: how many, what they are called, and what is predicted by the direct effect
+ * of heads of attention.
+ * @typedef {{ off: number, noun: string, direct: Prediction | null }} SwitchedOff
+ */
 
 // A change of a probability that is written as ±0.
 const UNCHANGED = 5e-4;
@@ -85,18 +90,27 @@ const ranking = (title, labels, prediction, before, top, actions) => {
  * @param {number[]} first The top classes with all units on.
  * @param {Prediction} on
  * @param {Prediction} without
- * @param {number} off How many units are off.
+ * @param {SwitchedOff} switched
  * @param {PredictionActions} actions
  */
-export const predictionLists = (labels, first, on, without, off, actions) => {
-  const before = ranking("All units on", labels, on, null, first, actions);
+export const predictionLists = (labels, first, on, without, { off, noun, direct }, actions) => {
+  const before = ranking(`All ${noun}s on`, labels, on, null, first, actions);
   if (!off) {
-    const how = "Switch units off below: what the network would predict then appears here at once.";
-    return [before, h("div", { class: "nothing-off" }, h("h2", {}, "Without units"), small(how))];
+    const how =
+      `Switch ${noun}s off below: what the network would predict then appears here` +
+      `${noun === "head" ? ", by the total and by the direct effect." : " at once."}`;
+    const title = h("h2", {}, `Without ${noun}s`);
+    return [before, h("div", { class: "nothing-off" }, title, small(how))];
   }
   const top = largest(without.logits, first.length);
-  const title = `${count(off, "unit")} off`;
-  return [before, ranking(title, labels, without, on.shares, top, actions)];
+  const title = `${count(off, noun)} off`;
+  if (!direct) return [before, ranking(title, labels, without, on.shares, top, actions)];
+  const total = ranking(`${title}: total effect`, labels, without, on.shares, top, actions);
+  total.append(small("Later blocks react: a real forward pass."));
+  const leaders = largest(direct.logits, first.length);
+  const held = ranking(`${title}: direct effect`, labels, direct, on.shares, leaders, actions);
+  held.append(small("Only what they write is gone, all else is held: algebra."));
+  return [before, total, held];
 };
 
 /**
@@ -133,14 +147,17 @@ export const inShort = (labels, without, classes) =>
  * @param {string[]} labels
  * @param {Prediction} on
  * @param {Prediction} without
- * @param {number} off
+ * @param {Prediction | null} direct By the direct effect of heads.
  */
-export const whatBecame = (labels, on, without, off) => {
-  if (!off) return "All units are on.";
+export const whatBecame = (labels, on, without, direct) => {
   const [before] = largest(on.logits, 1);
   const [after] = largest(without.logits, 1);
   const share = shareOf(without, after);
-  return before === after
-    ? `Still ${labels[before]}: ${shareOf(on, before)} → ${share}.`
-    : `${labels[before]} becomes ${labels[after]} (${share}).`;
+  const words =
+    before === after
+      ? `Still ${labels[before]}: ${shareOf(on, before)} → ${share}`
+      : `${labels[before]} becomes ${labels[after]} (${share})`;
+  if (!direct) return `${words}.`;
+  const [held] = largest(direct.logits, 1);
+  return `${words}; by the direct effect ${labels[held]} (${shareOf(direct, held)}).`;
 };

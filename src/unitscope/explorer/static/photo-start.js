@@ -88,16 +88,31 @@ const offeredPhoto = ({ id, name, class: label }) =>
     ),
   );
 
+/** @param {Documents.Head} head */
+const wordsOfHead = ({ exact, kind, reason }) => {
+  if (exact)
+    return (
+      "Its head is exact: what every unit and every place of the photo adds to every class is " +
+      "computed here, in the browser, from one forward pass."
+    );
+  if (kind === "residual")
+    return (
+      `Its ${site.scores.numbers} are read from a token that attends to others, so they are sums: ` +
+      "of what heads of attention took from patches and other tokens, of what MLPs wrote, and of " +
+      "what it began with. Switching heads off has a total effect, measured by running the " +
+      "network, and a direct one, by algebra."
+    );
+  return (
+    `Its head is not exact (${reason}): maps are gradient × activation, and the effect ` +
+    "of switching units off is measured by running the network."
+  );
+};
+
 /** How photos are explained, by the kind of head. */
 const howExplained = () => {
   const { head } = site;
   if (!head) return null;
-  const text = head.exact
-    ? "Its head is exact: what every unit and every place of the photo adds to every class is " +
-      "computed here, in the browser, from one forward pass."
-    : `Its head is not exact (${head.reason}): maps are gradient × activation, and the effect ` +
-      "of switching units off is measured by running the network.";
-  return h("p", { class: "soft how" }, text);
+  return h("p", { class: "soft how" }, wordsOfHead(head));
 };
 
 /** Where a photo can be dropped; without a model, how to get one; nothing in a copy. */
@@ -123,6 +138,18 @@ const dropArea = () => {
   );
 };
 
+/** Why a copy has no photos, where its network has no exact head. */
+const noPhotos = () => {
+  const { live, head, photos } = site;
+  if (live || head?.exact || photos.length) return null;
+  return h(
+    "p",
+    { class: "warning" },
+    "This copy has no photos: without an exact head every answer needs the network, which pages " +
+      "from disk cannot run. Start `unitscope explore` for that.",
+  );
+};
+
 /**
  * @param {string} [trouble] Why a photo that was asked for is not shown.
  */
@@ -141,6 +168,7 @@ export const startPage = (trouble) => {
     trouble ? h("p", { class: "warning", role: "alert" }, trouble) : null,
     h("p", { class: "lead" }, lead),
     dropArea(),
+    noPhotos(),
     site.photos.length > 0 && section(explains ? "Or one of these" : "Photos", photos),
     howExplained(),
   );

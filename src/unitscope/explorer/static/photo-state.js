@@ -10,6 +10,7 @@ import { setOf, wholeOf, written } from "./sets.js";
  * @property {number} level Of the contour, in percent of the scale; 0 for none.
  * @property {boolean} against Whether units against the class are listed.
  * @property {number} listed How many units are listed.
+ * @property {number | null} head The head of attention whose own map is shown.
  */
 
 const LISTED = 24;
@@ -33,6 +34,7 @@ export const stateOf = (query, photo, classes, first) => {
     level: wholeOf(query.get("level"), 100) ?? 0,
     against: query.get("units") === "against",
     listed: Math.min(photo.units, Math.max(LISTED, listed)),
+    head: "heads" in photo ? wholeOf(query.get("head"), photo.units - 1) : null,
   };
 };
 
@@ -55,5 +57,6 @@ export const addressed = (state, first) => {
     level: changed(state.level, 0),
     units: state.against ? "against" : "",
     list: state.listed > LISTED ? String(state.listed) : "",
+    head: state.head === null ? "" : String(state.head),
   };
 };

@@ -44,11 +44,15 @@ export class UnitList {
    * @param {Answers} answers
    * @param {HTMLImageElement} picture
    * @param {(unit: number) => void} toggle Called when a unit is switched off or on.
+   * @param {(unit: number) => void} look Called when a head's own map is asked for, or no more.
    */
-  constructor(answers, picture, toggle) {
+  constructor(answers, picture, toggle, look) {
     this.answers = answers;
     this.picture = picture;
     this.toggle = toggle;
+    this.look = look;
+    /** @type {Map<number, HTMLButtonElement>} */
+    this.looks = new Map();
     /** @type {Map<number, HTMLButtonElement>} */
     this.switches = new Map();
     /** @type {Set<HTMLElement>} Thumbnails to draw in the next frames. */
@@ -58,7 +62,8 @@ export class UnitList {
     this.cropped = null;
     const { layer } = answers.photo;
     this.atlasLayer = site.atlas?.layers.find(({ name }) => name === layer) ?? null;
-    this.element = h("ol", { class: this.atlasLayer ? "unit-list linked" : "unit-list" });
+    const linked = this.atlasLayer || answers.heads;
+    this.element = h("ol", { class: linked ? "unit-list linked" : "unit-list" });
     // Thumbnails are drawn when they come near the window.
     this.watcher = new IntersectionObserver((entries) => this.seen(entries), {
       rootMargin: "300px 0px",
@@ -125,7 +130,7 @@ export class UnitList {
         type: "button",
         role: "switch",
         class: "unit-switch",
-        "aria-label": `unit ${unit}${name ? `, ${name}` : ""}, ${adds} ${site.scores.numbers}`,
+        "aria-label": `${this.answers.nameOf(unit)}${name ? `, ${name}` : ""}, ${adds} ${site.scores.numbers}`,
         onclick: () => this.toggle(unit),
       },
       frame,
@@ -133,7 +138,7 @@ export class UnitList {
         "span",
         { class: "unit-words" },
         h("span", { class: "switched" }, "off"),
-        h("span", { class: "unit" }, `unit ${unit}`),
+        h("span", { class: "unit" }, this.answers.nameOf(unit)),
         name ? h("span", { class: "unit-name" }, name) : null,
         h("span", { class: "value" }, adds),
         h("span", { class: "amounts" }, bar),
@@ -142,7 +147,30 @@ export class UnitList {
     this.switches.set(unit, button);
     this.watcher.observe(frame);
     const href = atlasLayer && address(["unit", atlasLayer.name, unit]);
-    return h("li", {}, button, href ? h("a", { class: "more", href }, "its page") : null);
+    return h(
+      "li",
+      {},
+      button,
+      this.answers.heads ? this.lookButton(unit) : null,
+      href ? h("a", { class: "more", href }, "its page") : null,
+    );
+  }
+
+  /** @param {number} unit */
+  lookButton(unit) {
+    const look = h(
+      "button",
+      {
+        type: "button",
+        class: "look",
+        "aria-pressed": "false",
+        "aria-label": `the map of ${this.answers.nameOf(unit)}`,
+        onclick: () => this.look(unit),
+      },
+      "its map",
+    );
+    this.looks.set(unit, look);
+    return look;
   }
 
   /**
@@ -156,6 +184,7 @@ export class UnitList {
       this.watcher.disconnect();
       this.waiting.clear();
       this.switches.clear();
+      this.looks.clear();
       this.element.replaceChildren();
     }
     const most = Math.max(...units.map((unit) => Math.abs(contributions[unit])), 0);
@@ -164,10 +193,13 @@ export class UnitList {
   }
 
   /**
-   * Show which units are off.
+   * Show which units are off, and which head's own map is shown.
    * @param {Set<number>} off
+   * @param {number | null} head
    */
-  mark(off) {
+  mark(off, head) {
+    for (const [unit, button] of this.looks)
+      button.setAttribute("aria-pressed", String(unit === head));
     for (const [unit, button] of this.switches)
       button.setAttribute("aria-checked", String(!off.has(unit)));
   }

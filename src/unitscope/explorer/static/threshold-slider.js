@@ -3,7 +3,7 @@ import { choose, parsed } from "./addresses.js";
 import { h } from "./dom.js";
 import { like, percent } from "./numbers.js";
 import { levelOf } from "./tiles.js";
-import { value } from "./units.js";
+import { value, wordsOfLayer } from "./units.js";
 
 const NOTCHES = 400;
 // Browsers allow few addresses a second: while the slider moves, the address waits.
@@ -55,6 +55,7 @@ export class ThresholdSlider {
    */
   constructor(layer, unit, detail, changed) {
     this.changed = changed;
+    this.cells = wordsOfLayer(layer).cells;
     this.highest = value(layer, "maximum", unit) ?? 0;
     this.own = levelOf(layer, unit);
     this.ownShare = value(layer, "share_above", unit);
@@ -124,8 +125,8 @@ export class ThresholdSlider {
     const share = isOwn ? this.ownShare : this.shares(level);
     const text = Number.isFinite(level)
       ? `${this.written(level)}, which ${isOwn ? "" : "about "}${percent(share, 2)} of all ` +
-        "cells reach"
-      : "all cells reach its own, 0";
+        `${this.cells} reach`
+      : `all ${this.cells} reach its own, 0`;
     this.input.value = String(this.notchOf(level));
     this.input.setAttribute("aria-valuetext", text);
     this.output.replaceChildren(text);

@@ -1,12 +1,12 @@
 // The images of a unit, with its maps drawn over them.
 import { address, parsed } from "./addresses.js";
-import { breakable, h, section, small } from "./dom.js";
+import { breakable, h, section, small, titleCase } from "./dom.js";
 import { colourBar, heat } from "./heat.js";
 import { contour, mapsOf } from "./maps.js";
 import { count, like, number } from "./numbers.js";
 import { site } from "./site.js";
 import { classOfImage, tile } from "./tiles.js";
-import { className, value } from "./units.js";
+import { className, value, wordsOfLayer } from "./units.js";
 /** @import { ThresholdSlider } from "./threshold-slider.js" */
 
 /** @typedef {"contour" | "heat" | "plain"} Drawing */
@@ -83,10 +83,11 @@ export class UnitImages {
   gallery(part) {
     const drawing = this.drawing();
     const maps = mapsOf(part, this.layer);
+    const { holds } = wordsOfLayer(this.layer);
     const items = part.images.map((image, rank) => {
       const row = this.images[image];
       const score = part.scores[rank];
-      const alt = `${classOfImage(row) || "image"}, ${row[0]}: activation ${number(score)}`;
+      const alt = `${classOfImage(row) || "image"}, ${row[0]}: ${holds} ${number(score)}`;
       const caption = h("p", {}, h("strong", {}, this.written(score)), " ", labelOf(row));
       return h("li", {}, tile(image, row, this.overlay(drawing, maps[rank]), alt), caption);
     });
@@ -124,6 +125,7 @@ export class UnitImages {
    */
   legendOf(drawing) {
     const { factor, signed } = this.layer;
+    const { noun, holds, many } = wordsOfLayer(this.layer);
     const reduced =
       factor > 1
         ? [h("p", {}, `Each value drawn is the largest of ${factor} × ${factor} cells.`)]
@@ -131,13 +133,13 @@ export class UnitImages {
     if (drawing === "plain") return [h("p", {}, "The photos as the network saw them."), ...reduced];
     if (drawing === "heat") {
       const text =
-        "Activation, from 0 to the unit’s maximum over the data set. All pictures " +
+        `${titleCase(holds)}, from 0 to the ${noun}’s maximum over the data set. All pictures ` +
         `of this page share one scale.${signed ? " Negative activations are not drawn." : ""}`;
       return [colourBar(this.highest, site.colours.heat), h("p", {}, text), ...reduced];
     }
     const key = h("span", { class: "key line" });
     return [
-      h("p", {}, key, " encloses activations at or above the threshold."),
+      h("p", {}, key, ` encloses ${many} at or above the threshold.`),
       ...(this.slider ? [this.slider.element] : []),
       ...reduced,
     ];

@@ -4,7 +4,7 @@ import { cards } from "./card.js";
 import { histogram } from "./charts.js";
 import { controlsForm, radios } from "./controls.js";
 import { load } from "./data.js";
-import { breakable, h, link, messageOf, section, small } from "./dom.js";
+import { breakable, h, link, messageOf, section, small, titleCase } from "./dom.js";
 import { INTERVAL, count, interval, like, number, percent, points } from "./numbers.js";
 import { hasLeft, lost, page, show, stepLink } from "./page.js";
 import { wholeOf } from "./sets.js";
@@ -12,7 +12,17 @@ import { site, theAtlas } from "./site.js";
 import { ThresholdSlider } from "./threshold-slider.js";
 import { UnitImages } from "./unit-images.js";
 import { ablationSection, classesTable, conceptsSection } from "./unit-tables.js";
-import { chosenUnits, className, layerAt, named, neighboursOf, unitOf, value } from "./units.js";
+import {
+  chosenUnits,
+  className,
+  labelOfUnit,
+  layerAt,
+  named,
+  neighboursOf,
+  unitOf,
+  value,
+  wordsOfLayer,
+} from "./units.js";
 /** @import { Child } from "./dom.js" */
 /** @import { Choice } from "./controls.js" */
 
@@ -40,11 +50,12 @@ const bestClassWords = (layer, unit, best) => {
   const [index, images, mean, low, high] = best;
   const written = like(Math.abs(mean));
   const ends = low === null ? "" : ` (${INTERVAL} ${interval(low, high, written)})`;
+  const share = layer.names ? " of its attention goes to patches" : "";
   const overall = written(value(layer, "mean", unit));
   return [
-    "It responds most to ",
+    layer.names ? "It attends most to patches on images of " : "It responds most to ",
     link(address(["class", index]), className(index)),
-    `: on average ${written(mean)} on its ${count(images, "image")}${ends}, and ${overall} ` +
+    `: on average ${written(mean)}${share} on its ${count(images, "image")}${ends}, and ${overall} ` +
       "over all images.",
   ];
 };
@@ -105,13 +116,21 @@ const stats = (layer, unit) => {
   const iou = value(layer, "iou", unit);
   const change = value(layer, "accuracy_change", unit);
   const above = percent(value(layer, "share_above", unit), 2);
+  const { names } = layer;
+  const threshold = written(value(layer, "threshold", unit));
+  const size = value(layer, "contribution_size", unit);
+  const given = number(value(layer, "contribution_mean", unit), 3, true);
   return h(
     "dl",
     { class: "stats" },
-    stat("maximum", written(maximum)),
-    stat("mean", like(Math.abs(mean ?? 0))(mean)),
-    alive && stat("threshold", written(value(layer, "threshold", unit)), `${above} of cells above`),
-    stat("above 0", percent(value(layer, "share_positive", unit)), "of all cells"),
+    stat("maximum", written(maximum), names && "× an equal share"),
+    names
+      ? stat("attention to patches", percent(mean), "on average; the rest to other tokens")
+      : stat("mean", like(Math.abs(mean ?? 0))(mean)),
+    alive && stat("threshold", threshold, `${above} of ${names ? "patches" : "cells"} above`),
+    !names && stat("above 0", percent(value(layer, "share_positive", unit)), "of all cells"),
+    size !== null &&
+      stat("gives to the prediction", `±${number(size, 3)}`, `${given} with signs, on average`),
     alive && stat("class selectivity", number(value(layer, "selectivity", unit)), selectivity),
     iou !== null && stat("best IoU", number(iou, 3), value(layer, "concept_name", unit)),
     change !== null && stat("accuracy, switched off", points(change)),
@@ -127,6 +146,13 @@ const stats = (layer, unit) => {
 const histogramWords = (layer, unit, detail) => {
   const positive = value(layer, "share_positive", unit) ?? 0;
   const negative = percent(Math.max(0, 1 - detail.zero - positive));
+  if (layer.names)
+    return (
+      `${percent(value(layer, "share_above", unit), 2)} of patches are at or above its own ` +
+      `threshold.${detail.less > 0 ? ` Left of the axis: ${percent(detail.less, 2)}.` : ""} 1 is ` +
+      "an equal share for every patch. Both axes are logarithmic, the same for all heads; a bar is " +
+      "a third of a doubling wide."
+    );
   return [
     `${percent(detail.zero)} of cells are 0${layer.signed ? `, ${negative} are below` : ""}; `,
     `${percent(value(layer, "share_above", unit), 2)} are at or above its own threshold.`,
@@ -136,14 +162,14 @@ const histogramWords = (layer, unit, detail) => {
   ].join("");
 };
 
-/** @type {Record<Documents.Neighbours["of"], (count: number) => string>} */
+/** @type {Record<Documents.Neighbours["of"], (count: number, holds: string) => string>} */
 const COMPARED = {
-  images: (images) => `of its mean activation with theirs, over all ${count(images, "image")}`,
-  classes: (classes) =>
-    `of its mean activations on ${count(classes, "class")} with theirs, since this layer’s ` +
+  images: (images, holds) => `of its mean ${holds} with theirs, over all ${count(images, "image")}`,
+  classes: (classes, holds) =>
+    `of its mean ${holds} on ${count(classes, "class")} with theirs, since this layer’s ` +
     "were not kept for every image",
-  sample: (images) =>
-    `of its mean activation with theirs, over ${count(images, "image")} drawn at random, since ` +
+  sample: (images, holds) =>
+    `of its mean ${holds} with theirs, over ${count(images, "image")} drawn at random, since ` +
     "this layer’s were not kept for every image",
 };
 
@@ -155,8 +181,13 @@ const COMPARED = {
  * @param {URLSearchParams} choices
  */
 const neighboursSection = (place, unit, choices) => {
-  const note = small("Comparing it with all units of the layer …");
-  const element = section("Units that respond most alike", note);
+  const layer = theAtlas().layers[place];
+  const { noun } = wordsOfLayer(layer);
+  const note = small(`Comparing it with all ${noun}s of the layer …`);
+  const alike = layer.names
+    ? "Heads whose attention to patches goes most alike"
+    : "Units that respond most alike";
+  const element = section(alike, note);
   element.classList.add("neighbours");
   const fill = async () => {
     try {
@@ -166,9 +197,9 @@ const neighboursSection = (place, unit, choices) => {
         return;
       }
       note.textContent =
-        `By the correlation ${COMPARED[of](compared)}. Alike over this data ` +
+        `By the correlation ${COMPARED[of](compared, wordsOfLayer(layer).holds)}. Alike over this data ` +
         "set: they need not look for the same thing.";
-      const { name } = theAtlas().layers[place];
+      const { name } = layer;
       element.append(
         cards(
           rows.map(([other, correlation]) => {
@@ -227,23 +258,24 @@ class UnitPage {
     const at = this.order.indexOf(this.unit);
     const position =
       at >= 0 && this.choices.size > 0 ? ` · ${at + 1} of ${this.order.length} in this list` : "";
-    const list = link(address(["layer", name], this.choices), `Units of ${name}`);
+    const list = link(address(["layer", name], this.choices), wordsOfLayer(this.layer).title);
     return h("p", {}, list, position);
   }
 
   /** @param {URLSearchParams} query */
   open(query) {
     const { layer, unit, detail } = this;
+    const who = `${titleCase(wordsOfLayer(layer).noun)} ${labelOfUnit(layer, unit)}`;
     show(
-      `Unit ${unit} of ${layer.name}`,
+      layer.names ? who : `${who} of ${layer.name}`,
       `layer ${layer.name}`,
       h("div", { class: "crumbs" }, this.crumb, this.steps),
       h(
         "h1",
         { tabindex: "-1" },
-        h("span", { class: "unit" }, `Unit ${unit}`),
-        " ",
-        breakable(named(layer, unit).name),
+        named(layer, unit).name
+          ? [h("span", { class: "unit" }, who), " ", breakable(named(layer, unit).name)]
+          : who,
       ),
       h("p", { class: "lead" }, leadOf(layer, unit, detail)),
       stats(layer, unit),
@@ -279,7 +311,7 @@ class UnitPage {
       h(
         "div",
         {},
-        h("h2", {}, "Activation histogram"),
+        h("h2", {}, `${titleCase(wordsOfLayer(layer).holds)} histogram`),
         this.chart,
         small(histogramWords(layer, unit, detail)),
       ),
@@ -322,10 +354,13 @@ class UnitPage {
     const level = this.slider.chosen();
     this.images.outline(level);
     const written = this.slider.written(Number.isFinite(level) ? level : 0);
-    const over = "over all cells of all images";
-    const label = `Histogram of the unit’s activations ${over}; threshold ${written}`;
+    const { noun, many, holds, of, cells } = wordsOfLayer(this.layer);
+    const over = `over all ${cells} of all images`;
+    const label = `Histogram of the ${noun}’s ${many} ${over}; threshold ${written}`;
     const { histogram: shares } = this.detail;
-    this.chart.replaceChildren(histogram(shares, this.layer.bins, level, written, label));
+    /** @type {[string, string]} */
+    const along = [`${holds} ${of}`, `share of ${cells}`];
+    this.chart.replaceChildren(histogram(shares, this.layer.bins, level, written, label, along));
   }
 }
 

@@ -4,7 +4,7 @@ import { bar } from "./charts.js";
 import { breakable, cell, h, link, rowHead, section, small, table } from "./dom.js";
 import { INTERVAL, interval, like, number, percent, points } from "./numbers.js";
 import { site, theAtlas } from "./site.js";
-import { className, value } from "./units.js";
+import { className, value, wordsOfLayer } from "./units.js";
 
 /** @param {number} index */
 const classHead = (index) => rowHead(link(address(["class", index]), breakable(className(index))));
@@ -20,14 +20,17 @@ export const classesTable = (layer, unit, rows) => {
   const low = Math.min(...rows.map(([, , mean, begin]) => begin ?? mean), 0);
   const written = like(Math.max(...rows.map(([, , mean]) => Math.abs(mean)), 0));
   const overall = written(value(layer, "mean", unit));
+  const { holds } = wordsOfLayer(layer);
+  const what = layer.names ? `Share of its ${holds} on patches` : `Mean ${holds}`;
+  const classes = theAtlas().given ? "Classes" : "Predicted classes";
   return [
     h(
       "h2",
       {},
-      theAtlas().given ? "Classes it responds to most" : "Predicted classes it responds to most",
+      `${classes} ${layer.names ? "on which it attends most to patches" : "it responds to most"}`,
     ),
     table(
-      `Mean activation over the images of a class, with ${INTERVAL}; over all images ${overall}`,
+      `${what} over the images of a class, with ${INTERVAL}; over all images ${overall}`,
       [["class"], ["images", "n"], ["mean", "n"], ["interval", "n wide"], ["", "bars"]],
       rows.map(([index, images, mean, from, to]) =>
         h(

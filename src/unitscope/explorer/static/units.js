@@ -72,6 +72,36 @@ export const className = (index) =>
   index === null || index === undefined ? "" : theAtlas().classes.name[index];
 
 /**
+ * What the units of a layer are, and what their maps hold, in words.
+ * @param {Layer} layer
+ */
+export const wordsOfLayer = ({ name, names }) =>
+  names
+    ? {
+        noun: "head",
+        title: "Attention heads",
+        holds: "attention",
+        many: "attention",
+        of: "to a patch",
+        cells: "patches",
+      }
+    : {
+        noun: "unit",
+        title: `Units of ${name}`,
+        holds: "activation",
+        many: "activations",
+        of: "of a cell",
+        cells: "cells",
+      };
+
+/**
+ * A unit's number, or the name of a head of attention: block.head.
+ * @param {Layer} layer
+ * @param {number} unit
+ */
+export const labelOfUnit = ({ names }, unit) => names?.[unit] ?? String(unit);
+
+/**
  * What a unit is called, and why.
  * @typedef {object} Naming
  * @property {string} name
@@ -98,6 +128,8 @@ export const named = (layer, unit) => {
     const why = selectivity === null ? "class" : `class, selectivity ${number(selectivity)}`;
     return { name: name || best || "", why, kind: "class" };
   }
+  // How much of its attention goes to patches tells little of what a head looks at.
+  if (layer.names) return { name: "", why: "", kind: "none" };
   return { name: "unnamed", why: best ? `responds most to ${best}` : "", kind: "none" };
 };
 
@@ -108,7 +140,7 @@ export const named = (layer, unit) => {
  * @property {(value: number | null) => string} written
  * @property {1 | -1} sign
  */
-/** @typedef {"maximum" | "selectivity" | "iou" | "accuracy_change" | "share_positive"} SortName */
+/** @typedef {"maximum" | "selectivity" | "iou" | "accuracy_change" | "contribution_size" | "share_positive"} SortName */
 
 /** @type {Record<SortName, Sort>} */
 export const SORTS = {
@@ -123,6 +155,11 @@ export const SORTS = {
     text: "accuracy lost when off",
     written: (shown) => (shown === null ? "not measured" : points(shown)),
     sign: 1,
+  },
+  contribution_size: {
+    text: "size of its contribution to predictions",
+    written: (shown) => (shown === null ? "not measured" : `gives ±${number(shown, 3)}`),
+    sign: -1,
   },
   share_positive: {
     text: "share of cells above 0",
@@ -143,7 +180,10 @@ export const sortOf = (layer, text) => sortsOf(layer).find((name) => name === te
  * @param {Layer} layer
  */
 export const sortsOf = (layer) =>
-  /** @type {SortName[]} */ (Object.keys(SORTS)).filter((name) => layer.columns[name]);
+  /** @type {SortName[]} */ (Object.keys(SORTS)).filter((name) =>
+    // Layers without heads of attention have nothing there.
+    layer.columns[name]?.some((measured) => measured !== null),
+  );
 
 /**
  * Which units are shown: in words, whether a unit is one of them, and whether there can be any.
@@ -196,7 +236,8 @@ const hasWords = (layer, unit, words) => {
     .map((name) => value(layer, name, unit) ?? "")
     .join(" ")
     .toLowerCase();
-  return words.every((word) => String(unit) === word || names.includes(word));
+  const own = labelOfUnit(layer, unit);
+  return words.every((word) => own === word || names.includes(word));
 };
 
 /**

@@ -23,6 +23,7 @@ from unitscope.render.figures.cams import cams_figure
 from unitscope.render.figures.contributions import contributions_figure
 from unitscope.render.figures.filters import filters_figure
 from unitscope.render.figures.network import network_figure
+from unitscope.render.figures.parts import parts_figure
 from unitscope.render.figures.predictions import predictions_figure
 from unitscope.render.figures.units import units_figure
 
@@ -31,6 +32,7 @@ FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
         "cams": cams_figure,
         "predictions": predictions_figure,
         "contributions": contributions_figure,
+        "parts": parts_figure,
     },
     UnitMaps: {"units": units_figure},
     Ablation: {"ablation": ablation_figure},

@@ -8,8 +8,6 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from unitscope.attribution.ablation import Ablation, Change
-from unitscope.attribution.scores import Scores
-from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.render.colours import Scale
 from unitscope.render.figures.bars import NAMES, ValueAxis
 from unitscope.render.figures.blocks import (
@@ -32,7 +30,7 @@ from unitscope.render.sheets import (
     HorizontalAlign,
     Sheet,
 )
-from unitscope.render.words import listing, number
+from unitscope.render.words import EFFECTS_IN_WORDS, listing, number
 
 # Inches: the unit maps on the right, and the gap between them.
 _MAPS = 3.3
@@ -77,15 +75,18 @@ def ablation_blocks(
     return [
         heading(f"{switched_off(ablation)}: {name}"),
         _bars_and_maps(ablation, panels, changes),
-        note(_words(ablation.scores, turned=turned, exact=ablation.exact)),
+        note(_words(ablation, turned=turned)),
     ]
 
 
-def _words(scores: Scores, *, turned: bool, exact: bool) -> str:
+def _words(ablation: Ablation, *, turned: bool) -> str:
+    scores = ablation.scores
     verdict = "changes" if turned else "stays the same"
     how = "a second forward pass with their maps set to zero"
-    if exact:
+    if ablation.exact:
         how = "exact algebra on one forward pass"
+    if ablation.effect is not None:
+        how = EFFECTS_IN_WORDS[ablation.effect]
     return (
         f"The top prediction {verdict}. After: {how}. Rows are in original order; the "
         f"numbers beside the bars are {scores.numbers}."
@@ -94,14 +95,11 @@ def _words(scores: Scores, *, turned: bool, exact: bool) -> str:
 
 def switched_off(ablation: Ablation) -> str:
     """What was switched off, in words: "Without units 3, 5 and 8 of features"."""
+    if ablation.effect is not None:
+        return f"Without {ablation.maps.called(5)}, {ablation.effect} effect"
     noun = "unit" if len(ablation.units) == 1 else "units"
     units = listing([str(unit) for unit in ablation.units], 5)
     return f"Without {noun} {units} of {ablation.layer}"
-
-
-def first_units(maps: UnitMaps, count: int) -> UnitMaps:
-    """The first `count` units of some maps."""
-    return replace(maps, units=maps.units[:count], maps=maps.maps[:, :count])
 
 
 def _columns(units: int) -> int:
@@ -115,7 +113,7 @@ def _unit_panels(
     ablation: Ablation, photo: int, look: Look, scale: Scale | None
 ) -> list[Panel]:
     columns = _columns(len(ablation.units))
-    maps = first_units(ablation.maps, columns * columns)
+    maps = ablation.maps.first(columns * columns)
     panels = unit_panels(maps, photo, scale, look)
     if scale is None:
         return panels
@@ -148,7 +146,7 @@ def _bars_and_maps(
         left = WIDTH - MARGIN - _MAPS
         bottom = _draw_maps(sheet, left, y, rows, width + _GAP)
         if more:
-            words = f"and {more} more units"
+            words = f"and {more} more {ablation.maps.noun}s"
             sheet.text(
                 left,
                 bottom + 0.12,

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from matplotlib.figure import Figure
 
 from unitscope.accounts.account import Account
+from unitscope.accounts.heads import HeadsStory
 from unitscope.render.colours import Scale
 from unitscope.render.figures.ablation import ablation_blocks
-from unitscope.render.figures.blocks import Block, heading, lead, page
+from unitscope.render.figures.blocks import Block, heading, lead, note, page
 from unitscope.render.figures.cams import cam_blocks
 from unitscope.render.figures.contributions import contribution_blocks
 from unitscope.render.figures.filters import filter_blocks
 from unitscope.render.figures.looks import Look
 from unitscope.render.figures.network import network_blocks
+from unitscope.render.figures.panels import grid
 from unitscope.render.figures.predictions import prediction_block
-from unitscope.render.figures.units import unit_blocks, unit_scale
-from unitscope.render.words import number
+from unitscope.render.figures.units import (
+    unit_blocks,
+    unit_panels,
+    unit_scale,
+)
+from unitscope.render.words import number, quantity_in_full
 
 _OVERVIEW = ("predictions", "cams", "units", "ablation")
 
@@ -62,7 +69,51 @@ def _cams(account: Account, style: str) -> list[Block]:
     )
 
 
+def evidence_scale(account: Account) -> Scale:
+    """The one scale of all signed maps of attention heads of an account."""
+    assert account.heads is not None
+    maps = account.heads.maps
+    over = f"shared over all {len(maps.units)} maps of heads of this account"
+    return unit_scale(maps, over=over, signed=True)
+
+
+def _heads(account: Account, heads: HeadsStory) -> list[Block]:
+    """What the patches gave through the heads that give most, and where those look."""
+    label = account.label(account.classes[0])
+    unit = account.explanation.scores.numbers
+    shown = heads.maps.first(len(account.units))
+    lines = [
+        f"{number(story.contribution.contribution, sign=True)} {unit}, "
+        f"{number(story.from_patches or 0.0, sign=True)} from the patches"
+        for story in account.units
+    ]
+    return [
+        heading(
+            f"What the heads that give most to {label} take from the patches"
+        ),
+        *unit_blocks(shown, 0, evidence_scale(account), 4, lines),
+    ]
+
+
+def _attention(account: Account, style: str) -> list[Block]:
+    """Where the heads that give most look, each map on its own scale."""
+    maps = account.explanation.unit_maps(
+        [story.unit for story in account.units]
+    )
+    held = quantity_in_full(maps.hold)
+    return [
+        heading(
+            "The attention of the heads that give most to "
+            f"{account.label(account.classes[0])}"
+        ),
+        *grid(unit_panels(maps, 0, None), 4),
+        note(f"{held}; each map has its own scale."),
+    ]
+
+
 def _units(account: Account, style: str) -> list[Block]:
+    if account.heads is not None:
+        return _heads(account, account.heads)
     maps = account.explanation.unit_maps(
         [story.unit for story in account.units]
     )
@@ -91,9 +142,14 @@ def _contributions(account: Account, style: str) -> list[Block]:
 
 
 def _ablation(account: Account, style: str) -> list[Block]:
-    scale = account_unit_scale(account)
+    ablation, scale = account.ablation, account_unit_scale(account)
+    if account.heads is not None:
+        # The signed maps say more than where a head looks.
+        maps = account.heads.maps.of(ablation.units)
+        ablation = replace(ablation, maps=maps)
+        scale = evidence_scale(account)
     return ablation_blocks(
-        account.ablation,
+        ablation,
         0,
         5,
         scale=scale,
@@ -115,6 +171,7 @@ _PIECES: dict[str, Callable[[Account, str], list[Block]]] = {
     "predictions": _predictions,
     "cams": _cams,
     "units": _units,
+    "attention": _attention,
     "contributions": _contributions,
     "ablation": _ablation,
     "filters": _filters,

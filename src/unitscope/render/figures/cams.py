@@ -27,6 +27,7 @@ from unitscope.render.figures.panels import (
     grid,
     photos_shown,
 )
+from unitscope.render.figures.parts import part_blocks
 from unitscope.render.views import View
 from unitscope.render.words import clean, number, percent, plural, power
 
@@ -148,6 +149,9 @@ def _photo_blocks(
     colouring = _COLOURING[style]
     sums = adding_up(explanation[photo], classes)
     blocks.append(note(f"Scale: {over}; {colouring}. {sums}"))
+    if explanation.adds_up and not explanation.exact:
+        # Nobody shall take the patches for the whole.
+        blocks += part_blocks(explanation, photo, classes)
     return blocks
 
 
@@ -181,12 +185,26 @@ def adding_up(explanation: Explanation, classes: Sequence[int]) -> str:
         )
 
     first = classes[0]
+    if explanation.adds_up:
+        return _of_patches(explanation, first)
     left_out = number(float(explanation.left_out_of([first])[0, 0]))
     logit = number(float(explanation.logits[0, first]))
     return (
         f"A local answer: gradient × activation at {clean(explanation.layer)}. The "
         f"mean of the map leaves out {left_out} of the {what} of "
         f"{clean(explanation.labels[first])}, {logit}."
+    )
+
+
+def _of_patches(explanation: Explanation, index: int) -> str:
+    """What the maps of a residual stream are, and how much of a class they carry."""
+    what = explanation.scores.number
+    patches = number(float(explanation.parts["patches"][0, index]))
+    logit = number(float(explanation.logits[0, index]))
+    return (
+        "An account of the residual stream: exact parts. The maps show what the patches gave "
+        f"through attention, for {clean(explanation.labels[index])} {patches} of the {what} "
+        f"{logit}."
     )
 
 
@@ -232,10 +250,14 @@ def _panel(
         words = "no evidence (all 0)"
     else:
         words = "nothing above 0" if scale.is_blank else ""
+    shown = [*reversed(explanation.scores.shown(probability, logit))]
+    if explanation.adds_up and not explanation.exact:
+        patches = float(explanation.parts["patches"][photo, index])
+        shown.append(f"patches {number(patches, sign=True)}")
     return Panel(
         pixels=look.overlay(view, laid, scale),
         title=explanation.labels[index],
-        line=" · ".join(reversed(explanation.scores.shown(probability, logit))),
+        line=" · ".join(shown),
         bar=look.bar(scale) if common is None else None,
         note=words,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from unitscope.accounts.parts import parts_of
 from unitscope.attribution.explanation import Explanation
 from unitscope.render.figures.bars import Bar, BarChart
 from unitscope.render.figures.blocks import (
@@ -17,10 +18,18 @@ from unitscope.render.figures.blocks import (
 from unitscope.render.figures.panels import photos_shown
 from unitscope.render.sheets import Sheet
 from unitscope.render.words import mean_of, number, plural
+from unitscope.residual.account import THROUGH_HEADS
+
+# Sums that are the same differ by less, relative to their size.
+_ROUNDING = 1e-4
 
 _EXACT = (
     "Contribution in {numbers} = weight × {mean}; all contributions + the bias = the "
     "{number}."
+)
+_RESIDUAL = (
+    "Contribution of a head in {numbers} = what it gives through all tokens, with the divisors "
+    "of normalisations held; all heads + all other parts of the residual stream = the {number}."
 )
 _LOCAL = (
     "Contribution in {numbers} = gradient × activation, summed over the cells. This is a "
@@ -67,13 +76,16 @@ def contribution_blocks(
         chart.draw(sheet, MARGIN, y, INNER)
 
     words, scores = _EXACT if explanation.exact else _LOCAL, explanation.scores
+    if explanation.adds_up and not explanation.exact:
+        words = _RESIDUAL
     count_of_units = explanation.feature_map.shape[1]
-    is_plain = explanation.head.gives_activations(range(count_of_units))
-    mean = mean_of(are_shares=not is_plain)
+    mean = mean_of(explanation.head.maps_hold(range(count_of_units)))
     label = explanation.labels[index]
     name = explanation.subjects[photo].name
     return [
-        heading(f"What the units add to {label}: {name}"),
+        heading(
+            f"What the {explanation.head.unit_noun}s add to {label}: {name}"
+        ),
         Block(chart.height + 0.15, draw),
         note(
             words.format(
@@ -96,14 +108,38 @@ def _bars(
 
     bars = []
     for unit in units:
-        bars.append(_signed_bar(f"unit {unit.unit}", unit.contribution))
+        title = explanation.head.unit_title(unit.unit)
+        bars.append(_signed_bar(title, unit.contribution))
+    if explanation.adds_up and not explanation.exact:
+        bars += _other_parts(explanation[photo], index, together, others)
+        return [*bars, _sum_bar(explanation.scores.number, logit)]
     if others:
         rest = logit - left_out - together
         bars.append(_signed_bar(plural(others, "other unit"), rest))
     name = "bias" if explanation.exact else "left out"
     bars.append(_signed_bar(name, left_out))
-    bars.append(Bar(explanation.scores.number, logit, f"= {number(logit)}"))
-    return bars
+    return [*bars, _sum_bar(explanation.scores.number, logit)]
+
+
+def _other_parts(
+    explanation: Explanation, index: int, together: float, others: int
+) -> list[Bar]:
+    """All other heads of a residual stream, and the parts that no head gives."""
+    given = float(explanation.contributions_of(index).sum())
+    parts = parts_of(explanation, index)
+    through = sum(parts.pop(name, 0.0) for name in THROUGH_HEADS)
+    bars = []
+    if others:
+        name = plural(others, "other head")
+        bars.append(_signed_bar(name, given - together))
+    if abs(through - given) > _ROUNDING * max(map(abs, (through, given, 1.0))):
+        # Beside the token that is read, the head reads the mean of all patches.
+        bars.append(_signed_bar("mean of the patches", through - given))
+    return [*bars, *(_signed_bar(name, part) for name, part in parts.items())]
+
+
+def _sum_bar(name: str, logit: float) -> Bar:
+    return Bar(name, logit, f"= {number(logit)}")
 
 
 def _signed_bar(name: str, value: float) -> Bar:

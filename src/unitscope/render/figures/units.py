@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.attribution.unit_maps import Held, UnitMaps
 from unitscope.render.colours import THIS_MAP, Scale, shared_over
 from unitscope.render.figures.blocks import (
     Block,
@@ -27,7 +27,12 @@ from unitscope.render.figures.panels import (
     photos_shown,
 )
 from unitscope.render.views import View
-from unitscope.render.words import number, quantity, quantity_in_full
+from unitscope.render.words import (
+    number,
+    percent,
+    quantity,
+    quantity_in_full,
+)
 
 UnitScale = Literal["map", "unit", "photo", "shared"]
 
@@ -75,10 +80,17 @@ def units_figure(
         over = common.over if common else f"{own} its own scale"
 
         name = maps.subjects[photo].name
-        blocks.append(heading(f"Units of {maps.layer}: {name}"))
+        blocks.append(heading(f"{units_title(maps)}: {name}"))
         blocks += grid(panels, columns)
         blocks += _legend(maps, photo, common, over, look)
     return page(blocks)
+
+
+def units_title(maps: UnitMaps) -> str:
+    """What some maps are, for a heading."""
+    if maps.hold == "attention":
+        return "Attention of heads to the patches"
+    return f"Units of {maps.layer}"
 
 
 def unit_blocks(
@@ -109,7 +121,7 @@ def unit_blocks(
 def _legend(
     maps: UnitMaps, photo: int, common: Scale | None, over: str, look: Look
 ) -> list[Block]:
-    held = quantity_in_full(are_shares=maps.are_shares)
+    held = quantity_in_full(maps.hold)
     words = f"{held}; scale: {over}"
     negative = maps.maps[photo] < 0
     if look.positive_only and bool(negative.any()):
@@ -117,7 +129,7 @@ def _legend(
 
     blocks = [note(f"{words}.")]
     if common is not None:
-        name = quantity(are_shares=maps.are_shares)
+        name = quantity(maps.hold)
         blocks.insert(0, colour_bar(common, name, look))
     return blocks
 
@@ -167,14 +179,18 @@ def unit_panels(
     for position, laid in enumerate(maps.on_photo(photo, view.size)):
         scale = common or _own_scale(maps, photo, position, look, alike)
         cells = maps.maps[photo, position].cpu().numpy()
-        line = lines[position] if position < len(lines) else _measured(cells)
+        line = (
+            lines[position]
+            if position < len(lines)
+            else _measured(cells, maps.hold)
+        )
         panels.append(
             Panel(
                 pixels=look.overlay(view, laid, scale),
-                title=f"unit {maps.units[position]}",
+                title=maps.titles[position],
                 line=line,
                 bar=None if common else look.bar(scale),
-                note=_note_on(cells, scale),
+                note=_note_on(cells, scale, maps.hold),
             )
         )
     return panels
@@ -198,15 +214,21 @@ def _own_scale(
     return Scale.of(cells, over, signed=_signed(look))
 
 
-def _measured(cells: Float[np.ndarray, "row col"]) -> str:
+def _measured(cells: Float[np.ndarray, "row col"], hold: Held) -> str:
     if not cells.any():
         return ""
     mean = number(float(cells.mean()))
     highest = number(float(cells.max()))
+    if hold == "attention":
+        return f"{percent(float(cells.mean()))} on patches, up to {highest}"
     return f"mean {mean}, max {highest}"
 
 
-def _note_on(cells: Float[np.ndarray, "row col"], scale: Scale) -> str:
+def _note_on(
+    cells: Float[np.ndarray, "row col"], scale: Scale, hold: Held
+) -> str:
+    if hold in ("attention", "evidence") and not cells.any():
+        return "all 0"
     if not cells.any():
         return "no activation (all 0)"
     return "nothing above 0" if scale.is_blank else ""

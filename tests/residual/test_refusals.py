@@ -1,0 +1,203 @@
+"""Where the residual stream cannot be followed: right, or refused with a fitting reason."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unitscope
+from residual.small_vits import Attention, SmallVit, cases, joined, made, photos
+from residual.test_spellings import assert_close, check_algebra, explained
+from unitscope.attribution.local_head import LocalHead
+
+NO_STREAM = "nor can the residual stream be followed: "
+
+
+class ReadThrough(SmallVit):
+    """As BERT: a pooler with a tanh stands before the classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(12, 12)
+        self.read = lambda x: torch.tanh(self.pooler(x[:, 0]))
+
+
+class ChannelAttention(Attention):
+    """As XCiT: units attend to units."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (each.transpose(-2, -1) for each in self.split(x))
+        weights = (q @ k.transpose(-2, -1)).softmax(dim=-1)
+        taken = (weights @ v).permute(0, 3, 1, 2).flatten(2)
+        projected: Tensor = self.proj(taken)
+        return projected
+
+
+class Factorised(Attention):
+    """As CoaT: keys and values meet first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        projected: Tensor = self.proj(
+            joined(q @ (k.softmax(dim=2).transpose(-2, -1) @ v))
+        )
+        return projected
+
+
+class OnePhoto(SmallVit):
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1:
+            raise ValueError("one photo, please")
+        return super().forward(x)
+
+
+class OtherPath(SmallVit):
+    """Two photos take more calls than one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1:
+            x = (x + 1) - 1
+        return super().forward(x)
+
+
+def pruned(x: Tensor) -> Tensor:
+    """The class token, and the eight patches that are longest."""
+    chosen = x[:, 1:].norm(dim=-1).topk(8, dim=1).indices.sort(dim=1).values
+    kept = x[:, 1:].gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
+    return torch.cat([x[:, :1], kept], dim=1)
+
+
+def merged(x: Tensor) -> Tensor:
+    """Patches merged two by two."""
+    return torch.cat([x[:, :1], (x[:, 1::2] + x[:, 2::2]) / 2], dim=1)
+
+
+ORDER = torch.tensor([0, 7, 3, 12, 1, 9, 2, 11, 4, 10, 5, 8, 6])
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "pooler": (ReadThrough, "'tanh' stands between the token that is read"),
+    "channels": (
+        lambda: SmallVit(ChannelAttention),
+        "no token attends to others: its attention mixes units",
+    ),
+    "factorised": (
+        lambda: SmallVit(Factorised),
+        "no token has a weight of its own",
+    ),
+    "one photo": (OnePhoto, "fails with 2 photos at a time"),
+    "other path": (OtherPath, "another path with two photos than with one"),
+    "pruned": (
+        lambda: SmallVit(between=pruned, depth=2),
+        "which of the 9 tokens that are attended to are patches",
+    ),
+    "merged": (
+        lambda: SmallVit(between=merged, depth=2),
+        "which of the 7 tokens that are attended to are patches",
+    ),
+    "shuffled": (
+        lambda: SmallVit(between=lambda x: x[:, ORDER], depth=2),
+        "which of the 13 tokens that are attended to are patches",
+    ),
+    "flipped": (
+        lambda: SmallVit(
+            between=lambda x: torch.cat([x[:, :1], x[:, 1:].flip(1)], dim=1),
+            depth=2,
+        ),
+        "blocks attend to the patches in several orders",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", cases(REFUSED, "shuffled"))
+def test_local_answers_say_why_there_is_no_stream(name: str) -> None:
+    make, reason = REFUSED[name]
+    model = unitscope.wrap(made(make))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Some layers are silent.
+        head = model.explain(photos(1)).head
+    assert isinstance(head, LocalHead)
+    assert NO_STREAM in head.reason
+    assert reason in head.reason.split(NO_STREAM)[1]
+
+
+@pytest.mark.slow
+def test_networks_without_attention_hear_nothing_of_it() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 8, stride=8), nn.Flatten(), nn.Linear(48, 6), nn.Tanh()
+    )
+    model = unitscope.wrap(
+        made(lambda: nn.Sequential(network, nn.Linear(6, 3)))
+    )
+    head = model.explain(photos(1)).head
+    assert isinstance(head, LocalHead)
+    assert "residual" not in head.reason
+
+
+@pytest.mark.slow
+def test_channel_attention_beside_tokens_is_another_layer() -> None:
+    """As many units as tokens do not make them tokens."""
+
+    class Both(SmallVit):
+        def __init__(self) -> None:
+            super().__init__(units=13, heads=1, depth=2)
+            self.blocks[0].attn = ChannelAttention(13, 1)
+
+    explanation = explained(made(Both), photos())
+    assert len(explanation.head.unit_names) == 1
+    assert "other layers" in explanation.parts
+    check_algebra(explanation)
+
+
+def test_a_number_taken_out_of_torch_is_held() -> None:
+    class Gated(SmallVit):
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.blocks[0](self.tokens(x))
+            tokens = tokens * (1 + 0.1 * float(x.std())) + float(x.mean())
+            logits: Tensor = self.head(self.norm(tokens)[:, 0])
+            return logits
+
+    network = made(Gated)
+    explanation = explained(network, photos())
+    assert_close(explanation.logits, network(photos()).detach())
+    check_algebra(explanation)
+    assert explanation.head.held
+
+
+@pytest.mark.parametrize(
+    "dtype", cases([torch.float16, torch.bfloat16, torch.float64])
+)
+def test_other_number_types(dtype: torch.dtype) -> None:
+    network = made(SmallVit).to(dtype)
+    explanation = explained(network, photos())
+    total: Any = sum(explanation.parts.values())
+    error = (total - explanation.logits).abs().max()
+    assert float(error) <= 64 * torch.finfo(dtype).eps + 1e-5
+
+
+@pytest.mark.slow
+def test_wrappers_and_memory_orders() -> None:
+    network = made(SmallVit)
+    x = photos()
+    plain = explained(network, x)
+    wrapped = explained(nn.DataParallel(network, device_ids=None), x)
+    last = explained(
+        network.to(memory_format=torch.channels_last),
+        x.to(memory_format=torch.channels_last),
+    )
+    for other in (wrapped, last):
+        assert_close(other.contributions, plain.contributions)
+        assert_close(other.cams, plain.cams)
+
+
+def test_a_photo_that_gives_no_numbers_is_refused() -> None:
+    model = unitscope.wrap(made(SmallVit))
+    x = photos()
+    model.explain(x)
+    x[0] = torch.nan
+    with pytest.raises(unitscope.UnitscopeError):
+        model.explain(x)
