@@ -79,7 +79,7 @@ def _cell(values: NDArray[np.float64], percent: bool, signed: bool) -> str:
     if signed and not percent:
         form = "{:+.3f}"
     mean, low, high = (form.format(number) for number in numbers)
-    return f"{mean} ({low} to {high})" if signed else f"{mean} ({low}–{high})"
+    return f"{mean} ({low} to {high})"
 
 
 def _table(
@@ -143,23 +143,28 @@ def _verdict(records: Sequence[Record], measure: Measure) -> str:
         where = better if low > 0 else worse if high < 0 else open_
         where.append(method)
     return (
-        f"- **{measure.title[:-2]}**: {best} does best. `residual` is better than "
+        f"- **{measure.title[:-2]}**: {best} has the best mean. `residual` is better than "
         f"{_listed(better)}; worse than {_listed(worse)}; not to be told from "
         f"{_listed(open_)}."
     )
 
 
 def _reset_verdicts(records: Sequence[Record]) -> str:
-    """Which maps follow the weights least and most."""
-    measure = RESET_MEASURES[-1]
+    """Of every reset which maps are least and most like before."""
     looking = [name for name in METHODS if name not in BASELINES]
-    ordered = sorted(
-        looking, key=lambda method: measure.of(records, method).mean()
-    )
-    return (
-        f"With {measure.title} drawn anew, the maps of {ordered[0]} keep least of their "
-        f"order and those of {ordered[-1]} most."
-    )
+    lines = []
+    for measure in RESET_MEASURES:
+        likeness = {
+            method: abs(measure.of(records, method).mean())
+            for method in looking
+        }
+        least = min(looking, key=lambda method: likeness[method])
+        most = max(looking, key=lambda method: likeness[method])
+        lines.append(
+            f"- **{measure.title}**: least like before are the maps of {least}, most "
+            f"those of {most}."
+        )
+    return "\n".join(lines)
 
 
 def _listed(names: Sequence[str]) -> str:
