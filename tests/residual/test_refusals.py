@@ -65,6 +65,15 @@ class OtherPath(SmallVit):
         return super().forward(x)
 
 
+class RolledMap(SmallVit):
+    """The map is rolled before it becomes tokens: every patch has another's place."""
+
+    def tokens(self, x: Tensor) -> Tensor:
+        patches = self.embed(x).roll((1, 1), (2, 3)).flatten(2).transpose(1, 2)
+        first = self.first.expand(len(x), -1, -1)
+        return torch.cat([first, patches], dim=1) + self.position
+
+
 def pruned(x: Tensor) -> Tensor:
     """The class token, and the eight patches that are longest."""
     chosen = x[:, 1:].norm(dim=-1).topk(8, dim=1).indices.sort(dim=1).values
@@ -103,6 +112,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: SmallVit(between=lambda x: x[:, ORDER], depth=2),
         "which of the 13 tokens that are attended to are patches",
     ),
+    "rolled": (
+        lambda: SmallVit(between=lambda x: x.roll(-1, 1), depth=2),
+        "which of the 13 tokens that are attended to are patches",
+    ),
+    "rolled map": (RolledMap, "which token is which patch of the photo"),
     "flipped": (
         lambda: SmallVit(
             between=lambda x: torch.cat([x[:, :1], x[:, 1:].flip(1)], dim=1),
@@ -113,7 +127,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", cases(REFUSED, "shuffled"))
+@pytest.mark.parametrize("name", cases(REFUSED, "shuffled", "rolled map"))
 def test_local_answers_say_why_there_is_no_stream(name: str) -> None:
     make, reason = REFUSED[name]
     model = unitscope.wrap(made(make))

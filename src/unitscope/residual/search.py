@@ -12,6 +12,7 @@ from unitscope.attribution.places import lie_in_place
 from unitscope.attribution.probes import probes
 from unitscope.errors import HeadError, kind_and_text
 from unitscope.residual.account import StreamAccount
+from unitscope.residual.attention import Attended
 from unitscope.residual.grounds import Attention
 from unitscope.residual.head import HEADS, ResidualHead
 from unitscope.residual.patches import Patches
@@ -142,8 +143,11 @@ def _prove_places(
     assert isinstance(step, Attention)
 
     def map_of(x: Tensor) -> Tensor:
-        attended = path.run(module, x).read[place]
-        values = attended.values.transpose(1, 2).flatten(2)
+        attended: Attended = path.run(module, x).read[place]
+        weights = attended.weights[..., None]
+        # Nothing is taken where the weight is 0.
+        values = attended.taken / torch.where(weights == 0, 1, weights)
+        values = values.transpose(1, 2).flatten(2)
         patches = step.tokens.split(values)[0].transpose(1, 2)
         return patches.reshape(*patches.shape[:2], *step.tokens.patches)
 
