@@ -421,6 +421,10 @@ def test_adapters_and_quantized_weights_are_refused_with_the_remedy(
     assert (
         "1 of whole numbers (int8); 14 of 15 tensors fit: they are" in message
     )
+    imaginary = {**state, "fc.weight": state["fc.weight"].to(torch.complex64)}
+    message = refusal(saved(imaginary, tmp_path))
+    assert "1 of complex numbers (complex64)" in message
+    assert message.endswith("if that is what the network has")
 
 
 def test_a_prefix_is_added_where_the_network_has_one_more(

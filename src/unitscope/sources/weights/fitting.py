@@ -38,6 +38,9 @@ _REMOVE = (
     "call torch.nn.utils.parametrize.remove_parametrizations before you save the "
     "weights, or name a network that has the same parametrizations"
 )
+_REAL = (
+    "they are complex: save their real part, if that is what the network has"
+)
 _FLOAT = "they are quantized: give the float weights that they were made from"
 
 
@@ -150,7 +153,7 @@ class _Misfit:
     """The names of a network (`own`) and a file (`state`) that differ.
 
     `missing` are absent from the file, `unexpected` unknown to the network, `misshapen`
-    of another shape, `whole` of whole numbers instead of fractions; `filled` counts
+    of another shape, `whole` of whole or complex numbers instead of fractions; `filled` counts
     tensors that the file need not have.
     """
 
@@ -230,10 +233,15 @@ class _Misfit:
             )
         if self.whole:
             kinds = {str(self.state[name].dtype)[6:] for name in self.whole}
+            what = "complex" if self._has_complex() else "whole"
             differences.append(
-                f"{len(self.whole)} of whole numbers ({shown(sorted(kinds))})"
+                f"{len(self.whole)} of {what} numbers ({shown(sorted(kinds))})"
             )
         return differences
+
+    def _has_complex(self) -> bool:
+        """Whether numbers in the file are complex where the network has real ones."""
+        return any(self.state[name].is_complex() for name in self.whole)
 
     def _shapes(self, name: str) -> str:
         in_file, in_network = _sides(self.state[name]), _sides(self.own[name])
@@ -249,7 +257,7 @@ class _Misfit:
         for names, mark, remedy in (
             (self.unexpected, "lora_", _MERGE),
             (self.unexpected, "parametrizations.", _REMOVE),
-            (self.whole, "", _FLOAT),
+            (self.whole, "", _REAL if self._has_complex() else _FLOAT),
         ):
             if any(mark in name for name in names):
                 return remedy
