@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unitscope.cli.options import CONTEXT, JSON, UNITS, top_option
+from unitscope.cli.options import (
+    CONTEXT,
+    JSON,
+    UNITS,
+    numbered_units,
+    top_option,
+)
 from unitscope.cli.output import print_document, print_rows, print_table, say
 from unitscope.cli.pages import html
 from unitscope.cli.scan import print_atlas
@@ -233,7 +239,7 @@ def atlas_concepts(
 @JSON
 def atlas_ablation(
     path: Path,
-    units: Sequence[int],
+    units: Sequence[str],
     class_name: str | None,
     top: int,
     as_json: bool,
@@ -250,11 +256,12 @@ def atlas_ablation(
         raise click.UsageError(
             "name units to switch off with --unit N, or a class with --class"
         )
+    chosen = numbered_units(units)
     atlas = Atlas.open(path)
     if class_name is not None:
         print_rows(atlas.removals(class_name), _REMOVALS, as_json)
     else:
-        _print_accuracy(atlas, units, top, as_json)
+        _print_accuracy(atlas, chosen, top, as_json)
 
 
 def _print_accuracy(

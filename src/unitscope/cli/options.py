@@ -138,6 +138,16 @@ UNITS = units_option(
 )
 
 
+def numbered_units(units: Sequence[str]) -> list[int]:
+    """The numbers of units where these have no names; exits with status 2 for others."""
+    for unit in units:
+        if not unit.isdecimal():
+            raise click.UsageError(
+                f"'{unit}' is not the number of a unit: they are numbered from 0"
+            )
+    return [int(unit) for unit in units]
+
+
 def chosen_units(
     model: Classifier, layer: str | None, names: Sequence[str]
 ) -> list[int]:
