@@ -50,6 +50,9 @@ def jaxtyped(one: Any = None, *, typechecker: Any) -> Any:
         if dataclasses.is_dataclass(one) and isinstance(own, FunctionType):
             one.__init__ = _checking(own)  # type: ignore[method-assign]
         return one
+    if one.__name__ in ("__enter__", "__exit__"):
+        # An interrupt in a check would come between the two halves of a `with`.
+        return one
     if any("{" in str(hint) for hint in one.__annotations__.values()):
         # An axis that an argument names: only jaxtyping itself knows how.
         return _jaxtyped(one, typechecker=typechecker)

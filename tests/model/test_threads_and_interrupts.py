@@ -6,15 +6,15 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from networks import Gap, seeded
-from unitscope.interrupts import undone
+from unitscope.interrupts import UninterruptedIn, undone
 from unitscope.model import wrap
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -37,9 +37,13 @@ def net() -> nn.Module:
 @pytest.fixture
 def alarm() -> Iterator[None]:
     """Inside, the alarm clock's signal does what Ctrl-C does."""
-    before = signal.signal(
-        signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )
+
+    def press(_: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        assert callable(handler)
+        handler(signal.SIGINT, frame)
+
+    before = signal.signal(signal.SIGALRM, press)
     yield
     signal.signal(signal.SIGALRM, before)
 
@@ -108,52 +112,51 @@ def test_an_interrupt_at_any_moment_loses_nothing(
 
 
 class Pressed(Gap):
-    """A network in whose passes Ctrl-C is pressed, once or more often."""
+    """A network in whose passes Ctrl-C is pressed."""
 
-    presses = 0
+    pressed = False
     passes = 0
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
-        for _ in range(self.presses):
+        if self.pressed:
             signal.raise_signal(signal.SIGINT)
         self.passes += 1
         return logits
 
 
-class Watching(TorchFunctionMode):
-    """A mode of the user's, which sees every call outside of it too."""
-
-    seen = 0
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        self.seen += 1
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize(
-    ("presses", "goes_on"),
-    [(1, True), (2, False)],
-    ids=["one waits for the pass", "the second does not"],
-)
-def test_an_interrupt_stays_one_and_leaves_the_modes_of_torch(
-    presses: int, goes_on: bool
-) -> None:
+def test_an_interrupt_ends_a_pass_at_once() -> None:
     net = seeded(Pressed)
     model = wrap(net)
     expected = model.explain(X).logits
-    net.passes, net.presses = 0, presses
-    with Watching() as mode:
-        with pytest.raises(KeyboardInterrupt):
-            model.explain(X)
-        assert net.passes == goes_on
-        before = mode.seen
-        torch.ones(2).add(1)
-        assert mode.seen == before + 2
-    net.presses = 0
+    net.passes, net.pressed = 0, True
+    with pytest.raises(KeyboardInterrupt):
+        model.explain(X)
+    assert net.passes == 0
+    net.pressed = False
     assert torch.equal(model.explain(X).logits, expected)
+
+
+def test_an_interrupt_waits_where_chosen_code_runs() -> None:
+    done: list[str] = []
+    scope: dict[str, Any] = {"press": signal.raise_signal, "done": done}
+    text = "def inside():\n    press(2)\n    done.append('inside')\n"
+    exec(compile(text, "torch's own file", "exec"), scope)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        with UninterruptedIn({"torch's own file"}) as uninterrupted:
+            scope["inside"]()
+            done.append("outside")
+        done.append("after")
+    with pytest.raises(KeyboardInterrupt):
+        with UninterruptedIn({"torch's own file"}) as uninterrupted:
+            scope["inside"]()
+            uninterrupted.raise_waiting()
+            done.append("after")
+    with pytest.raises(KeyboardInterrupt), UninterruptedIn(set()):
+        scope["inside"]()
+    assert done == ["inside", "outside", "inside"]
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_an_interrupt_waits_for_what_is_undone() -> None:

@@ -31,6 +31,7 @@ class ShapesOnly(Mode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        self.raise_interrupt()
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in ("__get__", "__set__") or not _has_stand_in((args, kwargs)):

@@ -95,6 +95,7 @@ class Recorder(Mode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        self.raise_interrupt()
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         # Reading .shape, .data, .T and the like. Hooks do it too, so it does not count.
