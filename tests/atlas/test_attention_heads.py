@@ -131,7 +131,7 @@ def test_means_of_another_network_are_refused(
     photo = explained[0]
     assert isinstance(by, ResidualExplanation)
     assert isinstance(photo, ResidualExplanation)
-    with pytest.raises(InputError, match="another size: these have 3×26×4"):
+    with pytest.raises(InputError, match="another network, or of inputs of"):
         photo.total_logits([0], by=by)
 
 
