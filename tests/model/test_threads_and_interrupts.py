@@ -6,15 +6,13 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from networks import Gap, seeded
-from unitscope.interrupts import UninterruptedIn, undone
+from unitscope.interrupts import undone
 from unitscope.model import wrap
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -37,13 +35,9 @@ def net() -> nn.Module:
 @pytest.fixture
 def alarm() -> Iterator[None]:
     """Inside, the alarm clock's signal does what Ctrl-C does."""
-
-    def press(_: int, frame: FrameType | None) -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        assert callable(handler)
-        handler(signal.SIGINT, frame)
-
-    before = signal.signal(signal.SIGALRM, press)
+    before = signal.signal(
+        signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )
     yield
     signal.signal(signal.SIGALRM, before)
 
@@ -109,54 +103,6 @@ def test_an_interrupt_at_any_moment_loses_nothing(
         except KeyboardInterrupt:
             interrupted += 1
         assert state_of(net) == before and global_state() == outside
-
-
-class Pressed(Gap):
-    """A network in whose passes Ctrl-C is pressed."""
-
-    pressed = False
-    passes = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x)
-        if self.pressed:
-            signal.raise_signal(signal.SIGINT)
-        self.passes += 1
-        return logits
-
-
-def test_an_interrupt_ends_a_pass_at_once() -> None:
-    net = seeded(Pressed)
-    model = wrap(net)
-    expected = model.explain(X).logits
-    net.passes, net.pressed = 0, True
-    with pytest.raises(KeyboardInterrupt):
-        model.explain(X)
-    assert net.passes == 0
-    net.pressed = False
-    assert torch.equal(model.explain(X).logits, expected)
-
-
-def test_an_interrupt_waits_where_chosen_code_runs() -> None:
-    done: list[str] = []
-    scope: dict[str, Any] = {"press": signal.raise_signal, "done": done}
-    text = "def inside():\n    press(2)\n    done.append('inside')\n"
-    exec(compile(text, "torch's own file", "exec"), scope)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        with UninterruptedIn({"torch's own file"}) as uninterrupted:
-            scope["inside"]()
-            done.append("outside")
-        done.append("after")
-    with pytest.raises(KeyboardInterrupt):
-        with UninterruptedIn({"torch's own file"}) as uninterrupted:
-            scope["inside"]()
-            uninterrupted.raise_waiting()
-            done.append("after")
-    with pytest.raises(KeyboardInterrupt), UninterruptedIn(set()):
-        scope["inside"]()
-    assert done == ["inside", "outside", "inside"]
-    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_an_interrupt_waits_for_what_is_undone() -> None:

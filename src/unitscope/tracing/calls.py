@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from unitscope.geometry import Grid
 from unitscope.tracing.arguments import (
@@ -22,7 +23,6 @@ from unitscope.tracing.functions import (
     DIVIDERS,
     METADATA_QUERIES,
 )
-from unitscope.tracing.mode import Mode
 from unitscope.tracing.roles import IMAGE, LOST, SOMEWHERE, Layout, TracedTensor
 
 # The index of calls that are not counted: hooks make such calls too.
@@ -65,7 +65,7 @@ class Call(WithArguments):
         return grid_of(self.layout)
 
 
-class Recorder(Mode):
+class Recorder(TorchFunctionMode):
     """Records the calls made inside it as a graph.
 
     It keeps all tensors alive, so that their identities stay unique.
@@ -95,7 +95,6 @@ class Recorder(Mode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        self.raise_interrupt()
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         # Reading .shape, .data, .T and the like. Hooks do it too, so it does not count.

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from unitscope.tracing.arguments import WithArguments, tensors_in
 from unitscope.tracing.blame import called
-from unitscope.tracing.mode import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Arguments(WithArguments):
     kwargs: dict[str, Any]
 
 
-class CallCounter(Mode):
+class CallCounter(TorchFunctionMode):
     """Numbers the calls of a forward pass as a trace does, and shows each to `meet`.
 
     One of them watches a pass at a time: the work of a second one would be counted. So
@@ -79,7 +79,6 @@ class CallCounter(Mode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        self.raise_interrupt()
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name == "__get__":
