@@ -400,6 +400,10 @@ class Counting(Gap):
         return super().forward(x * (2.0 if x.shape[0] == 1 else 1.0))
 
 
+@pytest.mark.filterwarnings(
+    "ignore:the network's logits for a photo depend",
+    "ignore:the network gives other logits each time",
+)
 def test_a_network_that_asks_how_many_photos_there_are_is_not_compiled(
     x: Tensor,
 ) -> None:
@@ -427,6 +431,10 @@ def with_hook() -> nn.Module:
     return net
 
 
+@pytest.mark.filterwarnings(
+    "ignore:the network's logits for a photo depend",
+    "ignore:the network gives other logits each time",
+)
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
