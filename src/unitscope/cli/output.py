@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from unitscope.drawable import Drawable
 
 
-# Standard output while it is ours alone.
+# Whether standard output will be given back, and it while it is ours alone.
+_is_given_back = False
 _reserved: Any = None
 
 _STDOUT = 1
@@ -32,10 +33,10 @@ def reserve_output() -> None:
     """Keep standard output for `say`: what else prints goes to standard error.
 
     That is what networks and libraries print, also where they are not Python. It lasts
-    until the end of `restored_output`.
+    until the end of `restored_output`, and outside of that nothing changes.
     """
     global _reserved
-    if _reserved is not None or sys.stdout is None:
+    if not _is_given_back or _reserved is not None or sys.stdout is None:
         return
     own = sys.stdout
     if _number_of(own) == _STDOUT:
@@ -50,14 +51,16 @@ def reserve_output() -> None:
 @contextlib.contextmanager
 def restored_output() -> Iterator[None]:
     """Give standard output back at the end, if it was reserved meanwhile."""
-    global _reserved
+    global _reserved, _is_given_back
     before = sys.stdout
+    _is_given_back = True
     try:
         yield
         if _reserved is not None:
             _reserved.flush()
     finally:
         own, _reserved = _reserved, None
+        _is_given_back = False
         sys.stdout = before
         if own is not None and own is not before:
             _flush_c()
