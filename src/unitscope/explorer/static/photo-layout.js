@@ -184,10 +184,24 @@ export class PhotoLayout {
     );
   }
 
+  /** What the small pictures of units show. */
+  picturesInWords() {
+    if (this.answers.heads)
+      return (
+        "Pictures: the attention that it pays to patches, each from 0 to its own largest value on " +
+        "this photo. “Its map” shows what patches give to the class through it."
+      );
+    if (this.answers.exact && this.answers.photo.shares)
+      return (
+        "Pictures: what each place gives of the pooled unit (of a maximum, the largest cell), " +
+        "from 0 to the largest on this photo. These are not the unit’s activations."
+      );
+    return "Pictures: its map, each from 0 to its own largest value on this photo.";
+  }
+
   /** @param {HTMLElement} units */
   unitsSection(units) {
     const { noun, heads } = this.answers;
-    const shares = this.answers.exact && this.answers.photo.shares;
     return h(
       "section",
       { class: "units" },
@@ -196,13 +210,7 @@ export class PhotoLayout {
       small(
         `Click a ${noun} to switch it off. Numbers: the ${site.scores.numbers} that it adds while all are on`,
         heads ? ", through all tokens. " : ". ",
-        heads
-          ? "Pictures: the attention that it pays to patches, each from 0 to its own largest value on " +
-              "this photo. “Its map” shows what patches give to the class through it."
-          : shares
-            ? "Pictures: what each place gives of the pooled unit (of a maximum, the largest cell), " +
-              "from 0 to the largest on this photo. These are not the unit’s activations."
-            : "Pictures: its map, each from 0 to its own largest value on this photo.",
+        this.picturesInWords(),
       ),
       units,
       this.more,
