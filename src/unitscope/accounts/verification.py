@@ -122,7 +122,7 @@ def ablation_error(
     """
     try:
         explanation = model.explain(x)
-        if explanation.adds_up and not explanation.exact:
+        if explanation.head.maps_are_a_part:
             # Both would be the same real pass, so that of its parts is asked.
             return _error_of_parts(explanation, units)
         ablated = explanation.ablate_each(units=units)

@@ -74,7 +74,7 @@ class Ablation(Drawable):
     ) -> Ablation:
         """The ablation of units of the explained feature map."""
         maps = explanation.unit_maps(units)
-        reacts = explanation.adds_up and not explanation.exact
+        reacts = explanation.head.maps_are_a_part
         return cls(
             layer=maps.layer,
             units=maps.units,

@@ -97,7 +97,7 @@ class Explanation(Drawable, ABC):
         maps = f"{units} {noun} of {rows}×{cols} cells"
         off = f", {len(self.off)} {noun} off" if self.off else ""
         kind = "" if self.exact else f", local at '{self.layer}'"
-        if self.adds_up and not self.exact:
+        if self.head.maps_are_a_part:
             kind = f", {self.head.kind}"
         classes = f"{len(self.labels)} classes"
         return (

@@ -49,6 +49,11 @@ class Head(ABC):
         """What the feature map is called."""
         return self.layer
 
+    @property
+    def maps_are_a_part(self) -> bool:
+        """Whether parts add up to the logits, and the maps are only one of them."""
+        return self.adds_up and not self.exact
+
     def unit_name(self, unit: int) -> str:
         """What a unit is called."""
         return str(unit)

@@ -117,7 +117,7 @@ def _head_facts(
             f"{verification.tried} random units switched off one by one = real forward "
             "passes without them"
         )
-        if head.adds_up and not head.exact:
+        if head.maps_are_a_part:
             statement = (
                 f"with each of {verification.tried} random heads silent, all parts of a "
                 "real forward pass add up to its logits"

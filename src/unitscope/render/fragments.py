@@ -179,7 +179,7 @@ def _explanation_parts(
         _predictions_part(predictions, heading, explanation.scores),
         _maps_part(explanation, shown),
     ]
-    if explanation.adds_up and not explanation.exact:
+    if explanation.head.maps_are_a_part:
         parts.append(_sums_part(explanation, shown))
     return [*parts, _strongest_units_part(explanation, shown[0])]
 

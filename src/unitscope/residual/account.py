@@ -32,7 +32,7 @@ EMBEDDING = "embedding"
 BIAS = "bias"
 
 THROUGH_HEADS = (PATCHES, CLASS_TOKEN, OTHER_TOKENS)
-"""The parts that heads of attention give; patches may be read directly, too."""
+"""The parts that heads of attention give."""
 
 # Heads whose maps are computed at a time, for all classes.
 _MAPS_AT_ONCE = 4
@@ -154,8 +154,9 @@ def _parts(
         for step in path.steps
         if isinstance(step, Written) and step.is_embedding
     }
+    mlps = path.mlps
     for index, part in sums.written.items():
-        name = MLPS if index in path.mlps else OTHER_LAYERS
+        name = MLPS if index in mlps else OTHER_LAYERS
         name = EMBEDDING if index in embedding else name
         parts.setdefault(name, []).append(part.sum(dim=1))
     parts[EMBEDDING] = [*parts.get(EMBEDDING, []), *_sum_of(sums.embedding)]

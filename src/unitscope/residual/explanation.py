@@ -83,8 +83,7 @@ class ResidualExplanation(Explanation):
     ) -> Float[Tensor, "batch unit class row col"]:
         """What every patch gives through single heads: signed maps, in logits.
 
-        The maps of all heads add up to `cams`, but for a mean of the patches that is read
-        beside the token. One more forward pass. Raises UnitError for
+        The maps of all heads add up to `cams`. One more forward pass. Raises UnitError for
         a head that does not exist, and ModelError where the network has changed since.
         """
         chosen = self._chosen_units(units)

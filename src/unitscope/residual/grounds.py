@@ -12,12 +12,12 @@ from torch import Tensor
 from unitscope.attribution.readings import Reading
 from unitscope.attribution.steps import affine
 from unitscope.residual.attention import Attended, AttentionCall
+from unitscope.residual.fused import plain
 from unitscope.residual.rows import Row
-from unitscope.residual.step import StreamStep, Variants
+from unitscope.residual.step import StreamStep, Variants, caught_of
 from unitscope.residual.sums import Sums
 from unitscope.tracing.arguments import WithArguments, tensors_in
 from unitscope.tracing.outputs import first_tensor
-from unitscope.tracing.taps import Caught
 
 
 class Tokens(NamedTuple):
@@ -104,9 +104,7 @@ class Pooled(StreamStep):
 
     def meet(self, call: WithArguments) -> Tensor:
         """See StreamStep."""
-        first = next(tensors_in((call.args, call.kwargs)))
-        caught = Caught(first.detach(), call.args, call.kwargs)
-        return self.reading.read({self.index: caught})
+        return self.reading.read({self.index: caught_of(call)})
 
     def of_sums(self, before: Sequence[Sums], read: Tensor) -> Sums:
         """See StreamStep."""
@@ -136,7 +134,7 @@ class Written(StreamStep):
         """See StreamStep."""
         tensor = first_tensor(result)
         assert tensor is not None
-        return _plain(self.row.of(tensor))[:, None].clone()
+        return plain(self.row.of(tensor))[:, None].clone()
 
     def of_sums(self, before: Sequence[Sums], read: Tensor) -> Sums:
         """See StreamStep."""
@@ -154,9 +152,8 @@ class Neurons(Written):
     def meet(self, call: WithArguments) -> Tensor:
         """See StreamStep."""
         tensors = list(tensors_in((call.args, call.kwargs)))
-        hidden = _plain(self.row.of(tensors[1 if self.name == "addmm" else 0]))
-        caught = Caught(tensors[0].detach(), call.args, call.kwargs)
-        weight, bias = affine(self.name, caught)
+        hidden = plain(self.row.of(tensors[1 if self.name == "addmm" else 0]))
+        weight, bias = affine(self.name, caught_of(call))
         written = hidden[:, :, None] * weight.T
         if bias is None:
             bias = weight.new_zeros(len(weight))
@@ -205,7 +202,7 @@ class JoinedConstant(Constant):
         """See StreamStep."""
         tensors = list(tensors_in((call.args, call.kwargs)))
         vector = self.row.of(tensors[self.position].detach())
-        return _plain(vector)[:, None].clone()
+        return plain(vector)[:, None].clone()
 
 
 def attends_at(steps: Sequence[StreamStep], place: int) -> bool:
@@ -217,7 +214,3 @@ def attends_at(steps: Sequence[StreamStep], place: int) -> bool:
             return True
         places += step.before
     return False
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float32)

@@ -17,6 +17,10 @@ class Replacement(ABC):
     """What is put in place of what heads give: what they gave to some photos, on average."""
 
     @abstractmethod
+    def check_usable(self, path: StreamPath) -> None:
+        """Raise InputError unless this may take the place of heads along a path."""
+
+    @abstractmethod
     def outputs(self) -> Sequence[Float[Tensor, "1 _ _ _"]]:
         """What all tokens take from the heads of every block: (1, head, token, unit)."""
 
@@ -38,6 +42,12 @@ class HeadMeans(Replacement):
     means: tuple[Float[Tensor, "1 _ _ _"], ...] = field(repr=False)
     images: int
 
+    def check_usable(self, path: StreamPath) -> None:
+        """See Replacement."""
+        blocks = len(path.calls)
+        if len(self.means) != blocks:
+            raise other_network(len(self.means), blocks, "blocks")
+
     def outputs(self) -> Sequence[Float[Tensor, "1 _ _ _"]]:
         """See Replacement."""
         return self.means
@@ -49,8 +59,6 @@ class HeadMeans(Replacement):
         step = path.steps[place]
         assert isinstance(step, Attention)
         blocks = [call.index for call in path.calls]
-        if len(blocks) != len(self.means):
-            raise other_network(len(self.means), len(blocks), "blocks")
         tokens = self.means[blocks.index(step.index)]
         query = step.call.query
         if query >= tokens.shape[2]:

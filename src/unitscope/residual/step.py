@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.residual.sums import Sums
-from unitscope.tracing.arguments import WithArguments
+from unitscope.tracing.arguments import WithArguments, tensors_in
+from unitscope.tracing.taps import Caught
 
 # Whole vectors (photo, variant, unit), of variants of what was written; a constant has one.
 Variants: TypeAlias = Float[Tensor, "_ _ _"]
@@ -51,3 +52,9 @@ class StreamStep(ABC):
     @abstractmethod
     def of_vectors(self, before: Sequence[Variants], read: Any) -> Variants:
         """The step's vectors."""
+
+
+def caught_of(call: WithArguments) -> Caught:
+    """A call that is met in a pass, as the readers of exact heads take it."""
+    first = next(tensors_in((call.args, call.kwargs)))
+    return Caught(first.detach(), call.args, call.kwargs)

@@ -13,11 +13,11 @@ from torch.nn.functional import linear, pad
 
 from unitscope.attribution.steps import affine, batch_norm_of
 from unitscope.residual.attention import AttentionCall
+from unitscope.residual.fused import plain
 from unitscope.residual.rows import Row
-from unitscope.residual.step import StreamStep, Variants
+from unitscope.residual.step import StreamStep, Variants, caught_of
 from unitscope.residual.sums import Sums
 from unitscope.tracing.arguments import WithArguments, tensors_in
-from unitscope.tracing.taps import Caught
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,11 +124,9 @@ class Linear(StreamStep):
             return Weights(*self.attention.projection(call))
         if self.axes:
             tensors = list(tensors_in((call.args, call.kwargs)))
-            weight = _plain(tensors[self.position])
+            weight = plain(tensors[self.position])
             return Weights(weight.permute(self.axes).flatten(1), None)
-        first = next(tensors_in((call.args, call.kwargs)))
-        caught = Caught(first.detach(), call.args, call.kwargs)
-        return Weights(*affine(self.name, caught))
+        return Weights(*affine(self.name, caught_of(call)))
 
     def of_sums(self, before: Sequence[Sums], read: Weights) -> Sums:
         """See StreamStep."""
@@ -180,8 +178,8 @@ class Normalised(StreamStep):
             first = next(tensors_in((call.args, call.kwargs)))
             eps = 1e-5 if is_layer else torch.finfo(first.dtype).eps
         return Gain(
-            1.0 if scale is None else _plain(scale),
-            None if shift is None else _plain(shift)[None, None],
+            1.0 if scale is None else plain(scale),
+            None if shift is None else plain(shift)[None, None],
             float(eps),
         )
 
@@ -217,8 +215,7 @@ class BatchNormalised(StreamStep):
 
     def meet(self, call: WithArguments) -> tuple[Tensor, Tensor]:
         """See StreamStep."""
-        first = next(tensors_in((call.args, call.kwargs)))
-        return batch_norm_of(Caught(first.detach(), call.args, call.kwargs))
+        return batch_norm_of(caught_of(call))
 
     def of_sums(
         self, before: Sequence[Sums], read: tuple[Tensor, Tensor]
@@ -289,7 +286,3 @@ def number_of(call: WithArguments) -> float:
     both = (*call.args, *(call.kwargs.get(key) for key in ("input", "other")))
     numbers = [one for one in both if isinstance(one, (int, float))]
     return float(numbers[0]) if numbers else 0.0
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float32)

@@ -23,7 +23,6 @@ from unitscope.residual.path import (
     StreamPath,
     as_variants,
     check_fits,
-    other_network,
 )
 from unitscope.residual.replacement import Replacement
 from unitscope.tracing.calling import Calling
@@ -126,7 +125,7 @@ class Stream(Replacement):
         every variant each head is multiplied by its number in `keep`; of what is missing
         to 1, what `by` took from the head is put in its place.
         """
-        if isinstance(by, Stream):
+        if by is not None:
             by.check_usable(self.path)
         variants = []
         units = self.path.units_by_call
@@ -145,8 +144,7 @@ class Stream(Replacement):
 
     def without(self, units: Sequence[int]) -> Stream:
         """The stream of a real pass with heads off, beside those that are off already."""
-        keep = self.keep.clone()
-        keep[list(units)] = 0
+        keep = self._keep_without(units)
         with self._running():
             self._check_unchanged()
             return Stream.of(
@@ -157,8 +155,7 @@ class Stream(Replacement):
         self, units: Sequence[int], by: Replacement | None = None
     ) -> Float[Tensor, "photo class"]:
         """The logits of a real pass with heads off, or with what `by` took there."""
-        keep = self.keep.clone()
-        keep[list(units)] = 0
+        keep = self._keep_without(units)
         with self._running():
             self._check_unchanged()
             change = Change(keep[None], self._put_in(by))
@@ -183,7 +180,7 @@ class Stream(Replacement):
         return taken.mean(dim=0)
 
     def check_usable(self, path: StreamPath) -> None:
-        """Raise InputError unless this is a stream along a path.
+        """See Replacement: only a stream along the same path may.
 
         Raises ModelError where the network no longer gives its logits.
         """
@@ -228,17 +225,17 @@ class Stream(Replacement):
         with without_autocast(self.logits):
             return path.sums(passed.read).written[index][:, :-1]
 
+    def _keep_without(self, units: Sequence[int]) -> Float[Tensor, " unit"]:
+        keep = self.keep.clone()
+        keep[list(units)] = 0
+        return keep
+
     def _put_in(self, by: Replacement | None) -> list[Tensor] | None:
         """What all tokens take instead, by block; None where heads fall silent."""
         if by is None:
             return None
-        if isinstance(by, Stream):
-            by.check_usable(self.path)
-        outputs = list(by.outputs())
-        blocks = len(self.path.calls)
-        if len(outputs) != blocks:
-            raise other_network(len(outputs), blocks, "blocks")
-        return outputs
+        by.check_usable(self.path)
+        return list(by.outputs())
 
     def _without_each(
         self, units: Sequence[int], by: list[Tensor] | None

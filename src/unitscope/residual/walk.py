@@ -139,7 +139,7 @@ class StreamWalk:
 
     def _written(self, call: Call, row: Row) -> int:
         if call.index < 0:
-            raise _Ended(f"'{call.name}'")
+            raise _Ended
         self._ends.append(call)
         step = Written(index=call.index, name=call.name, row=row)
         self._made[len(self.steps)] = call
@@ -345,11 +345,11 @@ class StreamWalk:
             place = self._divided(call, position, row)
             if place is not None:
                 return place
-        others = [each for each in call.inputs if each not in self._constants]
+        varying = [each for each in call.inputs if each not in self._constants]
         attending = []
         for position in moving:
             found = self._step_of(call.inputs[position], row)
-            if attends_at(self.steps, found) or len(others) == 1:
+            if attends_at(self.steps, found) or len(varying) == 1:
                 attending.append((position, found))
         if len(attending) != 1:
             return None
@@ -369,11 +369,7 @@ class StreamWalk:
                 row=row,
                 position=position,
                 divides=divides,
-                is_gate=any(
-                    each not in self._constants
-                    for place, each in enumerate(call.inputs)
-                    if place != position
-                ),
+                is_gate=len(varying) > 1,
             )
         )
 
@@ -428,7 +424,7 @@ class StreamWalk:
         found = self._step_of(call.inputs[spelled.input], spelled.row)
         if not attends_at(self.steps, found):
             # Not the stream, but a layer that writes into it.
-            raise _Ended("a linear layer of something else")
+            raise _Ended
         return self._add(
             Linear(
                 index=call.index,

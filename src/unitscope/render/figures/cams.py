@@ -149,7 +149,7 @@ def _photo_blocks(
     colouring = _COLOURING[style]
     sums = adding_up(explanation[photo], classes)
     blocks.append(note(f"Scale: {over}; {colouring}. {sums}"))
-    if explanation.adds_up and not explanation.exact:
+    if explanation.head.maps_are_a_part:
         # Nobody shall take the patches for the whole.
         blocks += part_blocks(explanation, photo, classes)
     return blocks
@@ -251,7 +251,7 @@ def _panel(
     else:
         words = "nothing above 0" if scale.is_blank else ""
     shown = [*reversed(explanation.scores.shown(probability, logit))]
-    if explanation.adds_up and not explanation.exact:
+    if explanation.head.maps_are_a_part:
         patches = float(explanation.parts["patches"][photo, index])
         shown.append(f"patches {number(patches, sign=True)}")
     return Panel(

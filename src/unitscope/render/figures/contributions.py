@@ -20,9 +20,6 @@ from unitscope.render.sheets import Sheet
 from unitscope.render.words import mean_of, number, plural
 from unitscope.residual.account import THROUGH_HEADS
 
-# Sums that are the same differ by less, relative to their size.
-_ROUNDING = 1e-4
-
 _EXACT = (
     "Contribution in {numbers} = weight × {mean}; all contributions + the bias = the "
     "{number}."
@@ -76,7 +73,7 @@ def contribution_blocks(
         chart.draw(sheet, MARGIN, y, INNER)
 
     words, scores = _EXACT if explanation.exact else _LOCAL, explanation.scores
-    if explanation.adds_up and not explanation.exact:
+    if explanation.head.maps_are_a_part:
         words = _RESIDUAL
     count_of_units = explanation.feature_map.shape[1]
     mean = mean_of(explanation.head.maps_hold(range(count_of_units)))
@@ -110,7 +107,7 @@ def _bars(
     for unit in units:
         title = explanation.head.unit_title(unit.unit)
         bars.append(_signed_bar(title, unit.contribution))
-    if explanation.adds_up and not explanation.exact:
+    if explanation.head.maps_are_a_part:
         bars += _other_parts(explanation[photo], index, together, others)
         return [*bars, _sum_bar(explanation.scores.number, logit)]
     if others:
@@ -127,15 +124,16 @@ def _other_parts(
     """All other heads of a residual stream, and the parts that no head gives."""
     given = float(explanation.contributions_of(index).sum())
     parts = parts_of(explanation, index)
-    through = sum(parts.pop(name, 0.0) for name in THROUGH_HEADS)
     bars = []
     if others:
         name = plural(others, "other head")
         bars.append(_signed_bar(name, given - together))
-    if abs(through - given) > _ROUNDING * max(map(abs, (through, given, 1.0))):
-        # Beside the token that is read, the head reads the mean of all patches.
-        bars.append(_signed_bar("mean of the patches", through - given))
-    return [*bars, *(_signed_bar(name, part) for name, part in parts.items())]
+    bars += [
+        _signed_bar(name, part)
+        for name, part in parts.items()
+        if name not in THROUGH_HEADS
+    ]
+    return bars
 
 
 def _sum_bar(name: str, logit: float) -> Bar:
