@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "rolled": (
         lambda: SmallVit(between=lambda x: x.roll(-1, 1), depth=2),
-        "which of the 13 tokens that are attended to are patches",
+        "the way back from them ends at 'roll'",
     ),
     "rolled map": (RolledMap, "which token is which patch of the photo"),
     "flipped": (
