@@ -35,14 +35,15 @@ ROOMS = {
         blame functions arguments outputs taps ending roles axes function_call reordering
         reshaping selecting windows combining joining axis_rules calls output_words
         output_choice calling trace layers
-        stages
+        cuts stages
         """,
     "attribution": """
-        arrays scores readings readout rounding classes unit_maps activations methods probes
+        arrays scores region value map_change readings readout rounding classes
+        unit_maps activations methods probes
         places head effects steps head_path pooling refusal constants head_walk exact_heads
         head_search look_through guess
         stand_in suffix local_head local_search
-        explanation exact_explanation local_explanation ablation
+        explanation exact_explanation local_explanation ablation unit_ablations
         """,
     "residual": """
         rows mixing fused attention sums step gates grounds token_axis places steps divisors
@@ -53,7 +54,8 @@ ROOMS = {
     "model": """
         provenance wrapping failures repeatability network usual_input checks reading
         tensors taking
-        scoring structure forward pixels question explaining inner_layers classifier
+        scoring structure forward rest pixels question explaining inner_layers
+        intervention head_ablations layer_ablations real_passes ablating classifier
         """,
     "network_facts": "",
     "kernels": "",

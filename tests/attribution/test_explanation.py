@@ -539,11 +539,13 @@ def test_unit_maps_are_the_feature_map() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_a_region_of_another_shape_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"a region has the map's 16×16 cells, not \(3, 4\)"
+        InputError,
+        match=r"a region of this map has its 16×16 cells, not 3×4: give a",
     ):
         labelled().evidence(torch.ones(3, 4))
     with pytest.raises(
-        InputError, match=r"a region has the map's 16×16 cells, not \(16,\)"
+        InputError,
+        match=r"a region of this map has its 16×16 cells, not 16: give a",
     ):
         labelled().evidence(torch.ones(16))
 

@@ -31,12 +31,13 @@ from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head_search import find_head
 from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.map_change import OFF
 from unitscope.errors import HeadError, ModelError, UnitscopeWarning
 from unitscope.geometry import Placement, lay_on_photo
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
 from unitscope.residual.head import ResidualHead
-from unitscope.tracing.layers import evaluating, find_layer, without_units
+from unitscope.tracing.layers import changing_output, evaluating, find_layer
 
 Making: TypeAlias = Callable[[], nn.Module]
 
@@ -517,7 +518,11 @@ def test_a_network_that_normalises_its_input_in_place_is_given_copies() -> None:
     after = model.ablate(x, "features.0", [0]).after
     with (
         evaluating(net),
-        without_units(net, find_layer(model.layers(), "features.0"), [0]),
+        changing_output(
+            net,
+            find_layer(model.layers(), "features.0"),
+            lambda map_: OFF.of_map(map_, [0]),
+        ),
     ):
         torch.testing.assert_close(after, net(before.clone()))
 

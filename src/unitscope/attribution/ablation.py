@@ -36,7 +36,10 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Ablation(Drawable):
-    """Logits before and after `units` of a layer were switched off: their maps set to zero.
+    """Logits before and after `units` of a layer were switched off, or replaced.
+
+    `replaced` says in words what their maps became, "" where they are off: zero; `where`
+    which of their cells, "" for all.
 
     `before` and `after` are (batch, class); `maps` are the maps of those units before.
     `exact` says that `after` is the algebra of the head on one forward pass; otherwise a
@@ -54,6 +57,8 @@ class Ablation(Drawable):
     exact: bool
     scores: Scores
     effect: Effect | None = None
+    replaced: str = ""
+    where: str = ""
 
     def __repr__(self) -> str:
         how = "exact" if self.exact else "measured"
@@ -71,20 +76,31 @@ class Ablation(Drawable):
         explanation: Explanation,
         units: Units,
         effect: Effect = "total",
+        after: Float[Tensor, "batch class"] | None = None,
+        replaced: str = "",
+        where: str = "",
     ) -> Ablation:
-        """The ablation of units of the explained feature map."""
+        """The ablation of units of the explained feature map.
+
+        `after` are the logits of another change than switching them off, which the words
+        tell.
+        """
+        if after is None:
+            after = explanation.logits_without(units, effect)
         maps = explanation.unit_maps(units)
         reacts = explanation.head.maps_are_a_part
         return cls(
             layer=maps.layer,
             units=maps.units,
             before=explanation.logits,
-            after=explanation.logits_without(units, effect),
+            after=after,
             maps=maps,
             labels=explanation.labels,
             exact=explanation.exact or (reacts and effect == "direct"),
             scores=explanation.scores,
             effect=effect if reacts else None,
+            replaced=replaced,
+            where=where,
         )
 
     @property

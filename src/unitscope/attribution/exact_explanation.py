@@ -18,8 +18,13 @@ from unitscope.attribution.classes import (
 )
 from unitscope.attribution.exact_heads import ClassIndices, ExactHead
 from unitscope.attribution.explanation import Explanation, Units
+from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.rounding import rounding_error
+from unitscope.errors import InputError
 from unitscope.tracing.layers import checked_count
+
+# Units per chunk where each gets another value.
+_FEW = 64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,20 +67,45 @@ class ExactExplanation(Explanation):
         """The head's weights of a class, over the normalisation's divisor."""
         return self.head.weights_of_class(self.pooled, self.class_index(which))
 
-    def ablate(self, units: Units) -> ExactExplanation:
-        """The explanation with `units` switched off, equal to a real forward pass.
+    def changed(self, units: list[int], change: MapChange) -> ExactExplanation:
+        """See Explanation: algebra, equal to a real forward pass.
 
-        Their maps are zero. Raises UnitError for a unit that does not exist.
+        Raises InputError for a region or a value where pools do not take the mean of the
+        maps: what they would take is not known.
         """
-        chosen = self._chosen_units(units)
-        feature_map = self._map_without(chosen)
-        logits = self.head.logits(cell_means(feature_map))
+        self._check_algebra(units, change)
+        feature_map = change.of_map(self.feature_map, units)
         return dataclasses.replace(
             self,
-            logits=logits,
+            logits=self.head.logits(cell_means(feature_map)),
             feature_map=feature_map,
-            off=self._off_with(chosen),
+            off=self._off_with(units) if change.is_plain else self.off,
         )
+
+    def each_changed(
+        self, units: list[int], change: MapChange
+    ) -> Iterator[tuple[list[int], Float[Tensor, "few class"]]]:
+        """See Explanation: algebra."""
+        self._check_algebra(units, change)
+        if change.is_plain:
+            for few, logits in self.ablations(None, units):
+                yield few, logits[0]
+            return
+        every = list(range(self.feature_map.shape[1]))
+        pooled = cell_means(change.of_map(self.feature_map, every))[0]
+        for start in range(0, len(units), _FEW):
+            few = units[start : start + _FEW]
+            variants = self.pooled.repeat(len(few), 1)
+            variants[range(len(few)), few] = pooled[few]
+            yield few, self.head.logits(variants)
+
+    def _check_algebra(self, units: list[int], change: MapChange) -> None:
+        if not change.is_plain and not self.head.gives_activations(units):
+            raise InputError(
+                "the cells of these maps hold shares of what pools take, so that a region or "
+                f"a value of them is no algebra: name a layer, as in "
+                f"model.ablate(x, layer={self.layer!r}, …), and real passes measure it"
+            )
 
     def ablate_each(
         self, classes: Classes | None = None, units: Units | None = None

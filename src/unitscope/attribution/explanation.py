@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.arrays import cell_means, without_autocast
@@ -27,11 +27,12 @@ from unitscope.attribution.classes import (
 )
 from unitscope.attribution.effects import Effect, check_effect
 from unitscope.attribution.head import Head
+from unitscope.attribution.map_change import MapChange
+from unitscope.attribution.region import Region, region_shares
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.drawable import Drawable
-from unitscope.errors import InputError
 from unitscope.geometry import Grid, lay_on_photo
 from unitscope.inputs.further import Further
 from unitscope.inputs.photos import PhotoSource
@@ -46,6 +47,8 @@ from unitscope.tracing.layers import (
 _UNITS_AT_ONCE = 16
 
 Units: TypeAlias = int | Sequence[int] | Tensor
+
+Kind = TypeVar("Kind", bound="Explanation")
 
 
 class UnitContribution(NamedTuple):
@@ -172,11 +175,36 @@ class Explanation(Drawable, ABC):
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
         """What a class's logit gains when a unit's mean activation grows by one."""
 
-    @abstractmethod
-    def ablate(self, units: Units) -> Explanation:
+    def ablate(
+        self: Kind,
+        units: Units,
+        *,
+        region: Region | None = None,
+        value: float = 0.0,
+    ) -> Kind:
         """The explanation with `units` switched off, equal to a real forward pass.
 
-        Their maps are zero. Raises UnitError for a unit that does not exist.
+        Their maps are zero, or have another `value`; with a `region` only its cells do.
+        Raises UnitError for a unit that does not exist, InputError for a region or a value
+        that is none.
+        """
+        chosen = self._chosen_units(units)
+        cells = tuple(self.feature_map.shape[2:])
+        changed = self.changed(chosen, MapChange.of(value, region, cells))
+        assert isinstance(changed, type(self))
+        return changed
+
+    @abstractmethod
+    def changed(self, units: list[int], change: MapChange) -> Explanation:
+        """The explanation with units of the feature map changed."""
+
+    @abstractmethod
+    def each_changed(
+        self, units: list[int], change: MapChange
+    ) -> Iterator[tuple[list[int], Float[Tensor, "few class"]]]:
+        """Of one photo, the logits with each of `units` changed in turn.
+
+        Some units come at a time, in any order.
         """
 
     def logits_without(
@@ -376,20 +404,17 @@ class Explanation(Drawable, ABC):
         return lay_on_photo(maps, self.grid, placement, size, interpolation)
 
     def evidence(
-        self, region: Shaped[Tensor, "row col"], classes: Classes | None = None
+        self, region: Region, classes: Classes | None = None
     ) -> Float[Tensor, "batch class"]:
         """The evidence for every class (or some) from a region of the map, in logits.
 
         `region` (row, col) holds 1 where a cell belongs to the region, 0 where not, or
-        its share. A cell gives (cam[c] + left_out[c]) / cells, so regions that tile the
-        map add up to the logit.
+        its share; see `Region` for shorter forms. A cell gives (cam[c] + left_out[c]) /
+        cells, so regions that tile the map add up to the logit.
         """
         rows, cols = self.feature_map.shape[2:]
-        if tuple(region.shape) != (rows, cols):
-            raise InputError(
-                f"a region has the map's {rows}×{cols} cells, not {tuple(region.shape)}"
-            )
-        share = region.to(self.feature_map) / (rows * cols)
+        shares = region_shares(region, (rows, cols))
+        share = shares.to(self.feature_map) / (rows * cols)
         cams = self.cams if classes is None else self.cams_of(classes)
         with without_autocast(cams):
             from_maps = torch.einsum("bcyx,yx->bc", cams, share)
@@ -459,13 +484,6 @@ class Explanation(Drawable, ABC):
         if classes is None:
             return list(range(len(self.labels)))
         return class_indices(self.labels, classes)
-
-    def _map_without(
-        self, units: list[int]
-    ) -> Float[Tensor, "batch unit row col"]:
-        feature_map = self.feature_map.clone()
-        feature_map[:, units] = 0
-        return feature_map
 
     def _off_with(self, units: list[int]) -> tuple[int, ...]:
         return tuple(dict.fromkeys((*self.off, *units)))

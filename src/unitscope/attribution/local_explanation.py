@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from unitscope.attribution.classes import (
 )
 from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.local_head import LocalHead
+from unitscope.attribution.map_change import OFF, MapChange
 from unitscope.attribution.methods import Attribution
 from unitscope.attribution.rounding import rounding_allowance
 from unitscope.attribution.suffix import Suffix
@@ -68,21 +69,26 @@ class LocalExplanation(Explanation):
         """The gradient of the logit for every unit, summed over the cells."""
         return self._of(which)[0].weights
 
-    def ablate(self, units: Units) -> LocalExplanation:
-        """The explanation with `units` off, by a real pass of the rest of the network.
-
-        Raises UnitError for a unit that does not exist.
-        """
-        chosen = self._chosen_units(units)
+    def changed(self, units: list[int], change: MapChange) -> LocalExplanation:
+        """See Explanation: by a real pass of the rest of the network."""
         self.suffix.check_unchanged(self.feature_map, self.logits)
-        feature_map = self._map_without(chosen)
-        suffix = self.suffix.without(chosen)
+        feature_map = change.of_map(self.feature_map, units)
+        suffix = self.suffix.changed(change, units)
         return dataclasses.replace(
             self,
             logits=suffix.logits(feature_map),
             feature_map=feature_map,
             suffix=suffix,
-            off=self._off_with(chosen),
+            off=self._off_with(units) if change.is_plain else self.off,
+        )
+
+    def each_changed(
+        self, units: list[int], change: MapChange
+    ) -> Iterator[tuple[list[int], Float[Tensor, "few class"]]]:
+        """See Explanation: by real passes of the rest of the network."""
+        self.suffix.check_unchanged(self.feature_map, self.logits)
+        return self.suffix.logits_of_each(
+            self.feature_map[0], self.logits[0], units, change
         )
 
     def ablate_each(
@@ -90,18 +96,12 @@ class LocalExplanation(Explanation):
     ) -> Float[Tensor, "batch unit class"]:
         """The logits with each unit off in turn: one real pass of the rest for each."""
         chosen = self._units_or_all(units)
-        self.suffix.check_unchanged(self.feature_map, self.logits)
-        if not chosen:
-            count = len(self._classes_or_all(classes))
-            return self.logits.new_empty((len(self), 0, count))
-
-        ablated = [
-            self.suffix[image].logits_without_each(
-                map_, self.logits[image], chosen
-            )
-            for image, map_ in enumerate(self.feature_map)
-        ]
-        logits = torch.stack(ablated)
+        places = {unit: place for place, unit in enumerate(chosen)}
+        shape = (len(self), len(chosen), self.logits.shape[1])
+        logits = self.logits.new_empty(shape)
+        for image, photo in enumerate(self):
+            for few, values in photo.each_changed(chosen, OFF):
+                logits[image, [places[unit] for unit in few]] = values
         if classes is None:
             return logits
         return logits[:, :, class_indices(self.labels, classes)]

@@ -13,13 +13,12 @@ from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.methods import DEFAULT_METHOD
 from unitscope.attribution.places import lie_in_place
 from unitscope.attribution.probes import probes
-from unitscope.attribution.rounding import relative_difference
-from unitscope.attribution.suffix import Suffix, same_enough, suffix_after
+from unitscope.attribution.suffix import Suffix, suffix_after
 from unitscope.errors import HeadError, ModelError
 from unitscope.tracing.calling import Calling
-from unitscope.tracing.calls import Call
+from unitscope.tracing.cuts import Cuts
 from unitscope.tracing.ending import IN_OUTPUT, Ending
-from unitscope.tracing.layers import Layer, captured, nesting
+from unitscope.tracing.layers import Layer, captured
 from unitscope.tracing.trace import Trace
 
 # A share of |gradient|·|activation| below this is rounding and nothing else.
@@ -142,11 +141,7 @@ class _Search:
             probes(example) if photos is None else list(photos.batch[:, None])
         )
         self._traced = traced
-        self._calls = {
-            layer.name: run.call
-            for run, layer in zip(traced.runs, layers, strict=True)
-        }
-        self._maps = self._outermost_maps(layers)
+        self._layers, self._cuts = layers, Cuts(traced, layers)
 
     def is_constant(self) -> bool:
         """Whether the logits are those of the traced noise on every input tried."""
@@ -167,14 +162,14 @@ class _Search:
         start: Layer | None,
     ) -> tuple[Tensor, Suffix]:
         return suffix_after(
-            self._module, layer, outputs, x, start, self._ending
+            self._module, layer, outputs, x, start, self._ending, self._layers
         )
 
     def candidates(self) -> Iterator[Layer]:
         """Layers with a map, the last first; those that something bypasses come after."""
         bypassed = []
-        for layer in reversed(self._maps):
-            if is_cut(self._traced, self._calls[layer.name]):
+        for layer in reversed(self._cuts.maps):
+            if self._cuts.is_cut(layer):
                 yield layer
             else:
                 bypassed.append(layer)
@@ -182,7 +177,8 @@ class _Search:
 
     def after_normalisation(self, layer: Layer) -> LocalHead | None:
         """The first later layer with as many cells whose gradient · activation is not 0."""
-        later = self._maps[self._maps.index(layer) + 1 :]
+        maps = self._cuts.maps
+        later = maps[maps.index(layer) + 1 :]
         for candidate in later:
             if candidate.shape[1:] != layer.shape[1:]:
                 continue
@@ -194,7 +190,7 @@ class _Search:
 
     def measured(self, layer: Layer) -> LocalHead:
         """The local answer at a layer; raises HeadError where its map does not count."""
-        start = self._start_for(layer)
+        start = self._cuts.start_for(layer)
         measurements = []
         nothing_counts: NothingCountsError | None = None
         for number, x in enumerate(self._inputs):
@@ -252,31 +248,6 @@ class _Search:
                 "places on the photo: choose a layer before it"
             )
 
-    def _outermost_maps(self, layers: Sequence[Layer]) -> list[Layer]:
-        """The layers with a map, in order; of several with one output the outermost."""
-        outermost: dict[int, Layer] = {}
-        for layer in layers:
-            if layer.is_map:
-                call = id(self._calls[layer.name])
-                known = outermost.get(call, layer)
-                outermost[call] = min(
-                    known, layer, key=lambda each: nesting(each.name)
-                )
-        return sorted(
-            outermost.values(), key=lambda each: self._calls[each.name].index
-        )
-
-    def _start_for(self, layer: Layer) -> Layer | None:
-        """The last layer, this one or before it, that nothing bypasses."""
-        call = self._calls[layer.name]
-        if is_cut(self._traced, call):
-            return layer
-        for earlier in reversed(self._maps):
-            before = self._calls[earlier.name]
-            if before.index < call.index and is_cut(self._traced, before):
-                return earlier
-        return None
-
     def _measure(
         self, layer: Layer, start: Layer | None, x: Tensor
     ) -> tuple[_Measurement, Layer | None]:
@@ -291,7 +262,7 @@ class _Search:
             )
 
         feature_map, suffix = self._suffix(layer, outputs, x, start)
-        if start is not None and not _runs_alone(suffix, feature_map, logits):
+        if start is not None and not suffix.runs_alone(feature_map, logits):
             start = None
             feature_map, suffix = self._suffix(layer, outputs, x, None)
 
@@ -314,29 +285,3 @@ class _Search:
         tiny = torch.finfo(torch.float32).tiny
         silence = product.abs().sum() / lengths.sum().clamp(min=tiny)
         return _Measurement(float(gap), float(silence)), start
-
-
-def is_cut(traced: Trace, call: Call) -> bool:
-    """Whether everything that leads from the input to the logits passes through a call."""
-    assert traced.output is not None
-    seen: set[int] = set()
-    frontier = [traced.output]
-    while frontier:
-        each = frontier.pop()
-        if each is call or id(each) in seen:
-            continue
-        if each.name == "input":
-            return False
-        seen.add(id(each))
-        frontier += each.inputs
-    return True
-
-
-def _runs_alone(suffix: Suffix, feature_map: Tensor, logits: Tensor) -> bool:
-    """Whether the rest gives the logits from the map alone, without looking at its input."""
-    try:
-        rerun = suffix.logits(feature_map)
-    except ModelError:
-        return False
-    difference = float(relative_difference(rerun, logits).max())
-    return difference <= same_enough(suffix.like.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unitscope.attribution.map_change import OFF, MapChange
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.stand_in import ShapesOnly, keeping_numbers
 from unitscope.errors import (
@@ -28,8 +30,10 @@ from unitscope.tracing.calling import Calling
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import Layer, evaluating, replacing
 
-# Copies of a map that go through the rest of the network at a time.
-_COPIES = 32
+# As many copies of a map go through the rest of the network at a time as keep the largest
+# tensor below this. On the processor it then stays in the cache, which is fastest.
+_CACHE_BYTES = 16 << 20
+_DEVICE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +46,18 @@ class Suffix:
     these photos (`start`, `held`) is handed over first. Where that cannot be, the whole
     network runs on the photos (`inputs`). What bypasses the layer stays as it was.
 
-    `others` are the tokens that stand before those of the map, (batch, token, unit).
-    `ending` says where the logits are in what the network gives, `calling` what the
-    network is given beside the photos. What is `differentiable` gives logits and
-    gradients that carry gradients themselves.
+    `others` are the tokens that stand beside those of the map, (batch, token, unit).
+    `largest` is how many numbers the largest map from the layer on has, for one photo.
+    `ending` says where the logits are in what the network gives, `calling` what the network
+    is given beside the photos. What is `differentiable` gives logits and gradients that
+    carry gradients themselves.
     """
 
     network: nn.Module = field(repr=False)
     layer: Layer
     input_shape: tuple[int, int, int]
     like: Tensor = field(repr=False)
+    largest: int
     others: Tensor | None = field(repr=False, default=None)
     start: Layer | None = None
     held: Tensor | None = field(repr=False, default=None)
@@ -94,13 +100,11 @@ class Suffix:
             differentiable=False,
         )
 
-    def without(self, units: Sequence[int]) -> Suffix:
-        """The same with units off in the tokens before the map as well."""
-        if self.others is None:
-            return self
-        others = self.others.clone()
-        others[..., list(units)] = 0
-        return dataclasses.replace(self, others=others)
+    def changed(self, change: MapChange, units: Sequence[int]) -> Suffix:
+        """The same with units changed in the tokens beside the map as well."""
+        return dataclasses.replace(
+            self, others=change.of_tokens(self.others, units)
+        )
 
     def logits(
         self, feature_map: Float[Tensor, "batch unit row col"]
@@ -109,22 +113,30 @@ class Suffix:
         with self._running(self.differentiable):
             return self._run(feature_map)
 
-    def logits_without_each(
+    def logits_of_each(
         self,
         feature_map: Float[Tensor, "unit row col"],
         logits: Float[Tensor, "class"],
         units: Sequence[int],
-    ) -> Float[Tensor, "unit2 class"]:
-        """The logits of one photo with each of `units` off in turn, by real passes.
+        change: MapChange = OFF,
+    ) -> Iterator[tuple[list[int], Float[Tensor, "few class"]]]:
+        """The logits of one photo with each of `units` changed in turn, by real passes.
 
         Some units go through at a time; one, where the network mixes what is in a batch.
+        What changes nothing, as switching off a silent unit, needs no pass.
         """
-        at_once = 1 if self._mixes_batch(feature_map, logits) else _COPIES
-        starts = range(0, len(units), at_once)
-        chunks = [list(units[start : start + at_once]) for start in starts]
-        return torch.cat(
-            [self._without_in_turn(feature_map, chunk) for chunk in chunks]
-        )
+        matters = change.changes_anything(feature_map, self.others)
+        active = [unit for unit in units if matters[unit]]
+        silent = [unit for unit in units if not matters[unit]]
+        if silent:
+            yield silent, logits.expand(len(silent), -1)
+
+        at_once = self._copies()
+        if at_once > 1 and len(active) > 1:
+            at_once = 1 if self._mixes_batch(feature_map, logits) else at_once
+        for start in range(0, len(active), at_once):
+            chunk = active[start : start + at_once]
+            yield chunk, self._each_changed(feature_map, chunk, change)
 
     def gradients(
         self,
@@ -158,6 +170,19 @@ class Suffix:
     def check_unchanged(self, feature_map: Tensor, logits: Tensor) -> None:
         """Raise ModelError where the rest no longer gives the logits that were explained."""
         check_same(self.logits(feature_map), logits, self.like.dtype)
+
+    def runs_alone(
+        self,
+        feature_map: Float[Tensor, "batch unit row col"],
+        logits: Float[Tensor, "batch class"],
+    ) -> bool:
+        """Whether the rest gives the logits from the map alone, without its input."""
+        try:
+            rerun = self.logits(feature_map)
+        except ModelError:
+            return False
+        difference = float(relative_difference(rerun, logits).max())
+        return difference <= same_enough(self.like.dtype)
 
     def _gradient(
         self, logit: Tensor, leaf: Tensor, keep: bool
@@ -215,18 +240,25 @@ class Suffix:
         )
         return float(difference.detach().max()) > same_enough(self.like.dtype)
 
-    def _without_in_turn(
-        self, feature_map: Tensor, units: Sequence[int]
+    def _each_changed(
+        self,
+        feature_map: Tensor,
+        units: Sequence[int],
+        change: MapChange,
     ) -> Tensor:
-        """One copy of a photo's map for each unit, with that unit off."""
+        """One copy of a photo's map for each unit, with that unit changed."""
         copies = self._for_photos(torch.zeros(len(units), dtype=torch.long))
-        maps = feature_map.expand(len(units), *feature_map.shape).clone()
-        maps[range(len(units)), list(units)] = 0
-        if copies.others is not None:
-            others = copies.others.clone()
-            others[range(len(units)), :, list(units)] = 0
+        maps = change.each_of_map(feature_map, units)
+        if self.others is not None:
+            others = change.each_of_tokens(self.others, units)
             copies = dataclasses.replace(copies, others=others)
         return copies.logits(maps)
+
+    def _copies(self) -> int:
+        """How many copies of a photo go through at a time."""
+        size = self.largest * self.like.element_size()
+        is_cpu = self.like.device.type == "cpu"
+        return max(1, (_CACHE_BYTES if is_cpu else _DEVICE_BYTES) // size)
 
     def _run(self, feature_map: Tensor) -> Tensor:
         assert self.layer.axes is not None
@@ -287,12 +319,14 @@ def suffix_after(
     x: Tensor,
     start: Layer | None,
     ending: Ending,
+    layers: Sequence[Layer],
     differentiable: bool = False,
 ) -> tuple[Float[Tensor, "batch unit row col"], Suffix]:
     """The feature map of a layer, float32, and the rest of the network for these photos.
 
     `outputs` holds the captured outputs of the layer and of `start`, from which the rest
-    is run; without a `start` the whole network is run. `ending` says where its logits are.
+    is run; without a `start` the whole network is run. `ending` says where its logits are;
+    `layers` are all layers of the network.
     """
     axes, numbers = layer.axes, outputs[layer.name]
     if axes is None or not layer.is_map:
@@ -307,6 +341,7 @@ def suffix_after(
         layer=layer,
         input_shape=(int(x.shape[1]), int(x.shape[2]), int(x.shape[3])),
         like=x[:0].to(numbers.dtype),
+        largest=_largest(layers, start),
         others=axes.other_tokens(numbers),
         start=earlier,
         held=outputs[earlier.name] if earlier else None,
@@ -315,6 +350,12 @@ def suffix_after(
         differentiable=differentiable,
     )
     return feature_map, suffix
+
+
+def _largest(layers: Sequence[Layer], start: Layer | None) -> int:
+    """How many numbers the largest output has, for one photo, from a layer on."""
+    first = 0 if start is None else layers.index(start)
+    return max(math.prod(layer.shape) for layer in layers[first:])
 
 
 def _zeros_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 from jaxtyping import Float
@@ -16,28 +16,38 @@ from unitscope.attribution.activations import Activations
 from unitscope.attribution.effects import Effect
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
+from unitscope.attribution.region import Region
 from unitscope.attribution.scores import Scores
+from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.attribution.value import UnitMeans, is_number
 from unitscope.errors import HeadError
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.labels import LabelsSource, read_labels
 from unitscope.model import inner_layers
+from unitscope.model.ablating import ablation, ablations
 from unitscope.model.explaining import Asked, Explainer, explained
 from unitscope.model.forward import Forward
+from unitscope.model.intervention import Intervention, Put
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
 from unitscope.model.question import Question
 from unitscope.model.reading import Input, warn_of_detached
+from unitscope.model.real_passes import logits_without
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
 from unitscope.model.usual_input import UsualInput
 from unitscope.model.wrapping import asked_scores, check_module
+from unitscope.residual.replacement import HeadMeans
 from unitscope.tracing.layers import Layer, map_layer_names, recording
 from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
+
+Values: TypeAlias = "float | UnitMeans | HeadMeans | Input"
+"""What is put in place of units: a number, means over a data set, or photos."""
 
 
 class Classifier:
@@ -234,24 +244,72 @@ class Classifier:
         self,
         x: Input,
         layer: str | None = None,
-        units: int | Sequence[int] = (),
+        units: int | Sequence[int] | None = (),
         *,
+        region: Region | None = None,
+        value: Values = 0.0,
         effect: Effect = "total",
         also: Mapping[str, Any] | None = None,
         batch_size: int = 16,
     ) -> Ablation:
         """Switch units of a layer off and classify again: logits `.before` and `.after`.
 
+        `units` None are all of the layer: a whole block. With a `region` (see `Region`: a
+        cell, rows and columns, or an array) only these cells of the maps change, of all
+        units where none are named. Their `value` becomes 0, another number, the mean over a
+        data set (`Atlas.unit_means(layer)`), or what the units did on other photos: one
+        photo, or one for each.
+
         On the head's feature map (`layer` None, or the head's layer) the algebra gives the
         answer from one forward pass. At any other layer a second forward pass runs with
-        the units' maps set to zero.
+        the maps changed.
 
         Where units are attention heads, later blocks react in the "total" `effect`: a
         real forward pass. The "direct" one takes only what the heads write to the logits.
-        Raises InputError for a direct effect at a layer that has none.
+        Raises InputError for a direct effect at a layer that has none, and for a region or
+        a value that does not fit.
         """
+        put = self._put(value, batch_size)
+        if region is not None and isinstance(units, tuple) and not units:
+            units = None
+        wanted = Intervention(layer, units, region, put, effect)
+        return ablation(self._batches(x, batch_size, also), wanted)
+
+    def ablations(
+        self,
+        x: Input,
+        layer: str | None = None,
+        units: int | Sequence[int] | None = None,
+        *,
+        region: Region | None = None,
+        value: Values = 0.0,
+        effect: Effect = "total",
+        also: Mapping[str, Any] | None = None,
+        batch_size: int = 16,
+        progress: Callable[[int], None] | None = None,
+    ) -> UnitAblations:
+        """Switch every unit of a layer off, or each of `units`, one at a time.
+
+        The arguments are those of `ablate`. On the head's feature map it is algebra. At
+        any other layer the network runs once; copies of the layer's maps then run through
+        what follows it, some at a time. `progress` is called with the number of units done.
+
+        Raises AblationsInterrupted, whose `partial` has what was done, on Ctrl-C.
+        """
+        put = self._put(value, batch_size)
+        wanted = Intervention(layer, units, region, put, effect)
         batches = self._batches(x, batch_size, also)
-        return inner_layers.ablation(batches, layer, units, effect)
+        return ablations(batches, wanted, progress)
+
+    def ablate_each(
+        self,
+        x: Input,
+        layer: str | None = None,
+        units: int | Sequence[int] | None = None,
+        **options: Any,
+    ) -> Float[Tensor, "batch unit class"]:
+        """The logits with every unit of a layer off in turn: see `ablations`."""
+        return self.ablations(x, layer, units, **options).after
 
     def forward_without(
         self,
@@ -266,7 +324,7 @@ class Classifier:
         What `explain(x).ablate(units).logits` must equal: the slow way proves the fast one.
         """
         parts = [
-            inner_layers.logits_without(asked, units, layer)
+            logits_without(asked, units, layer)
             for asked in self._batches(x, 16, also)
         ]
         return torch.cat(parts)
@@ -336,6 +394,14 @@ class Classifier:
     def as_input(self, noise: Float[Tensor, "*axes"]) -> Tensor:
         """Noise of deviation 1 as the network takes inputs: dtype, device, and range."""
         return self._network.as_input(noise)
+
+    def _put(self, value: Values, batch_size: int) -> Put:
+        """What is put in place of units: photos are read."""
+        if isinstance(value, (UnitMeans, HeadMeans)):
+            return value
+        if is_number(value):
+            return float(cast(float, value))
+        return list(self._batches(cast(Input, value), batch_size, None))
 
     def _batches(
         self, x: Input, batch_size: int, also: Mapping[str, Any] | None

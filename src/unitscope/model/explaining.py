@@ -21,7 +21,6 @@ from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.local_search import Photos
 from unitscope.attribution.methods import DEFAULT_METHOD, METHODS
-from unitscope.attribution.suffix import suffix_after
 from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError, InputError, warn_user
 from unitscope.inputs.further import Further
@@ -29,7 +28,6 @@ from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
 from unitscope.model.checks import (
     check_adds_up,
-    check_ran,
     check_same_size,
     warn_of_nothing,
 )
@@ -38,6 +36,7 @@ from unitscope.model.network import Network
 from unitscope.model.pixels import check_pixels
 from unitscope.model.question import Question
 from unitscope.model.reading import read_batches
+from unitscope.model.rest import rest_after
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
@@ -316,30 +315,20 @@ class Explainer:
         if question.bfloat16:
             warn_of_precision("local answers are computed in that")
         layer, start = self._layers_of(head, batch)
-        needed = [layer] if start in (None, layer) else [layer, start]
-        names = tuple(each.name for each in needed)
         differentiable = question.differentiable
-        passed = self.forward.run(
-            batch, names, with_head=False, differentiable=differentiable
-        )
-        self._check_recorded(passed, differentiable)
-        self.network.check_finite(passed.logits, batch, "the logits")
-        for each in needed:
-            check_ran(each, passed)
-
-        feature_map, suffix = suffix_after(
-            self.network.module,
-            layer,
-            passed.outputs,
+        rest = rest_after(
+            self.network,
+            self.structures,
+            self.forward,
             batch,
+            layer,
             start,
-            self.ending_at(batch),
             differentiable,
         )
+        passed, feature_map = rest.passed, rest.feature_map
+        self._check_recorded(passed, differentiable)
         if head.silent and head.attributes_by.needs_direction:
             _warn_of_silence(layer)
-        what = f"the feature maps of layer '{layer.name}'"
-        self.network.check_finite(feature_map, batch, what)
         with torch.no_grad():
             units = cell_means(feature_map)
             warn_of_nothing(
@@ -352,7 +341,7 @@ class Explainer:
             self.scoring.labels_for(passed.logits.shape[1]),
             subjects,
             size_of(batch),
-            suffix=dataclasses.replace(suffix, calling=self.network.calling),
+            suffix=rest.suffix,
             scores=self.structures.scores_at(tuple(batch.shape[1:])).scores,
             differentiable=differentiable,
         )

@@ -1,25 +1,17 @@
-"""Inner layers: maps of units, and ablations, at any layer of a network."""
+"""Inner layers: maps of units, and what layers did, at any layer of a network."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations, HeadActivity
 from unitscope.attribution.arrays import cell_means
-from unitscope.attribution.effects import (
-    Effect,
-    check_effect,
-    no_direct_effect,
-)
-from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError
@@ -33,15 +25,13 @@ from unitscope.model.explaining import (
 )
 from unitscope.model.question import Question
 from unitscope.residual.account import StreamAccount
-from unitscope.residual.head import HEADS, ResidualHead
-from unitscope.residual.path import Change, StreamPass, StreamPath
-from unitscope.tracing.ending import another_path
+from unitscope.residual.head import HEADS
+from unitscope.residual.path import StreamPass, StreamPath
 from unitscope.tracing.layers import (
     Layer,
     captured,
     check_units,
     find_map_layer,
-    without_units,
 )
 
 ChosenUnits: TypeAlias = int | Sequence[int]
@@ -57,132 +47,15 @@ def unit_maps(
         return explained(batches, Question(layer)).unit_maps(units)
     parts = []
     for explainer, batch, subjects in batches:
-        found, chosen = _layer_and_units(explainer, batch, layer, units)
+        found, chosen = layer_and_units(explainer, batch, layer, units)
         passed = explainer.forward.run(batch, (layer,), with_head=False)
 
         maps = map_of(found, passed)
         maps = maps[:, chosen].contiguous()
         what = f"the maps of layer '{layer}'"
         explainer.network.check_finite(maps, batch, what)
-        parts.append(_unit_maps(found, chosen, maps, batch, subjects))
-    return _joined(parts)
-
-
-def ablation(
-    batches: Iterator[Asked],
-    layer: str | None,
-    units: ChosenUnits,
-    effect: Effect = "total",
-) -> Ablation:
-    """The ablation of units of a layer, or of the explained map where it is None."""
-    check_effect(effect)
-    if layer not in (None, HEADS):
-        first = next(batches)
-        batches = chain([first], batches)
-        if not first.is_head_layer(layer):
-            if effect == "direct":
-                raise no_direct_effect(layer)
-            return _measured_ablation(batches, layer, units)
-    explanation = explained(
-        batches, Question(layer if layer == HEADS else None)
-    )
-    return Ablation.of(explanation, units, effect)
-
-
-def _measured_ablation(
-    batches: Iterable[Asked],
-    layer: str,
-    units: ChosenUnits,
-) -> Ablation:
-    """The ablation of units of a layer, measured by a second forward pass."""
-    before, after, parts = [], [], []
-    for explainer, batch, subjects in batches:
-        network = explainer.network
-        found, chosen = _layer_and_units(explainer, batch, layer, units)
-        passed = explainer.forward.run(batch, (layer,), with_head=False)
-        with (
-            network.running(),
-            without_units(network.module, found, chosen),
-        ):
-            ending = explainer.ending_at(batch)
-            ablated = network.logits(batch.clone(), ending)
-        what = f"the logits with units of '{layer}' off"
-        network.check_finite(passed.logits, batch, "the logits")
-        network.check_finite(ablated, batch, what)
-
-        before.append(passed.logits)
-        after.append(ablated)
-        maps = map_of(found, passed)
-        maps = maps[:, chosen].contiguous()
-        parts.append(_unit_maps(found, chosen, maps, batch, subjects))
-
-    maps_before = _joined(parts)
-    logits = torch.cat(before)
-    return Ablation(
-        layer,
-        maps_before.units,
-        logits,
-        torch.cat(after),
-        maps_before,
-        explainer.scoring.labels_for(logits.shape[1]),
-        exact=False,
-        scores=explainer.structures.scores_at(tuple(batch.shape[1:])).scores,
-    )
-
-
-def logits_without(
-    asked: Asked, units: ChosenUnits, layer: str | None
-) -> Float[Tensor, "batch class"]:
-    """Logits of a real forward pass with units of the explained map at zero."""
-    explainer, batch, _ = asked
-    shape = tuple(batch.shape[1:])
-    network, structures = explainer.network, explainer.structures
-    if layer in (None, HEADS) or structures.is_head_layer(layer, shape):
-        head = structures.head(shape)
-        if isinstance(head, ExactHead):
-            return _logits_without_head_units(explainer, head, batch, units)
-        if isinstance(head, ResidualHead):
-            return _logits_without_heads(explainer, head, batch, units)
-        layer = head.layer
-
-    ending = structures.at(shape).ending
-    found, chosen = _layer_and_units(explainer, batch, layer, units)
-    with network.running(), without_units(network.module, found, chosen):
-        return network.logits(batch.clone(), ending)
-
-
-def _logits_without_head_units(
-    explainer: Explainer, head: ExactHead, batch: Tensor, units: ChosenUnits
-) -> Float[Tensor, "batch class"]:
-    """The same at the maps that an exact head reads, where its pools read them."""
-    structure = explainer.structures.at(tuple(batch.shape[1:]))
-    assert structure.path is not None
-    chosen = check_units(units, head.map_shape[0], "the feature map")
-    network = explainer.network
-    fresh = batch.clone()  # before the switch, which counts calls
-    switch = structure.path.without_units(chosen)
-    with network.running():
-        logits = network.logits(fresh, structure.ending, switch)
-    if not switch.fired:
-        raise another_path()
-    return logits
-
-
-def _logits_without_heads(
-    explainer: Explainer,
-    head: ResidualHead,
-    batch: Tensor,
-    units: ChosenUnits,
-) -> Float[Tensor, "batch class"]:
-    """The same with heads of attention silent, wherever the network calls them."""
-    path = explainer.structures.at(tuple(batch.shape[1:])).stream
-    assert path is not None
-    chosen = check_units(units, head.map_shape[0], HEADS)
-    keep = torch.ones((1, head.map_shape[0]))
-    keep[:, chosen] = 0
-    network = explainer.network
-    with network.running():
-        return path.logits_with(network.module, batch, Change(keep))
+        parts.append(maps_of_units(found, chosen, maps, batch, subjects))
+    return joined_maps(parts)
 
 
 def activations(asked: Asked, layers: Sequence[str]) -> Activations:
@@ -269,27 +142,35 @@ def _passed_by_stream(
     return ForwardPass(passed.logits, outputs), account.attention, heads
 
 
-def _layer_and_units(
-    explainer: Explainer, batch: Tensor, layer: str, units: ChosenUnits
+def layer_and_units(
+    explainer: Explainer, batch: Tensor, layer: str, units: ChosenUnits | None
 ) -> tuple[Layer, list[int]]:
+    """The layer of a name, and the numbers of some of its units; of all when None.
+
+    Raises LayerError and UnitError.
+    """
     structure = explainer.structures.at(tuple(batch.shape[1:]))
     found = find_map_layer(structure.layers, layer)
+    if units is None:
+        return found, list(range(found.shape[0]))
     return found, check_units(units, found.shape[0], f"layer '{layer}'")
 
 
-def _unit_maps(
+def maps_of_units(
     layer: Layer,
     units: list[int],
     maps: Tensor,
     batch: Tensor,
     subjects: tuple[Subject, ...],
 ) -> UnitMaps:
+    """The maps of units of a layer."""
     return UnitMaps(
         layer.name, tuple(units), maps, layer.grid, size_of(batch), subjects
     )
 
 
-def _joined(parts: list[UnitMaps]) -> UnitMaps:
+def joined_maps(parts: list[UnitMaps]) -> UnitMaps:
+    """The maps of several batches as one."""
     check_same_size(part.input_size for part in parts)
     if len(parts) == 1:
         return parts[0]

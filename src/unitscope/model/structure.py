@@ -30,6 +30,7 @@ from unitscope.residual.head import HEADS, ResidualHead
 from unitscope.residual.path import StreamPath
 from unitscope.residual.search import find_stream
 from unitscope.residual.unfollowed import NoAttentionError
+from unitscope.tracing.cuts import Cuts
 from unitscope.tracing.ending import IN_OUTPUT, Ending
 from unitscope.tracing.layers import (
     Layer,
@@ -55,8 +56,9 @@ class Structure:
     that passes, or `stream_refusal` says why there is none. `ending` says where the
     logits are in its passes. `local` has the local heads found so far, and
     `local_refusals` why others cannot be had; a NothingCountsError there was met on
-    random inputs, and photos may do better. `rounded`
-    is how far bfloat16 is off, measured on the first photos.
+    random inputs, and photos may do better. `starts` are the layers from which the rest of
+    the network is run after a layer, by its name. `rounded` is how far bfloat16 is off,
+    measured on the first photos.
     """
 
     layers: list[Layer]
@@ -70,6 +72,7 @@ class Structure:
     ending: Ending = IN_OUTPUT
     local: dict[_LocalKey, LocalHead] = field(default_factory=dict)
     local_refusals: dict[_LocalKey, HeadError] = field(default_factory=dict)
+    starts: dict[str, str | None] = field(default_factory=dict)
     rounded: float | None = None
 
     @property
@@ -182,6 +185,20 @@ class Structures:
             if photos is None:
                 raise
         return self._found_on(photos, structure, shape, *key)
+
+    def start_of(self, shape: tuple[int, ...], layer: Layer) -> str | None:
+        """The last layer, this one or before it, that nothing bypasses; None without one."""
+        structure, network = self.at(shape), self._network
+        if unwatchable(network.module):
+            return None
+        if layer.name not in structure.starts:
+            with network.running():
+                example, trace = network.traced(shape)
+                trace = self._up_to_logits(example, trace, structure.ending)
+                cuts = Cuts(trace, layers_of(trace))
+            start = cuts.start_for(layer)
+            structure.starts[layer.name] = start.name if start else None
+        return structure.starts[layer.name]
 
     def _find_by_dtype(self, shape: tuple[int, ...]) -> Structure:
         """The structure, found on floating-point inputs, or on pixels where those fail."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +17,16 @@ from unitscope.attribution.classes import (
 )
 from unitscope.attribution.effects import Effect, check_effect
 from unitscope.attribution.explanation import Explanation, Units
+from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.rounding import relative_difference
 from unitscope.errors import InputError, LayerError, near_matches
 from unitscope.residual.head import ResidualHead
 from unitscope.residual.replacement import HeadMeans, Replacement
 from unitscope.residual.stream import Stream
 from unitscope.tracing.layers import check_units
+
+# Heads per chunk of real passes; each chunk begins with a check of the network.
+_HEADS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,30 +140,71 @@ class ResidualExplanation(Explanation):
             )
         return block
 
-    def ablate(self, units: Units) -> ResidualExplanation:
+    def changed(
+        self, units: list[int], change: MapChange
+    ) -> ResidualExplanation:
         """The explanation with heads off, by a real forward pass: later blocks react.
 
-        All tokens take nothing from these heads. Raises UnitError for a head that does not
-        exist.
+        All tokens take nothing from these heads. Raises InputError for a region, and for a
+        value: heads are replaced by those of other photos.
         """
-        chosen = self._chosen_units(units)
-        stream = self.stream.without(chosen)
+        self.check_whole(change)
+        stream = self.stream.without(units)
         return dataclasses.replace(
             self,
             logits=stream.logits,
             feature_map=stream.account.attention,
             stream=stream,
-            off=self._off_with(chosen),
+            off=self._off_with(units),
         )
+
+    def each_changed(
+        self, units: list[int], change: MapChange
+    ) -> Iterator[tuple[list[int], Float[Tensor, "few class"]]]:
+        """See Explanation: total effects."""
+        self.check_whole(change)
+        return self.each_replaced(units, None, "total")
+
+    def each_replaced(
+        self,
+        units: list[int],
+        by: ResidualExplanation | HeadMeans | None,
+        effect: Effect,
+    ) -> Iterator[tuple[list[int], Float[Tensor, "few class"]]]:
+        """Of one photo, the logits with each head off or replaced in turn, some at a time."""
+        for start in range(0, len(units), _HEADS_AT_ONCE):
+            few = units[start : start + _HEADS_AT_ONCE]
+            if effect == "direct":
+                yield few, self.direct_logits_each(None, few, by)[0]
+            else:
+                yield few, self.ablate_each(None, few, by)[0]
+
+    def check_whole(self, change: MapChange) -> None:
+        """Raise InputError for a change of attention maps that is not switching heads off."""
+        if not change.is_plain:
+            raise InputError(
+                "heads of attention are switched off as a whole, or replaced by what they "
+                "did on another photo (value=photo) or over a data set "
+                "(value=Atlas.head_means(model)): for a region or a number, name a layer"
+            )
 
     def logits_without(
         self, units: Units, effect: Effect = "total"
     ) -> Float[Tensor, "batch class"]:
         """See Explanation: `total_logits` or `direct_logits`."""
         check_effect(effect, self.head)
+        return self.logits_replaced(units, None, effect)
+
+    def logits_replaced(
+        self,
+        units: Units,
+        by: ResidualExplanation | HeadMeans | None,
+        effect: Effect,
+    ) -> Float[Tensor, "batch class"]:
+        """`total_logits` or `direct_logits`."""
         if effect == "direct":
-            return self.direct_logits(units)
-        return self.total_logits(units)
+            return self.direct_logits(units, by)
+        return self.total_logits(units, by)
 
     def ablate_each(
         self,

@@ -329,38 +329,27 @@ def captured(
 
 
 @contextlib.contextmanager
-def without_units(
-    module: nn.Module, layer: Layer, units: Sequence[int]
+def changing_output(
+    module: nn.Module, layer: Layer, change: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
-    """Switch units off: inside, the layer's output has zero maps for `units`."""
-    axes = layer.axes or Axes()
-
-    def replace(output: Any) -> Any:
-        tensor = first_tensor(output)
-        assert tensor is not None
-        with uncounted():
-            changed = axes.without(tensor, units)
-        return _rebuilt(output, tensor, changed, layer)
-
-    with _on_output(module, layer.name, replace):
-        yield
-
-
-@contextlib.contextmanager
-def replacing(
-    module: nn.Module, layer: Layer, tensor: Tensor
-) -> Iterator[None]:
-    """Inside, the layer's output is `tensor`, in the layer's own data type."""
+    """Inside, the layer's output is what `change` makes of it, in its own data type."""
 
     def replace(output: Any) -> Any:
         old = first_tensor(output)
         assert old is not None
         with uncounted():
-            new = tensor.to(old.dtype)
+            new = change(old).to(old.dtype)
         return _rebuilt(output, old, new, layer)
 
     with _on_output(module, layer.name, replace):
         yield
+
+
+def replacing(
+    module: nn.Module, layer: Layer, tensor: Tensor
+) -> contextlib.AbstractContextManager[None]:
+    """Inside, the layer's output is `tensor`, in the layer's own data type."""
+    return changing_output(module, layer, lambda _: tensor)
 
 
 def _rebuilt(output: Any, old: Tensor, new: Tensor, layer: Layer) -> Any:

@@ -1,0 +1,73 @@
+"""Real passes: the slow way without units, which proves the fast ones."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unitscope.attribution.exact_heads import ExactHead
+from unitscope.attribution.map_change import MapChange
+from unitscope.model.explaining import Asked, Explainer
+from unitscope.model.inner_layers import (
+    ChosenUnits,
+    layer_and_units,
+)
+from unitscope.model.layer_ablations import rerun
+from unitscope.residual.head import HEADS, ResidualHead
+from unitscope.residual.path import Change
+from unitscope.tracing.ending import another_path
+from unitscope.tracing.layers import check_units
+
+
+def logits_without(
+    asked: Asked, units: ChosenUnits, layer: str | None
+) -> Float[Tensor, "batch class"]:
+    """Logits of a real forward pass with units of the explained map at zero."""
+    explainer, batch, _ = asked
+    shape = tuple(batch.shape[1:])
+    structures = explainer.structures
+    if layer in (None, HEADS) or structures.is_head_layer(layer, shape):
+        head = structures.head(shape)
+        if isinstance(head, ExactHead):
+            return _logits_without_head_units(explainer, head, batch, units)
+        if isinstance(head, ResidualHead):
+            return _logits_without_heads(explainer, head, batch, units)
+        layer = head.layer
+
+    found, chosen = layer_and_units(explainer, batch, layer, units)
+    return rerun(explainer, batch, found, chosen, MapChange())
+
+
+def _logits_without_head_units(
+    explainer: Explainer, head: ExactHead, batch: Tensor, units: ChosenUnits
+) -> Float[Tensor, "batch class"]:
+    """The same at the maps that an exact head reads, where its pools read them."""
+    structure = explainer.structures.at(tuple(batch.shape[1:]))
+    assert structure.path is not None
+    chosen = check_units(units, head.map_shape[0], "the feature map")
+    network = explainer.network
+    fresh = batch.clone()  # before the switch, which counts calls
+    switch = structure.path.without_units(chosen)
+    with network.running():
+        logits = network.logits(fresh, structure.ending, switch)
+    if not switch.fired:
+        raise another_path()
+    return logits
+
+
+def _logits_without_heads(
+    explainer: Explainer,
+    head: ResidualHead,
+    batch: Tensor,
+    units: ChosenUnits,
+) -> Float[Tensor, "batch class"]:
+    """The same with heads of attention silent, wherever the network calls them."""
+    path = explainer.structures.at(tuple(batch.shape[1:])).stream
+    assert path is not None
+    chosen = check_units(units, head.map_shape[0], HEADS)
+    keep = torch.ones((1, head.map_shape[0]))
+    keep[:, chosen] = 0
+    network = explainer.network
+    with network.running():
+        return path.logits_with(network.module, batch, Change(keep))
