@@ -88,7 +88,7 @@ ROOMS = {
         """,
     "write_up": "",
     "cli": """
-        options output loading reader scan pages atlas explain pictures ablate info
+        options output loading reader scan pages atlas explain pictures each_unit ablate info
         reproduce explore
         """,
 }

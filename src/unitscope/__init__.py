@@ -24,6 +24,7 @@ _HOMES = {
     "Prediction": "attribution.classes",
     "Preprocessing": "inputs.preprocessing",
     "RawPictures": "inputs.raw",
+    "UnitAblations": "attribution.unit_ablations",
     "UnitMaps": "attribution.unit_maps",
     "UnitscopeError": "errors",
     "explore": "explorer.server",
@@ -49,6 +50,7 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "RawPictures",
+    "UnitAblations",
     "UnitMaps",
     "UnitscopeError",
     "__version__",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from unitscope.attribution.classes import Prediction
     from unitscope.attribution.explanation import Explanation
     from unitscope.attribution.head import Head
+    from unitscope.attribution.unit_ablations import UnitAblations
     from unitscope.attribution.unit_maps import UnitMaps
     from unitscope.datasets import open_dataset
     from unitscope.errors import UnitscopeError

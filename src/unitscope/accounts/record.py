@@ -11,8 +11,10 @@ from unitscope.accounts.checks import Check
 from unitscope.accounts.parts import parts_of
 from unitscope.accounts.verification import Verification
 from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.classes import ranked
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
+from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
 from unitscope.network_facts import NetworkFacts
@@ -97,11 +99,43 @@ def of_ablation(ablation: Ablation, image: int, top: int) -> dict[str, Any]:
         **({"unit_names": list(names)} if names else {}),
         "exact": ablation.exact,
         **_without_none({"effect": ablation.effect}),
+        **_put(ablation),
         "scores": str(ablation.scores),
         "changes": [
             _without_none(change._asdict())
             for change in ablation.changes(top, image)
         ],
+    }
+
+
+def of_unit_ablations(
+    ablations: UnitAblations, image: int, top: int
+) -> dict[str, Any]:
+    """One photo's logits of its top classes with every unit off in turn."""
+    logits = ablations.before[image].cpu()
+    first = ranked(logits, ablations.labels, top, ablations.scores)
+    classes = [entry.index for entry in first]
+    after = ablations.after[image][:, classes].tolist()
+    done = ablations.done[image].tolist()
+    return {
+        "layer": ablations.layer,
+        "exact": ablations.exact,
+        **_without_none({"effect": ablations.effect}),
+        **_put(ablations),
+        "scores": str(ablations.scores),
+        "complete": ablations.complete,
+        "classes": [
+            {"label": each.label, "index": each.index, "logit": each.logit}
+            for each in first
+        ],
+        "units": [
+            {"unit": unit, **_name_of(name, unit), "logits": values}
+            for unit, name, values, is_done in zip(
+                ablations.units, ablations.unit_names, after, done, strict=True
+            )
+            if is_done
+        ],
+        "turning_units": list(ablations.turning(image)),
     }
 
 
@@ -213,6 +247,12 @@ def _heads(account: Account) -> dict[str, Any]:
     """What the attention heads of every block gave to the first class shown."""
     heads = account.heads
     return {} if heads is None else {"blocks": list(heads.by_block)}
+
+
+def _put(ablation: Ablation | UnitAblations) -> dict[str, str]:
+    """What was put in place of units, and where, in words; empty where they are off."""
+    words = {"replaced": ablation.replaced, "where": ablation.where}
+    return {name: value for name, value in words.items() if value}
 
 
 def _name_of(name: str, unit: int) -> dict[str, str]:

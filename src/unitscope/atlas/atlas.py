@@ -24,6 +24,7 @@ from unitscope.atlas.reading.unit_rows import Row, UnitFilter, unit_rows
 from unitscope.atlas.storage import AtlasLayer, StoredAtlas
 from unitscope.attribution.classes import class_index
 from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.attribution.value import UnitMeans
 from unitscope.datasets import Dataset, open_dataset
 from unitscope.errors import AtlasError, ClassError
 from unitscope.inputs.subjects import Subject
@@ -119,6 +120,29 @@ class Atlas(StoredAtlas):
             }
             for other, value in alike.nearest(0, count)
         ]
+
+    def unit_means(
+        self, model: Classifier, layer: str | None = None
+    ) -> UnitMeans:
+        """The mean activation of every unit of a layer, to replace units by.
+
+        It is over all cells and images. It is what `value` takes in `Classifier.ablate` and
+        `ablations`. `model` is the one that was scanned; `layer` None is the head's. Raises
+        AtlasError for another model, for a layer that was not scanned, and for attention
+        heads, whose means `head_means` has.
+        """
+        check_same_model(self, model)
+        chosen = self.layer(layer)
+        if chosen.heads:
+            raise AtlasError(
+                f"'{chosen.name}' has heads of attention, not units: take head_means(model)"
+            )
+        means = self.summary(chosen.name).classes.overall_mean
+        return UnitMeans(
+            chosen.name,
+            torch.from_numpy(means).to(torch.float32),
+            self.images,
+        )
 
     def head_means(self, model: Classifier) -> HeadMeans:
         """What heads of attention give on average over the data set, to replace them by.

@@ -123,7 +123,8 @@ class Suffix:
         """The logits of one photo with each of `units` changed in turn, by real passes.
 
         Some units go through at a time; one, where the network mixes what is in a batch.
-        What changes nothing, as switching off a silent unit, needs no pass.
+        What changes nothing, as switching off a silent unit, needs no pass. No context is
+        held open between two results: whoever takes them may stop at any time.
         """
         matters = change.changes_anything(feature_map, self.others)
         active = [unit for unit in units if matters[unit]]

@@ -86,7 +86,7 @@ class UnitAblations(Drawable):
 
         The class is the photo's first one where it is None.
         """
-        index = self._class_of(which, image)
+        index = self.class_of(which, image)
         before = float(self.before[image, index])
         after = self.after[image, :, index].cpu()
         first = self.after[image].argmax(dim=1).tolist()
@@ -117,7 +117,8 @@ class UnitAblations(Drawable):
         """The index of a photo's top class."""
         return int(self.before[image].argmax())
 
-    def _class_of(self, which: int | str | None, image: int) -> int:
+    def class_of(self, which: int | str | None, image: int = 0) -> int:
+        """The index of a class; of the photo's top class when None. Raises ClassError."""
         if which is None:
             return self.first_class(image)
         return class_index(self.labels, which)

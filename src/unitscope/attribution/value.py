@@ -43,8 +43,8 @@ class Value:
         """The same number everywhere. Raises InputError where it is none, or infinite."""
         if not is_number(number) or not math.isfinite(number):
             raise InputError(
-                "value is a finite number, Atlas.unit_means(layer), or a photo whose maps are "
-                f"put in, not {number!r}"
+                "what is put in place of units is a finite number, a photo, or the means of "
+                f"an atlas (Atlas.unit_means; --value ATLAS), not {number!r}"
             )
         value = float(number)
         maps = torch.full((1, 1, 1, 1), value)
@@ -60,12 +60,11 @@ class Value:
         """
         if means.layer != layer or len(means.means) != shape[0]:
             raise InputError(
-                f"value has the means of {len(means.means)} units of layer '{means.layer}', "
-                f"and layer '{layer}' has {shape[0]} units: take Atlas.unit_means({layer!r}) of "
-                "this model's atlas"
+                f"the means are those of {len(means.means)} units of layer '{means.layer}', and "
+                f"layer '{layer}' has {shape[0]} units: take Atlas.unit_means(model, {layer!r})"
             )
         numbers = means.means.to(torch.float32)
-        words = f"the mean over {means.images:,} images"
+        words = f"their means over {means.images:,} images"
         return cls(numbers[None, :, None, None], numbers[None, None], words)
 
     @classmethod
@@ -79,7 +78,7 @@ class Value:
         if tokens is None:
             tokens = maps.new_zeros((len(maps), 1, maps.shape[1]))
         words = names[0] if len(names) == 1 else f"{len(names)} other photos"
-        return cls(maps, tokens, f"what it is on {words}")
+        return cls(maps, tokens, f"their values on {words}")
 
     def __len__(self) -> int:
         """For how many photos there are numbers; 1 where these are for all photos."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from unitscope.cli.each_unit import ablations_of, text_of
 from unitscope.cli.loading import load_model
 from unitscope.cli.options import (
     JSON,
@@ -24,6 +26,7 @@ from unitscope.cli.reader import Reader
 if TYPE_CHECKING:
     from unitscope.attribution.ablation import Ablation
     from unitscope.attribution.effects import Effect
+    from unitscope.drawable import Drawable
     from unitscope.inputs.photos import Photo
     from unitscope.model import Classifier
 
@@ -51,6 +54,26 @@ if TYPE_CHECKING:
     help="The class whose maximal unit is switched off, instead of the first one.",
 )
 @click.option(
+    "--each",
+    is_flag=True,
+    help="Switch every unit of the layer off, or those named, one at a time; lists the largest "
+    "changes (all in --json).",
+)
+@click.option(
+    "--region",
+    metavar="CELLS",
+    help="Change these cells of the maps only: 2,3 (row, column) or 2:5,0:3 (rows 2–4, columns "
+    "0–2).",
+)
+@click.option(
+    "--value",
+    metavar="VALUE",
+    default="0",
+    show_default=True,
+    help="Put this in place of units: a number, a photo (what they do there), or the folder of "
+    "an atlas (their mean over its images).",
+)
+@click.option(
     "--effect",
     type=click.Choice(["total", "direct"]),
     default="total",
@@ -67,6 +90,9 @@ def ablate(
     units: Sequence[str],
     maximal: bool,
     class_name: str | None,
+    each: bool,
+    region: str | None,
+    value: str,
     effect: Effect,
     top: int,
     out: Path | None,
@@ -78,66 +104,155 @@ def ablate(
     \b
     unitscope ablate photo.jpg --maximal
     unitscope ablate photo.jpg --layer layer3 --unit 3 --unit 5 --out pictures
+    unitscope ablate photo.jpg --layer layer3 --each
+    unitscope ablate photo.jpg --layer layer3 --units all --region 2:5,0:3
     unitscope ablate photo.jpg --model timm:vit_small_patch16_224 --units 3.5,7.0 --effect direct
     """
-    from unitscope.accounts import record
+    from unitscope.attribution.region import region_in_text
 
-    _check_usage(layer, units, maximal or class_name is not None)
+    _check_usage(layer, units, maximal, class_name, each, region)
     out = folder_for(out)
     model = load_model(source, len(photos), layer)
-    chosen = chosen_units(model, layer, units)
+    options: dict[str, Any] = {
+        "effect": effect,
+        "region": None if region is None else region_in_text(region),
+        "value": _value_of(value, model, layer),
+    }
+    chosen = None
+    if list(units) != ["all"] and (units or not (each or region)):
+        chosen = chosen_units(model, layer, units)
 
     reader = Reader(photos, model.preprocessing)
-    records = []
+    done = _Done(model, layer, chosen, class_name, top, out, as_json)
+    is_interrupted = False
     with reader.bar() as progress:
         for photo in reader:
-            if units:
-                ablation = model.ablate(photo, layer, chosen, effect=effect)
+            if each:
+                is_interrupted = done.each(photo, reader, **options)
             else:
-                ablation = _without_maximal_unit(
-                    model, photo, class_name, effect
-                )
-
-            content = record.of_ablation(ablation, 0, top)
-            records.append({"photo": photo.name, **content})
-            if not as_json:
-                say(_ablation_text(photo.name, ablation, top))
-            if out is not None:
-                name = f"{reader.unique(photo.name)}-ablation.png"
-                draw(ablation, out, name, as_json, top=top)
+                done.together(photo, reader, **options)
             progress(1)
+            if is_interrupted:
+                break
 
     if as_json:
-        print_document("ablation", photos=records)
+        kind = "unit-ablations" if each else "ablation"
+        print_document(kind, photos=done.records)
+    if is_interrupted:
+        raise KeyboardInterrupt
     reader.finish()
 
 
+@dataclass
+class _Done:
+    """What is done with every photo, printed and drawn at once; `records` are for JSON.
+
+    `units` None are all of the layer; the maximal one where there are none.
+    """
+
+    model: Classifier
+    layer: str | None
+    units: list[int] | None
+    class_name: str | None
+    top: int
+    out: Path | None
+    as_json: bool
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def together(self, photo: Photo, reader: Reader, **options: Any) -> None:
+        """Units off together."""
+        from unitscope.accounts import record
+
+        if self.units == []:
+            ablation = self._without_maximal_unit(photo, **options)
+        else:
+            ablation = self.model.ablate(
+                photo, self.layer, self.units, **options
+            )
+        content = record.of_ablation(ablation, 0, self.top)
+        self.records.append({"photo": photo.name, **content})
+        if not self.as_json:
+            say(_ablation_text(photo.name, ablation, self.top))
+        name = f"{reader.unique(photo.name)}-ablation.png"
+        self._draw(ablation, name, top=self.top)
+
+    def each(self, photo: Photo, reader: Reader, **options: Any) -> bool:
+        """Units off one at a time; whether that was interrupted."""
+        from unitscope.accounts import record
+
+        ablations, is_interrupted = ablations_of(
+            self.model, photo, self.layer, self.units, **options
+        )
+        content = record.of_unit_ablations(ablations, 0, self.top)
+        self.records.append({"photo": photo.name, **content})
+        if not self.as_json:
+            say(text_of(photo.name, ablations, self.class_name))
+        if not is_interrupted:
+            name = f"{reader.unique(photo.name)}-each-unit.png"
+            self._draw(ablations, name, which=self.class_name)
+        return is_interrupted
+
+    def _without_maximal_unit(self, photo: Photo, **options: Any) -> Ablation:
+        """The ablation of the unit with the largest weight for a class."""
+        from unitscope.attribution.ablation import Ablation
+
+        explanation = self.model.explain(photo)
+        if self.class_name is None:
+            index = explanation.top(1)[0][0].index
+        else:
+            index = explanation.class_index(self.class_name)
+        unit = explanation.maximal_unit(index)
+        if options["value"] == 0:
+            return Ablation.of(explanation, unit, options["effect"])
+        return self.model.ablate(photo, None, [unit], **options)
+
+    def _draw(self, result: Drawable, name: str, **options: Any) -> None:
+        if self.out is not None:
+            draw(result, self.out, name, self.as_json, **options)
+
+
 def _check_usage(
-    layer: str | None, units: Sequence[str], asks_maximal: bool
+    layer: str | None,
+    units: Sequence[str],
+    maximal: bool,
+    class_name: str | None,
+    each: bool,
+    region: str | None,
 ) -> None:
-    if units and asks_maximal:
+    if maximal and (each or region is not None):
+        raise click.UsageError(
+            "--maximal is one unit: leave it out with --each or --region"
+        )
+    if units and (maximal or (class_name is not None and not each)):
         raise click.UsageError(
             "name units with --unit, or ask for the --maximal one, not both"
         )
-    if layer is not None and not units:
+    if layer is not None and not units and not each and region is None:
         raise click.UsageError(
             "--maximal is about the last feature map: with --layer, name units with "
-            "--unit"
+            "--unit (--units all for the whole layer), or ask for --each of them"
         )
 
 
-def _without_maximal_unit(
-    model: Classifier, photo: Photo, class_name: str | None, effect: Effect
-) -> Ablation:
-    """The ablation of the unit with the largest weight for a class."""
-    from unitscope.attribution.ablation import Ablation
+def _value_of(text: str, model: Classifier, layer: str | None) -> Any:
+    """What is put in place of units: a number, an atlas's means, or a photo."""
+    from unitscope.atlas.disk.layout import MANIFEST
 
-    explanation = model.explain(photo)
-    if class_name is None:
-        index = explanation.top(1)[0][0].index
-    else:
-        index = explanation.class_index(class_name)
-    return Ablation.of(explanation, explanation.maximal_unit(index), effect)
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    if not Path(text, MANIFEST).is_file():
+        return text
+
+    from unitscope.atlas.atlas import Atlas
+    from unitscope.residual.head import HEADS
+
+    atlas = Atlas.open(text)
+    is_of_heads = layer in (None, HEADS) and model.head.maps_are_a_part
+    if is_of_heads:
+        return atlas.head_means(model)
+    return atlas.unit_means(model, layer)
 
 
 def _of_layer(ablation: Ablation) -> str:
@@ -147,6 +262,8 @@ def _of_layer(ablation: Ablation) -> str:
 
 
 def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
+    from unitscope.render.words import listing
+
     source = (
         "exact, from one forward pass"
         if ablation.exact
@@ -156,7 +273,10 @@ def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
         source = "direct effect, exact from one forward pass"
     elif ablation.effect == "total":
         source = "total effect, measured by a second forward pass"
-    units = ", ".join(ablation.maps.unit_names)
+    names = ablation.maps.unit_names
+    units = f" ({listing(names, 20)})" if len(names) <= 100 else ""
+    done = f"set to {ablation.replaced}" if ablation.replaced else "off"
+    done += f" in {ablation.where}" if ablation.where else ""
     changes = ablation.changes(top)
     width = max(len(change.label) for change in changes)
 
@@ -166,7 +286,7 @@ def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
     if has_two:
         headings += "   probability"
     lines = [
-        f"{name}: {len(ablation.units)} of the {_of_layer(ablation)} off ({units}); "
+        f"{name}: {len(ablation.units)} of the {_of_layer(ablation)} {done}{units}; "
         f"{source}",
         headings.rstrip(),
     ]

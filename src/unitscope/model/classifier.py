@@ -257,7 +257,7 @@ class Classifier:
         `units` None are all of the layer: a whole block. With a `region` (see `Region`: a
         cell, rows and columns, or an array) only these cells of the maps change, of all
         units where none are named. Their `value` becomes 0, another number, the mean over a
-        data set (`Atlas.unit_means(layer)`), or what the units did on other photos: one
+        data set (`Atlas.unit_means(model, layer)`), or what the units did on other photos: one
         photo, or one for each.
 
         On the head's feature map (`layer` None, or the head's layer) the algebra gives the

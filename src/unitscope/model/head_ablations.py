@@ -106,8 +106,8 @@ def _words_of_heads(by: ResidualExplanation | HeadMeans | None) -> str:
     if by is None:
         return ""
     if isinstance(by, HeadMeans):
-        return f"the mean over {by.images:,} images"
-    return f"what it is on {by.subjects[0].name}"
+        return f"their means over {by.images:,} images"
+    return f"their values on {by.subjects[0].name}"
 
 
 def each_of_head(

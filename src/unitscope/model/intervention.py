@@ -63,7 +63,7 @@ class Intervention:
         if isinstance(self.put, HeadMeans):
             raise InputError(
                 f"value has the means of attention heads, and layer '{layer}' has units: take "
-                f"Atlas.unit_means({layer!r})"
+                f"Atlas.unit_means(model, {layer!r})"
             )
         if isinstance(self.put, UnitMeans):
             value = Value.of_means(self.put, layer, shape)

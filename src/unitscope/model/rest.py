@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,11 +31,9 @@ class Rest:
         self, image: int, units: list[int], change: MapChange
     ) -> Iterator[tuple[list[int], Float[Tensor, "few class"]]]:
         """The logits of one photo with each of `units` changed in turn, some at a time."""
-        logits = self.passed.logits[image]
-        with torch.no_grad():
-            yield from self.suffix[image].logits_of_each(
-                self.feature_map[image], logits, units, change
-            )
+        return self.suffix[image].logits_of_each(
+            self.feature_map[image], self.passed.logits[image], units, change
+        )
 
 
 def rest_after(
@@ -99,8 +96,6 @@ def rest_at(
     rest = rest_after(network, structures, forward, batch, layer, start)
     if start is None:
         return rest
-    with torch.no_grad():
-        is_alone = rest.suffix.runs_alone(rest.feature_map, rest.passed.logits)
-    if is_alone:
+    if rest.suffix.runs_alone(rest.feature_map, rest.passed.logits):
         return rest
     return rest_after(network, structures, forward, batch, layer, None)

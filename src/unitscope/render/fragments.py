@@ -19,6 +19,7 @@ from unitscope.attribution.ablation import Ablation, Change
 from unitscope.attribution.classes import Prediction
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.scores import Scores
+from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
 from unitscope.network_facts import NetworkFacts
@@ -29,6 +30,7 @@ from unitscope.render.figures.ablation import switched_off
 from unitscope.render.figures.cams import adding_up, cam_panels, cam_scale
 from unitscope.render.figures.filters import filters_words
 from unitscope.render.figures.panels import Panel
+from unitscope.render.figures.unit_ablations import each_in_words
 from unitscope.render.figures.units import unit_panels, units_title
 from unitscope.render.kernel_sheet import KernelSheet
 from unitscope.render.markup import data_uri, templates
@@ -40,6 +42,7 @@ from unitscope.render.words import (
     difference,
     number,
     percent,
+    plural,
     quantity_in_full,
     tick,
 )
@@ -49,6 +52,7 @@ _PIXELS = 300
 # A fragment says how many photos and units it omits.
 _MOST_PHOTOS = 4
 _MOST_UNITS = 12
+_MOST_EFFECTS = 10
 
 
 @dataclass(frozen=True)
@@ -305,6 +309,37 @@ def _ablation_parts(ablation: Ablation, photo: int) -> list[Part]:
         ],
     )
     return [table, _units_part(ablation.maps, photo, "")]
+
+
+@html.register
+def _(result: UnitAblations) -> str:
+    count = len(result.subjects)
+    parts = [
+        _each_part(result, photo) for photo in range(min(count, _MOST_PHOTOS))
+    ]
+    return _fragment([*parts, *_omitted(count)])
+
+
+def _each_part(result: UnitAblations, photo: int) -> Part:
+    """The units whose ablation changes the first class most."""
+    label = result.labels[result.first_class(photo)]
+    number_name = result.scores.number
+    effects = result.effects(None, photo)
+    return Part(
+        f"{each_in_words(result)}: {result.subjects[photo].name}",
+        f"What that does to the {number_name} of {label}; the {_MOST_EFFECTS} largest changes "
+        f"of {plural(len(effects), result.noun)}.",
+        columns=[result.noun, f"{number_name} then", "change", "first class"],
+        rows=[
+            [
+                each.name,
+                number(each.after),
+                difference(each.before, each.after),
+                each.first,
+            ]
+            for each in effects[:_MOST_EFFECTS]
+        ],
+    )
 
 
 def _change_columns(scores: Scores) -> list[str]:

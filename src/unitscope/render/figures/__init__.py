@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import InputError
 from unitscope.kernels import Filters
@@ -25,6 +26,7 @@ from unitscope.render.figures.filters import filters_figure
 from unitscope.render.figures.network import network_figure
 from unitscope.render.figures.parts import parts_figure
 from unitscope.render.figures.predictions import predictions_figure
+from unitscope.render.figures.unit_ablations import unit_ablations_figure
 from unitscope.render.figures.units import units_figure
 
 FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
@@ -36,6 +38,7 @@ FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
     },
     UnitMaps: {"units": units_figure},
     Ablation: {"ablation": ablation_figure},
+    UnitAblations: {"ablations": unit_ablations_figure},
     Filters: {"filters": filters_figure},
     NetworkFacts: {"network": network_figure},
     Account: ACCOUNT_FIGURES,

@@ -41,6 +41,9 @@ _STEP = 0.62
 _RANKS = 0.85
 _VALUES = 0.55
 
+# Units that are named one by one.
+_MOST_LISTED = 20
+
 
 def ablation_figure(
     ablation: Ablation,
@@ -82,7 +85,7 @@ def ablation_blocks(
 def _words(ablation: Ablation, *, turned: bool) -> str:
     scores = ablation.scores
     verdict = "changes" if turned else "stays the same"
-    how = "a second forward pass with their maps set to zero"
+    how = "a second forward pass with their maps changed"
     if ablation.exact:
         how = "exact algebra on one forward pass"
     if ablation.effect is not None:
@@ -94,12 +97,28 @@ def _words(ablation: Ablation, *, turned: bool) -> str:
 
 
 def switched_off(ablation: Ablation) -> str:
-    """What was switched off, in words: "Without units 3, 5 and 8 of features"."""
+    """What was done, in words: "Without units 3, 5 and 8 of features"."""
     if ablation.effect is not None:
-        return f"Without {ablation.maps.called(5)}, {ablation.effect} effect"
+        heads = ablation.maps.called(5)
+        done = done_to(heads, ablation.replaced, "")
+        return f"{done}, {ablation.effect} effect"
     noun = "unit" if len(ablation.units) == 1 else "units"
     units = listing([str(unit) for unit in ablation.units], 5)
-    return f"Without {noun} {units} of {ablation.layer}"
+    if len(ablation.units) > _MOST_LISTED:
+        units = f"{len(ablation.units):,} {noun}"
+    else:
+        units = f"{noun} {units}"
+    return done_to(
+        f"{units} of {ablation.layer}", ablation.replaced, ablation.where
+    )
+
+
+def done_to(units: str, replaced: str, where: str) -> str:
+    """Units off or replaced, in words: "Without unit 3", "Unit 3 set to 0.5 in 4 of 49 cells"."""
+    place = f" in {where}" if where else ""
+    if not replaced:
+        return f"Without {units}{place}"
+    return f"{units[0].upper()}{units[1:]} set to {replaced}{place}"
 
 
 def _columns(units: int) -> int:
