@@ -182,3 +182,70 @@ def test_we_are_right_where_a_peer_is_overwritten_in_place() -> None:
         )
     torch.testing.assert_close(explanation.feature_map, before_relu.relu())
     assert captum is not None and (before_relu < 0).any()
+
+
+class FourCells(nn.Module):
+    """Two units of four cells, whose ablation is worked out by hand: with x = 0 … 15 the
+    units are [4, 13, 40, 49] and [0, 0, 15, 24]; the logit is the sum of the first five
+    numbers, less the other three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.fc = nn.Linear(8, 2, bias=False)
+        with torch.no_grad():
+            self.conv.weight.fill_(1)
+            assert self.conv.bias is not None
+            self.conv.bias.copy_(torch.tensor([-50.0, -75.0]) + 9)
+            self.fc.weight.copy_(
+                torch.tensor([1.0] * 5 + [-1.0] * 3).repeat(2, 1)
+            )
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = F.relu(self.fc(self.act(self.conv(x)).flatten(1)))
+        return logits
+
+
+# Captum's own tests expect these of its LayerFeatureAblation: of single cells, and of the
+# rows of a unit.
+CELLS = [[[4.0, 13.0], [40.0, 49.0]], [[0.0, 0.0], [-15.0, -24.0]]]
+ROWS = [[17.0, 67.0], [0.0, -39.0]]
+
+
+def test_single_cells_and_rows_are_switched_off_as_worked_out_by_hand() -> None:
+    model = wrap(FourCells(), labels=["a", "b"])
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+
+    def lost(unit: int, region: tuple[int, int | slice]) -> float:
+        found = model.ablate(x, "act", unit, region=region)
+        return float((found.before - found.after)[0, 0])
+
+    for unit, cells in enumerate(CELLS):
+        for row, values in enumerate(cells):
+            for col, value in enumerate(values):
+                assert lost(unit, (row, col)) == value
+            assert lost(unit, (row, slice(None))) == ROWS[unit][row]
+
+
+def test_captums_layer_feature_ablation_of_every_unit_is_ours(
+    network: Network,
+) -> None:
+    captum = pytest.importorskip(
+        "captum.attr", reason="captum is not installed"
+    )
+    net, _ = network
+    name = "features.0" if isinstance(net, Gap) else "layer2"
+    x = X if isinstance(net, Gap) else photo()
+    ours = wrap(net, preprocessing=Preprocessing(32, 32)).ablations(
+        x, name, range(8)
+    )
+    layer = net.get_submodule(name)
+    method = captum.LayerFeatureAblation(net, layer)
+    count = 8 if isinstance(net, Gap) else 128
+    mask = torch.arange(count).clamp(max=8)[:, None, None][None]
+    for index in CLASSES:
+        theirs = method.attribute(x, target=index, layer_mask=mask)
+        by_unit = theirs[0, :8, 0, 0]
+        lost = ours.before[0, index] - ours.after[0, :, index]
+        agree(lost, by_unit, 1e-4)

@@ -394,7 +394,8 @@ def test_what_does_not_fit_is_refused(name: str, layer: str | None) -> None:
 def test_maximum_pools_are_measured_at_a_layer_and_else_refused() -> None:
     class Peak(Gap):
         def pooled(self, x: Tensor) -> Tensor:
-            return self.features(x).amax((2, 3))
+            peaks: Tensor = self.features(x).amax((2, 3))
+            return peaks
 
     net = seeded(Peak)
     model = small(net)
