@@ -42,6 +42,7 @@ ROOMS = {
         places head effects steps head_path pooling refusal constants head_walk exact_heads
         head_search look_through guess
         stand_in suffix local_head local_search
+        explained contrast flip flip_search
         explanation exact_explanation local_explanation ablation
         """,
     "residual": """
