@@ -58,7 +58,7 @@ ROOMS = {
         """,
     "network_facts": "",
     "kernels": "",
-    "accounts": "checks parts heads account verification record",
+    "accounts": "checks parts heads rival account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet trial tables tar_file sidecars tars
@@ -75,8 +75,9 @@ ROOMS = {
         findings neighbours reading atlas scan merging scanning
         """,
     "render": """
-        words colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
-        markup figures map_views report_heads report_contents report fragments reporting
+        words margins colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
+        markup figures map_views report_heads report_contrast report_contents report
+        fragments reporting
         """,
     "explorer": """
         bundle web limits recent shelf worker tiles atlas_about atlas_tables

@@ -15,9 +15,13 @@ from torch import Tensor
 from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.classes import class_index
 from unitscope.attribution.explained import Explained
+from unitscope.attribution.scores import Scores
 from unitscope.drawable import Drawable
 from unitscope.errors import ClassError, InputError
 from unitscope.geometry import lay_on_photo
+
+# Scores of which one class is right.
+_EXCLUDING = (Scores.SOFTMAX, Scores.PROBABILITIES)
 
 
 class UnitContrast(NamedTuple):
@@ -143,9 +147,13 @@ class Contrast(Drawable):
         return self.explanation.labels[a], self.explanation.labels[b]
 
     def question(self, image: int = 0) -> str:
-        """The question in words: "why coast, not harbor"."""
+        """The question in words: "why coast, not harbor".
+
+        Where each class stands for itself, it is "why coast more than harbor".
+        """
         a, b = self.labels(image)
-        return f"why {a}, not {b}"
+        excludes = self.explanation.scores in _EXCLUDING
+        return f"why {a}, not {b}" if excludes else f"why {a} more than {b}"
 
     def top_units(self, count: int = 8, image: int = 0) -> TopUnits:
         """The units that speak most for A, and those that speak most for B, on one photo.

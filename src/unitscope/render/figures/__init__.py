@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import InputError
@@ -20,6 +21,7 @@ from unitscope.network_facts import NetworkFacts
 from unitscope.render.figures.ablation import ablation_figure
 from unitscope.render.figures.account import ACCOUNT_FIGURES
 from unitscope.render.figures.cams import cams_figure
+from unitscope.render.figures.contrast import contrast_figure
 from unitscope.render.figures.contributions import contributions_figure
 from unitscope.render.figures.filters import filters_figure
 from unitscope.render.figures.network import network_figure
@@ -36,6 +38,7 @@ FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
     },
     UnitMaps: {"units": units_figure},
     Ablation: {"ablation": ablation_figure},
+    Contrast: {"contrast": contrast_figure},
     Filters: {"filters": filters_figure},
     NetworkFacts: {"network": network_figure},
     Account: ACCOUNT_FIGURES,
