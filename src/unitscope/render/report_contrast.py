@@ -103,7 +103,7 @@ def _flip_words(flip: Flip) -> str:
     labels = flip.explanation.labels
     a, b = (shorten(labels[index], _LABEL) for index in (flip.a, flip.b))
     noun = flip.explanation.head.unit_noun
-    before, after = (number(margin, sign=True) for margin in flip.margins)
+    before, after = (number(margin, 3, sign=True) for margin in flip.margins)
     if flip.minimal and len(flip) == 1:
         begin = f"One {noun} is enough: without {flip.what()},"
     elif flip.minimal:

@@ -112,10 +112,11 @@ def contrast_panel(
     laid = contrast.on_photo(photo, view.size)
     what = explanation.scores.numbers
     margin = number(float(contrast.margin[photo]), sign=True)
+    local = "" if explanation.head.adds_up else " · a local answer"
     return Panel(
         pixels=look.overlay(view, laid, scale),
         title=lead(contrast, photo),
-        line=f"margin {margin} {what}",
+        line=f"margin {margin} {what}{local}",
         note="no difference (all 0)" if scale.is_blank else "",
     )
 
@@ -134,6 +135,6 @@ def _chart(contrast: Contrast, photo: int, count: int) -> BarChart:
         low=min(0.0, *values),
         high=max(0.0, *values),
         names=1.35,
-        values=0.7,
+        values=0.85,
         step=0.3,
     )
