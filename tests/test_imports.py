@@ -43,6 +43,7 @@ ROOMS = {
         places head effects steps head_path pooling refusal constants head_walk exact_heads
         head_search look_through guess
         stand_in suffix local_head local_search
+        explained contrast flip flip_search
         explanation exact_explanation local_explanation ablation unit_ablations
         """,
     "residual": """
@@ -59,7 +60,7 @@ ROOMS = {
         """,
     "network_facts": "",
     "kernels": "",
-    "accounts": "checks parts heads account verification record",
+    "accounts": "checks parts heads rival account verification record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet trial tables tar_file sidecars tars
@@ -76,8 +77,9 @@ ROOMS = {
         findings neighbours reading atlas scan merging scanning
         """,
     "render": """
-        words colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
-        markup figures map_views report_heads report_contents report fragments reporting
+        words margins colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
+        markup figures map_views report_heads report_contrast report_contents report
+        fragments reporting
         """,
     "explorer": """
         bundle web limits recent shelf worker tiles atlas_about atlas_tables

@@ -17,8 +17,10 @@ _HOMES = {
     "Account": "accounts.account",
     "Atlas": "atlas.atlas",
     "Classifier": "model",
+    "Contrast": "attribution.contrast",
     "Explanation": "attribution.explanation",
     "Filters": "kernels",
+    "Flip": "attribution.flip",
     "Head": "attribution.head",
     "Layer": "tracing.layers",
     "Prediction": "attribution.classes",
@@ -43,8 +45,10 @@ __all__ = [
     "Account",
     "Atlas",
     "Classifier",
+    "Contrast",
     "Explanation",
     "Filters",
+    "Flip",
     "Head",
     "Layer",
     "Prediction",
@@ -72,7 +76,9 @@ if TYPE_CHECKING:
     from unitscope.atlas.scanning import scan
     from unitscope.attribution.ablation import Ablation
     from unitscope.attribution.classes import Prediction
+    from unitscope.attribution.contrast import Contrast
     from unitscope.attribution.explanation import Explanation
+    from unitscope.attribution.flip import Flip
     from unitscope.attribution.head import Head
     from unitscope.attribution.unit_ablations import UnitAblations
     from unitscope.attribution.unit_maps import UnitMaps

@@ -21,7 +21,7 @@ class Drawable:
         `show` names one of its pictures in `unitscope.render.figures.FIGURES`; the
         other options are those of the function that draws it.
         """
-        return _render().figure(self, **options)
+        return _render().figure(self._drawn(), **options)
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Draw the result into a picture file: PNG, PDF, SVG … by its suffix.
@@ -29,12 +29,16 @@ class Drawable:
         The options are those of `figure`. Raises OutputError when the file cannot be
         written.
         """
-        written: Path = _render().save(self, path, **options)
+        written: Path = _render().save(self._drawn(), path, **options)
         return written
 
     def _repr_html_(self) -> str:
-        html: str = _render().html(self)
+        html: str = _render().html(self._drawn())
         return html
+
+    def _drawn(self) -> Drawable:
+        """What is drawn: the result itself, or the same without gradients."""
+        return self
 
 
 def _render() -> Any:

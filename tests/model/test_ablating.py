@@ -420,3 +420,23 @@ def test_figures_and_notebooks_show_what_was_done(tmp_path: Path) -> None:
     assert each.save(tmp_path / "each.png").stat().st_size > 1000
     together = model.ablate(X[:1], "features.0", [1], value=0.5)
     assert "Unit 1 of features.0 set to 0.5" in together._repr_html_()
+
+
+@pytest.mark.parametrize("make", [Gap, Dense, OneRelu, ChannelsLast])
+def test_a_flip_of_cells_is_confirmed_where_the_pools_read_the_map(
+    make: Callable[[], nn.Module],
+) -> None:
+    model = small(seeded(make))
+    flips = [
+        model.flip(X[image : image + 1], of=of)
+        for of in ("cells", "region")
+        for image in range(3)
+    ]
+    for flip in flips:
+        if flip.found:
+            assert flip.holds
+            assert flip.confirmed is not None
+            torch.testing.assert_close(
+                flip.confirmed, flip.after, rtol=1e-5, atol=1e-5
+            )
+    assert any(flip.found for flip in flips)

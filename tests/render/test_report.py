@@ -180,6 +180,7 @@ class TestReport:
                     "cams",
                     "units",
                     "contributions",
+                    "contrast",
                     "ablation",
                     "network",
                 )

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unitscope.attribution.map_change import OFF
 from unitscope.geometry import Axis
 from unitscope.tracing.axis_rules import followed
 from unitscope.tracing.function_call import FunctionCall
@@ -285,7 +286,7 @@ def test_every_cell_comes_back_to_its_place(name: str, x: Tensor) -> None:
         layer.axes.laid_back(layer.units_first(output), others), output
     )
     assert (others is None) == (layer.axes.others == 0)
-    without = layer.axes.without(output, [1])
+    without = OFF.of_output(output, layer.axes, [1])
     assert not layer.units_first(without)[:, 1].any() and torch.equal(
         layer.units_first(without)[:, [0, 2]],
         layer.units_first(output)[:, [0, 2]],

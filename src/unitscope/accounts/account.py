@@ -14,9 +14,12 @@ from torch import Tensor
 
 from unitscope.accounts.checks import Check, checks_of
 from unitscope.accounts.heads import HeadsStory
+from unitscope.accounts.rival import rival_of
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
+from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.explanation import Explanation, UnitContribution
+from unitscope.attribution.flip import Flip
 from unitscope.attribution.scores import Scores
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError
@@ -70,6 +73,8 @@ class Account(Drawable):
     attention heads it is the direct effect that changes it. `heads` is what those gave to
     the first class, None for other answers. `filters` are kernels of the first
     convolution and of a later one. `checks` are the identities tested on this photo.
+    `contrast` says why one class and not another, by default the top two; `flip` what lets
+    another class win. Both are None where there is one class or none.
     """
 
     network: NetworkFacts
@@ -83,6 +88,8 @@ class Account(Drawable):
     filters: tuple[Filters, ...]
     checks: tuple[Check, ...]
     heads: HeadsStory | None = None
+    contrast: Contrast | None = None
+    flip: Flip | None = None
 
     def __repr__(self) -> str:
         return f"<Account of {self.subject.name}: {self.sentence()}>"
@@ -163,12 +170,15 @@ def accounts(
     classes: Sequence[int | str] | None = None,
     units: Sequence[int] | None = None,
     unit_count: int = 8,
+    against: int | str | None = None,
 ) -> Iterator[Account]:
     """Give the account of every explained photo, one after the other.
 
     `top` classes are listed, and their maps shown unless `classes` names others.
     `units` are switched off for the ablation; the default is the maximal unit of the
     first class shown. The `unit_count` units that add most to that class are described.
+    The contrast is of the first of `classes`, or the top class, `against` another one, by
+    default the best other class.
 
     Raises ClassError and UnitError for what does not exist.
     """
@@ -189,6 +199,7 @@ def accounts(
         if isinstance(photo, ResidualExplanation):
             heads = _heads_of(photo, first, stories, ablation)
             stories = _with_patches(stories, heads)
+        rival = rival_of(model, photo, first if classes else None, against)
         yield Account(
             network=network,
             explanation=photo,
@@ -201,6 +212,8 @@ def accounts(
             filters=kernels,
             checks=tuple(checks_of(model, photo, ablation)),
             heads=heads,
+            contrast=rival.contrast,
+            flip=rival.flip,
         )
 
 

@@ -11,10 +11,5 @@ def parts_of(explanation: Explanation, index: int) -> dict[str, float]:
     They add up to the logit. With a local answer the layer's map is one part, and what
     it leaves out the other.
     """
-    if explanation.adds_up:
-        parts = explanation.parts
-        return {name: float(part[0, index]) for name, part in parts.items()}
-    # Maps of all classes would cost a backward pass each.
-    left_out = float(explanation.left_out_of(index)[0, 0])
-    logit = float(explanation.logits[0, index])
-    return {explanation.layer: logit - left_out, "left out": left_out}
+    parts = explanation.parts_of(index)
+    return {name: float(part[0, 0]) for name, part in parts.items()}

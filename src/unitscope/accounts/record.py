@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from unitscope.accounts.account import Account, UnitStory
 from unitscope.accounts.checks import Check
@@ -12,7 +15,9 @@ from unitscope.accounts.parts import parts_of
 from unitscope.accounts.verification import Verification
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import ranked
+from unitscope.attribution.contrast import Contrast, UnitContrast
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.flip import Flip
 from unitscope.attribution.head import Head
 from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
@@ -53,6 +58,8 @@ def of_account(account: Account) -> dict[str, Any]:
         **_heads(account),
         "turning_units": None if turning is None else list(turning),
         "ablation": of_ablation(account.ablation, 0, count),
+        "contrast": _or_none(of_contrast, account.contrast),
+        "flip": _or_none(of_flip, account.flip),
         "checks": [_check(check) for check in account.checks],
     }
 
@@ -139,6 +146,57 @@ def of_unit_ablations(
     }
 
 
+def of_contrast(
+    contrast: Contrast, image: int = 0, count: int = 8
+) -> dict[str, Any]:
+    """Why one class and not another on one photo: numbers that add up to the margin."""
+    top = contrast.top_units(count, image)
+    given = contrast.contributions[image].cpu()
+    shown = [each.contribution for each in (*top.for_a, *top.for_b)]
+    logits = contrast.explanation.logits[image]
+    a, b = contrast.pairs[image]
+    return {
+        "question": contrast.question(image),
+        "a": _class(contrast.explanation.labels, a, logits),
+        "b": _class(contrast.explanation.labels, b, logits),
+        "margin": float(contrast.margin[image]),
+        "units_for_a": _unit_contrasts(contrast, top.for_a),
+        "units_for_b": _unit_contrasts(contrast, top.for_b),
+        "other_units": float(given.sum()) - sum(shown),
+        "left_out": float(contrast.left_out[image]),
+        "parts": {
+            name: float(part[image]) for name, part in contrast.parts.items()
+        },
+        "map": contrast.cams[image].cpu().tolist(),
+    }
+
+
+def of_flip(flip: Flip) -> dict[str, Any]:
+    """The smallest set whose switching off turns the prediction, or that there is none."""
+    labels, head = flip.explanation.labels, flip.explanation.head
+    before, after = flip.margins
+    names = [head.unit_name(unit) for unit in flip.units]
+    is_named = names != list(map(str, flip.units))
+    return {
+        "sentence": flip.sentence(),
+        "of": flip.of,
+        "from": {"label": labels[flip.a], "index": flip.a},
+        "to": (
+            None
+            if flip.b is None
+            else {"label": labels[flip.b], "index": flip.b}
+        ),
+        "units": list(flip.units),
+        **({"unit_names": names} if is_named else {}),
+        "cells": [list(cell) for cell in flip.cells],
+        "minimal": flip.minimal,
+        "most": flip.most,
+        "margin_before": before,
+        "margin_after": after,
+        "confirmed": flip.holds,
+    }
+
+
 def of_unit_maps(maps: UnitMaps, image: int) -> dict[str, Any]:
     """The maps of chosen units on one photo."""
     subject = maps.subjects[image]
@@ -197,6 +255,38 @@ def _predictions(explanation: Explanation, count: int) -> list[dict[str, Any]]:
     return [
         {"rank": rank, **_without_none(prediction._asdict())}
         for rank, prediction in enumerate(explanation.top(count)[0], 1)
+    ]
+
+
+def _or_none(
+    of: Callable[[Any], dict[str, Any]], value: Any
+) -> dict[str, Any] | None:
+    return None if value is None else of(value)
+
+
+def _class(
+    labels: Sequence[str], index: int, logits: Float[Tensor, " class"]
+) -> dict[str, Any]:
+    return {
+        "label": labels[index],
+        "index": index,
+        "logit": float(logits[index]),
+    }
+
+
+def _unit_contrasts(
+    contrast: Contrast, units: Sequence[UnitContrast]
+) -> list[dict[str, Any]]:
+    head = contrast.explanation.head
+    return [
+        {
+            "unit": each.unit,
+            **_name_of(head.unit_name(each.unit), each.unit),
+            "contribution": each.contribution,
+            "to_a": each.to_a,
+            "to_b": each.to_b,
+        }
+        for each in units
     ]
 
 

@@ -58,10 +58,15 @@ class ExactExplanation(Explanation):
         """The head's bias, and the constants of a projection over the photo's divisor."""
         return self.head.left_out(self.pooled, self._indices(classes))
 
-    @property
-    def parts(self) -> dict[str, Float[Tensor, "batch class"]]:
+    def parts_of(
+        self, classes: Classes | None
+    ) -> dict[str, Float[Tensor, "batch class"]]:
         """See Explanation: a part for every pool of a feature map, and the bias."""
-        return self.head.parts(self.pooled)
+        parts = self.head.parts(self.pooled)
+        chosen = self._indices(classes)
+        if chosen is None:
+            return parts
+        return {name: part[:, chosen] for name, part in parts.items()}
 
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
         """The head's weights of a class, over the normalisation's divisor."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -25,10 +23,13 @@ from unitscope.attribution.classes import (
     class_indices,
     ranked,
 )
+from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.effects import Effect, check_effect
+from unitscope.attribution.flip import Flip, Flipping
+from unitscope.attribution.flip_search import find_flip
 from unitscope.attribution.head import Head
 from unitscope.attribution.map_change import MapChange
-from unitscope.attribution.region import Region, region_shares
+from unitscope.attribution.region import Region, area_of
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
@@ -37,11 +38,7 @@ from unitscope.geometry import Grid, lay_on_photo
 from unitscope.inputs.further import Further
 from unitscope.inputs.photos import PhotoSource
 from unitscope.inputs.subjects import Subject
-from unitscope.tracing.layers import (
-    check_units,
-    checked_count,
-    recording,
-)
+from unitscope.tracing.layers import check_units, checked_count, recording
 
 # Units per chunk where each ablation is a real forward pass.
 _UNITS_AT_ONCE = 16
@@ -161,8 +158,13 @@ class Explanation(Drawable, ABC):
         × activation does not account for.
         """
 
-    @property
     @abstractmethod
+    def parts_of(
+        self, classes: Classes | None
+    ) -> dict[str, Float[Tensor, "batch class"]]:
+        """What every part gives of some classes' logits, by name: see `parts`."""
+
+    @property
     def parts(self) -> dict[str, Float[Tensor, "batch class"]]:
         """What every part gives of the logits, by name: all parts add up to the logits.
 
@@ -170,6 +172,7 @@ class Explanation(Drawable, ABC):
         networks, more for an ensemble or for pools beside each other) and "bias"; with a
         local answer the layer's map and what is "left out".
         """
+        return self.parts_of(None)
 
     @abstractmethod
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
@@ -260,6 +263,32 @@ class Explanation(Drawable, ABC):
         Relative to the largest logit; 1e-5 or more.
         """
 
+    def contrast(
+        self, a: int | str | None = None, b: int | str | None = None
+    ) -> Contrast:
+        """Why class `a` and not `b`: logit a − logit b, taken apart.
+
+        Each is a label or an index, by default the best class but the other. Raises
+        ClassError for the same class twice, and where there is one class only.
+        """
+        with self._recording():
+            return Contrast.of(self, a, b)
+
+    def flip(
+        self,
+        to: int | str | None = None,
+        *,
+        of: Flipping = "units",
+        most: int | None = None,
+        image: int = 0,
+    ) -> Flip:
+        """The smallest set of units, "cells" or a "region" `of` a photo that flips it.
+
+        `Flip` says when it is proved. Any class may overtake, or only `to`; the set has
+        `most` members at most. Raises ClassError and InputError: see `find_flip`.
+        """
+        return find_flip(self[image].detach(), to, of, most)
+
     @property
     def exact(self) -> bool:
         """Whether maps add up to the logits and ablation needs no forward pass."""
@@ -328,22 +357,8 @@ class Explanation(Drawable, ABC):
             differentiable=False,
         )
 
-    def figure(self, **options: Any) -> Any:
-        """See Drawable."""
-        if self.differentiable:
-            return self.detach().figure(**options)
-        return super().figure(**options)
-
-    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """See Drawable."""
-        if self.differentiable:
-            return self.detach().save(path, **options)
-        return super().save(path, **options)
-
-    def _repr_html_(self) -> str:
-        if self.differentiable:
-            return self.detach()._repr_html_()
-        return super()._repr_html_()
+    def _drawn(self) -> Explanation:
+        return self.detach() if self.differentiable else self
 
     def _recording(self) -> contextlib.AbstractContextManager[None]:
         """Numbers that are kept carry gradients, in whatever context they are first read."""
@@ -412,9 +427,7 @@ class Explanation(Drawable, ABC):
         its share; see `Region` for shorter forms. A cell gives (cam[c] + left_out[c]) /
         cells, so regions that tile the map add up to the logit.
         """
-        rows, cols = self.feature_map.shape[2:]
-        shares = region_shares(region, (rows, cols))
-        share = shares.to(self.feature_map) / (rows * cols)
+        share = area_of(region, self.feature_map)
         cams = self.cams if classes is None else self.cams_of(classes)
         with without_autocast(cams):
             from_maps = torch.einsum("bcyx,yx->bc", cams, share)

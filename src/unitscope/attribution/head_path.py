@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitscope.attribution.arrays import without_autocast
-from unitscope.attribution.readings import Reading, Without, slices_of
+from unitscope.attribution.map_change import OFF, MapChange
+from unitscope.attribution.readings import Reading, slices_of
 from unitscope.attribution.readout import Readout
 from unitscope.attribution.steps import Reader, Step
 from unitscope.tracing.ending import IN_OUTPUT, Ending, another_path, check_rows
@@ -40,16 +41,16 @@ class HeadPath:
         read = [call for reading in self.readings for call in reading.calls]
         return dict([*read, *self.last.calls()])
 
-    def without_units(self, units: Sequence[int]) -> Switch:
-        """What watches a forward pass to run it with the feature maps of `units` at zero.
+    def changing(self, units: Sequence[int], change: MapChange = OFF) -> Switch:
+        """What watches a forward pass to run it with the feature maps of `units` changed.
 
         Whatever function makes the map, it is changed where the pool reads it.
         """
-        changes: dict[tuple[int, str], Without] = {}
+        changes: dict[tuple[int, str], Callable[[Tensor], Tensor]] = {}
         slices = slices_of(reading.shape[0] for reading in self.readings)
         for reading, part in zip(self.readings, slices, strict=True):
             own = [u - part.start for u in units if part.start <= u < part.stop]
-            changes |= reading.changes(own)
+            changes |= reading.changes(own, change)
         return Switch(changes)
 
     def feature_map(self, tap: Tap) -> Float[Tensor, "batch unit row col"]:

@@ -158,7 +158,7 @@ def _prove_ablation(
     logits, feature_map, readout = tapped
     off = list(range(0, feature_map.shape[1], 2))
     fresh = x.clone()
-    switch = path.without_units(off)
+    switch = path.changing(off)
     real = path.ending.logits(lambda: module(fresh), len(x), switch)
 
     ablated = feature_map.clone()

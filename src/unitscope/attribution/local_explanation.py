@@ -59,11 +59,16 @@ class LocalExplanation(Explanation):
         accounted_for = self.cams_of(chosen).mean(dim=(2, 3))
         return self.logits[:, chosen] - accounted_for
 
-    @property
-    def parts(self) -> dict[str, Float[Tensor, "batch class"]]:
+    def parts_of(
+        self, classes: Classes | None
+    ) -> dict[str, Float[Tensor, "batch class"]]:
         """See Explanation: the means of the maps, and what these leave out."""
-        means = self.cams.mean(dim=(2, 3))
-        return {self.layer: means, "left out": self.logits - means}
+        chosen = self._classes_or_all(classes)
+        means = self.cams_of(chosen).mean(dim=(2, 3))
+        return {
+            self.layer: means,
+            "left out": self.logits[:, chosen] - means,
+        }
 
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
         """The gradient of the logit for every unit, summed over the cells."""

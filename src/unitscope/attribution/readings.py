@@ -9,7 +9,7 @@ the unit's map is zero. All that follows is the same for every kind of pool.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.arrays import recorded
+from unitscope.attribution.map_change import MapChange
 from unitscope.geometry import Grid, spread_weights
 from unitscope.tracing.axes import Axes
 from unitscope.tracing.taps import Caught
@@ -125,22 +126,15 @@ class Reading:
         map_ = self.map_of(caught)
         return map_ if self.spread is None else self.spread.weighted(map_)
 
-    def changes(self, units: Sequence[int]) -> dict[tuple[int, str], Without]:
-        """What switches units off in a forward pass: a change of every call's map."""
-        without = Without(self.axes, tuple(units))
-        return dict.fromkeys(self.calls, without)
+    def changes(
+        self, units: Sequence[int], change: MapChange
+    ) -> dict[tuple[int, str], Callable[[Tensor], Tensor]]:
+        """What changes units in a forward pass: a change of every call's map."""
 
+        def changed(map_: Tensor) -> Tensor:
+            return change.of_output(map_, self.axes, units)
 
-@dataclass(frozen=True)
-class Without:
-    """Sets units of a map to zero, wherever the axes lie."""
-
-    axes: Axes
-    units: tuple[int, ...]
-
-    def __call__(self, map_: Tensor) -> Tensor:
-        """A copy of the map without the units."""
-        return self.axes.without(map_, self.units)
+        return dict.fromkeys(self.calls, changed)
 
 
 def slices_of(counts: Iterable[int]) -> list[slice]:

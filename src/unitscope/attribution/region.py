@@ -48,6 +48,17 @@ def region_shares(
     return _shares_of_array(region, cells)
 
 
+def area_of(
+    region: Region, maps: Float[Tensor, "*axes rows cols"]
+) -> Float[Tensor, "rows cols"]:
+    """The share of maps that every cell of a region is; all cells together are 1.
+
+    Raises InputError as `region_shares` does.
+    """
+    rows, cols = maps.shape[-2:]
+    return region_shares(region, (rows, cols)).to(maps) / (rows * cols)
+
+
 def region_in_text(text: str) -> tuple[int | slice, int | slice]:
     """The region that a text names: "2,3" is a cell, "2:5,0:3" rows 2–4 and columns 0–2.
 

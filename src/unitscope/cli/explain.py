@@ -43,6 +43,12 @@ _METHODS = "; ".join(
     help="Show the map of this class (label or index) instead of the top ones; may be "
     "repeated.",
 )
+@click.option(
+    "--against",
+    metavar="CLASS",
+    help="Say why it is the first class and not this one (label or index); reports compare "
+    "with the second class by default.",
+)
 @units_option(
     "Switch off this unit, or attention head (3.5), instead of the first class's maximal "
     "one; may be repeated, or several with commas."
@@ -96,6 +102,7 @@ def explain(
     \b
     unitscope explain photo.jpg --out report
     unitscope explain a.jpg b.jpg --model torchvision:resnet50 --weights resnet50.pth --json
+    unitscope explain photo.jpg --against harbor
     unitscope explain photo.jpg --model timm:vit_small_patch16_224 --method gradcam
     """
     from unitscope.accounts.account import accounts_of
@@ -109,7 +116,8 @@ def explain(
     options["classes"] = list(options["classes"]) or None
 
     reader = Reader(photos, model.preprocessing)
-    summaries = _Summaries(as_json)
+    is_asked = options["against"] is not None
+    summaries = _Summaries(as_json, is_asked)
     reports: list[Path] = []
     with reader.bar() as progress:
 
@@ -138,8 +146,9 @@ class _Summaries:
     not fit into memory.
     """
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, with_contrast: bool) -> None:
         self._as_json = as_json
+        self._with_contrast = with_contrast
         self._network: dict[str, Any] | None = None
         self._photos: list[Any] = []
 
@@ -147,6 +156,8 @@ class _Summaries:
         """Summarise an account."""
         if not self._as_json:
             self._photos.append(_account_text(account))
+            if self._with_contrast:
+                self._photos.append(_contrast_text(account))
             return
 
         from unitscope.accounts import record
@@ -180,3 +191,28 @@ def _account_text(account: Account) -> str:
         numbers = "  ".join(shown)
         lines.append(f"  {rank:>2}  {prediction.label:<{width}}  {numbers}")
     return "\n".join(lines)
+
+
+def _contrast_text(account: Account) -> str:
+    """Why one class and not another: the margin, the main units, and what flips it."""
+    from unitscope.render.margins import lead, margin_rows
+    from unitscope.render.words import number
+
+    contrast, flip = account.contrast, account.flip
+    assert contrast is not None and flip is not None
+    numbers = account.explanation.scores.numbers
+    rows = margin_rows(contrast, 0, 4)
+    width = max(len(row.name) for row in rows)
+    margin = number(float(contrast.margin[0]), 3, sign=True)
+    kind = "" if account.explanation.adds_up else " (a local answer)"
+    return "\n".join(
+        [
+            f"  {contrast.question()}{kind}: {lead(contrast, 0)}",
+            *(
+                f"      {row.name:<{width}}  {number(row.value, 3, sign=True):>8}"
+                for row in rows
+            ),
+            f"    = {'margin':<{width}}  {margin:>8}  {numbers}",
+            f"  {flip.sentence()}",
+        ]
+    )

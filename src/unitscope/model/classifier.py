@@ -15,13 +15,14 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.effects import Effect
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.flip import Flip, Flipping
 from unitscope.attribution.head import Head
 from unitscope.attribution.region import Region
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.attribution.value import UnitMeans, is_number
-from unitscope.errors import HeadError
+from unitscope.errors import HeadError, InputError
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing
@@ -317,6 +318,7 @@ class Classifier:
         units: int | Sequence[int],
         layer: str | None = None,
         *,
+        region: Region | None = None,
         also: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Logits (batch, class) of a real forward pass with units at zero.
@@ -324,10 +326,53 @@ class Classifier:
         What `explain(x).ablate(units).logits` must equal: the slow way proves the fast one.
         """
         parts = [
-            logits_without(asked, units, layer)
+            logits_without(asked, units, layer, region)
             for asked in self._batches(x, 16, also)
         ]
         return torch.cat(parts)
+
+    def flip(
+        self,
+        x: Input,
+        to: int | str | None = None,
+        *,
+        of: Flipping = "units",
+        most: int | None = None,
+        layer: str | None = None,
+        method: str | None = None,
+        also: Mapping[str, Any] | None = None,
+    ) -> Flip:
+        """What flips the prediction for one photo, confirmed by a real forward pass.
+
+        The options are those of `explain` and of `Explanation.flip`. Raises InputError for
+        several photos, and what those two raise.
+        """
+        explanation = self.explain(x, also=also, layer=layer, method=method)
+        if len(explanation) != 1:
+            raise InputError(
+                f"a flip is of one photo, not of {len(explanation)}: ask for each in turn, "
+                "or explain them all and call explanation.flip(image=…)"
+            )
+        return self.confirmed(explanation.flip(to, of=of, most=most))
+
+    def confirmed(self, flip: Flip) -> Flip:
+        """A flip with the logits of a real forward pass without its units or cells.
+
+        Cells that are off beside units are returned as they are: no one pass does both.
+        """
+        explained = flip.explanation
+        if not flip.found or (flip.cells and explained.off):
+            return flip
+        layer = None if explained.head.adds_up else explained.head.layer
+        units = [*explained.off, *flip.units]
+        region = None
+        if flip.cells:
+            units = list(range(explained.feature_map.shape[1]))
+            region = flip.region
+        logits = self.forward_without(
+            explained.inputs(), units, layer, region=region, also=explained.also
+        )
+        return flip.confirmed_by(logits[0])
 
     def activations(
         self,

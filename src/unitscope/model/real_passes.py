@@ -8,6 +8,8 @@ from torch import Tensor
 
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.attribution.map_change import MapChange
+from unitscope.attribution.region import Region
+from unitscope.errors import InputError
 from unitscope.model.explaining import Asked, Explainer
 from unitscope.model.inner_layers import (
     ChosenUnits,
@@ -21,26 +23,43 @@ from unitscope.tracing.layers import check_units
 
 
 def logits_without(
-    asked: Asked, units: ChosenUnits, layer: str | None
+    asked: Asked,
+    units: ChosenUnits,
+    layer: str | None,
+    region: Region | None = None,
 ) -> Float[Tensor, "batch class"]:
-    """Logits of a real forward pass with units of the explained map at zero."""
+    """Logits of a real forward pass with units of the explained map at zero.
+
+    With a `region` only its cells are. Raises InputError for one of attention heads.
+    """
     explainer, batch, _ = asked
     shape = tuple(batch.shape[1:])
     structures = explainer.structures
     if layer in (None, HEADS) or structures.is_head_layer(layer, shape):
         head = structures.head(shape)
         if isinstance(head, ExactHead):
-            return _logits_without_head_units(explainer, head, batch, units)
+            change = MapChange.of(0, region, head.map_shape[1:])
+            return _logits_at_pools(explainer, head, batch, units, change)
         if isinstance(head, ResidualHead):
+            if region is not None:
+                raise InputError(
+                    "heads of attention are switched off as a whole: for a region, name a "
+                    "layer"
+                )
             return _logits_without_heads(explainer, head, batch, units)
         layer = head.layer
 
     found, chosen = layer_and_units(explainer, batch, layer, units)
-    return rerun(explainer, batch, found, chosen, MapChange())
+    change = MapChange.of(0, region, found.shape[1:])
+    return rerun(explainer, batch, found, chosen, change)
 
 
-def _logits_without_head_units(
-    explainer: Explainer, head: ExactHead, batch: Tensor, units: ChosenUnits
+def _logits_at_pools(
+    explainer: Explainer,
+    head: ExactHead,
+    batch: Tensor,
+    units: ChosenUnits,
+    change: MapChange,
 ) -> Float[Tensor, "batch class"]:
     """The same at the maps that an exact head reads, where its pools read them."""
     structure = explainer.structures.at(tuple(batch.shape[1:]))
@@ -48,7 +67,7 @@ def _logits_without_head_units(
     chosen = check_units(units, head.map_shape[0], "the feature map")
     network = explainer.network
     fresh = batch.clone()  # before the switch, which counts calls
-    switch = structure.path.without_units(chosen)
+    switch = structure.path.changing(chosen, change)
     with network.running():
         logits = network.logits(fresh, structure.ending, switch)
     if not switch.fired:

@@ -17,6 +17,7 @@ from unitscope.accounts.account import Account
 from unitscope.accounts.parts import parts_of
 from unitscope.attribution.ablation import Ablation, Change
 from unitscope.attribution.classes import Prediction
+from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_ablations import UnitAblations
@@ -28,11 +29,15 @@ from unitscope.render.colours import THIS_MAP, Scale
 from unitscope.render.diagram_svg import svg
 from unitscope.render.figures.ablation import switched_off
 from unitscope.render.figures.cams import adding_up, cam_panels, cam_scale
+from unitscope.render.figures.contrast import contrast_panel, contrast_scale
 from unitscope.render.figures.filters import filters_words
+from unitscope.render.figures.looks import Look
 from unitscope.render.figures.panels import Panel
 from unitscope.render.figures.unit_ablations import each_in_words
 from unitscope.render.figures.units import unit_panels, units_title
 from unitscope.render.kernel_sheet import KernelSheet
+from unitscope.render.margins import adding_up as margin_words
+from unitscope.render.margins import margin_rows
 from unitscope.render.markup import data_uri, templates
 from unitscope.render.overlays import shown
 from unitscope.render.views import View
@@ -127,6 +132,15 @@ def _(result: Ablation) -> str:
     parts: list[Part] = []
     for photo in range(min(count, _MOST_PHOTOS)):
         parts += _ablation_parts(result, photo)
+    return _fragment([*parts, *_omitted(count)])
+
+
+@html.register
+def _(result: Contrast) -> str:
+    count = len(result)
+    parts: list[Part] = []
+    for photo in range(min(count, _MOST_PHOTOS)):
+        parts += _contrast_parts(result, photo)
     return _fragment([*parts, *_omitted(count)])
 
 
@@ -340,6 +354,35 @@ def _each_part(result: UnitAblations, photo: int) -> Part:
             for each in effects[:_MOST_EFFECTS]
         ],
     )
+
+
+def _contrast_parts(contrast: Contrast, photo: int) -> list[Part]:
+    """A contrast's map, and how its margin adds up."""
+    explanation = contrast.explanation
+    name = clean(explanation.subjects[photo].name)
+    question = capitalised(contrast.question(photo))
+    scale = contrast_scale(contrast, photo)
+    panel = contrast_panel(contrast, photo, Look("signed"), scale, _PIXELS)
+    a, b = map(clean, contrast.labels(photo))
+    numbers = explanation.scores.numbers
+    words = f"{numbers}; orange speaks for {a}, violet for {b}"
+    rows = [
+        [row.name, number(row.value, sign=True)]
+        for row in margin_rows(contrast, photo, 5)
+    ]
+    margin = number(float(contrast.margin[photo]), sign=True)
+    return [
+        Part(
+            f"{question}: {name}",
+            margin_words(contrast, clean(explanation.head.layer)),
+            pictures=_pictures([panel], f"Contrast map on {name}"),
+            scale=_scale_view(scale, words),
+        ),
+        Part(
+            columns=["", f"margin in {numbers}"],
+            rows=[*rows, ["margin", f"= {margin}"]],
+        ),
+    ]
 
 
 def _change_columns(scores: Scores) -> list[str]:

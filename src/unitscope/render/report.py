@@ -52,7 +52,7 @@ def write_report(
     The report of one photo is OUT/report.html. Several photos have
     OUT/<photo>/report.html each, and OUT/index.html links them. Beside each report lies
     explanation.json and, with `pieces`, predictions.png, cams.png,
-    cam-<rank>-<class>.png, units.png, contributions.png, ablation.png,
+    cam-<rank>-<class>.png, units.png, contributions.png, contrast.png, ablation.png,
     filters-<layer>.png, network.png and network.svg. Each account is written, and
     `each` called with it, before the next account is asked for. Returns the paths of
     the reports, and last that of the index.
@@ -133,7 +133,9 @@ def write_pieces(account: Account, folder: Path) -> None:
 
 def _pages(account: Account) -> Iterator[tuple[str, Figure]]:
     """The pictures that lie beside a report, each with the name of its file."""
-    pieces = _PIECES if account.heads is None else (*_PIECES, "attention")
+    pieces = list(_PIECES)
+    pieces += ["contrast"] if account.contrast is not None else []
+    pieces += ["attention"] if account.heads is not None else []
     for piece in pieces:
         yield f"{piece}.png", figure(account, show=piece)
 

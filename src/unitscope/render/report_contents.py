@@ -27,6 +27,7 @@ from unitscope.render.map_views import (
     unit_view,
 )
 from unitscope.render.markup import bar, data_uri
+from unitscope.render.report_contrast import contrast_view
 from unitscope.render.report_heads import head_contents, views_of_heads
 from unitscope.render.views import View
 from unitscope.render.words import (
@@ -105,6 +106,7 @@ def contents(account: Account) -> dict[str, Any]:
         **_classes(account, _layer_size(view, _LAYER)),
         **_units(account, _layer_size(view, _SMALL_LAYER)),
         **_network(account),
+        "contrast": contrast_view(account, _layer_size(view, _LAYER)),
         "filters": [_filter_view(filters) for filters in account.filters],
         "heads": (
             None

@@ -71,10 +71,12 @@ class ResidualExplanation(Explanation):
         maps = self.cams_of(classes)
         return self._of(self.logits, classes) - maps.mean(dim=(2, 3))
 
-    @property
-    def parts(self) -> dict[str, Float[Tensor, "batch class"]]:
+    def parts_of(
+        self, classes: Classes | None
+    ) -> dict[str, Float[Tensor, "batch class"]]:
         """See Explanation: "patches", other tokens, "MLPs", "embedding" and "bias"."""
-        return dict(self.stream.account.parts)
+        parts = self.stream.account.parts
+        return {name: self._of(part, classes) for name, part in parts.items()}
 
     def weights_of(self, which: int | str) -> Float[Tensor, "batch unit"]:
         """What a head gives for every 1 of its mean attention to the patches; 0 without any."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,15 +80,6 @@ class Axes:
         suffix_start = self.prefix + count
         cells = tokens[:, :, self.prefix : suffix_start]
         return cells.reshape(batch, units, self.rows, self.cols)
-
-    def without(self, tensor: Tensor, units: Sequence[int]) -> Tensor:
-        """A copy of the tensor in which `units` are zero, in all cells and tokens."""
-        changed = tensor.clone()
-        if self.order in ("units last", "tokens"):
-            changed[..., list(units)] = 0
-        else:
-            changed[:, list(units)] = 0
-        return changed
 
     def other_tokens(
         self, tensor: Tensor

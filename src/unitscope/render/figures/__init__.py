@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
@@ -21,6 +22,7 @@ from unitscope.network_facts import NetworkFacts
 from unitscope.render.figures.ablation import ablation_figure
 from unitscope.render.figures.account import ACCOUNT_FIGURES
 from unitscope.render.figures.cams import cams_figure
+from unitscope.render.figures.contrast import contrast_figure
 from unitscope.render.figures.contributions import contributions_figure
 from unitscope.render.figures.filters import filters_figure
 from unitscope.render.figures.network import network_figure
@@ -39,6 +41,7 @@ FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
     UnitMaps: {"units": units_figure},
     Ablation: {"ablation": ablation_figure},
     UnitAblations: {"ablations": unit_ablations_figure},
+    Contrast: {"contrast": contrast_figure},
     Filters: {"filters": filters_figure},
     NetworkFacts: {"network": network_figure},
     Account: ACCOUNT_FIGURES,

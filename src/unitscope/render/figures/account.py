@@ -14,6 +14,7 @@ from unitscope.render.colours import Scale
 from unitscope.render.figures.ablation import ablation_blocks
 from unitscope.render.figures.blocks import Block, heading, lead, note, page
 from unitscope.render.figures.cams import cam_blocks
+from unitscope.render.figures.contrast import contrast_blocks
 from unitscope.render.figures.contributions import contribution_blocks
 from unitscope.render.figures.filters import filter_blocks
 from unitscope.render.figures.looks import Look
@@ -25,7 +26,7 @@ from unitscope.render.figures.units import (
     unit_panels,
     unit_scale,
 )
-from unitscope.render.words import number, quantity_in_full
+from unitscope.render.words import capitalised, number, quantity_in_full
 
 _OVERVIEW = ("predictions", "cams", "units", "ablation")
 
@@ -141,6 +142,16 @@ def _contributions(account: Account, style: str) -> list[Block]:
     )
 
 
+def _contrast(account: Account, style: str) -> list[Block]:
+    if account.contrast is None:
+        return [note("There is no other class to compare the first one with.")]
+    flip = "" if account.flip is None else capitalised(account.flip.sentence())
+    return [
+        *contrast_blocks(account.contrast, 0, 5, Look(style)),
+        note(f"{flip}."),
+    ]
+
+
 def _ablation(account: Account, style: str) -> list[Block]:
     ablation, scale = account.ablation, account_unit_scale(account)
     if account.heads is not None:
@@ -173,6 +184,7 @@ _PIECES: dict[str, Callable[[Account, str], list[Block]]] = {
     "units": _units,
     "attention": _attention,
     "contributions": _contributions,
+    "contrast": _contrast,
     "ablation": _ablation,
     "filters": _filters,
     "network": _network,
