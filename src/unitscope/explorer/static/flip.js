@@ -19,6 +19,8 @@ import { largest } from "./algebra.js";
 
 // A greedy search takes so many classes into account, those with the largest logits first.
 const GREEDY_RIVALS = 100;
+// A share of the largest logit.
+const ROUNDING = 1e-6;
 
 /**
  * The two classes that a flip turns round: of two chosen ones the class that is ahead, else the
@@ -38,8 +40,17 @@ export const facing = (logits, index, rival) => {
  * @param {Values} logits
  * @param {number} leader
  * @param {number | null} rival
+ * @param {number} [rounding] No lead that is smaller counts.
  */
-const isBeaten = (logits, leader, rival) => logits[rival ?? largest(logits, 1)[0]] > logits[leader];
+const isBeaten = (logits, leader, rival, rounding = 0) =>
+  logits[rival ?? largest(logits, 1)[0]] > logits[leader] + rounding;
+
+/**
+ * By how much logits of the algebra may differ from those of the network.
+ * @param {ExactPhoto} photo
+ */
+const roundingOf = ({ logits }) =>
+  ROUNDING * logits.reduce((high, value) => Math.max(high, Math.abs(value)), 0);
 
 /**
  * Units that speak for the leader, in the order in which they turn the margin soonest.
@@ -68,11 +79,12 @@ const smallest = (photo, leader, rival, most) => {
   // Most classes of many are out of reach: they need not be sorted.
   const highest = differences.reduce((high, value) => Math.max(high, value), 0);
   if (most < units && most * highest < margin) return null;
+  const rounding = roundingOf(photo);
   const off = new Set();
   for (const unit of speakers(differences).slice(0, most)) {
     off.add(unit);
     margin -= differences[unit];
-    if (margin < 0 && isBeaten(photo.logitsWithout(off), leader, rival)) return off;
+    if (margin < 0 && isBeaten(photo.logitsWithout(off), leader, rival, rounding)) return off;
   }
   return null;
 };
@@ -120,13 +132,14 @@ const greedy = (photo, leader, rival, most) => {
   const [ours, theirs] = [leader * photo.units, rival * photo.units];
   const pooled = photo.pooled.slice();
   const weights = pooled.map((_, unit) => weight[ours + unit] - weight[theirs + unit]);
+  const rounding = roundingOf(photo);
   const off = new Set();
   while (off.size < most) {
     const unit = nextUnit(photo, weights, pooled);
     if (unit < 0) return null;
     off.add(unit);
     pooled[unit] = 0;
-    if (isBeaten(photo.logitsWithout(off), leader, rival)) return off;
+    if (isBeaten(photo.logitsWithout(off), leader, rival, rounding)) return off;
   }
   return null;
 };
