@@ -4,6 +4,7 @@ prediction are the smallest where that is said, and the page does both by addres
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -613,6 +614,11 @@ def test_heads_of_attention_are_contrasted_too(
         for text, value in zip(shown, [*parts, margin], strict=True):
             assert number(text) == pytest.approx(value, abs=6e-4)
         assert "to the margin" in page.inner_text(".map-words")
+        # Heads also give what they took from the class token, which is not on the map.
+        words = page.inner_text(".contrast .soft")
+        told = [number(one[:-1]) for one in re.findall(r"[+−][\d.]+\)", words)]
+        given_ = float(margins_of(explanation, first, second).sum())
+        assert told == pytest.approx([given_, margin - given_], abs=6e-4)
         page.locator(".unit-switch").first.click()
         page.wait_for_selector(".margin:has-text('by the direct effect')")
         page.keyboard.press("f")

@@ -53,7 +53,7 @@ export class Contrast {
     this.select = select;
     this.offered = "";
     // Outputs that are no classes have no prediction that could be flipped.
-    this.flip.hidden = site.scores.kind === "none";
+    this.flip.hidden = site.scores.kind === "none" || site.labels.length < 2;
     this.element = h(
       "section",
       { class: "contrast", hidden: site.labels.length < 2 },
@@ -159,26 +159,30 @@ export class Contrast {
       rival === null
         ? `Against another class, the map, the ${this.answers.noun}s and the regions show what speaks for ` +
           `${site.labels[index]} rather than that class.`
-        : this.sumInWords(off.size, evidence);
+        : this.sumInWords(index, rival, off.size, evidence);
     this.sum.replaceChildren(words);
   }
 
   /**
    * What adds up to the margin.
+   * @param {number} index
+   * @param {number} rival
    * @param {number} off
    * @param {ClassEvidence} evidence
    */
-  sumInWords(off, { contributions, leftOut }) {
-    const { exact, heads, noun } = this.answers;
+  sumInWords(index, rival, off, { contributions, leftOut }) {
+    const { exact, heads, logits, noun } = this.answers;
     let sum = 0;
     for (const value of contributions) sum += value;
     const units = number(sum, 3, true);
-    const rest = number(leftOut, 3, true);
     if (exact) {
       const which = off ? `the ${noun}s that are on` : `all ${count(contributions.length, noun)}`;
-      return `It is the sum of what ${which} give (${units}) and of the biases (${rest}).`;
+      const biases = number(leftOut, 3, true);
+      return `It is the sum of what ${which} give (${units}) and of the biases (${biases}).`;
     }
-    const on = off ? ` With all ${noun}s on, it` : "It";
+    const on = off ? `With all ${noun}s on, it` : "It";
+    // Of heads, what is left out of the map is more: they also give what they took from other tokens.
+    const rest = number(logits[index] - logits[rival] - sum, 3, true);
     if (heads) return `${on} is what the heads give (${units}) and all other parts (${rest}).`;
     return (
       `${on} is what the ${noun}s give by gradient × activation (${units}), and what that leaves ` +

@@ -12,6 +12,9 @@ import { site } from "./site.js";
 /** @import { Answers } from "./photo-answers.js" */
 /** @import { MapTarget } from "./photo-map.js" */
 
+// Longer sets are counted; the list of units shows them.
+const NAMED = 12;
+
 /**
  * What the search is called: only where the head is linear is its set the smallest.
  * @param {Answers} answers
@@ -86,6 +89,17 @@ export class FlipSearch {
 const stateOfFlip = ({ index, rival }, off) =>
   JSON.stringify([rival === null ? null : index, rival, written(off)]);
 
+/**
+ * @param {number[]} units
+ * @param {Answers} answers
+ */
+const namesOf = (units, answers) => {
+  const names = units.map((unit) => answers.nameOf(unit).slice(answers.noun.length + 1));
+  const last = names.pop();
+  const { noun } = answers;
+  return names.length ? `${noun}s ${names.join(", ")} and ${last}` : `${noun} ${last}`;
+};
+
 /** @param {number} index */
 const classNamed = (index) => h("strong", {}, breakable(site.labels[index]));
 
@@ -99,7 +113,7 @@ const flipInWords = (flip, answers) => {
   if (!units) return failedInWords(flip, answers);
   const many = units.length;
   const { noun } = answers;
-  const who = many === 1 ? answers.nameOf(units[0]) : `these ${count(many, noun)}`;
+  const who = many > NAMED ? `these ${count(many, noun)}` : namesOf(units, answers);
   const title = flip.by === "proven" ? "Smallest set: " : "A set that flips it: ";
   return [
     h("strong", {}, `${title}${who}. `),

@@ -53,7 +53,8 @@ export const partsSection = (heads, index, rival, logits, off) => {
       cell(bar(value, null, null, low, high), "bars"),
     );
   const noun = rival === null ? site.scores.number : "margin";
-  const over = rival === null ? [] : [" over ", h("em", {}, breakable(site.labels[rival]))];
+  const over =
+    rival === null ? [] : [" over ", h("em", { class: "against" }, breakable(site.labels[rival]))];
   const label = h("em", {}, breakable(site.labels[index]));
   return [
     h("h2", {}, `What makes up the ${noun} of `, label, over),

@@ -194,7 +194,7 @@ export class UnitList {
         type: "button",
         class: "look",
         "aria-pressed": "false",
-        "aria-label": `the map of ${this.answers.nameOf(unit)}`,
+        "aria-label": `its map: ${this.answers.nameOf(unit)}`,
         onclick: () => this.look(unit),
       },
       "its map",
