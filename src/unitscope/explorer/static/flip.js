@@ -18,7 +18,7 @@ import { largest } from "./algebra.js";
  */
 
 // A greedy search takes so many classes into account, those with the largest logits first.
-const GREEDY_RIVALS = 100;
+const GREEDY_RIVALS = 20;
 // A share of the largest logit.
 const ROUNDING = 1e-6;
 
@@ -68,41 +68,74 @@ const speakers = (differences) =>
  * @param {number} leader
  * @param {number} rival
  * @param {number} most Larger sets are of no use.
+ * @param {number} rounding
  */
-const smallest = (photo, leader, rival, most) => {
-  const { readout, pooled, units } = photo;
-  const [ours, theirs] = [leader * units, rival * units];
-  const differences = pooled.map(
-    (value, unit) => (readout.weight[ours + unit] - readout.weight[theirs + unit]) * value,
-  );
-  let margin = photo.logits[leader] - photo.logits[rival];
-  // Most classes of many are out of reach: they need not be sorted.
-  const highest = differences.reduce((high, value) => Math.max(high, value), 0);
-  if (most < units && most * highest < margin) return null;
-  const rounding = roundingOf(photo);
-  const off = new Set();
-  for (const unit of speakers(differences).slice(0, most)) {
+const smallest = (photo, leader, rival, most, rounding) => {
+  const { pooled } = photo;
+  const given = weightsOfMargin(photo, leader, rival);
+  for (let unit = 0; unit < given.length; unit++) given[unit] *= pooled[unit];
+  const margin = photo.logits[leader] - photo.logits[rival];
+  const many = countToTurn(given, margin + rounding);
+  if (many > most) return null;
+  const ranked = speakers(given);
+  const off = new Set(ranked.slice(0, many));
+  // Almost always at once: sums in another order differ by rounding.
+  for (const unit of ranked.slice(many, most + 1)) {
+    if (isBeaten(photo.logitsWithout(off), leader, rival, rounding)) break;
     off.add(unit);
-    margin -= differences[unit];
-    if (margin < 0 && isBeaten(photo.logitsWithout(off), leader, rival, rounding)) return off;
   }
-  return null;
+  return isBeaten(photo.logitsWithout(off), leader, rival, rounding) ? off : null;
 };
 
 /**
- * The unit without which the margin is smallest, and that margin, behind a normalisation.
+ * The weights of the units in the margin between two classes.
+ * @param {ExactPhoto} photo
+ * @param {number} leader
+ * @param {number} rival
+ */
+const weightsOfMargin = ({ readout: { weight }, units }, leader, rival) => {
+  const [ours, theirs] = [leader * units, rival * units];
+  const weights = new Float64Array(units);
+  for (let unit = 0; unit < units; unit++)
+    weights[unit] = weight[ours + unit] - weight[theirs + unit];
+  return weights;
+};
+
+/**
+ * How many of the largest numbers exceed an amount together; infinitely many if all do not.
+ * @param {Float64Array} given
+ * @param {number} amount
+ */
+const countToTurn = (given, amount) => {
+  let all = 0;
+  for (const value of given) if (value > 0) all += value;
+  // Most classes of many are out of reach: they need not be sorted.
+  if (all <= amount) return Infinity;
+  const sorted = given.slice().sort();
+  let left = amount;
+  for (let many = 1; many <= sorted.length; many++) {
+    left -= sorted[sorted.length - many];
+    if (left < 0) return many;
+  }
+  return Infinity;
+};
+
+/**
+ * The unit without which the margin is smallest, behind a normalisation, and what all others give
+ * to the margin then; no unit where none makes it smaller.
  * @param {ExactPhoto} photo
  * @param {Float64Array} weights Of the margin.
  * @param {Float64Array} pooled 0 where units are off already.
+ * @returns {[unit: number, margin: number]}
  */
 const nextUnit = ({ readout: { norm } }, weights, pooled) => {
   const { length } = pooled;
   let [sum, squares, whole] = [0, 0, 0];
-  pooled.forEach((value, unit) => {
-    sum += value;
-    squares += value * value;
-    whole += weights[unit] * value;
-  });
+  for (let unit = 0; unit < length; unit++) {
+    sum += pooled[unit];
+    squares += pooled[unit] ** 2;
+    whole += weights[unit] * pooled[unit];
+  }
   /** @param {number} value The unit that is taken away. */
   const divisorWithout = (value) => {
     const left = Math.max(0, squares - value * value);
@@ -111,12 +144,12 @@ const nextUnit = ({ readout: { norm } }, weights, pooled) => {
     return Math.sqrt(Math.max(0, left / length - mean * mean) + (norm?.eps ?? 0));
   };
   let [best, least] = [-1, whole / divisorWithout(0)];
-  pooled.forEach((value, unit) => {
-    if (value === 0) return;
-    const margin = (whole - weights[unit] * value) / divisorWithout(value);
+  for (let unit = 0; unit < length; unit++) {
+    if (pooled[unit] === 0) continue;
+    const margin = (whole - weights[unit] * pooled[unit]) / divisorWithout(pooled[unit]);
     if (margin < least) [best, least] = [unit, margin];
-  });
-  return best;
+  }
+  return [best, least];
 };
 
 /**
@@ -126,20 +159,21 @@ const nextUnit = ({ readout: { norm } }, weights, pooled) => {
  * @param {number} leader
  * @param {number} rival
  * @param {number} most
+ * @param {number} rounding
  */
-const greedy = (photo, leader, rival, most) => {
-  const { weight } = photo.readout;
-  const [ours, theirs] = [leader * photo.units, rival * photo.units];
+const greedy = (photo, leader, rival, most, rounding) => {
+  const { bias } = photo.readout;
+  const weights = weightsOfMargin(photo, leader, rival);
+  const constant = bias[leader] - bias[rival];
   const pooled = photo.pooled.slice();
-  const weights = pooled.map((_, unit) => weight[ours + unit] - weight[theirs + unit]);
-  const rounding = roundingOf(photo);
   const off = new Set();
   while (off.size < most) {
-    const unit = nextUnit(photo, weights, pooled);
+    const [unit, given] = nextUnit(photo, weights, pooled);
     if (unit < 0) return null;
     off.add(unit);
     pooled[unit] = 0;
-    if (isBeaten(photo.logitsWithout(off), leader, rival, rounding)) return off;
+    const mayBeat = given + constant < 0;
+    if (mayBeat && isBeaten(photo.logitsWithout(off), leader, rival, rounding)) return off;
   }
   return null;
 };
@@ -153,16 +187,21 @@ const greedy = (photo, leader, rival, most) => {
  * @returns {Flip}
  */
 export const exactFlip = (photo, leader, rival) => {
-  const { norm, classes } = photo.readout;
+  const { norm } = photo.readout;
+  const rounding = roundingOf(photo);
   const search = norm ? greedy : smallest;
-  const others = largest(photo.logits, norm ? Math.min(classes, GREEDY_RIVALS) : classes);
-  const rivals = rival === null ? others.filter((index) => index !== leader) : [rival];
+  const ranked = photo.logits
+    .map((_, index) => index)
+    .sort((a, b) => photo.logits[b] - photo.logits[a] || a - b);
+  const others = [...ranked].filter((index) => index !== leader);
+  const likely = norm ? others.slice(0, GREEDY_RIVALS) : others;
+  const rivals = rival === null ? likely : [rival];
   /** @type {Set<number> | null} */
   let best = null;
   for (const other of rivals) {
     /** @type {number} */
     const most = best ? best.size - 1 : photo.units;
-    if (most > 0) best = search(photo, leader, other, most) ?? best;
+    if (most > 0) best = search(photo, leader, other, most, rounding) ?? best;
   }
   const tried = best ?? spokenFor(photo, leader, rival);
   return {
