@@ -160,7 +160,9 @@ def test_a_photo_shows_heads_parts_and_both_effects(
     assert f"through head {name} alone" in page.inner_text(".map-words")
     assert f"head={best}" in page.url and f"off={best}" in page.url
     # The address holds it all.
+    page.goto(f"{page.url}&region=0-4")
     page.reload()
+    page.wait_for_selector(".evidence caption:has-text('5 of 16 patches')")
     page.wait_for_selector(".look[aria-pressed=true]")
     page.fill(".by-number input", "1.2")
     page.click(".by-number button")
@@ -174,6 +176,7 @@ def test_pages_of_an_atlas_speak_of_heads_and_attention(
     page.wait_for_selector(".card")
     text = page.inner_text("main")
     assert f"{UNITS} heads" in text and "head 1.1" in text
+    assert page.inner_text("nav [aria-current]") == "Attention heads"
     page.goto(f"{address}/#/unit/{LAYER}/4")
     page.wait_for_selector("h1:has-text('Head 1.1')")
     text = page.inner_text("main")

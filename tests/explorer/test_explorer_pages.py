@@ -35,6 +35,10 @@ SIZES = {
 PAGES = {
     "start": ("#/", ".at-hand img"),
     "photo": ("#/photo/photo-0?off=0-1&level=40&region=0-9", ".unit-switch"),
+    "contrast": (
+        "#/photo/photo-0?class=2&against=0&off=0-1&region=0-9",
+        ".contrast .value",
+    ),
     "layer": ("#/layer/features.0", ".card"),
     "unit": ("#/unit/features.0/2", ".gallery"),
     "classes": ("#/classes", "table"),

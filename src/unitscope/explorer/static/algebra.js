@@ -2,6 +2,8 @@
 // contributions and evidence from regions. Arrays are flat, in the order of their axes: weight
 // (class, unit), features (unit, cell).
 import { floats } from "./packed.js";
+/** @import { Values } from "./maps.js" */
+/** @import { ClassEvidence } from "./photo-answers.js" */
 
 /**
  * How pooled units become logits.
@@ -189,6 +191,26 @@ export class ExactPhoto {
     return difference / (size || 1);
   }
 }
+
+/**
+ * @param {Values} first
+ * @param {Values} second
+ */
+export const differences = (first, second) =>
+  Float64Array.from(first, (value, place) => value - second[place]);
+
+/**
+ * The evidence for a class rather than another: every part is the difference of both, and adds up
+ * to the margin between their logits.
+ * @param {ClassEvidence} own
+ * @param {ClassEvidence} other
+ * @returns {ClassEvidence}
+ */
+export const marginOf = (own, other) => ({
+  map: differences(own.map, other.map),
+  contributions: differences(own.contributions, other.contributions),
+  leftOut: own.leftOut - other.leftOut,
+});
 
 /**
  * The probabilities of logits, as Scores computes them in Python; null where there are none.

@@ -144,7 +144,11 @@ export const tableHead = (heads) =>
     h(
       "tr",
       {},
-      heads.map(([text, kind]) => h("th", { scope: "col", class: kind || false }, text)),
+      heads.map(([text, kind]) => {
+        const of = kind || false;
+        // A column without a title has no heading that could be read out.
+        return text ? h("th", { scope: "col", class: of }, text) : h("td", { class: of });
+      }),
     ),
   );
 

@@ -167,6 +167,21 @@ export const colourBar = (largest, colours) => {
 };
 
 /**
+ * The colour at an end of a signed map, as a key to put before words.
+ * @param {1 | -1} sign
+ * @param {string[]} colours
+ */
+export const signedKey = (sign, colours) => {
+  const stops = signedStops(colours);
+  const fill = stops[sign < 0 ? 0 : stops.length - 1].getAttribute("stop-color") ?? "";
+  return svg(
+    "svg",
+    { class: "signed-key", viewBox: "0 0 12 12", "aria-hidden": "true" },
+    svg("rect", { width: 12, height: 12, rx: 2, fill }),
+  );
+};
+
+/**
  * The colours of a signed map as they lie on the photo: over a grey of middle brightness.
  * @param {number} high
  * @param {string[]} colours

@@ -67,7 +67,7 @@ export const thousands = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, " 
  * @param {string} noun
  */
 export const count = (value, noun) => {
-  const plural = noun.endsWith("s") ? "es" : "s";
+  const plural = /(s|ch)$/.test(noun) ? "es" : "s";
   return `${thousands(value)} ${noun}${value === 1 ? "" : plural}`;
 };
 

@@ -1,6 +1,6 @@
 // The page that is shown: its title, its contents, its place in the navigation, and its keys.
 import { address } from "./addresses.js";
-import { byId, flatten, h, link } from "./dom.js";
+import { byId, flatten, h, link, titleCase } from "./dom.js";
 import { site } from "./site.js";
 /** @import { Child } from "./dom.js" */
 
@@ -61,7 +61,8 @@ const places = () => {
   if (site.live || site.photos.length) entries.push(["photo", "Photo", ["photo"]]);
   if (site.model) entries.push(["network", "Network", ["network"]]);
   if (!atlas) return entries;
-  for (const { name } of atlas.layers) entries.push([`layer ${name}`, name, ["layer", name]]);
+  for (const { name, names } of atlas.layers)
+    entries.push([`layer ${name}`, names ? titleCase(name) : name, ["layer", name]]);
   entries.push(["classes", "Classes", ["classes"]], ["about", "About", ["about"]]);
   return entries;
 };

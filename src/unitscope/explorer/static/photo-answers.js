@@ -1,5 +1,5 @@
 // The answers about a photo: exact by algebra in the browser, or measured by the server.
-import { ExactPhoto, readoutOf } from "./algebra.js";
+import { ExactPhoto, marginOf, readoutOf } from "./algebra.js";
 import { load, send } from "./data.js";
 import { floats } from "./packed.js";
 import { site } from "./site.js";
@@ -169,6 +169,21 @@ class MeasuredAnswers {
     return { values, map: { rows, cols, ...axes } };
   }
 }
+
+/**
+ * The evidence for a class or, where there is a rival, for the margin over it.
+ * @param {Answers} answers
+ * @param {number} index
+ * @param {number | null} rival
+ * @param {Set<number>} off
+ * @returns {Promise<ClassEvidence>}
+ */
+export const evidenceFor = async (answers, index, rival, off) => {
+  if (rival === null) return answers.evidenceOf(index, off);
+  const both = [index, rival].map((of) => answers.evidenceOf(of, off));
+  const [own, theirs] = await Promise.all(both);
+  return marginOf(own, theirs);
+};
 
 /**
  * @param {Documents.Heads} heads

@@ -38,11 +38,14 @@ export const slider = (label, moved, left) => {
 };
 
 /**
- * A field that finds a class by a part of its name or by its number.
+ * A field that finds a class by a part of its name or by its number. The key "/" leads to the
+ * `main` one of the page.
+ * @param {string} title
  * @param {string[]} labels
  * @param {(index: number) => void} choose
+ * @param {{ id: string, main: boolean }} field
  */
-export const classSearch = (labels, choose) => {
+export const classSearch = (title, labels, choose, { id, main }) => {
   // Labels may be the same: the number tells such classes apart.
   const texts = labels.map((label, index) => `${label} · ${index}`);
   /**
@@ -77,17 +80,17 @@ export const classSearch = (labels, choose) => {
     if (match !== undefined) chosen(match);
     else say(`No class has “${words}” in its name.`);
   };
-  const options = h("datalist", { id: "matching-classes" });
+  const options = h("datalist", { id });
   const input = h("input", {
-    type: "search",
-    list: "matching-classes",
+    type: main ? "search" : "text",
+    list: id,
     placeholder: "name or number",
     autocomplete: "off",
     spellcheck: "false",
     oninput: typed,
     onkeydown: pressed,
   });
-  return h("label", { class: "search" }, h("span", {}, "Another class"), input, options);
+  return h("label", { class: "search" }, h("span", {}, title), input, options);
 };
 
 /**

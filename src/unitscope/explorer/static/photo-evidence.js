@@ -1,39 +1,64 @@
 // What a marked region of the photo adds to each class.
+import { largest } from "./algebra.js";
 import { breakable, cell, h, rowHead, tableHead } from "./dom.js";
 import { count, number } from "./numbers.js";
 import { site } from "./site.js";
+/** @import { ExactPhoto } from "./algebra.js" */
 /** @import { Values } from "./maps.js" */
 /** @import { Answers } from "./photo-answers.js" */
+/** @import { MapTarget } from "./photo-map.js" */
+/** @import { PhotoState } from "./photo-state.js" */
+
+// So many classes with the largest logits have a row.
+const TOP_ROWS = 5;
 
 /**
- * A class and the logits that the region, the rest of the map and both add.
+ * A class or margin, and the logits that the region, the rest of the map and both add.
  * @typedef {[label: string, region: number, rest: number, both: number]} RegionRow
  */
 
 /**
- * The rows of an exact answer.
- * @param {number[]} classes
- * @param {string[]} labels
- * @param {Values} evidence What the region adds to every class.
+ * What a row is of, as a label.
+ * @param {MapTarget} target
+ */
+const labelOfRow = ({ index, rival }) =>
+  rival === null ? site.labels[index] : `${site.labels[index]} − ${site.labels[rival]}`;
+
+/**
+ * The rows of an exact answer: the margin, if there is a rival, the top classes and the chosen ones.
+ * @param {MapTarget} target
+ * @param {ExactPhoto} algebra
+ * @param {PhotoState} state
  * @param {Values} logits
  * @returns {RegionRow[]}
  */
-export const exactRows = (classes, labels, evidence, logits) =>
-  classes.map((index) => [
-    labels[index],
-    evidence[index],
-    logits[index] - evidence[index],
-    logits[index],
-  ]);
+export const exactRows = (target, algebra, { region, off }, logits) => {
+  const evidence = algebra.evidence(region, off);
+  /**
+   * @param {MapTarget} of
+   * @returns {RegionRow}
+   */
+  const row = (of) => {
+    /** @param {Values} values */
+    const valueOf = (values) => values[of.index] - (of.rival === null ? 0 : values[of.rival]);
+    const [marked, both] = [valueOf(evidence), valueOf(logits)];
+    return [labelOfRow(of), marked, both - marked, both];
+  };
+  const { index, rival } = target;
+  const chosen = rival === null ? [index] : [index, rival];
+  const classes = new Set([...largest(logits, TOP_ROWS), ...chosen]);
+  const rows = [...classes].map((one) => row({ index: one, rival: null }));
+  return rival === null ? rows : [row(target), ...rows];
+};
 
 /**
- * The row of a local answer: sums over the map of its one class.
- * @param {string} label
+ * The row of a local answer: sums over the map of its one class or margin.
+ * @param {MapTarget} target
  * @param {Values} map
  * @param {Set<number>} region
  * @returns {RegionRow}
  */
-export const measuredRow = (label, map, region) => {
+export const measuredRow = (target, map, region) => {
   /** @param {Iterable<number>} cells */
   const sum = (cells) => {
     let total = 0;
@@ -42,7 +67,7 @@ export const measuredRow = (label, map, region) => {
   };
   const marked = sum(region);
   const all = sum(map.keys());
-  return [label, marked, all - marked, all];
+  return [labelOfRow(target), marked, all - marked, all];
 };
 
 /** @param {Answers} answers */

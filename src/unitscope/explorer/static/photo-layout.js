@@ -3,11 +3,16 @@ import { breakable, h, link, small, titleCase } from "./dom.js";
 import { power } from "./numbers.js";
 import { titled } from "./page.js";
 import { classSearch, headByName, layerSelect, slider, unitByNumber } from "./photo-controls.js";
+import { Contrast } from "./photo-contrast.js";
 import { partsSection } from "./photo-parts.js";
 import { pickPhoto } from "./photo-start.js";
+import { MANY } from "./photo-units.js";
 import { site } from "./site.js";
 /** @import { Child } from "./dom.js" */
+/** @import { Values } from "./maps.js" */
 /** @import { Answers } from "./photo-answers.js" */
+/** @import { MapTarget } from "./photo-map.js" */
+/** @import { UnitChoice } from "./photo-units.js" */
 
 /**
  * What the controls of the page do.
@@ -18,14 +23,11 @@ import { site } from "./site.js";
  * @property {() => void} more
  * @property {(against: boolean) => void} side
  * @property {(index: number) => void} chooseClass
+ * @property {(rival: number | null) => void} oppose
+ * @property {() => void} flip
  * @property {(unit: number) => void} toggle
  * @property {(choice: UnitChoice) => void} switchUnits
  */
-/** @typedef {"all on" | "first off" | "first on"} UnitChoice */
-
-/** How many units "First … off" and "All but the first … off" speak of. */
-export const MANY = 10;
-
 /**
  * The kind of answers and how exact they are, in words.
  * @param {Answers} answers
@@ -57,6 +59,7 @@ export class PhotoLayout {
     this.answers = answers;
     this.actions = actions;
     this.bar = h("div", { class: "scale" });
+    this.legend = h("p", { class: "ends" });
     this.mapWords = h("p", { class: "map-words" });
     this.pointed = h("p", { class: "pointed", "aria-hidden": "true" });
     this.predictions = h("div", { class: "predictions" });
@@ -64,7 +67,9 @@ export class PhotoLayout {
     this.strip = h("span", { class: "strip-of-five", "aria-hidden": "true" });
     this.evidence = h("section", { class: "evidence" });
     this.parts = h("section", { class: "parts" });
+    this.contrast = new Contrast(answers, actions);
     this.unitsTitle = h("h2", {});
+    this.unitNumbers = h("span", {});
     this.trouble = h("p", { class: "warning", role: "alert", hidden: true });
     this.opacity = this.slider("Map opacity", "opacity");
     this.level = this.slider("Contour at", "level");
@@ -74,12 +79,9 @@ export class PhotoLayout {
     const chosen = () => {
       actions.side(sides.value === "against");
     };
-    const sides = h(
-      "select",
-      { onchange: chosen },
-      h("option", { value: "for" }, "most for it"),
-      h("option", { value: "against" }, "most against it"),
-    );
+    this.mostFor = h("option", { value: "for" });
+    this.mostAgainst = h("option", { value: "against" });
+    const sides = h("select", { onchange: chosen }, this.mostFor, this.mostAgainst);
     this.sides = sides;
   }
 
@@ -131,6 +133,7 @@ export class PhotoLayout {
           "div",
           { class: "explanation" },
           this.standing(),
+          this.contrast.element,
           this.answers.heads ? this.parts : null,
           this.unitsSection(units),
         ),
@@ -147,7 +150,7 @@ export class PhotoLayout {
       "div",
       { class: "seen" },
       view,
-      h("div", { class: "under" }, this.bar, this.mapWords, this.pointed),
+      h("div", { class: "under" }, this.bar, this.legend, this.mapWords, this.pointed),
       h(
         "div",
         { class: "controls" },
@@ -208,8 +211,9 @@ export class PhotoLayout {
       this.unitsTitle,
       this.unitControls(),
       small(
-        `Click a ${noun} to switch it off. Numbers: the ${site.scores.numbers} that it adds while all are on`,
-        heads ? ", through all tokens. " : ". ",
+        `Click a ${noun} to switch it off. Numbers: the ${site.scores.numbers} that it adds `,
+        this.unitNumbers,
+        ` while all are on${heads ? ", through all tokens" : ""}. `,
         this.picturesInWords(),
       ),
       units,
@@ -218,14 +222,54 @@ export class PhotoLayout {
   }
 
   /**
-   * What makes up the logit of a class, where it is a sum of parts.
-   * @param {number} index
-   * @param {number} logit
+   * What makes up the logit or margin, where it is a sum of parts.
+   * @param {MapTarget} target
+   * @param {Values} logits With all heads on.
    * @param {number} off How many heads are off.
    */
-  drawParts(index, logit, off) {
+  drawParts({ index, rival }, logits, off) {
     const { heads } = this.answers;
-    if (heads) this.parts.replaceChildren(...partsSection(heads, index, logit, off));
+    if (heads) this.parts.replaceChildren(...partsSection(heads, index, rival, logits, off));
+  }
+
+  /**
+   * Which units are listed, and what their numbers say.
+   * @param {MapTarget} target
+   * @param {boolean} against
+   */
+  titleUnits({ index, rival }, against) {
+    const { labels } = site;
+    const named = (/** @type {number} */ of) =>
+      h("em", { class: of === rival ? "against" : "for" }, breakable(labels[of]));
+    const [of, less] = rival !== null && against ? [rival, index] : [index, rival];
+    const verb = rival === null && against ? "against" : "for";
+    this.unitsTitle.replaceChildren(
+      `${titleCase(this.answers.noun)}s that speak ${verb} `,
+      named(of),
+      ...(less === null ? [] : [", not ", named(less)]),
+    );
+    this.unitNumbers.replaceChildren(
+      ...(rival === null
+        ? []
+        : [
+            "to the margin of ",
+            breakable(labels[index]),
+            " over ",
+            breakable(labels[rival]),
+          ].flat()),
+    );
+  }
+
+  /**
+   * What can be chosen to be listed.
+   * @param {MapTarget} target
+   * @param {boolean} against
+   */
+  offerSides({ index, rival }, against) {
+    const { labels } = site;
+    this.mostFor.textContent = rival === null ? "most for it" : `most for ${labels[index]}`;
+    this.mostAgainst.textContent = rival === null ? "most against it" : `most for ${labels[rival]}`;
+    this.sides.value = against ? "against" : "for";
   }
 
   unitControls() {
@@ -237,7 +281,10 @@ export class PhotoLayout {
       h(
         "div",
         { class: "group" },
-        classSearch(site.labels, actions.chooseClass),
+        classSearch("Another class", site.labels, actions.chooseClass, {
+          id: "matching-classes",
+          main: true,
+        }),
         h("label", {}, h("span", {}, `${titleCase(noun)}s`), this.sides),
       ),
       h(

@@ -1,7 +1,9 @@
 // The map of a class over the photo, with its scale and what it means in words.
+import { differences } from "./algebra.js";
 import { breakable, h } from "./dom.js";
-import { signedBar } from "./heat.js";
-import { count, number } from "./numbers.js";
+import { signedBar, signedKey } from "./heat.js";
+import { number } from "./numbers.js";
+import { evidenceFor } from "./photo-answers.js";
 import { site } from "./site.js";
 /** @import { Values } from "./maps.js" */
 /** @import { Answers, ClassEvidence } from "./photo-answers.js" */
@@ -9,6 +11,10 @@ import { site } from "./site.js";
 /** @import { PhotoState } from "./photo-state.js" */
 /** @import { PhotoView } from "./photo-view.js" */
 
+/**
+ * What a map is of: a class, or its margin over a rival.
+ * @typedef {{ index: number, rival: number | null }} MapTarget
+ */
 /**
  * What patches give to a class through one head, and where the colours of that map end.
  * @typedef {{ unit: number, map: Values, high: number }} HeadMap
@@ -18,6 +24,41 @@ import { site } from "./site.js";
 const ALL_ON = new Set();
 // Milliseconds before a hover asks the server.
 const HOVER = 150;
+
+/** @param {Values} map */
+const highest = (map) => {
+  let high = 0;
+  for (const value of map) high = Math.max(high, Math.abs(value));
+  return high;
+};
+
+/**
+ * @param {MapTarget} target
+ * @returns {(Node | string)[]}
+ */
+const titleOfMap = ({ index, rival }) => {
+  const label = h("strong", {}, breakable(site.labels[index]));
+  if (rival === null) return [label];
+  return [label, " less ", h("strong", {}, breakable(site.labels[rival]))];
+};
+
+/**
+ * Which colour speaks for which class, under the ends of the colour bar.
+ * @param {MapTarget} target
+ */
+const legendOf = ({ index, rival }) => {
+  /**
+   * @param {1 | -1} sign
+   * @param {string} word
+   * @param {number} of
+   */
+  const side = (sign, word, of) =>
+    h("span", {}, signedKey(sign, site.colours.signed), ` ${word} `, breakable(site.labels[of]));
+  return [
+    rival === null ? side(-1, "against", index) : side(-1, "for", rival),
+    side(1, "for", index),
+  ];
+};
 
 export class PhotoMap {
   /**
@@ -35,6 +76,8 @@ export class PhotoMap {
     this.stateNow = stateNow;
     /** @type {Map<number, number>} The largest absolute value of the maps of classes. */
     this.highs = new Map();
+    /** @type {MapTarget} What `evidence` is of. */
+    this.target = { index: first[0], rival: null };
     /** @type {ClassEvidence | null} Of the chosen class. */
     this.evidence = null;
     /** @type {HeadMap | undefined} The head's own map that is shown in its place. */
@@ -48,10 +91,13 @@ export class PhotoMap {
 
   /**
    * One scale for all maps of the photo: the largest value of those of its top classes and of the
-   * one that is shown; of a local answer, of those that were measured so far.
+   * one that is shown; of a local answer, of those that were measured so far. The map of a margin
+   * has a scale of its own.
    * @param {number} index
+   * @param {number | null} [rival]
    */
-  async scaleOf(index) {
+  async scaleOf(index, rival = null) {
+    if (rival !== null) return highest((await evidenceFor(this.answers, index, rival, ALL_ON)).map);
     const shared = this.answers.exact ? [...this.first, index] : [...this.highs.keys(), index];
     let high = 0;
     for (const needed of shared) high = Math.max(high, await this.highOf(needed));
@@ -63,8 +109,7 @@ export class PhotoMap {
     const known = this.highs.get(index);
     if (known !== undefined) return known;
     const { map } = await this.answers.evidenceOf(index, ALL_ON);
-    let high = 0;
-    for (const value of map) high = Math.max(high, Math.abs(value));
+    const high = highest(map);
     this.highs.set(index, high);
     return high;
   }
@@ -72,24 +117,25 @@ export class PhotoMap {
   /**
    * The own map of a head, on a scale of its own: single heads give little of the whole.
    * @param {number | null} unit
-   * @param {number} index
+   * @param {MapTarget} target
    * @returns {Promise<HeadMap | undefined>}
    */
-  async mapOfHead(unit, index) {
+  async mapOfHead(unit, { index, rival }) {
     if (unit === null || this.answers.exact || !this.answers.heads) return undefined;
-    const map = await this.answers.mapOfHead(unit, index);
-    let high = 0;
-    for (const value of map) high = Math.max(high, Math.abs(value));
-    return { unit, map, high };
+    const own = await this.answers.mapOfHead(unit, index);
+    const map = rival === null ? own : differences(own, await this.answers.mapOfHead(unit, rival));
+    return { unit, map, high: highest(map) };
   }
 
   /**
-   * Set the map of the chosen class, and of a head.
+   * Set the map of the chosen class or margin, and of a head.
+   * @param {MapTarget} target
    * @param {ClassEvidence} evidence
    * @param {number} high
    * @param {HeadMap} [ofHead]
    */
-  set(evidence, high, ofHead) {
+  set(target, evidence, high, ofHead) {
+    this.target = target;
     this.evidence = evidence;
     this.high = high;
     this.ofHead = ofHead;
@@ -101,7 +147,7 @@ export class PhotoMap {
    */
   async preview(index) {
     const look = ++this.look;
-    const { class: chosen, off } = this.stateNow();
+    const { class: chosen, rival, off } = this.stateNow();
     if (index === chosen) {
       this.draw();
       return;
@@ -109,9 +155,9 @@ export class PhotoMap {
     if (!this.answers.exact) await new Promise((done) => setTimeout(done, HOVER));
     if (look !== this.look) return;
     try {
-      const high = Math.max(this.high, await this.scaleOf(index));
+      const high = Math.max(rival === null ? this.high : 0, await this.scaleOf(index));
       const evidence = await this.answers.evidenceOf(index, off);
-      if (look === this.look) this.draw(index, evidence, high);
+      if (look === this.look) this.draw({ index, rival: null }, evidence, high);
     } catch {
       // It was only a preview.
     }
@@ -122,7 +168,12 @@ export class PhotoMap {
     this.look += 1;
   }
 
-  draw(index = this.stateNow().class, evidence = this.evidence, high = this.high) {
+  /**
+   * @param {MapTarget} target
+   * @param {ClassEvidence | null} evidence
+   * @param {number} high
+   */
+  draw(target = this.target, evidence = this.evidence, high = this.high) {
     if (!evidence) return;
     const { layout } = this;
     const { opacity, level } = this.stateNow();
@@ -136,16 +187,19 @@ export class PhotoMap {
     layout.level.show(level, level ? `±${number(height)}` : "off");
     if (this.barHigh !== end) layout.bar.replaceChildren(signedBar(end, site.colours.signed));
     this.barHigh = end;
-    const label = h("strong", {}, breakable(site.labels[index]));
-    const words = ofHead ? this.wordsOfHead(ofHead, evidence) : this.words(evidence);
-    layout.mapWords.replaceChildren(label, `: ${words}`);
+    const words = ofHead
+      ? this.wordsOfHead(ofHead, evidence, target)
+      : this.words(evidence, target);
+    layout.mapWords.replaceChildren(...titleOfMap(target), `: ${words}`);
+    layout.legend.replaceChildren(...legendOf(target));
   }
 
   /**
    * @param {HeadMap} ofHead
    * @param {ClassEvidence} evidence
+   * @param {MapTarget} target
    */
-  wordsOfHead({ unit, map }, { contributions }) {
+  wordsOfHead({ unit, map }, { contributions }, { rival }) {
     let sum = 0;
     for (const value of map) sum += value;
     const patches = number(sum / map.length, 3, true);
@@ -153,32 +207,40 @@ export class PhotoMap {
     return (
       `${site.scores.numbers} that patches give through ${this.answers.nameOf(unit)} alone, on a ` +
       `scale of its own. The mean is ${patches}; with what other tokens give, the head adds ` +
-      `${given}.${this.stateNow().off.size ? " With all heads on." : ""}`
+      `${given}${rival === null ? "" : " to the margin"}.` +
+      `${this.stateNow().off.size ? " With all heads on." : ""}`
     );
   }
 
-  /** @param {ClassEvidence} evidence */
-  words(evidence) {
+  /**
+   * @param {ClassEvidence} evidence
+   * @param {MapTarget} target
+   */
+  words(evidence, { rival }) {
     const { size } = this.stateNow().off;
     const leftOut = number(evidence.leftOut, 2, true);
-    const noun = site.scores.number;
+    const noun = rival === null ? site.scores.number : "margin";
+    /** @param {string} shared */
+    const scale = (shared) =>
+      rival === null ? shared : `A scale of its own, that of all ${this.answers.noun}s on.`;
     if (this.answers.heads)
       return [
         `${site.scores.numbers} that patches give through attention; their mean is the part ` +
           `“patches” below, and ${leftOut} come from all other parts.`,
         size ? "With all heads on." : "",
-        "One scale for the classes looked at so far.",
+        scale("One scale for the classes looked at so far."),
       ].join(" ");
     if (!this.answers.exact)
       return [
         `gradient × activation of each place; it leaves out ${leftOut} of the ${noun}.`,
         size ? "With all units on." : "",
-        "One scale for the classes looked at so far.",
+        scale("One scale for the classes looked at so far."),
       ].join(" ");
     return [
-      `${site.scores.numbers} that each place adds; their mean and the bias (${leftOut}) are the ${noun}.`,
-      size ? `Without the ${count(size, "unit")} that ${size === 1 ? "is" : "are"} off.` : "",
-      "One scale for the top five and the chosen class.",
+      `${site.scores.numbers} that each place adds; their mean and the ` +
+        `${rival === null ? "bias" : "difference of the biases"} (${leftOut}) are the ${noun}.`,
+      size ? `Without the ${size === 1 ? "unit that is" : `${size} units that are`} off.` : "",
+      scale("One scale for the top five and the chosen class."),
     ].join(" ");
   }
 
@@ -186,6 +248,8 @@ export class PhotoMap {
   drawPointed(value) {
     const stretched = this.view.stretched ? "The photo is drawn stretched." : "";
     this.layout.pointed.textContent =
-      value === null ? stretched : `under the pointer ${number(value, 2, true)}`;
+      value === null
+        ? stretched
+        : `under the pointer ${number(value, 2, true)} ${site.scores.numbers}`;
   }
 }

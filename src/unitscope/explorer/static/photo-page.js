@@ -2,23 +2,24 @@
 // left without them.
 import { choose, parsed } from "./addresses.js";
 import { largest } from "./algebra.js";
-import { breakable, h, messageOf, titleCase } from "./dom.js";
+import { h, messageOf } from "./dom.js";
 import { count } from "./numbers.js";
 import { SAME_PAGE, main, page, show } from "./page.js";
-import { answersOf } from "./photo-answers.js";
+import { answersOf, evidenceFor } from "./photo-answers.js";
 import { evidenceTable, exactRows, measuredRow } from "./photo-evidence.js";
-import { MANY, PhotoLayout } from "./photo-layout.js";
+import { FlipSearch } from "./photo-flip.js";
+import { PHOTO_KEYS, photoKeys } from "./photo-keys.js";
+import { PhotoLayout } from "./photo-layout.js";
 import { PhotoMap } from "./photo-map.js";
 import { inShort, predictionLists, predictionOf, whatBecame } from "./photo-predictions.js";
-import { startPage } from "./photo-start.js";
+import { showWaiting, startPage } from "./photo-start.js";
 import { addressed, stateOf } from "./photo-state.js";
-import { UnitList } from "./photo-units.js";
+import { UnitList, offBy, rankedUnits } from "./photo-units.js";
 import { PhotoView } from "./photo-view.js";
 import { site } from "./site.js";
-/** @import { KeyHelp } from "./page.js" */
 /** @import { Answers, Without } from "./photo-answers.js" */
 /** @import { Prediction } from "./photo-predictions.js" */
-/** @import { UnitChoice } from "./photo-layout.js" */
+/** @import { UnitChoice } from "./photo-units.js" */
 /** @import { PhotoState } from "./photo-state.js" */
 
 // So many classes are listed.
@@ -27,17 +28,6 @@ const TOP_CLASSES = 5;
 const NONE = new Set();
 // Milliseconds: before the page says that it waits, and before a hover asks the server.
 const PATIENCE = 150;
-
-/** @type {KeyHelp[]} */
-const PHOTO_KEYS = [
-  [["j", "k"], "next, previous unit of the list"],
-  [["Space"], "switch the unit off or on"],
-  [["1", "…", "5"], "choose one of the top five classes"],
-  [["m"], "the map on or off"],
-  [["c"], "its contour on or off"],
-  [["b"], "mark a region with the brush"],
-  [["0"], "all units on, no region"],
-];
 
 /** @type {PhotoPage | null} */
 let shown = null;
@@ -74,14 +64,6 @@ export const photoPage = async ([id], query) => {
   return undefined;
 };
 
-const showWaiting = () =>
-  show(
-    "Explaining",
-    "photo",
-    h("h1", { tabindex: "-1" }, "Explaining the photo …"),
-    h("p", { class: "soft", role: "status" }, "The network is running."),
-  );
-
 class PhotoPage {
   /**
    * @param {string} id
@@ -100,6 +82,7 @@ class PhotoPage {
     this.without = this.on;
     /** @type {Prediction | null} By the direct effect of heads of attention. */
     this.direct = null;
+    this.flips = new FlipSearch(answers);
     this.first = largest(answers.logits, Math.min(TOP_CLASSES, this.labels.length));
     /** @type {PhotoState} */
     this.state = this.read(query);
@@ -149,18 +132,15 @@ class PhotoPage {
       brush: () => this.setMarking(!this.view.marking),
       more: () => this.listMore(),
       side: (/** @type {boolean} */ against) => this.change({ against }),
-      chooseClass: (/** @type {number} */ index) => this.change({ class: index }),
+      chooseClass: (/** @type {number} */ index) => this.chooseClass(index),
+      oppose: (/** @type {number | null} */ rival) => this.change({ rival }),
+      flip: () => this.flip(),
       toggle: (/** @type {number} */ unit) => this.toggle(unit),
       switchUnits: (/** @type {UnitChoice} */ choice) => this.switchUnits(choice),
     };
   }
 
-  /** @returns {Record<string, () => void>} */
   keys() {
-    const classes = this.first.map((index, rank) => [
-      String(rank + 1),
-      () => this.change({ class: index }),
-    ]);
     /**
      * @param {"opacity" | "level"} name
      * @param {number} on
@@ -170,15 +150,15 @@ class PhotoPage {
       this.map.draw();
       this.write(false);
     };
-    return {
-      ...Object.fromEntries(classes),
-      j: () => this.units.step(1),
-      k: () => this.units.step(-1),
-      m: toggled("opacity", 100),
-      c: toggled("level", 50),
-      b: () => this.setMarking(!this.view.marking),
-      0: () => this.change({ off: new Set(), region: new Set() }),
+    const actions = {
+      ...this.actions(),
+      step: (/** @type {1 | -1} */ by) => this.units.step(by),
+      second: () => this.layout.contrast.toggleSecond(),
+      map: toggled("opacity", 100),
+      contour: toggled("level", 50),
+      reset: () => this.change({ off: new Set(), region: new Set() }),
     };
+    return photoKeys(actions, this.first);
   }
 
   // What is chosen
@@ -210,6 +190,37 @@ class PhotoPage {
     return this.restore();
   }
 
+  /**
+   * Choose the class that is explained. The rival changes places with it.
+   * @param {number} index
+   */
+  chooseClass(index) {
+    const { class: before, rival } = this.state;
+    return this.change({ class: index, rival: rival === index ? before : rival });
+  }
+
+  /** What the map, the units and the regions are of. */
+  get target() {
+    return { index: this.state.class, rival: this.state.rival };
+  }
+
+  /** Search for units that flip the prediction, and switch them off. */
+  flip() {
+    const { run } = this;
+    const { contrast } = this.layout;
+    if (contrast.flip.hidden) return undefined;
+    /** @param {string} words */
+    const tell = (words) => {
+      if (run !== this.run) throw new Error("Another search is of more use.");
+      contrast.say([words]);
+    };
+    return this.attempt(async () => {
+      const search = this.flips.search(this.target, this.state.off, tell);
+      const off = await this.latest(run, search);
+      if (off !== null) await this.change({ off });
+    });
+  }
+
   /** @param {number} unit */
   toggle(unit) {
     const off = new Set(this.state.off);
@@ -221,20 +232,8 @@ class PhotoPage {
   switchUnits(choice) {
     return this.attempt(async () => {
       const ranked = await this.latest(this.run, this.ranked());
-      if (ranked !== null) await this.change({ off: this.offBy(choice, ranked) });
+      if (ranked !== null) await this.change({ off: offBy(choice, ranked, this.state.off) });
     });
-  }
-
-  /**
-   * The units that are off after a choice.
-   * @param {UnitChoice} choice
-   * @param {number[]} ranked
-   * @returns {Set<number>}
-   */
-  offBy(choice, ranked) {
-    if (choice === "all on") return new Set();
-    if (choice === "first off") return new Set([...this.state.off, ...ranked.slice(0, MANY)]);
-    return new Set(ranked.slice(MANY).sort((a, b) => a - b));
   }
 
   listMore() {
@@ -258,22 +257,21 @@ class PhotoPage {
     if (query) this.state = this.read(query);
     this.view.region = this.state.region;
     this.view.drawRegion();
-    this.layout.sides.value = this.state.against ? "against" : "for";
+    this.layout.offerSides(this.target, this.state.against);
+    this.layout.contrast.choose(this.target);
     return this.update();
   }
 
   // What is shown
 
   /**
-   * Units by what they add to the class while all are on, so that the list stays the same when some
+   * Units by what they add to the class or margin while all are on, so that the list stays the same when some
    * are off.
    */
   async ranked() {
-    const { contributions } = await this.answers.evidenceOf(this.state.class, NONE);
-    const sign = this.state.against ? 1 : -1;
-    return [...contributions.keys()].sort(
-      (a, b) => sign * (contributions[a] - contributions[b]) || a - b,
-    );
+    const { index, rival } = this.target;
+    const { contributions } = await evidenceFor(this.answers, index, rival, NONE);
+    return rankedUnits(contributions, this.state.against);
   }
 
   /**
@@ -304,6 +302,9 @@ class PhotoPage {
       this.direct = without.direct && predictionOf(without.direct);
       this.drawPredictions();
       this.drawSummary();
+      const { contrast } = this.layout;
+      contrast.drawMargin(this.state, without);
+      contrast.say(this.flips.wordsOf(this.target, this.state.off));
       await this.drawClass(run);
     });
   }
@@ -346,19 +347,22 @@ class PhotoPage {
   }
 
   /**
-   * Draw the chosen class: its map, the evidence of the region, its units.
+   * Draw the chosen class or margin: its map, the evidence of the region, its units.
    * @param {number} run
    */
   async drawClass(run) {
-    const { class: index, off, head } = this.state;
-    const high = await this.latest(run, this.map.scaleOf(index));
-    const evidence = await this.latest(run, this.answers.evidenceOf(index, off));
-    const ofHead = await this.latest(run, this.map.mapOfHead(head, index));
+    const { target, answers } = this;
+    const { index, rival } = target;
+    const { off, head } = this.state;
+    const high = await this.latest(run, this.map.scaleOf(index, rival));
+    const evidence = await this.latest(run, evidenceFor(answers, index, rival, off));
+    const ofHead = await this.latest(run, this.map.mapOfHead(head, target));
     if (high === null || evidence === null || ofHead === null) return;
-    this.map.set(evidence, high, ofHead);
+    this.map.set(target, evidence, high, ofHead);
     this.map.draw();
+    this.layout.contrast.drawSum(this.state, evidence);
     this.drawEvidence();
-    this.layout.drawParts(index, this.on.logits[index], off.size);
+    this.layout.drawParts(target, this.on.logits, off.size);
     await this.drawUnits(run);
   }
 
@@ -367,11 +371,13 @@ class PhotoPage {
    * @param {number} run
    */
   async drawUnits(run) {
-    const { class: index, off, against, listed } = this.state;
-    const of = JSON.stringify([index, against]);
+    const { target } = this;
+    const { index, rival } = target;
+    const { off, against, listed } = this.state;
+    const of = JSON.stringify([index, rival, against]);
     if (this.listedOf === of && this.listed === listed) return;
     const units = await this.latest(run, this.ranked());
-    const all = await this.latest(run, this.answers.evidenceOf(index, NONE));
+    const all = await this.latest(run, evidenceFor(this.answers, index, rival, NONE));
     if (units === null || all === null) return;
     const longer = this.listedOf === of && this.listed < listed;
     this.units.list(units.slice(0, listed), all.contributions, longer);
@@ -379,10 +385,7 @@ class PhotoPage {
     this.listedOf = of;
     this.listed = listed;
     this.layout.more.hidden = listed >= this.answers.photo.units;
-    this.layout.unitsTitle.replaceChildren(
-      `${titleCase(this.answers.noun)}s that speak ${against ? "against" : "for"} `,
-      h("em", {}, breakable(this.labels[index])),
-    );
+    this.layout.titleUnits(target, against);
   }
 
   drawPredictions() {
@@ -398,7 +401,8 @@ class PhotoPage {
       { off: this.state.off.size, noun: this.answers.noun, direct: this.direct },
       {
         chosen: this.state.class,
-        choose: (index) => this.change({ class: index }),
+        rival: this.state.rival,
+        choose: (index) => this.chooseClass(index),
         preview: (index) => this.map.preview(index),
       },
     );
@@ -430,18 +434,16 @@ class PhotoPage {
   drawEvidence() {
     const { evidence: place, brush } = this.layout;
     const { evidence } = this.map;
-    const { answers, labels, state, without } = this;
+    const { answers, state } = this;
     place.replaceChildren();
     if (!state.region.size || !evidence) return;
     const clear = () => {
       brush.focus();
       this.change({ region: new Set() });
     };
-    const { logits } = without;
-    const classes = [...new Set([...largest(logits, this.first.length), state.class])];
     const rows = answers.exact
-      ? exactRows(classes, labels, answers.algebra.evidence(state.region, state.off), logits)
-      : [measuredRow(labels[state.class], evidence.map, state.region)];
+      ? exactRows(this.target, answers.algebra, state, this.without.logits)
+      : [measuredRow(this.target, evidence.map, state.region)];
     place.append(...evidenceTable(rows, state.region.size, answers, clear));
   }
 }

@@ -3,6 +3,7 @@ import { bar } from "./charts.js";
 import { breakable, cell, h, rowHead, small, tableHead } from "./dom.js";
 import { number } from "./numbers.js";
 import { site } from "./site.js";
+/** @import { Values } from "./maps.js" */
 /** @import { HeadFacts } from "./photo-answers.js" */
 
 /** What a part is, where its name does not say. */
@@ -23,14 +24,19 @@ const HELD =
   "constants.";
 
 /**
- * The parts of a class's logit, which add up to it, with all heads on.
+ * The parts of a class's logit, or of its margin over a rival, which add up to it, with all heads
+ * on.
  * @param {HeadFacts} heads
  * @param {number} index
- * @param {number} logit
+ * @param {number | null} rival
+ * @param {Values} logits
  * @param {number} off How many heads are off.
  */
-export const partsSection = (heads, index, logit, off) => {
-  const values = heads.parts.map(({ logits }) => logits[index]);
+export const partsSection = (heads, index, rival, logits, off) => {
+  /** @param {Values} of */
+  const valueOf = (of) => of[index] - (rival === null ? 0 : of[rival]);
+  const values = heads.parts.map((part) => valueOf(part.logits));
+  const logit = valueOf(logits);
   const low = Math.min(0, ...values, logit);
   const high = Math.max(0, ...values, logit);
   /**
@@ -46,9 +52,12 @@ export const partsSection = (heads, index, logit, off) => {
       cell(number(value, 3, true), "n"),
       cell(bar(value, null, null, low, high), "bars"),
     );
-  const noun = site.scores.number;
+  const noun = rival === null ? site.scores.number : "margin";
+  const over =
+    rival === null ? [] : [" over ", h("em", { class: "against" }, breakable(site.labels[rival]))];
+  const label = h("em", {}, breakable(site.labels[index]));
   return [
-    h("h2", {}, `What makes up the ${noun} of `, h("em", {}, breakable(site.labels[index]))),
+    h("h2", {}, `What makes up the ${noun} of `, label, over),
     h(
       "div",
       { class: "scroll" },

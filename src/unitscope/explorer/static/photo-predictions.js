@@ -13,6 +13,7 @@ import { site } from "./site.js";
  * What the rows of predictions do.
  * @typedef {object} PredictionActions
  * @property {number} chosen The class whose map is shown.
+ * @property {number | null} rival The class that it is explained against.
  * @property {(index: number) => void} choose
  * @property {(index: number) => void} preview
  */
@@ -32,7 +33,8 @@ const UNCHANGED = 5e-4;
  * @param {Values | null} before Probabilities with all units on, where some are off.
  * @param {PredictionActions} actions
  */
-const predictionRow = (index, label, prediction, before, { chosen, choose, preview }) => {
+const predictionRow = (index, label, prediction, before, actions) => {
+  const { chosen, rival, choose, preview } = actions;
   const share = prediction.shares?.[index] ?? 0;
   const amount = h("span", { class: "amount" });
   amount.style.width = `${100 * share}%`;
@@ -40,10 +42,11 @@ const predictionRow = (index, label, prediction, before, { chosen, choose, previ
   const changed = Math.abs(change) < UNCHANGED ? "±0" : `${number(100 * change, 1, true)} points`;
   const { kind, number: noun } = site.scores;
   const logit = `${noun} ${number(prediction.logits[index], 2)}`;
+  const role = index === rival ? h("span", { class: "role" }, " against") : null;
   const below = [kind === "probabilities" ? "" : logit, before ? changed : ""];
   const properties = {
     type: "button",
-    class: "prediction",
+    class: index === rival ? "prediction rival" : "prediction",
     "aria-pressed": String(index === chosen),
     onclick: () => choose(index),
     onpointerenter: () => preview(index),
@@ -58,7 +61,7 @@ const predictionRow = (index, label, prediction, before, { chosen, choose, previ
       h(
         "span",
         { class: "named" },
-        h("span", { class: "label" }, breakable(label)),
+        h("span", { class: "label" }, breakable(label), role),
         prediction.shares && h("span", { class: "share" }, percent(share)),
       ),
       prediction.shares && h("span", { class: "amounts", "aria-hidden": "true" }, amount),
@@ -68,7 +71,7 @@ const predictionRow = (index, label, prediction, before, { chosen, choose, previ
 };
 
 /**
- * A list of predictions. A chosen class that is not among the top ones stands at its end.
+ * A list of predictions. Chosen classes that are not among the top ones stand at its end.
  * @param {string} title
  * @param {string[]} labels
  * @param {Prediction} prediction
@@ -77,7 +80,8 @@ const predictionRow = (index, label, prediction, before, { chosen, choose, previ
  * @param {PredictionActions} actions
  */
 const ranking = (title, labels, prediction, before, top, actions) => {
-  const classes = top.includes(actions.chosen) ? top : [...top, actions.chosen];
+  const { chosen, rival } = actions;
+  const classes = [...new Set([...top, chosen, ...(rival === null ? [] : [rival])])];
   const rows = classes.map((index) =>
     predictionRow(index, labels[index], prediction, before, actions),
   );
@@ -128,7 +132,7 @@ export const predictionOf = (logits) => ({
  * @param {Prediction} prediction
  * @param {number} index
  */
-const shareOf = ({ logits, shares }, index) =>
+export const shareOf = ({ logits, shares }, index) =>
   shares ? percent(shares[index]) : `${site.scores.number} ${number(logits[index], 2)}`;
 
 /**

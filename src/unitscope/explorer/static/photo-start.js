@@ -173,3 +173,12 @@ export const startPage = (trouble) => {
     howExplained(),
   );
 };
+
+/** What is shown while the network explains a photo. */
+export const showWaiting = () =>
+  show(
+    "Explaining",
+    "photo",
+    h("h1", { tabindex: "-1" }, "Explaining the photo …"),
+    h("p", { class: "soft", role: "status" }, "The network is running."),
+  );

@@ -4,11 +4,12 @@ import { setOf, wholeOf, written } from "./sets.js";
 /**
  * @typedef {object} PhotoState
  * @property {number} class The class whose map is shown.
+ * @property {number | null} rival The class that the chosen one is explained against.
  * @property {Set<number>} off The units that are off.
  * @property {Set<number>} region The cells of the marked region.
  * @property {number} opacity Of the map, in percent.
  * @property {number} level Of the contour, in percent of the scale; 0 for none.
- * @property {boolean} against Whether units against the class are listed.
+ * @property {boolean} against Whether units against the class, or for the rival, are listed.
  * @property {number} listed How many units are listed.
  * @property {number | null} head The head of attention whose own map is shown.
  */
@@ -25,9 +26,12 @@ const LISTED = 24;
  */
 export const stateOf = (query, photo, classes, first) => {
   const { rows, cols } = photo.map;
+  const index = wholeOf(query.get("class"), classes - 1) ?? first;
+  const rival = wholeOf(query.get("against"), classes - 1);
   const listed = Math.floor(Number(query.get("list"))) || LISTED;
   return {
-    class: wholeOf(query.get("class"), classes - 1) ?? first,
+    class: index,
+    rival: rival === index ? null : rival,
     off: setOf(query.get("off"), photo.units),
     region: setOf(query.get("region"), rows * cols),
     opacity: wholeOf(query.get("opacity"), 100) ?? 100,
@@ -51,6 +55,7 @@ export const addressed = (state, first) => {
   const changed = (value, usual) => (value === usual ? "" : String(value));
   return {
     class: changed(state.class, first),
+    against: state.rival === null ? "" : String(state.rival),
     off: written(state.off),
     region: written(state.region),
     opacity: changed(state.opacity, 100),

@@ -12,6 +12,36 @@ const THUMB = 96;
 // Milliseconds of a frame that go to thumbnails.
 const FILLING = 8;
 
+/** @typedef {"all on" | "first off" | "first on"} UnitChoice */
+
+/** How many units "First … off" and "All but the first … off" speak of. */
+export const MANY = 10;
+
+/**
+ * The units that are off after a choice.
+ * @param {UnitChoice} choice
+ * @param {number[]} ranked
+ * @param {Set<number>} off Those that are off before.
+ * @returns {Set<number>}
+ */
+export const offBy = (choice, ranked, off) => {
+  if (choice === "all on") return new Set();
+  if (choice === "first off") return new Set([...off, ...ranked.slice(0, MANY)]);
+  return new Set(ranked.slice(MANY).sort((a, b) => a - b));
+};
+
+/**
+ * Units by what they add, most first; those that take most away first, if `against`.
+ * @param {Values} contributions
+ * @param {boolean} against
+ */
+export const rankedUnits = (contributions, against) => {
+  const sign = against ? 1 : -1;
+  return [...contributions.keys()].sort(
+    (a, b) => sign * (contributions[a] - contributions[b]) || a - b,
+  );
+};
+
 /**
  * The network's part of the photo, small, to lay maps of units on.
  * @param {HTMLImageElement} picture
@@ -164,7 +194,7 @@ export class UnitList {
         type: "button",
         class: "look",
         "aria-pressed": "false",
-        "aria-label": `the map of ${this.answers.nameOf(unit)}`,
+        "aria-label": `its map: ${this.answers.nameOf(unit)}`,
         onclick: () => this.look(unit),
       },
       "its map",
