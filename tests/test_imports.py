@@ -24,6 +24,7 @@ ROOMS = {
     "files": "",
     "interrupts": "",
     "drawable": "",
+    "plurals": "",
     "geometry": "",
     "labels": "",
     "inputs": """

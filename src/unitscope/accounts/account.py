@@ -16,7 +16,11 @@ from unitscope.accounts.checks import Check, checks_of
 from unitscope.accounts.heads import HeadsStory
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
-from unitscope.attribution.explanation import Explanation, UnitContribution
+from unitscope.attribution.explanation import (
+    Explanation,
+    UnitContribution,
+    Units,
+)
 from unitscope.attribution.scores import Scores
 from unitscope.drawable import Drawable
 from unitscope.errors import LayerError
@@ -161,7 +165,7 @@ def accounts(
     *,
     top: int = 5,
     classes: Sequence[int | str] | None = None,
-    units: Sequence[int] | None = None,
+    units: Units | None = None,
     unit_count: int = 8,
 ) -> Iterator[Account]:
     """Give the account of every explained photo, one after the other.
@@ -182,7 +186,7 @@ def accounts(
             shown = class_indices(photo.labels, classes)
         first = shown[0]
 
-        off = [photo.maximal_unit(first)] if units is None else list(units)
+        off = photo.maximal_unit(first) if units is None else units
         ablation = Ablation.of(photo, off)
         stories, turning = _units_of(photo, first, unit_count)
         heads = None

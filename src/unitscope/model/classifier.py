@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.effects import Effect
-from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.head import Head
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
@@ -214,7 +214,7 @@ class Classifier:
         self,
         x: Input,
         layer: str | None = None,
-        units: int | Sequence[int] = 0,
+        units: Units = 0,
         *,
         also: Mapping[str, Any] | None = None,
         batch_size: int = 16,
@@ -234,7 +234,7 @@ class Classifier:
         self,
         x: Input,
         layer: str | None = None,
-        units: int | Sequence[int] = (),
+        units: Units = (),
         *,
         effect: Effect = "total",
         also: Mapping[str, Any] | None = None,
@@ -256,7 +256,7 @@ class Classifier:
     def forward_without(
         self,
         x: Input,
-        units: int | Sequence[int],
+        units: Units,
         layer: str | None = None,
         *,
         also: Mapping[str, Any] | None = None,

@@ -159,6 +159,8 @@ class Explainer:
         """The head for a batch, which may itself show where a local answer can be given."""
         shape = tuple(batch.shape[1:])
         structure = self.structures.at(shape)
+        if structure.residual is not None:
+            question.check_heads_alone()
         compiled = structure.layers_of_best_local()
         names = tuple(subject.name for subject in subjects)
         photos = Photos(batch.detach(), names, self.network.calling)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -20,6 +19,7 @@ from unitscope.attribution.effects import (
     no_direct_effect,
 )
 from unitscope.attribution.exact_heads import ExactHead
+from unitscope.attribution.explanation import Units
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError
@@ -44,13 +44,11 @@ from unitscope.tracing.layers import (
     without_units,
 )
 
-ChosenUnits: TypeAlias = int | Sequence[int]
-
 
 def unit_maps(
     batches: Iterable[Asked],
     layer: str,
-    units: ChosenUnits,
+    units: Units,
 ) -> UnitMaps:
     """The maps of chosen units of a layer, one forward pass a batch."""
     if layer == HEADS:
@@ -71,7 +69,7 @@ def unit_maps(
 def ablation(
     batches: Iterator[Asked],
     layer: str | None,
-    units: ChosenUnits,
+    units: Units,
     effect: Effect = "total",
 ) -> Ablation:
     """The ablation of units of a layer, or of the explained map where it is None."""
@@ -92,7 +90,7 @@ def ablation(
 def _measured_ablation(
     batches: Iterable[Asked],
     layer: str,
-    units: ChosenUnits,
+    units: Units,
 ) -> Ablation:
     """The ablation of units of a layer, measured by a second forward pass."""
     before, after, parts = [], [], []
@@ -131,7 +129,7 @@ def _measured_ablation(
 
 
 def logits_without(
-    asked: Asked, units: ChosenUnits, layer: str | None
+    asked: Asked, units: Units, layer: str | None
 ) -> Float[Tensor, "batch class"]:
     """Logits of a real forward pass with units of the explained map at zero."""
     explainer, batch, _ = asked
@@ -152,7 +150,7 @@ def logits_without(
 
 
 def _logits_without_head_units(
-    explainer: Explainer, head: ExactHead, batch: Tensor, units: ChosenUnits
+    explainer: Explainer, head: ExactHead, batch: Tensor, units: Units
 ) -> Float[Tensor, "batch class"]:
     """The same at the maps that an exact head reads, where its pools read them."""
     structure = explainer.structures.at(tuple(batch.shape[1:]))
@@ -172,12 +170,12 @@ def _logits_without_heads(
     explainer: Explainer,
     head: ResidualHead,
     batch: Tensor,
-    units: ChosenUnits,
+    units: Units,
 ) -> Float[Tensor, "batch class"]:
     """The same with heads of attention silent, wherever the network calls them."""
     path = explainer.structures.at(tuple(batch.shape[1:])).stream
     assert path is not None
-    chosen = check_units(units, head.map_shape[0], HEADS)
+    chosen = head.chosen(units)
     keep = torch.ones((1, head.map_shape[0]))
     keep[:, chosen] = 0
     network = explainer.network
@@ -192,6 +190,8 @@ def activations(asked: Asked, layers: Sequence[str]) -> Activations:
     structure = explainer.structures.at(tuple(batch.shape[1:]))
     names = tuple(dict.fromkeys(layers))
     path = structure.stream if HEADS in names else None
+    if HEADS in names and path is None:
+        raise structure.without_heads()
     modules = tuple(name for name in names if path is None or name != HEADS)
     chosen = [find_map_layer(structure.layers, name) for name in modules]
     heads: HeadActivity | None = None
@@ -270,7 +270,7 @@ def _passed_by_stream(
 
 
 def _layer_and_units(
-    explainer: Explainer, batch: Tensor, layer: str, units: ChosenUnits
+    explainer: Explainer, batch: Tensor, layer: str, units: Units
 ) -> tuple[Layer, list[int]]:
     structure = explainer.structures.at(tuple(batch.shape[1:]))
     found = find_map_layer(structure.layers, layer)

@@ -83,6 +83,16 @@ class Structure:
             f"{self.stream_refusal}"
         )
 
+    def without_heads(self) -> LayerError:
+        """The error where attention heads are asked for, and there is no account of them."""
+        why = self.stream_refusal or "the network has no attention"
+        if self.head is not None:
+            why = f"the answer is exact, and its units are those of '{self.head.layer}'"
+        return LayerError(
+            f"there are no '{HEADS}' to explain: {why}; leave out layer (--layer), or name "
+            "one that model.layers() lists"
+        )
+
     def has_head_at(self, layer: str) -> bool:
         """Whether a layer's output is the feature map of the exact head."""
         head = self.head
@@ -173,6 +183,8 @@ class Structures:
         residual = structure.residual
         if residual is not None and method is None and layer in (None, HEADS):
             return residual
+        if layer == HEADS:
+            raise structure.without_heads()
         if layer is None and exact is not None:
             layer = exact.layer
         key = (layer, method or DEFAULT_METHOD)

@@ -22,7 +22,6 @@ from unitscope.errors import InputError, LayerError, near_matches
 from unitscope.residual.head import ResidualHead
 from unitscope.residual.replacement import HeadMeans, Replacement
 from unitscope.residual.stream import Stream
-from unitscope.tracing.layers import check_units
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -214,7 +213,7 @@ class ResidualExplanation(Explanation):
         return int(self.contributions_of(which)[:, 0].mean(dim=0).argmax())
 
     def classes_of_unit(
-        self, unit: int, count: int = 3
+        self, unit: int | str, count: int = 3
     ) -> list[tuple[str, float]]:
         """The classes to which a head gives most on average, and what it gives."""
         chosen = self._chosen_units(unit)[0]
@@ -251,8 +250,7 @@ class ResidualExplanation(Explanation):
         return dataclasses.replace(joined, stream=stream)
 
     def _chosen_units(self, units: Units) -> list[int]:
-        heads = self.feature_map.shape[1]
-        return check_units(units, heads, "the list of attention heads")
+        return self.head.chosen(units)
 
     def _of(self, values: Tensor, classes: Classes | None) -> Tensor:
         """The values of some classes, which are along axis 1."""
