@@ -14,6 +14,7 @@ import unitscope
 from residual.small_vits import Attention, SmallVit, cases, joined, made, photos
 from residual.test_spellings import assert_close, check_algebra, explained
 from unitscope.attribution.local_head import LocalHead
+from unitscope.errors import HeadError
 
 NO_STREAM = "nor can the residual stream be followed: "
 
@@ -70,6 +71,24 @@ class RolledMap(SmallVit):
 
     def tokens(self, x: Tensor) -> Tensor:
         patches = self.embed(x).roll((1, 1), (2, 3)).flatten(2).transpose(1, 2)
+        first = self.first.expand(len(x), -1, -1)
+        return torch.cat([first, patches], dim=1) + self.position
+
+
+class CutOneByOne(SmallVit):
+    """Patches are slices of the photo: nothing says where a stacked tensor lay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 64, 12)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        pieces = [
+            x[:, :, row : row + 8, col : col + 8].flatten(1)
+            for row in range(0, 24, 8)
+            for col in range(0, 32, 8)
+        ]
+        patches = self.linear(torch.stack(pieces, dim=1))
         first = self.first.expand(len(x), -1, -1)
         return torch.cat([first, patches], dim=1) + self.position
 
@@ -137,6 +156,14 @@ def test_local_answers_say_why_there_is_no_stream(name: str) -> None:
     assert isinstance(head, LocalHead)
     assert NO_STREAM in head.reason
     assert reason in head.reason.split(NO_STREAM)[1]
+
+
+def test_patches_cut_one_by_one_are_refused_with_a_remedy() -> None:
+    model = unitscope.wrap(made(CutOneByOne))
+    with pytest.raises(
+        HeadError, match="patches, and where these lie, cannot be told: cut the"
+    ):
+        model.explain(photos(1))
 
 
 @pytest.mark.slow

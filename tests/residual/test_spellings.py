@@ -589,3 +589,48 @@ def test_the_algebra(
         )
     )
     check_algebra(explained(network, photos()))
+
+
+def unfolded(x: Tensor) -> Tensor:
+    windows = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5)
+    return windows.reshape(len(x), -1, 3 * 64)
+
+
+def reshaped(x: Tensor) -> Tensor:
+    pieces = x.reshape(len(x), 3, 3, 8, 4, 8).permute(0, 2, 4, 1, 3, 5)
+    return pieces.flatten(3).flatten(1, 2)
+
+
+CUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "F.unfold": lambda x: F.unfold(x, 8, stride=8).transpose(1, 2),
+    "nn.Unfold": lambda x: nn.Unfold(8, stride=8)(x).mT,
+    "Tensor.unfold": unfolded,
+    "reshape and permute": reshaped,
+    "einsum": lambda x: torch.einsum(
+        "nchpwq->nhwcpq", x.reshape(len(x), 3, 3, 8, 4, 8)
+    ).reshape(len(x), 12, 3 * 64),
+}
+
+
+class Cut(SmallVit):
+    """Patches are cut out and go through a linear layer, as a convolution would do it."""
+
+    def __init__(self, cut: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.cut = cut
+
+    def tokens(self, x: Tensor) -> Tensor:
+        patches = F.linear(
+            self.cut(x), self.embed.weight.flatten(1), self.embed.bias
+        )
+        first = self.first.expand(len(x), -1, -1)
+        return torch.cat([first, patches], dim=1) + self.position
+
+
+@pytest.mark.parametrize("name", cases(CUTS, "Tensor.unfold", "einsum"))
+def test_patches_cut_in_every_spelling(name: str) -> None:
+    expected = explained(made(SmallVit), photos())
+    explanation = explained(made(lambda: Cut(CUTS[name])), photos())
+    assert_close(explanation.logits, expected.logits)
+    assert_close(explanation.cams, expected.cams)
+    assert explanation.grid == expected.grid and explanation.grid.traced

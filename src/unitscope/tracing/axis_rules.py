@@ -37,8 +37,10 @@ from unitscope.tracing.functions import (
 from unitscope.tracing.joining import joined
 from unitscope.tracing.reordering import (
     flipped,
+    is_permutation,
     moved,
     permuted,
+    respelled,
     reversed_axes,
     rolled,
     rotated,
@@ -85,6 +87,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(AXIS_REORDERINGS, _of_first(swapped)),
     **dict.fromkeys(("movedim", "moveaxis"), _of_first(moved)),
     "permute": _of_first(permuted),
+    "einsum": _of_first(respelled),
     "T": _of_first(reversed_axes),
     **dict.fromkeys(RESHAPES, _of_first(reshaped)),
     **dict.fromkeys(SELECTIONS, _of_first(selected)),
@@ -127,7 +130,8 @@ def followed(call: FunctionCall) -> Layout | None:
 
     if call.name == "__setitem__":
         return written(call)
-    if call.name in CELL_MIXERS or call.name.startswith("fft_"):
+    mixes = call.name in CELL_MIXERS or call.name.startswith("fft_")
+    if mixes and not is_permutation(call):
         return no_roles
 
     layout = _by_rule(call)
