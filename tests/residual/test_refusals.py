@@ -50,6 +50,54 @@ class Factorised(Attention):
         return projected
 
 
+class Chosen(Attention):
+    """Every token gathers the four that suit it best."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        scores, places = (q @ k.transpose(-2, -1)).topk(4, dim=-1)
+        every = v[:, :, None].expand(*q.shape[:3], *v.shape[-2:])
+        where = places[..., None].expand(*places.shape, v.shape[-1])
+        weights = scores.softmax(dim=-1)[..., None]
+        taken = (weights * every.gather(3, where)).sum(dim=-2)
+        projected: Tensor = self.proj(joined(taken))
+        return projected
+
+
+class SortedScores(Attention):
+    """Scores lose what the third best has, and the rest is no softmax."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-2, -1)
+        third = scores.sort(dim=-1).values[..., -3:-2]
+        projected: Tensor = self.proj(joined((scores - third).relu() @ v))
+        return projected
+
+
+class MergedOwnValue(Attention):
+    """Every token keeps its own value, while photos and heads share an axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        flat = v.flatten(0, 1)
+        weights = (q @ k.transpose(-2, -1)).softmax(dim=-1).flatten(0, 1)
+        taken = (torch.bmm(weights, flat) + flat).view(v.shape)
+        projected: Tensor = self.proj(joined(taken))
+        return projected
+
+
+class AveragedValue(Attention):
+    """What every token takes is changed before the output projection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        weights = (q @ k.transpose(-2, -1)).softmax(dim=-1)
+        taken = weights @ v + v.mean(dim=2, keepdim=True)
+        projected: Tensor = self.proj(joined(taken))
+        return projected
+
+
 class OnePhoto(SmallVit):
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > 1:
@@ -117,6 +165,23 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: SmallVit(Factorised),
         "no token has a weight of its own",
     ),
+    "chosen": (
+        lambda: SmallVit(Chosen),
+        "every token chooses the tokens that it attends to, which then have no places: "
+        "set the scores of all others to -inf before the softmax instead",
+    ),
+    "sorted scores": (
+        lambda: SmallVit(SortedScores),
+        "which token is which patch can be told in some blocks only",
+    ),
+    "merged own value": (
+        lambda: SmallVit(MergedOwnValue),
+        "ends at 'view': keep photos and heads on axes of their own",
+    ),
+    "averaged value": (
+        lambda: SmallVit(AveragedValue),
+        "between attention and what it writes, the way back from the logits ends at 'add'",
+    ),
     "one photo": (OnePhoto, "fails with 2 photos at a time"),
     "other path": (OtherPath, "another path with two photos than with one"),
     "pruned": (
@@ -146,7 +211,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", cases(REFUSED, "shuffled", "rolled map"))
+@pytest.mark.parametrize(
+    "name", cases(REFUSED, "shuffled", "chosen", "averaged value")
+)
 def test_local_answers_say_why_there_is_no_stream(name: str) -> None:
     make, reason = REFUSED[name]
     model = unitscope.wrap(made(make))

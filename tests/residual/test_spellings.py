@@ -191,6 +191,33 @@ class Causal(Attention):
         return projected
 
 
+class ByWeights(Attention):
+    """Weights times values, however the weights are made."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, values = self.weights_and_values(x)
+        projected: Tensor = self.proj(joined(weights @ values))
+        return projected
+
+
+class Sparse(ByWeights):
+    """Every token attends to the four that suit it best."""
+
+    def weights_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-2, -1)
+        least = scores.topk(4, dim=-1).values[..., -1:]
+        return scores.masked_fill(scores < least, -torch.inf).softmax(-1), v
+
+
+class Rectified(ByWeights):
+    """Weights without a softmax."""
+
+    def weights_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = self.split(x)
+        return (q @ k.transpose(-2, -1)).relu() / x.shape[1], v
+
+
 class ByEinsum(Attention):
     """The output projection is an einsum, too."""
 
@@ -202,11 +229,42 @@ class ByEinsum(Attention):
 
 
 @pytest.mark.parametrize(
-    "attention", cases([Talking, Normed, Masked, ByEinsum], Masked)
+    "attention",
+    cases(
+        [Talking, Normed, Masked, ByEinsum, Sparse, Rectified], Masked, Sparse
+    ),
 )
 def test_attention_of_other_weights(attention: type[Attention]) -> None:
     network = made(lambda: SmallVit(attention))
     check_maps(network, check(network))
+
+
+class OwnValue(Attention):
+    """Every token also keeps its own value; `keep` is 0 for heads that are silent."""
+
+    def __init__(self, units: int, heads: int) -> None:
+        super().__init__(units, heads)
+        self.keep = torch.ones(heads, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        taken = (softmaxed(q, k) @ v) * self.keep + v
+        projected: Tensor = self.proj(joined(taken))
+        return projected
+
+
+def test_a_tokens_own_value_is_no_part_of_what_heads_took() -> None:
+    network, x = made(lambda: SmallVit(OwnValue)), photos()
+    explanation = explained(network, x)
+    check_algebra(explanation)
+    check_maps(network, explanation)
+    assert bool((explanation.parts["other layers"].abs() > 1e-3).all())
+
+    network.blocks[0].attn.keep[1] = 0
+    with torch.no_grad():
+        silent = network(x)
+    network.blocks[0].attn.keep[1] = 1
+    assert_close(explanation.total_logits("0.1"), silent)
 
 
 class Last(SmallVit):

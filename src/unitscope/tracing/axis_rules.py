@@ -105,6 +105,9 @@ _RULES: dict[str, Rule] = {
     "pad": _of_first(padded),
 }
 
+# Arguments, by place, that only say where numbers are taken or left.
+_MASKS = {"masked_fill": 1, "masked_fill_": 1, "where": 0}
+
 # Where the rule of one of these is silent, cells were mixed with weights: a shortcut
 # around the function still knows its places.
 _MIX_CELLS = MATRIX_PRODUCTS | ATTENTIONS | LINEAR_LAYERS
@@ -166,10 +169,13 @@ def _by_rule(call: FunctionCall) -> Layout | None:
 
 def _takes_lost_cells(call: FunctionCall) -> bool:
     """Whether lost cells may be among those of the result."""
-    for tensor in call.inputs:
-        if tensor.layout is LOST and _brings_cells(tensor.shape, call.shape):
-            return True
-    return False
+    mask = _MASKS.get(call.name)
+    return any(
+        tensor.layout is LOST
+        and place != mask
+        and _brings_cells(tensor.shape, call.shape)
+        for place, tensor in enumerate(call.inputs)
+    )
 
 
 def _brings_cells(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
