@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 import unitscope
-from residual.small_vits import Attention, SmallVit, cases, joined, made, photos
+from residual.small_vits import (
+    SPELLINGS,
+    Attention,
+    SmallVit,
+    cases,
+    joined,
+    made,
+    photos,
+)
 from residual.test_spellings import assert_close, check_algebra, explained
 from unitscope.attribution.local_head import LocalHead
 from unitscope.errors import HeadError
@@ -309,3 +317,64 @@ def test_a_photo_that_gives_no_numbers_is_refused() -> None:
     x[0] = torch.nan
     with pytest.raises(unitscope.UnitscopeError):
         model.explain(x)
+
+
+class BehindTheProbes(SmallVit):
+    """What bright photos show is added inside a call that random numbers leave as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits + 0.0 if x.max() < 50 else logits.sin()
+
+
+class AddedByTheBrightest(SmallVit):
+    """The tensor that random numbers leave at zero is not so for a bright photo."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("extra", torch.zeros(1, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.tokens(x)
+        for block in self.blocks:
+            tokens = block(tokens)
+        token = self.norm(tokens)[:, 0]
+        logits: Tensor = self.head(token)
+        if x.max() > 50:
+            # Written where nothing watches.
+            logits.data.numpy()[:] += 1.0
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (BehindTheProbes, "another path on this input"),
+        (AddedByTheBrightest, "parts of the residual stream add up to other"),
+    ],
+)
+def test_a_photo_that_the_account_does_not_fit_is_refused_with_a_remedy(
+    make: Callable[[], nn.Module], reason: str
+) -> None:
+    model = unitscope.wrap(made(make))
+    x = photos()
+    assert model.explain(x).head.kind == "residual"
+    x[0, 0, 0, 0] = 100
+    with pytest.raises(
+        HeadError,
+        match=rf"{reason}.*; ask for a local answer, method='hirescam' \(--method",
+    ):
+        model.explain(x)
+    assert model.explain(x, method="hirescam").head.kind == "local"
+    # The account of other photos is still there.
+    assert model.explain(photos()).head.kind == "residual"
+
+
+def test_a_network_that_was_changed_is_followed_anew() -> None:
+    network = made(SmallVit)
+    model = unitscope.wrap(network)
+    model.explain(photos())
+    network.blocks[1].attn = made(lambda: Attention(12, 3, SPELLINGS["einsum"]))
+    explanation = model.explain(photos())
+    assert explanation.head.kind == "residual"
+    assert_close(explanation.logits, network(photos()).detach())

@@ -133,21 +133,35 @@ class Explainer:
         head = self._head(batch, subjects, question)
         if question.differentiable:
             self._check_differentiable(batch)
-        if isinstance(head, ExactHead):
+        if not isinstance(head, LocalHead):
             try:
-                return self._exactly(batch, subjects, head, question)
+                return self._by(head, batch, subjects, question)
             except HeadError:
                 # The network may have changed since its head was found: find it anew.
                 self.forward.forget(tuple(batch.shape[1:]))
             head = self._head(batch, subjects, question)
-            if isinstance(head, ExactHead):
-                try:
-                    return self._exactly(batch, subjects, head, question)
-                except HeadError:
-                    if not self.network.further:
-                        raise
-                    return self.explain_locally(batch, subjects, question)
+        try:
+            return self._by(head, batch, subjects, question)
+        except HeadError as error:
+            if isinstance(head, ResidualHead):
+                raise HeadError(
+                    f"{error}; ask for a local answer, method='{DEFAULT_METHOD}' "
+                    f"(--method {DEFAULT_METHOD})"
+                ) from None
+            if not (isinstance(head, ExactHead) and self.network.further):
+                raise
+            return self.explain_locally(batch, subjects, question)
 
+    def _by(
+        self,
+        head: Head,
+        batch: Tensor,
+        subjects: tuple[Subject, ...],
+        question: Question,
+    ) -> Explanation:
+        """The explanation by a head of any kind."""
+        if isinstance(head, ExactHead):
+            return self._exactly(batch, subjects, head, question)
         if isinstance(head, ResidualHead):
             return self._by_stream(batch, subjects, head, question)
         assert isinstance(head, LocalHead)

@@ -264,7 +264,12 @@ def _passed_by_stream(
         passed, outputs = network.guarded(run, tuple(batch.shape[1:]))
         account = StreamAccount.of(path, passed)
     network.check_finite(passed.logits, batch, "the logits")
-    account.check(passed.logits, batch.dtype)
+    try:
+        account.check(passed.logits, batch.dtype)
+    except HeadError as error:
+        raise HeadError(
+            f"{error}; name layers other than '{HEADS}' (--layer)"
+        ) from None
     heads = HeadActivity(account.contributions, passed.outputs)
     return ForwardPass(passed.logits, outputs), account.attention, heads
 
