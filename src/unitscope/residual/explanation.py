@@ -105,8 +105,9 @@ class ResidualExplanation(Explanation):
         pass. Raises LayerError where there is no such MLP, and ModelError where the
         network has changed since.
         """
-        given = self.stream.neurons(self._mlp(block))
-        return given[:, :, self._classes_or_all(classes)]
+        return self.stream.neurons(
+            self._mlp(block), self._classes_or_all(classes)
+        )
 
     def _mlps(self) -> list[str]:
         """The names of all MLPs."""
