@@ -117,3 +117,20 @@ def test_heads_are_refused_with_a_reason_where_there_are_none(
     ):
         with pytest.raises(LayerError, match=r"the answer is exact.*leave out"):
             ask()
+
+
+def test_local_answers_say_that_the_account_of_heads_is_there(
+    model: Classifier, gap: Classifier, x: torch.Tensor
+) -> None:
+    local = model.explain(photos(1), method="gradcam").head
+    assert isinstance(local, LocalHead)
+    assert "an account of heads, tokens and MLPs" in local.instead
+    of_exact = gap.explain(x, method="gradcam").head
+    assert isinstance(of_exact, LocalHead)
+    assert "an exact answer" in of_exact.instead
+    last = torch.nn.Linear(5, 5)
+    pooled = made(
+        lambda: torch.nn.Sequential(SmallVit(), torch.nn.Tanh(), last)
+    )
+    alone = unitscope.wrap(pooled).explain(photos(1)).head
+    assert isinstance(alone, LocalHead) and not alone.instead

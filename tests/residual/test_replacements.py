@@ -86,7 +86,8 @@ class TwoHeads(SmallVit):
         token = self.norm(tokens)[:, 0]
         first = self.head(token)
         if self.scale:
-            return first * torch.arange(1.0, 6)
+            scaled: Tensor = first * torch.arange(1.0, 6)
+            return scaled
         both: Tensor = (first + self.other(first if self.shared else token)) / 2
         return both
 

@@ -142,11 +142,18 @@ class _Summaries:
         self._as_json = as_json
         self._network: dict[str, Any] | None = None
         self._photos: list[Any] = []
+        # Each once, however many photos it is about.
+        self._notes: dict[str, None] = {}
 
     def add(self, account: Account) -> None:
         """Summarise an account."""
         if not self._as_json:
+            from unitscope.attribution.local_head import LocalHead
+
             self._photos.append(_account_text(account))
+            head = account.explanation.head
+            if isinstance(head, LocalHead) and head.instead:
+                self._notes[head.instead] = None
             return
 
         from unitscope.accounts import record
@@ -162,7 +169,7 @@ class _Summaries:
                 "explanation", network=self._network, photos=self._photos
             )
             return
-        say("\n".join(self._photos))
+        say("\n".join([*self._photos, *self._notes]))
         if reports:
             say(f"report: {reports[-1]}")
 

@@ -214,7 +214,7 @@ class Explainer:
         assert isinstance(head, LocalHead)
         names = " and ".join(map(repr, self.network.further.values))
         reason = f"the head depends on {names}, and differs from photo to photo"
-        head = dataclasses.replace(head, reason=reason)
+        head = dataclasses.replace(head, reason=reason, instead="")
         return self._locally(batch, subjects, head, question)
 
     def _exactly(

@@ -83,6 +83,16 @@ class Structure:
             f"{self.stream_refusal}"
         )
 
+    @property
+    def instead(self) -> str:
+        """Which answer that adds up there is beside a local one, in a sentence, or ""."""
+        if self.head is None and self.residual is None:
+            return ""
+        answer = "an exact answer, whose maps add up to the logits"
+        if self.residual is not None:
+            answer = "an account of heads, tokens and MLPs that adds up to the logits"
+        return f"The network also has {answer}: leave out --method and --layer for it."
+
     def without_heads(self) -> LayerError:
         """The error where attention heads are asked for, and there is no account of them."""
         why = self.stream_refusal or "the network has no attention"
@@ -350,7 +360,7 @@ class Structures:
             trace = self._up_to_logits(example, trace, structure.ending)
 
             def find() -> LocalHead:
-                return find_local(
+                head = find_local(
                     network.module,
                     example,
                     trace,
@@ -361,6 +371,7 @@ class Structures:
                     photos=photos,
                     ending=structure.ending,
                 )
+                return dataclasses.replace(head, instead=structure.instead)
 
             return network.guarded(find, shape)
 
