@@ -227,9 +227,27 @@ class ResidualExplanation(Explanation):
         """What the heads of every block give together, through all tokens."""
         given = self.contributions_of(classes)
         units = range(given.shape[2])
-        block = [self.head.block_of(unit) for unit in units]
+        return self._by_block(
+            given, [self.head.block_of(unit) for unit in units]
+        )
+
+    def block_writes_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class block"]:
+        """What the MLPs of every block write: those between its attention and the next."""
+        written = [
+            self._of(each, classes) for each in self.stream.account.written
+        ]
+        empty = self._of(self.logits, classes)[..., None][..., :0]
+        given = torch.stack(written, dim=-1) if written else empty
+        return self._by_block(given, self.stream.path.blocks_of_mlps)
+
+    def _by_block(
+        self, given: Float[Tensor, "batch class each"], blocks: Sequence[int]
+    ) -> Float[Tensor, "batch class block"]:
         sums = given.new_zeros((*given.shape[:2], len(self.head.blocks)))
-        return sums.index_add(2, torch.tensor(block).to(given.device), given)
+        where = torch.tensor(blocks, dtype=torch.long, device=given.device)
+        return sums.index_add(2, where, given)
 
     def parts_error(self) -> float:
         """How far the sum of all parts is from the logits, relative to the largest one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -93,6 +94,12 @@ class StreamPath:
             if isinstance(step, Written) and step.is_mlp
         }
         return dict(sorted(found.items()))
+
+    @property
+    def blocks_of_mlps(self) -> list[int]:
+        """The block of every MLP: it writes behind its attention, and before the next."""
+        calls = [call.index for call in self.calls]
+        return [max(bisect.bisect(calls, index) - 1, 0) for index in self.mlps]
 
     def with_neurons(self, place: int) -> StreamPath:
         """The same path, of which one MLP is read neuron by neuron."""
