@@ -24,6 +24,7 @@ ROOMS = {
     "files": "",
     "interrupts": "",
     "drawable": "",
+    "plurals": "",
     "geometry": "",
     "labels": "",
     "inputs": """
@@ -32,7 +33,7 @@ ROOMS = {
         keyword_transforms adapting batches further subjects
         """,
     "tracing": """
-        blame functions arguments outputs taps ending roles axes function_call reordering
+        blame functions arguments outputs mode taps ending roles axes function_call reordering
         reshaping selecting windows combining joining axis_rules calls output_words
         output_choice calling trace layers
         cuts stages

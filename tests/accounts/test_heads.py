@@ -65,10 +65,13 @@ def test_effects_of_heads_are_those_of_real_passes(
 def test_heads_have_signed_maps_and_blocks_add_up(vit_account: Account) -> None:
     heads, explanation = vit_account.heads, vit_account.explanation
     assert heads is not None and len(vit_account.units) == 4
+    assert isinstance(explanation, ResidualExplanation)
     first = vit_account.classes[0]
     given = explanation.contributions_of(first)[0, 0]
     by_block = given.reshape(2, HEADS).sum(dim=1).tolist()
     assert heads.by_block == pytest.approx(by_block, abs=1e-5)
+    written = [float(each[0, first]) for each in explanation.writes.values()]
+    assert heads.mlps_by_block == pytest.approx(written, abs=1e-5)
     # The maps of all heads add up to the class's map.
     maps = heads.maps.maps[0].sum(dim=0)
     assert torch.allclose(maps, explanation.cams_of(first)[0, 0], atol=1e-4)
@@ -100,7 +103,7 @@ def test_an_ablation_says_which_effect_it_is(
     )
     assert (total.effect, total.exact) == ("total", False)
     assert (direct.effect, direct.exact) == ("direct", True)
-    assert "direct effect" in repr(direct) and "1 heads" in repr(direct)
+    assert "direct effect" in repr(direct) and "1 head " in repr(direct)
     assert torch.allclose(total.after, vit.forward_without(photo, 1), atol=1e-5)
     network = vit.module
     assert isinstance(network, TinyVit)

@@ -167,6 +167,28 @@ def test_an_interrupted_merge_is_not_read_as_an_atlas(
     assert contents(merge([part], merged).path) == contents(part)
 
 
+def test_the_same_merge_again_finds_its_work_done(
+    folder: Path, model: Classifier, tmp_path: Path
+) -> None:
+    """As after a kill between the manifest, which comes last, and the lock's end."""
+    parts = [
+        scan(
+            model, folder, tmp_path / f"part{which}", part=(which, 3), **OPTIONS
+        ).path
+        for which in (1, 2)
+    ]
+    merged = merge(parts, tmp_path / "merged").path
+    before = contents(merged)
+    assert merge(parts, merged).path == merged and contents(merged) == before
+
+    with pytest.raises(AtlasError, match="holds an atlas: name another folder"):
+        merge(parts[:1], merged)
+    rows = next((merged / "rows").iterdir())
+    rows.write_bytes(rows.read_bytes() + b"x")
+    with pytest.raises(AtlasError, match="holds an atlas: name another folder"):
+        merge(parts, merged)
+
+
 def test_a_killed_scan_resumes_to_the_same_atlas(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -582,5 +582,5 @@ def test_a_photo_is_found_again_after_the_program_has_gone_elsewhere(
     assert explanation.subjects[0].picture().size == (40, 30)
     assert (
         repr(explanation)
-        == "<Explanation of 1 photos: 6 units of 16×16 cells, 5 classes>"
+        == "<Explanation of 1 photo: 6 units of 16×16 cells, 5 classes>"
     )

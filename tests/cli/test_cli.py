@@ -405,7 +405,7 @@ def test_a_local_answer_may_be_asked_of_a_network_with_an_exact_head(
         (["--method", "gradcam"], None, "gradcam"),
         (["--layer", "conv1"], "conv1", "hirescam"),
     ):
-        status, _, _ = run(
+        status, printed, _ = run(
             capsys,
             "explain",
             photo,
@@ -416,6 +416,14 @@ def test_a_local_answer_may_be_asked_of_a_network_with_an_exact_head(
             *options,
         )
         assert status == 0
+        also = (
+            "The network also has an exact answer, whose maps add up to the logits: leave "
+            "out --method and --layer for it."
+        )
+        assert printed.count(also) == 1
+        assert also in " ".join(
+            (out / "report.html").read_text("utf-8").split()
+        )
         record = json.loads((out / "explanation.json").read_text("utf-8"))
         answer = record["photos"][0]["answer"]
         assert record["network"]["head"]["exact"] and not answer["exact"]

@@ -26,6 +26,7 @@ from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.kernels import filters
 from unitscope.model import Classifier, wrap
 from unitscope.network_facts import NetworkFacts
+from unitscope.plurals import plural
 from unitscope.render import diagram, figure, save
 from unitscope.render.diagram_svg import svg
 from unitscope.render.figures import FIGURES
@@ -43,7 +44,6 @@ from unitscope.render.words import (
     number,
     percent,
     place,
-    plural,
     power,
     shorten,
     slug,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -78,6 +79,34 @@ def test_a_report_tells_the_parts_and_the_heads(
         assert check_.statement in text
 
 
+def test_blocks_are_drawn_with_what_heads_and_mlps_give(
+    shown: dict[str, Any], vit_account: Account
+) -> None:
+    heads = vit_account.heads
+    assert heads is not None
+    drawn = str(shown["heads"]["blocks"])
+    for block, (of_heads, of_mlps) in enumerate(
+        zip(heads.by_block, heads.mlps_by_block, strict=True)
+    ):
+        words = number(of_heads, sign=True), number(of_mlps, sign=True)
+        assert f"block {block}: heads {words[0]}, MLPs {words[1]}" in drawn
+    # One scale: as tall as the numbers say.
+    bars = re.findall(r'height="([0-9.]+)" class="(for|against|mlp)"', drawn)
+    tall = {
+        kind: [
+            float(height) for height, each in bars if (each == "mlp") == kind
+        ]
+        for kind in (False, True)
+    }
+    unit = tall[False][0] / abs(heads.by_block[0])
+    for heights, values in (
+        (tall[False], heads.by_block),
+        (tall[True], heads.mlps_by_block),
+    ):
+        expected = [max(abs(value) * unit, 0.5) for value in values]
+        assert heights == pytest.approx(expected, abs=0.3)
+
+
 def test_no_words_of_other_answers_are_said(
     page: Page, vit_account: Account
 ) -> None:
@@ -117,7 +146,7 @@ def test_a_notebook_shows_all_parts_and_names_heads(
     assert "All parts add up to the logit" in text and "embedding" in text
     assert "head 1.0" in text
     off = Page(f"<div>{html(explanation.ablate([1]))}</div>").text
-    assert "without heads 0.1" in off
+    assert "without head 0.1" in off
     ablated = Page(f"<div>{html(vit_account.ablation)}</div>").text
     assert "Without heads 0.1 and 1.0, total effect" in ablated
 

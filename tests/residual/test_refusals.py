@@ -11,9 +11,18 @@ import torch
 from torch import Tensor, nn
 
 import unitscope
-from residual.small_vits import Attention, SmallVit, cases, joined, made, photos
+from residual.small_vits import (
+    SPELLINGS,
+    Attention,
+    SmallVit,
+    cases,
+    joined,
+    made,
+    photos,
+)
 from residual.test_spellings import assert_close, check_algebra, explained
 from unitscope.attribution.local_head import LocalHead
+from unitscope.errors import HeadError
 
 NO_STREAM = "nor can the residual stream be followed: "
 
@@ -49,6 +58,54 @@ class Factorised(Attention):
         return projected
 
 
+class Chosen(Attention):
+    """Every token gathers the four that suit it best."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        scores, places = (q @ k.transpose(-2, -1)).topk(4, dim=-1)
+        every = v[:, :, None].expand(*q.shape[:3], *v.shape[-2:])
+        where = places[..., None].expand(*places.shape, v.shape[-1])
+        weights = scores.softmax(dim=-1)[..., None]
+        taken = (weights * every.gather(3, where)).sum(dim=-2)
+        projected: Tensor = self.proj(joined(taken))
+        return projected
+
+
+class SortedScores(Attention):
+    """Scores lose what the third best has, and the rest is no softmax."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-2, -1)
+        third = scores.sort(dim=-1).values[..., -3:-2]
+        projected: Tensor = self.proj(joined((scores - third).relu() @ v))
+        return projected
+
+
+class MergedOwnValue(Attention):
+    """Every token keeps its own value, while photos and heads share an axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        flat = v.flatten(0, 1)
+        weights = (q @ k.transpose(-2, -1)).softmax(dim=-1).flatten(0, 1)
+        taken = (torch.bmm(weights, flat) + flat).view(v.shape)
+        projected: Tensor = self.proj(joined(taken))
+        return projected
+
+
+class AveragedValue(Attention):
+    """What every token takes is changed before the output projection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        weights = (q @ k.transpose(-2, -1)).softmax(dim=-1)
+        taken = weights @ v + v.mean(dim=2, keepdim=True)
+        projected: Tensor = self.proj(joined(taken))
+        return projected
+
+
 class OnePhoto(SmallVit):
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > 1:
@@ -70,6 +127,24 @@ class RolledMap(SmallVit):
 
     def tokens(self, x: Tensor) -> Tensor:
         patches = self.embed(x).roll((1, 1), (2, 3)).flatten(2).transpose(1, 2)
+        first = self.first.expand(len(x), -1, -1)
+        return torch.cat([first, patches], dim=1) + self.position
+
+
+class CutOneByOne(SmallVit):
+    """Patches are slices of the photo: nothing says where a stacked tensor lay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 64, 12)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        pieces = [
+            x[:, :, row : row + 8, col : col + 8].flatten(1)
+            for row in range(0, 24, 8)
+            for col in range(0, 32, 8)
+        ]
+        patches = self.linear(torch.stack(pieces, dim=1))
         first = self.first.expand(len(x), -1, -1)
         return torch.cat([first, patches], dim=1) + self.position
 
@@ -97,6 +172,23 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "factorised": (
         lambda: SmallVit(Factorised),
         "no token has a weight of its own",
+    ),
+    "chosen": (
+        lambda: SmallVit(Chosen),
+        "every token chooses the tokens that it attends to, which then have no places: "
+        "set the scores of all others to -inf before the softmax instead",
+    ),
+    "sorted scores": (
+        lambda: SmallVit(SortedScores),
+        "which token is which patch can be told in some blocks only",
+    ),
+    "merged own value": (
+        lambda: SmallVit(MergedOwnValue),
+        "ends at 'view': keep photos and heads on axes of their own",
+    ),
+    "averaged value": (
+        lambda: SmallVit(AveragedValue),
+        "between attention and what it writes, the way back from the logits ends at 'add'",
     ),
     "one photo": (OnePhoto, "fails with 2 photos at a time"),
     "other path": (OtherPath, "another path with two photos than with one"),
@@ -127,7 +219,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", cases(REFUSED, "shuffled", "rolled map"))
+@pytest.mark.parametrize(
+    "name", cases(REFUSED, "shuffled", "chosen", "averaged value")
+)
 def test_local_answers_say_why_there_is_no_stream(name: str) -> None:
     make, reason = REFUSED[name]
     model = unitscope.wrap(made(make))
@@ -137,6 +231,14 @@ def test_local_answers_say_why_there_is_no_stream(name: str) -> None:
     assert isinstance(head, LocalHead)
     assert NO_STREAM in head.reason
     assert reason in head.reason.split(NO_STREAM)[1]
+
+
+def test_patches_cut_one_by_one_are_refused_with_a_remedy() -> None:
+    model = unitscope.wrap(made(CutOneByOne))
+    with pytest.raises(
+        HeadError, match="patches, and where these lie, cannot be told: cut the"
+    ):
+        model.explain(photos(1))
 
 
 @pytest.mark.slow
@@ -215,3 +317,64 @@ def test_a_photo_that_gives_no_numbers_is_refused() -> None:
     x[0] = torch.nan
     with pytest.raises(unitscope.UnitscopeError):
         model.explain(x)
+
+
+class BehindTheProbes(SmallVit):
+    """What bright photos show is added inside a call that random numbers leave as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits + 0.0 if x.max() < 50 else logits.sin()
+
+
+class AddedByTheBrightest(SmallVit):
+    """The tensor that random numbers leave at zero is not so for a bright photo."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("extra", torch.zeros(1, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.tokens(x)
+        for block in self.blocks:
+            tokens = block(tokens)
+        token = self.norm(tokens)[:, 0]
+        logits: Tensor = self.head(token)
+        if x.max() > 50:
+            # Written where nothing watches.
+            logits.data.numpy()[:] += 1.0
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (BehindTheProbes, "another path on this input"),
+        (AddedByTheBrightest, "parts of the residual stream add up to other"),
+    ],
+)
+def test_a_photo_that_the_account_does_not_fit_is_refused_with_a_remedy(
+    make: Callable[[], nn.Module], reason: str
+) -> None:
+    model = unitscope.wrap(made(make))
+    x = photos()
+    assert model.explain(x).head.kind == "residual"
+    x[0, 0, 0, 0] = 100
+    with pytest.raises(
+        HeadError,
+        match=rf"{reason}.*; ask for a local answer, method='hirescam' \(--method",
+    ):
+        model.explain(x)
+    assert model.explain(x, method="hirescam").head.kind == "local"
+    # The account of other photos is still there.
+    assert model.explain(photos()).head.kind == "residual"
+
+
+def test_a_network_that_was_changed_is_followed_anew() -> None:
+    network = made(SmallVit)
+    model = unitscope.wrap(network)
+    model.explain(photos())
+    network.blocks[1].attn = made(lambda: Attention(12, 3, SPELLINGS["einsum"]))
+    explanation = model.explain(photos())
+    assert explanation.head.kind == "residual"
+    assert_close(explanation.logits, network(photos()).detach())

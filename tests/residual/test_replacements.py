@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import unitscope
 from residual.small_vits import SmallVit, made, photos
@@ -66,3 +69,61 @@ def test_patches_that_are_read_directly_are_no_part_of_the_heads() -> None:
         mean = network.norm(tokens)[:, 1:].mean(dim=1)
         real = mean @ network.head.weight[:, 12:].T
     assert_close(parts["patches read directly"], real)
+
+
+class TwoHeads(SmallVit):
+    """The mean of two heads, as of distilled networks; or one whose logits are scaled."""
+
+    def __init__(self, scale: bool = False, shared: bool = False) -> None:
+        super().__init__()
+        self.other = nn.Linear(5 if shared else 12, 5)
+        self.scale, self.shared = scale, shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.tokens(x)
+        for block in self.blocks:
+            tokens = block(tokens)
+        token = self.norm(tokens)[:, 0]
+        first = self.head(token)
+        if self.scale:
+            scaled: Tensor = first * torch.arange(1.0, 6)
+            return scaled
+        both: Tensor = (first + self.other(first if self.shared else token)) / 2
+        return both
+
+
+HEADED: dict[str, Callable[[], nn.Module]] = {
+    "one layer": SmallVit,
+    "two layers": TwoHeads,
+    "scaled": lambda: TwoHeads(scale=True),
+    "one layer behind the other": lambda: TwoHeads(shared=True),
+}
+
+
+@pytest.mark.parametrize("make", HEADED.values(), ids=HEADED)
+def test_some_classes_are_a_part_of_all(make: Callable[[], nn.Module]) -> None:
+    explanation = explained(unitscope.wrap(made(make)), photos(2))
+    chosen = [3, 0]
+    neurons, maps = explanation.neurons(1), explanation.head_maps([1, 5])
+    assert_close(explanation.neurons(1, chosen), neurons[:, :, chosen])
+    assert_close(explanation.head_maps([1, 5], chosen), maps[:, :, chosen])
+
+
+def test_only_the_classes_asked_for_are_computed() -> None:
+    network = made(SmallVit)
+    network.head = nn.Linear(12, 2000)
+    explanation = explained(unitscope.wrap(network), photos(1))
+
+    def cost(ask: Callable[..., Tensor], classes: list[int] | None) -> float:
+        with FlopCounterMode(display=False) as counter:
+            ask(classes)
+        return float(counter.get_total_flops())
+
+    def maps(classes: list[int] | None) -> Tensor:
+        return explanation.head_maps([1, 5], classes)
+
+    def neurons(classes: list[int] | None) -> Tensor:
+        return explanation.neurons(1, classes)
+
+    for ask in (maps, neurons):
+        assert cost(ask, [3]) < cost(ask, None) / 3

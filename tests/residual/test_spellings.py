@@ -191,6 +191,33 @@ class Causal(Attention):
         return projected
 
 
+class ByWeights(Attention):
+    """Weights times values, however the weights are made."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, values = self.weights_and_values(x)
+        projected: Tensor = self.proj(joined(weights @ values))
+        return projected
+
+
+class Sparse(ByWeights):
+    """Every token attends to the four that suit it best."""
+
+    def weights_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-2, -1)
+        least = scores.topk(4, dim=-1).values[..., -1:]
+        return scores.masked_fill(scores < least, -torch.inf).softmax(-1), v
+
+
+class Rectified(ByWeights):
+    """Weights without a softmax."""
+
+    def weights_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = self.split(x)
+        return (q @ k.transpose(-2, -1)).relu() / x.shape[1], v
+
+
 class ByEinsum(Attention):
     """The output projection is an einsum, too."""
 
@@ -202,11 +229,42 @@ class ByEinsum(Attention):
 
 
 @pytest.mark.parametrize(
-    "attention", cases([Talking, Normed, Masked, ByEinsum], Masked)
+    "attention",
+    cases(
+        [Talking, Normed, Masked, ByEinsum, Sparse, Rectified], Masked, Sparse
+    ),
 )
 def test_attention_of_other_weights(attention: type[Attention]) -> None:
     network = made(lambda: SmallVit(attention))
     check_maps(network, check(network))
+
+
+class OwnValue(Attention):
+    """Every token also keeps its own value; `keep` is 0 for heads that are silent."""
+
+    def __init__(self, units: int, heads: int) -> None:
+        super().__init__(units, heads)
+        self.keep = torch.ones(heads, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        taken = (softmaxed(q, k) @ v) * self.keep + v
+        projected: Tensor = self.proj(joined(taken))
+        return projected
+
+
+def test_a_tokens_own_value_is_no_part_of_what_heads_took() -> None:
+    network, x = made(lambda: SmallVit(OwnValue)), photos()
+    explanation = explained(network, x)
+    check_algebra(explanation)
+    check_maps(network, explanation)
+    assert bool((explanation.parts["other layers"].abs() > 1e-3).all())
+
+    network.blocks[0].attn.keep[1] = 0
+    with torch.no_grad():
+        silent = network(x)
+    network.blocks[0].attn.keep[1] = 1
+    assert_close(explanation.total_logits("0.1"), silent)
 
 
 class Last(SmallVit):
@@ -589,3 +647,48 @@ def test_the_algebra(
         )
     )
     check_algebra(explained(network, photos()))
+
+
+def unfolded(x: Tensor) -> Tensor:
+    windows = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5)
+    return windows.reshape(len(x), -1, 3 * 64)
+
+
+def reshaped(x: Tensor) -> Tensor:
+    pieces = x.reshape(len(x), 3, 3, 8, 4, 8).permute(0, 2, 4, 1, 3, 5)
+    return pieces.flatten(3).flatten(1, 2)
+
+
+CUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "F.unfold": lambda x: F.unfold(x, 8, stride=8).transpose(1, 2),
+    "nn.Unfold": lambda x: nn.Unfold(8, stride=8)(x).mT,
+    "Tensor.unfold": unfolded,
+    "reshape and permute": reshaped,
+    "einsum": lambda x: torch.einsum(
+        "nchpwq->nhwcpq", x.reshape(len(x), 3, 3, 8, 4, 8)
+    ).reshape(len(x), 12, 3 * 64),
+}
+
+
+class Cut(SmallVit):
+    """Patches are cut out and go through a linear layer, as a convolution would do it."""
+
+    def __init__(self, cut: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.cut = cut
+
+    def tokens(self, x: Tensor) -> Tensor:
+        patches = F.linear(
+            self.cut(x), self.embed.weight.flatten(1), self.embed.bias
+        )
+        first = self.first.expand(len(x), -1, -1)
+        return torch.cat([first, patches], dim=1) + self.position
+
+
+@pytest.mark.parametrize("name", cases(CUTS, "Tensor.unfold", "einsum"))
+def test_patches_cut_in_every_spelling(name: str) -> None:
+    expected = explained(made(SmallVit), photos())
+    explanation = explained(made(lambda: Cut(CUTS[name])), photos())
+    assert_close(explanation.logits, expected.logits)
+    assert_close(explanation.cams, expected.cams)
+    assert explanation.grid == expected.grid and explanation.grid.traced

@@ -394,6 +394,23 @@ def test_what_was_moved_about_is_said_not_to_be_traced(
             4 * UNITS,
         ),
         (lambda x: F.max_pool2d(x, 2).flatten(2).mT, 16, UNITS),
+        (
+            lambda x: (
+                x.unfold(2, 2, 2)
+                .unfold(-2, size=2, step=2)
+                .permute(0, 2, 3, 1, 4, 5)
+                .reshape(1, 6, 4 * UNITS)
+            ),
+            16,
+            4 * UNITS,
+        ),
+        (
+            lambda x: torch.einsum(
+                "nchpwq -> nhwpqc", x.reshape(1, UNITS, 2, 2, 3, 2)
+            ).reshape(1, 6, 4 * UNITS),
+            16,
+            4 * UNITS,
+        ),
     ],
 )
 def test_merged_cells_lie_in_the_middle_of_the_cells_they_merge(

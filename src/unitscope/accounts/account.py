@@ -18,7 +18,11 @@ from unitscope.accounts.rival import rival_of
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
 from unitscope.attribution.contrast import Contrast
-from unitscope.attribution.explanation import Explanation, UnitContribution
+from unitscope.attribution.explanation import (
+    Explanation,
+    UnitContribution,
+    Units,
+)
 from unitscope.attribution.flip import Flip
 from unitscope.attribution.scores import Scores
 from unitscope.drawable import Drawable
@@ -168,7 +172,7 @@ def accounts(
     *,
     top: int = 5,
     classes: Sequence[int | str] | None = None,
-    units: Sequence[int] | None = None,
+    units: Units | None = None,
     unit_count: int = 8,
     against: int | str | None = None,
 ) -> Iterator[Account]:
@@ -192,7 +196,7 @@ def accounts(
             shown = class_indices(photo.labels, classes)
         first = shown[0]
 
-        off = [photo.maximal_unit(first)] if units is None else list(units)
+        off = photo.maximal_unit(first) if units is None else units
         ablation = Ablation.of(photo, off)
         stories, turning = _units_of(photo, first, unit_count)
         heads = None

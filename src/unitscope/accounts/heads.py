@@ -15,11 +15,12 @@ class HeadsStory:
 
     `maps` are what the patches gave through single heads, signed, in logits: the mean of
     a map is the head's part from the patches. `by_block` is what all heads of every block
-    gave, through all tokens.
+    gave, through all tokens; `mlps_by_block` what its MLPs wrote.
     """
 
     maps: UnitMaps
     by_block: tuple[float, ...]
+    mlps_by_block: tuple[float, ...]
 
     @classmethod
     def of(
@@ -42,7 +43,8 @@ class HeadsStory:
             names=tuple(map(head.unit_name, chosen)),
         )
         blocks = photo.block_contributions_of(index)[0, 0]
-        return cls(maps, tuple(blocks.tolist()))
+        mlps = photo.block_writes_of(index)[0, 0]
+        return cls(maps, tuple(blocks.tolist()), tuple(mlps.tolist()))
 
     def from_patches(self, unit: int) -> float:
         """What a head gave through the patches, in logits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from unitscope.atlas.scan.folder import (
     remove_files,
     remove_scan,
 )
-from unitscope.atlas.storage import write_summaries
+from unitscope.atlas.storage import shards_in, write_summaries
 from unitscope.errors import AtlasError
 from unitscope.files import make_folder, written_whole
 
@@ -35,7 +36,8 @@ def merge(
 
     The result is that of a single scan of all these shards. Concepts depend on the
     thresholds of the whole: add them by `scan` with `concepts`. Shards that are in no
-    part can be scanned into the result like into any other atlas.
+    part can be scanned into the result like into any other atlas. Where `out` holds the
+    merge of these very parts already, it stays as it is.
 
     Raises AtlasError where the parts are of different models, data sets or parameters,
     or have a shard in common.
@@ -46,9 +48,12 @@ def merge(
             "there is nothing to merge: name the atlases of the parts"
         )
     folder = Path(out)
-    _check_free(folder)
     _check_parts(atlases)
     owners = _owners(atlases)
+    if _is_merged(atlases[0], owners, folder):
+        # As where a merge was killed when all but its lock was done.
+        return Atlas.open(folder)
+    _check_free(folder)
 
     is_new = not folder.exists()
     with locked(folder):
@@ -70,6 +75,29 @@ def _check_free(folder: Path) -> None:
         raise AtlasError(
             f"'{folder}' holds an atlas: name another folder for the merged one"
         )
+
+
+def _is_merged(first: Atlas, owners: dict[int, Path], folder: Path) -> bool:
+    """Whether a folder holds what these very parts merge into, and nothing added since."""
+    manifest = checked_manifest(folder)
+    if manifest is None or manifest["status"] != _status(first, owners):
+        return False
+    same = (
+        identity_of(manifest) == identity_of(first.manifest)
+        and same_answers(manifest, first.manifest)
+        and manifest["layers"] == first.manifest["layers"]
+        and manifest.get("concepts") is None
+        and set(shards_in(folder)) == set(owners)
+    )
+    return same and all(
+        _same_bytes(source / file, folder / file)
+        for shard, source in owners.items()
+        for file in _files(first, shard)
+    )
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _check_parts(atlases: Sequence[Atlas]) -> None:
@@ -143,13 +171,18 @@ def _merge(
 
     merged = Atlas(folder, manifest)
     scanned = write_findings(merged)
-    complete = len(owners) == manifest["parameters"]["shards"]
     manifest |= {
-        "status": "complete" if complete else "part",
+        "status": _status(merged, owners),
         "scanned": scanned,
         "ablation": write_ablation_tables(merged),
     }
     write_manifest(folder, manifest)
+
+
+def _status(atlas: Atlas, owners: dict[int, Path]) -> str:
+    """What a merge of these shards is in the end."""
+    is_whole = len(owners) == atlas.manifest["parameters"]["shards"]
+    return "complete" if is_whole else "part"
 
 
 def _copy_files(first: Atlas, owners: dict[int, Path], folder: Path) -> None:

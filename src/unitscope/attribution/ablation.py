@@ -16,6 +16,7 @@ from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.drawable import Drawable
 from unitscope.inputs.subjects import Subject
+from unitscope.plurals import plural
 
 
 class Change(NamedTuple):
@@ -64,11 +65,9 @@ class Ablation(Drawable):
         how = "exact" if self.exact else "measured"
         if self.effect is not None:
             how = f"{self.effect} effect"
-        units = f"{len(self.units)} {self.maps.noun}s"
-        photos = len(self.before)
-        return (
-            f"<Ablation of {units} of '{self.layer}' on {photos} photos, {how}>"
-        )
+        units = plural(len(self.units), self.maps.noun)
+        photos = plural(len(self.before), "photo")
+        return f"<Ablation of {units} of '{self.layer}' on {photos}, {how}>"
 
     @classmethod
     def of(

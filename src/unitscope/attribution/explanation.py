@@ -38,12 +38,14 @@ from unitscope.geometry import Grid, lay_on_photo
 from unitscope.inputs.further import Further
 from unitscope.inputs.photos import PhotoSource
 from unitscope.inputs.subjects import Subject
+from unitscope.plurals import plural
 from unitscope.tracing.layers import check_units, checked_count, recording
 
 # Units per chunk where each ablation is a real forward pass.
 _UNITS_AT_ONCE = 16
 
-Units: TypeAlias = int | Sequence[int] | Tensor
+Units: TypeAlias = int | str | Sequence[int | str] | Tensor
+"""Numbers of units, or names of those that have them: attention heads ("3.5")."""
 
 Kind = TypeVar("Kind", bound="Explanation")
 
@@ -93,16 +95,15 @@ class Explanation(Drawable, ABC):
 
     def __repr__(self) -> str:
         units, rows, cols = self.feature_map.shape[1:]
-        noun = f"{self.head.unit_noun}s"
-        maps = f"{units} {noun} of {rows}×{cols} cells"
-        off = f", {len(self.off)} {noun} off" if self.off else ""
+        noun = self.head.unit_noun
+        maps = f"{plural(units, noun)} of {rows}×{cols} cells"
+        off = f", {plural(len(self.off), noun)} off" if self.off else ""
         kind = "" if self.exact else f", local at '{self.layer}'"
         if self.head.maps_are_a_part:
             kind = f", {self.head.kind}"
-        classes = f"{len(self.labels)} classes"
-        return (
-            f"<Explanation of {len(self)} photos: {maps}, {classes}{off}{kind}>"
-        )
+        photos = plural(len(self), "photo")
+        classes = plural(len(self.labels), "class")
+        return f"<Explanation of {photos}: {maps}, {classes}{off}{kind}>"
 
     def __len__(self) -> int:
         return len(self.subjects)

@@ -21,7 +21,8 @@ class LocalHead(Head):
     it, else the last such layer before it; None where the whole network must run.
     `silent` says that a normalisation reads every cell of the map by itself, so that
     gradient · activation is 0 in each of them whatever the photo: what ignores a vector's
-    length has a gradient at right angles to it.
+    length has a gradient at right angles to it. `instead` says, in a sentence, which answer
+    that adds up the network has beside this one; it is empty where there is none.
     """
 
     kind = "local"
@@ -33,6 +34,7 @@ class LocalHead(Head):
     start: str | None
     silent: bool = False
     found_on: str = ""
+    instead: str = ""
 
     @property
     def attributes_by(self) -> Method:

@@ -12,26 +12,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from unitscope.interrupts import undone
 from unitscope.tracing.blame import called
 from unitscope.tracing.functions import SHAPE_KEEPERS
+from unitscope.tracing.mode import Mode
 
 _CONVERSIONS = ("to", "cpu", "cuda", "type_as")
 
 
-class ShapesOnly(TorchFunctionMode):
+class ShapesOnly(Mode):
     """Runs calls that involve a stand-in on shapes alone, and all others as they are."""
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def watch(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
+        """See Mode."""
         name = getattr(func, "__name__", "")
         if name in ("__get__", "__set__") or not _has_stand_in((args, kwargs)):
             return called(func, args, kwargs)

@@ -303,7 +303,7 @@ class Suffix:
             else:
                 shape = (len(output), *self.input_shape)
                 x = torch.empty(shape, device="meta", dtype=self.like.dtype)
-                contexts.enter_context(ShapesOnly())
+                contexts.enter_context(ShapesOnly().on())
             if self.start is not None and self.held is not None:
                 held = self.held.clone()
                 contexts.enter_context(

@@ -13,6 +13,7 @@ from torch import Tensor
 from unitscope.drawable import Drawable
 from unitscope.geometry import Grid, lay_on_photo
 from unitscope.inputs.subjects import Subject
+from unitscope.plurals import plural
 
 Held: TypeAlias = Literal["activations", "shares", "attention", "evidence"]
 """What the cells of a unit's map hold."""
@@ -43,9 +44,10 @@ class UnitMaps(Drawable):
 
     def __repr__(self) -> str:
         rows, cols = self.maps.shape[2:]
-        units, photos = len(self.units), len(self.maps)
+        units = plural(len(self.units), self.noun)
+        photos = plural(len(self.maps), "photo")
         return (
-            f"<UnitMaps of {units} {self.noun}s of '{self.layer}' on {photos} photos: "
+            f"<UnitMaps of {units} of '{self.layer}' on {photos}: "
             f"{rows}×{cols} cells>"
         )
 

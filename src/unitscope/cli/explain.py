@@ -151,13 +151,20 @@ class _Summaries:
         self._with_contrast = with_contrast
         self._network: dict[str, Any] | None = None
         self._photos: list[Any] = []
+        # Each once, however many photos it is about.
+        self._notes: dict[str, None] = {}
 
     def add(self, account: Account) -> None:
         """Summarise an account."""
         if not self._as_json:
+            from unitscope.attribution.local_head import LocalHead
+
             self._photos.append(_account_text(account))
             if self._with_contrast:
                 self._photos.append(_contrast_text(account))
+            head = account.explanation.head
+            if isinstance(head, LocalHead) and head.instead:
+                self._notes[head.instead] = None
             return
 
         from unitscope.accounts import record
@@ -173,7 +180,7 @@ class _Summaries:
                 "explanation", network=self._network, photos=self._photos
             )
             return
-        say("\n".join(self._photos))
+        say("\n".join([*self._photos, *self._notes]))
         if reports:
             say(f"report: {reports[-1]}")
 

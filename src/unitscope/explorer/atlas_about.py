@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 from unitscope.atlas.atlas import Atlas
 from unitscope.attribution.scores import Scores
+from unitscope.plurals import plural
 from unitscope.render.words import (
     number,
     percent,
-    plural,
     power,
     shape,
     shorten,

@@ -13,7 +13,8 @@ from torch import nn
 from unitscope.kernels import Filters, find_convolution, normalised
 from unitscope.kernels import filters as filters_of
 from unitscope.model import Classifier
-from unitscope.render.words import number, plural
+from unitscope.plurals import plural
+from unitscope.render.words import number
 from unitscope.tracing.layers import evaluating
 
 Plain = dict[str, Any]

@@ -20,7 +20,7 @@ from unitscope.explorer.bundle import bundle
 from unitscope.explorer.documents import Documents, photos_of
 from unitscope.files import clean_up, folder_written_whole
 from unitscope.model import Classifier
-from unitscope.render.words import plural
+from unitscope.plurals import plural
 
 INDEX = "index.html"
 SCRIPT = "explorer.js"

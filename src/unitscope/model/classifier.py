@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
 from unitscope.attribution.effects import Effect
-from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.flip import Flip, Flipping
 from unitscope.attribution.head import Head
 from unitscope.attribution.region import Region
@@ -225,7 +225,7 @@ class Classifier:
         self,
         x: Input,
         layer: str | None = None,
-        units: int | Sequence[int] = 0,
+        units: Units = 0,
         *,
         also: Mapping[str, Any] | None = None,
         batch_size: int = 16,
@@ -245,7 +245,7 @@ class Classifier:
         self,
         x: Input,
         layer: str | None = None,
-        units: int | Sequence[int] | None = (),
+        units: Units | None = (),
         *,
         region: Region | None = None,
         value: Values = 0.0,
@@ -280,7 +280,7 @@ class Classifier:
         self,
         x: Input,
         layer: str | None = None,
-        units: int | Sequence[int] | None = None,
+        units: Units | None = None,
         *,
         region: Region | None = None,
         value: Values = 0.0,
@@ -306,7 +306,7 @@ class Classifier:
         self,
         x: Input,
         layer: str | None = None,
-        units: int | Sequence[int] | None = None,
+        units: Units | None = None,
         **options: Any,
     ) -> Float[Tensor, "batch unit class"]:
         """The logits with every unit of a layer off in turn: see `ablations`."""
@@ -315,7 +315,7 @@ class Classifier:
     def forward_without(
         self,
         x: Input,
-        units: int | Sequence[int],
+        units: Units,
         layer: str | None = None,
         *,
         region: Region | None = None,

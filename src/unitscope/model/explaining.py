@@ -132,21 +132,35 @@ class Explainer:
         head = self._head(batch, subjects, question)
         if question.differentiable:
             self._check_differentiable(batch)
-        if isinstance(head, ExactHead):
+        if not isinstance(head, LocalHead):
             try:
-                return self._exactly(batch, subjects, head, question)
+                return self._by(head, batch, subjects, question)
             except HeadError:
                 # The network may have changed since its head was found: find it anew.
                 self.forward.forget(tuple(batch.shape[1:]))
             head = self._head(batch, subjects, question)
-            if isinstance(head, ExactHead):
-                try:
-                    return self._exactly(batch, subjects, head, question)
-                except HeadError:
-                    if not self.network.further:
-                        raise
-                    return self.explain_locally(batch, subjects, question)
+        try:
+            return self._by(head, batch, subjects, question)
+        except HeadError as error:
+            if isinstance(head, ResidualHead):
+                raise HeadError(
+                    f"{error}; ask for a local answer, method='{DEFAULT_METHOD}' "
+                    f"(--method {DEFAULT_METHOD})"
+                ) from None
+            if not (isinstance(head, ExactHead) and self.network.further):
+                raise
+            return self.explain_locally(batch, subjects, question)
 
+    def _by(
+        self,
+        head: Head,
+        batch: Tensor,
+        subjects: tuple[Subject, ...],
+        question: Question,
+    ) -> Explanation:
+        """The explanation by a head of any kind."""
+        if isinstance(head, ExactHead):
+            return self._exactly(batch, subjects, head, question)
         if isinstance(head, ResidualHead):
             return self._by_stream(batch, subjects, head, question)
         assert isinstance(head, LocalHead)
@@ -158,6 +172,8 @@ class Explainer:
         """The head for a batch, which may itself show where a local answer can be given."""
         shape = tuple(batch.shape[1:])
         structure = self.structures.at(shape)
+        if structure.residual is not None:
+            question.check_heads_alone()
         compiled = structure.layers_of_best_local()
         names = tuple(subject.name for subject in subjects)
         photos = Photos(batch.detach(), names, self.network.calling)
@@ -197,7 +213,7 @@ class Explainer:
         assert isinstance(head, LocalHead)
         names = " and ".join(map(repr, self.network.further.values))
         reason = f"the head depends on {names}, and differs from photo to photo"
-        head = dataclasses.replace(head, reason=reason)
+        head = dataclasses.replace(head, reason=reason, instead="")
         return self._locally(batch, subjects, head, question)
 
     def _exactly(

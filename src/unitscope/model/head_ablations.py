@@ -10,16 +10,13 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.effects import (
     Effect,
 )
-from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.explanation import Explanation, Units
 from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.unit_ablations import (
     UnitAblations,
 )
 from unitscope.attribution.value import Value
 from unitscope.model.explaining import Asked, explained
-from unitscope.model.inner_layers import (
-    ChosenUnits,
-)
 from unitscope.model.intervention import (
     Intervention,
     Piece,
@@ -62,7 +59,7 @@ def question_of(wanted: Intervention) -> Question:
     return Question(HEADS if wanted.layer == HEADS else None)
 
 
-def _units_of(explanation: Explanation, units: ChosenUnits | None) -> list[int]:
+def _units_of(explanation: Explanation, units: Units | None) -> list[int]:
     if units is None:
         return list(range(explanation.feature_map.shape[1]))
     return list(explanation.unit_maps(units).units)

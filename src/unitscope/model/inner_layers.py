@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from unitscope.attribution.activations import Activations, HeadActivity
 from unitscope.attribution.arrays import cell_means
+from unitscope.attribution.explanation import Units
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError
@@ -34,13 +34,11 @@ from unitscope.tracing.layers import (
     find_map_layer,
 )
 
-ChosenUnits: TypeAlias = int | Sequence[int]
-
 
 def unit_maps(
     batches: Iterable[Asked],
     layer: str,
-    units: ChosenUnits,
+    units: Units,
 ) -> UnitMaps:
     """The maps of chosen units of a layer, one forward pass a batch."""
     if layer == HEADS:
@@ -65,6 +63,8 @@ def activations(asked: Asked, layers: Sequence[str]) -> Activations:
     structure = explainer.structures.at(tuple(batch.shape[1:]))
     names = tuple(dict.fromkeys(layers))
     path = structure.stream if HEADS in names else None
+    if HEADS in names and path is None:
+        raise structure.without_heads()
     modules = tuple(name for name in names if path is None or name != HEADS)
     chosen = [find_map_layer(structure.layers, name) for name in modules]
     heads: HeadActivity | None = None
@@ -137,13 +137,18 @@ def _passed_by_stream(
         passed, outputs = network.guarded(run, tuple(batch.shape[1:]))
         account = StreamAccount.of(path, passed)
     network.check_finite(passed.logits, batch, "the logits")
-    account.check(passed.logits, batch.dtype)
+    try:
+        account.check(passed.logits, batch.dtype)
+    except HeadError as error:
+        raise HeadError(
+            f"{error}; name layers other than '{HEADS}' (--layer)"
+        ) from None
     heads = HeadActivity(account.contributions, passed.outputs)
     return ForwardPass(passed.logits, outputs), account.attention, heads
 
 
 def layer_and_units(
-    explainer: Explainer, batch: Tensor, layer: str, units: ChosenUnits | None
+    explainer: Explainer, batch: Tensor, layer: str, units: Units | None
 ) -> tuple[Layer, list[int]]:
     """The layer of a name, and the numbers of some of its units; of all when None.
 

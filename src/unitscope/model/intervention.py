@@ -14,14 +14,12 @@ from unitscope.attribution.effects import (
     Effect,
     check_effect,
 )
+from unitscope.attribution.explanation import Units
 from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.region import Region
 from unitscope.attribution.value import UnitMeans, Value
 from unitscope.errors import InputError
 from unitscope.model.explaining import Asked
-from unitscope.model.inner_layers import (
-    ChosenUnits,
-)
 from unitscope.residual.replacement import HeadMeans
 
 # What is put in place of units: a number, means over a data set, or other photos.
@@ -39,7 +37,7 @@ class Intervention:
     """
 
     layer: str | None
-    units: ChosenUnits | None
+    units: Units | None
     region: Region | None = None
     put: Put = 0.0
     effect: Effect = "total"

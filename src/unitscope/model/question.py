@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from unitscope.attribution.methods import METHODS
 from unitscope.errors import InputError
+from unitscope.residual.head import HEADS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,22 @@ class Question:
             raise InputError(
                 "bfloat16 answers carry no gradients: leave out precision or "
                 "differentiable"
+            )
+
+    def check_heads_alone(self) -> None:
+        """Raise InputError where more is asked of attention heads than their account."""
+        if self.layer != HEADS:
+            return
+        local = f"layer='{HEADS}' (--layer) for a local answer"
+        if self.differentiable:
+            raise InputError(
+                f"the account of {HEADS} carries no gradients: leave out "
+                f"differentiable=True, or {local}, which carries them"
+            )
+        if self.method is not None:
+            raise InputError(
+                f"the account of {HEADS} is exact, and no method makes it: leave out "
+                f"method (--method), or {local} by '{self.method}'"
             )
 
     @property

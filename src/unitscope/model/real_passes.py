@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.exact_heads import ExactHead
+from unitscope.attribution.explanation import Units
 from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.region import Region
 from unitscope.errors import InputError
 from unitscope.model.explaining import Asked, Explainer
 from unitscope.model.inner_layers import (
-    ChosenUnits,
     layer_and_units,
 )
 from unitscope.model.layer_ablations import rerun
@@ -24,7 +24,7 @@ from unitscope.tracing.layers import check_units
 
 def logits_without(
     asked: Asked,
-    units: ChosenUnits,
+    units: Units,
     layer: str | None,
     region: Region | None = None,
 ) -> Float[Tensor, "batch class"]:
@@ -58,7 +58,7 @@ def _logits_at_pools(
     explainer: Explainer,
     head: ExactHead,
     batch: Tensor,
-    units: ChosenUnits,
+    units: Units,
     change: MapChange,
 ) -> Float[Tensor, "batch class"]:
     """The same at the maps that an exact head reads, where its pools read them."""
@@ -79,12 +79,12 @@ def _logits_without_heads(
     explainer: Explainer,
     head: ResidualHead,
     batch: Tensor,
-    units: ChosenUnits,
+    units: Units,
 ) -> Float[Tensor, "batch class"]:
     """The same with heads of attention silent, wherever the network calls them."""
     path = explainer.structures.at(tuple(batch.shape[1:])).stream
     assert path is not None
-    chosen = check_units(units, head.map_shape[0], HEADS)
+    chosen = head.chosen(units)
     keep = torch.ones((1, head.map_shape[0]))
     keep[:, chosen] = 0
     network = explainer.network

@@ -86,6 +86,26 @@ class Structure:
             f"{self.stream_refusal}"
         )
 
+    @property
+    def instead(self) -> str:
+        """Which answer that adds up there is beside a local one, in a sentence, or ""."""
+        if self.head is None and self.residual is None:
+            return ""
+        answer = "an exact answer, whose maps add up to the logits"
+        if self.residual is not None:
+            answer = "an account of heads, tokens and MLPs that adds up to the logits"
+        return f"The network also has {answer}: leave out --method and --layer for it."
+
+    def without_heads(self) -> LayerError:
+        """The error where attention heads are asked for, and there is no account of them."""
+        why = self.stream_refusal or "the network has no attention"
+        if self.head is not None:
+            why = f"the answer is exact, and its units are those of '{self.head.layer}'"
+        return LayerError(
+            f"there are no '{HEADS}' to explain: {why}; leave out layer (--layer), or name "
+            "one that model.layers() lists"
+        )
+
     def has_head_at(self, layer: str) -> bool:
         """Whether a layer's output is the feature map of the exact head."""
         head = self.head
@@ -176,6 +196,8 @@ class Structures:
         residual = structure.residual
         if residual is not None and method is None and layer in (None, HEADS):
             return residual
+        if layer == HEADS:
+            raise structure.without_heads()
         if layer is None and exact is not None:
             layer = exact.layer
         key = (layer, method or DEFAULT_METHOD)
@@ -355,7 +377,7 @@ class Structures:
             trace = self._up_to_logits(example, trace, structure.ending)
 
             def find() -> LocalHead:
-                return find_local(
+                head = find_local(
                     network.module,
                     example,
                     trace,
@@ -366,6 +388,7 @@ class Structures:
                     photos=photos,
                     ending=structure.ending,
                 )
+                return dataclasses.replace(head, instead=structure.instead)
 
             return network.guarded(find, shape)
 

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 
 from unitscope.attribution.exact_heads import ExactHead
 from unitscope.network_facts import NetworkFacts
-from unitscope.render.words import clean, plural, shape
+from unitscope.plurals import plural
+from unitscope.render.words import clean, shape
 from unitscope.residual.head import ResidualHead
 from unitscope.tracing.stages import Stage
 

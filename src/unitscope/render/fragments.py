@@ -24,6 +24,7 @@ from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
 from unitscope.network_facts import NetworkFacts
+from unitscope.plurals import plural
 from unitscope.render import diagram
 from unitscope.render.colours import THIS_MAP, Scale
 from unitscope.render.diagram_svg import svg
@@ -47,7 +48,6 @@ from unitscope.render.words import (
     difference,
     number,
     percent,
-    plural,
     quantity_in_full,
     tick,
 )
@@ -228,7 +228,8 @@ def _name_and_units_off(explanation: Explanation) -> str:
     head = explanation.head
     units = ", ".join(map(head.unit_name, off[:5]))
     more = " …" if len(off) > 5 else ""
-    return f"{name}, without {head.unit_noun}s {units}{more}"
+    noun = head.unit_noun if len(off) == 1 else f"{head.unit_noun}s"
+    return f"{name}, without {noun} {units}{more}"
 
 
 def _predictions_part(
@@ -307,7 +308,9 @@ def _units_part(
     words = f"{held}; each map has its own scale."
     more = len(maps.units) - len(shown.units)
     if more:
-        words += f" {more} more {maps.noun}s are not shown here."
+        verb = "is" if more == 1 else "are"
+        others = plural(more, f"more {maps.noun}")
+        words += f" {others} {verb} not shown here."
 
     name = clean(maps.subjects[photo].name)
     return Part(heading, words, pictures=_pictures(panels, f"Map on {name}"))

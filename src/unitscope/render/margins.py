@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from unitscope.attribution.contrast import Contrast, UnitContrast
-from unitscope.render.words import plural
+from unitscope.plurals import plural
 from unitscope.residual.account import THROUGH_HEADS
 
 

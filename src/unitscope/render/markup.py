@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image, features
 
+from unitscope.plurals import plural
 from unitscope.render import words
 from unitscope.render.colours import Scale, Table
 
@@ -40,7 +41,7 @@ def templates() -> Environment:
         capitalised=words.capitalised,
         breakable=breakable,
     )
-    environment.globals.update(plural=words.plural, source=source)
+    environment.globals.update(plural=plural, source=source)
     return environment
 
 

@@ -9,12 +9,13 @@ from markupsafe import Markup
 from unitscope.accounts.account import Account
 from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.flip import Flip
+from unitscope.plurals import plural
 from unitscope.render.colours import Scale
 from unitscope.render.figures.contrast import contrast_scale
 from unitscope.render.map_views import MapView, bar_of, evidence_alt
 from unitscope.render.margins import MarginRow, adding_up, lead, margin_rows
 from unitscope.render.markup import bar
-from unitscope.render.words import capitalised, clean, number, plural, shorten
+from unitscope.render.words import capitalised, clean, number, shorten
 
 # Units that are named for each of the two classes.
 _NAMED = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ from unitscope.render.words import clean, listing, number
 from unitscope.residual.explanation import ResidualExplanation
 
 # Pixels: one block of the strip, and the height of its bars.
-_BLOCK = 46
+_BLOCK = 80
 _TALL = 84
+# How far the bars of a block's heads and of its MLPs are from its middle.
+_BESIDE = 18
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def head_contents(account: Account, size: tuple[int, int]) -> dict[str, Any]:
         "scale": scale,
         "bar": bar_of(scale, "scale-heads", unit),
         "all_heads": float(given.sum()),
-        "blocks": _strip(heads.by_block),
+        "blocks": _strip(heads.by_block, heads.mlps_by_block),
+        "all_mlps": sum(heads.mlps_by_block),
         "off_titles": account.ablation.maps.called(8),
         "direct": float(explanation.direct_logits(off)[0, first]),
         "turning": listing(
@@ -171,38 +174,56 @@ def views_of_heads(
     ]
 
 
-def _strip(blocks: tuple[float, ...]) -> Markup:
-    """What the heads of every block give, as bars beside each other."""
-    most = max(max(blocks), 0.0)
-    least = min(min(blocks), 0.0)
+def _strip(heads: Sequence[float], mlps: Sequence[float]) -> Markup:
+    """What heads and MLPs of every block give, as pairs of bars beside each other."""
+    most = max(*heads, *mlps, 0.0)
+    least = min(*heads, *mlps, 0.0)
     span = (most - least) or 1.0
     zero = 18 + _TALL * most / span
     bars = "".join(
-        _bar_of_block(block, value, zero, _TALL / span)
-        for block, value in enumerate(blocks)
+        _bar_of_block(middle, value, zero, _TALL / span, kind)
+        for middle, value, kind in _bars(heads, mlps)
     )
-    width = _BLOCK * len(blocks)
+    names = "".join(
+        f'<text x="{block * _BLOCK + _BLOCK / 2:.1f}" y="{18 + _TALL + 30}" '
+        f'class="name">{block}</text>'
+        for block in range(len(heads))
+    )
+    width = _BLOCK * len(heads)
     height = 18 + _TALL + 36
     words = ", ".join(
-        f"block {block}: {number(value, sign=True)}"
-        for block, value in enumerate(blocks)
+        f"block {block}: heads {number(of_heads, sign=True)}, "
+        f"MLPs {number(of_mlps, sign=True)}"
+        for block, (of_heads, of_mlps) in enumerate(
+            zip(heads, mlps, strict=True)
+        )
     )
     return Markup(
         f'<svg class="blocks" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="{escape(words)}">{bars}'
+        f'height="{height}" role="img" aria-label="{escape(words)}">{bars}{names}'
         f'<path d="M0 {zero:.1f}H{width}" class="zero"/></svg>'
     )
 
 
-def _bar_of_block(block: int, value: float, zero: float, unit: float) -> str:
-    middle = block * _BLOCK + _BLOCK / 2
+def _bars(
+    heads: Sequence[float], mlps: Sequence[float]
+) -> Iterator[tuple[float, float, str]]:
+    """The middle, value and kind of every bar."""
+    for block, (of_heads, of_mlps) in enumerate(zip(heads, mlps, strict=True)):
+        middle = block * _BLOCK + _BLOCK / 2
+        yield middle - _BESIDE, of_heads, "for" if of_heads >= 0 else "against"
+        if of_mlps:
+            yield middle + _BESIDE, of_mlps, "mlp"
+
+
+def _bar_of_block(
+    middle: float, value: float, zero: float, unit: float, kind: str
+) -> str:
     length = abs(value) * unit
     top = zero - length if value >= 0 else zero
     beside = top - 5 if value >= 0 else top + length + 13
-    kind = "for" if value >= 0 else "against"
     return (
-        f'<rect x="{middle - 11:.1f}" y="{top:.1f}" width="22" '
+        f'<rect x="{middle - 10:.1f}" y="{top:.1f}" width="20" '
         f'height="{max(length, 0.5):.1f}" class="{kind}"/>'
         f'<text x="{middle:.1f}" y="{beside:.1f}">{number(value, sign=True)}</text>'
-        f'<text x="{middle:.1f}" y="{18 + _TALL + 30}" class="name">{block}</text>'
     )

@@ -196,15 +196,6 @@ def slug(text: str, length: int = 60) -> str:
     return beginning.rstrip("-._") or "photo"
 
 
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 unit", "2 units", "1 024 classes"."""
-    ending = "es" if noun.endswith("s") else "s"
-    if count == 1:
-        ending = ""
-    text = f"{count:,} {noun}{ending}"
-    return text.replace(",", " ")
-
-
 def listing(items: Sequence[str], limit: int = 6) -> str:
     """A list in words, "a, b and c"; beyond `limit`, "a, b and 3 more"."""
     if not items:

@@ -229,11 +229,9 @@ def _head_maps(
             own = own._replace(apart=tuple(heads))
         read.append(own)
     with without_autocast(passed.logits):
-        given = path.sums(read).heads
+        given = path.sums(read, classes).heads
         maps = [
-            path.patches.map_of(
-                {cells[index]: given[(index, head)][..., list(classes)]}
-            )
+            path.patches.map_of({cells[index]: given[(index, head)]})
             for index, head in where
         ]
     return torch.stack(maps, dim=1)

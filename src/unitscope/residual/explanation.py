@@ -23,7 +23,6 @@ from unitscope.errors import InputError, LayerError, near_matches
 from unitscope.residual.head import ResidualHead
 from unitscope.residual.replacement import HeadMeans, Replacement
 from unitscope.residual.stream import Stream
-from unitscope.tracing.layers import check_units
 
 # Heads per chunk of real passes; each chunk begins with a check of the network.
 _HEADS_AT_ONCE = 64
@@ -112,8 +111,9 @@ class ResidualExplanation(Explanation):
         pass. Raises LayerError where there is no such MLP, and ModelError where the
         network has changed since.
         """
-        given = self.stream.neurons(self._mlp(block))
-        return given[:, :, self._classes_or_all(classes)]
+        return self.stream.neurons(
+            self._mlp(block), self._classes_or_all(classes)
+        )
 
     def _mlps(self) -> list[str]:
         """The names of all MLPs."""
@@ -261,7 +261,7 @@ class ResidualExplanation(Explanation):
         return int(self.contributions_of(which)[:, 0].mean(dim=0).argmax())
 
     def classes_of_unit(
-        self, unit: int, count: int = 3
+        self, unit: int | str, count: int = 3
     ) -> list[tuple[str, float]]:
         """The classes to which a head gives most on average, and what it gives."""
         chosen = self._chosen_units(unit)[0]
@@ -274,9 +274,27 @@ class ResidualExplanation(Explanation):
         """What the heads of every block give together, through all tokens."""
         given = self.contributions_of(classes)
         units = range(given.shape[2])
-        block = [self.head.block_of(unit) for unit in units]
+        return self._by_block(
+            given, [self.head.block_of(unit) for unit in units]
+        )
+
+    def block_writes_of(
+        self, classes: Classes | None
+    ) -> Float[Tensor, "batch class block"]:
+        """What the MLPs of every block write: those between its attention and the next."""
+        written = [
+            self._of(each, classes) for each in self.stream.account.written
+        ]
+        empty = self._of(self.logits, classes)[..., None][..., :0]
+        given = torch.stack(written, dim=-1) if written else empty
+        return self._by_block(given, self.stream.path.blocks_of_mlps)
+
+    def _by_block(
+        self, given: Float[Tensor, "batch class each"], blocks: Sequence[int]
+    ) -> Float[Tensor, "batch class block"]:
         sums = given.new_zeros((*given.shape[:2], len(self.head.blocks)))
-        return sums.index_add(2, torch.tensor(block).to(given.device), given)
+        where = torch.tensor(blocks, dtype=torch.long, device=given.device)
+        return sums.index_add(2, where, given)
 
     def parts_error(self) -> float:
         """How far the sum of all parts is from the logits, relative to the largest one."""
@@ -298,8 +316,7 @@ class ResidualExplanation(Explanation):
         return dataclasses.replace(joined, stream=stream)
 
     def _chosen_units(self, units: Units) -> list[int]:
-        heads = self.feature_map.shape[1]
-        return check_units(units, heads, "the list of attention heads")
+        return self.head.chosen(units)
 
     def _of(self, values: Tensor, classes: Classes | None) -> Tensor:
         """The values of some classes, which are along axis 1."""

@@ -69,12 +69,12 @@ def of_whole(
     )
     wanted = slice(None) if query is None else slice(query, query + 1)
     of_query, of_key, of_value = _projections(call)
-    asking = _by_head(linear(asking[wanted], *of_query), heads)
+    asking = _projected(asking[wanted], of_query, heads)
     tokens = len(value)
-    value = _with_extra(_by_head(linear(value, *of_value), heads), call, 1)
+    value = _with_extra(_projected(value, of_value, heads), call, 1)
     added = value.shape[2] - tokens
     if query is None or added:
-        key = _with_extra(_by_head(linear(key, *of_key), heads), call, 0)
+        key = _with_extra(_projected(key, of_key, heads), call, 0)
         scores = asking @ key.transpose(-2, -1)
     else:
         scores = _scores_of_one(asking, key, *of_key)
@@ -125,6 +125,17 @@ def _with_extra(
     if call.argument(9, "add_zero_attn", False):
         tokens = pad(tokens, (0, 0, 0, 1))
     return tokens
+
+
+def _projected(
+    inputs: Float[Tensor, "token photo input"],
+    projection: tuple[Tensor, Tensor | None],
+    heads: int,
+) -> Float[Tensor, "photo head token unit"]:
+    """Queries, keys or values of inputs."""
+    # Photos first, as most networks have them: else it is a product for every token.
+    made = linear(inputs.transpose(0, 1).contiguous(), *projection)
+    return _by_head(made.transpose(0, 1), heads)
 
 
 def _by_head(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from unitscope.attribution.head import Head
 from unitscope.attribution.unit_maps import Held
+from unitscope.tracing.layers import check_units
 
 HEADS = "attention heads"
 """Stands for a layer: its units are the heads of all blocks. No module has a space."""
@@ -57,6 +60,23 @@ class ResidualHead(Head):
     def unit_name(self, unit: int) -> str:
         """See Head."""
         return self.unit_names[unit]
+
+    def chosen(
+        self, units: int | str | Sequence[int | str] | Tensor
+    ) -> list[int]:
+        """The numbers of heads that are given by numbers or names, without repeats.
+
+        Raises UnitError for a head that does not exist.
+        """
+        if isinstance(units, str):
+            units = [units]
+        if isinstance(units, Iterable) and not isinstance(units, Tensor):
+            units = [
+                self.unit_of(unit) if isinstance(unit, str) else unit
+                for unit in units
+            ]
+        count = len(self.unit_names)
+        return check_units(units, count, "the list of attention heads")
 
     def block_of(self, unit: int) -> int:
         """The block that a head is in, from 0: its place in `blocks`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from unitscope.residual.attention import Attended, AttentionCall
 from unitscope.residual.grounds import Attention, Neurons, Written
 from unitscope.residual.patches import Patches
 from unitscope.residual.step import StreamStep, Variants
+from unitscope.residual.steps import Added, Linear
 from unitscope.residual.sums import Sums
 from unitscope.tracing.ending import Ending, another_path
 from unitscope.tracing.outputs import first_tensor, with_tensor
@@ -92,6 +94,12 @@ class StreamPath:
             if isinstance(step, Written) and step.is_mlp
         }
         return dict(sorted(found.items()))
+
+    @property
+    def blocks_of_mlps(self) -> list[int]:
+        """The block of every MLP: it writes behind its attention, and before the next."""
+        calls = [call.index for call in self.calls]
+        return [max(bisect.bisect(calls, index) - 1, 0) for index in self.mlps]
 
     def with_neurons(self, place: int) -> StreamPath:
         """The same path, of which one MLP is read neuron by neuron."""
@@ -170,13 +178,46 @@ class StreamPath:
             raise another_path()
         return logits
 
-    def sums(self, read: Sequence[Any]) -> Sums:
-        """The parts of the logits of a pass."""
+    def sums(
+        self, read: Sequence[Any], classes: Sequence[int] | None = None
+    ) -> Sums:
+        """The parts of the logits of a pass; of some classes where they are given."""
+        read = list(read)
+        layers = [] if classes is None else self._layers_of_classes()
+        for place in layers:
+            read[place] = read[place].of(classes)
         results: list[Sums] = []
         for step, own in zip(self.steps, read, strict=True):
             before = [results[place] for place in step.before]
             results.append(step.of_sums(before, own))
-        return results[-1]
+        if classes is None or layers:
+            return results[-1]
+        return results[-1].mapped(lambda vectors: vectors[..., list(classes)])
+
+    def _layers_of_classes(self) -> list[int]:
+        """The places of the linear layers that make the logits, or add up to them.
+
+        None where anything else follows them, or they are read elsewhere, too.
+        """
+        walked = [len(self.steps) - 1]
+        for place in walked:
+            if isinstance(self.steps[place], Added):
+                walked += self.steps[place].before
+        layers = {
+            place
+            for place in walked
+            if not isinstance(self.steps[place], Added)
+        }
+        read_elsewhere = any(
+            before in walked
+            for place, step in enumerate(self.steps)
+            if place in layers or place not in walked
+            for before in step.before
+        )
+        are_linear = all(
+            isinstance(self.steps[place], Linear) for place in layers
+        )
+        return sorted(layers) if are_linear and not read_elsewhere else []
 
     def logits(self, read: Sequence[Any]) -> Variants:
         """The logits of whole vectors: of attention, what the heads gave is read."""

@@ -13,6 +13,8 @@ from unitscope.tracing.calls import Call
 from unitscope.tracing.roles import Tokens as TokenRole
 from unitscope.tracing.trace import Trace
 
+_HOW_TO_CUT = "cut the photo by a convolution, by unfold, or by reshape and permute, all at once"
+
 
 class Places:
     """Finds which tokens are patches; `single` traced one photo, whose cells were followed."""
@@ -20,6 +22,12 @@ class Places:
     def __init__(self, single: Trace) -> None:
         self._calls = {(call.index, call.place): call for call in single.calls}
         self._input_size = single.input_size
+        # Whether patches were tokens in known places, at least for a while.
+        self._has_patches = any(
+            isinstance(role, TokenRole)
+            for call in single.calls
+            for role in call.layout or ()
+        )
         self._grids: dict[int, Grid] = {}
         self._assumed: set[int] = set()
 
@@ -48,9 +56,10 @@ class Places:
         except AxisOfUnits:
             return None
         if role is None:
+            remedy = "" if self._has_patches else f": {_HOW_TO_CUT}"
             raise HeadError(
                 f"which of the {count} tokens that are attended to are patches, and "
-                "where these lie, cannot be told"
+                f"where these lie, cannot be told{remedy}"
             )
         self._grids[call.index] = self._grid(role)
         if role.row_axis is None or role.col_axis is None:

@@ -108,6 +108,12 @@ class Weights(NamedTuple):
     weight: Tensor
     bias: Tensor | None
 
+    def of(self, classes: Sequence[int]) -> Weights:
+        """Those of some classes."""
+        chosen = list(classes)
+        bias = None if self.bias is None else self.bias[chosen]
+        return Weights(self.weight[chosen], bias)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Linear(StreamStep):

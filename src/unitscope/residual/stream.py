@@ -212,10 +212,12 @@ class Stream(Replacement):
         check_same(passed.logits, self.logits, self.inputs.dtype)
         return head_maps(self.path, passed, units, classes)
 
-    def neurons(self, mlp: int) -> Float[Tensor, "photo neuron class"]:
-        """What every neuron of an MLP writes to the logits, by the number of the MLP.
+    def neurons(
+        self, mlp: int, classes: Sequence[int]
+    ) -> Float[Tensor, "photo neuron class"]:
+        """What every neuron of an MLP writes to the logits of some classes.
 
-        One more forward pass.
+        The MLP is given by its number. One more forward pass.
         """
         index, place = list(self.path.mlps.items())[mlp]
         path = self.path.with_neurons(place)
@@ -223,7 +225,7 @@ class Stream(Replacement):
             passed = path.run(self.module, self.inputs, Change(self.keep[None]))
         check_same(passed.logits, self.logits, self.inputs.dtype)
         with without_autocast(self.logits):
-            return path.sums(passed.read).written[index][:, :-1]
+            return path.sums(passed.read, classes).written[index][:, :-1]
 
     def _keep_without(self, units: Sequence[int]) -> Float[Tensor, " unit"]:
         keep = self.keep.clone()

@@ -76,12 +76,18 @@ class StreamWalk:
         Raises HeadError, saying why, where the token that is read cannot be followed to
         any attention, or not to all that it pays.
         """
-        if not self._has_attention:
-            raise NoAttentionError("the network has no attention")
         try:
-            place = self._step_of(logits, Row((PHOTO, UNITS)))
+            return self._walked(logits)
         except RecursionError:
             raise HeadError("the network is too deep to be followed") from None
+        except HeadError:
+            if self._has_attention:
+                raise
+            # Products that mix tokens without a softmax may be no attention at all.
+            raise NoAttentionError("the network has no attention") from None
+
+    def _walked(self, logits: Call) -> int:
+        place = self._step_of(logits, Row((PHOTO, UNITS)))
         stream = {call for call, _ in self._known}
         branches = Branches(stream, self._constants, self._places)
         if not any(isinstance(each, Attention) for each in self.steps):
@@ -95,7 +101,13 @@ class StreamWalk:
         for step in self.steps:
             if isinstance(step, Attention):
                 grid = self._places.grid(step)
-                if found.setdefault(step.tokens.patches, grid) != grid:
+                known = found.setdefault(step.tokens.patches, grid)
+                if known.traced != grid.traced:
+                    raise HeadError(
+                        "which token is which patch can be told in some blocks only: "
+                        "what others compute was sorted or chosen by what the photo shows"
+                    )
+                if known != grid:
                     raise HeadError(
                         "blocks attend to the patches in several orders"
                     )

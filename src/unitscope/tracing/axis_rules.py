@@ -37,8 +37,10 @@ from unitscope.tracing.functions import (
 from unitscope.tracing.joining import joined
 from unitscope.tracing.reordering import (
     flipped,
+    is_permutation,
     moved,
     permuted,
+    respelled,
     reversed_axes,
     rolled,
     rotated,
@@ -85,6 +87,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(AXIS_REORDERINGS, _of_first(swapped)),
     **dict.fromkeys(("movedim", "moveaxis"), _of_first(moved)),
     "permute": _of_first(permuted),
+    "einsum": _of_first(respelled),
     "T": _of_first(reversed_axes),
     **dict.fromkeys(RESHAPES, _of_first(reshaped)),
     **dict.fromkeys(SELECTIONS, _of_first(selected)),
@@ -101,6 +104,9 @@ _RULES: dict[str, Rule] = {
     "unfold": _of_first(unfolded),
     "pad": _of_first(padded),
 }
+
+# Arguments, by place, that only say where numbers are taken or left.
+_MASKS = {"masked_fill": 1, "masked_fill_": 1, "where": 0}
 
 # Where the rule of one of these is silent, cells were mixed with weights: a shortcut
 # around the function still knows its places.
@@ -127,7 +133,8 @@ def followed(call: FunctionCall) -> Layout | None:
 
     if call.name == "__setitem__":
         return written(call)
-    if call.name in CELL_MIXERS or call.name.startswith("fft_"):
+    mixes = call.name in CELL_MIXERS or call.name.startswith("fft_")
+    if mixes and not is_permutation(call):
         return no_roles
 
     layout = _by_rule(call)
@@ -162,10 +169,13 @@ def _by_rule(call: FunctionCall) -> Layout | None:
 
 def _takes_lost_cells(call: FunctionCall) -> bool:
     """Whether lost cells may be among those of the result."""
-    for tensor in call.inputs:
-        if tensor.layout is LOST and _brings_cells(tensor.shape, call.shape):
-            return True
-    return False
+    mask = _MASKS.get(call.name)
+    return any(
+        tensor.layout is LOST
+        and place != mask
+        and _brings_cells(tensor.shape, call.shape)
+        for place, tensor in enumerate(call.inputs)
+    )
 
 
 def _brings_cells(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from unitscope.geometry import Grid
 from unitscope.tracing.arguments import (
@@ -23,6 +22,7 @@ from unitscope.tracing.functions import (
     DIVIDERS,
     METADATA_QUERIES,
 )
+from unitscope.tracing.mode import Mode
 from unitscope.tracing.roles import IMAGE, LOST, SOMEWHERE, Layout, TracedTensor
 
 # The index of calls that are not counted: hooks make such calls too.
@@ -65,7 +65,7 @@ class Call(WithArguments):
         return grid_of(self.layout)
 
 
-class Recorder(TorchFunctionMode):
+class Recorder(Mode):
     """Records the calls made inside it as a graph.
 
     It keeps all tensors alive, so that their identities stay unique.
@@ -88,14 +88,10 @@ class Recorder(TorchFunctionMode):
         )
         self._assign(x, call)
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def watch(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
+        """See Mode."""
         name = getattr(func, "__name__", "")
         # Reading .shape, .data, .T and the like. Hooks do it too, so it does not count.
         if name == "__get__":

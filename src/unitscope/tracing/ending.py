@@ -47,7 +47,7 @@ class Ending:
         else:
             counter = CallCounter() if counter is None else counter
             counter.keep = self.call
-            with counter:
+            with counter.on():
                 output = forward()
 
         if self.call is not None:

@@ -179,7 +179,7 @@ def map_layer_names(
 
 
 def check_units(
-    units: int | Sequence[int] | Tensor, count: int, where: str
+    units: int | str | Sequence[int | str] | Tensor, count: int, where: str
 ) -> list[int]:
     """Turn a choice of units into a list without repeats.
 

@@ -24,6 +24,34 @@ def permuted(call: FunctionCall, layout: Layout) -> Layout | None:
     return tuple(roles)
 
 
+def is_permutation(call: FunctionCall) -> bool:
+    """Whether a call is an einsum that only reorders the axes of one tensor."""
+    return call.name == "einsum" and _spelled(call) is not None
+
+
+def respelled(call: FunctionCall, layout: Layout) -> Layout | None:
+    """The roles after such an einsum, as `nchw->nhwc`."""
+    spelled = _spelled(call)
+    if spelled is None:
+        return None
+    before, after = spelled
+    return tuple(layout[before.index(name)] for name in after)
+
+
+def _spelled(call: FunctionCall) -> tuple[str, str] | None:
+    """The axes before and after, by letters; None where it does more than reorder them."""
+    equation = call.argument(0, "equation")
+    if not isinstance(equation, str) or len(call.inputs) != 1:
+        return None
+    before, _, after = equation.replace(" ", "").partition("->")
+    is_plain = before.isalpha() and len(set(before)) == len(before)
+    return (
+        (before, after)
+        if is_plain and sorted(before) == sorted(after)
+        else None
+    )
+
+
 def moved(call: FunctionCall, layout: Layout) -> Layout | None:
     """The roles after `movedim`: the axes that did not move fill up."""
     source, target, *_ = _arguments(call)

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from unitscope.tracing.arguments import WithArguments, tensors_in
 from unitscope.tracing.blame import called
+from unitscope.tracing.mode import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Arguments(WithArguments):
     kwargs: dict[str, Any]
 
 
-class CallCounter(TorchFunctionMode):
+class CallCounter(Mode):
     """Numbers the calls of a forward pass as a trace does, and shows each to `meet`.
 
     One of them watches a pass at a time: the work of a second one would be counted. So
@@ -72,14 +72,11 @@ class CallCounter(TorchFunctionMode):
             self.kept = result.clone()
         return result
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def watch(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        """See Mode."""
+        kwargs = dict(kwargs)
         name = getattr(func, "__name__", "")
         if name == "__get__":
             return called(func, args, kwargs)

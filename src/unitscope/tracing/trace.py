@@ -100,7 +100,7 @@ def trace(module: nn.Module, x: Tensor) -> Trace:
     x = x.clone()  # Some networks normalise their input in place.
     recorder = Recorder(x)
 
-    with _run_hooks(module, recorder, result.runs), recorder:
+    with _run_hooks(module, recorder, result.runs), recorder.on():
         result.result = module(x)
 
     for leaf in leaves_of(result.result):

@@ -106,7 +106,12 @@ def _setting(
 
 
 def unfolded(call: FunctionCall, layout: Layout) -> Layout | None:
-    """The roles of (batch, unit · kernel, token) made of a map: one patch a token."""
+    """The roles of (batch, unit · kernel, token) made of a map: one patch a token.
+
+    `Tensor.unfold` has the same name, and cuts along one axis.
+    """
+    if len(call.shape) == len(layout) + 1:
+        return _cut_along_axis(call, layout)
     if len(layout) != 4 or len(call.shape) != 3:
         return None
 
@@ -123,6 +128,18 @@ def unfolded(call: FunctionCall, layout: Layout) -> Layout | None:
         col_axis=col_axis,
     )
     return None, None, tokens
+
+
+def _cut_along_axis(call: FunctionCall, layout: Layout) -> Layout:
+    """The roles after one axis was cut into windows, whose cells are the last axis."""
+    axis = call.required(1, "dimension") % len(layout)
+    role = layout[axis]
+    if isinstance(role, Side) and role.axis is not None:
+        size, step = call.required(2, "size"), call.required(3, "step")
+        role = Side(role.which, role.axis.windowed(size, step, 0, 1))
+    elif isinstance(role, Tokens):
+        role = None
+    return (*layout[:axis], role, *layout[axis + 1 :], None)
 
 
 def _patches(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from unitscope.attribution.ablation import Ablation, Change
+from unitscope.plurals import plural
 from unitscope.render.colours import Scale
 from unitscope.render.figures.bars import NAMES, ValueAxis
 from unitscope.render.figures.blocks import (
@@ -165,7 +166,7 @@ def _bars_and_maps(
         left = WIDTH - MARGIN - _MAPS
         bottom = _draw_maps(sheet, left, y, rows, width + _GAP)
         if more:
-            words = f"and {more} more {ablation.maps.noun}s"
+            words = f"and {plural(more, f'more {ablation.maps.noun}')}"
             sheet.text(
                 left,
                 bottom + 0.12,

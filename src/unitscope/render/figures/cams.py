@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from unitscope.attribution.classes import class_indices
 from unitscope.attribution.explanation import Explanation
+from unitscope.plurals import plural
 from unitscope.render.colours import THIS_MAP, Scale, shared_over
 from unitscope.render.figures.blocks import (
     Block,
@@ -29,7 +30,7 @@ from unitscope.render.figures.panels import (
 )
 from unitscope.render.figures.parts import part_blocks
 from unitscope.render.views import View
-from unitscope.render.words import clean, number, percent, plural, power
+from unitscope.render.words import clean, number, percent, power
 
 MapScale = Literal["shared", "photo", "map"]
 

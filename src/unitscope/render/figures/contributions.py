@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from unitscope.accounts.parts import parts_of
 from unitscope.attribution.explanation import Explanation
+from unitscope.plurals import plural
 from unitscope.render.figures.bars import Bar, BarChart
 from unitscope.render.figures.blocks import (
     INNER,
@@ -17,7 +18,7 @@ from unitscope.render.figures.blocks import (
 )
 from unitscope.render.figures.panels import photos_shown
 from unitscope.render.sheets import Sheet
-from unitscope.render.words import mean_of, number, plural
+from unitscope.render.words import mean_of, number
 from unitscope.residual.account import THROUGH_HEADS
 
 _EXACT = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from unitscope.attribution.unit_ablations import UnitAblations, UnitEffect
+from unitscope.plurals import plural
 from unitscope.render.figures.ablation import done_to
 from unitscope.render.figures.bars import Bar, BarChart
 from unitscope.render.figures.blocks import (
@@ -17,7 +18,7 @@ from unitscope.render.figures.blocks import (
 )
 from unitscope.render.figures.panels import photos_shown
 from unitscope.render.sheets import Sheet
-from unitscope.render.words import EFFECTS_IN_WORDS, number, plural
+from unitscope.render.words import EFFECTS_IN_WORDS, number
 
 
 def unit_ablations_figure(
