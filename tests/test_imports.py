@@ -57,7 +57,7 @@ ROOMS = {
         provenance wrapping failures repeatability network usual_input checks reading
         tensors taking
         scoring structure forward rest pixels question explaining inner_layers
-        intervention head_ablations layer_ablations real_passes ablating classifier
+        intervention head_ablations layer_ablations real_passes ablating experiments classifier
         """,
     "network_facts": "",
     "kernels": "",

@@ -4,54 +4,42 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.activations import Activations
-from unitscope.attribution.effects import Effect
 from unitscope.attribution.explanation import Explanation, Units
-from unitscope.attribution.flip import Flip, Flipping
 from unitscope.attribution.head import Head
-from unitscope.attribution.region import Region
 from unitscope.attribution.scores import Scores
-from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_maps import UnitMaps
-from unitscope.attribution.value import UnitMeans, is_number
-from unitscope.errors import HeadError, InputError
+from unitscope.errors import HeadError
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.labels import LabelsSource, read_labels
 from unitscope.model import inner_layers
-from unitscope.model.ablating import ablation, ablations
+from unitscope.model.experiments import Experiments
 from unitscope.model.explaining import Asked, Explainer, explained
 from unitscope.model.forward import Forward
-from unitscope.model.intervention import Intervention, Put
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
 from unitscope.model.question import Question
 from unitscope.model.reading import Input, warn_of_detached
-from unitscope.model.real_passes import logits_without
 from unitscope.model.scoring import Scoring
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
 from unitscope.model.usual_input import UsualInput
 from unitscope.model.wrapping import asked_scores, check_module
-from unitscope.residual.replacement import HeadMeans
 from unitscope.tracing.layers import Layer, map_layer_names, recording
 from unitscope.tracing.output_choice import OutputName
 from unitscope.tracing.stages import Stage, stages_of
 
-Values: TypeAlias = "float | UnitMeans | HeadMeans | Input"
-"""What is put in place of units: a number, means over a data set, or photos."""
 
-
-class Classifier:
+class Classifier(Experiments):
     """An image classifier that can be explained: module, labels, preprocessing and head.
 
     The module maps (batch, channel, row, col) to logits (batch, class). It stays the
@@ -241,139 +229,6 @@ class Classifier:
         batches = self._batches(x, batch_size, also)
         return inner_layers.unit_maps(batches, layer, units)
 
-    def ablate(
-        self,
-        x: Input,
-        layer: str | None = None,
-        units: Units | None = (),
-        *,
-        region: Region | None = None,
-        value: Values = 0.0,
-        effect: Effect = "total",
-        also: Mapping[str, Any] | None = None,
-        batch_size: int = 16,
-    ) -> Ablation:
-        """Switch units of a layer off and classify again: logits `.before` and `.after`.
-
-        `units` None are all of the layer: a whole block. With a `region` (see `Region`: a
-        cell, rows and columns, or an array) only these cells of the maps change, of all
-        units where none are named. Their `value` becomes 0, another number, the mean over a
-        data set (`Atlas.unit_means(model, layer)`), or what the units did on other photos: one
-        photo, or one for each.
-
-        On the head's feature map (`layer` None, or the head's layer) the algebra gives the
-        answer from one forward pass. At any other layer a second forward pass runs with
-        the maps changed.
-
-        Where units are attention heads, later blocks react in the "total" `effect`: a
-        real forward pass. The "direct" one takes only what the heads write to the logits.
-        Raises InputError for a direct effect at a layer that has none, and for a region or
-        a value that does not fit.
-        """
-        put = self._put(value, batch_size)
-        if region is not None and isinstance(units, tuple) and not units:
-            units = None
-        wanted = Intervention(layer, units, region, put, effect)
-        return ablation(self._batches(x, batch_size, also), wanted)
-
-    def ablations(
-        self,
-        x: Input,
-        layer: str | None = None,
-        units: Units | None = None,
-        *,
-        region: Region | None = None,
-        value: Values = 0.0,
-        effect: Effect = "total",
-        also: Mapping[str, Any] | None = None,
-        batch_size: int = 16,
-        progress: Callable[[int], None] | None = None,
-    ) -> UnitAblations:
-        """Switch every unit of a layer off, or each of `units`, one at a time.
-
-        The arguments are those of `ablate`. On the head's feature map it is algebra. At
-        any other layer the network runs once; copies of the layer's maps then run through
-        what follows it, some at a time. `progress` is called with the number of units done.
-
-        Raises AblationsInterrupted, whose `partial` has what was done, on Ctrl-C.
-        """
-        put = self._put(value, batch_size)
-        wanted = Intervention(layer, units, region, put, effect)
-        batches = self._batches(x, batch_size, also)
-        return ablations(batches, wanted, progress)
-
-    def ablate_each(
-        self,
-        x: Input,
-        layer: str | None = None,
-        units: Units | None = None,
-        **options: Any,
-    ) -> Float[Tensor, "batch unit class"]:
-        """The logits with every unit of a layer off in turn: see `ablations`."""
-        return self.ablations(x, layer, units, **options).after
-
-    def forward_without(
-        self,
-        x: Input,
-        units: Units,
-        layer: str | None = None,
-        *,
-        region: Region | None = None,
-        also: Mapping[str, Any] | None = None,
-    ) -> Tensor:
-        """Logits (batch, class) of a real forward pass with units at zero.
-
-        What `explain(x).ablate(units).logits` must equal: the slow way proves the fast one.
-        """
-        parts = [
-            logits_without(asked, units, layer, region)
-            for asked in self._batches(x, 16, also)
-        ]
-        return torch.cat(parts)
-
-    def flip(
-        self,
-        x: Input,
-        to: int | str | None = None,
-        *,
-        of: Flipping = "units",
-        most: int | None = None,
-        layer: str | None = None,
-        method: str | None = None,
-        also: Mapping[str, Any] | None = None,
-    ) -> Flip:
-        """What flips the prediction for one photo, confirmed by a real forward pass.
-
-        The options are those of `explain` and of `Explanation.flip`. Raises InputError for
-        several photos, and what those two raise.
-        """
-        explanation = self.explain(x, also=also, layer=layer, method=method)
-        if len(explanation) != 1:
-            raise InputError(
-                f"a flip is of one photo, not of {len(explanation)}: ask for each in turn, "
-                "or explain them all and call explanation.flip(image=…)"
-            )
-        return self.confirmed(explanation.flip(to, of=of, most=most))
-
-    def confirmed(self, flip: Flip) -> Flip:
-        """A flip with the logits of a real forward pass without its units or cells.
-
-        Cells that are off beside units are returned as they are: no one pass does both.
-        """
-        explained = flip.explanation
-        if not flip.found or (flip.cells and explained.off):
-            return flip
-        layer = None if explained.head.adds_up else explained.head.layer
-        units = [*explained.off, *flip.units]
-        region = None
-        if flip.cells:
-            units = list(range(explained.feature_map.shape[1]))
-            region = flip.region
-        logits = self.forward_without(
-            explained.inputs(), units, layer, region=region, also=explained.also
-        )
-        return flip.confirmed_by(logits[0])
-
     def activations(
         self,
         batch: Float[Tensor, "batch channel row col"],
@@ -439,14 +294,6 @@ class Classifier:
     def as_input(self, noise: Float[Tensor, "*axes"]) -> Tensor:
         """Noise of deviation 1 as the network takes inputs: dtype, device, and range."""
         return self._network.as_input(noise)
-
-    def _put(self, value: Values, batch_size: int) -> Put:
-        """What is put in place of units: photos are read."""
-        if isinstance(value, (UnitMeans, HeadMeans)):
-            return value
-        if is_number(value):
-            return float(cast(float, value))
-        return list(self._batches(cast(Input, value), batch_size, None))
 
     def _batches(
         self, x: Input, batch_size: int, also: Mapping[str, Any] | None
