@@ -44,7 +44,7 @@ ROOMS = {
         places head effects steps head_path pooling refusal constants head_walk exact_heads
         head_search look_through guess
         stand_in suffix local_head local_search
-        explained contrast flip flip_search
+        explained contrast flip flip_search predicted
         explanation exact_explanation local_explanation ablation unit_ablations
         """,
     "residual": """

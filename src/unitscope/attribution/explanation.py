@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,6 @@ from torch import Tensor
 from unitscope.attribution.arrays import cell_means, without_autocast
 from unitscope.attribution.classes import (
     Classes,
-    Prediction,
-    class_index,
-    class_indices,
-    ranked,
 )
 from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.effects import Effect, check_effect
@@ -29,14 +25,13 @@ from unitscope.attribution.flip import Flip, Flipping
 from unitscope.attribution.flip_search import find_flip
 from unitscope.attribution.head import Head
 from unitscope.attribution.map_change import MapChange
+from unitscope.attribution.predicted import Predicted
 from unitscope.attribution.region import Region, area_of
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.drawable import Drawable
 from unitscope.geometry import Grid, lay_on_photo
-from unitscope.inputs.further import Further
-from unitscope.inputs.photos import PhotoSource
 from unitscope.inputs.subjects import Subject
 from unitscope.plurals import plural
 from unitscope.tracing.layers import check_units, checked_count, recording
@@ -64,7 +59,7 @@ class UnitContribution(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(Drawable, ABC):
+class Explanation(Predicted, Drawable, ABC):
     """Why a classifier gave its logits, for a batch of photos.
 
     An `ExactExplanation` is algebra: maps and contributions add up to the logits, and
@@ -104,9 +99,6 @@ class Explanation(Drawable, ABC):
         photos = plural(len(self), "photo")
         classes = plural(len(self.labels), "class")
         return f"<Explanation of {photos}: {maps}, {classes}{off}{kind}>"
-
-    def __len__(self) -> int:
-        return len(self.subjects)
 
     def __getitem__(self, image: int) -> Explanation:
         """The explanation of one photo of the batch, as a batch of one."""
@@ -365,44 +357,6 @@ class Explanation(Drawable, ABC):
         """Numbers that are kept carry gradients, in whatever context they are first read."""
         return recording() if self.differentiable else contextlib.nullcontext()
 
-    def inputs(self) -> list[PhotoSource] | Tensor:
-        """What was explained: the photos' sources, or the tensor of inputs.
-
-        The tensor is (batch, channel, row, col). Both can be explained again.
-        """
-        tensors = [
-            each.tensor for each in self.subjects if each.tensor is not None
-        ]
-        if tensors:
-            return torch.stack(tensors)
-        return [
-            each.source for each in self.subjects if each.source is not None
-        ]
-
-    @property
-    def probabilities(self) -> Float[Tensor, "batch class"] | None:
-        """Of all classes (0–1), in float64; None where there are none."""
-        return self.scores.probabilities(self.logits)
-
-    @property
-    def also(self) -> Mapping[str, Any]:
-        """The further inputs that were explained, as `explain(also=…)` takes them."""
-        return Further.of_each([each.further for each in self.subjects]).values
-
-    def top(self, count: int = 5) -> list[list[Prediction]]:
-        """For every photo its `count` best classes: label, index, logit, probability."""
-        return [
-            ranked(logits, self.labels, count, self.scores)
-            for logits in self.logits.detach().cpu()
-        ]
-
-    def class_index(self, which: int | str) -> int:
-        """The index of a class given by label or index.
-
-        Raises ClassError with near matches.
-        """
-        return class_index(self.labels, which)
-
     def cams_on_photo(
         self,
         image: int,
@@ -493,11 +447,6 @@ class Explanation(Drawable, ABC):
         if units is None:
             return list(range(self.feature_map.shape[1]))
         return self._chosen_units(units)
-
-    def _classes_or_all(self, classes: Classes | None) -> list[int]:
-        if classes is None:
-            return list(range(len(self.labels)))
-        return class_indices(self.labels, classes)
 
     def _off_with(self, units: list[int]) -> tuple[int, ...]:
         return tuple(dict.fromkeys((*self.off, *units)))
