@@ -440,3 +440,65 @@ def test_a_flip_of_cells_is_confirmed_where_the_pools_read_the_map(
                 flip.confirmed, flip.after, rtol=1e-5, atol=1e-5
             )
     assert any(flip.found for flip in flips)
+
+
+# Real architectures: a layer at the border of two stages, and one inside a block that
+# something bypasses.
+REAL = {
+    "resnet18": ("layer2", "layer3.0.conv1"),
+    "densenet121": (
+        "features.transition2",
+        "features.denseblock3.denselayer4.conv1",
+    ),
+    "mobilenet_v2": ("features.6", "features.8.conv.1.0"),
+    "convnext_tiny": ("features.3", "features.5.2.block.0"),
+    "vit_b_16": ("encoder.layers.encoder_layer_4",),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_architectures_agree_with_plain_passes(name: str) -> None:
+    models = pytest.importorskip(
+        "torchvision.models", reason="torchvision is not installed"
+    )
+    size = 224 if name == "vit_b_16" else 64
+    small_vit = {"hidden_dim": 96, "mlp_dim": 192, "num_heads": 3}
+    if name == "vit_b_16":
+        net = seeded(
+            lambda: models.VisionTransformer(
+                image_size=size,
+                patch_size=32,
+                num_layers=6,
+                num_classes=10,
+                **small_vit,
+            )
+        )
+        # Torchvision begins with a classifier of zeros.
+        nn.init.normal_(net.heads.head.weight)
+    else:
+        net = seeded(lambda: models.get_model(name, num_classes=10))
+    net.eval()
+    x = torch.randn(
+        1, 3, size, size, generator=torch.Generator().manual_seed(4)
+    )
+    model = wrap(net, preprocessing=Preprocessing(size, size))
+    for layer in REAL[name]:
+        found = next(each for each in model.layers() if each.name == layer)
+        axis = 1
+        if found.axes is not None and found.axes.order != "units first":
+            axis = -1
+        each = model.ablations(x, layer, range(4))
+        for place, unit in enumerate(each.units):
+
+            def off(
+                output: Tensor, unit: int = unit, axis: int = axis
+            ) -> Tensor:
+                output.select(axis, unit).zero_()
+                return output
+
+            with hooked(net, layer, off):
+                slow = plain(net, x)
+            scale = float(slow.abs().max())
+            torch.testing.assert_close(
+                each.after[:, place], slow, rtol=0, atol=1e-5 * scale
+            )
