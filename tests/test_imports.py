@@ -34,7 +34,7 @@ ROOMS = {
     "tracing": """
         blame functions arguments outputs taps ending roles axes function_call reordering
         reshaping selecting windows combining joining axis_rules calls output_words
-        output_choice calling trace layers
+        output_choice calling trace layers factors
         stages
         """,
     "attribution": """
@@ -42,7 +42,7 @@ ROOMS = {
         places head effects steps head_path pooling refusal constants head_walk exact_heads
         head_search look_through guess
         stand_in suffix local_head local_search
-        explanation exact_explanation local_explanation ablation
+        explanation exact_explanation local_explanation ablation screening
         """,
     "residual": """
         rows mixing fused attention sums step gates grounds token_axis places steps divisors
@@ -53,7 +53,8 @@ ROOMS = {
     "model": """
         provenance wrapping failures repeatability network usual_input checks reading
         tensors taking
-        scoring structure forward pixels question explaining inner_layers classifier
+        scoring structure forward pixels question explaining inner_layers screening
+        classifier
         """,
     "network_facts": "",
     "kernels": "",

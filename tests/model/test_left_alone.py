@@ -135,6 +135,7 @@ VERBS: dict[str, Callable[[Classifier], object]] = {
     "forward without": lambda model: model.forward_without(X, [0]),
     "filters": lambda model: filters(model, 0),
     "account": lambda model: Account.of(model, model.explain(X)),
+    "screen": lambda model: model.screen(X, verify=2),
 }
 
 

@@ -17,6 +17,7 @@ from unitscope.attribution.effects import Effect
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
 from unitscope.attribution.scores import Scores
+from unitscope.attribution.screening import Screening
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import HeadError
 from unitscope.inputs.adapting import as_preprocessing
@@ -31,6 +32,7 @@ from unitscope.model.provenance import Provenance
 from unitscope.model.question import Question
 from unitscope.model.reading import Input, warn_of_detached
 from unitscope.model.scoring import Scoring
+from unitscope.model.screening import screening
 from unitscope.model.structure import Structures
 from unitscope.model.taking import taken
 from unitscope.model.usual_input import UsualInput
@@ -252,6 +254,30 @@ class Classifier:
         """
         batches = self._batches(x, batch_size, also)
         return inner_layers.ablation(batches, layer, units, effect)
+
+    def screen(
+        self,
+        x: Input,
+        which: int | str | None = None,
+        layers: str | Sequence[str] | None = None,
+        verify: int = 0,
+        *,
+        also: Mapping[str, Any] | None = None,
+        batch_size: int = 4,
+    ) -> Screening:
+        """Estimate what switching off each unit of each layer does to a class's logit.
+
+        One forward and one backward pass, as the network is, give the estimates to first
+        order: −Σ gradient · activation. `which` is a class by label or index (default:
+        each photo's top class), `layers` are names (default: every layer with a map; of
+        several with one output the outermost). `verify` units with the largest
+        |estimates|, and as many drawn at random, are then switched off by real passes.
+
+        Raises HeadError where no gradient can be had, LayerError for a layer that does not
+        exist or gives no map, ClassError.
+        """
+        batches = self._batches(x, batch_size, also)
+        return screening(batches, which, layers, verify)
 
     def forward_without(
         self,
