@@ -48,9 +48,7 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def effects(
-    model: Classifier, photo: str, layer: str, index: int
-) -> Tensor:
+def effects(model: Classifier, photo: str, layer: str, index: int) -> Tensor:
     """What switching each unit of a layer off does to a class's logit (unit)."""
     try:
         explanation = model.explain(photo, layer=layer)
@@ -144,7 +142,9 @@ def main() -> None:
         print_cost(spec, options.photo, weights)
     if options.cost:
         return
-    print("| network | layer | units | ρ | top 20 | largest estimate | effect |")
+    print(
+        "| network | layer | units | ρ | top 20 | largest estimate | effect |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name in options.network or NETWORKS:
         rows_of(loaded(name, weights), name, options.photo)

@@ -34,7 +34,7 @@ ROOMS = {
     "tracing": """
         blame functions arguments outputs taps ending roles axes function_call reordering
         reshaping selecting windows combining joining axis_rules calls output_words
-        output_choice calling trace layers factors
+        output_choice calling trace layers factors sums
         stages
         """,
     "attribution": """
@@ -43,6 +43,7 @@ ROOMS = {
         head_search look_through guess
         stand_in suffix local_head local_search
         explanation exact_explanation local_explanation ablation screening
+        replay unit_walk unit_inputs
         """,
     "residual": """
         rows mixing fused attention sums step gates grounds token_axis places steps divisors
@@ -54,7 +55,7 @@ ROOMS = {
         provenance wrapping failures repeatability network usual_input checks reading
         tensors taking
         scoring structure forward pixels question explaining inner_layers screening
-        classifier
+        one_layer_back classifier
         """,
     "network_facts": "",
     "kernels": "",

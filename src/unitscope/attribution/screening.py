@@ -144,13 +144,16 @@ class Screening(Drawable):
         sizes = together.abs().nan_to_num(-1.0)
         order = torch.argsort(sizes, descending=True, stable=True)
         measured = self._measured(image)
-        listed = []
+        listed: list[UnitEffect] = []
         for index in order.tolist():
             estimate = float(together[index])
             if len(listed) == count or math.isnan(estimate):
                 break
-            place = places[index]
-            listed.append(UnitEffect(*place, estimate, measured.get(place)))
+            name, unit = places[index]
+            effect = UnitEffect(
+                name, unit, estimate, measured.get((name, unit))
+            )
+            listed.append(effect)
         return listed
 
     def strengths(self, image: int = 0) -> list[LayerStrength]:

@@ -18,6 +18,7 @@ from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.head import Head
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.screening import Screening
+from unitscope.attribution.unit_inputs import UnitInputs
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import HeadError
 from unitscope.inputs.adapting import as_preprocessing
@@ -28,6 +29,7 @@ from unitscope.model import inner_layers
 from unitscope.model.explaining import Asked, Explainer, explained
 from unitscope.model.forward import Forward
 from unitscope.model.network import Network
+from unitscope.model.one_layer_back import inputs_of
 from unitscope.model.provenance import Provenance
 from unitscope.model.question import Question
 from unitscope.model.reading import Input, warn_of_detached
@@ -278,6 +280,28 @@ class Classifier:
         """
         batches = self._batches(x, batch_size, also)
         return screening(batches, which, layers, verify)
+
+    def inputs_of(
+        self,
+        x: Input,
+        layer: str,
+        unit: int,
+        cell: Sequence[int] | str | None = None,
+        *,
+        also: Mapping[str, Any] | None = None,
+    ) -> UnitInputs:
+        """What a unit of a layer is made of on one photo: a sum over earlier units.
+
+        The pre-activation at a `cell` (row, col) is the bias and what every earlier unit
+        and cell of its convolution, linear layer or sum of branches gives. The default is
+        the cell with the largest one; "mean" is the mean over the map. `.follow()` goes
+        further back.
+
+        Raises LayerError for a layer that does not exist or is no sum (a normalisation,
+        attention, a maximum), UnitError, InputError for several photos.
+        """
+        asked = next(self._batches(x, 2, also))
+        return inputs_of(asked, layer, unit, cell)
 
     def forward_without(
         self,
