@@ -59,7 +59,7 @@ ROOMS = {
         """,
     "network_facts": "",
     "kernels": "",
-    "accounts": "checks parts heads account verification record",
+    "accounts": "checks parts heads account verification inner_record record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet trial tables tar_file sidecars tars
@@ -77,7 +77,8 @@ ROOMS = {
         """,
     "render": """
         words colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
-        markup figures map_views report_heads report_contents report fragments reporting
+        markup figures map_views report_heads report_layers report_contents report
+        fragments reporting
         """,
     "explorer": """
         bundle web limits recent shelf worker tiles atlas_about atlas_tables
@@ -88,7 +89,8 @@ ROOMS = {
         """,
     "write_up": "",
     "cli": """
-        options output loading reader scan pages atlas explain pictures ablate info
+        options output loading reader screening unit_inputs scan pages atlas explain
+        pictures ablate info
         reproduce explore
         """,
 }

@@ -18,8 +18,9 @@ from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.classes import Prediction, class_indices
 from unitscope.attribution.explanation import Explanation, UnitContribution
 from unitscope.attribution.scores import Scores
+from unitscope.attribution.screening import Screening
 from unitscope.drawable import Drawable
-from unitscope.errors import LayerError
+from unitscope.errors import HeadError, LayerError
 from unitscope.inputs.photos import is_photo
 from unitscope.inputs.subjects import Subject
 from unitscope.kernels import Filters, convolutions, filters
@@ -70,6 +71,8 @@ class Account(Drawable):
     attention heads it is the direct effect that changes it. `heads` is what those gave to
     the first class, None for other answers. `filters` are kernels of the first
     convolution and of a later one. `checks` are the identities tested on this photo.
+    `screening` estimates what the units of every layer carry for the first class; None
+    where that was not asked for, or no gradient can be had.
     """
 
     network: NetworkFacts
@@ -83,6 +86,7 @@ class Account(Drawable):
     filters: tuple[Filters, ...]
     checks: tuple[Check, ...]
     heads: HeadsStory | None = None
+    screening: Screening | None = None
 
     def __repr__(self) -> str:
         return f"<Account of {self.subject.name}: {self.sentence()}>"
@@ -163,12 +167,14 @@ def accounts(
     classes: Sequence[int | str] | None = None,
     units: Sequence[int] | None = None,
     unit_count: int = 8,
+    screen: bool = False,
 ) -> Iterator[Account]:
     """Give the account of every explained photo, one after the other.
 
     `top` classes are listed, and their maps shown unless `classes` names others.
     `units` are switched off for the ablation; the default is the maximal unit of the
     first class shown. The `unit_count` units that add most to that class are described.
+    `screen` also estimates what every layer carries: a forward and a backward pass a photo.
 
     Raises ClassError and UnitError for what does not exist.
     """
@@ -201,6 +207,7 @@ def accounts(
             filters=kernels,
             checks=tuple(checks_of(model, photo, ablation)),
             heads=heads,
+            screening=_screened(model, photo, first) if screen else None,
         )
 
 
@@ -229,6 +236,16 @@ def accounts_of(
             batch_size=batch_size,
         )
         yield from accounts(model, explanation, **options)
+
+
+def _screened(
+    model: Classifier, photo: Explanation, first: int
+) -> Screening | None:
+    """What the units of every layer carry; None where no gradient can be had."""
+    try:
+        return model.screen(photo.inputs(), first, also=photo.also or None)
+    except (HeadError, LayerError):
+        return None
 
 
 def _units_of(

@@ -8,6 +8,7 @@ from typing import Any
 
 from unitscope.accounts.account import Account, UnitStory
 from unitscope.accounts.checks import Check
+from unitscope.accounts.inner_record import of_screening
 from unitscope.accounts.parts import parts_of
 from unitscope.accounts.verification import Verification
 from unitscope.attribution.ablation import Ablation
@@ -52,6 +53,7 @@ def of_account(account: Account) -> dict[str, Any]:
         "turning_units": None if turning is None else list(turning),
         "ablation": of_ablation(account.ablation, 0, count),
         "checks": [_check(check) for check in account.checks],
+        **_screening(account),
     }
 
 
@@ -213,6 +215,14 @@ def _heads(account: Account) -> dict[str, Any]:
     """What the attention heads of every block gave to the first class shown."""
     heads = account.heads
     return {} if heads is None else {"blocks": list(heads.by_block)}
+
+
+def _screening(account: Account) -> dict[str, Any]:
+    """What the units of every layer carry, without the estimates of all units."""
+    screening = account.screening
+    if screening is None:
+        return {}
+    return {"screening": of_screening(screening, 0, 8, with_estimates=False)}
 
 
 def _name_of(name: str, unit: int) -> dict[str, str]:

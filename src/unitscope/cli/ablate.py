@@ -20,6 +20,11 @@ from unitscope.cli.options import (
 )
 from unitscope.cli.output import draw, folder_for, print_document, say
 from unitscope.cli.reader import Reader
+from unitscope.cli.screening import (
+    check_screening,
+    screen_photos,
+    screening_options,
+)
 
 if TYPE_CHECKING:
     from unitscope.attribution.ablation import Ablation
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
     help="Of attention heads: later blocks react (total, a real forward pass), or only what "
     "the heads write to the logits is gone (direct, exact algebra).",
 )
+@screening_options
 @top_option(5)
 @OUT
 @JSON
@@ -68,6 +74,8 @@ def ablate(
     maximal: bool,
     class_name: str | None,
     effect: Effect,
+    screen: bool,
+    verify: int,
     top: int,
     out: Path | None,
     as_json: bool,
@@ -79,8 +87,29 @@ def ablate(
     unitscope ablate photo.jpg --maximal
     unitscope ablate photo.jpg --layer layer3 --unit 3 --unit 5 --out pictures
     unitscope ablate photo.jpg --model timm:vit_small_patch16_224 --units 3.5,7.0 --effect direct
+    unitscope ablate photo.jpg --screen --verify 20 --out pictures
     """
     from unitscope.accounts import record
+
+    is_direct = effect == "direct"
+    others = {
+        "--unit": units,
+        "--maximal": maximal,
+        "--effect direct": is_direct,
+    }
+    check_screening(screen, verify, others)
+    if screen:
+        screen_photos(
+            photos,
+            source,
+            layer=layer,
+            class_name=class_name,
+            verify=verify,
+            top=top,
+            out=folder_for(out),
+            as_json=as_json,
+        )
+        return
 
     _check_usage(layer, units, maximal or class_name is not None)
     out = folder_for(out)

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.screening import Screening
+from unitscope.attribution.unit_inputs import UnitInputs
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import InputError
 from unitscope.kernels import Filters
@@ -22,9 +24,11 @@ from unitscope.render.figures.account import ACCOUNT_FIGURES
 from unitscope.render.figures.cams import cams_figure
 from unitscope.render.figures.contributions import contributions_figure
 from unitscope.render.figures.filters import filters_figure
+from unitscope.render.figures.layers import layers_figure
 from unitscope.render.figures.network import network_figure
 from unitscope.render.figures.parts import parts_figure
 from unitscope.render.figures.predictions import predictions_figure
+from unitscope.render.figures.unit_inputs import unit_inputs_figure
 from unitscope.render.figures.units import units_figure
 
 FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
@@ -36,6 +40,8 @@ FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
     },
     UnitMaps: {"units": units_figure},
     Ablation: {"ablation": ablation_figure},
+    Screening: {"layers": layers_figure},
+    UnitInputs: {"inputs": unit_inputs_figure},
     Filters: {"filters": filters_figure},
     NetworkFacts: {"network": network_figure},
     Account: ACCOUNT_FIGURES,
