@@ -16,7 +16,6 @@ from unitscope.model import Classifier, wrap
 from unitscope.render import figure, html
 from unitscope.render.words import number
 
-
 HOSTILE = (
     "swimming_pool/outdoor",
     "$\\frac{1}{0}$ and $x_1^",
