@@ -472,6 +472,49 @@ def test_what_is_spelled_without_modules_can_be_followed() -> None:
     assert inputs.follow(0).functions == ("relu",)
 
 
+def test_weights_that_are_computed_count_and_weights_of_the_photo_do_not() -> (
+    None
+):
+    class Computed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            conv = nn.Conv2d(3, 6, 3, padding=1)
+            self.conv = nn.utils.parametrizations.weight_norm(conv)
+            self.own = nn.Conv2d(6, 6, 3)
+            self.fc = nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            # A dynamic convolution: its weights depend on the photo.
+            weight = self.own.weight * x.mean()
+            x = self.own(x) + F.conv2d(x, weight)
+            logits: Tensor = self.fc(x.mean((2, 3)))
+            return logits
+
+    model = small(seeded(Computed).eval())
+    adds_up(model.inputs_of(X, "conv", 2))
+    inputs = model.inputs_of(X, "fc", 1).follow(0)
+    adds_up(inputs)
+    reasons = {each.reason for each in inputs.sources}
+    assert "a sum (conv2d) with weights that the photo sets" in reasons
+
+
+def test_further_inputs_and_whole_numbers_are_given_as_ever() -> None:
+    class Conditioned(Gap):
+        def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+            assert x.dtype is torch.uint8
+            x = self.features(x.float() / 128 - 1)
+            logits: Tensor = self.fc(x.mean((2, 3)) + bias[:, None])
+            return logits
+
+    model = wrap(seeded(Conditioned).eval().requires_grad_(False))
+    x = torch.arange(3072).reshape(1, 3, 32, 32).remainder(256)
+    inputs = model.inputs_of(
+        x.to(torch.uint8), "features", 1, also={"bias": torch.ones(1)}
+    )
+    adds_up(inputs)
+
+
 def test_half_precision_adds_up_to_its_rounding() -> None:
     model = small(seeded(Gap).eval().to(torch.bfloat16))
     inputs = model.inputs_of(X, "features", 2)

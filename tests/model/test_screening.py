@@ -331,6 +331,55 @@ def test_a_network_whose_numbers_leave_autograd_is_refused_with_the_remedy() -> 
         small(seeded(Numpy)).screen(X)
 
 
+def test_behind_a_softmax_the_logits_are_screened() -> None:
+    class Ended(Gap):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).softmax(1)
+
+    expected = small(seeded(Gap)).screen(X, verify=2)
+    found = small(seeded(Ended)).screen(X, verify=2)
+    assert found.classes == expected.classes
+    torch.testing.assert_close(found.logits, expected.logits)
+    for layer in expected.layers:
+        torch.testing.assert_close(
+            found.estimates[layer], expected.estimates[layer]
+        )
+
+
+def test_every_photo_keeps_its_further_inputs_when_it_is_verified() -> None:
+    class Conditioned(Gap):
+        def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+            x = self.features(x) * weight[:, None, None, None]
+            logits: Tensor = self.fc(x.mean((2, 3)))
+            return logits
+
+    net = seeded(Conditioned).eval().requires_grad_(False)
+    model = small(net)
+    weight = torch.tensor([0.5, 2.0])
+    screening = model.screen(X, also={"weight": weight}, verify=3)
+    for image, verified in enumerate(screening.verified):
+        photo, own = X[image : image + 1], weight[image : image + 1]
+        before = net(photo, own)
+        for each in verified.sample:
+            without = model.forward_without(
+                photo, each.unit, each.layer, also={"weight": own}
+            )
+            effect = (without - before)[0, screening.classes[image]]
+            assert each.measured == pytest.approx(float(effect), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_have_the_same_estimates_to_rounding(
+    dtype: torch.dtype,
+) -> None:
+    expected = small(seeded(Gap)).screen(X, 2)
+    found = small(seeded(Gap).to(dtype)).screen(X.to(dtype), 2)
+    for layer, estimates in expected.estimates.items():
+        torch.testing.assert_close(
+            found.estimates[layer], estimates, rtol=0.1, atol=0.02
+        )
+
+
 def test_a_write_that_a_copy_would_miss_is_refused() -> None:
     model = small(seeded(lambda: WritesLater(matters=True)))
     with pytest.raises(HeadError, match=r"'same' in place, by another name"):

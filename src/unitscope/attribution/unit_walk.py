@@ -104,6 +104,14 @@ class UnitWalk:
         name = self.names.get(id(call))
         return self._other_names.get(id(call)) if name is None else name
 
+    def maker(self, call: Call) -> Call:
+        """The call that computed the numbers that a call may only have put elsewhere."""
+        moving = self._moving(call)
+        while call.name in CARRYING and len(moving) == 1:
+            (call,) = moving
+            moving = self._moving(call)
+        return call
+
     def origin(self, call: Call, unit: int) -> tuple[str, int] | None:
         """The layer and unit that a concatenation put in the place of a unit.
 

@@ -161,7 +161,7 @@ class _Photo:
         if layer is not None:
             return layer, layer
         before = self.walk.nearest_layer(call)
-        name = call.name.strip("_")
+        name = self.walk.maker(call).name.strip("_")
         name = f"{name} after '{before}'" if before else f"{name} {call.index}"
         known = self._nameless.setdefault(name, call)
         if known is not call:

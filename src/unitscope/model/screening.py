@@ -330,13 +330,19 @@ def _measured(
 
 
 def _alone(asked: Asked, image: int) -> Asked:
-    """One photo of a batch."""
+    """One photo of a batch, with its own further inputs."""
     explainer, batch, subjects = asked
-    further = explainer.network.further.rows([image])
-    inputs = batch[image : image + 1]
-    if not further:
-        return Asked(explainer, inputs, subjects[image : image + 1])
-    return explainer.given(inputs, further, subjects[image : image + 1])
+    photo = slice(image, image + 1)
+    network = explainer.network.for_photo(image)
+    if network is not explainer.network:
+        structures = explainer.structures.of(network)
+        explainer = dataclasses.replace(
+            explainer,
+            network=network,
+            structures=structures,
+            forward=explainer.forward.of(network, structures),
+        )
+    return Asked(explainer, batch[photo], subjects[photo])
 
 
 def _sample(part: Screening, image: int, count: int) -> list[UnitEffect]:

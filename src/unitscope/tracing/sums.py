@@ -119,6 +119,8 @@ def why_no_sum(call: Call, moving: Sequence[bool]) -> str:
         return "a product of numbers that the photo sets (a gate)"
     if is_elementwise(call, moving):
         return f"an activation ({name.strip('_')})"
+    if name in WEIGHTED:
+        return f"a sum ({name}) with weights that the photo sets"
     if _is_random(call):
         return f"{name}, which drops numbers at random"
     return f"the function {name}, which is not known to be a sum"
