@@ -501,7 +501,7 @@ def test_weights_that_are_computed_count_and_weights_of_the_photo_do_not() -> (
 
 def test_further_inputs_and_whole_numbers_are_given_as_ever() -> None:
     class Conditioned(Gap):
-        def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
             assert x.dtype is torch.uint8
             x = self.features(x.float() / 128 - 1)
             logits: Tensor = self.fc(x.mean((2, 3)) + bias[:, None])

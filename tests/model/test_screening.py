@@ -348,7 +348,7 @@ def test_behind_a_softmax_the_logits_are_screened() -> None:
 
 def test_every_photo_keeps_its_further_inputs_when_it_is_verified() -> None:
     class Conditioned(Gap):
-        def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        def forward(self, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
             x = self.features(x) * weight[:, None, None, None]
             logits: Tensor = self.fc(x.mean((2, 3)))
             return logits
