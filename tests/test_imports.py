@@ -78,7 +78,7 @@ ROOMS = {
     "render": """
         words colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
         markup figures map_views report_heads report_layers report_contents report
-        fragments reporting
+        inner_tables fragments reporting
         """,
     "explorer": """
         bundle web limits recent shelf worker tiles atlas_about atlas_tables

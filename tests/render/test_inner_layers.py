@@ -7,13 +7,17 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from torch import Tensor
 
 from networks import Gap, seeded
 from readable import assert_readable
+from report_page import check
+from unitscope.accounts.account import accounts
 from unitscope.errors import LayerError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
 from unitscope.render import figure, html
+from unitscope.render.report import html_of
 from unitscope.render.words import number
 
 HOSTILE = (
@@ -60,6 +64,25 @@ def test_a_screening_shows_every_layer_and_says_what_was_scaled(
     page = html(screening)
     assert "features.0" in page and "units that give 90 %" in page
     assert "<script>alert" not in page
+
+
+def test_a_report_says_why_layers_cannot_be_estimated(
+    photo: Image.Image,
+) -> None:
+    class Detached(Gap):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    model = wrap(
+        seeded(Detached), preprocessing=Preprocessing(resize=36, crop=32)
+    )
+    explanation = model.explain(photo)
+    (account,) = accounts(model, explanation, screen=True)
+    assert account.screening is None
+    said = check(html_of(account)).text
+    assert "This cannot be estimated here: the network computes its" in said
+    (plain,) = accounts(model, explanation)
+    assert "Which layers carry" not in check(html_of(plain)).text
 
 
 def test_the_inputs_of_a_unit_show_numbers_that_add_up(

@@ -20,7 +20,7 @@ from unitscope.attribution.explanation import Explanation, UnitContribution
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.screening import Screening
 from unitscope.drawable import Drawable
-from unitscope.errors import HeadError, LayerError
+from unitscope.errors import LayerError, ModelError, NonFiniteError
 from unitscope.inputs.photos import is_photo
 from unitscope.inputs.subjects import Subject
 from unitscope.kernels import Filters, convolutions, filters
@@ -72,7 +72,7 @@ class Account(Drawable):
     the first class, None for other answers. `filters` are kernels of the first
     convolution and of a later one. `checks` are the identities tested on this photo.
     `screening` estimates what the units of every layer carry for the first class; None
-    where that was not asked for, or no gradient can be had.
+    where that was not asked for, or cannot be had for the reason `no_screening`.
     """
 
     network: NetworkFacts
@@ -87,6 +87,7 @@ class Account(Drawable):
     checks: tuple[Check, ...]
     heads: HeadsStory | None = None
     screening: Screening | None = None
+    no_screening: str = ""
 
     def __repr__(self) -> str:
         return f"<Account of {self.subject.name}: {self.sentence()}>"
@@ -195,6 +196,9 @@ def accounts(
         if isinstance(photo, ResidualExplanation):
             heads = _heads_of(photo, first, stories, ablation)
             stories = _with_patches(stories, heads)
+        screening, reason = None, ""
+        if screen:
+            screening, reason = _screened(model, photo, first)
         yield Account(
             network=network,
             explanation=photo,
@@ -207,7 +211,8 @@ def accounts(
             filters=kernels,
             checks=tuple(checks_of(model, photo, ablation)),
             heads=heads,
-            screening=_screened(model, photo, first) if screen else None,
+            screening=screening,
+            no_screening=reason,
         )
 
 
@@ -240,12 +245,13 @@ def accounts_of(
 
 def _screened(
     model: Classifier, photo: Explanation, first: int
-) -> Screening | None:
-    """What the units of every layer carry; None where no gradient can be had."""
+) -> tuple[Screening | None, str]:
+    """What the units of every layer carry; else None, and why it cannot be had."""
     try:
-        return model.screen(photo.inputs(), first, also=photo.also or None)
-    except (HeadError, LayerError):
-        return None
+        also = photo.also or None
+        return model.screen(photo.inputs(), first, also=also), ""
+    except (ModelError, LayerError, NonFiniteError) as refusal:
+        return None, str(refusal)
 
 
 def _units_of(

@@ -30,17 +30,9 @@ from unitscope.render.diagram_svg import svg
 from unitscope.render.figures.ablation import switched_off
 from unitscope.render.figures.cams import adding_up, cam_panels, cam_scale
 from unitscope.render.figures.filters import filters_words
-from unitscope.render.figures.layers import (
-    words_of_correlation,
-    words_of_scale,
-)
 from unitscope.render.figures.panels import Panel
-from unitscope.render.figures.unit_inputs import (
-    inputs_title,
-    inputs_words,
-    summand_name,
-)
 from unitscope.render.figures.units import unit_panels, units_title
+from unitscope.render.inner_tables import Table, inputs_table, layers_table
 from unitscope.render.kernel_sheet import KernelSheet
 from unitscope.render.markup import data_uri, templates
 from unitscope.render.overlays import shown
@@ -141,35 +133,16 @@ def _(result: Ablation) -> str:
 def _(result: Screening) -> str:
     count = len(result.classes)
     shown = result.outline()
-    parts: list[Part] = []
-    for photo in range(min(count, _MOST_PHOTOS)):
-        parts.append(_layers_part(result, photo, shown))
+    parts = [
+        _table_part(layers_table(result, photo, shown))
+        for photo in range(min(count, _MOST_PHOTOS))
+    ]
     return _fragment([*parts, *_omitted(count)])
 
 
 @html.register
 def _(result: UnitInputs) -> str:
-    rows = [
-        [summand_name(each), number(each.contribution, 3, sign=True)]
-        for each in result.top(_MOST_UNITS)
-    ]
-    others = len(result.summands) - len(rows)
-    if others:
-        given = sum(each.contribution for each in result.top(_MOST_UNITS))
-        rest = result.value - result.bias - given
-        rows.append([f"{others} others", number(rest, 3, sign=True)])
-    rows.append(["bias", number(result.bias, 3, sign=True)])
-    rows.append(["pre-activation", number(result.value, 3)])
-    return _fragment(
-        [
-            Part(
-                inputs_title(result),
-                inputs_words(result),
-                columns=["earlier unit", "contribution"],
-                rows=rows,
-            )
-        ]
-    )
+    return _fragment([_table_part(inputs_table(result))])
 
 
 @html.register
@@ -230,30 +203,9 @@ def _explanation_parts(
     return [*parts, _strongest_units_part(explanation, shown[0])]
 
 
-def _layers_part(
-    screening: Screening, photo: int, shown: Sequence[str]
-) -> Part:
-    """What the units of every layer carry on one photo, by their estimates."""
-    rows = [
-        [
-            clean(row.layer),
-            number(row.largest, 3),
-            str(row.unit),
-            number(row.total, 3),
-            percent(row.share),
-        ]
-        for row in screening.strengths(photo)
-        if row.layer in shown
-    ]
-    name = clean(screening.subjects[photo].name)
-    label = clean(screening.label(photo))
-    text = words_of_scale(screening, photo, len(rows))
-    if screening.verified:
-        said = words_of_correlation(screening.verified[photo], screening.scores)
-        text = f"{text} {said}"
-    columns = ["layer", "largest", "unit", "sum", "units that give 90 %"]
+def _table_part(table: Table) -> Part:
     return Part(
-        f"Which layers carry {label}: {name}", text, columns=columns, rows=rows
+        table.heading, table.text, columns=table.columns, rows=table.rows
     )
 
 

@@ -23,16 +23,18 @@ class LayerRow:
 
 
 def layer_contents(account: Account) -> dict[str, Any] | None:
-    """What the template shows of a screening; None where there is none."""
+    """What the template shows of a screening; None where none was asked for."""
     screening = account.screening
     if screening is None:
-        return None
+        reason = account.no_screening
+        return {"refusal": reason} if reason else None
     shown = screening.outline()
     rows = [row for row in screening.strengths() if row.layer in shown]
     most = max((row.largest for row in rows), default=0.0)
     top = screening.top(_UNITS)
     estimates = [each.estimate for each in top]
     return {
+        "refusal": "",
         "rows": [LayerRow(row, bar(row.largest, 0.0, most)) for row in rows],
         "hidden": len(screening.layers) - len(rows),
         "units": sum(each.shape[1] for each in screening.estimates.values()),
