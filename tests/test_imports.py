@@ -35,7 +35,7 @@ ROOMS = {
     "tracing": """
         blame functions arguments outputs mode taps ending roles axes function_call reordering
         reshaping selecting windows combining joining axis_rules calls output_words
-        output_choice calling trace layers
+        output_choice calling trace layers factors sums
         cuts stages
         """,
     "attribution": """
@@ -45,7 +45,8 @@ ROOMS = {
         head_search look_through guess
         stand_in suffix local_head local_search
         explained contrast flip flip_search predicted
-        explanation exact_explanation local_explanation ablation unit_ablations
+        explanation exact_explanation local_explanation ablation unit_ablations screening
+        replay unit_walk unit_inputs
         """,
     "residual": """
         rows mixing fused attention sums step gates grounds token_axis places steps divisors
@@ -57,11 +58,12 @@ ROOMS = {
         provenance wrapping failures repeatability network usual_input checks reading
         tensors taking
         scoring structure forward rest pixels question explaining inner_layers
-        intervention head_ablations layer_ablations real_passes ablating experiments classifier
+        intervention head_ablations layer_ablations real_passes ablating screening one_layer_back
+        experiments classifier
         """,
     "network_facts": "",
     "kernels": "",
-    "accounts": "checks parts heads rival account verification record",
+    "accounts": "checks parts heads rival account verification inner_record record",
     "datasets": """
         base texts patterns classes layout masks files folders index_maps lists
         polygons broden parquet trial tables tar_file sidecars tars
@@ -79,8 +81,8 @@ ROOMS = {
         """,
     "render": """
         words margins colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
-        markup figures map_views report_heads report_contrast report_contents report
-        fragments reporting
+        markup figures map_views report_heads report_contrast report_layers
+        report_contents report inner_tables fragments reporting
         """,
     "explorer": """
         bundle web limits recent shelf worker tiles atlas_about atlas_tables
@@ -91,7 +93,8 @@ ROOMS = {
         """,
     "write_up": "",
     "cli": """
-        options output loading reader scan pages atlas explain pictures each_unit ablate info
+        options output loading reader screening unit_inputs scan pages atlas explain
+        pictures each_unit ablate info
         reproduce explore
         """,
 }

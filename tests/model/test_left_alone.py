@@ -135,6 +135,10 @@ VERBS: dict[str, Callable[[Classifier], object]] = {
     "forward without": lambda model: model.forward_without(X, [0]),
     "filters": lambda model: filters(model, 0),
     "account": lambda model: Account.of(model, model.explain(X)),
+    "screen": lambda model: model.screen(X, verify=2),
+    "inputs of a unit": lambda model: model.inputs_of(
+        X[:1], model.layers()[0].name, 1
+    ),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from networks import Gap, seeded
+from readable import assert_readable
 from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.explanation import Explanation
@@ -83,26 +83,6 @@ def texts(drawn: Figure) -> list[str]:
     return [
         artist.get_text() for artist in drawn.findobj(Text) if artist.get_text()
     ]
-
-
-def assert_readable(drawn: Figure) -> None:
-    """No text leaves the page, and no two texts overlap."""
-    renderer = drawn.canvas.get_renderer()  # type: ignore[attr-defined]
-    width, height = drawn.get_size_inches() * drawn.dpi
-    boxes = []
-    for artist in drawn.findobj(Text):
-        if not artist.get_text():
-            continue
-        box = artist.get_window_extent(renderer)
-        assert (
-            box.x0 >= -1
-            and box.y0 >= -1
-            and box.x1 <= width + 1
-            and box.y1 <= height + 1
-        ), artist.get_text()
-        boxes.append((box.padded(-1), artist.get_text()))
-    for (one, first), (other, second) in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other), (first, second)
 
 
 class TestReadable:

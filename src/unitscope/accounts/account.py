@@ -25,8 +25,9 @@ from unitscope.attribution.explanation import (
 )
 from unitscope.attribution.flip import Flip
 from unitscope.attribution.scores import Scores
+from unitscope.attribution.screening import Screening
 from unitscope.drawable import Drawable
-from unitscope.errors import LayerError
+from unitscope.errors import LayerError, ModelError, NonFiniteError
 from unitscope.inputs.photos import is_photo
 from unitscope.inputs.subjects import Subject
 from unitscope.kernels import Filters, convolutions, filters
@@ -79,6 +80,8 @@ class Account(Drawable):
     convolution and of a later one. `checks` are the identities tested on this photo.
     `contrast` says why one class and not another, by default the top two; `flip` what lets
     another class win. Both are None where there is one class or none.
+    `screening` estimates what the units of every layer carry for the first class; None
+    where that was not asked for, or cannot be had for the reason `no_screening`.
     """
 
     network: NetworkFacts
@@ -94,6 +97,8 @@ class Account(Drawable):
     heads: HeadsStory | None = None
     contrast: Contrast | None = None
     flip: Flip | None = None
+    screening: Screening | None = None
+    no_screening: str = ""
 
     def __repr__(self) -> str:
         return f"<Account of {self.subject.name}: {self.sentence()}>"
@@ -175,6 +180,7 @@ def accounts(
     units: Units | None = None,
     unit_count: int = 8,
     against: int | str | None = None,
+    screen: bool = False,
 ) -> Iterator[Account]:
     """Give the account of every explained photo, one after the other.
 
@@ -183,6 +189,7 @@ def accounts(
     first class shown. The `unit_count` units that add most to that class are described.
     The contrast is of the first of `classes`, or the top class, `against` another one, by
     default the best other class.
+    `screen` also estimates what every layer carries: a forward and a backward pass a photo.
 
     Raises ClassError and UnitError for what does not exist.
     """
@@ -204,6 +211,9 @@ def accounts(
             heads = _heads_of(photo, first, stories, ablation)
             stories = _with_patches(stories, heads)
         rival = rival_of(model, photo, first if classes else None, against)
+        screening, reason = None, ""
+        if screen:
+            screening, reason = _screened(model, photo, first)
         yield Account(
             network=network,
             explanation=photo,
@@ -218,6 +228,8 @@ def accounts(
             heads=heads,
             contrast=rival.contrast,
             flip=rival.flip,
+            screening=screening,
+            no_screening=reason,
         )
 
 
@@ -246,6 +258,17 @@ def accounts_of(
             batch_size=batch_size,
         )
         yield from accounts(model, explanation, **options)
+
+
+def _screened(
+    model: Classifier, photo: Explanation, first: int
+) -> tuple[Screening | None, str]:
+    """What the units of every layer carry; else None, and why it cannot be had."""
+    try:
+        also = photo.also or None
+        return model.screen(photo.inputs(), first, also=also), ""
+    except (ModelError, LayerError, NonFiniteError) as refusal:
+        return None, str(refusal)
 
 
 def _units_of(

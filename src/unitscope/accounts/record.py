@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unitscope.accounts.account import Account, UnitStory
 from unitscope.accounts.checks import Check
+from unitscope.accounts.inner_record import of_screening
 from unitscope.accounts.parts import parts_of
 from unitscope.accounts.verification import Verification
 from unitscope.attribution.ablation import Ablation
@@ -61,6 +62,7 @@ def of_account(account: Account) -> dict[str, Any]:
         "contrast": _or_none(of_contrast, account.contrast),
         "flip": _or_none(of_flip, account.flip),
         "checks": [_check(check) for check in account.checks],
+        **_screening(account),
     }
 
 
@@ -343,6 +345,14 @@ def _put(ablation: Ablation | UnitAblations) -> dict[str, str]:
     """What was put in place of units, and where, in words; empty where they are off."""
     words = {"replaced": ablation.replaced, "where": ablation.where}
     return {name: value for name, value in words.items() if value}
+
+
+def _screening(account: Account) -> dict[str, Any]:
+    """What the units of every layer carry, without the estimates of all units."""
+    screening = account.screening
+    if screening is None:
+        return {}
+    return {"screening": of_screening(screening, 0, 8, with_estimates=False)}
 
 
 def _name_of(name: str, unit: int) -> dict[str, str]:

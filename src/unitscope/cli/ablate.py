@@ -22,6 +22,11 @@ from unitscope.cli.options import (
 )
 from unitscope.cli.output import draw, folder_for, print_document, say
 from unitscope.cli.reader import Reader
+from unitscope.cli.screening import (
+    check_screening,
+    screen_photos,
+    screening_options,
+)
 
 if TYPE_CHECKING:
     from unitscope.attribution.ablation import Ablation
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
     from unitscope.drawable import Drawable
     from unitscope.inputs.photos import Photo
     from unitscope.model import Classifier
+
+# Units that are printed one by one.
+_MOST_NAMED = 100
 
 
 @click.command()
@@ -81,6 +89,7 @@ if TYPE_CHECKING:
     help="Of attention heads: later blocks react (total, a real forward pass), or only what "
     "the heads write to the logits is gone (direct, exact algebra).",
 )
+@screening_options
 @top_option(5)
 @OUT
 @JSON
@@ -94,6 +103,8 @@ def ablate(
     region: str | None,
     value: str,
     effect: Effect,
+    screen: bool,
+    verify: int,
     top: int,
     out: Path | None,
     as_json: bool,
@@ -107,8 +118,32 @@ def ablate(
     unitscope ablate photo.jpg --layer layer3 --each
     unitscope ablate photo.jpg --layer layer3 --units all --region 2:5,0:3
     unitscope ablate photo.jpg --model timm:vit_small_patch16_224 --units 3.5,7.0 --effect direct
+    unitscope ablate photo.jpg --screen --verify 20 --out pictures
     """
     from unitscope.attribution.region import region_in_text
+
+    is_direct = effect == "direct"
+    others = {
+        "--unit": units,
+        "--maximal": maximal,
+        "--effect direct": is_direct,
+        "--each": each,
+        "--region": region,
+        "--value": value != "0",
+    }
+    check_screening(screen, verify, others)
+    if screen:
+        screen_photos(
+            photos,
+            source,
+            layer=layer,
+            class_name=class_name,
+            verify=verify,
+            top=top,
+            out=folder_for(out),
+            as_json=as_json,
+        )
+        return
 
     _check_usage(layer, units, maximal, class_name, each, region)
     out = folder_for(out)
@@ -262,8 +297,6 @@ def _of_layer(ablation: Ablation) -> str:
 
 
 def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
-    from unitscope.render.words import listing
-
     source = (
         "exact, from one forward pass"
         if ablation.exact
@@ -274,7 +307,7 @@ def _ablation_text(name: str, ablation: Ablation, top: int) -> str:
     elif ablation.effect == "total":
         source = "total effect, measured by a second forward pass"
     names = ablation.maps.unit_names
-    units = f" ({listing(names, 20)})" if len(names) <= 100 else ""
+    units = f" ({', '.join(names)})" if len(names) <= _MOST_NAMED else ""
     done = f"set to {ablation.replaced}" if ablation.replaced else "off"
     done += f" in {ablation.where}" if ablation.where else ""
     changes = ablation.changes(top)

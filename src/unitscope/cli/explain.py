@@ -131,9 +131,14 @@ def explain(
         else:
             from unitscope.render.reporting import report
 
-            pieces = not no_pieces
             reports = report(
-                model, reader, out, pieces=pieces, each=each, **options
+                model,
+                reader,
+                out,
+                pieces=not no_pieces,
+                each=each,
+                screen=len(photos) == 1,
+                **options,
             )
     summaries.print(reports)
     reader.finish()

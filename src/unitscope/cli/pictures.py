@@ -19,6 +19,11 @@ from unitscope.cli.options import (
 )
 from unitscope.cli.output import draw, file_name, folder_for, print_document
 from unitscope.cli.reader import Reader
+from unitscope.cli.unit_inputs import (
+    check_inputs,
+    inputs_options,
+    take_apart,
+)
 
 _UNITS_IN_NAME = 8
 
@@ -122,6 +127,7 @@ def filters_command(
     show_default=True,
     help="One colour scale for each map, for each photo, or for all.",
 )
+@inputs_options
 @OUT
 @JSON
 def units_command(
@@ -130,6 +136,8 @@ def units_command(
     units: Sequence[str],
     style: str,
     scale: str,
+    inputs: bool,
+    cell: Any,
     out: Path | None,
     as_json: bool,
     **source: Any,
@@ -139,11 +147,24 @@ def units_command(
     \b
     unitscope units photo.jpg --layer layer4 --unit 300 --unit 100 --out pictures
     unitscope units photo.jpg --model timm:vit_small_patch16_224 --units 3.5,7.0
+    unitscope units photo.jpg --layer layer3 --unit 17 --inputs
     """
     from unitscope.accounts import record
 
     if not units:
         raise click.UsageError("name at least one unit with --unit N")
+    check_inputs(inputs, cell, layer)
+    if inputs and layer is not None:
+        take_apart(
+            photos,
+            source,
+            layer=layer,
+            units=units,
+            cell=cell,
+            out=folder_for(out),
+            as_json=as_json,
+        )
+        return
     out = folder_for(out, None if as_json else "unitscope-units")
     model = load_model(source, len(photos), layer)
     chosen = chosen_units(model, layer, units)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -15,15 +15,19 @@ from unitscope.attribution.effects import Effect
 from unitscope.attribution.explanation import Units
 from unitscope.attribution.flip import Flip, Flipping
 from unitscope.attribution.region import Region
+from unitscope.attribution.screening import Screening
 from unitscope.attribution.unit_ablations import UnitAblations
+from unitscope.attribution.unit_inputs import UnitInputs
 from unitscope.attribution.value import UnitMeans, is_number
 from unitscope.errors import InputError
 from unitscope.model.ablating import ablation, ablations
 from unitscope.model.explaining import Asked, explained
 from unitscope.model.intervention import Intervention, Put
+from unitscope.model.one_layer_back import inputs_of
 from unitscope.model.question import Question
 from unitscope.model.reading import Input
 from unitscope.model.real_passes import logits_without
+from unitscope.model.screening import screening
 from unitscope.residual.replacement import HeadMeans
 
 Values: TypeAlias = "float | UnitMeans | HeadMeans | Input"
@@ -128,6 +132,52 @@ class Experiments(ABC):
             for asked in self._batches(x, 16, also)
         ]
         return torch.cat(parts)
+
+    def screen(
+        self,
+        x: Input,
+        which: int | str | None = None,
+        layers: str | Sequence[str] | None = None,
+        verify: int = 0,
+        *,
+        also: Mapping[str, Any] | None = None,
+        batch_size: int = 4,
+    ) -> Screening:
+        """Estimate what switching off each unit of each layer does to a class's logit.
+
+        One forward and one backward pass, as the network is, give the estimates to first
+        order: −Σ gradient · activation. `which` is a class by label or index (default:
+        each photo's top class), `layers` are names (default: every layer with a map; of
+        several with one output the outermost). `verify` units with the largest
+        |estimates|, and as many drawn at random, are then switched off by real passes.
+
+        Raises HeadError where no gradient can be had, LayerError for a layer that does not
+        exist or gives no map, ClassError.
+        """
+        batches = self._batches(x, batch_size, also)
+        return screening(batches, which, layers, verify)
+
+    def inputs_of(
+        self,
+        x: Input,
+        layer: str,
+        unit: int,
+        cell: Sequence[int] | str | None = None,
+        *,
+        also: Mapping[str, Any] | None = None,
+    ) -> UnitInputs:
+        """What a unit of a layer is made of on one photo: a sum over earlier units.
+
+        The pre-activation at a `cell` (row, col) is the bias and what every earlier unit
+        and cell of its convolution, linear layer or sum of branches gives. The default is
+        the cell with the largest one; "mean" is the mean over the map. `.follow()` goes
+        further back.
+
+        Raises LayerError for a layer that does not exist or is no sum (a normalisation,
+        attention, a maximum), UnitError, InputError for several photos.
+        """
+        asked = next(self._batches(x, 2, also))
+        return inputs_of(asked, layer, unit, cell)
 
     def flip(
         self,

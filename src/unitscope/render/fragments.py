@@ -20,7 +20,9 @@ from unitscope.attribution.classes import Prediction
 from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.explanation import Explanation
 from unitscope.attribution.scores import Scores
+from unitscope.attribution.screening import Screening
 from unitscope.attribution.unit_ablations import UnitAblations
+from unitscope.attribution.unit_inputs import UnitInputs
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.kernels import Filters
 from unitscope.network_facts import NetworkFacts
@@ -36,6 +38,7 @@ from unitscope.render.figures.looks import Look
 from unitscope.render.figures.panels import Panel
 from unitscope.render.figures.unit_ablations import each_in_words
 from unitscope.render.figures.units import unit_panels, units_title
+from unitscope.render.inner_tables import Table, inputs_table, layers_table
 from unitscope.render.kernel_sheet import KernelSheet
 from unitscope.render.margins import adding_up as margin_words
 from unitscope.render.margins import margin_rows
@@ -145,6 +148,22 @@ def _(result: Contrast) -> str:
 
 
 @html.register
+def _(result: Screening) -> str:
+    count = len(result.classes)
+    shown = result.outline()
+    parts = [
+        _table_part(layers_table(result, photo, shown))
+        for photo in range(min(count, _MOST_PHOTOS))
+    ]
+    return _fragment([*parts, *_omitted(count)])
+
+
+@html.register
+def _(result: UnitInputs) -> str:
+    return _fragment([_table_part(inputs_table(result))])
+
+
+@html.register
 def _(result: Filters) -> str:
     return _fragment([_filters_part(result)])
 
@@ -200,6 +219,12 @@ def _explanation_parts(
     if explanation.head.maps_are_a_part:
         parts.append(_sums_part(explanation, shown))
     return [*parts, _strongest_units_part(explanation, shown[0])]
+
+
+def _table_part(table: Table) -> Part:
+    return Part(
+        table.heading, table.text, columns=table.columns, rows=table.rows
+    )
 
 
 def _sums_part(explanation: Explanation, classes: Sequence[int]) -> Part:

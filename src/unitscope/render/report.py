@@ -53,7 +53,7 @@ def write_report(
     OUT/<photo>/report.html each, and OUT/index.html links them. Beside each report lies
     explanation.json and, with `pieces`, predictions.png, cams.png,
     cam-<rank>-<class>.png, units.png, contributions.png, contrast.png, ablation.png,
-    filters-<layer>.png, network.png and network.svg. Each account is written, and
+    layers.png, filters-<layer>.png, network.png and network.svg. Each account is written, and
     `each` called with it, before the next account is asked for. Returns the paths of
     the reports, and last that of the index.
 
@@ -153,6 +153,8 @@ def _pages(account: Account) -> Iterator[tuple[str, Figure]]:
             ),
         )
 
+    if account.screening is not None:
+        yield "layers.png", figure(account.screening)
     for filters in account.filters:
         yield f"filters-{slug(filters.layer)}.png", figure(filters)
 

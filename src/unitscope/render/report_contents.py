@@ -29,6 +29,7 @@ from unitscope.render.map_views import (
 from unitscope.render.markup import bar, data_uri
 from unitscope.render.report_contrast import contrast_view
 from unitscope.render.report_heads import head_contents, views_of_heads
+from unitscope.render.report_layers import layer_contents
 from unitscope.render.views import View
 from unitscope.render.words import (
     capitalised,
@@ -108,6 +109,7 @@ def contents(account: Account) -> dict[str, Any]:
         **_network(account),
         "contrast": contrast_view(account, _layer_size(view, _LAYER)),
         "filters": [_filter_view(filters) for filters in account.filters],
+        "layers": layer_contents(account),
         "heads": (
             None
             if account.heads is None

@@ -80,6 +80,10 @@ class StreamWalk:
             return self._walked(logits)
         except RecursionError:
             raise HeadError("the network is too deep to be followed") from None
+        except _Ended:
+            raise NoAttentionError(
+                "the logits are not computed from any layer's output by torch"
+            ) from None
         except HeadError:
             if self._has_attention:
                 raise

@@ -156,6 +156,11 @@ RECURRENCES = _names("lstm gru rnn_tanh rnn_relu")
 
 MATRIX_PRODUCTS = _names("matmul __matmul__ bmm baddbmm mm addmm")
 
+# Slide filters over the cells of a map, or of a row of tokens.
+CONVOLUTIONS = _names("""
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    """)
+
 # Apply one matrix to the vectors of their last axis.
 LINEAR_FUNCTIONS = _names("linear addmm matmul __matmul__ mm")
 
@@ -192,6 +197,25 @@ CHANNELS_FIRST = (
 
 # Pool (batch, unit, token), or the map of `lp_pool2d`.
 OTHER_POOLS = _names("avg_pool1d max_pool1d adaptive_avg_pool1d lp_pool2d")
+
+
+# Take means of cells: sums with constant weights.
+MEAN_POOLS = _names("""
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+    adaptive_avg_pool3d
+    """)
+
+# Take the largest cell of each window.
+MAXIMUM_POOLS = _names("""
+    max_pool1d max_pool2d max_pool3d max_pool2d_with_indices adaptive_max_pool1d
+    adaptive_max_pool2d
+    """)
+
+# Put cells or units elsewhere, enlarge maps, or add a border.
+REARRANGEMENTS = _names("""
+    pad roll pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle stack
+    unfold fold
+    """)
 
 
 # What tracing needs. -----------------------------------------------------------------

@@ -6,10 +6,11 @@ Everything is done inside a `with`, which leaves the network as it was.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -329,6 +330,24 @@ def captured(
 
 
 @contextlib.contextmanager
+def on_outputs(
+    module: nn.Module,
+    names: Sequence[str],
+    function: Callable[[str, Any], Any],
+) -> Iterator[None]:
+    """Inside, call `function` with the name and the output of each layer as it ends.
+
+    What the function returns, unless None, replaces the output.
+    """
+    modules = dict(module.named_modules())
+    with contextlib.ExitStack() as stack:
+        for name in dict.fromkeys(names):
+            called = functools.partial(function, name)
+            stack.enter_context(_on_output_of(modules, name, called))
+        yield
+
+
+@contextlib.contextmanager
 def changing_output(
     module: nn.Module, layer: Layer, change: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
@@ -363,15 +382,22 @@ def _rebuilt(output: Any, old: Tensor, new: Tensor, layer: Layer) -> Any:
     return rebuilt
 
 
-@contextlib.contextmanager
 def _on_output(
     module: nn.Module, name: str, function: Callable[[Any], Any]
+) -> contextlib.AbstractContextManager[None]:
+    return _on_output_of(dict(module.named_modules()), name, function)
+
+
+@contextlib.contextmanager
+def _on_output_of(
+    modules: Mapping[str, nn.Module],
+    name: str,
+    function: Callable[[Any], Any],
 ) -> Iterator[None]:
     """Call `function` on the output of a layer, inside.
 
     What the function returns, unless None, replaces the output.
     """
-    modules = dict(module.named_modules())
     path, wanted = name, 1
     # A module's own name may end in ":2", as a key of a ModuleDict.
     match = re.fullmatch(r"(.+):(\d+)", name)

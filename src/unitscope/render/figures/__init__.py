@@ -14,7 +14,9 @@ from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.screening import Screening
 from unitscope.attribution.unit_ablations import UnitAblations
+from unitscope.attribution.unit_inputs import UnitInputs
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import InputError
 from unitscope.kernels import Filters
@@ -25,10 +27,12 @@ from unitscope.render.figures.cams import cams_figure
 from unitscope.render.figures.contrast import contrast_figure
 from unitscope.render.figures.contributions import contributions_figure
 from unitscope.render.figures.filters import filters_figure
+from unitscope.render.figures.layers import layers_figure
 from unitscope.render.figures.network import network_figure
 from unitscope.render.figures.parts import parts_figure
 from unitscope.render.figures.predictions import predictions_figure
 from unitscope.render.figures.unit_ablations import unit_ablations_figure
+from unitscope.render.figures.unit_inputs import unit_inputs_figure
 from unitscope.render.figures.units import units_figure
 
 FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
@@ -42,6 +46,8 @@ FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
     Ablation: {"ablation": ablation_figure},
     UnitAblations: {"ablations": unit_ablations_figure},
     Contrast: {"contrast": contrast_figure},
+    Screening: {"layers": layers_figure},
+    UnitInputs: {"inputs": unit_inputs_figure},
     Filters: {"filters": filters_figure},
     NetworkFacts: {"network": network_figure},
     Account: ACCOUNT_FIGURES,
