@@ -27,6 +27,7 @@ from unitscope.errors import HeadError, InputError, warn_user
 from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
+from unitscope.interrupts import unbroken
 from unitscope.model.checks import (
     check_adds_up,
     check_ran,
@@ -234,7 +235,7 @@ class Explainer:
         self._check_recorded(passed, question.differentiable)
         assert passed.feature_map is not None and passed.readout is not None
 
-        with torch.no_grad():
+        with unbroken(torch.no_grad()):
             units = cell_means(passed.feature_map)
             # Rounded logits are the algebra's own, computed from these very units.
             if not rounded or not is_finite(passed.logits):
@@ -356,7 +357,7 @@ class Explainer:
             _warn_of_silence(layer)
         what = f"the feature maps of layer '{layer.name}'"
         self.network.check_finite(feature_map, batch, what)
-        with torch.no_grad():
+        with unbroken(torch.no_grad()):
             units = cell_means(feature_map)
             warn_of_nothing(
                 self.network, passed, units, feature_map, batch, subjects
