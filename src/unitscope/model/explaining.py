@@ -20,7 +20,7 @@ from unitscope.attribution.head import Head
 from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.local_search import Photos
-from unitscope.attribution.methods import DEFAULT_METHOD, METHODS
+from unitscope.attribution.methods import DEFAULT_METHOD
 from unitscope.attribution.suffix import suffix_after
 from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError, InputError, warn_user
@@ -33,6 +33,7 @@ from unitscope.model.checks import (
     check_ran,
     check_same_size,
     warn_of_nothing,
+    warn_of_silence,
 )
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
@@ -354,7 +355,7 @@ class Explainer:
             differentiable,
         )
         if head.silent and head.attributes_by.needs_direction:
-            _warn_of_silence(layer)
+            warn_of_silence(layer)
         what = f"the feature maps of layer '{layer.name}'"
         self.network.check_finite(feature_map, batch, what)
         with unbroken(torch.no_grad()):
@@ -447,17 +448,6 @@ def _share_head(parts: Sequence[Explanation]) -> bool:
         torch.allclose(first.weight, other.weight)
         and torch.allclose(first.bias, other.bias)
         for other in rest
-    )
-
-
-def _warn_of_silence(layer: Layer) -> None:
-    others = [
-        name for name, method in METHODS.items() if not method.needs_direction
-    ]
-    warn_user(
-        f"a normalisation reads every cell of layer '{layer.name}' by itself, so that "
-        "gradient · activation is 0 in each of them: name the layer of that "
-        f"normalisation, or ask for the method {' or '.join(others)}"
     )
 
 
