@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+# Whose frames hold generators: torch takes a mode off its stack for every call by one.
+_OF_CONTEXTS = ("contextlib", "torch.overrides")
 
 
 @contextlib.contextmanager
@@ -28,12 +32,47 @@ def undone(do: Callable[[], Callable[[], object]]) -> Iterator[None]:
             # Another Ctrl-C may come in every line that is not yet, or no longer, safe.
             try:
                 with Uninterrupted():
+                    error = sys.exception()
+                    if isinstance(error, KeyboardInterrupt):
+                        _finish(error)
                     undo()
                 break
             except KeyboardInterrupt as again:
                 interrupt = again
         if interrupt is not None:
             raise interrupt
+
+
+def unbroken(
+    context: contextlib.AbstractContextManager[Any],
+) -> contextlib.AbstractContextManager[None]:
+    """A `with` of a context that Ctrl-C neither enters nor leaves half-way.
+
+    The context may be left twice, as torch's settings may.
+    """
+
+    def enter() -> Callable[[], object]:
+        context.__enter__()
+        return lambda: context.__exit__(None, None, None)
+
+    return undone(enter)
+
+
+def _finish(error: BaseException | None) -> None:
+    """End contexts inside that a Ctrl-C left open, before those around them are ended.
+
+    Where it comes just as a context made of a generator is entered or left, nothing but the
+    exception's frames holds the generator, and it would end only when these are freed.
+    """
+    while error is not None:
+        traceback = error.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            traceback = traceback.tb_next
+            if frame.f_globals.get("__name__") in _OF_CONTEXTS:
+                with contextlib.suppress(RuntimeError):  # it still runs
+                    frame.clear()
+        error = error.__context__
 
 
 def _nothing() -> None:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unitscope.attribution.methods import METHODS
 from unitscope.attribution.rounding import (
     LEAST_ROUNDING,
     completeness_error,
@@ -121,3 +122,15 @@ def map_of(
     """The feature map of a layer from a pass, float32; LayerError where it did not run."""
     check_ran(layer, passed)
     return layer.units_first(passed.outputs[layer.name]).to(torch.float32)
+
+
+def warn_of_silence(layer: Layer) -> None:
+    """Warn that gradient · activation is 0 in every cell of a layer."""
+    others = [
+        name for name, method in METHODS.items() if not method.needs_direction
+    ]
+    warn_user(
+        f"a normalisation reads every cell of layer '{layer.name}' by itself, so that "
+        "gradient · activation is 0 in each of them: name the layer of that "
+        f"normalisation, or ask for the method {' or '.join(others)}"
+    )

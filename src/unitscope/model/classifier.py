@@ -20,6 +20,7 @@ from unitscope.errors import HeadError
 from unitscope.inputs.adapting import as_preprocessing
 from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing
+from unitscope.interrupts import unbroken
 from unitscope.labels import LabelsSource, read_labels
 from unitscope.model import inner_layers
 from unitscope.model.experiments import Experiments
@@ -205,7 +206,8 @@ class Classifier(Experiments):
         question = Question(layer, method, precision, differentiable)
         if not differentiable:
             warn_of_detached(x, also)
-        with recording() if differentiable else torch.no_grad():
+        gradients = recording() if differentiable else torch.no_grad()
+        with unbroken(gradients):
             batches = self._batches(x, batch_size, also)
             return explained(batches, question, progress)
 

@@ -20,16 +20,18 @@ from unitscope.attribution.head import Head
 from unitscope.attribution.local_explanation import LocalExplanation
 from unitscope.attribution.local_head import LocalHead
 from unitscope.attribution.local_search import Photos
-from unitscope.attribution.methods import DEFAULT_METHOD, METHODS
+from unitscope.attribution.methods import DEFAULT_METHOD
 from unitscope.engine.passes import ForwardPass
 from unitscope.errors import HeadError, InputError, warn_user
 from unitscope.inputs.further import Further
 from unitscope.inputs.preprocessing import AnyPreprocessing
 from unitscope.inputs.subjects import Subject
+from unitscope.interrupts import unbroken
 from unitscope.model.checks import (
     check_adds_up,
     check_same_size,
     warn_of_nothing,
+    warn_of_silence,
 )
 from unitscope.model.forward import Forward, warn_of_precision
 from unitscope.model.network import Network
@@ -233,7 +235,7 @@ class Explainer:
         self._check_recorded(passed, question.differentiable)
         assert passed.feature_map is not None and passed.readout is not None
 
-        with torch.no_grad():
+        with unbroken(torch.no_grad()):
             units = cell_means(passed.feature_map)
             # Rounded logits are the algebra's own, computed from these very units.
             if not rounded or not is_finite(passed.logits):
@@ -344,8 +346,8 @@ class Explainer:
         passed, feature_map = rest.passed, rest.feature_map
         self._check_recorded(passed, differentiable)
         if head.silent and head.attributes_by.needs_direction:
-            _warn_of_silence(layer)
-        with torch.no_grad():
+            warn_of_silence(layer)
+        with unbroken(torch.no_grad()):
             units = cell_means(feature_map)
             warn_of_nothing(
                 self.network, passed, units, feature_map, batch, subjects
@@ -435,17 +437,6 @@ def _share_head(parts: Sequence[Explanation]) -> bool:
         torch.allclose(first.weight, other.weight)
         and torch.allclose(first.bias, other.bias)
         for other in rest
-    )
-
-
-def _warn_of_silence(layer: Layer) -> None:
-    others = [
-        name for name, method in METHODS.items() if not method.needs_direction
-    ]
-    warn_user(
-        f"a normalisation reads every cell of layer '{layer.name}' by itself, so that "
-        "gradient · activation is 0 in each of them: name the layer of that "
-        f"normalisation, or ask for the method {' or '.join(others)}"
     )
 
 

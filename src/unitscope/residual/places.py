@@ -104,3 +104,14 @@ class Places:
         if role.row_axis is None or role.col_axis is None:
             return Grid.tiling(self._input_size, (role.rows, role.cols))
         return Grid(role.row_axis, role.col_axis)
+
+
+def check_same_order(one: Grid, other: Grid) -> None:
+    """Raise HeadError unless the patches of two blocks are in the same known order."""
+    if one.traced != other.traced:
+        raise HeadError(
+            "which token is which patch can be told in some blocks only: what others "
+            "compute was sorted or chosen by what the photo shows"
+        )
+    if one != other:
+        raise HeadError("blocks attend to the patches in several orders")

@@ -16,6 +16,7 @@ from unitscope.attribution.arrays import without_autocast
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.suffix import check_same, same_enough
 from unitscope.errors import InputError
+from unitscope.interrupts import unbroken
 from unitscope.residual.account import StreamAccount, head_maps
 from unitscope.residual.grounds import Attention
 from unitscope.residual.path import (
@@ -139,7 +140,7 @@ class Stream(Replacement):
                     check_fits(other, own[0])
                 own = own * share + other * (1 - share)
             variants.append(own)
-        with torch.no_grad(), without_autocast(self.logits):
+        with unbroken(torch.no_grad()), without_autocast(self.logits):
             return self.path.logits(variants)
 
     def without(self, units: Sequence[int]) -> Stream:

@@ -19,7 +19,7 @@ from unitscope.residual.grounds import (
     Written,
     attends_at,
 )
-from unitscope.residual.places import Places
+from unitscope.residual.places import Places, check_same_order
 from unitscope.residual.projections import averaged_rows, projection_at
 from unitscope.residual.rows import MOVING, PHOTO, PHOTOS, UNITS, Row
 from unitscope.residual.step import StreamStep
@@ -106,15 +106,7 @@ class StreamWalk:
             if isinstance(step, Attention):
                 grid = self._places.grid(step)
                 known = found.setdefault(step.tokens.patches, grid)
-                if known.traced != grid.traced:
-                    raise HeadError(
-                        "which token is which patch can be told in some blocks only: "
-                        "what others compute was sorted or chosen by what the photo shows"
-                    )
-                if known != grid:
-                    raise HeadError(
-                        "blocks attend to the patches in several orders"
-                    )
+                check_same_order(known, grid)
         return found
 
     def assumed(self) -> list[int]:

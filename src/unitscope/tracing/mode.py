@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,9 +10,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from unitscope.interrupts import undone
-
-# Where torch takes a mode off its stack for a call, and a generator puts it back.
-_TORCHS_OWN = {"torch.overrides", "contextlib"}
 
 
 class Mode(TorchFunctionMode):
@@ -52,7 +48,6 @@ class Mode(TorchFunctionMode):
         return self._end
 
     def _end(self) -> None:
-        _finish(sys.exception())
         if self._is_on_stack():
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
@@ -61,18 +56,3 @@ class Mode(TorchFunctionMode):
         torch.empty(0).dim()
         self._is_asked = False
         return self._is_there
-
-
-def _finish(error: BaseException | None) -> None:
-    """Let torch's generators, which an exception keeps alive, put their mode back now."""
-    while error is not None:
-        traceback = error.__traceback__
-        while traceback is not None:
-            frame = traceback.tb_frame
-            traceback = traceback.tb_next
-            if frame.f_globals.get("__name__") in _TORCHS_OWN:
-                try:
-                    frame.clear()
-                except RuntimeError:
-                    continue  # it still runs
-        error = error.__context__
