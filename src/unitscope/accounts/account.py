@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -204,33 +205,47 @@ def accounts(
         first = shown[0]
 
         off = photo.maximal_unit(first) if units is None else units
-        ablation = Ablation.of(photo, off)
-        stories, turning = _units_of(photo, first, unit_count)
-        heads = None
-        if isinstance(photo, ResidualExplanation):
-            heads = _heads_of(photo, first, stories, ablation)
-            stories = _with_patches(stories, heads)
+        account = _account_of(model, photo, first, off, unit_count)
         rival = rival_of(model, photo, first if classes else None, against)
         screening, reason = None, ""
         if screen:
             screening, reason = _screened(model, photo, first)
-        yield Account(
+        yield account(
             network=network,
-            explanation=photo,
             predictions=tuple(predictions),
             classes=tuple(shown),
-            units=tuple(stories),
-            ablation=ablation,
             maximal=units is None,
-            turning=turning,
             filters=kernels,
-            checks=tuple(checks_of(model, photo, ablation)),
-            heads=heads,
             contrast=rival.contrast,
             flip=rival.flip,
             screening=screening,
             no_screening=reason,
         )
+
+
+def _account_of(
+    model: Classifier,
+    photo: Explanation,
+    first: int,
+    off: Units,
+    unit_count: int,
+) -> Callable[..., Account]:
+    """The account of one photo as far as its units tell it; the rest is still to be given."""
+    ablation = Ablation.of(photo, off)
+    stories, turning = _units_of(photo, first, unit_count)
+    heads = None
+    if isinstance(photo, ResidualExplanation):
+        heads = _heads_of(photo, first, stories, ablation)
+        stories = _with_patches(stories, heads)
+    return partial(
+        Account,
+        explanation=photo,
+        units=tuple(stories),
+        ablation=ablation,
+        turning=turning,
+        checks=tuple(checks_of(model, photo, ablation)),
+        heads=heads,
+    )
 
 
 def accounts_of(
