@@ -73,6 +73,9 @@ def for_any_case(test: Callable[[Case], None]) -> Callable[[], None]:
     @pytest.mark.filterwarnings(
         "ignore:.*every unit of the feature map is 0"
     )  # so few units may all be dead
+    @pytest.mark.filterwarnings(
+        "ignore:Probabilities are a softmax, but"
+    )  # some random biases look like those of a sigmoid
     @settings(max_examples=8)
     @given(shapes)
     def law(shape: dict[str, int]) -> None:
