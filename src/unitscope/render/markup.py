@@ -53,8 +53,8 @@ def source(name: str) -> Markup:
 
 
 def breakable(text: str) -> Markup:
-    """A label that may be broken after a slash or an underscore."""
-    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(text))))
+    """A label, or a layer, that may be broken after a slash, an underscore or a dot."""
+    return Markup(re.sub(r"([/_]|\.(?=\w))", r"\1<wbr>", str(escape(text))))
 
 
 def data_uri(
