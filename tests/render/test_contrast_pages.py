@@ -23,6 +23,7 @@ from unitscope.model import Classifier, wrap
 from unitscope.render import figure, html, write_report
 from unitscope.render.margins import adding_up, lead, margin_rows
 from unitscope.render.report import html_of
+from unitscope.render.report_contrast import contrast_view
 from unitscope.render.words import number
 
 SMALL = Preprocessing(resize=36, crop=32)
@@ -279,8 +280,10 @@ class TestReport:
 
 
 def page_of(account: Account, flip: Any) -> str:
-    """The text of a report with another flip."""
-    return check(html_of(dataclasses.replace(account, flip=flip))).text
+    """What the report of another flip says of it."""
+    view = contrast_view(dataclasses.replace(account, flip=flip), (64, 64))
+    assert view is not None
+    return view.flip
 
 
 def test_accounts_show_it_too(model: Classifier) -> None:
