@@ -5,62 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
-from PIL import Image
+from test_cli import NETWORK, SCHEMA, photo, run
 
 from report_page import check
-from unitscope.cli import main
 
-ROOT = Path(__file__).parents[2]
-SCHEMA = jsonschema.Draft202012Validator(
-    json.loads((ROOT / "docs" / "unitscope.schema.json").read_text())
-)
-
-NETWORK = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, num_classes=7):
-        super().__init__()
-        torch.manual_seed(3)
-        self.conv1 = nn.Conv2d(3, 8, 7, stride=2, padding=3)
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(8, 12, 3, stride=2, padding=1)
-        self.fc = nn.Linear(12, num_classes)
-
-    def forward(self, x):
-        x = self.conv2(self.relu1(self.conv1(x))).relu()
-        return self.fc(x.mean((2, 3)))
-"""
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    pixels = np.random.default_rng(0).integers(
-        0, 255, (60, 90, 3), dtype=np.uint8
-    )
-    path = tmp_path / "a photo.png"
-    Image.fromarray(pixels).save(path)
-    return path
+__all__ = ["photo"]
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> list[str]:
+    """The network of the other tests, with its first activation as a layer."""
     path = tmp_path / "net.py"
-    path.write_text(NETWORK)
+    written = NETWORK.replace(
+        "self.fc =", "self.relu1 = nn.ReLU()\n        self.fc ="
+    ).replace("self.conv1(x).relu()", "self.relu1(self.conv1(x))")
+    path.write_text(written)
     chosen = ["--preprocessing", "resize=40,crop=32"]
     return ["--model", f"python:{path}:Net", *chosen]
-
-
-def run(
-    capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str, str]:
-    status = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 def test_a_screening_is_printed_drawn_and_written_as_json(
