@@ -19,6 +19,7 @@ from unitscope.attribution.explained import Explained
 from unitscope.attribution.flip import FLIPPINGS, Flip, Flipping
 from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.rounding import LEAST_ROUNDING
+from unitscope.counts import is_count
 from unitscope.errors import ClassError, InputError
 
 # Classes per chunk: their differences to A are (class, unit) in float64.
@@ -333,8 +334,7 @@ class _Search:
 
 
 def _check_most(most: int | None) -> None:
-    is_count = isinstance(most, int) and not isinstance(most, bool) and most > 0
-    if most is not None and not is_count:
+    if most is not None and not is_count(most, 1):
         raise InputError(
             f"most is how many may be switched off at most, 1 or more, not {most!r}"
         )
