@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from networks import Gap, seeded
+from tiny_vit import TinyVit
+from unitscope.attribution.value import UnitMeans
 from unitscope.errors import InputError, LayerError, NonFiniteError
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier, wrap
@@ -201,3 +203,9 @@ def test_what_there_is_one_of_is_told_in_the_singular() -> None:
     assert "in 1 layer on 1 photo>" in told[0]
     assert "of 1 unit of" in told[1] and "1 photo," in told[1]
     assert "of 1 source and" in told[2]
+
+
+def test_means_of_units_are_refused_for_heads_of_attention() -> None:
+    means = UnitMeans("blocks.0", torch.zeros(8), 10)
+    with pytest.raises(InputError, match=r"Atlas\.head_means\(model\)"):
+        small(TinyVit()).ablate(X, None, [0], value=means)
