@@ -209,3 +209,23 @@ def test_means_of_units_are_refused_for_heads_of_attention() -> None:
     means = UnitMeans("blocks.0", torch.zeros(8), 10)
     with pytest.raises(InputError, match=r"Atlas\.head_means\(model\)"):
         small(TinyVit()).ablate(X, None, [0], value=means)
+
+
+def test_two_classes_of_one_name_are_told_apart_by_their_indices() -> None:
+    net = seeded(Gap).eval()
+    count = net.fc.out_features
+    model = wrap(net, ["same"] * count, Preprocessing(resize=32, crop=32))
+    contrast = model.explain(X).contrast(0, 1)
+    assert contrast.question() == "why same (0), not same (1)"
+    found = 0
+    net.fc.bias.data.zero_()
+    for to in range(count):
+        explanation = model.explain(X)
+        a = int(explanation.logits[0].argmax())
+        if to != a:
+            flip = explanation.flip(to)
+            verb = "overtakes" if flip.found else "overtake"
+            b = f"same ({to})"
+            assert f"{b} {verb} same ({a})" in flip.sentence()
+            found += flip.found
+    assert found
