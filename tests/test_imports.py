@@ -25,6 +25,7 @@ ROOMS = {
     "interrupts": "",
     "drawable": "",
     "plurals": "",
+    "counts": "",
     "geometry": "",
     "labels": "",
     "inputs": """

@@ -518,7 +518,7 @@ def test_ablating_nothing_changes_nothing() -> None:
         (torch.tensor([True, False]), "unit True is not a number"),
         (1.0, "unit 1.0 is not a number"),
         ("3", "unit '3' is not a number"),
-        (None, "unit None is not a number"),
+        ([None], "unit None is not a number"),
         ([[1]], r"unit [1] is not a number"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -112,7 +112,11 @@ def exact(
     spread=st.sampled_from([0.0, 0.1, 1.0]),
     asks=st.booleans(),
 )
+@example(seed=1038, units=1, classes=2, spread=0.0, asks=False)
 @settings(max_examples=60)
+@pytest.mark.filterwarnings(
+    "ignore:on input 0 every unit of the feature map is 0"
+)
 def test_no_smaller_set_of_units_flips_an_exact_head(
     seed: int, units: int, classes: int, spread: float, asks: bool
 ) -> None:
@@ -266,6 +270,8 @@ def test_other_answers_are_greedy_and_real(kind: str) -> None:
             assert flip.confirmed is None and flip.holds is None
             continue
         found += 1
+        if len(flip) <= 16:
+            assert explanation.flip(most=len(flip)).units == flip.units
         assert flip.holds and flip.confirmed is not None
         torch.testing.assert_close(
             flip.after, flip.confirmed, atol=1e-5, rtol=1e-4

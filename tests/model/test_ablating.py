@@ -364,7 +364,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "an infinite value": (
         {"value": float("inf")},
         InputError,
-        "is a finite number, a photo, or the means of an atlas",
+        "is a finite number of float32",
     ),
     "too many photos": (
         {"value": torch.cat([X, X])},

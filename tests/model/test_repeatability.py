@@ -49,6 +49,15 @@ def test_photos_that_change_each_other_are_warned_of(name: str) -> None:
         model.layers()
 
 
+def test_a_small_dependence_is_not_told_as_0_percent() -> None:
+    def mixed(net: Gap, x: Tensor) -> Tensor:
+        return plain(net, x) * (1 + 0.004 * (len(x) - 1))
+
+    model = wrap(seeded(lambda: Fickle(mixed)), preprocessing=SMALL)
+    with pytest.warns(UnitscopeWarning, match="here by less than 1% of the"):
+        model.layers()
+
+
 def test_a_batch_normalisation_of_the_batch_is_warned_of() -> None:
     net = seeded(Gap)
     net.features.append(nn.BatchNorm2d(6, track_running_stats=False))

@@ -107,3 +107,10 @@ def largest_first(
     values = values.detach().cpu()
     order = torch.argsort(values, descending=True, stable=True)[:count].tolist()
     return [(names[index], float(values[index])) for index in order]
+
+
+def told_apart(labels: Sequence[str], a: int, b: int) -> tuple[str, str]:
+    """The labels of two classes, with their indices where both are called the same."""
+    if a == b or labels[a] != labels[b]:
+        return labels[a], labels[b]
+    return f"{labels[a]} ({a})", f"{labels[b]} ({b})"

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.arrays import without_autocast
-from unitscope.attribution.classes import class_index
+from unitscope.attribution.classes import class_index, told_apart
 from unitscope.attribution.explained import Explained
 from unitscope.attribution.region import Region, area_of
 from unitscope.attribution.scores import Scores
@@ -145,7 +145,7 @@ class Contrast(Drawable):
     def labels(self, image: int = 0) -> tuple[str, str]:
         """The labels of A and B on one photo."""
         a, b = self.pairs[image]
-        return self.explanation.labels[a], self.explanation.labels[b]
+        return told_apart(self.explanation.labels, a, b)
 
     def question(self, image: int = 0) -> str:
         """The question in words: "why coast, not harbor".

@@ -80,11 +80,13 @@ class ExactExplanation(Explanation):
         """
         self._check_algebra(units, change)
         feature_map = change.of_map(self.feature_map, units)
+        off, altered = change.marks(self.off, self.altered, units)
         return dataclasses.replace(
             self,
             logits=self.head.logits(cell_means(feature_map)),
             feature_map=feature_map,
-            off=self._off_with(units) if change.is_plain else self.off,
+            off=off,
+            altered=altered,
         )
 
     def each_changed(

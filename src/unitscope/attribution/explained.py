@@ -61,6 +61,10 @@ class Explained(Protocol):
         """The units that are off."""
 
     @property
+    def altered(self) -> tuple[int, ...]:
+        """The units that have another value, or have it in some cells."""
+
+    @property
     def also(self) -> Mapping[str, Any]:
         """The further inputs."""
 

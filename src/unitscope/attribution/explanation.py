@@ -67,7 +67,8 @@ class Explanation(Predicted, Drawable, ABC):
     an exact head, is gradient × activation: what the logits would gain from a little more
     of what is there. Its `left_out` is the measured gap between the two, and its
     ablations are real forward passes. `exact` says which it is, `head` how it was found
-    and at which layer. `off` lists the units that were switched off.
+    and at which layer. `off` lists the units that are switched off, `altered` those that
+    have another value, or have it in some cells.
 
     `logits` (batch, class); `feature_map` (batch, unit, row, col); `input_size` (rows,
     cols) of the network's input. `rounded` is how far logits and feature map are from
@@ -84,6 +85,7 @@ class Explanation(Predicted, Drawable, ABC):
     subjects: tuple[Subject, ...]
     input_size: tuple[int, int]
     off: tuple[int, ...] = ()
+    altered: tuple[int, ...] = ()
     rounded: float = 0.0
     differentiable: bool = False
     scores: Scores = dataclasses.field(kw_only=True)
@@ -93,6 +95,8 @@ class Explanation(Predicted, Drawable, ABC):
         noun = self.head.unit_noun
         maps = f"{plural(units, noun)} of {rows}×{cols} cells"
         off = f", {plural(len(self.off), noun)} off" if self.off else ""
+        if self.altered:
+            off += f", {plural(len(self.altered), noun)} changed"
         kind = "" if self.exact else f", local at '{self.layer}'"
         if self.head.maps_are_a_part:
             kind = f", {self.head.kind}"
@@ -173,18 +177,19 @@ class Explanation(Predicted, Drawable, ABC):
 
     def ablate(
         self: Kind,
-        units: Units,
+        units: Units | None,
         *,
         region: Region | None = None,
         value: float = 0.0,
     ) -> Kind:
-        """The explanation with `units` switched off, equal to a real forward pass.
+        """The explanation with `units` off (None: all), equal to a real forward pass.
 
-        Their maps are zero, or have another `value`; with a `region` only its cells do.
+        Their maps are zero, or have another `value`, a number; with a `region` only its
+        cells do.
         Raises UnitError for a unit that does not exist, InputError for a region or a value
         that is none.
         """
-        chosen = self._chosen_units(units)
+        chosen = self._units_or_all(units)
         cells = tuple(self.feature_map.shape[2:])
         changed = self.changed(chosen, MapChange.of(value, region, cells))
         assert isinstance(changed, type(self))
@@ -447,6 +452,3 @@ class Explanation(Predicted, Drawable, ABC):
         if units is None:
             return list(range(self.feature_map.shape[1]))
         return self._chosen_units(units)
-
-    def _off_with(self, units: list[int]) -> tuple[int, ...]:
-        return tuple(dict.fromkeys((*self.off, *units)))

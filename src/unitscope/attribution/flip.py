@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unitscope.attribution.classes import told_apart
 from unitscope.attribution.explained import Explained
 
 Flipping: TypeAlias = Literal["units", "cells", "region"]
@@ -110,11 +111,14 @@ class Flip:
 
     def sentence(self) -> str:
         """The finding in one sentence."""
-        labels = self.explanation.labels
-        a = labels[self.a]
         if self.b is None:
-            return self._nothing(a)
-        return f"without {self.what()}, {labels[self.b]} overtakes {a} ({self.proof()})"
+            return self._nothing()
+        a, b = self.labels(self.b)
+        return f"without {self.what()}, {b} overtakes {a} ({self.proof()})"
+
+    def labels(self, other: int) -> tuple[str, str]:
+        """The labels of A and of another class."""
+        return told_apart(self.explanation.labels, self.a, other)
 
     def proof(self) -> str:
         """Whether the set is known to be smallest, in words."""
@@ -129,9 +133,10 @@ class Flip:
         )
         return f"{how}: a smaller set may exist"
 
-    def _nothing(self, a: str) -> str:
-        labels = self.explanation.labels
-        other = "any other class" if self.to is None else labels[self.to]
+    def _nothing(self) -> str:
+        a, other = self.explanation.labels[self.a], "any other class"
+        if self.to is not None:
+            a, other = self.labels(self.to)
         noun = f"{self._noun()}s" if self.of == "units" else "cells"
         within = "" if self.most is None else f" of at most {self.most}"
         if not self.minimal:

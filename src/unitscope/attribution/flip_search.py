@@ -19,6 +19,7 @@ from unitscope.attribution.explained import Explained
 from unitscope.attribution.flip import FLIPPINGS, Flip, Flipping
 from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.rounding import LEAST_ROUNDING
+from unitscope.counts import is_count
 from unitscope.errors import ClassError, InputError
 
 # Classes per chunk: their differences to A are (class, unit) in float64.
@@ -160,7 +161,9 @@ class _Search:
         values = choice.differences.reshape(rows, cols)
         if not self.is_sum:
             seed = int(choice.differences.argmax())
-            found = self._first(_grown(values, seed), self._without_cells)
+            found = self._first(
+                _grown(values, seed)[: self.most], self._without_cells
+            )
             return self._flip_of_cells("region", found, proved=False)
 
         regions = [
@@ -249,15 +252,19 @@ class _Search:
         order: list[int],
         logits_without: Callable[[Sequence[int]], Tensor],
     ) -> list[int] | None:
-        """The first items whose switching off turns the prediction, less those not needed."""
-        chosen = self._first(order, logits_without)
+        """The first items whose switching off turns the prediction, less those not needed.
+
+        More than are allowed are tried where enough of them may turn out not to be needed.
+        """
+        most = None if self.most is None else max(self.most, _MOST_PRUNED)
+        chosen = self._first(order[:most], logits_without)
         if chosen is None or len(chosen) > _MOST_PRUNED:
             return chosen
         for item in reversed(chosen[:-1]):
             fewer = [other for other in chosen if other != item]
             if self._turned(logits_without(fewer)):
                 chosen = fewer
-        return chosen
+        return chosen if len(chosen) <= self.limit else None
 
     def _first(
         self,
@@ -268,8 +275,6 @@ class _Search:
 
         Twice as many are tried each time, then the number between is halved: few passes.
         """
-        if self.most is not None:
-            order = order[: self.most]
         if not order:
             return None
         few, enough = 0, 1
@@ -333,8 +338,7 @@ class _Search:
 
 
 def _check_most(most: int | None) -> None:
-    is_count = isinstance(most, int) and not isinstance(most, bool) and most > 0
-    if most is not None and not is_count:
+    if most is not None and not is_count(most, 1):
         raise InputError(
             f"most is how many may be switched off at most, 1 or more, not {most!r}"
         )

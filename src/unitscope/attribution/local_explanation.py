@@ -79,12 +79,14 @@ class LocalExplanation(Explanation):
         self.suffix.check_unchanged(self.feature_map, self.logits)
         feature_map = change.of_map(self.feature_map, units)
         suffix = self.suffix.changed(change, units)
+        off, altered = change.marks(self.off, self.altered, units)
         return dataclasses.replace(
             self,
             logits=suffix.logits(feature_map),
             feature_map=feature_map,
             suffix=suffix,
-            off=self._off_with(units) if change.is_plain else self.off,
+            off=off,
+            altered=altered,
         )
 
     def each_changed(
@@ -175,7 +177,7 @@ class LocalExplanation(Explanation):
 
     def _warn_of_no_gradient(self, index: int, gradient: Tensor) -> None:
         """Warn of photos whose first class depends on no cell of the map."""
-        if self.off:
+        if self.off or self.altered:
             return
         is_first = self.logits.argmax(dim=1) == index
         counts = gradient.flatten(1).any(dim=1)

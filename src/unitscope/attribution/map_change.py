@@ -98,6 +98,15 @@ class MapChange:
         tokens = self.of_tokens(axes.other_tokens(output), units)
         return axes.laid_back(changed, tokens)
 
+    def marks(
+        self, off: Sequence[int], altered: Sequence[int], units: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Which units of an explanation are off, and which altered, after this change."""
+        grows, shrinks = (off, altered) if self.is_plain else (altered, off)
+        grown = tuple(dict.fromkeys((*grows, *units)))
+        rest = tuple(unit for unit in shrinks if unit not in units)
+        return (grown, rest) if self.is_plain else (rest, grown)
+
     def each_of_map(
         self, feature_map: Float[Tensor, "unit row col"], units: Sequence[int]
     ) -> Float[Tensor, "variant unit row col"]:

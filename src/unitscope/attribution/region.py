@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -22,6 +23,10 @@ _FORMS = (
 )
 
 
+# Characters of a wrong region that an error repeats.
+_MOST_SHOWN = 80
+
+
 def region_shares(
     region: Region, cells: tuple[int, int]
 ) -> Float[Tensor, "row col"]:
@@ -31,14 +36,13 @@ def region_shares(
     a cell.
     """
     if isinstance(region, tuple) and _is_a_pair(region):
-        shares = torch.zeros(cells)
         rows, cols = (
-            _checked(side, count, name)
+            _marked(side, count, name)
             for side, count, name in zip(
                 region, cells, ("row", "column"), strict=True
             )
         )
-        shares[rows, cols] = 1
+        shares = torch.outer(rows, cols)
         if not bool(shares.any()):
             raise InputError(
                 f"the region {region!r} holds none of the map's {cells[0]}×{cells[1]} cells: "
@@ -79,6 +83,8 @@ def _side_in_text(side: str, text: str) -> int | slice:
     if colon:
         start = int(begin) if begin else None
         stop = int(end) if end else None
+        if stop is not None and stop <= (start or 0):
+            raise _no_region(text)
         return slice(start, stop)
     if not begin:
         raise _no_region(text)
@@ -94,20 +100,36 @@ def _no_region(text: str) -> InputError:
 
 def _is_a_pair(region: tuple[Any, ...]) -> bool:
     """Whether a tuple is a pair of numbers or slices, and not rows of an array."""
-    return len(region) == 2 and all(
-        isinstance(side, slice) or hasattr(side, "__index__") for side in region
-    )
+    return len(region) == 2 and all(map(_is_a_side, region))
 
 
-def _checked(side: Any, count: int, name: str) -> Any:
+def _is_a_side(side: Any) -> bool:
     if isinstance(side, slice):
-        return side
+        return True
+    try:
+        operator.index(side)
+    except TypeError:
+        return False
+    return True
+
+
+def _marked(side: Any, count: int, name: str) -> Float[Tensor, " row"]:
+    """1 for the rows, or columns, of a map that a number or a slice names; 0 for others."""
+    marks = torch.zeros(count)
+    if isinstance(side, slice):
+        try:
+            chosen = range(count)[side]
+        except (TypeError, ValueError):
+            raise InputError(f"{side!r} is no slice: {_FORMS}") from None
+        marks[list(chosen)] = 1
+        return marks
     if isinstance(side, bool) or not 0 <= side < count:
         raise InputError(
             f"there is no {name} {side!r} in a map with {count} of them: they are numbered 0 "
             f"to {count - 1}"
         )
-    return side
+    marks[int(side)] = 1
+    return marks
 
 
 def _shares_of_array(
@@ -116,7 +138,8 @@ def _shares_of_array(
     try:
         shares = torch.as_tensor(region).detach().cpu().to(torch.float32)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{region!r} is no region: {_FORMS}") from None
+        words = " ".join(repr(region).split())[:_MOST_SHOWN]
+        raise InputError(f"{words} is no region: {_FORMS}") from None
     if tuple(shares.shape) != cells:
         shape = "×".join(map(str, shares.shape)) or "one number"
         raise InputError(

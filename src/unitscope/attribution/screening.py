@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.scores import Scores
+from unitscope.counts import is_count
 from unitscope.drawable import Drawable
 from unitscope.errors import InputError, LayerError, near_matches
 from unitscope.inputs.subjects import Subject
+from unitscope.plurals import plural
 from unitscope.tracing.layers import nesting
 
 # The strongest units whose |estimates| add up to this share of all count.
@@ -100,10 +102,9 @@ class Screening(Drawable):
 
     def __repr__(self) -> str:
         units = sum(each.shape[1] for each in self.estimates.values())
-        photos = len(self.classes)
         return (
-            f"<Screening of {units} units in {len(self.layers)} layers on {photos} "
-            f"photos{', verified' if self.verified else ''}>"
+            f"<Screening of {plural(units, 'unit')} in {plural(len(self.layers), 'layer')} "
+            f"on {plural(len(self.classes), 'photo')}{', verified' if self.verified else ''}>"
         )
 
     @property
@@ -266,7 +267,7 @@ def _strength(name: str, estimates: Float[Tensor, " unit"]) -> LayerStrength:
 
 
 def _check_number(count: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if not is_count(count, 1):
         raise InputError(
             f"the number of units to list is a whole number from 1, not {count!r}"
         )

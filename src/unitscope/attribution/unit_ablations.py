@@ -14,6 +14,7 @@ from unitscope.attribution.effects import Effect
 from unitscope.attribution.scores import Scores
 from unitscope.drawable import Drawable
 from unitscope.inputs.subjects import Subject
+from unitscope.plurals import plural
 
 
 class UnitEffect(NamedTuple):
@@ -65,8 +66,8 @@ class UnitAblations(Drawable):
         how = "exact" if self.exact else "measured"
         left = "" if self.complete else ", interrupted"
         return (
-            f"<UnitAblations of {len(self.units)} {self.noun}s of '{self.layer}' on "
-            f"{len(self.before)} photos, {how}{left}>"
+            f"<UnitAblations of {plural(len(self.units), self.noun)} of '{self.layer}' on "
+            f"{plural(len(self.before), 'photo')}, {how}{left}>"
         )
 
     @property

@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.unit_maps import UnitMaps
+from unitscope.counts import is_count
 from unitscope.drawable import Drawable
 from unitscope.errors import InputError, near_matches
 from unitscope.inputs.subjects import Subject
+from unitscope.plurals import plural
 
 Cell = tuple[int, int]
 
@@ -87,8 +89,8 @@ class UnitInputs(Drawable):
         where = "mean" if self.cell is None else f"cell {self.cell}"
         return (
             f"<UnitInputs of unit {self.unit} of '{self.layer}', {where}: "
-            f"{len(self.summands)} units of {len(self.sources)} sources and the bias "
-            f"give {self.value:.4g}>"
+            f"{plural(len(self.summands), 'unit')} of {plural(len(self.sources), 'source')} "
+            f"and the bias give {self.value:.4g}>"
         )
 
     @property
@@ -108,7 +110,7 @@ class UnitInputs(Drawable):
 
     def top(self, count: int = 10) -> list[Summand]:
         """The earlier units with the largest |contribution|."""
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if not is_count(count, 1):
             raise InputError(
                 f"the number of units to list is a whole number from 1, not {count!r}"
             )
@@ -152,7 +154,7 @@ class UnitInputs(Drawable):
         At the cell that gives most to this sum. Raises as `Classifier.inputs_of` does.
         """
         summands = self.summands
-        if isinstance(which, bool) or not isinstance(which, int):
+        if isinstance(which, bool) or not hasattr(which, "__index__"):
             raise InputError(f"name a summand by its place, not {which!r}")
         if not 0 <= which < len(summands):
             raise InputError(

@@ -40,13 +40,18 @@ class Value:
 
     @classmethod
     def of_number(cls, number: Any) -> Value:
-        """The same number everywhere. Raises InputError where it is none, or infinite."""
-        if not is_number(number) or not math.isfinite(number):
+        """The same number everywhere. Raises InputError where it is none, or not finite."""
+        if not is_number(number):
             raise InputError(
-                "what is put in place of units is a finite number, a photo, or the means of "
-                f"an atlas (Atlas.unit_means; --value ATLAS), not {number!r}"
+                f"an explanation puts a number in place of units, not {_kind(number)}: "
+                "photos and the means of an atlas go to model.ablate(x, units=…, value=…)"
             )
-        value = float(number)
+        value = as_float(number)
+        if not abs(value) <= torch.finfo(torch.float32).max:
+            raise InputError(
+                "what is put in place of units is a finite number of float32 (up to "
+                f"3.4e+38), not {value:g}"
+            )
         maps = torch.full((1, 1, 1, 1), value)
         return cls(maps, maps[0], f"{value:g}", value == 0)
 
@@ -103,9 +108,26 @@ def is_number(value: Any) -> bool:
     """Whether a value is one number: Python's, numpy's, or a tensor's."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         return False
+    if str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
+        return False
     return math.prod(getattr(value, "shape", ())) == 1 and not getattr(
         value, "ndim", 0
     )
+
+
+def as_float(number: Any) -> float:
+    """A number as a float; infinite where it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in a word: itself where it is short, else its type."""
+    if value is None or isinstance(value, (bool, str)):
+        return repr(value)
+    return f"a value of type {type(value).__name__}"
 
 
 ZERO = Value.of_number(0)

@@ -11,6 +11,7 @@ import click
 from unitscope.cli.loading import load_model
 from unitscope.cli.output import draw, print_document, say
 from unitscope.cli.reader import Reader
+from unitscope.plurals import plural
 
 if TYPE_CHECKING:
     from unitscope.attribution.screening import Screening
@@ -91,7 +92,8 @@ def _text(name: str, screening: Screening, top: int) -> str:
     what = screening.scores.number
     lines = [
         f"{name}: {screening.label()}, {what} {screening.logit():.3f}; "
-        f"{units} units of {len(screening.layers)} layers, estimated to first order",
+        f"{plural(units, 'unit')} of {plural(len(screening.layers), 'layer')}, estimated to "
+        "first order",
         *_layer_lines(screening),
         "  units with the largest estimates",
         *_unit_lines(screening, top),

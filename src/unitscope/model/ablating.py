@@ -20,7 +20,7 @@ from unitscope.model.head_ablations import (
     each_of_head,
     question_of,
 )
-from unitscope.model.intervention import Intervention
+from unitscope.model.intervention import Intervention, check_changed
 from unitscope.model.layer_ablations import each_of_layer, measured
 from unitscope.residual.head import HEADS
 
@@ -30,9 +30,10 @@ Progress: TypeAlias = Callable[[int], None]
 def ablation(batches: Iterator[Asked], wanted: Intervention) -> Ablation:
     """The ablation of units of a layer, all together."""
     batches, is_head = _at_head(batches, wanted)
-    if not is_head:
-        return measured(batches, wanted)
-    return ablation_of_head(batches, wanted)
+    run = ablation_of_head if is_head else measured
+    found = run(batches, wanted)
+    check_changed(found.after, found.layer, found.replaced)
+    return found
 
 
 def ablations(
@@ -56,6 +57,7 @@ def ablations(
     try:
         for image, (units, logits) in pieces:
             row = [places[unit] for unit in units]
+            check_changed(logits, table.layer, table.replaced)
             table.after[image, row] = logits.to(table.after)
             table.done[image, row] = True
             if progress is not None:

@@ -18,7 +18,7 @@ from unitscope.attribution.region import Region
 from unitscope.attribution.screening import Screening
 from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_inputs import UnitInputs
-from unitscope.attribution.value import UnitMeans, is_number
+from unitscope.attribution.value import UnitMeans, as_float, is_number
 from unitscope.errors import InputError
 from unitscope.model.ablating import ablation, ablations
 from unitscope.model.explaining import Asked, explained
@@ -58,10 +58,11 @@ class Experiments(ABC):
         """Switch units of a layer off and classify again: logits `.before` and `.after`.
 
         `units` None are all of the layer: a whole block. With a `region` (see `Region`: a
-        cell, rows and columns, or an array) only these cells of the maps change, of all
-        units where none are named. Their `value` becomes 0, another number, the mean over a
-        data set (`Atlas.unit_means(model, layer)`), or what the units did on other photos: one
-        photo, or one for each.
+        cell, rows and columns, or an array) only these cells of the maps change. A region
+        or a value without units is for all of them. Their `value` becomes 0, another
+        number, the mean over a data set (`Atlas.unit_means(model, layer)`), or what the
+        units did on other photos: one photo, or one for each, which get what is in `also`
+        too.
 
         On the head's feature map (`layer` None, or the head's layer) the algebra gives the
         answer from one forward pass. At any other layer a second forward pass runs with
@@ -72,8 +73,9 @@ class Experiments(ABC):
         Raises InputError for a direct effect at a layer that has none, and for a region or
         a value that does not fit.
         """
-        put = self._put(value, batch_size)
-        if region is not None and isinstance(units, tuple) and not units:
+        put = self._put(value, batch_size, also)
+        is_given = region is not None or not (is_number(value) and not value)
+        if is_given and isinstance(units, tuple) and not units:
             units = None
         wanted = Intervention(layer, units, region, put, effect)
         return ablation(self._batches(x, batch_size, also), wanted)
@@ -99,7 +101,7 @@ class Experiments(ABC):
 
         Raises AblationsInterrupted, whose `partial` has what was done, on Ctrl-C.
         """
-        put = self._put(value, batch_size)
+        put = self._put(value, batch_size, also)
         wanted = Intervention(layer, units, region, put, effect)
         batches = self._batches(x, batch_size, also)
         return ablations(batches, wanted, progress)
@@ -208,10 +210,13 @@ class Experiments(ABC):
     def confirmed(self, flip: Flip) -> Flip:
         """A flip with the logits of a real forward pass without its units or cells.
 
-        Cells that are off beside units are returned as they are: no one pass does both.
+        Cells that are off beside units, and what is off beside other values, are returned
+        as they are: no one pass does both.
         """
         explained = flip.explanation
-        if not flip.found or (flip.cells and explained.off):
+        if not flip.found or explained.altered:
+            return flip
+        if flip.cells and explained.off:
             return flip
         layer = None if explained.head.adds_up else explained.head.layer
         units = [*explained.off, *flip.units]
@@ -224,10 +229,17 @@ class Experiments(ABC):
         )
         return flip.confirmed_by(logits[0])
 
-    def _put(self, value: Values, batch_size: int) -> Put:
-        """What is put in place of units: photos are read."""
+    def _put(
+        self, value: Values, batch_size: int, also: Mapping[str, Any] | None
+    ) -> Put:
+        """What is put in place of units: photos are read. Raises InputError."""
         if isinstance(value, (UnitMeans, HeadMeans)):
             return value
         if is_number(value):
-            return float(cast(float, value))
-        return list(self._batches(cast(Input, value), batch_size, None))
+            return as_float(value)
+        if value is None or isinstance(value, (bool, complex)):
+            raise InputError(
+                "what is put in place of units is a number, photos, or the means of an atlas "
+                f"(Atlas.unit_means), not {value!r}"
+            )
+        return list(self._batches(cast(Input, value), batch_size, also))

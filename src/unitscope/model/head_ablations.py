@@ -15,7 +15,8 @@ from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.unit_ablations import (
     UnitAblations,
 )
-from unitscope.attribution.value import Value
+from unitscope.attribution.value import UnitMeans, Value
+from unitscope.errors import InputError
 from unitscope.model.explaining import Asked, explained
 from unitscope.model.intervention import (
     Intervention,
@@ -94,6 +95,11 @@ def _replacement(
         return others
     if isinstance(put, HeadMeans):
         return put
+    if isinstance(put, UnitMeans):
+        raise InputError(
+            f"value has the means of units of layer '{put.layer}', and heads of attention take "
+            "those of heads: Atlas.head_means(model), or name that layer"
+        )
     shape = tuple(explanation.feature_map.shape[1:])
     explanation.check_whole(wanted.change_of(HEADS, shape, None))
     return None

@@ -18,7 +18,7 @@ from unitscope.attribution.explanation import Units
 from unitscope.attribution.map_change import MapChange
 from unitscope.attribution.region import Region
 from unitscope.attribution.value import UnitMeans, Value
-from unitscope.errors import InputError
+from unitscope.errors import InputError, NonFiniteError
 from unitscope.model.explaining import Asked
 from unitscope.residual.replacement import HeadMeans
 
@@ -90,6 +90,21 @@ def check_count(others: int, photos: int) -> None:
         raise InputError(
             f"value has {others} photos to take the values from: give {wanted}"
         )
+
+
+def check_changed(logits: Tensor, layer: str, replaced: str) -> None:
+    """Raise NonFiniteError where changed units gave logits that are not finite.
+
+    `replaced` is what was put in their place, in words.
+    """
+    if bool(torch.isfinite(logits).all()):
+        return
+    remedy = "run the network in float32, module.float()"
+    if replaced:
+        remedy = f"put something nearer 0 in their place than {replaced}"
+    raise NonFiniteError(
+        f"the logits with units of '{layer}' changed are NaN or infinite: {remedy}"
+    )
 
 
 def blank_table(

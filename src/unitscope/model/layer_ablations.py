@@ -27,6 +27,7 @@ from unitscope.model.intervention import (
     Piece,
     another_size,
     blank_table,
+    check_changed,
     check_count,
 )
 from unitscope.model.rest import rest_at
@@ -84,8 +85,7 @@ def rerun(
 
     with network.running(), changing_output(network.module, layer, changed):
         logits = network.logits(batch.clone(), explainer.ending_at(batch))
-    what = f"the logits with units of '{layer.name}' changed"
-    network.check_finite(logits, batch, what)
+    check_changed(logits, layer.name, change.replaced)
     return logits
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -347,7 +347,7 @@ def _cell(
     if cell is None:
         row, col = divmod(int(values.argmax()), cols)
         return row, col
-    numbers = list(cell)
+    numbers = list(cell) if isinstance(cell, Iterable) else []
     if len(numbers) != 2 or not all(
         hasattr(each, "__index__") for each in numbers
     ):

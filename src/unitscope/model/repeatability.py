@@ -32,15 +32,19 @@ def warn_where_they_differ(
     if by_chance > allowed:
         warn_user(
             "the network gives other logits each time for the same input (here by "
-            f"{by_chance:.0%} of the largest), as noise or dropout in its forward do: what "
+            f"{_share(by_chance)} of the largest), as noise or dropout in its forward do: what "
             "is said of a photo holds for one pass; let it draw nothing in evaluation mode"
         )
         return
     warn_user(
         "the network's logits for a photo depend on the photos beside it (here by "
-        f"{by_company:.0%} of the largest), as with a batch normalisation without running "
+        f"{_share(by_company)} of the largest), as with a batch normalisation without running "
         "statistics: explain photos one at a time"
     )
+
+
+def _share(difference: float) -> str:
+    return f"{difference:.0%}" if difference >= 0.01 else "less than 1%"
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -16,6 +16,7 @@ from unitscope.attribution.map_change import OFF
 from unitscope.attribution.rounding import relative_difference
 from unitscope.attribution.screening import Screening, UnitEstimate, Verified
 from unitscope.attribution.suffix import same_enough
+from unitscope.counts import is_count
 from unitscope.errors import (
     OUT_OF_MEMORY,
     HeadError,
@@ -107,7 +108,9 @@ def _chosen(
                 "are no units to screen"
             )
         return chosen
-    names = [layers] if isinstance(layers, str) else list(layers)
+    names = list(layers) if isinstance(layers, Iterable) else [layers]
+    if isinstance(layers, str):
+        names = [layers]
     if not names:
         raise InputError(
             "layers is empty: name at least one layer, or leave it out for all"
@@ -375,7 +378,7 @@ def _in_turn(
 
 
 def _check_count(verify: int) -> None:
-    if isinstance(verify, bool) or not isinstance(verify, int) or verify < 0:
+    if not is_count(verify):
         raise InputError(
             "verify is the number of units to switch off by real passes, 0 or more, not "
             f"{verify!r}"

@@ -247,14 +247,19 @@ def _sums_part(explanation: Explanation, classes: Sequence[int]) -> Part:
 
 
 def _name_and_units_off(explanation: Explanation) -> str:
-    name, off = clean(explanation.subjects[0].name), explanation.off
-    if not off:
-        return name
-    head = explanation.head
-    units = ", ".join(map(head.unit_name, off[:5]))
-    more = " …" if len(off) > 5 else ""
-    noun = head.unit_noun if len(off) == 1 else f"{head.unit_noun}s"
-    return f"{name}, without {noun} {units}{more}"
+    """The photo, and what is off or changed in it."""
+    text, head = clean(explanation.subjects[0].name), explanation.head
+
+    def units(numbers: Sequence[int]) -> str:
+        names = ", ".join(map(head.unit_name, numbers[:5]))
+        noun = head.unit_noun if len(numbers) == 1 else f"{head.unit_noun}s"
+        return f"{noun} {names}{' …' if len(numbers) > 5 else ''}"
+
+    if explanation.off:
+        text += f", without {units(explanation.off)}"
+    if explanation.altered:
+        text += f", {units(explanation.altered)} changed"
+    return text
 
 
 def _predictions_part(

@@ -101,8 +101,7 @@ def _flip_words(flip: Flip) -> str:
     if flip.b is None:
         return f"{capitalised(flip.sentence())}."
 
-    labels = flip.explanation.labels
-    a, b = (shorten(labels[index], _LABEL) for index in (flip.a, flip.b))
+    a, b = (shorten(label, _LABEL) for label in flip.labels(flip.b))
     noun = flip.explanation.head.unit_noun
     before, after = (number(margin, 3, sign=True) for margin in flip.margins)
     if flip.minimal and len(flip) == 1:

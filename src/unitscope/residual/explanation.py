@@ -152,12 +152,14 @@ class ResidualExplanation(Explanation):
         """
         self.check_whole(change)
         stream = self.stream.without(units)
+        off, altered = change.marks(self.off, self.altered, units)
         return dataclasses.replace(
             self,
             logits=stream.logits,
             feature_map=stream.account.attention,
             stream=stream,
-            off=self._off_with(units),
+            off=off,
+            altered=altered,
         )
 
     def each_changed(

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from unitscope.counts import is_count
 from unitscope.errors import InputError, LayerError, UnitError, near_matches
 from unitscope.geometry import Grid
 from unitscope.interrupts import undone
@@ -137,6 +138,10 @@ def find_layer(layers: Sequence[Layer], name: str) -> Layer:
         if layer.name == name:
             return layer
 
+    if not isinstance(name, str) or not name:
+        raise LayerError(
+            f"a layer is a name, not {name!r}: `unitscope info` or model.layers() lists them"
+        )
     names = [layer.name for layer in layers]
     runs = [known for known in names if known.rpartition(":")[0] == name]
     if runs:
@@ -212,7 +217,7 @@ def checked_count(at_once: int | None) -> int | None:
     """The number of units per chunk; raises InputError unless it is 1 or more."""
     if at_once is None:
         return None
-    if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
+    if not is_count(at_once, 1):
         raise InputError(
             f"at_once is the number of units per chunk, 1 or more, not {at_once!r}"
         )
