@@ -79,6 +79,10 @@ ROOMS = {
         intervals ablation matching image_hashes summaries disk storage identity shards
         findings neighbours reading atlas scan merging scanning
         """,
+    "evaluation": """
+        maps hiding batch methods nulls measure deletion confidence pointing inside measures
+        targets photos shard bootstrap evaluation folder evaluating
+        """,
     "render": """
         words margins colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
         markup figures map_views report_heads report_contrast report_layers
@@ -93,7 +97,7 @@ ROOMS = {
         """,
     "write_up": "",
     "cli": """
-        options output loading reader screening unit_inputs scan pages atlas explain
+        options output loading reader screening unit_inputs scan pages atlas evaluate explain
         pictures each_unit ablate info
         reproduce explore
         """,
