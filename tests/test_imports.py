@@ -80,7 +80,8 @@ ROOMS = {
         findings neighbours reading atlas scan merging scanning
         """,
     "evaluation": """
-        maps hiding batch methods nulls measure deletion confidence pointing inside measures
+        maps hiding batch methods nulls measure likeness deletion confidence ablations
+        completeness stability randomisation pointing inside measures
         targets photos shard bootstrap evaluation folder evaluating
         """,
     "render": """

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from coloured import SIDE, colours, photo, square
 from networks import Gap, seeded
 from unitscope.errors import InputError
+from unitscope.evaluation.ablations import (
+    PatchCorrelation,
+    UnitCorrelation,
+    patches,
+)
 from unitscope.evaluation.batch import Batch
+from unitscope.evaluation.completeness import LeftOut
 from unitscope.evaluation.confidence import AverageDrop, Increase, shares
 from unitscope.evaluation.deletion import Deletion, Insertion, areas
 from unitscope.evaluation.hiding import HIDINGS, blurred, hiding_of
@@ -23,11 +29,22 @@ from unitscope.evaluation.inside import (
     energy_inside,
     iou_of_equal_area,
 )
+from unitscope.evaluation.likeness import likeness
 from unitscope.evaluation.maps import Maps, ranks
 from unitscope.evaluation.measures import MEASURES, chosen_measures
-from unitscope.evaluation.methods import METHODS
+from unitscope.evaluation.methods import (
+    METHODS,
+    Method,
+    without_gradients,
+)
 from unitscope.evaluation.pointing import points_at
-from unitscope.model import wrap
+from unitscope.evaluation.randomisation import (
+    RandomisedAll,
+    RandomisedHead,
+    randomised,
+)
+from unitscope.evaluation.stability import Stability
+from unitscope.model import Classifier, wrap
 
 
 def mean_score(inputs: Tensor, owners: Sequence[int]) -> np.ndarray:
@@ -121,7 +138,7 @@ def coloured_batch(hide: str = "zero") -> tuple[Batch, dict[str, Maps]]:
         hiding_of(hide),
         masks,
     )
-    maps = METHODS["exact"].maps(model, inputs, batch.classes)
+    maps = without_gradients(METHODS["exact"], model, inputs, batch.classes)
     return batch, {"exact": maps}
 
 
@@ -287,6 +304,122 @@ class TestInside:
         for measure in MEASURES.values():
             if measure.needs_masks:
                 assert measure.of(batch, perfect)["mask"] == pytest.approx(1)
+
+
+def fixed(model: Classifier, photo: Tensor, which: int) -> np.ndarray:
+    """A map that looks at nothing."""
+    return np.arange(64.0).reshape(8, 8)
+
+
+class TestAblations:
+    @given(st.integers(7, 40), st.integers(7, 40))
+    def test_patches_tile_the_input(self, rows: int, cols: int) -> None:
+        masks = patches((rows, cols))
+        assert masks.shape == (49, rows, cols)
+        assert (masks.sum(axis=0) == 1).all()
+        assert masks.any(axis=(1, 2)).all()
+
+    def test_what_a_patch_costs_is_a_real_pass_without_it(self) -> None:
+        batch, _ = coloured_batch("mean")
+        # A map whose every patch holds what a pass without the patch shows.
+        hidden = batch.hidden()
+        masks = patches((SIDE, SIDE))
+        truth = np.zeros((4, SIDE, SIDE))
+        for place, which in enumerate(batch.classes):
+            before = batch.model.module(batch.inputs[place : place + 1])
+            for mask in masks:
+                mixed = batch.inputs[place].clone()
+                there = torch.from_numpy(mask)
+                mixed[:, there] = hidden[place][:, there]
+                after = batch.model.module(mixed[None])
+                loss = float((before - after)[0, which].detach())
+                truth[place][mask] = loss / mask.sum()
+        maps = {"truth": Maps.tiling(truth, (SIDE, SIDE))}
+        found = PatchCorrelation().of(batch, maps)["truth"]
+        # Patches that cost the same but for rounding may change their order.
+        assert found == pytest.approx(1, abs=1e-3)
+        wrong = {"wrong": Maps.tiling(-truth, (SIDE, SIDE))}
+        assert PatchCorrelation().of(batch, wrong)["wrong"] == pytest.approx(
+            -1, abs=1e-3
+        )
+
+    def test_contributions_of_an_exact_head_are_what_ablation_costs(
+        self,
+    ) -> None:
+        net = seeded(Gap).eval()
+        inputs = torch.rand(3, 3, 32, 32)
+        batch = Batch(
+            wrap(net), inputs, tuple("abc"), (0, 1, 2), hiding_of("blur")
+        )
+        maps = METHODS["exact"].maps(batch.model, inputs, batch.classes)
+        found = UnitCorrelation().of(batch, {"exact": maps})["exact"]
+        assert found == pytest.approx(1)
+        without = Maps.tiling(maps.values, (32, 32))
+        assert np.isnan(UnitCorrelation().of(batch, {"x": without})["x"]).all()
+
+
+class TestLeftOut:
+    def test_an_exact_map_leaves_out_the_bias(self) -> None:
+        batch, maps = coloured_batch()
+        assert LeftOut().of(batch, maps)["exact"] == pytest.approx(0, abs=1e-6)
+        with torch.no_grad():
+            batch.model.module.get_parameter("head.bias").add_(2)
+        maps = {
+            "exact": METHODS["exact"].maps(
+                batch.model, batch.inputs, batch.classes
+            )
+        }
+        logits = batch.logits(batch.inputs, range(4))
+        found = LeftOut().of(batch, maps)["exact"]
+        assert found == pytest.approx(2 / logits, rel=1e-5)
+
+
+class TestSanity:
+    def maps(self, batch: Batch) -> dict[str, Maps]:
+        blind = Method.of_function("blind", fixed)
+        return {
+            method.name: without_gradients(
+                method, batch.model, batch.inputs, batch.classes
+            )
+            for method in (METHODS["exact"], blind)
+        }
+
+    def test_maps_that_look_at_nothing_never_change(self) -> None:
+        batch, _ = coloured_batch()
+        maps = self.maps(batch)
+        for measure in (RandomisedHead(), RandomisedAll(), Stability()):
+            found = measure.of(batch, maps)
+            assert found["blind"] == pytest.approx(1)
+            assert (found["exact"] < 1).all()
+
+    def test_the_users_weights_stay_and_later_layers_go_first(self) -> None:
+        net = seeded(Gap).eval()
+        model = wrap(net)
+        before = {key: each.clone() for key, each in net.state_dict().items()}
+        for share, names in (
+            (0.0, {"fc"}),
+            (0.5, {"fc", "features.3"}),
+            (1.0, {"fc", "features.0", "features.1", "features.3"}),
+        ):
+            other = randomised(model, share).module.state_dict()
+            changed = {
+                key.rpartition(".")[0]
+                for key, value in other.items()
+                if not torch.equal(value, before[key])
+            }
+            # A weight of one value (a new batch normalisation's) has no deviation.
+            assert changed | {"features.1"} == names | {"features.1"}
+        for key, value in net.state_dict().items():
+            assert torch.equal(value, before[key])
+
+    def test_likeness_is_scipys_and_0_for_equal_values(self) -> None:
+        stats = pytest.importorskip("scipy.stats")
+        one, other = np.random.default_rng(0).integers(0, 5, (2, 3, 4, 4))
+        found = likeness(one.astype(float), other.astype(float))
+        for place in range(3):
+            slow = stats.spearmanr(one[place].ravel(), other[place].ravel())
+            assert found[place] == pytest.approx(slow.statistic)
+        assert likeness(np.zeros((1, 2, 2)), np.ones((1, 2, 2))) == 0
 
 
 class TestHiding:

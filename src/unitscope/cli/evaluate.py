@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 # Help must not wait for torch; a test compares these with the registries.
 METHODS = "exact, residual, local, hirescam, gradcam"
 MEASURES = (
-    "deletion, insertion, average drop, increase in confidence; with masks also pointing "
-    "game, energy inside, pixel average precision, IoU"
+    "deletion, insertion, average drop, increase in confidence, patch correlation, unit "
+    "correlation, left out, stability, randomised head, randomised later half, randomised "
+    "network; with masks also pointing game, energy inside, pixel average precision, IoU"
 )
 
 

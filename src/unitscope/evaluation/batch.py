@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ class Batch:
     """Photos with their ids, the class explained of each, and what hides pixels.
 
     `masks` say where in the input what belongs to the class is; None where nothing is
-    known of that. `seed` is that of the evaluation.
+    known of that. `seed` is that of the evaluation, and `memory` what measures keep from
+    one batch of it to the next.
     """
 
     model: Classifier
@@ -32,6 +34,7 @@ class Batch:
     hiding: Hiding
     masks: Bool[np.ndarray, "photo row col"] | None = None
     seed: int = 0
+    memory: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

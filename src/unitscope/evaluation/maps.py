@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -19,7 +21,8 @@ class Maps:
     `grid` says where the cells lie on the network's input of `input_size` (rows, cols).
     `accounts_for` is how much of the class's logit each map accounts for, in logits;
     None for methods that promise no such thing. `contributions` are those of the units
-    of `layer`, where the method gives any.
+    of `layer`, where the method gives any. `again` makes maps of another model, or of
+    other photos, by the same method: (model, inputs, classes) → maps.
     """
 
     values: Float[np.ndarray, "photo row col"]
@@ -28,6 +31,7 @@ class Maps:
     accounts_for: Float[np.ndarray, " photo"] | None = None
     contributions: Float[np.ndarray, "photo unit"] | None = None
     layer: str | None = None
+    again: Callable[[Any, Any, Any], Maps] | None = None
 
     @classmethod
     def tiling(

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from unitscope.errors import InputError, near_matches
+from unitscope.evaluation.ablations import PatchCorrelation, UnitCorrelation
+from unitscope.evaluation.completeness import LeftOut
 from unitscope.evaluation.confidence import AverageDrop, Increase
 from unitscope.evaluation.deletion import Deletion, Insertion
 from unitscope.evaluation.inside import (
@@ -18,12 +20,25 @@ from unitscope.evaluation.inside import (
 )
 from unitscope.evaluation.measure import Measure
 from unitscope.evaluation.pointing import Pointing
+from unitscope.evaluation.randomisation import (
+    RandomisedAll,
+    RandomisedHalf,
+    RandomisedHead,
+)
+from unitscope.evaluation.stability import Stability
 
 _ALL: tuple[Measure, ...] = (
     Deletion(),
     Insertion(),
     AverageDrop(),
     Increase(),
+    PatchCorrelation(),
+    UnitCorrelation(),
+    LeftOut(),
+    Stability(),
+    RandomisedHead(),
+    RandomisedHalf(),
+    RandomisedAll(),
     Pointing(),
     EnergyInside(),
     PixelPrecision(),

@@ -5,6 +5,8 @@ To add one, add a line to `METHODS`.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -274,4 +276,5 @@ def without_gradients(
         raise NonFiniteError(
             f"the method {method.name!r} gave a map with NaN or infinite numbers"
         )
-    return maps
+    again = functools.partial(without_gradients, method)
+    return dataclasses.replace(maps, again=again)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Question:
     hiding: Hiding
     explained: str
     seed: int
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 def measured(
@@ -57,6 +58,7 @@ def measured(
         tuple(classes),
         question.hiding,
         seed=question.seed,
+        memory=question.memory,
     )
     return {
         "photos": [
