@@ -81,7 +81,7 @@ ROOMS = {
         """,
     "evaluation": """
         maps hiding batch methods nulls measure likeness deletion confidence ablations
-        completeness stability randomisation pointing inside measures
+        completeness stability randomisation pointing inside boxes measures
         targets photos shard bootstrap evaluation folder evaluating
         """,
     "render": """

@@ -20,6 +20,11 @@ from unitscope.evaluation.ablations import (
     patches,
 )
 from unitscope.evaluation.batch import Batch
+from unitscope.evaluation.boxes import (
+    box_overlap,
+    components,
+    hottest_box,
+)
 from unitscope.evaluation.completeness import LeftOut
 from unitscope.evaluation.confidence import AverageDrop, Increase, shares
 from unitscope.evaluation.deletion import Deletion, Insertion, areas
@@ -420,6 +425,30 @@ class TestSanity:
             slow = stats.spearmanr(one[place].ravel(), other[place].ravel())
             assert found[place] == pytest.approx(slow.statistic)
         assert likeness(np.zeros((1, 2, 2)), np.ones((1, 2, 2))) == 0
+
+
+class TestBoxes:
+    def test_by_hand(self) -> None:
+        values = np.zeros((6, 8))
+        values[1:4, 2:5] = 1  # the largest hot part
+        values[5, 7] = 2  # the hottest, and small
+        values[0, 0:2] = 0.3  # below 20 % of the range
+        assert hottest_box(values) == (1, 2, 4, 5)
+        assert hottest_box(np.zeros((6, 8))) == (0, 0, 6, 8)
+        assert box_overlap((0, 0, 2, 2), (0, 0, 2, 2)) == 1
+        assert box_overlap((0, 0, 2, 2), (0, 1, 2, 3)) == pytest.approx(2 / 6)
+        assert box_overlap((0, 0, 2, 2), (2, 2, 3, 3)) == 0
+
+    @given(st.integers(0, 1000))
+    def test_parts_that_hang_together_are_scipys(self, seed: int) -> None:
+        ndimage = pytest.importorskip("scipy.ndimage")
+        mask = np.random.default_rng(seed).random((9, 11)) < 0.6
+        theirs, count = ndimage.label(mask)
+        ours = components(mask)
+        assert len(np.unique(ours[mask])) == count
+        for number in range(1, count + 1):
+            assert len(np.unique(ours[theirs == number])) == 1
+        assert (ours[~mask] == -1).all()
 
 
 class TestHiding:

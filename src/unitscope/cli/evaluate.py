@@ -30,7 +30,8 @@ METHODS = "exact, residual, local, hirescam, gradcam"
 MEASURES = (
     "deletion, insertion, average drop, increase in confidence, patch correlation, unit "
     "correlation, left out, stability, randomised head, randomised later half, randomised "
-    "network; with masks also pointing game, energy inside, pixel average precision, IoU"
+    "network; with masks also pointing game, energy inside, pixel average precision, IoU, "
+    "box accuracy"
 )
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from unitscope.errors import InputError, near_matches
 from unitscope.evaluation.ablations import PatchCorrelation, UnitCorrelation
+from unitscope.evaluation.boxes import BoxAccuracy
 from unitscope.evaluation.completeness import LeftOut
 from unitscope.evaluation.confidence import AverageDrop, Increase
 from unitscope.evaluation.deletion import Deletion, Insertion
@@ -43,6 +44,7 @@ _ALL: tuple[Measure, ...] = (
     EnergyInside(),
     PixelPrecision(),
     EqualAreaIoU(),
+    BoxAccuracy(),
 )
 
 MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in _ALL}
