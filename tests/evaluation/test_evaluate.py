@@ -11,10 +11,12 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from torch import Tensor
 
 import unitscope
 from coloured import LABELS, SIDE, colours, write
+from readable import assert_readable
 from unitscope.cli import main
 from unitscope.cli.evaluate import MEASURES as MEASURES_IN_HELP
 from unitscope.cli.evaluate import METHODS as METHODS_IN_HELP
@@ -340,6 +342,25 @@ def test_the_verb_names_what_is_wrong_in_one_line(
     assert status == 1
     assert err.startswith("unitscope: there is no method 'gradcamm'")
     assert err.count("\n") == 1
+
+
+def test_the_picture_is_readable_and_says_which_direction_is_better(
+    evaluation: Evaluation,
+) -> None:
+    drawn = evaluation.figure(measures=["deletion", "IoU"])
+    assert_readable(drawn)
+    texts = [artist.get_text() for artist in drawn.findobj(Text)]
+    assert "deletion: less is better" in texts
+    assert "IoU: more is better" in texts
+    assert not any(text.startswith("insertion") for text in texts)
+    with pytest.raises(InputError, match="did you mean 'IoU'"):
+        evaluation.figure(measures=["iou"])
+
+
+def test_the_page_names_every_method_and_measure() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for name in (*METHODS, *MEASURES):
+        assert f"`{name}`" in page
 
 
 def test_the_help_names_every_method_and_measure() -> None:

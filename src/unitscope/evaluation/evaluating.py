@@ -80,26 +80,35 @@ def evaluate(
         names=names,
     ).drawn(count, seed, explained == "label")
     question = Question(model, chosen, wanted, hiding_of(hide), explained, seed)
-    shards = photos.shards(_SHARD)
     folder = None
     if out is not None:
         identity = _identity(question, photos, hide)
         folder = EvaluationFolder(Path(out), identity)
+    with model.frozen():
+        found = _all_rows(question, photos, folder, progress)
+    return _evaluation(question, photos, found)
 
+
+def _all_rows(
+    question: Question,
+    photos: Photos,
+    folder: EvaluationFolder | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[dict[str, Any]]:
+    """The rows of every shard: those in the folder, and others measured now."""
     found = []
     done = 0
-    with model.frozen():
-        for shard, places in enumerate(shards):
-            rows = None if folder is None else folder.rows(shard)
-            if rows is None:
-                rows = measured(question, photos, places)
-                if folder is not None:
-                    folder.keep(shard, rows)
-            found.append(rows)
-            done += len(places)
-            if progress is not None:
-                progress(done, len(photos.places))
-    return _evaluation(question, photos, found)
+    for shard, places in enumerate(photos.shards(_SHARD)):
+        rows = None if folder is None else folder.rows(shard)
+        if rows is None:
+            rows = measured(question, photos, places)
+            if folder is not None:
+                folder.keep(shard, rows)
+        found.append(rows)
+        done += len(places)
+        if progress is not None:
+            progress(done, len(photos.places))
+    return found
 
 
 def _has_masks(source: object) -> bool:

@@ -94,17 +94,7 @@ def _chart(evaluation: Evaluation, measure: Measure) -> Block:
         left = MARGIN + _NAMES + 0.15
         axis = ValueAxis.between(low, high, left, room)
         bottom = y + _STEP * len(methods) + 0.04
-        for value in (low, high):
-            place = axis.end(value)
-            sheet.rule(place, y, place, bottom, colour=LINE)
-            sheet.text(
-                place,
-                bottom + 0.14,
-                number(value, 3),
-                size=7.5,
-                colour=SOFT,
-                align="center",
-            )
+        _draw_ends(sheet, axis, (low, high), y, bottom)
         for row, method in enumerate(methods):
             middle = y + row * _STEP + 0.15
             colour = QUIET if method.is_null else ACCENT
@@ -127,6 +117,27 @@ def _chart(evaluation: Evaluation, measure: Measure) -> Block:
             )
 
     return Block(_STEP * len(methods) + _AXIS, draw)
+
+
+def _draw_ends(
+    sheet: Sheet,
+    axis: ValueAxis,
+    ends: tuple[float, float],
+    top: float,
+    bottom: float,
+) -> None:
+    """Rules at both ends of an axis, with their values below."""
+    for value in ends:
+        place = axis.end(value)
+        sheet.rule(place, top, place, bottom, colour=LINE)
+        sheet.text(
+            place,
+            bottom + 0.14,
+            number(value, 3),
+            size=7.5,
+            colour=SOFT,
+            align="center",
+        )
 
 
 def _draw_estimate(
@@ -162,7 +173,7 @@ def _words(evaluation: Evaluation, measure: Measure, method: str) -> str:
         "better": f"{first} better",
         "worse": f"{first} worse",
         "as good": "the same",
-        "open": "open",
+        "open": "not told apart",
     }
     if verdict not in words:
         return text
