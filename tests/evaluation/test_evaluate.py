@@ -32,7 +32,7 @@ from unitscope.evaluation.bootstrap import mean_with_interval
 from unitscope.evaluation.evaluation import Evaluation
 from unitscope.evaluation.measures import MEASURES
 from unitscope.evaluation.methods import METHODS
-from unitscope.model import Classifier
+from unitscope.model import Classifier, wrap
 
 ROOT = Path(__file__).parents[2]
 NULLS = ["random", "centre", "other photo"]
@@ -192,6 +192,45 @@ def test_the_folder_of_another_evaluation_is_refused(
         changed.module.get_parameter("head.bias").add_(1)
     with pytest.raises(OutputError, match="another model"):
         unitscope.evaluate(changed, source, count=4, out=out)
+
+
+def test_rows_of_an_unknown_evaluation_are_refused(
+    source: Path, model: Classifier, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    unitscope.evaluate(model, source, count=4, out=out)
+    (out / "rows" / "identity.json").unlink()
+    with pytest.raises(OutputError, match=r"identity\.json is missing"):
+        unitscope.evaluate(model, source, count=4, out=out)
+
+
+def test_what_is_left_out_is_said(model: Classifier, tmp_path: Path) -> None:
+    root = write(tmp_path / "partly", photos=12)
+    (root / "images/train/red").rename(root / "images/train/purple")
+    found = unitscope.evaluate(model, root, explained="label", count=5)
+    assert found.about["photos"] == (
+        "5 of 8, drawn by seed 0; 4 without a label were left out"
+    )
+    assert {LABELS[photo.explained] for photo in found.photos} == {
+        "green",
+        "blue",
+    }
+
+
+def test_outputs_that_are_no_probabilities_are_scores_themselves(
+    source: Path,
+) -> None:
+    model = wrap(
+        colours().module, LABELS, colours().preprocessing, scores="none"
+    )
+    found = unitscope.evaluate(
+        model, source, measures=["deletion", "average drop"], hide="zero"
+    )
+    assert found.about["score"] == "the network's output"
+    # The output of a photo is 8 · the mean of a colour, and falls to 0.
+    whole = found.of("deletion", "random")
+    assert (whole > 0.3).all() and (whole < 4).all()
+    assert found.verdict("deletion", "random") == "better"
 
 
 def test_unreadable_photos_are_skipped_with_the_reason(

@@ -212,6 +212,36 @@ class TestConfidence:
         increase = Increase().of(batch, maps)["cam"].mean()
         assert increase == pytest.approx(theirs["conf_increase"])
 
+    def test_pytorch_grad_cams_metrics_of_the_same_maps_agree(self) -> None:
+        name = "pytorch_grad_cam.metrics.cam_mult_image"
+        metrics = pytest.importorskip(name, reason="grad-cam is not installed")
+        targets = pytest.importorskip(
+            "pytorch_grad_cam.utils.model_targets"
+        ).ClassifierOutputSoftmaxTarget
+        net = seeded(Gap).eval()
+        inputs = torch.randn(
+            5, 3, 32, 32, generator=torch.Generator().manual_seed(0)
+        )
+        classes = (0, 1, 2, 3, 4)
+        values = np.random.default_rng(0).random((5, 32, 32))
+        values /= values.max(axis=(1, 2), keepdims=True)
+        asked = [targets(which) for which in classes]
+        given = inputs, values.astype(np.float32), asked, net
+        batch = Batch(
+            wrap(net), inputs, tuple("abcde"), classes, hiding_of("zero")
+        )
+        maps = {"map": Maps.tiling(values, (32, 32))}
+        with torch.no_grad():
+            drop = metrics.DropInConfidence()(*given)
+            increase = metrics.IncreaseInConfidence()(*given)
+        # Their drop is p − p′, not a share of p as in the paper.
+        before = batch.scores(inputs, range(5))
+        ours = AverageDrop().of(batch, maps)["map"]
+        assert ours * before == pytest.approx(np.asarray(drop), abs=1e-5)
+        assert ours.max() > 0
+        found = Increase().of(batch, maps)["map"]
+        assert found.tolist() == np.asarray(increase).tolist()
+
 
 class TestDeletionOracle:
     def test_torchcams_deletion_and_insertion_agree(self) -> None:

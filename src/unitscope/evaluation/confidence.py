@@ -50,7 +50,7 @@ class AverageDrop(Measure):
 
     name: ClassVar[str] = "average drop"
     formula: ClassVar[str] = (
-        "max(0, p − p′) / p; p′: the class's probability where every pixel is hidden but "
+        "max(0, p − p′) / p; p′: the class's score p where every pixel is hidden but "
         "for max(0, map) / max(map)"
     )
     unit: ClassVar[str] = "share"

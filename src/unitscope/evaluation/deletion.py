@@ -103,15 +103,17 @@ def _areas_by_method(
 
 
 class Deletion(Measure):
-    """The mean probability of the class while pixels are hidden, largest first."""
+    """The mean score of the class while pixels are hidden, largest first."""
 
     name: ClassVar[str] = "deletion"
     formula: ClassVar[str] = (
-        "area under the class's probability while pixels are hidden, the map's largest "
+        "area under the class's score while pixels are hidden, the map's largest "
         f"first, in {STEPS} steps"
     )
-    unit: ClassVar[str] = "probability"
+    unit: ClassVar[str] = "score"
     better: ClassVar[int] = -1
+    low: ClassVar[float | None] = None  # 0 to 1 where scores are probabilities
+    high: ClassVar[float | None] = None
     source: ClassVar[str] = "Petsiuk et al., RISE, BMVC 2018"
 
     def of(
@@ -122,15 +124,17 @@ class Deletion(Measure):
 
 
 class Insertion(Measure):
-    """The mean probability of the class while pixels come back, largest first."""
+    """The mean score of the class while pixels come back, largest first."""
 
     name: ClassVar[str] = "insertion"
     formula: ClassVar[str] = (
-        "area under the class's probability while pixels come back into the hidden photo, "
+        "area under the class's score while pixels come back into the hidden photo, "
         f"the map's largest first, in {STEPS} steps"
     )
-    unit: ClassVar[str] = "probability"
+    unit: ClassVar[str] = "score"
     better: ClassVar[int] = 1
+    low: ClassVar[float | None] = None
+    high: ClassVar[float | None] = None
     source: ClassVar[str] = "Petsiuk et al., RISE, BMVC 2018"
 
     def of(

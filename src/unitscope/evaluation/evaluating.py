@@ -160,12 +160,12 @@ def _evaluation(
         "model": model.provenance.spec,
         "weights": str(model.provenance.weights or ""),
         "data set": photos.dataset.source,
+        "photos": photos.about,
         "class explained": question.explained,
         "hidden pixels": question.hiding.words,
         "score": "probability"
         if model.scores.has_probabilities
         else f"the network's {model.scores.number}",
-        "seed": str(question.seed),
         "intervals": "95 %, bootstrap over photos (percentiles of 4000 resampled means)",
     }
     if photos.targets:

@@ -18,8 +18,7 @@ _REMEDY = "name another folder (out=, --out), or remove this one"
 class EvaluationFolder:
     """Where the rows of one evaluation are kept, so that the same call goes on.
 
-    Raises OutputError where the folder holds the rows of another evaluation, or other
-    files.
+    Raises OutputError where the folder holds the rows of another evaluation.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -29,6 +28,11 @@ class EvaluationFolder:
             _check_same(path, _read(file), identity)
             clean_up(file.parent)
             return
+        if any(file.parent.glob("*.json")):
+            raise OutputError(
+                f"'{path}' holds rows of an evaluation that is not known ({file} is "
+                f"missing): {_REMEDY}"
+            )
         make_folder(file.parent)
         _write(file, identity)
 

@@ -52,7 +52,8 @@ class Photos:
     """The photos that are evaluated, by their `places` in a data set, in order.
 
     `targets` are of those that masks are known of, by place, and `words` say what they
-    show; `labels` are the model's classes by place, None where a photo has none.
+    show; `labels` are the model's classes by place, None where a photo has none. `about`
+    says how many photos they are of, and which were left out.
     """
 
     model: Classifier
@@ -62,6 +63,7 @@ class Photos:
     words: str
     labels: Sequence[int | None]
     places: Sequence[int]
+    about: str = ""
 
     @classmethod
     def of(
@@ -109,7 +111,12 @@ class Photos:
             )
         order = np.random.default_rng(seed).permutation(len(places))
         chosen = [places[place] for place in order[:count]]
-        return dataclasses.replace(self, places=chosen)
+        about = f"{len(chosen)} of {len(places)}, drawn by seed {seed}"
+        without = len(self.dataset) - len(places)
+        if without:
+            what = "a label or a target" if self.targets else "a label"
+            about += f"; {without} without {what} were left out"
+        return dataclasses.replace(self, places=chosen, about=about)
 
     def shards(self, size: int) -> list[list[int]]:
         """The places in groups of about this size, none of them of one photo alone."""

@@ -52,8 +52,9 @@ def evaluation_figure(
     hidden = about["hidden pixels"]
     blocks.append(
         note(
-            f"Class explained: {about['class explained']}. Hidden pixels: {hidden}. Grey: "
-            f"baselines. Lines: {about['intervals']}; each axis spans its own values, none is "
+            f"Class explained: {about['class explained']}. Score: {about['score']}. "
+            f"Hidden pixels: {hidden}. Grey: baselines. Lines: {about['intervals']}; "
+            "each axis spans its own values, none is "
             "clipped. Intervals of two methods may overlap though their difference, photo by "
             "photo, is clear of 0; the words behind each interval are what that says of "
             f"{evaluation.first.name}."
