@@ -70,6 +70,8 @@ def test_the_exact_map_beats_every_baseline_where_only_the_square_counts(
         for null in NULLS:
             assert evaluation.verdict(measure, null) == "better", measure
     assert evaluation.mean("pointing game", "exact").value == 1
+    explained = evaluation.about["class explained"]
+    assert explained == "predicted; of measures with masks the label"
     deletion = next(
         text for text in evaluation.statements() if text.startswith("deletion")
     )

@@ -170,6 +170,7 @@ def _evaluation(
     }
     if photos.targets:
         about["masks"] = photos.words
+        about["class explained"] += "; of measures with masks the label"
     return Evaluation(
         methods=tuple(methods),
         measures=tuple(question.measures),
