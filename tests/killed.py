@@ -29,6 +29,7 @@ from scans import CLASSES, OPTIONS, make, photo
 from unitscope.atlas.atlas import Atlas
 from unitscope.atlas.merging import merge
 from unitscope.atlas.scanning import scan
+from unitscope.evaluation.evaluating import evaluate
 from unitscope.explorer.static_copy import export
 from unitscope.inputs.preprocessing import Preprocessing
 from unitscope.model import Classifier
@@ -104,6 +105,10 @@ def run_export(folder: Path, out: Path) -> None:
     export(atlas, out, model=model(), photos=photos, images=2)
 
 
+def run_evaluate(folder: Path, out: Path) -> None:
+    evaluate(model(), folder / "photos", measures="deletion", out=out)
+
+
 def photos_in(folder: Path) -> list[Path]:
     return sorted((folder / "photos" / "ash").iterdir())[:2]
 
@@ -115,6 +120,7 @@ COMMANDS: dict[str, Callable[[Path, Path], None]] = {
     "explain": run_explain,
     "html": run_html,
     "export": run_export,
+    "evaluate": run_evaluate,
 }
 
 

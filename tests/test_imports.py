@@ -80,6 +80,11 @@ ROOMS = {
         intervals ablation matching image_hashes summaries disk storage identity shards
         findings neighbours reading atlas scan merging scanning
         """,
+    "evaluation": """
+        maps hiding batch methods nulls measure likeness deletion confidence ablations
+        completeness stability randomisation pointing inside boxes measures
+        targets photos shard bootstrap evaluation folder evaluating
+        """,
     "render": """
         words margins colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
         markup figures map_views report_heads report_contrast report_layers
@@ -94,7 +99,7 @@ ROOMS = {
         """,
     "write_up": "",
     "cli": """
-        options output loading reader screening unit_inputs scan pages atlas explain
+        options output loading reader screening unit_inputs scan pages atlas evaluate explain
         pictures each_unit ablate info
         reproduce explore
         """,

@@ -1,35 +1,35 @@
-"""What a map is worth: deletion, insertion, pointing, and whether it follows the weights."""
+"""What a map of patches is worth, by the library's measures, and copies with new weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from unitscope.evaluation import deletion
+from unitscope.evaluation.hiding import blurred
+from unitscope.evaluation.likeness import likeness
+from unitscope.evaluation.maps import Maps
+from unitscope.evaluation.pointing import TOLERANCE
+from unitscope.evaluation.pointing import points_at as points_at_cells
 from unitscope.scenes.transformer import SceneTransformer
+
+__all__ = [
+    "BLUR",
+    "RESETS",
+    "STEPS",
+    "TOLERANCE",
+    "deletion_and_insertion",
+    "points_at",
+    "rank_correlation",
+    "reset",
+]
 
 BLUR = 10.0
 """Pixels: the deviation of the Gaussian that hides a patch."""
-TOLERANCE = 15.0
-"""Pixels that a map may point beside an object (Zhang et al. 2016)."""
 STEPS = 8
-_AT_ONCE = 128
-
-
-def blurred(x: Tensor) -> Tensor:
-    """Photos (photo, channel, row, column) in which hardly any shape is left."""
-    reach = int(3 * BLUR)
-    places = torch.arange(-reach, reach + 1, dtype=x.dtype)
-    weights = torch.exp(-places.square() / (2 * BLUR**2))
-    weights = (weights / weights.sum()).expand(x.shape[1], 1, 1, -1)
-    padded = F.pad(x, (reach, reach, reach, reach), mode="reflect")
-    rows = F.conv2d(padded, weights, groups=x.shape[1])
-    return F.conv2d(rows, weights.mT, groups=x.shape[1])
 
 
 @torch.no_grad()
@@ -37,45 +37,48 @@ def deletion_and_insertion(
     module: nn.Module, photo: Tensor, which: int, maps: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of each map (map, row, column) of a photo (channel, row, column) the mean probability
-    of a class while its largest patches are blurred first, and while they come back first.
+    of a class while its largest patches are blurred first, and while they come back first."""
 
-    Petsiuk et al., RISE, BMVC 2018. The means are areas under the curve, by trapezoids.
-    """
-    hidden = blurred(photo[None])[0]
-    patches = maps[0].numel()
+    def score(inputs: Tensor, owners: Sequence[int]) -> NDArray[np.float64]:
+        probabilities = module(inputs).softmax(dim=1)[:, which]
+        return np.asarray(probabilities.double().numpy())
+
+    shown, hidden = photo[None], blurred(photo[None], BLUR)
+    places = _places(maps, (int(photo.shape[1]), int(photo.shape[2])))[None]
+    return (
+        deletion.areas(score, shown, hidden, places, STEPS)[0],
+        deletion.areas(score, hidden, shown, places, STEPS)[0],
+    )
+
+
+def _places(maps: Tensor, size: tuple[int, int]) -> NDArray[np.int64]:
+    """When each pixel changes: all of a patch together, the map's largest patch first."""
     order = maps.flatten(1).argsort(dim=1, descending=True)
-    rank = order.argsort(dim=1).view(maps.shape)
-    counts = torch.linspace(0, patches, STEPS + 1).round()
-    is_first = rank[:, None] < counts[:, None, None]
-    # Blurred are the first ones (deletion), or all but the first ones (insertion).
-    is_hidden = torch.stack([is_first, ~is_first]).flatten(0, 2)
-    distinct, places = torch.unique(is_hidden, dim=0, return_inverse=True)
-    size = photo.shape[1:]
-    probabilities = []
-    for some in distinct.split(_AT_ONCE):
-        mask = F.interpolate(some[:, None].to(photo.dtype), size)
-        mixed = torch.where(mask > 0, hidden, photo)
-        probabilities.append(module(mixed).softmax(dim=1)[:, which])
-    curves = torch.cat(probabilities)[places].view(2, len(maps), STEPS + 1)
-    areas = torch.trapezoid(curves.double(), counts.double() / patches)
-    return areas[0].numpy(), areas[1].numpy()
+    rank = order.argsort(dim=1).view(maps.shape).numpy()
+    down, across = (
+        pixels // cells
+        for pixels, cells in zip(size, rank.shape[1:], strict=True)
+    )
+    cells = np.ones((1, down, across), np.int64)
+    places: NDArray[np.int64] = np.kron(rank, cells) * down * across
+    return places
 
 
-def points_at(map_: NDArray[np.float32], mask: NDArray[np.bool_]) -> bool:
+def points_at(map_: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     """Whether a map's largest cell lies in a mask, or hardly beside it."""
-    row, col = np.unravel_index(map_.argmax(), map_.shape)
-    y = int((row + 0.5) * mask.shape[0] / map_.shape[0])
-    x = int((col + 0.5) * mask.shape[1] / map_.shape[1])
-    return bool(distance_transform_edt(~mask)[y, x] <= TOLERANCE)
+    values = map_.astype(np.float64)
+    rows, cols = mask.shape
+    down, across = Maps.tiling(values[None], (rows, cols)).centres()
+    return points_at_cells(values, down, across, mask)
 
 
 def rank_correlation(
     one: NDArray[np.float32], other: NDArray[np.float32]
 ) -> float:
     """Spearman's, of two maps; 0 where one of them is the same everywhere."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return 0.0
-    return float(spearmanr(one.ravel(), other.ravel()).statistic)
+    return float(
+        likeness(one[None].astype(float), other[None].astype(float))[0]
+    )
 
 
 def _is_of_head(name: str) -> bool:

@@ -10,13 +10,14 @@ from tqdm import tqdm
 from miniplaces.photos import class_of, name_in_split
 from unitscope.datasets.masks import MaskedDataset
 from unitscope.errors import PhotoError
+from unitscope.evaluation.targets import (
+    LARGEST,
+    OFTENER,
+    SHARE,
+    typical_concepts,
+)
 
-OFTENER = 5.0
-"""So many times as frequent in photos of its scene as in all: what makes an object typical."""
-SHARE = 0.3
-"""In so many of the photos of its scene it must be."""
-LARGEST = 0.4
-"""Share of a photo: objects that cover more are hard to miss."""
+__all__ = ["LARGEST", "OFTENER", "SHARE", "Scene", "scenes"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def scenes(masked: MaskedDataset, labels: list[str], seed: int) -> list[Scene]:
 
     found = []
     for index, id_, label, masks in photos:
-        share = there[of_class == label].mean(axis=0)
-        is_typical = (share >= SHARE) & (share >= OFTENER * there.mean(axis=0))
-        chosen = is_typical[list(masks.labels)]
-        mask = masks.pixels[chosen].any(axis=0)
+        of_scene = there[of_class == label]
+        typical = typical_concepts(of_scene, there.mean(axis=0))
+        chosen = np.isin(masks.labels, typical)
+        mask = np.asarray(masks.pixels[chosen].any(axis=0))
         if 0 < mask.mean() <= LARGEST:
             name = PurePosixPath(id_).as_posix()
             found.append(Scene(name, index, label, mask))

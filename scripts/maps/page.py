@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from maps.measures import BLUR, RESETS, STEPS, TOLERANCE
 from maps.methods import BASELINES, METHODS
 from maps.objects import LARGEST, OFTENER, SHARE
+from unitscope.evaluation.bootstrap import mean_with_interval
 
 _TEMPLATE = Path(__file__).with_name("page.txt")
-_RESAMPLES = 4000
 
 Record = Mapping[str, Mapping[str, float | None]]
 """What was measured of one photo, by method and measure."""
@@ -43,11 +43,8 @@ RESET_MEASURES = tuple(Measure(name, name, -1) for name in RESETS)
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """The mean over photos and its 95 % bootstrap interval (percentiles)."""
-    draws = np.random.default_rng(0).integers(
-        0, len(values), (_RESAMPLES, len(values))
-    )
-    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
+    mean, low, high = mean_with_interval(values)
+    return mean, low, high
 
 
 def page(records: Sequence[Record], about: Mapping[str, Any]) -> str:

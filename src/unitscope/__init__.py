@@ -18,6 +18,7 @@ _HOMES = {
     "Atlas": "atlas.atlas",
     "Classifier": "model",
     "Contrast": "attribution.contrast",
+    "Evaluation": "evaluation.evaluation",
     "Explanation": "attribution.explanation",
     "Filters": "kernels",
     "Flip": "attribution.flip",
@@ -29,6 +30,7 @@ _HOMES = {
     "UnitAblations": "attribution.unit_ablations",
     "UnitMaps": "attribution.unit_maps",
     "UnitscopeError": "errors",
+    "evaluate": "evaluation.evaluating",
     "explore": "explorer.server",
     "filters": "kernels",
     "load": "sources",
@@ -46,6 +48,7 @@ __all__ = [
     "Atlas",
     "Classifier",
     "Contrast",
+    "Evaluation",
     "Explanation",
     "Filters",
     "Flip",
@@ -58,6 +61,7 @@ __all__ = [
     "UnitMaps",
     "UnitscopeError",
     "__version__",
+    "evaluate",
     "explore",
     "filters",
     "load",
@@ -84,6 +88,8 @@ if TYPE_CHECKING:
     from unitscope.attribution.unit_maps import UnitMaps
     from unitscope.datasets import open_dataset
     from unitscope.errors import UnitscopeError
+    from unitscope.evaluation.evaluating import evaluate
+    from unitscope.evaluation.evaluation import Evaluation
     from unitscope.explorer.server import explore
     from unitscope.inputs.preprocessing import Preprocessing
     from unitscope.inputs.raw import RawPictures

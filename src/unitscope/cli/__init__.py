@@ -12,6 +12,7 @@ import click
 
 from unitscope.cli.ablate import ablate
 from unitscope.cli.atlas import atlas_group
+from unitscope.cli.evaluate import evaluate
 from unitscope.cli.explain import explain
 from unitscope.cli.explore import explore
 from unitscope.cli.info import info
@@ -54,6 +55,7 @@ for _verb in (
     reproduce,
     scan,
     atlas_group,
+    evaluate,
     explore,
 ):
     cli.add_command(_verb)

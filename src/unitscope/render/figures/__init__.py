@@ -19,6 +19,7 @@ from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_inputs import UnitInputs
 from unitscope.attribution.unit_maps import UnitMaps
 from unitscope.errors import InputError
+from unitscope.evaluation.evaluation import Evaluation
 from unitscope.kernels import Filters
 from unitscope.network_facts import NetworkFacts
 from unitscope.render.figures.ablation import ablation_figure
@@ -26,6 +27,7 @@ from unitscope.render.figures.account import ACCOUNT_FIGURES
 from unitscope.render.figures.cams import cams_figure
 from unitscope.render.figures.contrast import contrast_figure
 from unitscope.render.figures.contributions import contributions_figure
+from unitscope.render.figures.evaluation import evaluation_figure
 from unitscope.render.figures.filters import filters_figure
 from unitscope.render.figures.layers import layers_figure
 from unitscope.render.figures.network import network_figure
@@ -50,6 +52,7 @@ FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
     UnitInputs: {"inputs": unit_inputs_figure},
     Filters: {"filters": filters_figure},
     NetworkFacts: {"network": network_figure},
+    Evaluation: {"evaluation": evaluation_figure},
     Account: ACCOUNT_FIGURES,
 }
 """The pictures of every kind of result by their names; the first is the default."""
