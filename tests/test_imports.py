@@ -46,7 +46,7 @@ ROOMS = {
         stand_in suffix local_head local_search
         explained contrast flip flip_search predicted
         explanation exact_explanation local_explanation ablation unit_ablations screening
-        replay unit_walk unit_inputs
+        replay unit_walk unit_inputs offsets full_gradient
         """,
     "residual": """
         rows mixing fused attention sums step gates grounds token_axis places steps divisors
@@ -59,6 +59,7 @@ ROOMS = {
         tensors taking
         scoring structure forward rest pixels question explaining inner_layers
         intervention head_ablations layer_ablations real_passes ablating screening one_layer_back
+        fullgrad
         experiments classifier
         """,
     "network_facts": "",
