@@ -57,7 +57,7 @@ ROOMS = {
     "model": """
         provenance wrapping failures repeatability network usual_input checks reading
         tensors taking
-        scoring structure forward rest pixels question explaining inner_layers
+        scoring structure logits_module forward rest pixels question explaining inner_layers
         intervention head_ablations layer_ablations real_passes ablating screening one_layer_back
         fullgrad
         experiments classifier
@@ -80,6 +80,7 @@ ROOMS = {
         intervals ablation matching image_hashes summaries disk storage identity shards
         findings neighbours reading atlas scan merging scanning
         """,
+    "evaluation": "peers",
     "render": """
         words margins colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
         markup figures map_views report_heads report_contrast report_layers

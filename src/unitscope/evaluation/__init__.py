@@ -1,0 +1,1 @@
+"""Evaluation: is an explanation any good? Measured, with intervals and nulls."""
