@@ -80,7 +80,7 @@ ROOMS = {
         intervals ablation matching image_hashes summaries disk storage identity shards
         findings neighbours reading atlas scan merging scanning
         """,
-    "evaluation": "peers",
+    "evaluation": "fusion peers pixels",
     "render": """
         words margins colours stacks views overlays fonts sheets diagram diagram_svg kernel_sheet
         markup figures map_views report_heads report_contrast report_layers

@@ -374,6 +374,53 @@ def test_frozen_parameters_and_no_grad_of_the_caller_do_no_harm() -> None:
         assert torch.equal(small(net).fullgrad(X, 0).combined, expected)
 
 
+class WritesOver(Gap):
+    """As many networks are written: gradients cannot be had of them as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = torch.relu(self.features(x))
+        maps = maps.sub_(0.1).relu_()
+        logits: Tensor = self.fc(maps.mean((2, 3)))
+        return logits
+
+
+def test_what_in_place_operations_write_over_is_copied() -> None:
+    net = stirred(seeded(WritesOver))
+    x = X.clone().requires_grad_()
+    with pytest.raises(RuntimeError, match="inplace"):
+        net(x).sum().backward()
+    result = small(net).fullgrad(X, [0, 1])
+    check(result)
+    assert any("sub" in name for name in result.biases)
+
+
+class Caching(Gap):
+    """Makes something in its first pass and remembers it, as LeViT does its biases."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "known"):
+            self.known = torch.ones(6) + torch.ones(6)
+        logits: Tensor = self.fc(self.pooled(x) + self.known)
+        return logits
+
+
+def test_a_first_pass_that_fills_a_cache_is_not_the_one_that_is_traced() -> (
+    None
+):
+    check(small(stirred(seeded(Caching))).fullgrad(X))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_add_up_as_far_as_they_reach(
+    dtype: torch.dtype,
+) -> None:
+    net = stirred(seeded(Gap)).to(dtype)
+    result = small(net).fullgrad(X.to(dtype), 0)
+    assert result.exact
+    gap = result.left_out.abs().max() / result.logits.abs().max()
+    assert float(gap) <= {torch.float64: 1e-6, torch.bfloat16: 2e-2}[dtype]
+
+
 class Cut(Gap):
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():

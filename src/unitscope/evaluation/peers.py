@@ -219,7 +219,8 @@ def ablation_cam(
         with method(at.copied, [at.module], ablation_layer=layer) as caller:
             caller(at.inputs, targets)
     maps: Tensor = torch.as_tensor(made[0]).double().cpu()
-    return maps * logits.double().cpu()[:, None, None]
+    signed: Tensor = maps * logits.double().cpu()[:, None, None]
+    return signed
 
 
 def _zeroing(layer: Any) -> Any:

@@ -44,6 +44,9 @@ def _of_batch(asked: Asked, classes: Classes | None) -> Iterator[FullGradient]:
         )
     if obstacle:
         raise HeadError(f"no full gradient can be had: {obstacle}")
+    explainer.ending_at(
+        batch
+    )  # first passes may fill caches, with calls of their own
     with alone(asked, 0).explainer.network.running():
         traced = network.guarded(
             lambda: trace(network.module, batch[:1]), tuple(batch.shape[1:])
