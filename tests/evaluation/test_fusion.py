@@ -33,7 +33,9 @@ class Stages(nn.Module):
         return logits
 
 
-def test_every_stage_gives_gradient_times_activation_on_its_pixels() -> None:
+def test_every_size_of_maps_gives_gradient_times_activation_on_its_pixels() -> (
+    None
+):
     net = seeded(Stages).eval()
     model = wrap(net, preprocessing=Preprocessing(32, 32))
     one = net.one(X)
@@ -51,7 +53,7 @@ def test_every_stage_gives_gradient_times_activation_on_its_pixels() -> None:
     assert "adds up to nothing" in PROMISE
 
 
-def test_one_stage_is_the_local_answer() -> None:
+def test_one_size_of_maps_is_the_local_answer() -> None:
     for net in (seeded(Gap).eval(), seeded(TinyVit).eval()):
         model = wrap(net, preprocessing=Preprocessing(32, 32))
         ours = fused_maps(model, X, CLASSES)

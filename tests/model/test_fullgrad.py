@@ -222,6 +222,23 @@ def test_each_bias_map_is_the_bias_times_the_gradient_in_its_place() -> None:
     assert torch.allclose(result.beside, result.biases["fc"])
 
 
+def test_the_sums_are_those_of_autograd_for_each_bias_parameter() -> None:
+    net = stirred(seeded(Twin))
+    assert isinstance(net, Twin)
+    result = small(net).fullgrad(X, [2, 4])
+    for image in range(2):
+        for place, which in enumerate((2, 4)):
+            for name in ("one", "two", "fc"):
+                bias = net.get_parameter(f"{name}.bias")
+                logit = net(X[[image]])[0, which]
+                (gradient,) = torch.autograd.grad(logit, bias)
+                assert float(
+                    result.biases[name][image, place]
+                ) == pytest.approx(
+                    float((gradient * bias).sum()), rel=1e-4, abs=1e-7
+                )
+
+
 @pytest.mark.parametrize(
     "bend",
     [F.gelu, torch.sigmoid, F.silu, torch.exp, lambda x: x * x, torch.tanh],

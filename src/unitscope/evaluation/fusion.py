@@ -15,7 +15,7 @@ from unitscope.geometry import PIXELS, spread_weights
 from unitscope.model import Classifier
 
 PROMISE = (
-    "the mean over the last layer of every stage of gradient × activation, on pixels: "
+    "the mean of gradient × activation at the last layer of every size of maps, on pixels: "
     "sharper than the last layer alone; adds up to nothing"
 )
 
@@ -25,14 +25,14 @@ def fused_maps(
     inputs: Float[Tensor, "photo channel row col"],
     classes: Sequence[int],
 ) -> Float[Tensor, "photo row col"]:
-    """Signed maps on the pixels of the input: the mean of those of all stages.
+    """Signed maps on the pixels of the input: the mean of those of several layers.
 
-    Each stage gives gradient × activation at its last layer (as LayerCAM fuses layers, but
-    signed and not stretched), every cell spread over the pixels that it stands for. What
-    layers give are other accounts of the same logit, so their mean is a picture, and no
-    account: it does not add up to the logit.
+    The last layer with maps of each size gives gradient × activation (as LayerCAM fuses
+    layers, but signed and not stretched), every cell spread over the pixels that it stands
+    for. What layers give are other accounts of the same logit, so their mean is a picture,
+    and no account: it does not add up to the logit.
 
-    Raises HeadError for a network of which no stage can be explained.
+    Raises HeadError for a network of which no layer can be explained.
     """
     maps = []
     last = model.explain(inputs[:1], method=DEFAULT_METHOD).head.layer
@@ -43,18 +43,20 @@ def fused_maps(
             continue
     if not maps:
         raise HeadError(
-            "no stage of the network can be explained by gradients: choose another method"
+            "no layer of the network can be explained by gradients: choose another method"
         )
     return torch.stack(maps).mean(dim=0)
 
 
 def _layers(model: Classifier, last: str) -> list[str]:
-    """The last layers of all stages before the one of our local answers, and that one."""
-    maps = [layer.name for layer in model.layers() if layer.is_map]
-    before = set(maps[: maps.index(last)])
-    ends = [stage.last for stage in model.stages() if stage.last in before]
-    cells = {layer.name: layer.cells for layer in model.layers()}
-    return [*(name for name in ends if cells[name] != cells[last]), last]
+    """The last layer with maps of each size, up to the layer of our local answers.
+
+    Containers follow what they contain, so that a block comes behind its branches.
+    """
+    maps = [layer for layer in model.layers() if layer.is_map]
+    names = [layer.name for layer in maps]
+    ends = {layer.cells: layer.name for layer in maps[: names.index(last) + 1]}
+    return list(ends.values())
 
 
 def _of_layer(

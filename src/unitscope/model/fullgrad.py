@@ -21,6 +21,10 @@ from unitscope.tracing.ending import another_path
 from unitscope.tracing.trace import trace, unwatchable
 
 _WRITTEN_OVER = "modified by an inplace operation"
+
+# What a function leaves out is rounding below this, relative to the largest logit.
+_NOISE = 1e-7
+
 _REMEDY = "ask for explain(x) or for real ablations, model.ablate(x)"
 
 
@@ -201,6 +205,12 @@ def _filled(
             [each.curved.get(name, zeros) for each in gathered], dim=1
         )
         for name in functions
+    }
+    noise = _NOISE * float(blank.logits.abs().max())
+    curved = {
+        name: values
+        for name, values in curved.items()
+        if float(values.abs().max()) > noise
     }
     return dataclasses.replace(
         blank, biases=biases, bias_maps=bias_maps, grids=grids, curved=curved
