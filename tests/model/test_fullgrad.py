@@ -235,7 +235,7 @@ def test_the_sums_are_those_of_autograd_for_each_bias_parameter() -> None:
                 assert float(
                     result.biases[name][image, place]
                 ) == pytest.approx(
-                    float((gradient * bias).sum()), rel=1e-4, abs=1e-7
+                    float((gradient * bias.detach()).sum()), rel=1e-4, abs=1e-7
                 )
 
 

@@ -1,4 +1,4 @@
-"""Fusion: maps of several layers laid one over the other, for sharper pictures."""
+"""Fusion: maps of several layers laid one over the other, for finer pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unitscope.model import Classifier
 
 PROMISE = (
     "the mean of gradient × activation at the last layer of every size of maps, on pixels: "
-    "sharper than the last layer alone; adds up to nothing"
+    "finer than the last layer alone, and noisier; adds up to nothing"
 )
 
 
