@@ -47,7 +47,7 @@ ROOMS = {
         stand_in suffix local_head local_search
         explained contrast flip flip_search predicted
         explanation exact_explanation local_explanation ablation unit_ablations screening
-        replay unit_walk unit_inputs
+        replay unit_walk unit_inputs offsets full_gradient
         """,
     "residual": """
         rows mixing fused attention sums step gates grounds token_axis places steps divisors
@@ -58,8 +58,9 @@ ROOMS = {
     "model": """
         provenance wrapping failures repeatability network usual_input checks reading
         tensors taking
-        scoring structure forward rest pixels question explaining inner_layers
+        scoring structure logits_module forward rest pixels question explaining inner_layers
         intervention head_ablations layer_ablations real_passes ablating screening one_layer_back
+        fullgrad
         experiments classifier
         """,
     "network_facts": "",
@@ -81,8 +82,8 @@ ROOMS = {
         findings neighbours reading atlas scan merging scanning
         """,
     "evaluation": """
-        maps hiding batch methods nulls measure likeness deletion confidence ablations
-        completeness stability randomisation pointing inside boxes measures
+        fusion peers pixels maps hiding batch methods nulls measure likeness deletion
+        confidence ablations completeness stability randomisation pointing inside boxes measures
         targets photos shard bootstrap evaluation folder evaluating
         """,
     "render": """

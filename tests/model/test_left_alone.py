@@ -136,6 +136,7 @@ VERBS: dict[str, Callable[[Classifier], object]] = {
     "filters": lambda model: filters(model, 0),
     "account": lambda model: Account.of(model, model.explain(X)),
     "screen": lambda model: model.screen(X, verify=2),
+    "full gradient": lambda model: model.fullgrad(X, [0, 1]),
     "inputs of a unit": lambda model: model.inputs_of(
         X[:1], model.layers()[0].name, 1
     ),

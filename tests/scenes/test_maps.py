@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import unitscope
+from unitscope.evaluation.hiding import blurred
 from unitscope.model import Classifier
 from unitscope.scenes.network import Stage
 from unitscope.scenes.transformer import (
@@ -86,7 +87,7 @@ def test_deletion_and_insertion_find_the_patch_that_counts() -> None:
     deletion, insertion = measures.deletion_and_insertion(
         Corner(), photo, 0, maps
     )
-    hidden = measures.blurred(photo[None])
+    hidden = blurred(photo[None], measures.BLUR)
     low, high = (
         float(Corner()(each).softmax(1)[0, 0]) for each in (hidden, photo[None])
     )

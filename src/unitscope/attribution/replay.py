@@ -59,8 +59,8 @@ class Keeper(CallCounter):
         # The network may append to a list after it was given to a call.
         self.kept_calls[index] = Kept(
             func,
-            _mapped(args, _itself),
-            _mapped(kwargs, _itself),
+            mapped(args, _itself),
+            mapped(kwargs, _itself),
             tuple(each.detach().clone() for each in tensors_in(results)),
         )
         return result
@@ -103,8 +103,8 @@ class Replay:
                 return precise(tensor)
             return self.of(maker)
 
-        args = _mapped(kept.args, replaced)
-        kwargs = _mapped(kept.kwargs, replaced)
+        args = mapped(kept.args, replaced)
+        kwargs = mapped(kept.kwargs, replaced)
         kwargs.pop("dtype", None)
         if is_in_place(call.name):
             args = (args[0].clone(), *args[1:])
@@ -134,12 +134,12 @@ def _itself(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same arguments with every tensor changed, in the order of `tensors_in`."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
-        return {key: _mapped(item, change) for key, item in value.items()}
+        return {key: mapped(item, change) for key, item in value.items()}
     if type(value) in (tuple, list):
-        return type(value)(_mapped(item, change) for item in value)
+        return type(value)(mapped(item, change) for item in value)
     return value

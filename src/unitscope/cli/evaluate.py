@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from unitscope.evaluation.evaluation import Evaluation
 
 # Help must not wait for torch; a test compares these with the registries.
-METHODS = "exact, residual, local, hirescam, gradcam"
+METHODS = (
+    "exact, residual, local, hirescam, gradcam, fullgrad, fusion; with the extra peers "
+    "gradcam++, layercam, scorecam, xgradcam, finercam, ablationcam, eigencam, "
+    "integrated-gradients, occlusion, torchcam-gradcam++, torchcam-smoothgradcam++, "
+    "torchcam-layercam, torchcam-xgradcam, torchcam-scorecam"
+)
 MEASURES = (
     "deletion, insertion, average drop, increase in confidence, patch correlation, unit "
     "correlation, left out, stability, randomised head, randomised later half, randomised "

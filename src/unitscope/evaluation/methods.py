@@ -23,7 +23,10 @@ from unitscope.errors import (
     NonFiniteError,
     near_matches,
 )
+from unitscope.evaluation import fusion, pixels
 from unitscope.evaluation.maps import Maps
+from unitscope.evaluation.peers import PEERS, Peer
+from unitscope.geometry import PIXELS, Grid
 from unitscope.model import Classifier
 
 MapMaker: TypeAlias = Callable[[Classifier, Tensor, Sequence[int]], Maps]
@@ -31,6 +34,8 @@ MapMaker: TypeAlias = Callable[[Classifier, Tensor, Sequence[int]], Maps]
 
 UserFunction: TypeAlias = Callable[[Classifier, Tensor, int], Any]
 """(model, photo (1, channel, row, col), class) → (row, col), of any size."""
+
+_ON_PIXELS = Grid(PIXELS, PIXELS)
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,47 @@ _OWN = (
     ),
 )
 
-METHODS: Mapping[str, Method] = {method.name: method for method in _OWN}
+
+def _on_grid(
+    values: Tensor, grid: Grid, inputs: Tensor, adds_up: bool = False
+) -> Maps:
+    """Maps of another file on their grid; those that add up account for their sum."""
+    rows, cols = map(int, inputs.shape[2:])
+    maps = values.detach().cpu().double().numpy()
+    sums = maps.sum(axis=(1, 2)) if adds_up else None
+    return Maps(maps, grid, (rows, cols), sums)
+
+
+def _fullgrad(
+    model: Classifier, inputs: Tensor, classes: Sequence[int]
+) -> Maps:
+    values = pixels.pixel_maps(model, inputs, classes)
+    return _on_grid(values, _ON_PIXELS, inputs, adds_up=True)
+
+
+def _fused(model: Classifier, inputs: Tensor, classes: Sequence[int]) -> Maps:
+    return _on_grid(
+        fusion.fused_maps(model, inputs, classes), _ON_PIXELS, inputs
+    )
+
+
+def _of_peer(peer: Peer) -> Method:
+    def maps(model: Classifier, inputs: Tensor, classes: Sequence[int]) -> Maps:
+        values = peer.maps(model, inputs, classes)
+        return _on_grid(values, peer.grid(model, inputs), inputs)
+
+    return Method(peer.name, peer.promise, maps)
+
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        *_OWN,
+        Method("fullgrad", pixels.PROMISE, _fullgrad),
+        Method("fusion", fusion.PROMISE, _fused),
+        *map(_of_peer, PEERS.values()),
+    )
+}
 """Every method by its name."""
 
 

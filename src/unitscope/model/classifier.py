@@ -26,6 +26,7 @@ from unitscope.model import inner_layers
 from unitscope.model.experiments import Experiments
 from unitscope.model.explaining import Asked, Explainer, explained
 from unitscope.model.forward import Forward
+from unitscope.model.logits_module import LogitsModule, logits_module
 from unitscope.model.network import Network
 from unitscope.model.provenance import Provenance
 from unitscope.model.question import Question
@@ -296,6 +297,17 @@ class Classifier(Experiments):
     def as_input(self, noise: Float[Tensor, "*axes"]) -> Tensor:
         """Noise of deviation 1 as the network takes inputs: dtype, device, and range."""
         return self._network.as_input(noise)
+
+    def logits_module(
+        self, inputs: Float[Tensor, "batch channel row col"]
+    ) -> LogitsModule:
+        """A copy of the network that gives logits, for other libraries to work on.
+
+        Its `layers` are those for inputs of this shape. Raises HeadError for a network that
+        cannot be copied, InputError for one that takes uint8 pixels.
+        """
+        shape = tuple(inputs.shape[1:])
+        return logits_module(self._network, self._structures, shape)
 
     def _batches(
         self, x: Input, batch_size: int, also: Mapping[str, Any] | None

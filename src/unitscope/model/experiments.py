@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.attribution.ablation import Ablation
+from unitscope.attribution.classes import Classes
 from unitscope.attribution.effects import Effect
 from unitscope.attribution.explanation import Units
 from unitscope.attribution.flip import Flip, Flipping
+from unitscope.attribution.full_gradient import FullGradient
 from unitscope.attribution.region import Region
 from unitscope.attribution.screening import Screening
 from unitscope.attribution.unit_ablations import UnitAblations
@@ -22,6 +24,7 @@ from unitscope.attribution.value import UnitMeans, as_float, is_number
 from unitscope.errors import InputError
 from unitscope.model.ablating import ablation, ablations
 from unitscope.model.explaining import Asked, explained
+from unitscope.model.fullgrad import full_gradient
 from unitscope.model.intervention import Intervention, Put
 from unitscope.model.one_layer_back import inputs_of
 from unitscope.model.question import Question
@@ -158,6 +161,25 @@ class Experiments(ABC):
         """
         batches = self._batches(x, batch_size, also)
         return screening(batches, which, layers, verify)
+
+    def fullgrad(
+        self,
+        x: Input,
+        classes: Classes | None = None,
+        *,
+        also: Mapping[str, Any] | None = None,
+        batch_size: int = 4,
+    ) -> FullGradient:
+        """Logits as sums over the pixels of the input and the biases of all layers.
+
+        FullGrad (Srinivas & Fleuret 2019): an identity for networks that are piecewise
+        linear. Elsewhere the gap is measured, `.left_out`. One forward pass, and one
+        backward pass for each of the `classes`, given by label or index (default: each
+        photo's first class).
+
+        Raises HeadError where no gradient can be had, ClassError.
+        """
+        return full_gradient(self._batches(x, batch_size, also), classes)
 
     def inputs_of(
         self,

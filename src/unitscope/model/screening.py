@@ -293,7 +293,7 @@ def _check_named(
 def _verified(part: Screening, asked: Asked, count: int) -> Screening:
     """The same with units of every photo switched off by real forward passes."""
     verified = [
-        _of_photo(part, _alone(asked, image), image, count)
+        _of_photo(part, alone(asked, image), image, count)
         for image in range(len(part.classes))
     ]
     return dataclasses.replace(part, verified=tuple(verified))
@@ -334,7 +334,7 @@ def _measured(
     return ablations(iter([photo]), Intervention(layer, list(units))).after
 
 
-def _alone(asked: Asked, image: int) -> Asked:
+def alone(asked: Asked, image: int) -> Asked:
     """One photo of a batch, with its own further inputs."""
     explainer, batch, subjects = asked
     photo = slice(image, image + 1)

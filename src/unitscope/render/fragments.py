@@ -19,6 +19,7 @@ from unitscope.attribution.ablation import Ablation, Change
 from unitscope.attribution.classes import Prediction
 from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.full_gradient import FullGradient
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.screening import Screening
 from unitscope.attribution.unit_ablations import UnitAblations
@@ -34,6 +35,13 @@ from unitscope.render.figures.ablation import switched_off
 from unitscope.render.figures.cams import adding_up, cam_panels, cam_scale
 from unitscope.render.figures.contrast import contrast_panel, contrast_scale
 from unitscope.render.figures.filters import filters_words
+from unitscope.render.figures.full_gradient import adding_up as pixel_words
+from unitscope.render.figures.full_gradient import (
+    full_gradient_panel,
+    full_gradient_scale,
+    rows_of,
+    scale_words,
+)
 from unitscope.render.figures.looks import Look
 from unitscope.render.figures.panels import Panel
 from unitscope.render.figures.unit_ablations import each_in_words
@@ -145,6 +153,15 @@ def _(result: Contrast) -> str:
     for photo in range(min(count, _MOST_PHOTOS)):
         parts += _contrast_parts(result, photo)
     return _fragment([*parts, *_omitted(count)])
+
+
+@html.register
+def _(result: FullGradient) -> str:
+    parts: list[Part] = []
+    for photo in range(min(len(result), _MOST_PHOTOS)):
+        for place in range(len(result.classes[photo])):
+            parts += _full_gradient_parts(result, photo, place)
+    return _fragment([*parts, *_omitted(len(result))])
 
 
 @html.register
@@ -415,6 +432,32 @@ def _contrast_parts(contrast: Contrast, photo: int) -> list[Part]:
             columns=["", f"margin in {numbers}"],
             rows=[*rows, ["margin", f"= {margin}"]],
         ),
+    ]
+
+
+def _full_gradient_parts(
+    result: FullGradient, photo: int, place: int
+) -> list[Part]:
+    """A map of pixels, and how the logit adds up."""
+    name = clean(result.subjects[photo].name)
+    scale = full_gradient_scale(result, photo, place)
+    panel = full_gradient_panel(
+        result, photo, place, Look("signed"), scale, pixels=_PIXELS
+    )
+    what = result.scores.number
+    rows = [
+        [part, number(value, sign=True)]
+        for part, value in rows_of(result, photo, place)
+    ]
+    total = number(float(result.explained[photo, place]), sign=True)
+    return [
+        Part(
+            heading=f"Pixels and biases: {name}",
+            text=pixel_words(result, photo, place),
+            pictures=_pictures([panel], f"FullGrad map on {name}"),
+            scale=_scale_view(scale, scale_words(result)),
+        ),
+        Part(columns=["", what], rows=[*rows, [what, f"= {total}"]]),
     ]
 
 

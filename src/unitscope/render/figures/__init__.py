@@ -14,6 +14,7 @@ from unitscope.accounts.account import Account
 from unitscope.attribution.ablation import Ablation
 from unitscope.attribution.contrast import Contrast
 from unitscope.attribution.explanation import Explanation
+from unitscope.attribution.full_gradient import FullGradient
 from unitscope.attribution.screening import Screening
 from unitscope.attribution.unit_ablations import UnitAblations
 from unitscope.attribution.unit_inputs import UnitInputs
@@ -29,6 +30,7 @@ from unitscope.render.figures.contrast import contrast_figure
 from unitscope.render.figures.contributions import contributions_figure
 from unitscope.render.figures.evaluation import evaluation_figure
 from unitscope.render.figures.filters import filters_figure
+from unitscope.render.figures.full_gradient import full_gradient_figure
 from unitscope.render.figures.layers import layers_figure
 from unitscope.render.figures.network import network_figure
 from unitscope.render.figures.parts import parts_figure
@@ -49,6 +51,7 @@ FIGURES: Mapping[type, Mapping[str, Callable[..., Figure]]] = {
     UnitAblations: {"ablations": unit_ablations_figure},
     Contrast: {"contrast": contrast_figure},
     Screening: {"layers": layers_figure},
+    FullGradient: {"fullgrad": full_gradient_figure},
     UnitInputs: {"inputs": unit_inputs_figure},
     Filters: {"filters": filters_figure},
     NetworkFacts: {"network": network_figure},
