@@ -18,6 +18,7 @@ from unitscope.cli.options import (
     UNITS,
     chosen_units,
     model_options,
+    take_model_options,
     top_option,
 )
 from unitscope.cli.output import draw, folder_for, print_document, say
@@ -95,20 +96,12 @@ _MOST_NAMED = 100
 @JSON
 def ablate(
     photos: Sequence[str],
-    layer: str | None,
-    units: Sequence[str],
-    maximal: bool,
-    class_name: str | None,
-    each: bool,
-    region: str | None,
-    value: str,
-    effect: Effect,
     screen: bool,
     verify: int,
     top: int,
     out: Path | None,
     as_json: bool,
-    **source: Any,
+    **options: Any,
 ) -> None:
     """Switch units off and classify again: the top classes before and after.
 
@@ -120,24 +113,15 @@ def ablate(
     unitscope ablate photo.jpg --model timm:vit_small_patch16_224 --units 3.5,7.0 --effect direct
     unitscope ablate photo.jpg --screen --verify 20 --out pictures
     """
-    from unitscope.attribution.region import region_in_text
-
-    is_direct = effect == "direct"
-    others = {
-        "--unit": units,
-        "--maximal": maximal,
-        "--effect direct": is_direct,
-        "--each": each,
-        "--region": region,
-        "--value": value != "0",
-    }
-    check_screening(screen, verify, others)
+    source = take_model_options(options)
+    wanted = _Wanted(**options)
+    check_screening(screen, verify, wanted.beside_screening())
     if screen:
         screen_photos(
             photos,
             source,
-            layer=layer,
-            class_name=class_name,
+            layer=wanted.layer,
+            class_name=wanted.class_name,
             verify=verify,
             top=top,
             out=folder_for(out),
@@ -145,24 +129,24 @@ def ablate(
         )
         return
 
-    _check_usage(layer, units, maximal, class_name, each, region)
+    wanted.check()
     out = folder_for(out)
-    model = load_model(source, len(photos), layer)
-    options: dict[str, Any] = {
-        "effect": effect,
-        "region": None if region is None else region_in_text(region),
-        "value": _value_of(value, model, layer),
-    }
-    chosen = None
-    if list(units) != ["all"] and (units or not (each or region)):
-        chosen = chosen_units(model, layer, units)
+    model = load_model(source, len(photos), wanted.layer)
+    chosen = wanted.chosen(model)
+    done = _Done(
+        model, wanted.layer, chosen, wanted.class_name, top, out, as_json
+    )
+    _run(photos, done, wanted)
 
-    reader = Reader(photos, model.preprocessing)
-    done = _Done(model, layer, chosen, class_name, top, out, as_json)
+
+def _run(photos: Sequence[str], done: _Done, wanted: _Wanted) -> None:
+    """Ablate photo after photo; Ctrl-C ends it behind what was measured until then."""
+    options = wanted.options(done.model)
+    reader = Reader(photos, done.model.preprocessing)
     is_interrupted = False
     with reader.bar() as progress:
         for photo in reader:
-            if each:
+            if wanted.each:
                 is_interrupted = done.each(photo, reader, **options)
             else:
                 done.together(photo, reader, **options)
@@ -170,12 +154,77 @@ def ablate(
             if is_interrupted:
                 break
 
-    if as_json:
-        kind = "unit-ablations" if each else "ablation"
+    if done.as_json:
+        kind = "unit-ablations" if wanted.each else "ablation"
         print_document(kind, photos=done.records)
     if is_interrupted:
         raise KeyboardInterrupt
     reader.finish()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be switched off, as the options of the verb say it."""
+
+    layer: str | None
+    units: Sequence[str]
+    maximal: bool
+    class_name: str | None
+    each: bool
+    region: str | None
+    value: str
+    effect: Effect
+
+    def beside_screening(self) -> dict[str, Any]:
+        """The options that do not go with --screen, by name."""
+        return {
+            "--unit": self.units,
+            "--maximal": self.maximal,
+            "--effect direct": self.effect == "direct",
+            "--each": self.each,
+            "--region": self.region,
+            "--value": self.value != "0",
+        }
+
+    def chosen(self, model: Classifier) -> list[int] | None:
+        """The units that are named: None for all, none for the maximal one."""
+        is_all = list(self.units) == ["all"]
+        if is_all or (not self.units and (self.each or self.region)):
+            return None
+        return chosen_units(model, self.layer, self.units)
+
+    def options(self, model: Classifier) -> dict[str, Any]:
+        """The options of `Classifier.ablate`."""
+        from unitscope.attribution.region import region_in_text
+
+        region = None
+        if self.region is not None:
+            region = region_in_text(self.region)
+        value = _value_of(self.value, model, self.layer)
+        return {"effect": self.effect, "region": region, "value": value}
+
+    def check(self) -> None:
+        """Exit with status 2 for options that do not go together."""
+        if self.maximal and (self.each or self.region is not None):
+            raise click.UsageError(
+                "--maximal is one unit: leave it out with --each or --region"
+            )
+        if self.units and (
+            self.maximal or (self.class_name is not None and not self.each)
+        ):
+            raise click.UsageError(
+                "name units with --unit, or ask for the --maximal one, not both"
+            )
+        if (
+            self.layer is not None
+            and not self.units
+            and not self.each
+            and self.region is None
+        ):
+            raise click.UsageError(
+                "--maximal is about the last feature map: with --layer, name units with "
+                "--unit (--units all for the whole layer), or ask for --each of them"
+            )
 
 
 @dataclass
@@ -244,29 +293,6 @@ class _Done:
     def _draw(self, result: Drawable, name: str, **options: Any) -> None:
         if self.out is not None:
             draw(result, self.out, name, self.as_json, **options)
-
-
-def _check_usage(
-    layer: str | None,
-    units: Sequence[str],
-    maximal: bool,
-    class_name: str | None,
-    each: bool,
-    region: str | None,
-) -> None:
-    if maximal and (each or region is not None):
-        raise click.UsageError(
-            "--maximal is one unit: leave it out with --each or --region"
-        )
-    if units and (maximal or (class_name is not None and not each)):
-        raise click.UsageError(
-            "name units with --unit, or ask for the --maximal one, not both"
-        )
-    if layer is not None and not units and not each and region is None:
-        raise click.UsageError(
-            "--maximal is about the last feature map: with --layer, name units with "
-            "--unit (--units all for the whole layer), or ask for --each of them"
-        )
 
 
 def _value_of(text: str, model: Classifier, layer: str | None) -> Any:
