@@ -37,6 +37,7 @@ from unitscope.accounts.verification import verify
 from unitscope.attribution.probes import probes
 from unitscope.errors import UnitscopeError
 from unitscope.tracing.layers import evaluating
+from unitscope.tracing.outputs import first_tensor
 
 TIME_LIMIT = 300
 
@@ -123,6 +124,7 @@ def measured(spec: str) -> dict[str, Any]:
         with limited(TIME_LIMIT), quiet():
             model = unitscope.load(spec, seed=0)
             draw_zero_layers(model.network)
+            draw_if_silent(model)
             parameters = model.network.parameters()
             row["parameters"] = sum(
                 parameter.numel() for parameter in parameters
@@ -155,6 +157,24 @@ def draw_zero_layers(network: nn.Module) -> None:
             module.weight.any()
         ):
             module.weight.normal_(0, 0.02, generator=generator)
+
+
+@torch.no_grad()
+def draw_if_silent(model: unitscope.Classifier) -> None:
+    """Some networks begin with weights so small that nothing of an input arrives at the
+    logits, and no cell has a place: those are drawn anew by torch's own rule."""
+    network = model.network
+    example = torch.zeros((1, *model.input_shape), dtype=model.like.dtype)
+    with evaluating(network):
+        logits = first_tensor(network(next(iter(probes(example)))))
+    if logits is None or float(logits.abs().max()) > 1e-4:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for module in network.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
 
 
 @contextlib.contextmanager
