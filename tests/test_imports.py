@@ -54,7 +54,7 @@ ROOMS = {
         projections unfollowed branches patches path walk account head
         search replacement stream explanation
         """,
-    "engine": "passes exporting compiled snapshot frozen",
+    "engine": "passes exporting compiled compiled_rest snapshot frozen",
     "model": """
         provenance wrapping failures repeatability network usual_input checks reading
         tensors taking

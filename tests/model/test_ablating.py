@@ -502,3 +502,45 @@ def test_real_architectures_agree_with_plain_passes(name: str) -> None:
             torch.testing.assert_close(
                 each.after[:, place], slow, rtol=0, atol=1e-5 * scale
             )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("layer", ["stem", "conv1"])
+def test_a_frozen_network_runs_compiled_from_the_layer_on(layer: str) -> None:
+    compiled = pytest.importorskip(
+        "unitscope.engine.compiled", reason="the engine is not installed"
+    )
+    if not compiled.is_installed():
+        pytest.skip("the extra fast is not installed")
+    net = seeded(Residual)
+    model = small(net)
+    plain_ones = model.ablations(X, layer)
+    with model.frozen(required=True):
+        frozen = model.ablations(X, layer)
+        kept = model._forward.frozen
+        assert kept is not None
+        rests = [key for key in kept._compiled if "rest" in key]
+        assert len(rests) == 1 and kept._compiled[rests[0]] is not None
+    torch.testing.assert_close(
+        frozen.after, plain_ones.after, rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_reads_its_input_again_behind_a_layer_is_not_compiled_from_there() -> (
+    None
+):
+    class Bypassed(Gap):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = (
+                self.fc(self.pooled(x)) + x.mean((1, 2, 3))[:, None]
+            )
+            return logits
+
+    model = small(seeded(Bypassed))
+    plain_ones = model.ablations(X, "features.0")
+    with model.frozen():
+        frozen = model.ablations(X, "features.0")
+    torch.testing.assert_close(
+        frozen.after, plain_ones.after, rtol=1e-5, atol=1e-5
+    )

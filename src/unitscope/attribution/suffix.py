@@ -49,8 +49,9 @@ class Suffix:
     `others` are the tokens that stand beside those of the map, (batch, token, unit).
     `largest` is how many numbers the largest map from the layer on has, for one photo.
     `ending` says where the logits are in what the network gives, `calling` what the network
-    is given beside the photos. What is `differentiable` gives logits and gradients that
-    carry gradients themselves.
+    is given beside the photos. Where the rest is `compiled`, that gives the logits of the
+    output of the layer, and of the one held. What is `differentiable` gives logits and
+    gradients that carry gradients themselves.
     """
 
     network: nn.Module = field(repr=False)
@@ -65,6 +66,9 @@ class Suffix:
     inputs: Tensor | None = field(repr=False, default=None)
     ending: Ending = IN_OUTPUT
     calling: Calling = field(repr=False, default_factory=Calling)
+    compiled: Callable[[list[Tensor]], Tensor] | None = field(
+        repr=False, default=None
+    )
 
     def __getitem__(self, image: int) -> Suffix:
         """The rest of the network for one photo, as a batch of one."""
@@ -265,6 +269,9 @@ class Suffix:
         assert self.layer.axes is not None
         # A copy, since what follows may write into it.
         output = self.layer.axes.laid_back(feature_map, self.others).clone()
+        if self.compiled is not None and not torch.is_grad_enabled():
+            held = [] if self.held is None else [self.held]
+            return self.compiled([output, *held])
         try:
             logits = self._run_from(output)
         except KeyboardInterrupt:

@@ -86,10 +86,10 @@ def compile_network(
     saying why, where it cannot be compiled, or where the result differs by more than
     `ALLOWED`.
     """
-    _check_can_compile(network, example)
+    check_can_compile(network, example)
     noise = _noise_like(example)
     expected = _plain_passes(network, noise, watched)
-    graph, any_batch = exported(_Outputs(network, watched), noise[:2])
+    graph, any_batch = exported(_Outputs(network, watched), (noise[:2],))
     session, largest = session_of(graph)
 
     chunk = max(1, _CHUNK_BYTES // largest) if any_batch else 1
@@ -119,7 +119,8 @@ class _Outputs(nn.Module):
         return tuple(passed.tensors())
 
 
-def _check_can_compile(network: nn.Module, example: Tensor) -> None:
+def check_can_compile(network: nn.Module, example: Tensor) -> None:
+    """Raise NotCompiledError where a network is none that ONNX Runtime could run here."""
     if not is_installed():
         raise NotCompiledError(
             "ONNX Runtime is not installed: pip install 'unitscope[fast]'"

@@ -24,23 +24,24 @@ class NotCompiledError(Exception):
 
 
 def exported(
-    module: nn.Module, noise: Tensor
+    module: nn.Module, inputs: tuple[Tensor, ...]
 ) -> tuple[torch.export.ExportedProgram, bool]:
     """The network as a graph, and whether the graph takes batches of any size.
 
-    `noise` holds two inputs. Some code fixes the batch to the size that it sees: such a
-    network is exported for one photo.
+    Each of `inputs` holds two photos' numbers. Some code fixes the batch to the size that
+    it sees: such a network is exported for one photo.
     """
-    any_batch = ({0: torch.export.Dim.AUTO},)
+    any_batch = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
     try:
         with _unchanged(module), quietly():
             _without_inference_tensors(module)
             graph = torch.export.export(
-                module, (noise,), dynamic_shapes=any_batch
+                module, inputs, dynamic_shapes=any_batch
             )
             if graph.range_constraints:
                 return graph, True
-            return torch.export.export(module, (noise[:1],)), False
+            alone = tuple(each[:1] for each in inputs)
+            return torch.export.export(module, alone), False
     except Exception as error:  # it is the user's code, and may raise anything
         raise NotCompiledError(
             f"torch.export failed on it: {one_line(error)}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
-from unitscope.engine.compiled import Compiled
 from unitscope.engine.exporting import NotCompiledError
 from unitscope.engine.snapshot import Snapshot
 from unitscope.errors import ModelError, warn_user
+
+Made = TypeVar("Made")
 
 # Each compiled form holds the weights once more. The oldest is compiled again when its
 # shape comes back.
@@ -36,7 +37,7 @@ class Frozen:
     ) -> None:
         self.layers, self.required = layers, required
         self._network = network
-        self._compiled: dict[tuple[Any, ...], Compiled | None] = {}
+        self._compiled: dict[tuple[Any, ...], Any] = {}
         self._snapshot: Snapshot | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -47,11 +48,12 @@ class Frozen:
         self,
         network: nn.Module,
         shape: tuple[Any, ...],
-        compile_: Callable[[], Compiled],
-    ) -> Compiled | None:
+        compile_: Callable[[], Made],
+    ) -> Made | None:
         """The network compiled for inputs of a shape; None where it cannot be compiled.
 
-        `shape` is followed by the kinds of further inputs, where a call gives some.
+        `shape` is followed by the kinds of further inputs, where a call gives some, and by the
+        layers whose rest is compiled.
 
         `compile_` compiles it when the shape first comes. A network that has changed is
         compiled anew, with a warning; one that cannot be compiled is not tried again.
@@ -70,7 +72,8 @@ class Frozen:
             self._compiled[shape] = self._compile(compile_)
             # Afterwards, since the first pass may have set something up.
             self._snapshot = Snapshot(network)
-        return self._compiled[shape]
+        made: Made | None = self._compiled[shape]
+        return made
 
     def forget(self, shape: tuple[Any, ...]) -> None:
         """Compile anew when inputs of a shape come again."""
@@ -85,7 +88,7 @@ class Frozen:
             return True
         return self._snapshot is not None and not self._snapshot.holds()
 
-    def _compile(self, compile_: Callable[[], Compiled]) -> Compiled | None:
+    def _compile(self, compile_: Callable[[], Made]) -> Made | None:
         try:
             return compile_()
         except NotCompiledError as reason:

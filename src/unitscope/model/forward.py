@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unitscope.engine.compiled import Compiled, compile_network
+from unitscope.engine.compiled_rest import CompiledRest, compile_rest
 from unitscope.engine.exporting import NotCompiledError
 from unitscope.engine.frozen import Frozen
 from unitscope.engine.passes import (
@@ -24,7 +25,7 @@ from unitscope.engine.passes import (
 from unitscope.errors import warn_user
 from unitscope.model.network import Network
 from unitscope.model.structure import Structure, Structures
-from unitscope.tracing.layers import ONE_THREAD
+from unitscope.tracing.layers import ONE_THREAD, Layer
 
 
 class Forward:
@@ -149,6 +150,32 @@ class Forward:
 
         key = self._network.key(shape)
         return self.frozen.compiled(module, key, compile_)
+
+    def compiled_rest(
+        self, shape: tuple[int, ...], layers: Sequence[Layer]
+    ) -> CompiledRest | None:
+        """The frozen network from its first layer of `layers` on, compiled for a shape."""
+        if self.frozen is None:
+            return None
+        ending = self._structures.at(shape).ending
+        module, like = self._network.module, self._network.like
+
+        def compile_() -> CompiledRest:
+            self._check_can_compile()
+            example = torch.zeros(
+                (1, *shape), dtype=like.dtype, device=like.device
+            )
+            with (
+                self._network.running(),
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):
+                return compile_rest(module, example, layers, ending)
+
+        names = tuple(layer.name for layer in layers)
+        key = (*self._network.key(shape), "rest", *names)
+        with ONE_THREAD:
+            return self.frozen.compiled(module, key, compile_)
 
     def _check_can_compile(self) -> None:
         if self._network.pixels:

@@ -97,5 +97,10 @@ def rest_at(
     if start is None:
         return rest
     if rest.suffix.runs_alone(rest.feature_map, rest.passed.logits):
-        return rest
+        layers = [layer] if start == layer else [layer, start]
+        compiled = forward.compiled_rest(shape, layers)
+        if compiled is None:
+            return rest
+        suffix = dataclasses.replace(rest.suffix, compiled=compiled.logits)
+        return dataclasses.replace(rest, suffix=suffix)
     return rest_after(network, structures, forward, batch, layer, None)
