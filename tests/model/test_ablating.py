@@ -372,6 +372,12 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "value has 6 photos to take the values from: give one, or one for each "
         "of the 3",
     ),
+    "too few photos": (
+        {"value": X[:2].clone()},
+        InputError,
+        "value has 2 photos to take the values from: give one, or one for each "
+        "of the 3",
+    ),
     "photos of another size": (
         {"value": OTHER[..., :16, :16].contiguous()},
         InputError,

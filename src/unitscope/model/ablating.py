@@ -31,7 +31,7 @@ def ablation(batches: Iterator[Asked], wanted: Intervention) -> Ablation:
     """The ablation of units of a layer, all together."""
     batches, is_head = _at_head(batches, wanted)
     run = ablation_of_head if is_head else measured
-    found = run(batches, wanted)
+    found = run(list(batches), wanted)
     check_changed(found.after, found.layer, found.replaced)
     return found
 

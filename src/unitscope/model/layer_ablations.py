@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import torch
@@ -15,8 +15,8 @@ from unitscope.attribution.unit_ablations import (
     UnitAblations,
 )
 from unitscope.attribution.value import Value
-from unitscope.model.checks import map_of
-from unitscope.model.explaining import Asked, Explainer
+from unitscope.model.checks import check_same_size, map_of
+from unitscope.model.explaining import Asked, Explainer, size_of
 from unitscope.model.inner_layers import (
     joined_maps,
     layer_and_units,
@@ -34,14 +34,13 @@ from unitscope.model.rest import rest_at
 from unitscope.tracing.layers import Layer, changing_output
 
 
-def measured(batches: Iterable[Asked], wanted: Intervention) -> Ablation:
+def measured(batches: Sequence[Asked], wanted: Intervention) -> Ablation:
     """The ablation of units of an inner layer, measured by a second forward pass."""
+    check_same_size(size_of(asked.inputs) for asked in batches)
+    found, units, change = _layer_units_and_change(batches, wanted)
     before, after, maps = [], [], []
     done = 0
-    for asked in batches:
-        explainer, batch, subjects = asked
-        found, units = _layer_and_units(asked, wanted)
-        change = _change_at(asked, wanted, found)
+    for explainer, batch, subjects in batches:
         passed = explainer.forward.run(batch, (found.name,), with_head=False)
         explainer.network.check_finite(passed.logits, batch, "the logits")
         own = change.rows(done, done + len(batch))
@@ -51,7 +50,6 @@ def measured(batches: Iterable[Asked], wanted: Intervention) -> Ablation:
         chosen = map_of(found, passed)[:, units].contiguous()
         maps.append(maps_of_units(found, units, chosen, batch, subjects))
         done += len(batch)
-    check_count(len(change.value), done)
 
     unit_maps = joined_maps(maps)
     logits = torch.cat(before)
@@ -93,8 +91,9 @@ def each_of_layer(
     batches: list[Asked], wanted: Intervention
 ) -> tuple[UnitAblations, Iterator[Piece]]:
     """An empty table of an inner layer's units, and what fills it."""
-    layer, units = _layer_and_units(batches[0], wanted)
-    change = _change_at(batches[0], wanted, layer)
+    layer, units, change = _layer_units_and_change(batches, wanted)
+    if not change.is_plain:
+        check_same_size(size_of(asked.inputs) for asked in batches)
     rests = [
         rest_at(
             asked.explainer.network,
@@ -106,7 +105,6 @@ def each_of_layer(
         for asked in batches
     ]
     logits = torch.cat([rest.passed.logits for rest in rests])
-    check_count(len(change.value), len(logits))
     explainer, shape = batches[0].explainer, tuple(batches[0].inputs.shape[1:])
     table = UnitAblations(
         layer=layer.name,
@@ -134,21 +132,20 @@ def each_of_layer(
     return table, pieces()
 
 
-def _layer_and_units(
-    asked: Asked, wanted: Intervention
-) -> tuple[Layer, list[int]]:
+def _layer_units_and_change(
+    batches: Sequence[Asked], wanted: Intervention
+) -> tuple[Layer, list[int], MapChange]:
+    """An inner layer, its units, and what is done to them on all photos."""
+    explainer, batch, _ = batches[0]
     assert wanted.layer is not None
-    return layer_and_units(
-        asked.explainer, asked.inputs, wanted.layer, wanted.units
-    )
+    layer, units = layer_and_units(explainer, batch, wanted.layer, wanted.units)
 
-
-def _change_at(asked: Asked, wanted: Intervention, layer: Layer) -> MapChange:
-    """What is done to an inner layer."""
     photos = None
     if isinstance(wanted.put, list):
         photos = _values_of(wanted.put, layer)
-    return wanted.change_of(layer.name, layer.shape, photos)
+    change = wanted.change_of(layer.name, layer.shape, photos)
+    check_count(len(change.value), sum(len(each.inputs) for each in batches))
+    return layer, units, change
 
 
 def _values_of(others: Sequence[Asked], layer: Layer) -> Value:
