@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -60,24 +61,38 @@ def iou_of_equal_area(
     return float(both / (2 * area - both))
 
 
-def _of_each(
-    batch: Batch, maps: Mapping[str, Maps], function: object
-) -> dict[str, np.ndarray]:
-    assert callable(function) and batch.masks is not None
-    return {
-        name: np.array(
-            [
-                function(values, mask)
-                for values, mask in zip(
-                    each.on_input(), batch.masks, strict=True
-                )
-            ]
-        )
-        for name, each in maps.items()
-    }
+class _OfMapAndMask(Measure):
+    """A measure that compares the map of each photo with its mask; NaN where it cannot."""
+
+    needs_masks: ClassVar[bool] = True
+
+    @staticmethod
+    @abstractmethod
+    def compare(
+        values: Float[np.ndarray, "height width"],
+        mask: Bool[np.ndarray, "height width"],
+    ) -> float:
+        """The value for a map on the input and a mask."""
+
+    def of(
+        self, batch: Batch, maps: Mapping[str, Maps]
+    ) -> dict[str, np.ndarray]:
+        """See Measure."""
+        assert batch.masks is not None
+        return {
+            name: np.array(
+                [
+                    self.compare(values, mask)
+                    for values, mask in zip(
+                        each.on_input(), batch.masks, strict=True
+                    )
+                ]
+            )
+            for name, each in maps.items()
+        }
 
 
-class EnergyInside(Measure):
+class EnergyInside(_OfMapAndMask):
     """The share of the map's positive part that lies in the mask."""
 
     name: ClassVar[str] = "energy inside"
@@ -85,16 +100,10 @@ class EnergyInside(Measure):
     unit: ClassVar[str] = "share"
     better: ClassVar[int] = 1
     source: ClassVar[str] = "Wang et al., Score-CAM, CVPR workshops 2020"
-    needs_masks: ClassVar[bool] = True
-
-    def of(
-        self, batch: Batch, maps: Mapping[str, Maps]
-    ) -> dict[str, np.ndarray]:
-        """See Measure. NaN where the map is nowhere positive."""
-        return _of_each(batch, maps, energy_inside)
+    compare = staticmethod(energy_inside)
 
 
-class PixelPrecision(Measure):
+class PixelPrecision(_OfMapAndMask):
     """How well the map ranks the mask's pixels above all others."""
 
     name: ClassVar[str] = "pixel average precision"
@@ -106,16 +115,10 @@ class PixelPrecision(Measure):
     source: ClassVar[str] = (
         "PxAP of one photo: Choe et al., Evaluating WSOL, CVPR 2020"
     )
-    needs_masks: ClassVar[bool] = True
-
-    def of(
-        self, batch: Batch, maps: Mapping[str, Maps]
-    ) -> dict[str, np.ndarray]:
-        """See Measure."""
-        return _of_each(batch, maps, average_precision)
+    compare = staticmethod(average_precision)
 
 
-class EqualAreaIoU(Measure):
+class EqualAreaIoU(_OfMapAndMask):
     """The overlap of the mask with as many of the map's largest pixels."""
 
     name: ClassVar[str] = "IoU"
@@ -127,10 +130,4 @@ class EqualAreaIoU(Measure):
     source: ClassVar[str] = (
         "Jaccard index, the threshold set by the mask's area"
     )
-    needs_masks: ClassVar[bool] = True
-
-    def of(
-        self, batch: Batch, maps: Mapping[str, Maps]
-    ) -> dict[str, np.ndarray]:
-        """See Measure."""
-        return _of_each(batch, maps, iou_of_equal_area)
+    compare = staticmethod(iou_of_equal_area)
