@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from unitscope.render.figures.blocks import INNER, MARGIN, Block
 from unitscope.render.sheets import ACCENT, SOFT, Sheet
 
 NAMES = 1.75
@@ -125,3 +126,26 @@ class BarChart:
             size=8.5,
             room=self.values,
         )
+
+
+def bar_block(
+    bars: Sequence[Bar], *, names: float, values: float, step: float
+) -> Block:
+    """A chart over the whole width whose range is that of its bars, with 0 in it.
+
+    `names`, `values` and `step` are those of `BarChart`.
+    """
+    numbers = [bar.value for bar in bars]
+    chart = BarChart(
+        bars,
+        low=min(0.0, *numbers, 0.0),
+        high=max(0.0, *numbers, 0.0),
+        names=names,
+        values=values,
+        step=step,
+    )
+
+    def draw(sheet: Sheet, y: float) -> None:
+        chart.draw(sheet, MARGIN, y, INNER)
+
+    return Block(chart.height + 0.15, draw)

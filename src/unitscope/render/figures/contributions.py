@@ -7,17 +7,14 @@ from matplotlib.figure import Figure
 from unitscope.accounts.parts import parts_of
 from unitscope.attribution.explanation import Explanation
 from unitscope.plurals import plural
-from unitscope.render.figures.bars import Bar, BarChart
+from unitscope.render.figures.bars import Bar, bar_block
 from unitscope.render.figures.blocks import (
-    INNER,
-    MARGIN,
     Block,
     heading,
     note,
     page,
 )
 from unitscope.render.figures.panels import photos_shown
-from unitscope.render.sheets import Sheet
 from unitscope.render.words import mean_of, number
 from unitscope.residual.account import THROUGH_HEADS
 
@@ -60,19 +57,6 @@ def contribution_blocks(
 ) -> list[Block]:
     """The contributions to one class on one photo."""
     bars = _bars(explanation, index, photo, count)
-    values = [bar.value for bar in bars]
-    chart = BarChart(
-        bars,
-        low=min(0.0, *values),
-        high=max(0.0, *values),
-        names=1.8,
-        values=0.9,
-        step=0.34,
-    )
-
-    def draw(sheet: Sheet, y: float) -> None:
-        chart.draw(sheet, MARGIN, y, INNER)
-
     words, scores = _EXACT if explanation.exact else _LOCAL, explanation.scores
     if explanation.head.maps_are_a_part:
         words = _RESIDUAL
@@ -84,7 +68,7 @@ def contribution_blocks(
         heading(
             f"What the {explanation.head.unit_noun}s add to {label}: {name}"
         ),
-        Block(chart.height + 0.15, draw),
+        bar_block(bars, names=1.8, values=0.9, step=0.34),
         note(
             words.format(
                 number=scores.number, numbers=scores.numbers, mean=mean

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from unitscope.attribution.scores import Scores
 from unitscope.attribution.screening import LayerStrength, Screening, Verified
-from unitscope.render.figures.bars import Bar, BarChart, ValueAxis
+from unitscope.render.figures.bars import Bar, ValueAxis, bar_block
 from unitscope.render.figures.blocks import (
     INNER,
     MARGIN,
@@ -184,17 +184,4 @@ def _top_units(screening: Screening, photo: int, top: int) -> Block:
             text += f", measured {number(effect.measured, sign=True)}"
         name = f"unit {effect.unit} of {clean(effect.layer)}"
         bars.append(Bar(name, effect.estimate, text))
-    values = [bar.value for bar in bars]
-    chart = BarChart(
-        bars,
-        low=min(0.0, *values),
-        high=max(0.0, *values),
-        names=_NAMES,
-        values=1.7,
-        step=0.3,
-    )
-
-    def draw(sheet: Sheet, y: float) -> None:
-        chart.draw(sheet, MARGIN, y, INNER)
-
-    return Block(chart.height + 0.15, draw)
+    return bar_block(bars, names=_NAMES, values=1.7, step=0.3)

@@ -7,17 +7,14 @@ from matplotlib.figure import Figure
 from unitscope.attribution.unit_ablations import UnitAblations, UnitEffect
 from unitscope.plurals import plural
 from unitscope.render.figures.ablation import done_to
-from unitscope.render.figures.bars import Bar, BarChart
+from unitscope.render.figures.bars import Bar, bar_block
 from unitscope.render.figures.blocks import (
-    INNER,
-    MARGIN,
     Block,
     heading,
     note,
     page,
 )
 from unitscope.render.figures.panels import photos_shown
-from unitscope.render.sheets import Sheet
 from unitscope.render.words import EFFECTS_IN_WORDS, number
 
 
@@ -45,23 +42,10 @@ def _blocks(
     label = ablations.labels[ablations.class_of(which, photo)]
     first = ablations.labels[ablations.first_class(photo)]
     bars = [_bar(ablations, effect, first) for effect in effects]
-    values = [bar.value for bar in bars]
-    chart = BarChart(
-        bars,
-        low=min(0.0, *values, 0.0),
-        high=max(0.0, *values, 0.0),
-        names=1.2,
-        values=2.6,
-        step=0.34,
-    )
-
-    def draw(sheet: Sheet, y: float) -> None:
-        chart.draw(sheet, MARGIN, y, INNER)
-
     name = ablations.subjects[photo].name
     return [
         heading(f"{each_in_words(ablations)}: {name}"),
-        Block(chart.height + 0.15, draw),
+        bar_block(bars, names=1.2, values=2.6, step=0.34),
         note(_words(ablations, label, photo, len(effects))),
     ]
 

@@ -8,40 +8,23 @@ from matplotlib.figure import Figure
 
 from unitscope.attribution.unit_inputs import Summand, UnitInputs
 from unitscope.plurals import plural
-from unitscope.render.figures.bars import Bar, BarChart
+from unitscope.render.figures.bars import Bar, bar_block
 from unitscope.render.figures.blocks import (
-    INNER,
-    MARGIN,
-    Block,
     heading,
     note,
     page,
 )
 from unitscope.render.figures.panels import grid
 from unitscope.render.figures.units import unit_panels
-from unitscope.render.sheets import Sheet
 from unitscope.render.words import clean, number
 
 
 def unit_inputs_figure(inputs: UnitInputs, *, count: int = 10) -> Figure:
     """The `count` earlier units that give most, all others by source, the bias, the sum."""
     bars = _bars(inputs, count)
-    values = [bar.value for bar in bars]
-    chart = BarChart(
-        bars,
-        low=min(0.0, *values),
-        high=max(0.0, *values),
-        names=3.4,
-        values=0.9,
-        step=0.3,
-    )
-
-    def draw(sheet: Sheet, y: float) -> None:
-        chart.draw(sheet, MARGIN, y, INNER)
-
     blocks = [
         heading(inputs_title(inputs)),
-        Block(chart.height + 0.15, draw),
+        bar_block(bars, names=3.4, values=0.9, step=0.3),
         note(inputs_words(inputs)),
     ]
     if inputs.maps is not None:
